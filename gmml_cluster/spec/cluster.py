@@ -1,0 +1,71 @@
+"""The cluster profile: where runs go. What is trained is the job's matter (`job.py`)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gmml_cluster.spec.base import SpecModel
+from gmml_cluster.spec.units import Duration, Size
+
+RanksPerNode = Annotated[int, Field(gt=0)] | Literal["auto"]
+
+
+class SlurmSection(SpecModel):
+    """What sbatch and srun are asked for."""
+
+    partition: str | None = None
+    """Partition; null takes the site's default."""
+    account: str | None = None
+    """Account to charge."""
+    qos: str | None = None
+    """Quality of service."""
+    constraint: str | None = None
+    """Features the nodes must have."""
+    exclude: str | None = None
+    """Nodes not to use."""
+    gpus_per_node: int = Field(0, ge=0)
+    """GPUs asked for on each node; 0 trains on CPUs."""
+    cpus_per_rank: int = Field(1, gt=0)
+    """CPU cores of each rank."""
+    memory_per_node: Size | None = None
+    """Memory asked for on each node; null takes the site's default."""
+    time: Duration = 86400.0
+    """Time limit of one job, such as `24 h`."""
+    notice: Duration = 120.0
+    """How long before the time limit the ranks are told to save."""
+    folder: str | None = None
+    """Folder on a shared file system for job scripts and logs, `%j` the job's number; null takes `<root>/.slurm`."""
+    python: str | None = None
+    """Command that starts Python on a node, a container's wrapper included; null takes the submitting interpreter."""
+    setup: tuple[str, ...] = ()
+    """Shell lines that run before the ranks start."""
+    sbatch_args: dict[str, str | bool] = {}
+    """Further options of sbatch by name; true for one without a value."""
+    srun_args: tuple[str, ...] = ()
+    """Further arguments of srun."""
+
+
+class RaySection(SpecModel):
+    """The Ray cluster that runs are sent to."""
+
+    address: str
+    """Address of the job API, such as `http://head:8265`."""
+
+
+class ClusterProfile(SpecModel):
+    """A place where runs can go."""
+
+    launcher: Literal["local", "slurm", "ray"]
+    """What starts the ranks."""
+    root: str
+    """Folder or `s3://bucket/prefix` under which runs lie."""
+    ranks_per_node: RanksPerNode = "auto"
+    """Ranks of a node. `auto`: one for each GPU, else min(2, cores)."""
+    environment: dict[str, str] = {}
+    """Variables set for every rank."""
+    secrets: tuple[str, ...] = ()
+    """Names of variables passed on from the submitting shell; their values are written nowhere."""
+    slurm: SlurmSection = SlurmSection()
+    """Options of SLURM, for `launcher: slurm`."""
+    ray: RaySection | None = None
+    """Options of Ray, for `launcher: ray`."""

@@ -1,0 +1,316 @@
+"""The job spec: what is trained. Where it runs is the profile's matter (`cluster.py`)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, field_validator, model_validator
+
+from gmml_cluster.spec.base import SpecModel
+from gmml_cluster.spec.lengths import Interval, Length, NodeRange
+from gmml_cluster.spec.methods import MethodOptions
+
+RunName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"width": 192, "depth": 12, "heads": 3, "patch_size": 16},
+    "small": {"width": 384, "depth": 12, "heads": 6, "patch_size": 16},
+    "base": {"width": 768, "depth": 12, "heads": 12, "patch_size": 16},
+    "large": {"width": 1024, "depth": 24, "heads": 16, "patch_size": 16},
+    "huge": {"width": 1280, "depth": 32, "heads": 16, "patch_size": 14},
+}
+
+
+class Model(SpecModel):
+    """A plain vision transformer; `size` fills what is not given."""
+
+    size: Literal["tiny", "small", "base", "large", "huge"] | None = None
+    """A standard size; fields given beside it win."""
+    width: int = Field(gt=0, multiple_of=4)
+    """Width of a token."""
+    depth: int = Field(gt=0)
+    """Number of blocks."""
+    heads: int = Field(gt=0)
+    """Heads of the attention; they divide the width."""
+    patch_size: int = Field(gt=0)
+    """Side of a patch in pixels."""
+    mlp_ratio: float = Field(4.0, gt=0)
+    """Hidden width of the MLP over the width."""
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    """Stochastic depth of the last block; it falls linearly to 0 at the first. GMML as released has 0.1, MAE 0."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_size(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("size") in SIZES:
+            return {**SIZES[given["size"]], **given}
+        return given
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "Model":
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} does not divide width {self.width}; choose a divisor")
+        return self
+
+
+class Corpus(SpecModel):
+    """A set of tar shards."""
+
+    url: str
+    """Shards: a path or `s3://` URL, with `{000..131}` ranges or `*`, or a folder whose shards are listed."""
+    weight: float = Field(1.0, gt=0)
+    """Share of the samples drawn, relative to the other corpora."""
+    samples: int | None = Field(None, gt=0)
+    """Number of samples, for plans made before the corpus is indexed; checked against the index."""
+
+
+class Crop(SpecModel):
+    """Random resized crop."""
+
+    scale: tuple[float, float] = (0.05, 1.0)
+    """Least and greatest area as a share of the image's."""
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Least and greatest width over height."""
+
+
+class Jitter(SpecModel):
+    """Colour jitter; each factor is uniform on 1 plus or minus its strength, hue on plus or minus its strength."""
+
+    probability: float = Field(0.3, ge=0, le=1)
+    """How often a view is jittered."""
+    brightness: float = Field(0.1, ge=0, lt=1)
+    """Strength of the brightness."""
+    contrast: float = Field(0.1, ge=0, lt=1)
+    """Strength of the contrast."""
+    saturation: float = Field(0.1, ge=0, lt=1)
+    """Strength of the saturation."""
+    hue: float = Field(0.01, ge=0, le=0.5)
+    """Strength of the hue, in turns of the colour circle."""
+
+
+class Blur(SpecModel):
+    """Gaussian blur."""
+
+    probability: float = Field(0.1, ge=0, le=1)
+    """How often a view is blurred."""
+    radius: tuple[float, float] = (0.1, 2.0)
+    """Least and greatest standard deviation in pixels."""
+
+
+class Augment(SpecModel):
+    """What is drawn for each view. `none`, `gmml` and `mae` are names of presets."""
+
+    crop: Crop | None = None
+    """Random resized crop; null takes the central square."""
+    flip: bool = False
+    """Whether half of the views are mirrored."""
+    jitter: Jitter | None = None
+    """Colour jitter; null for none."""
+    blur: Blur | None = None
+    """Gaussian blur; null for none."""
+
+
+AUGMENTS: dict[str, Augment] = {
+    "none": Augment(),
+    "gmml": Augment(crop=Crop(), flip=True, jitter=Jitter(), blur=Blur()),
+    "mae": Augment(crop=Crop(scale=(0.2, 1.0)), flip=True),
+}
+
+
+class Normalise(SpecModel):
+    """Per-channel normalisation of RGB in [0, 1]. `imagenet` is the name of a preset."""
+
+    mean: tuple[float, float, float]
+    """Mean subtracted."""
+    std: tuple[float, float, float]
+    """Standard deviation divided by."""
+
+
+NORMALISATIONS: dict[str, Normalise] = {
+    "imagenet": Normalise(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "half": Normalise(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+}
+
+
+def _preset(table: dict[str, Any]) -> BeforeValidator:
+    def look_up(given: Any) -> Any:
+        if isinstance(given, str) and given not in table:
+            raise ValueError(f"{given!r} is no preset; known are {', '.join(table)}, or write a mapping")
+        return table[given] if isinstance(given, str) else given
+
+    return BeforeValidator(look_up)
+
+
+Auto = Annotated[int, Field(gt=0)] | Literal["auto"]
+
+
+class Data(SpecModel):
+    """The corpora and how samples are drawn from them."""
+
+    corpora: tuple[Corpus, ...] = Field(min_length=1)
+    """What is read; lanes are shared out by weight."""
+    image_size: int = Field(224, gt=0)
+    """Side of a view in pixels."""
+    augment: Annotated[Augment, _preset(AUGMENTS)] = AUGMENTS["gmml"]
+    """Preset or mapping; drawn per sample number and view."""
+    normalise: Annotated[Normalise, _preset(NORMALISATIONS)] = NORMALISATIONS["imagenet"]
+    """Preset or mapping."""
+    group: Auto = "auto"
+    """Consecutive samples that may be coupled (alien patches, denominators). `auto`: what the method advises."""
+    lanes: Auto = "auto"
+    """Parallel stretches of the corpora; the number of ranks is at most this. `auto`: the largest that suits."""
+    window: Auto = "auto"
+    """Samples shuffled together within a lane, a multiple of the group."""
+    spans: Auto = "auto"
+    """Pieces each shard is cut into, permuted anew each epoch."""
+    max_bad: float = Field(0.001, ge=0, le=1)
+    """Share of a corpus that may be undecodable before the run ends; 8 samples are always allowed."""
+    max_pixels: int = Field(50_000_000, gt=0)
+    """Images of more pixels are bad samples."""
+
+
+class Batch(SpecModel):
+    """How many images make a step."""
+
+    size: int = Field(gt=0)
+    """Images a step, over all ranks."""
+    micro: Auto = "auto"
+    """Images a rank holds at once, a multiple of the group. `auto`: all of a rank's share."""
+
+
+class WeightDecay(SpecModel):
+    """Decoupled decay, moving from `start` to `end` on a half cosine over the run."""
+
+    start: float = Field(0.04, ge=0)
+    """Decay at the first step."""
+    end: float = Field(0.4, ge=0)
+    """Decay at the last step."""
+
+
+class Clip(SpecModel):
+    """Clipping of gradients."""
+
+    norm: float = Field(3.0, gt=0)
+    """Greatest norm."""
+    by: Literal["tensor", "global"] = "tensor"
+    """Whether each tensor's norm is bounded, as GMML does, or the norm over all."""
+
+
+class Schedule(SpecModel):
+    """The learning rate over the run."""
+
+    law: Literal["steps", "fractional"] = "steps"
+    """`steps`: GMML's (warm-up ends on its last step). `fractional`: MAE's (warm-up ends on the step after)."""
+    warmup: Length = Length(epochs=10)
+    """Linear warm-up, as `10 epochs`, `500 steps` or `100000 samples`."""
+    final_lr: float = Field(1e-6, ge=0)
+    """Learning rate at the end, absolute."""
+    samples: int | None = Field(None, gt=0)
+    """Length of the schedule; null ties it to the run. With it, `run` may grow later."""
+
+
+class Optim(SpecModel):
+    """AdamW; the defaults are GMML's as released."""
+
+    lr: float = Field(5e-4, gt=0)
+    """Base learning rate."""
+    lr_per: Annotated[int, Field(gt=0)] | None = 256
+    """Images a step that `lr` is meant for; it is scaled to the batch. null: `lr` is absolute."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decays of Adam's moments."""
+    eps: float = Field(1e-8, gt=0)
+    """Adam's epsilon."""
+    weight_decay: WeightDecay = WeightDecay()
+    """Decoupled weight decay."""
+    exempt: Literal["vectors", "vectors_and_positions"] = "vectors"
+    """What is never decayed: tensors of one dimension and biases, or these and positions and tokens."""
+    clip: Clip | None = Clip()
+    """Clipping; null for none."""
+    schedule: Schedule = Schedule()
+    """Learning rate over the run."""
+
+
+class Run(SpecModel):
+    """How long it trains; exactly one of the three."""
+
+    epochs: float | None = Field(None, gt=0)
+    """Passes over the first corpus."""
+    steps: int | None = Field(None, gt=0)
+    """Updates of the weights."""
+    samples: int | None = Field(None, gt=0)
+    """Images drawn, rounded up to whole steps."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Run":
+        given = [name for name in ("epochs", "steps", "samples") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"{' and '.join(given) or 'nothing'} given; give exactly one of epochs, steps, samples")
+        return self
+
+
+class Engine(SpecModel):
+    """How the step is computed."""
+
+    zero: Literal[0, 1, 2, 3, "ddp"] = 1
+    """DeepSpeed's ZeRO stage, or torch's plain DistributedDataParallel."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Type of the matrix products; weights are fp32 always."""
+    compile: Literal["none", "blocks"] = "none"
+    """Whether the transformer's blocks are compiled."""
+    activation_checkpointing: bool = False
+    """Whether blocks are recomputed in the backward pass to save memory."""
+    deterministic: bool = False
+    """Whether only deterministic GPU kernels are used."""
+
+
+class Checkpoint(SpecModel):
+    """When the state is saved and what is kept. The end of the run and a notice save always."""
+
+    every: Interval = Interval(seconds=1800.0)
+    """`500 steps` or `30 min`."""
+    keep: int = Field(3, gt=0)
+    """Youngest checkpoints kept."""
+    keep_every: Annotated[int, Field(gt=0)] | None = None
+    """Steps whose multiples are kept for good; null for none."""
+
+
+class Resources(SpecModel):
+    """How much of a cluster it wants."""
+
+    nodes: NodeRange = NodeRange(least=1, most=1)
+    """Nodes: a number, or `2..16`."""
+
+
+class JobSpec(SpecModel):
+    """A pre-training run."""
+
+    name: RunName
+    """Name of the run; its folder under the profile's root."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """All that is drawn is a function of this."""
+    model: Model
+    """The encoder."""
+    method: MethodOptions
+    """What is learned from; `name` selects it."""
+    data: Data
+    """What is read."""
+    batch: Batch
+    """Images a step."""
+    optim: Optim = Optim()
+    """How weights are updated."""
+    run: Run
+    """How long."""
+    engine: Engine = Engine()
+    """How the step is computed."""
+    checkpoint: Checkpoint = Checkpoint()
+    """What is saved when."""
+    resources: Resources = Resources()
+    """Nodes."""
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _no_booleans(cls, given: Any) -> Any:
+        if isinstance(given, bool):
+            raise ValueError(f"{given!r} is no number; write one")
+        return given
+
+
+__all__ = ["AUGMENTS", "NORMALISATIONS", "JobSpec", "RunName", "WithJsonSchema"]
