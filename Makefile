@@ -1,0 +1,74 @@
+# The map of habits. `make help` lists it.
+
+PYTHON ?= python3
+# An index or folder with torch's CPU wheels, for machines whose default index has only CUDA builds; empty by default.
+TORCH_INDEX ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+PACKAGES := slurmctld slurmd slurm-client munge
+
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv install apt demo test check lint
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.installed-demo ## Pre-train a small GMML encoder on this machine and show what it learnt (about 3 minutes)
+	@$(BIN)/python -m gmml_cluster.evaluate.demo demo
+
+test: install apt check ## Everything: set-up, format, lint, types, contracts, unit tests, then the cluster tests
+	@echo "== cluster tests (real daemons, real ranks)"
+	@$(BIN)/python -m pytest tests/cluster
+
+check: lint ## Format, lint, types, contracts, unit tests: under two minutes
+	@echo "== unit, contract and golden tests"
+	@$(BIN)/python -m pytest tests/unit tests/contract tests/golden
+
+lint: install ## Format, lint, types and import contracts alone
+	@echo "== ruff, mypy, import contracts"
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+
+install: $(VENV)/.installed-dev ## Virtual environment with everything that tests need
+
+venv: $(VENV)/bin/python ## Virtual environment alone
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12"; exit 2; }
+	@echo "== virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV) \
+		|| { rm -rf $(VENV); echo "make: $(PYTHON) has no venv module; install it (Debian: apt install python3-venv)"; exit 2; }
+
+# Torch comes first and alone: deepspeed asks for any torch and would take a CUDA build. `==V+cpu` is the CPU build
+# where the index has one under that name; otherwise what the index calls V is taken.
+$(VENV)/.torch: constraints.txt | $(VENV)/bin/python
+	@echo "== torch $(TORCH)"
+	@if command -v nvidia-smi >/dev/null; then $(PIP) install "torch==$(TORCH)"; \
+	else $(PIP) install $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") "torch==$(TORCH)+cpu" 2>/dev/null \
+		|| $(PIP) install $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") "torch==$(TORCH)"; fi
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt $(VENV)/.torch
+	@echo "== packages of gmml-cluster[$*]"
+	@DS_BUILD_OPS=0 $(PIP) install --constraint constraints.txt --editable ".[$*]"
+	@touch $@
+
+apt: ## SLURM and munge for the cluster tests, where this user may install packages
+	@if command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v sbatch >/dev/null \
+		&& command -v munged >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then root=; elif sudo -n true 2>/dev/null; then root="sudo -n"; else root=no; fi; \
+	if [ "$$root" = no ] || ! command -v apt-get >/dev/null; then \
+		echo "SLURM is missing ($(PACKAGES)) and cannot be installed here; the tests that need it are skipped"; exit 0; fi; \
+	echo "== $(PACKAGES) through apt"; log=$$(mktemp); \
+	{ $$root apt-get update -q && $$root env DEBIAN_FRONTEND=noninteractive \
+		apt-get install -q -y --no-install-recommends $(PACKAGES); } >"$$log" 2>&1 || { tail -5 "$$log"; \
+		echo "SLURM could not be installed ($(PACKAGES)); the tests that need it are skipped"; }; \
+	rm -f "$$log"
