@@ -1,0 +1,97 @@
+"""The lock that a run's supervisor holds on this machine, and what it tells others about its holder."""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from gmml_cluster.errors import LaunchError
+
+_RETRY_S = 0.1
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who supervises a run: a process of a host, for one submission."""
+
+    host: str
+    pid: int
+    submit: str
+
+
+def state_folder() -> Path:
+    """Where this machine keeps what is its own alone: locks and the ranks' output."""
+    return Path.home() / ".local" / "state" / "gmml"
+
+
+def run_digest(root: str, name: str) -> str:
+    """Sixteen hexadecimal digits that name the run `name` under `root` on this machine."""
+    return hashlib.sha256(f"{root.rstrip('/')}\n{name}".encode()).hexdigest()[:16]
+
+
+def lock_path(digest: str) -> Path:
+    """The lock file of a run."""
+    return state_folder() / f"{digest}.lock"
+
+
+def folder_of(root: str) -> Path | None:
+    """The folder that a root names, or None where it lies in an object store."""
+    return None if "://" in root and not root.startswith("file://") else Path(root.removeprefix("file://"))
+
+
+def holder(path: Path) -> Holder | None:
+    """Who holds the lock now; None where nobody does."""
+    try:
+        with path.open("rb") as file:
+            return None if _take(file, fcntl.LOCK_SH) else Holder(**json.loads(file.read() or b"null") or _UNKNOWN)
+    except FileNotFoundError:
+        return None
+
+
+_UNKNOWN = {"host": "", "pid": 0, "submit": ""}
+
+
+@contextmanager
+def held(root: str, name: str, me: Holder, *, wait_s: float) -> Iterator[None]:
+    """Hold the run's lock on this machine and, where the root is a folder, in the run's folder too.
+
+    Raises:
+        LaunchError: another supervisor still held one of them after `wait_s`.
+    """
+    folder = folder_of(root)
+    paths = [lock_path(run_digest(root, name))] + ([folder / name / "supervisor.lock"] if folder else [])
+    deadline = time.monotonic() + wait_s
+    with ExitStack() as stack:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _hold(stack.enter_context(path.open("a+b")), path, me, deadline)
+        yield
+
+
+def _hold(file: IO[bytes], path: Path, me: Holder, deadline: float) -> None:
+    while not _take(file, fcntl.LOCK_EX):
+        if time.monotonic() > deadline:
+            other = holder(path)
+            told = f"process {other.pid} on {other.host}" if other else "another process"
+            raise LaunchError(
+                f"{path}: {told} supervises this run; one supervisor a run; wait for it or cancel the run"
+            )
+        time.sleep(_RETRY_S)
+    file.truncate(0)
+    file.write(json.dumps(asdict(me)).encode())
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _take(file: IO[bytes], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
