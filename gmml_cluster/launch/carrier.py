@@ -1,0 +1,71 @@
+"""What submitit runs in each rank: hold the signals back, unpack the code, become the worker.
+
+Imports os and signal alone: until the signals are blocked a notice would be lost or would kill the rank. Blocked and
+pending signals survive exec; the worker's guardian installs handlers and unblocks them.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import NoReturn
+
+HELD_BACK = (signal.SIGTERM, signal.SIGUSR2, signal.SIGCONT)
+
+
+def main(archive: str, digest: str, root: str, name: str, token: str) -> NoReturn:
+    """Replace this process by the worker of this rank.
+
+    Args:
+        archive: zip of the code, on a shared file system.
+        digest: sha256 of the zip.
+        root: where the run root lies.
+        name: the run's name.
+        token: token of the `submit` entry.
+    """
+    hold_signals_back()
+    environment = {**os.environ, **rank_environment(os.environ)}
+    environment["PYTHONPATH"] = os.pathsep.join(_search_path(archive, digest))
+    worker = [sys.executable, "-P", "-u", "-m", "gmml_cluster.train.worker", "--root", root, "--run", name]
+    attempt = ["--submit", token, "--job", os.environ["SLURM_JOB_ID"], "--restart", restart_count(os.environ)]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, worker + attempt, environment)
+
+
+def hold_signals_back() -> None:
+    """Block the signals of a notice in this thread, and whatever comes from others; URG (submitit's) is ignored.
+
+    A library may have started threads that do not block them: what such a thread catches is raised again here, where
+    it stays pending.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    for number in HELD_BACK:
+        signal.signal(number, lambda caught, _: signal.raise_signal(caught))
+    signal.signal(signal.SIGURG, signal.SIG_IGN)
+
+
+def rank_environment(slurm: Mapping[str, str]) -> dict[str, str]:
+    """The variables torch's launchers set, from those of a SLURM step (a step may use fewer nodes than its job)."""
+    return {
+        "RANK": slurm["SLURM_PROCID"],
+        "WORLD_SIZE": slurm["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": slurm["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": str(len(slurm["SLURM_GTIDS"].split(","))),
+        "NODE_RANK": slurm["SLURM_NODEID"],
+    }
+
+
+def restart_count(slurm: Mapping[str, str]) -> str:
+    """How often this job was requeued; SLURM leaves it unset at first."""
+    return slurm.get("SLURM_RESTART_COUNT", "0")
+
+
+def _search_path(archive: str, digest: str) -> list[str]:
+    from pathlib import Path
+
+    from gmml_cluster.launch.snapshot import cache_folder, unpack
+
+    code = unpack(Path(archive).read_bytes(), digest, cache_folder())
+    before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [str(code), *(entry for entry in before if entry and entry != archive)]

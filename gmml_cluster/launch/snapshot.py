@@ -1,0 +1,158 @@
+"""The code that was submitted: a zip of the import packages, named by its digest, unpacked once on each node.
+
+The zip is a function of the files' names and bytes alone. Packages of plug-ins join it with the plug-ins.
+"""
+
+import hashlib
+import io
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import gmml_cluster
+from gmml_cluster.errors import Fault, LaunchError, PreflightError
+
+LIMIT_BYTES = 20 * 10**6
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A zip of import packages and the sha256 of its bytes."""
+
+    digest: str
+    data: bytes
+
+    @property
+    def file_name(self) -> str:
+        """`<digest>.zip`, its name in a run root's `code/`."""
+        return f"{self.digest}.zip"
+
+
+def take(package: Path | None = None, *, limit_bytes: int = LIMIT_BYTES) -> Snapshot:
+    """Snapshot of a package as it lies on this machine: files that git tracks or would track, never ignored ones.
+
+    Where git does not keep the package (installed from a wheel, no git), all its files but byte code and hidden ones.
+
+    Args:
+        package: folder of the package; this project's by default.
+        limit_bytes: greatest sum of the files' sizes.
+
+    Raises:
+        PreflightError: over the limit; names the ten largest files.
+    """
+    package = package or Path(gmml_cluster.__file__).parent
+    files = _kept_by_git(package) or _all_files(package)
+    _refuse_bulk(package.parent, files, limit_bytes)
+    data = pack({str(name): (package.parent / name).read_bytes() for name in files})
+    return Snapshot(hashlib.sha256(data).hexdigest(), data)
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """Zip of these files: sorted, uncompressed, without dates or owners, so that equal files give equal bytes."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            member = zipfile.ZipInfo(name, _EPOCH)
+            member.external_attr = 0o644 << 16
+            archive.writestr(member, files[name])
+    return out.getvalue()
+
+
+def _kept_by_git(package: Path) -> list[Path]:
+    command = ["git", "-C", str(package.parent), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        done = subprocess.run([*command, "--", package.name], capture_output=True, check=False)
+    except FileNotFoundError:
+        return []
+    names = [Path(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name]
+    return [name for name in names if (package.parent / name).is_file()]
+
+
+def _all_files(package: Path) -> list[Path]:
+    files = [path.relative_to(package.parent) for path in package.rglob("*") if path.is_file()]
+    return [path for path in files if path.suffix != ".pyc" and not any(part.startswith(".") for part in path.parts)]
+
+
+def _refuse_bulk(folder: Path, files: Iterable[Path], limit_bytes: int) -> None:
+    sizes = sorted(((folder / name).stat().st_size, str(name)) for name in files)
+    total = sum(size for size, _ in sizes)
+    if total <= limit_bytes:
+        return
+    largest = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for size, name in reversed(sizes[-10:]))
+    raise PreflightError(
+        Fault(
+            str(folder),
+            f"the code to submit has {total / 1e6:.1f} MB; at most {limit_bytes / 1e6:g} MB travel with a run; "
+            f"move these out of the package or let git ignore them: {largest}",
+        )
+    )
+
+
+def cache_folder() -> Path:
+    """This user's own folder on this node, under the temporary folder; nobody else can write there.
+
+    Raises:
+        LaunchError: the folder belongs to another user or is open to others.
+    """
+    folder = Path(tempfile.gettempdir()) / f"gmml-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise LaunchError(f"{folder}: not this user's alone; code that will run is unpacked there; remove it")
+    return folder
+
+
+def unpack(data: bytes, digest: str, cache: Path) -> Path:
+    """Folder with the snapshot's packages, to be put first on PYTHONPATH; equal for all who ask with this digest.
+
+    Any number of processes may call it at once: each unpacks aside and one rename wins. What lies there already is
+    compared with the zip and replaced where it differs.
+
+    Raises:
+        LaunchError: the bytes are not those of the digest.
+    """
+    found = hashlib.sha256(data).hexdigest()
+    if found != digest:
+        raise LaunchError(f"code {digest[:12]}: the zip has digest {found[:12]}; it is damaged; submit again")
+    folder = cache / digest
+    for _ in range(3):
+        if _holds(folder, data):
+            return folder
+        _replace(folder, data)
+    raise LaunchError(f"{folder}: cannot be kept complete; something else removes its files; clear it and resume")
+
+
+def _holds(folder: Path, data: bytes) -> bool:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return all(_crc(folder / member.filename) == member.CRC for member in archive.infolist())
+
+
+def _crc(path: Path) -> int | None:
+    try:
+        return zlib.crc32(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _replace(folder: Path, data: bytes) -> None:
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".unpack-", dir=folder.parent))
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            archive.extractall(aside / "new")
+        if folder.exists() and not _holds(folder, data):
+            folder.rename(aside / "damaged")
+        (aside / "new").rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
