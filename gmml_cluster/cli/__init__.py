@@ -1,0 +1,1 @@
+"""The commands `gmml-submit` and `gmml`. A file a command: it parses, calls, prints."""

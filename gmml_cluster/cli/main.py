@@ -1,0 +1,60 @@
+"""`gmml`: what one asks of runs. A command's module is imported when it is called, so that `--help` imports none."""
+
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from gmml_cluster.cli import leave
+
+_COMMANDS = {
+    "status": ("status", "What runs are doing, at which step, and what ended their attempts."),
+    "logs": ("logs", "What a rank printed."),
+    "cancel": ("cancel", "Ask a run to save and stop."),
+    "resume": ("resume", "Go on with a run from its youngest checkpoint."),
+    "log": ("log", "Entries of a run's log."),
+    "metrics": ("metrics", "One line a step: losses, rates, waits."),
+    "order": ("order", "Which image each sample number is, and which rank reads it."),
+    "corpus": ("corpus", "Make corpora."),
+    "eval": ("evaluate", "Score what a run has learnt."),
+    "schema": ("schema", "JSON Schema of job files or cluster profiles."),
+    "rm": ("rm", "Delete a run."),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"gmml_cluster.cli.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_) for name, (_, help_) in _COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"no command {args[0]!r}; known are {', '.join(_COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.command(cls=_Lazy)
+@click.version_option(package_name="gmml-cluster")
+def group() -> None:
+    """Runs of gmml_cluster: ask, follow, stop and go on. RUN is a run's name, a unique prefix of it, or its folder."""
+
+
+def gmml() -> NoReturn:
+    """Entry of the command `gmml`."""
+    leave.run(group)
+
+
+if __name__ == "__main__":
+    gmml()

@@ -1,0 +1,54 @@
+"""What a login node does not need it does not import, and every import contract of the layout holds."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("pydantic", "torch", "submitit", "ray", "numpy", "deepspeed", "s3fs", "fsspec", "obstore")
+
+REPORT = """
+import json, sys
+from gmml_cluster.cli import leave
+sys.argv = json.loads(sys.argv[1])
+from {module} import {name} as command
+try:
+    leave.run(command)
+finally:
+    print("\\n" + json.dumps(sorted(set(sys.modules) & set({heavy}))), file=sys.stderr)
+"""
+
+
+def heavy_imports(module, name, *arguments, cwd):
+    script = REPORT.format(module=module, name=name, heavy=HEAVY)
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(["gmml", *arguments])],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={"HOME": str(cwd), "PATH": "/usr/bin:/bin"},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stderr.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status", "--help"], ["resume", "--help"], ["eval", "--help"]])
+def test_help_of_gmml_imports_nothing_heavy(arguments, tmp_path):
+    assert heavy_imports("gmml_cluster.cli.main", "group", *arguments, cwd=tmp_path) == []
+
+
+def test_help_of_gmml_submit_imports_nothing_heavy(tmp_path):
+    assert heavy_imports("gmml_cluster.cli.submit", "command", "--help", cwd=tmp_path) == []
+
+
+def test_status_without_runs_imports_nothing_heavy(tmp_path):
+    assert heavy_imports("gmml_cluster.cli.main", "group", "status", cwd=tmp_path) == []
+
+
+def test_the_import_contracts_hold():
+    done = subprocess.run(
+        [sys.executable, "-m", "importlinter.cli", "lint-imports"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,67 @@
+"""The layout of the house: what ships in the wheel, what the wheel leaves out, how long files are."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "gmml_cluster"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder / "installed")
+    return folder / "installed"
+
+
+def names(folder, pattern="*.yaml"):
+    return {path.name for path in folder.glob(pattern)}
+
+
+@pytest.mark.parametrize("folder", ["jobs", "clusters"])
+def test_recipes_and_profiles_ship_in_the_wheel(wheel, folder):
+    assert names(ROOT / folder)
+    assert names(wheel / "gmml_cluster" / folder) == names(ROOT / folder)
+
+
+def test_profiles_are_found_from_the_source_tree_and_from_the_wheel(wheel, tmp_path):
+    script = "from gmml_cluster.spec.load import load_profile; print(load_profile('local').launcher)"
+    for place in (ROOT, wheel):
+        command = [sys.executable, "-P", "-c", script]
+        done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(place)}, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "local\n"), done.stderr
+
+
+def test_the_wheel_holds_no_tests(wheel):
+    assert {path.name for path in wheel.iterdir() if not path.name.endswith(".dist-info")} == {"gmml_cluster"}
+
+
+def test_no_file_is_longer_than_400_lines():
+    long = {str(p.relative_to(ROOT)): n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
+    assert not long, f"{long}: a file of more than 400 lines wants to be two"
+
+
+def test_a_login_node_installs_no_training_packages():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    base = {line.split(">")[0].split("=")[0] for line in project["dependencies"]}
+    assert not base & {"torch", "deepspeed", "numpy", "ray", "s3fs", "opencv-python-headless", "tensorboard"}
+
+
+def test_what_is_pinned_lies_in_the_ranges_of_the_project():
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + [line for extra in project["optional-dependencies"].values() for line in extra]
+    ranges = {requirement.name: requirement.specifier for requirement in map(Requirement, lines)}
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    for name, version in (line.split("==") for line in pins):
+        assert version in ranges[name], f"{name}=={version} is outside {ranges[name]}"
