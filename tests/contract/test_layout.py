@@ -34,11 +34,15 @@ def test_recipes_and_profiles_ship_in_the_wheel(wheel, folder):
 
 
 def test_profiles_are_found_from_the_source_tree_and_from_the_wheel(wheel, tmp_path):
-    script = "from gmml_cluster.spec.load import load_profile; print(load_profile('local').launcher)"
+    script = """
+import gmml_cluster
+from gmml_cluster.spec.load import load_profile
+print(gmml_cluster.__file__, load_profile("local").launcher)
+"""
     for place in (ROOT, wheel):
         command = [sys.executable, "-P", "-c", script]
         done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(place)}, capture_output=True, text=True)
-        assert (done.returncode, done.stdout) == (0, "local\n"), done.stderr
+        assert done.stdout == f"{place}/gmml_cluster/__init__.py local\n", done.stderr
 
 
 def test_the_wheel_holds_no_tests(wheel):
