@@ -1,0 +1,182 @@
+"""A store in a folder, on a local disk or a shared file system.
+
+A name appears complete or not at all: the bytes are written to a temporary file beside it and fsynced, then linked
+(create-once) or renamed (put), and the folder is fsynced. Files and folders take the mode of the store's top folder.
+"""
+
+import errno
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from gmml_cluster.errors import StorageError
+from gmml_cluster.store.store import Exists, Missing, Stat, checked
+
+TEMPORARY = ".gmml-writing-"
+_COPY_BYTES = 8 * 2**20
+_FOLDER_TRIES = 10
+_NO_SUCH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+
+
+class PosixStore:
+    """Objects as files below a folder, which is made when the first is written.
+
+    Args:
+        folder: relative folders are resolved at once; `~` is the home folder.
+        top: folder whose mode the files take; the folder itself where it is None.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], top: Path | None = None) -> None:
+        self._folder = Path(os.path.abspath(os.path.expanduser(folder)))
+        self._top = top or self._folder
+
+    @property
+    def url(self) -> str:
+        return str(self._folder)
+
+    def create(self, name: str, data: bytes) -> None:
+        self._write(name, lambda file: _write_all(file, data), self._link)
+
+    def put(self, name: str, data: bytes | memoryview) -> None:
+        self._write(name, lambda file: _write_all(file, data), os.replace)
+
+    def put_file(self, name: str, path: str | os.PathLike[str]) -> None:
+        self._write(name, lambda file: _copy(path, file), os.replace)
+
+    def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        try:
+            with open(self._path(name), "rb") as file:
+                file.seek(start)
+                return file.read(-1 if length is None else length)
+        except OSError as error:
+            raise self._fault(name, error) from error
+
+    def stat(self, name: str) -> Stat:
+        try:
+            found = os.stat(self._path(name))
+        except OSError as error:
+            raise self._fault(name, error) from error
+        return Stat(name, found.st_size, str(found.st_mtime_ns))
+
+    def list(self, prefix: str = "") -> list[Stat]:
+        top = self._folder / prefix.rpartition("/")[0]
+        names = (path.relative_to(self._folder).as_posix() for path in _files(top))
+        return sorted(self._stats(name for name in names if name.startswith(prefix)))
+
+    def delete(self, names: Iterable[str]) -> None:
+        for name in names:
+            path = self._path(name)
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise self._fault(name, error) from error
+            self._prune(path.parent)
+
+    def child(self, prefix: str) -> "PosixStore":
+        return PosixStore(self._path(prefix), self._top)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / checked(self.url, name)
+
+    def _stats(self, names: Iterable[str]) -> Iterator[Stat]:
+        for name in names:
+            with suppress(Missing):  # deleted between the listing and now
+                yield self.stat(name)
+
+    def _write(self, name: str, fill: Callable[[BinaryIO], None], settle: Callable[[Path, Path], None]) -> None:
+        path = self._path(name)
+        try:
+            temporary = self._temporary(path.parent, fill)
+            try:
+                settle(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync(path.parent)
+        except FileExistsError as error:
+            raise Exists(f"{path}: exists already; it is written once; read it instead") from error
+        except OSError as error:
+            raise self._fault(name, error) from error
+
+    def _temporary(self, folder: Path, fill: Callable[[BinaryIO], None]) -> Path:
+        path = folder / f"{TEMPORARY}{secrets.token_hex(8)}"
+        with self._opened(path) as file:
+            try:
+                fill(file)
+                file.flush()
+                os.fchmod(file.fileno(), self._mode() & 0o666)
+                os.fsync(file.fileno())
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+        return path
+
+    def _opened(self, path: Path) -> BinaryIO:
+        """The new file; a folder that another's `delete` pruned meanwhile is made again."""
+        for _ in range(_FOLDER_TRIES):
+            self._make(path.parent)
+            with suppress(FileNotFoundError):
+                return open(path, "xb")
+        return open(path, "xb")
+
+    def _make(self, folder: Path) -> None:
+        """Make the folder and its parents, each entered durably into its own parent."""
+        if folder.is_dir():
+            return
+        self._make(folder.parent)
+        with suppress(FileExistsError, FileNotFoundError):
+            folder.mkdir()
+            if self._top in folder.parents:
+                folder.chmod(self._mode())
+            _sync(folder.parent)
+
+    def _mode(self) -> int:
+        return self._top.stat().st_mode & 0o2777
+
+    def _link(self, temporary: Path, path: Path) -> None:
+        """Give the file its name; on NFS a link whose reply was lost shows in the file's count of links."""
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            if temporary.stat().st_nlink != 2:
+                raise
+
+    def _prune(self, folder: Path) -> None:
+        """Remove folders that became empty, below the store's own."""
+        with suppress(OSError):  # not empty, or another removed it first
+            while self._folder in folder.parents:
+                folder.rmdir()
+                folder = folder.parent
+
+    def _fault(self, name: str, error: OSError) -> StorageError:
+        where = f"{self._folder}/{name}"
+        if error.errno in _NO_SUCH:
+            return Missing(f"{where}: does not exist; it was deleted or never written; list {self._folder}")
+        return StorageError(f"{where}: {error.strerror}; the folder must be readable and writable here; mend it")
+
+
+def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:
+    file.write(data)
+
+
+def _copy(path: str | os.PathLike[str], file: BinaryIO) -> None:
+    with open(path, "rb") as source:
+        while block := source.read(_COPY_BYTES):
+            file.write(block)
+
+
+def _files(top: Path) -> Iterator[Path]:
+    for folder, _, files in os.walk(top):
+        yield from (Path(folder) / file for file in files if not file.startswith(TEMPORARY))
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
