@@ -1,0 +1,111 @@
+"""How a rank leaves: errors are told to rank 0, rank 0 writes the attempt's end, and no rank leaves before it stands."""
+
+import logging
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from gmml_cluster.train.rendezvous import Board, Place
+
+COME_BACK, NEVER, FAILED = 77, 78, 1
+LEAVE_S = 10.0
+_ECHO_S = 1.0
+_LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "NCCL")
+
+_log = logging.getLogger(__name__)
+
+
+def describe(error: BaseException, place: Place) -> dict[str, Any]:
+    """What the log tells of an error: rank, host, kind (`own` or `lost_peer`), message, traceback, time."""
+    message = f"{type(error).__name__}: {error}"
+    return {
+        "rank": place.rank,
+        "host": socket.gethostname(),
+        "kind": "lost_peer" if any(mark in message for mark in _LOST_PEER) else "own",
+        "message": message[:2000],
+        "traceback": "".join(traceback.format_exception(error))[-8000:],
+        "time": time.time(),
+    }
+
+
+def first_error(errors: list[dict[str, Any]]) -> dict[str, Any]:
+    """The error that tells most: a rank's own before one that only says that a peer was lost, then the earliest."""
+    return min(errors, key=lambda error: (error["kind"] == "lost_peer", error["time"]))
+
+
+@dataclass
+class Leaving:
+    """The way out of one rank.
+
+    Attributes:
+        board: connection used by the guardian's thread and, at the end, by the main thread.
+        write_end: rank 0's; writes the attempt's `end` for these errors, the first of which is the cause.
+    """
+
+    place: Place
+    board: Board
+    write_end: Callable[[dict[str, Any]], None]
+
+    def watch(self) -> None:
+        """The guardian's: leave when rank 0 has ended the attempt or is gone; on rank 0, end it when a rank failed."""
+        try:
+            ended, failed = self.board.get("ended"), self.board.get("failed")
+        except Exception as error:
+            _log.error("rank 0 is gone (%s): this rank leaves at once", error)
+            _exit(FAILED)
+        if self.place.rank == 0 and failed is not None and ended is None:
+            self._end_failed([])
+        if self.place.rank != 0 and ended is not None:
+            self._acknowledge(ended)
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """Tell this rank's error; the process ends when the attempt's `end` stands, after 10 s at the latest."""
+        told = describe(error, self.place)
+        _log.error("rank %d failed\n%s", self.place.rank, told["traceback"])
+        if self.place.rank == 0:
+            self._end_failed([told])
+        self._try(lambda: self.board.set(f"error/{self.place.rank}", told))
+        self._try(lambda: self.board.set("failed", self.place.rank))
+        self.leave(FAILED)
+
+    def _end_failed(self, errors: list[dict[str, Any]]) -> NoReturn:
+        time.sleep(_ECHO_S)
+        others = [self.board.get(f"error/{rank}") for rank in range(1, self.place.ranks)]
+        self.write_end(first_error(errors + [error for error in others if error is not None]))
+        self.leave(FAILED)
+
+    def leave(self, code: int) -> NoReturn:
+        """End this process; rank 0 tells the others first and leaves last, within 10 s."""
+        if self.place.rank == 0:
+            self._try(lambda: self.board.set("ended", code))
+            self._until(lambda: all(self.board.get(f"left/{rank}") for rank in range(1, self.place.ranks)))
+            _exit(code)
+        self._until(lambda: self.board.get("ended") is not None)
+        self._acknowledge(code)
+
+    def _acknowledge(self, code: int) -> NoReturn:
+        self._try(lambda: self.board.set(f"left/{self.place.rank}", 1))
+        _exit(code)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            _log.warning("rank %d could not reach rank 0: %s", self.place.rank, error)
+
+    def _until(self, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + LEAVE_S
+        try:
+            while time.monotonic() < deadline and not done():
+                time.sleep(0.05)
+        except Exception as error:
+            _log.warning("rank %d leaves without rank 0's word: %s", self.place.rank, error)
+
+
+def _exit(code: int) -> NoReturn:
+    logging.shutdown()
+    os._exit(code)

@@ -1,0 +1,246 @@
+"""The loop: one step after the other, read one step late, saved on a step's boundary.
+
+Nothing inside a step waits for the device. After enqueueing step t every rank reads the reduced vector of step t - 1; as
+the vector is the same on all ranks, so is every decision taken from it.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmml_cluster.data.augment import prepare
+from gmml_cluster.data.stream import HostBatch
+from gmml_cluster.methods.method import Losses, Method
+from gmml_cluster.plan.lanes import MicroBatches
+from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.train.engine import Engine
+from gmml_cluster.train.guardian import Orders
+from gmml_cluster.train.optim import Course
+from gmml_cluster.train.rendezvous import Place
+
+SKIPS_ALLOWED = 3
+Outcome = Literal["", "finished", "notice", "cancelled", "not_finite"]
+_FIXED = ("loss", "notice", "cancelled", "save", "bad")
+
+
+class Batches(Protocol):
+    """Where the rank's images of the next step come from."""
+
+    def next(self) -> HostBatch: ...
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A step that was enqueued and whose vector has not been read."""
+
+    step: int
+    vector: Tensor
+    event: "torch.cuda.Event | None"
+    lr: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the vector of a step says, equal on all ranks.
+
+    Attributes:
+        line: the step's metric line.
+        stop: why the loop is to stop, or "".
+        save: whether a save by time is due.
+    """
+
+    line: dict[str, Any]
+    stop: Outcome
+    save: bool
+    skipped: bool
+
+
+@dataclass
+class Stepper:
+    """Enqueues steps and reads their vectors.
+
+    Attributes:
+        save_due: rank 0's clock: whether a save by time is due.
+        skipped_steps: steps whose update was not finite and therefore not applied.
+    """
+
+    job: JobSpec
+    method: Method
+    engine: Engine
+    batches: Batches
+    course: Course
+    micro: MicroBatches
+    group: int
+    place: Place
+    device: torch.device
+    orders: Orders
+    attempt: int
+    save_due: Callable[[], bool]
+    skipped_steps: list[int] = field(default_factory=list)
+    bad_samples: int = 0
+    _scalars: tuple[str, ...] = ()
+    _read_at: float = field(default_factory=time.monotonic)
+    _enqueued_at: float = field(default_factory=time.monotonic)
+
+    def enqueue(self, step: int) -> Pending:
+        """Forward, backward and update of one step."""
+        batch = self.batches.next()
+        loss, scalars = self._backward(batch)
+        lr, decay = self.course.learning_rate(step), self.course.weight_decay(step)
+        vector = self.engine.step(lr, decay, self._extras(batch, loss, scalars))
+        return Pending(step, vector, self._event(), lr, decay)
+
+    def _event(self) -> "torch.cuda.Event | None":
+        if self.device.type != "cuda":
+            return None
+        event = torch.cuda.Event()
+        event.record()
+        return event
+
+    def _backward(self, batch: HostBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gradients of the rank's share.
+
+        Returns:
+            The sum of its groups' losses, and each scalar's (sum, count), on the device.
+        """
+        groups = len(batch.numbers) // self.group
+        order, real = padded(groups, self.micro)
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        scalars: dict[str, Tensor] = {}
+        for index in range(self.micro.count):
+            chunk = slice(index * self.micro.groups_per_micro, (index + 1) * self.micro.groups_per_micro)
+            losses, kept = self._micro(batch, order[chunk], real[chunk])
+            share = torch.where(kept, losses.groups, 0.0).sum()
+            scale = self.place.ranks * self.group / self.job.batch.size
+            self.engine.backward(scale * share, last=index == self.micro.count - 1)
+            loss += share.detach().double()
+            for name, pairs in losses.scalars.items():
+                total = torch.where(kept[:, None], pairs.detach(), 0.0).double().sum(0)
+                scalars[name] = scalars[name] + total if name in scalars else total
+        return loss, scalars
+
+    def _micro(self, batch: HostBatch, order: list[int], real: list[bool]) -> tuple[Losses, Tensor]:
+        samples = np.concatenate([np.arange(g * self.group, (g + 1) * self.group) for g in order])
+        numbers = torch.from_numpy(batch.numbers[samples]).to(self.device, non_blocking=True)
+        images = torch.from_numpy(batch.images[samples]).to(self.device, non_blocking=True)
+        data = self.job.data
+        clean = prepare(images, numbers, seed=self.job.seed, augment=data.augment, normalise=data.normalise)
+        losses = self.method.loss(self.engine.forward, clean, self.method.draw(numbers, self.device))
+        return losses, torch.tensor(real, device=self.device)
+
+    def _extras(self, batch: HostBatch, loss: Tensor, scalars: dict[str, Tensor]) -> Tensor:
+        self._scalars = tuple(sorted(scalars))
+        now = time.monotonic()
+        own = [0.0] * (2 * self.place.ranks)
+        own[2 * self.place.rank : 2 * self.place.rank + 2] = [batch.wait_s, now - self._enqueued_at]
+        self._enqueued_at = now
+        save = self.place.rank == 0 and self.save_due()
+        stop = self.orders.stop
+        host = [float(stop == "notice"), float(stop == "cancelled"), float(save), float(len(batch.bad)), *own]
+        told = torch.tensor(host, dtype=torch.float64).to(self.device, non_blocking=True)
+        return torch.cat([loss[None], told, *(scalars[name] for name in self._scalars)])
+
+    def settle(self, pending: Pending) -> Report:
+        """Wait for a step and read its vector."""
+        if pending.event is not None:
+            pending.event.synchronize()
+        values = pending.vector.cpu().numpy()
+        skipped = not bool(np.isfinite(values).all())
+        if skipped:
+            self.skipped_steps.append(pending.step)
+        norms, extras = np.split(values, [len(values) - self._extra_count])
+        told = dict(zip(_FIXED, extras, strict=False))
+        self.bad_samples += int(told["bad"]) if math.isfinite(told["bad"]) else 0
+        return Report(
+            self._line(pending, norms, extras, skipped), self._stop(told, pending.step), told["save"] > 0, skipped
+        )
+
+    @property
+    def _extra_count(self) -> int:
+        return len(_FIXED) + 2 * self.place.ranks + 2 * len(self._scalars)
+
+    def _stop(self, told: dict[str, float], step: int) -> Outcome:
+        if self.skipped_steps[-SKIPS_ALLOWED:] == list(range(step - SKIPS_ALLOWED + 1, step + 1)):
+            return "not_finite"
+        if told["cancelled"] > 0:
+            return "cancelled"
+        return "notice" if told["notice"] > 0 else ""
+
+    def _line(self, pending: Pending, norms: Any, extras: Any, skipped: bool) -> dict[str, Any]:
+        ranks, now = self.place.ranks, time.monotonic()
+        seconds, self._read_at = now - self._read_at, now
+        own = extras[len(_FIXED) : len(_FIXED) + 2 * ranks]
+        pairs = extras[len(_FIXED) + 2 * ranks :].reshape(-1, 2)
+        scalars = {
+            name: float(total / count) for name, (total, count) in zip(self._scalars, pairs, strict=True) if count
+        }
+        return {
+            "step": pending.step,
+            "samples": (pending.step + 1) * self.job.batch.size,
+            "loss": float(extras[0] * self.group / self.job.batch.size),
+            "grad_norm": math.sqrt(float(norms.sum())) if not skipped else math.nan,
+            "lr": pending.lr,
+            "wd": pending.weight_decay,
+            "attempt": self.attempt,
+            "samples_per_s": self.job.batch.size / seconds,
+            "data_wait_s": float(own[0::2].max()),
+            "step_s": float(own[1::2].max()),
+            "skipped": skipped,
+            **scalars,
+        }
+
+
+def padded(groups: int, micro: MicroBatches) -> tuple[list[int], list[bool]]:
+    """Which of a rank's groups each place of its micro-batches holds; places beyond them hold copies of the first.
+
+    Returns:
+        A group for each place, and whether the place counts.
+    """
+    places = micro.count * micro.groups_per_micro
+    return [*range(groups), *([0] * (places - groups))], [True] * groups + [False] * (places - groups)
+
+
+class Saving(Protocol):
+    """What the loop needs of the saver."""
+
+    def begin(self, step: int, state: dict[str, Any]) -> None: ...
+
+    def check(self) -> None: ...
+
+
+def run(
+    stepper: Stepper, saver: Saving, *, first: int, total: int, every_steps: int | None, write: Callable[[Report], None]
+) -> tuple[Outcome, int]:
+    """Train from step `first` to the end of the run, or to a stop; the state of the last step made is being saved.
+
+    Returns:
+        Why it ended, and the last step made.
+    """
+    behind: Pending | None = None
+    for step in range(first, total):
+        ahead: Pending | None = stepper.enqueue(step)
+        stop: Outcome = ""
+        save = step == total - 1 or (every_steps is not None and (step + 1) % every_steps == 0)
+        if behind is not None:
+            report = stepper.settle(behind)
+            write(report)
+            stop, save = report.stop, save or report.save or bool(report.stop)
+        if save and ahead is not None:
+            report = stepper.settle(ahead)
+            write(report)
+            stop, ahead = stop or report.stop, None
+            saver.begin(step, {"adam_step": stepper.engine.adam_step, "skipped_steps": list(stepper.skipped_steps)})
+        saver.check()
+        if step == total - 1:
+            return "finished", step
+        if stop:
+            return stop, step
+        behind = ahead
+    raise ValueError(f"steps {first}..{total}: nothing to train; the caller ends such a run itself")

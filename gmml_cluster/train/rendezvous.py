@@ -1,0 +1,117 @@
+"""How the ranks of an attempt find each other, and what they tell each other outside collectives.
+
+Rank 0 binds a port that the kernel chooses, so no two jobs on a node can collide, and publishes its address in the run
+root under a name that no other incarnation shares.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from torch.distributed import TCPStore
+
+from gmml_cluster.errors import LaunchError
+from gmml_cluster.store.store import Missing, Store
+
+START_S = 1200.0
+GROUP_TIMEOUT = timedelta(minutes=60)
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which rank this process is."""
+
+    rank: int
+    ranks: int
+    local_rank: int
+    local_ranks: int
+
+    @classmethod
+    def from_environment(cls) -> "Place":
+        """The place that the launcher wrote into RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE."""
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        missing = [name for name in names if name not in os.environ]
+        if missing:
+            raise LaunchError(
+                f"environment: {', '.join(missing)} not set; ranks are started by a launcher; use gmml-submit"
+            )
+        return cls(*(int(os.environ[name]) for name in names))
+
+
+class Board:
+    """Keys and values shared by the ranks of one attempt; each instance is a connection of its own."""
+
+    def __init__(self, host: str, port: int, *, ranks: int, serve: bool) -> None:
+        timeout = timedelta(seconds=START_S)
+        self.tcp = TCPStore(host, port, ranks, is_master=serve, timeout=timeout, wait_for_workers=False)
+
+    def set(self, key: str, value: Any) -> None:
+        """Write a JSON value."""
+        self.tcp.set(key, json.dumps(value))
+
+    def get(self, key: str) -> Any:
+        """The value, or None where nothing is written yet."""
+        return json.loads(self.tcp.get(key)) if self.tcp.check([key]) else None
+
+    def wait(self, key: str, *, timeout_s: float) -> Any:
+        """The value, as soon as it is written; TimeoutError where it is not in time."""
+        deadline = time.monotonic() + timeout_s
+        while (value := self.get(key)) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{key} was not written within {timeout_s:g} s")
+            time.sleep(0.02)
+        return value
+
+
+def meet(store: Store, key: str, place: Place) -> tuple[Board, Board]:
+    """Bring the ranks together.
+
+    Args:
+        store: the run root.
+        key: name of this incarnation, shared with no other: submit token, job and restart count.
+
+    Returns:
+        The board for the main thread and one for the guardian's.
+
+    Raises:
+        LaunchError: the ranks did not find each other within 20 minutes.
+    """
+    name = f"attempts/rendezvous/{key}.json"
+    if place.rank == 0:
+        host = "127.0.0.1" if place.ranks == place.local_ranks else own_address()
+        served = Board(host, 0, ranks=place.ranks, serve=True)
+        address = {"host": host, "port": served.tcp.port}
+        store.put(name, json.dumps(address).encode())
+        return served, Board(**address, ranks=place.ranks, serve=False)
+    address = _await_address(store, name)
+    return Board(**address, ranks=place.ranks, serve=False), Board(**address, ranks=place.ranks, serve=False)
+
+
+def _await_address(store: Store, name: str) -> dict[str, Any]:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        try:
+            return dict(json.loads(store.get(name)))
+        except Missing:
+            time.sleep(_POLL_S)
+    raise LaunchError(
+        f"{store.url}/{name}: rank 0 published no address within {START_S:g} s; see its log for the reason"
+    )
+
+
+def own_address() -> str:
+    """An address of this node that the other nodes reach: SLURM's own where it knows one, else the host's name."""
+    node = os.environ.get("SLURMD_NODENAME")
+    if node and shutil.which("scontrol"):
+        shown = subprocess.run(["scontrol", "-o", "show", "node", node], capture_output=True, text=True, check=False)
+        fields = dict(part.split("=", 1) for part in shown.stdout.split() if "=" in part)
+        if "NodeAddr" in fields:
+            return fields["NodeAddr"]
+    return socket.gethostname()
