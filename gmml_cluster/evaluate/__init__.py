@@ -1,0 +1,1 @@
+"""What an encoder has learnt: features, weighted kNN, linear probe; the demo."""

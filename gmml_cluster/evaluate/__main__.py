@@ -1,0 +1,48 @@
+"""`python -m gmml_cluster.evaluate`: scores of a run's encoder on a labelled corpus; `gmml eval` starts it."""
+
+import json
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+
+from gmml_cluster.errors import GmmlError
+from gmml_cluster.evaluate.features import FEATURES
+from gmml_cluster.evaluate.scoring import SCORES, Request, evaluate
+from gmml_cluster.train.public import load_trained
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, given: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(given.split(",")))
+    if unknown := [name for name in names if name not in SCORES]:
+        raise click.BadParameter(f"{unknown[0]!r} is no score; known are {', '.join(SCORES)}")
+    return names
+
+
+@click.command("gmml eval")
+@click.option("--root", required=True, help="Folder or URL under which the run lies.")
+@click.option("--run", required=True, help="Name of the run.")
+@click.option("--step", type=click.IntRange(min=0), help="Checkpoint to read; the youngest by default.")
+@click.option("--with", "names", default="knn", callback=_names, help="Scores: knn, linear, or both with a comma.")
+@click.option("--bank", help="Labelled corpus that votes and trains the probe; the run's first corpus by default.")
+@click.option("--corpus", required=True, help="Labelled corpus that is classified.")
+@click.option("--feature", "features", multiple=True, type=click.Choice(FEATURES), help="What is read; all by default.")
+@click.option("--untrained", is_flag=True, help="Score the network before its first step.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+def main(root: str, step: int | None, as_json: bool, **request: Any) -> None:
+    """Score a run's encoder on a labelled corpus, in one process."""
+    asked = Request(**request)
+    try:
+        report = evaluate(load_trained(root, asked.run, step, asked.untrained), asked)
+    except GmmlError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    if as_json:
+        click.echo(json.dumps(report.to_json()))
+    else:
+        report.show(Console())
+
+
+if __name__ == "__main__":
+    main()

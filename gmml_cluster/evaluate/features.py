@@ -1,0 +1,132 @@
+"""Features of labelled images: what a frozen encoder says of each, without augmentation (METHODS.md 7.1, 10.1).
+
+Legend: M images, B of a batch, S side the encoder reads, T tokens, D width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from gmml_cluster.errors import DataError
+from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.spec.job import Normalise
+
+Feature = Literal["class", "mean", "taps"]
+FEATURES: tuple[Feature, ...] = ("class", "mean", "taps")
+BATCH = 128
+MARGIN = 256 / 224
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A labelled corpus in memory.
+
+    Attributes:
+        url: where it was read.
+        images: uint8 RGB arrays (height, width, 3).
+        labels: int64 (M,), classes from 0.
+    """
+
+    url: str
+    images: Sequence[NDArray[np.uint8]]
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Features with their classes: float32 (M, D) and int64 (M,) from 0."""
+
+    features: Tensor
+    labels: Tensor
+
+    @property
+    def classes(self) -> int:
+        """One above the highest class."""
+        return int(self.labels.max()) + 1
+
+
+def read(url: str, limit: int | None = None) -> Corpus:
+    """The corpus at `url`; samples without a class (label -1) are left out.
+
+    Args:
+        url: shards as a job names them.
+        limit: samples read at most, from the first.
+
+    Raises:
+        DataError: no sample has a label.
+    """
+    from gmml_cluster.data.read import read_labelled
+
+    images, labels, _ = read_labelled(url, limit)
+    if labels is None or not (labels >= 0).any():
+        raise DataError(f"{url}: no sample has a label; kNN and linear need classes; add a .cls member to each sample")
+    known = np.flatnonzero(labels >= 0)
+    return Corpus(url, [images[place] for place in known], torch.from_numpy(labels[known].astype(np.int64)))
+
+
+def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The central square of the encoder's size.
+
+    An image of that very size is taken as it is. Any other is resized, bicubic, so that its shorter side is
+    256/224 of the size, and cropped.
+    """
+    if image.shape[:2] == (size, size):
+        return image
+    height, width = image.shape[:2]
+    scale = round(size * MARGIN) / min(height, width)
+    wide, high = max(size, round(width * scale)), max(size, round(height * scale))
+    left, top = (wide - size) // 2, (high - size) // 2
+    resized = Image.fromarray(image).resize((wide, high), Image.Resampling.BICUBIC)
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+
+def normalised(images: Sequence[NDArray[np.uint8]], size: int, normalise: Normalise, device: torch.device) -> Tensor:
+    """Images as the encoder reads them, float32 (B, 3, S, S)."""
+    pixels = torch.from_numpy(np.stack([fit(image, size) for image in images])).to(device)
+    mean, std = (torch.tensor(values, device=device) for values in (normalise.mean, normalise.std))
+    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
+def pool(encoder: VisionTransformer, images_BCSS: Tensor, feature: Feature, taps: Sequence[int]) -> Tensor:
+    """One vector (B, D) an image.
+
+    `class`: the class token of the last block. `mean`: the mean of its patch tokens. `taps`: the mean of the patch
+    tokens of the mean of the tapped blocks. All are read after the final norm.
+    """
+    tokens_BTD: Tensor = encoder(images_BCSS, taps=taps if feature == "taps" else None)
+    return tokens_BTD[:, 0] if feature == "class" else tokens_BTD[:, 1:].mean(1)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A frozen encoder and how its images are prepared.
+
+    Attributes:
+        encoder: in evaluation mode.
+        image_size: S, the size it was trained at.
+        normalise: of its training.
+        taps: blocks, counted from 1, of the feature `taps`.
+    """
+
+    encoder: VisionTransformer
+    image_size: int
+    normalise: Normalise
+    taps: tuple[int, ...]
+    device: torch.device
+
+    @torch.inference_mode()
+    def features(self, corpus: Corpus, names: Sequence[Feature]) -> dict[Feature, Labelled]:
+        """Each named feature of the whole corpus, in its order."""
+        found: dict[Feature, list[Tensor]] = {name: [] for name in names}
+        for start in range(0, len(corpus.images), BATCH):
+            images = normalised(corpus.images[start : start + BATCH], self.image_size, self.normalise, self.device)
+            for name in names:
+                found[name].append(pool(self.encoder, images, name, self.taps))
+        labels = corpus.labels.to(self.device)
+        return {name: Labelled(torch.cat(parts).float(), labels) for name, parts in found.items()}

@@ -1,0 +1,66 @@
+"""What an evaluation says: one JSON document, or a table."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from gmml_cluster.evaluate.score import Score
+
+NOTES = """±: one standard error of sampling; the spread of seeds is not in it.
+Bold: the number to report; its lr was chosen on a held-out tenth of the bank. Features are read unaugmented."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Scores of one run at one step.
+
+    Attributes:
+        step: steps done; 0 with `untrained` is the network before its first.
+        bank: URL of what votes and trains the probe, and its labelled samples.
+        corpus: URL of what is classified, and its labelled samples.
+    """
+
+    run: str
+    step: int
+    untrained: bool
+    bank: tuple[str, int]
+    corpus: tuple[str, int]
+    scores: tuple[Score, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `gmml eval --json`; accuracies in percent."""
+        return {
+            "version": 1,
+            "run": self.run,
+            "step": self.step,
+            "untrained": self.untrained,
+            "bank": {"url": self.bank[0], "samples": self.bank[1]},
+            "corpus": {"url": self.corpus[0], "samples": self.corpus[1]},
+            "scores": [score.to_json() for score in self.scores],
+        }
+
+    def show(self, console: Console) -> None:
+        """Print the table; rows to be reported are bold."""
+        state = "untrained" if self.untrained else f"step {self.step}"
+        table = Table(title=f"{self.run}, {state}: accuracy on {self.corpus[1]} images of {self.corpus[0]}")
+        for name in ("score", "feature", "settings"):
+            table.add_column(name)
+        table.add_column("top-1, percent", justify="right")
+        for score in self.scores:
+            value = f"{100 * score.accuracy:.1f} ± {100 * score.error:.1f}"
+            table.add_row(
+                score.name,
+                score.feature,
+                _written(score.settings.items()),
+                value,
+                style="bold" if score.main else "dim",
+            )
+        console.print(table)
+        console.print(f"bank: {self.bank[1]} images of {self.bank[0]}\n{NOTES}")
+
+
+def _written(settings: Iterable[tuple[str, float | int]]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in settings)

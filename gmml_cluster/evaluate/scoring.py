@@ -1,0 +1,75 @@
+"""From a trained run and a request to its scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from gmml_cluster.evaluate.features import FEATURES, Corpus, Feature, Reader, read
+from gmml_cluster.evaluate.knn import knn
+from gmml_cluster.evaluate.linear import linear
+from gmml_cluster.evaluate.report import Report
+from gmml_cluster.evaluate.score import Score
+from gmml_cluster.train.public import Trained
+
+SCORES = ("knn", "linear")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be scored.
+
+    Attributes:
+        run: name of the run, for the report.
+        corpus: URL of the labelled corpus that is classified.
+        names: of SCORES.
+        features: what is read; empty takes all that differ.
+        bank: URL of the labelled corpus that votes and trains the probe; None takes the run's first.
+        untrained: whether the network is the one before the first step.
+    """
+
+    run: str
+    corpus: str
+    names: Sequence[str]
+    features: Sequence[Feature] = ()
+    bank: str | None = None
+    untrained: bool = False
+
+
+def reader_of(trained: Trained) -> Reader:
+    """The run's encoder, frozen, on the GPU where there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module = trained.method.module.to(device).eval().requires_grad_(False)
+    data = trained.job.data
+    return Reader(module.encoder, data.image_size, data.normalise, trained.method.taps, device)
+
+
+def features_of(trained: Trained) -> list[Feature]:
+    """All features; `taps` only where it differs from `mean`."""
+    apart = tuple(trained.method.taps) != (trained.job.model.depth,)
+    return [name for name in FEATURES if name != "taps" or apart]
+
+
+def evaluate(trained: Trained, request: Request) -> Report:
+    """Read both corpora and score the encoder, feature by feature."""
+    bank, corpus = read(request.bank or trained.job.data.corpora[0].url), read(request.corpus)
+    reader, names = reader_of(trained), request.features or features_of(trained)
+    of_bank, of_corpus = reader.features(bank, names), reader.features(corpus, names)
+    found: list[Score] = []
+    for feature in names:
+        if "knn" in request.names:
+            found += knn(of_bank[feature], of_corpus[feature], feature=feature)
+        if "linear" in request.names:
+            found += linear(of_bank[feature], of_corpus[feature], feature=feature, seed=trained.job.seed)
+    return Report(
+        run=request.run,
+        step=trained.step,
+        untrained=request.untrained,
+        bank=_source(bank),
+        corpus=_source(corpus),
+        scores=tuple(found),
+    )
+
+
+def _source(corpus: Corpus) -> tuple[str, int]:
+    return corpus.url, len(corpus.images)
