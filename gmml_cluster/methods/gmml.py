@@ -1,0 +1,229 @@
+"""GMML: groups of connected pixels are replaced by noise or by another image's, and reconstructed.
+
+Source: arXiv 2205.14986; METHODS sections 1 and 9. Images are coupled within a group alone: by donors and by the
+denominator of the loss.
+
+Dims: n images of whole groups, g groups, G images of a group, V views, B = n V, C channels, S side of an image,
+L blocks, N patches, D width, R rectangles.
+"""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from gmml_cluster.data.draws import Purpose
+from gmml_cluster.data.draws_torch import integer, words
+from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.methods import drawing, masking
+from gmml_cluster.methods.method import Draws, Forward, Law, Losses, Setting, check_draws
+from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.spec.methods import GmmlOptions
+
+ITSELF, NOISE, ZEROS = -1, -2, -3
+_CODES = {"noise": NOISE, "zeros": ZEROS}
+
+
+class Head(nn.Module):
+    """Three linear layers, each with GELU, then a transposed convolution to pixels; METHODS 1.1."""
+
+    def __init__(self, width: int, patch_size: int, grid: int) -> None:
+        super().__init__()
+        self.grid = grid
+        layers = [layer for _ in range(3) for layer in (nn.Linear(width, width), nn.GELU())]
+        self.mlp = nn.Sequential(*layers)
+        self.convTrans = nn.ConvTranspose2d(width, 3, patch_size, stride=patch_size)
+
+    def forward(self, tokens_BND: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in normalised units."""
+        cells = self.mlp(tokens_BND).transpose(1, 2).reshape(*tokens_BND.shape[::2], self.grid, self.grid)
+        return self.convTrans(cells)  # type: ignore[no-any-return]
+
+
+class GmmlModel(nn.Module):
+    """Encoder and head; the head reads the mean of the tapped blocks, normed once."""
+
+    def __init__(self, encoder: VisionTransformer, taps: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.taps = taps
+        self.encoder = encoder
+        self.head = Head(width, encoder.patch_size, encoder.grid)
+
+    def forward(self, images_BCSS: Tensor, drop_BL2: Tensor | None = None) -> Tensor:
+        """Reconstructions (B, 3, S, S)."""
+        tokens = self.encoder(images_BCSS, drop_BL2=drop_BL2, taps=self.taps)
+        return self.head(tokens[:, 1:])  # type: ignore[no-any-return]
+
+
+class Gmml:
+    """The method; see `Method`. Draws: `source` says what a pixel shows, `noise` and `drop` are METHODS 9.2's."""
+
+    def __init__(self, setting: Setting, options: GmmlOptions) -> None:
+        model = setting.model
+        self.setting, self.options, self.views = setting, options, options.views
+        self.align = model.patch_size if options.align == "patch" else options.align
+        self.longest = masking.longest_side(setting.image_size, options.max_side)
+        self.taps = default_taps(model.depth) if options.taps is None else options.taps
+        self.rates = drawing.drop_rates(model.drop_path, model.depth)
+        if found := _faults(self):
+            raise SpecError(found)
+        encoder = VisionTransformer(
+            width=model.width,
+            depth=model.depth,
+            heads=model.heads,
+            patch_size=model.patch_size,
+            image_size=setting.image_size,
+            mlp_ratio=model.mlp_ratio,
+            checkpointing=setting.checkpointing,
+        )
+        self.module: nn.Module = GmmlModel(encoder, self.taps, model.width)
+
+    def law(self, name: str, shape: torch.Size) -> Law:
+        """METHODS 0.5: convolutions as the framework makes them, all else normal 0.02."""
+        if name.startswith(("encoder.patch_embed.", "head.convTrans.")):
+            return Law("uniform", (3 * self.setting.model.patch_size**2) ** -0.5)
+        if name.endswith(".bias"):
+            return Law("constant", 0.0)
+        return Law("constant", 1.0) if len(shape) == 1 else Law("normal", 0.02)
+
+    def draw(
+        self,
+        numbers: Tensor,
+        device: torch.device,
+        *,
+        names: Collection[str] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Draws:
+        """Draws by sample number: `source` with `short`, `noise` where it is used, `drop` where blocks drop."""
+        numbers = numbers.to(device)
+        seed, size = self.setting.seed, self.setting.image_size
+        wanted = {"source", "noise", "drop"} if names is None else set(names)
+        draws: Draws = {}
+        if "source" in wanted:
+            draws["source"], draws["short"] = self._sources(numbers)
+        if "noise" in wanted and self.options.noise_ratio > 0 and "noise" in self.options.fill:
+            draws["noise"] = drawing.pixel_noise(seed, numbers, views=self.views, size=size, dtype=dtype)
+        if "drop" in wanted and any(self.rates):
+            draws["drop"] = drawing.drop_path(seed, numbers, views=self.views, rates=self.rates, dtype=dtype)
+        return draws
+
+    def accept(self, given: Draws, count: int) -> Draws:
+        """Draws from outside; without `drop` no branch is dropped, and no view of a given `source` is short."""
+        views, size = self.views, self.setting.image_size
+        shapes = {
+            "source": (count, views, size, size),
+            "noise": (count, views, 3, size, size),
+            "drop": (count, views, self.setting.model.depth, 2),
+            "short": (count, views),
+        }
+        noisy = "source" in given and bool((given["source"] == NOISE).any())
+        check_draws(given, shapes, ["source", "noise"] if noisy else ["source"])
+        return {"short": torch.zeros(count, views, dtype=torch.bool), **given}
+
+    def _sources(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """What each pixel shows (int16 (n, V, S, S)), and which views ran short of rectangles (n, V)."""
+        options, size = self.options, self.setting.image_size
+        each = options.mixing == "rectangle"
+        count = 4 * (1 + masking.CANDIDATES) if each else 4
+        streams = [words(self.setting.seed, Purpose.CORRUPTION, numbers, count, view) for view in range(self.views)]
+        drawn = torch.stack(streams, 1).flatten(0, 1)
+        place = (numbers % self.setting.group).repeat_interleave(self.views)
+        branch = self._kind(drawn[:, 0])
+        target = torch.where(
+            branch == 0,
+            masking.target_pixels(drawn[:, 2], options.alien_ratio, size),
+            masking.target_pixels(drawn[:, 2], options.noise_ratio, size),
+        )
+        rectangles = masking.draw_rectangles(
+            self.setting.seed, numbers, views=self.views, size=size, align=self.align, longest=self.longest
+        )
+        cover = masking.cover(rectangles, target, size=size, topmost=each)
+        if each:
+            contents = self._content(self._kind(drawn[:, 4::4]), drawn[:, 5::4], place[:, None])
+            shows = contents.gather(1, cover.shown.clamp(min=0).flatten(1)).view_as(cover.shown)
+        else:
+            kind = torch.where(branch == 0, 0, 1 + integer(drawn[:, 3], len(options.fill)))
+            shows = self._content(kind, drawn[:, 1], place)[:, None, None]
+        source = torch.where(cover.shown >= 0, shows, ITSELF).to(torch.int16)
+        return source.view(-1, self.views, size, size), cover.short.view(-1, self.views)
+
+    def _kind(self, drawn: Tensor) -> Tensor:
+        """0 for alien, k for the k-th fill, all equally likely; what is off is left out."""
+        fills = len(self.options.fill)
+        if self.options.noise_ratio == 0:
+            return torch.zeros_like(drawn)
+        return 1 + integer(drawn, fills) if self.options.alien_ratio == 0 else integer(drawn, fills + 1)
+
+    def _content(self, kind: Tensor, drawn: Tensor, place: Tensor) -> Tensor:
+        """What hidden pixels show: the donor's place in the group, or a fill's code."""
+        group = self.setting.group
+        shows = integer(drawn, group) if self.options.self_donor else (place + 1 + integer(drawn, group - 1)) % group
+        for number, fill in enumerate(self.options.fill, start=1):
+            shows = torch.where(kind == number, _CODES[fill], shows)
+        return shows
+
+    def corrupt(self, images: Tensor, draws: Draws) -> Tensor:
+        """The images (n, V, 3, S, S) as the encoder sees them."""
+        source = draws["source"][:, :, None]
+        grouped = images.view(-1, self.setting.group, *images.shape[1:])
+        donors = source.clamp(min=0).long().expand_as(images).view_as(grouped)
+        seen = torch.where(source >= 0, grouped.gather(1, donors).flatten(0, 1), images)
+        seen = torch.where(source == ZEROS, 0.0, seen)
+        return torch.where(source == NOISE, draws["noise"], seen) if "noise" in draws else seen
+
+    def loss(self, forward: Forward, images: Tensor, draws: Draws) -> Losses:
+        """L1 over hidden pixels, one denominator a group over its views; METHODS 1.4."""
+        source, drop = draws["source"], draws.get("drop")
+        corrupted = self.corrupt(images, draws)
+        prediction = forward(corrupted.flatten(0, 1), None if drop is None else drop.flatten(0, 1))
+        prediction = prediction.to(images.dtype).view_as(images)
+        error = (prediction - images).abs().mean(2)
+        hidden = source != ITSELF
+        counted = hidden if self.options.masked_only else torch.ones_like(hidden)
+        total, pixels = self._pair(error, counted).unbind(1)
+        scalars = {
+            "loss_noise": self._pair(error, source < ITSELF),
+            "loss_alien": self._pair(error, source > ITSELF),
+            "masked": self._pair(hidden.to(error.dtype), torch.ones_like(hidden)),
+            "short": self._pair(draws["short"].to(error.dtype), torch.ones_like(draws["short"])),
+        }
+        outputs = {"prediction": prediction.detach(), "mask": hidden, "corrupted": corrupted}
+        return Losses(total / pixels, scalars, outputs)
+
+    def _pair(self, values: Tensor, counted: Tensor) -> Tensor:
+        """Sum of the counted values of each group, and their number (g, 2)."""
+        pair = torch.stack([torch.where(counted, values, 0.0).flatten(1).sum(1), counted.flatten(1).sum(1)], 1)
+        return pair.view(-1, self.setting.group, 2).sum(1)
+
+
+def default_taps(depth: int) -> tuple[int, ...]:
+    """Blocks at 1/2, 2/3, 5/6 and all of the depth, rounded, each once; METHODS 1.1."""
+    return tuple(sorted({max(1, round(depth * share)) for share in (1 / 2, 2 / 3, 5 / 6, 1)}))
+
+
+def _faults(gmml: Gmml) -> list[Fault]:
+    """What of the setting does not fit together."""
+    setting, model, found = gmml.setting, gmml.setting.model, []
+    size = setting.image_size
+    if size % model.patch_size:
+        rule = f"patch_size {model.patch_size} does not divide it; choose a multiple"
+        found.append(Fault("data.image_size", f"{size}; {rule}"))
+    if size % gmml.align or gmml.align >= gmml.longest:
+        rule = (
+            f"it must divide the image of {size} and lie below its longest side of {gmml.longest}; choose a smaller one"
+        )
+        found.append(Fault("method.align", f"{gmml.align}; {rule}"))
+    if sorted(set(gmml.taps)) != list(gmml.taps) or gmml.taps[0] < 1 or gmml.taps[-1] != model.depth:
+        rule = f"blocks ascend from 1 and end with the last, {model.depth}, or some are never trained; mend the list"
+        found.append(Fault("method.taps", f"{list(gmml.taps)}; {rule}"))
+    if gmml.options.alien_ratio and setting.group < 2 and not gmml.options.self_donor:
+        rule = "an image needs another of its group to take pixels from; choose at least 2"
+        found.append(Fault("data.group", f"{setting.group}; {rule}"))
+    return found
+
+
+def build(setting: Setting) -> Gmml:
+    """The method with blank weights."""
+    if not isinstance(setting.options, GmmlOptions):
+        raise TypeError(f"options {setting.options!r}: not GMML's")
+    return Gmml(setting, setting.options)

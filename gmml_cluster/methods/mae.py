@@ -1,0 +1,174 @@
+"""MAE: the encoder sees a quarter of the patches, a small decoder paints the rest.
+
+Source: arXiv 2111.06377; METHODS section 3. Nothing couples images.
+
+Dims: n images, G images of a group, S side of an image, p side of a patch, N patches, K patches kept, D width of the
+encoder, d width of the decoder, P = 3 p p values of a patch.
+"""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.methods import drawing
+from gmml_cluster.methods.method import Draws, Forward, Law, Losses, Setting, check_draws
+from gmml_cluster.models.vit import EPS, Block, VisionTransformer, run_block, sincos_positions
+from gmml_cluster.spec.methods import MaeOptions
+
+
+class Decoder(nn.Module):
+    """Blocks over all places: encoded tokens where patches were kept, one learned token elsewhere."""
+
+    def __init__(
+        self, options: MaeOptions, *, encoder_width: int, patch_size: int, grid: int, checkpointing: bool
+    ) -> None:
+        super().__init__()
+        width, self.checkpointing = options.decoder_width, checkpointing
+        self.embed = nn.Linear(encoder_width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed: Tensor
+        self.register_buffer("pos_embed", sincos_positions(width, grid), persistent=False)
+        self.blocks = nn.ModuleList(Block(width, options.decoder_heads) for _ in range(options.decoder_depth))
+        self.norm = nn.LayerNorm(width, eps=EPS)
+        self.pred = nn.Linear(width, 3 * patch_size**2)
+
+    def forward(self, tokens_nTD: Tensor, keep_nK: Tensor) -> Tensor:
+        """Predicted patches (n, N, P) from the class token and the kept patches' tokens."""
+        x_nTd = self.embed(tokens_nTD)
+        table = self.pos_embed.to(self.mask_token.dtype)
+        places = keep_nK[:, :, None].expand(-1, -1, x_nTd.shape[2])
+        blank_nNd = self.mask_token.to(x_nTd.dtype).expand(len(x_nTd), table.shape[1] - 1, -1)
+        x_nTd = torch.cat([x_nTd[:, :1], blank_nNd.scatter(1, places, x_nTd[:, 1:])], 1) + table
+        for block in self.blocks:
+            x_nTd = run_block(block, x_nTd, None, self.checkpointing)
+        return self.pred(self.norm(x_nTd)[:, 1:])  # type: ignore[no-any-return]
+
+
+class MaeModel(nn.Module):
+    """Encoder with fixed positions, and decoder."""
+
+    def __init__(self, encoder: VisionTransformer, decoder: Decoder) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, images_n3SS: Tensor, keep_nK: Tensor) -> Tensor:
+        """Predicted patches (n, N, P)."""
+        return self.decoder(self.encoder(images_n3SS, keep_BK=keep_nK), keep_nK)  # type: ignore[no-any-return]
+
+
+class Mae:
+    """The method; see `Method`. Draws: `keep` (n, K), the patches seen, ascending; `mask` (n, N), true elsewhere."""
+
+    views = 1
+
+    def __init__(self, setting: Setting, options: MaeOptions) -> None:
+        model = setting.model
+        self.setting, self.options, self.taps = setting, options, (model.depth,)
+        self.kept = int(setting.patches * (1 - options.mask_ratio))
+        if found := self._faults():
+            raise SpecError(found)
+        encoder = VisionTransformer(
+            width=model.width,
+            depth=model.depth,
+            heads=model.heads,
+            patch_size=model.patch_size,
+            image_size=setting.image_size,
+            mlp_ratio=model.mlp_ratio,
+            positions="sincos",
+            checkpointing=setting.checkpointing,
+        )
+        decoder = Decoder(
+            options,
+            encoder_width=model.width,
+            patch_size=model.patch_size,
+            grid=encoder.grid,
+            checkpointing=setting.checkpointing,
+        )
+        self.module: nn.Module = MaeModel(encoder, decoder)
+
+    def _faults(self) -> list[Fault]:
+        setting, model, found = self.setting, self.setting.model, []
+        if setting.image_size % model.patch_size:
+            rule = f"patch_size {model.patch_size} does not divide it; choose a multiple"
+            found.append(Fault("data.image_size", f"{setting.image_size}; {rule}"))
+        if not 0 < self.kept < setting.patches:
+            rule = (
+                f"it keeps {self.kept} of {setting.patches} patches; some must be kept and some removed; choose another"
+            )
+            found.append(Fault("method.mask_ratio", f"{self.options.mask_ratio}; {rule}"))
+        if model.drop_path:
+            found.append(Fault("model.drop_path", f"{model.drop_path}; MAE drops no blocks; set it to 0"))
+        return found
+
+    def law(self, name: str, shape: torch.Size) -> Law:
+        """METHODS 0.5: matrices Xavier uniform, tokens normal 0.02, the convolution's bias as the framework has it."""
+        if name.endswith(("cls_token", "mask_token")):
+            return Law("normal", 0.02)
+        if name == "encoder.patch_embed.proj.bias":
+            return Law("uniform", (3 * self.setting.model.patch_size**2) ** -0.5)
+        if name.endswith(".bias"):
+            return Law("constant", 0.0)
+        return Law("constant", 1.0) if len(shape) == 1 else Law("uniform", (6 / (shape[0] + shape[1:].numel())) ** 0.5)
+
+    def draw(
+        self,
+        numbers: Tensor,
+        device: torch.device,
+        *,
+        names: Collection[str] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Draws:
+        """Draws by sample number; the first K of a random order are kept."""
+        order = drawing.token_order(self.setting.seed, numbers.to(device), self.setting.patches)
+        keep = order[:, : self.kept].sort(1).values
+        mask = torch.ones_like(order, dtype=torch.bool).scatter_(1, keep, False)
+        return {name: value for name, value in {"mask": mask, "keep": keep}.items() if names is None or name in names}
+
+    def accept(self, given: Draws, count: int) -> Draws:
+        """Draws from outside; what is kept follows from `mask`, which removes the same number of each image."""
+        given = {name: value for name, value in given.items() if name != "keep"}
+        check_draws(given, {"mask": (count, self.setting.patches)}, ["mask"])
+        mask = given["mask"].bool()
+        removed = sorted(set(mask.sum(1).tolist()))
+        if len(removed) > 1 or removed[0] in (0, self.setting.patches):
+            rule = "all images lose the same number, neither none nor all"
+            raise SpecError(Fault("draws.mask", f"removes {removed} patches; {rule}; mend the array"))
+        return {"mask": mask, "keep": (~mask).nonzero()[:, 1].view(count, -1)}
+
+    def loss(self, forward: Forward, images: Tensor, draws: Draws) -> Losses:
+        """Mean squared error over the removed patches of each group; METHODS 3.4."""
+        mask = draws["mask"]
+        prediction = forward(images[:, 0], draws["keep"]).to(images.dtype)
+        target = patchify(images[:, 0], self.setting.model.patch_size)
+        target = standardise(target) if self.options.standardise else target
+        removed = self._pair((prediction - target).square().mean(2), mask)
+        scalars = {"prediction_std": self._pair(prediction.std(2), mask)}
+        return Losses(removed[:, 0] / removed[:, 1], scalars, {"prediction": prediction.detach(), "mask": mask})
+
+    def _pair(self, values_nN: Tensor, counted_nN: Tensor) -> Tensor:
+        """Sum of the counted values of each group, and their number (g, 2)."""
+        pair = torch.stack([torch.where(counted_nN, values_nN, 0.0).sum(1), counted_nN.sum(1)], 1)
+        return pair.view(-1, self.setting.group, 2).sum(1)
+
+
+def patchify(images_n3SS: Tensor, patch_size: int) -> Tensor:
+    """Patches (n, N, P), within a patch row by row and the channel fastest."""
+    n, _, S, _ = images_n3SS.shape
+    grid = S // patch_size
+    cells = images_n3SS.view(n, 3, grid, patch_size, grid, patch_size).permute(0, 2, 4, 3, 5, 1)
+    return cells.reshape(n, grid**2, -1)
+
+
+def standardise(patches_nNP: Tensor) -> Tensor:
+    """Each patch less its mean over the root of its unbiased variance plus 1e-6."""
+    variance, mean = torch.var_mean(patches_nNP, 2, keepdim=True)
+    return (patches_nNP - mean) / (variance + 1e-6).sqrt()
+
+
+def build(setting: Setting) -> Mae:
+    """The method with blank weights."""
+    if not isinstance(setting.options, MaeOptions):
+        raise TypeError(f"options {setting.options!r}: not MAE's")
+    return Mae(setting, setting.options)

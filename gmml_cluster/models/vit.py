@@ -1,0 +1,173 @@
+"""One plain vision transformer with timm's parameter names.
+
+Dims: B images, C channels, S side of an image, p side of a patch, N patches, T tokens of a sequence (1 + patches held),
+D width, h heads, L blocks, K patches kept.
+"""
+
+from collections.abc import Sequence
+from functools import cache, reduce
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+EPS = 1e-6
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; rows of `qkv` are q, k, v, inside each head by head."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Attend within each sequence."""
+        B, T, D = x_BTD.shape
+        q_BhTd, k_BhTd, v_BhTd = self.qkv(x_BTD).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        seen_BhTd = F.scaled_dot_product_attention(q_BhTd, k_BhTd, v_BhTd)
+        return self.proj(seen_BhTd.transpose(1, 2).reshape(B, T, D))  # type: ignore[no-any-return]
+
+
+class Mlp(nn.Module):
+    """Two linear layers around an exact GELU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Transform each token by itself."""
+        return self.fc2(F.gelu(self.fc1(x_BTD)))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=EPS)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=EPS)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, x_BTD: Tensor, drop_B2: Tensor | None = None) -> Tensor:
+        """Add attention, then MLP.
+
+        Args:
+            x_BTD: residual stream.
+            drop_B2: what each image's two branches are multiplied by, 0 or 1 / (1 - rate); None drops nothing.
+        """
+        if drop_B2 is None:
+            x_BTD = x_BTD + self.attn(self.norm1(x_BTD))
+            return x_BTD + self.mlp(self.norm2(x_BTD))  # type: ignore[no-any-return]
+        x_BTD = x_BTD + drop_B2[:, 0, None, None] * self.attn(self.norm1(x_BTD))
+        return x_BTD + drop_B2[:, 1, None, None] * self.mlp(self.norm2(x_BTD))  # type: ignore[no-any-return]
+
+
+class PatchEmbed(nn.Module):
+    """Linear projection of square patches, row by row."""
+
+    def __init__(self, width: int, patch_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, patch_size, stride=patch_size)
+
+    def forward(self, images_BCSS: Tensor) -> Tensor:
+        """Tokens (B, N, D)."""
+        return self.proj(images_BCSS).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+@cache
+def sincos_positions(width: int, grid: int) -> Tensor:
+    """Position table of MAE: column's code, then row's; zeros for the class token.
+
+    Source: METHODS 0.5.
+
+    Returns:
+        float64 (1, 1 + grid * grid, width) on the CPU.
+    """
+    places = torch.arange(grid, dtype=torch.float64, device="cpu")
+    speeds = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width // 4))
+    angles = places[:, None] * speeds
+    code = torch.cat([angles.sin(), angles.cos()], 1)
+    cells = torch.cat([code.repeat(grid, 1), code.repeat_interleave(grid, 0)], 1)
+    return torch.cat([cells.new_zeros(1, width), cells])[None]
+
+
+class VisionTransformer(nn.Module):
+    """Encoder with a class token at index 0.
+
+    Attributes:
+        checkpointing: whether blocks are recomputed in the backward pass.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        patch_size: int,
+        image_size: int,
+        mlp_ratio: float = 4.0,
+        positions: Literal["learned", "sincos"] = "learned",
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.checkpointing = patch_size, checkpointing
+        self.grid = image_size // patch_size
+        self.patch_embed = PatchEmbed(width, patch_size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        if positions == "learned":
+            self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, width))
+        else:
+            self.register_buffer("pos_embed", sincos_positions(width, self.grid), persistent=False)
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=EPS)
+
+    def forward(
+        self,
+        images_BCSS: Tensor,
+        *,
+        drop_BL2: Tensor | None = None,
+        taps: Sequence[int] | None = None,
+        keep_BK: Tensor | None = None,
+    ) -> Tensor:
+        """Normed tokens, class token first.
+
+        Args:
+            images_BCSS: normalised images.
+            drop_BL2: multipliers of the blocks' branches; None drops nothing.
+            taps: blocks, counted from 1, whose outputs are averaged before the norm; None takes the last.
+            keep_BK: indices of the patches that enter the blocks; None keeps all.
+
+        Returns:
+            (B, 1 + K, D), or (B, 1 + N, D) where all are kept.
+        """
+        tapped = set(taps or [len(self.blocks)])
+        x_BTD = self._embed(images_BCSS, keep_BK)
+        seen: list[Tensor] = []
+        for number, block in enumerate(self.blocks, start=1):
+            x_BTD = run_block(block, x_BTD, None if drop_BL2 is None else drop_BL2[:, number - 1], self.checkpointing)
+            if number in tapped:
+                seen.append(x_BTD)
+        return self.norm(reduce(torch.add, seen) / len(seen))  # type: ignore[no-any-return]
+
+    def _embed(self, images_BCSS: Tensor, keep_BK: Tensor | None) -> Tensor:
+        table = self.pos_embed.to(self.cls_token.dtype)
+        x_BND = self.patch_embed(images_BCSS) + table[:, 1:]
+        if keep_BK is not None:
+            x_BND = x_BND.gather(1, keep_BK[:, :, None].expand(-1, -1, x_BND.shape[2]))
+        return torch.cat([(self.cls_token + table[:, :1]).expand(len(x_BND), -1, -1), x_BND], 1)
+
+
+def run_block(block: nn.Module, x_BTD: Tensor, drop_B2: Tensor | None, checkpointing: bool) -> Tensor:
+    """Run a block, keeping its inputs alone for the backward pass where `checkpointing`."""
+    if checkpointing and torch.is_grad_enabled():
+        return checkpoint(block, x_BTD, drop_B2, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
+    return block(x_BTD, drop_B2)  # type: ignore[no-any-return]
