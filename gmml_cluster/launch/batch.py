@@ -128,8 +128,7 @@ def executor(submission: Submission) -> Any:
         job_name=submission.name,
         comment=submission.token,
         nodes=submission.nodes.least,
-        ntasks_per_node=submission.ranks_per_node,
-        cpus_per_task=slurm.cpus_per_rank,
+        **_shape(submission),
         time=math.ceil(slurm.time / 60),
         setup=setup_lines(submission),
         teardown=teardown_lines(submission),
@@ -168,6 +167,18 @@ def refused_options(submission: Submission) -> list[Fault]:
         Fault("slurm.sbatch_args", f"{name!r} is set by the launcher itself; it cannot be changed; remove it")
         for name in sorted(names & OURS)
     ]
+
+
+def _shape(submission: Submission) -> dict[str, int]:
+    """CPUs and tasks of a node.
+
+    With `--ntasks-per-node` SLURM 22.05 gives a range of nodes fewer than are free (one for `1-3`), so a range asks for
+    one task of a node's CPUs; srun divides it among the ranks.
+    """
+    ranks, cpus = submission.ranks_per_node, submission.profile.slurm.cpus_per_rank
+    if submission.nodes.most > submission.nodes.least:
+        return {"cpus_per_task": ranks * cpus}
+    return {"ntasks_per_node": ranks, "cpus_per_task": cpus}
 
 
 def _srun_arguments(submission: Submission) -> list[str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TOOLS = ("sbatch", "scancel", "scontrol", "squeue", "srun")
 LEAVE_S = 10
-_TOOL_LIMIT_S = 60
+_TOOL_LIMIT_S = 30
 
 _QUEUED = frozenset(
     ["CONFIGURING", "PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"]

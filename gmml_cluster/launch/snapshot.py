@@ -30,6 +30,17 @@ class Snapshot:
     digest: str
     data: bytes
 
+    @classmethod
+    def of(cls, files: Mapping[str, bytes]) -> "Snapshot":
+        """Snapshot of these files: sorted, uncompressed, without dates or owners; equal files give equal bytes."""
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+            for name in sorted(files):
+                member = zipfile.ZipInfo(name, _EPOCH)
+                member.external_attr = 0o644 << 16
+                archive.writestr(member, files[name])
+        return cls(hashlib.sha256(out.getvalue()).hexdigest(), out.getvalue())
+
     @property
     def file_name(self) -> str:
         """`<digest>.zip`, its name in a run root's `code/`."""
@@ -51,19 +62,7 @@ def take(package: Path | None = None, *, limit_bytes: int = LIMIT_BYTES) -> Snap
     package = package or Path(gmml_cluster.__file__).parent
     files = _kept_by_git(package) or _all_files(package)
     _refuse_bulk(package.parent, files, limit_bytes)
-    data = pack({str(name): (package.parent / name).read_bytes() for name in files})
-    return Snapshot(hashlib.sha256(data).hexdigest(), data)
-
-
-def pack(files: Mapping[str, bytes]) -> bytes:
-    """Zip of these files: sorted, uncompressed, without dates or owners, so that equal files give equal bytes."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(files):
-            member = zipfile.ZipInfo(name, _EPOCH)
-            member.external_attr = 0o644 << 16
-            archive.writestr(member, files[name])
-    return out.getvalue()
+    return Snapshot.of({str(name): (package.parent / name).read_bytes() for name in files})
 
 
 def _kept_by_git(package: Path) -> list[Path]:
