@@ -66,6 +66,14 @@ class PosixStore:
         names = (path.relative_to(self._folder).as_posix() for path in _files(top))
         return sorted(self._stats(name for name in names if name.startswith(prefix)))
 
+    def folders(self) -> list[str]:
+        try:
+            return sorted(entry.name for entry in os.scandir(self._folder) if entry.is_dir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self._fault("", error) from error
+
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
             path = self._path(name)

@@ -86,6 +86,10 @@ class Store(Protocol):
         """All objects whose names begin with the characters of `prefix`, at any depth, sorted by name."""
         ...
 
+    def folders(self) -> list[str]:
+        """The first parts of all names that have more than one, sorted, without reading what lies below them."""
+        ...
+
     def delete(self, names: Iterable[str]) -> None:
         """Remove objects; names that do not exist are passed over."""
         ...

@@ -1,0 +1,67 @@
+"""Entries of a run's log: small JSON documents, one a slot. `docs/log.md` lists the fields of each kind."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from gmml_cluster.errors import StorageError
+
+Kind = Literal["open", "submit", "queued", "claim", "begin", "pin", "commit", "drop", "end", "cause", "stop"]
+Cause = Literal[
+    "finished", "notice", "preempted", "time_limit", "cancelled", "fenced", "node_lost", "killed", "out_of_memory",
+    "error", "hang", "storage", "not_finite", "start_failed", "lost",
+]  # fmt: skip
+CAUSES: tuple[str, ...] = get_args(Cause)
+SUMMED = ("claim", "commit", "end")
+_HEAD = ("slot", "kind", "attempt", "run", "token", "time")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One document of the log.
+
+    Attributes:
+        slot: place in the log, from 0, dense.
+        kind: one of `Kind`; readers pass over kinds that they do not know.
+        attempt: whose word it is, or of which attempt it tells; None for a person's.
+        run: token of the run, drawn for its `open`.
+        token: drawn for this entry, kept over all its retries.
+        time: seconds since 1970 by the writer's clock; orders nothing.
+        fields: the kind's own.
+    """
+
+    slot: int
+    kind: str
+    attempt: int | None
+    run: str
+    token: str
+    time: float
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """The entry as one flat mapping, as it is stored and shown."""
+        return {**{name: getattr(self, name) for name in _HEAD}, **self.fields}
+
+    def encode(self) -> bytes:
+        """The bytes that are stored."""
+        return json.dumps(self.document(), separators=(",", ":")).encode()
+
+
+def decode(data: bytes, where: str) -> Entry:
+    """The entry that was stored.
+
+    Raises:
+        StorageError: the bytes are no entry; `where` names the object.
+    """
+    try:
+        document = json.loads(data)
+        head = {name: document.pop(name) for name in _HEAD}
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise StorageError(f"{where}: is no log entry ({error}); slots are written once by gmml; restore it") from error
+    return Entry(**head, fields=document)
+
+
+def slot_name(slot: int) -> str:
+    """Name of a slot within the run root."""
+    return f"log/{slot:08d}.json"

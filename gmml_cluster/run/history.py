@@ -1,0 +1,255 @@
+"""What a log says so far: an immutable value, and the pure function that adds one entry to it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from gmml_cluster.run.entries import Entry
+
+VERSION = 1
+KEPT_ATTEMPTS = 50
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A checkpoint that the log names and no `drop` took back.
+
+    Attributes:
+        manifest: SHA-256 of its `manifest.json`.
+        size: bytes of all its files.
+    """
+
+    slot: int
+    attempt: int
+    step: int
+    manifest: str
+    size: int
+
+    @property
+    def folder(self) -> str:
+        """Its folder within the run root."""
+        return checkpoint_folder(self.step, self.attempt)
+
+
+@dataclass(frozen=True)
+class Submit:
+    """A person's (or a successor's) wish that the run go on.
+
+    Attributes:
+        launcher: which launcher took it.
+        job: id that the scheduler answered with; None as long as no `queued` tells it.
+        code: digest of the code that its attempts run.
+        changed: fields outside the identity that hold for its attempts: name -> [value in spec.yaml, value now].
+        bounds: what was asked for, as the launcher's profile and the job say.
+    """
+
+    slot: int
+    token: str
+    time: float
+    launcher: str
+    code: str
+    changed: Mapping[str, Any] = field(default_factory=dict)
+    bounds: Mapping[str, Any] = field(default_factory=dict)
+    job: str | None = None
+    failed: str | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One incarnation of the run.
+
+    Attributes:
+        first_step: the step it began with; None before its `begin`.
+        last_step: the last step it told of, by `commit` or `end`; None where it told of none.
+        ended: cause in its `end`; None as long as there is none.
+        settled: cause that a later `cause` proved.
+        told: what its `end` adds: message, rank, host, proof, as far as known.
+    """
+
+    number: int
+    submit: str
+    job: str
+    restart: int
+    time: float
+    code: str
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    first_step: int | None = None
+    last_step: int | None = None
+    ended: str | None = None
+    settled: str | None = None
+    end_time: float | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def cause(self) -> str | None:
+        """Why it ended, by the best word there is; None while it has no `end`."""
+        return self.settled or self.ended
+
+
+@dataclass(frozen=True)
+class History:
+    """The fold of the entries in slots 0 to `slots` - 1.
+
+    Attributes:
+        run: the run's token; empty before `open`.
+        opened: fields of `open`.
+        submit: the youngest.
+        last_attempt: number of the last claim; 0 before the first.
+        attempts: the last 50, oldest first; causes of the older ones are counted in `older`.
+        commits: checkpoints not dropped, oldest first.
+        begins: (attempt, first step), thinned: steps rise, for a step begun anew forgets what lay at or after it.
+        pin: fields of the first `pin`.
+        stopped: reason of the `stop` that no younger submit lifted.
+        finished: whether an `end finished` stands that no younger submit followed.
+    """
+
+    slots: int = 0
+    run: str = ""
+    opened: Mapping[str, Any] = field(default_factory=dict)
+    submit: Submit | None = None
+    last_attempt: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    older: Mapping[str, int] = field(default_factory=dict)
+    commits: tuple[Commit, ...] = ()
+    begins: tuple[tuple[int, int], ...] = ()
+    pin: Mapping[str, Any] | None = None
+    stopped: str | None = None
+    finished: bool = False
+
+    def attempt(self, number: int) -> Attempt | None:
+        """The attempt of this number, if it is among those kept."""
+        return next((attempt for attempt in self.attempts if attempt.number == number), None)
+
+    def cut(self, attempt: int) -> int | None:
+        """The first step that a younger attempt than this one made anew; None where there is none."""
+        return next((step for number, step in self.begins if number > attempt), None)
+
+    def to_sum(self) -> dict[str, Any]:
+        """The history as JSON values, for the `sum` of an entry."""
+        return {"version": VERSION, **asdict(self)}
+
+
+def checkpoint_folder(step: int, attempt: int) -> str:
+    """Where an attempt writes its checkpoint of a step, within the run root."""
+    return f"checkpoints/{step:08d}-{attempt:04d}"
+
+
+def from_sum(values: Mapping[str, Any]) -> History | None:
+    """The history that a `sum` holds; None where another version of the fold wrote it."""
+    if values.get("version") != VERSION:
+        return None
+    fields = {name: value for name, value in values.items() if name != "version"}
+    fields["submit"] = Submit(**fields["submit"]) if fields["submit"] else None
+    fields["attempts"] = tuple(Attempt(**attempt) for attempt in fields["attempts"])
+    fields["commits"] = tuple(Commit(**commit) for commit in fields["commits"])
+    fields["begins"] = tuple((number, step) for number, step in fields["begins"])
+    return History(**fields)
+
+
+def fold(history: History, entry: Entry) -> History:
+    """The history with one more entry; the entry must be that of slot `history.slots`."""
+    if entry.slot != history.slots:
+        raise ValueError(f"entry of slot {entry.slot} folded into a history of {history.slots} slots")
+    change = _CHANGES.get(entry.kind)
+    changed = change(history, entry) if change else history
+    return replace(changed, slots=entry.slot + 1)
+
+
+def _open(history: History, entry: Entry) -> History:
+    return replace(history, run=entry.run, opened=dict(entry.fields))
+
+
+def _submit(history: History, entry: Entry) -> History:
+    fields = {name: entry.fields[name] for name in ("launcher", "code", "changed", "bounds")}
+    submit = Submit(slot=entry.slot, token=entry.fields["submit"], time=entry.time, **fields)
+    return replace(history, submit=submit, stopped=None, finished=False)
+
+
+def _queued(history: History, entry: Entry) -> History:
+    if history.submit is None or history.submit.token != entry.fields["submit"]:
+        return history
+    return replace(history, submit=replace(history.submit, job=entry.fields["job"]))
+
+
+def _claim(history: History, entry: Entry) -> History:
+    fields = {name: entry.fields[name] for name in ("submit", "job", "restart", "layout")}
+    assert entry.attempt is not None
+    code = history.submit.code if history.submit else ""
+    attempt = Attempt(number=entry.attempt, time=entry.time, code=code, **fields)
+    kept, older = (*history.attempts, attempt), dict(history.older)
+    for old in kept[:-KEPT_ATTEMPTS]:
+        cause = old.cause or "lost"
+        older[cause] = older.get(cause, 0) + 1
+    return replace(history, attempts=kept[-KEPT_ATTEMPTS:], older=older, last_attempt=entry.attempt)
+
+
+def _begin(history: History, entry: Entry) -> History:
+    step, number = entry.fields["step"], entry.attempt
+    assert number is not None
+    begins = (*(begin for begin in history.begins if begin[1] < step), (number, step))
+    return _with_attempt(replace(history, begins=begins), number, first_step=step)
+
+
+def _pin(history: History, entry: Entry) -> History:
+    return history if history.pin is not None else replace(history, pin=dict(entry.fields))
+
+
+def _commit(history: History, entry: Entry) -> History:
+    fields = entry.fields
+    assert entry.attempt is not None
+    commit = Commit(entry.slot, entry.attempt, fields["step"], fields["manifest"], fields["bytes"])
+    added = replace(history, commits=(*history.commits, commit))
+    return _with_attempt(added, entry.attempt, last_step=commit.step)
+
+
+def _drop(history: History, entry: Entry) -> History:
+    dropped = (entry.fields["step"], entry.fields["of"])
+    return replace(history, commits=tuple(c for c in history.commits if (c.step, c.attempt) != dropped))
+
+
+def _end(history: History, entry: Entry) -> History:
+    fields = dict(entry.fields)
+    if entry.attempt is None:
+        return _start_failed(history, fields)
+    attempt = history.attempt(entry.attempt)
+    if attempt is None or attempt.ended:
+        return history
+    cause, step = fields.pop("cause"), fields.pop("step", None)
+    told = {name: fields[name] for name in ("rank", "host", "message", "proof") if name in fields}
+    last = attempt.last_step if step is None else step
+    ended = replace(history, finished=history.finished or cause == "finished")
+    return _with_attempt(ended, entry.attempt, ended=cause, end_time=entry.time, last_step=last, told=told)
+
+
+def _start_failed(history: History, fields: Mapping[str, Any]) -> History:
+    if history.submit is None or history.submit.token != fields["submit"]:
+        return history
+    return replace(history, submit=replace(history.submit, failed=str(fields.get("message", fields["cause"]))))
+
+
+def _cause(history: History, entry: Entry) -> History:
+    return _with_attempt(history, entry.fields["of"], settled=entry.fields["cause"])
+
+
+def _stop(history: History, entry: Entry) -> History:
+    return replace(history, stopped=entry.fields["reason"])
+
+
+def _with_attempt(history: History, number: int, **changes: Any) -> History:
+    attempts = tuple(replace(a, **changes) if a.number == number else a for a in history.attempts)
+    return replace(history, attempts=attempts)
+
+
+_CHANGES = {
+    "open": _open,
+    "submit": _submit,
+    "queued": _queued,
+    "claim": _claim,
+    "begin": _begin,
+    "pin": _pin,
+    "commit": _commit,
+    "drop": _drop,
+    "end": _end,
+    "cause": _cause,
+    "stop": _stop,
+}

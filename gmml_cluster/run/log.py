@@ -1,0 +1,150 @@
+"""A run's log: slots that are created exactly once. Reading needs only the tail; appending is one rule."""
+
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gmml_cluster.errors import Fenced, StorageError
+from gmml_cluster.run.entries import SUMMED, Entry, decode, slot_name
+from gmml_cluster.run.history import History, fold, from_sum
+from gmml_cluster.store.store import Missing, Store
+
+_CREATE_TRIES = 3
+_SLOT = re.compile(r"log/(\d{8})\.json")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What an entry is to say; slot, tokens, time and `sum` come from the log.
+
+    Attributes:
+        attempt: number that the entry carries.
+        run: the run's token, in an `open`; otherwise the log knows it.
+    """
+
+    kind: str
+    attempt: int | None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    run: str = ""
+
+
+class Log:
+    """The log of one run, as far as this process has read it. Safe to share between threads.
+
+    Args:
+        store: the run root.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._history = History()
+        self._lock = threading.RLock()
+
+    def read(self, start: int = 0) -> Iterator[Entry]:
+        """The entries from a slot on, to the first free one."""
+        while True:
+            entry = self._entry(start)
+            if entry is None:
+                return
+            yield entry
+            start += 1
+
+    def refresh(self) -> History:
+        """The history up to the first free slot; one request where nothing is new.
+
+        Raises:
+            Fenced: another run's entries lie here now.
+        """
+        with self._lock:
+            self._advance(token=None)
+            return self._history
+
+    def append(self, make: Callable[[History], Draft | None]) -> Entry | None:
+        """Create the first free slot; safe to lose replies, for the entry's token tells it from others'.
+
+        Args:
+            make: called with the history before each slot that is tried; None means that nothing is left to say. It
+                raises Fenced where the appender may not go on.
+
+        Returns:
+            The entry that stands; None where `make` said so.
+        """
+        token, slot, tries = secrets.token_hex(16), -1, 0
+        with self._lock:
+            while True:
+                standing = self._advance(token)
+                if standing is not None:
+                    return standing
+                slot, tries = self._history.slots, tries + 1 if self._history.slots == slot else 0
+                draft = make(self._history)
+                if draft is None:
+                    return None
+                entry = self._made(draft, token)
+                try:
+                    self.store.create(slot_name(slot), entry.encode())
+                except StorageError:  # taken (read on) or of unknown outcome (read back, then try again)
+                    if tries == _CREATE_TRIES:
+                        raise
+
+    def _advance(self, token: str | None) -> Entry | None:
+        """Read on to the first free slot, or to the entry with this token, whose reply was lost."""
+        if not self._history.slots:
+            self._history = self._tail()
+        for entry in self.read(self._history.slots):
+            if self._history.run and entry.run != self._history.run:
+                where = f"{self.store.url}/{slot_name(entry.slot)}"
+                raise Fenced(f"{where}: belongs to another run; this one was removed; leave it")
+            self._history = fold(self._history, entry)
+            if entry.token == token:
+                return entry
+        return None
+
+    def _made(self, draft: Draft, token: str) -> Entry:
+        run = self._history.run or draft.run
+        if not run:
+            raise Fenced(f"{self.store.url}: its log is empty; the run was removed or never submitted; submit it")
+        fields = dict(draft.fields)
+        if draft.kind in SUMMED:
+            fields["sum"] = self._history.to_sum()
+        return Entry(self._history.slots, draft.kind, draft.attempt, run, token, time.time(), fields)
+
+    def _entry(self, slot: int) -> Entry | None:
+        name = slot_name(slot)
+        try:
+            return decode(self.store.get(name), f"{self.store.url}/{name}")
+        except Missing:
+            return None
+
+    def _tail(self) -> History:
+        """The history before the last entry that carries a `sum` of this version; the empty one where none does."""
+        for slot in range(_last_slot(self.store), -1, -1):
+            entry = self._entry(slot)
+            known = _sum_of(entry) if entry else None
+            if known is not None:
+                return known
+        return History()
+
+
+def check(log: Log) -> list[str]:
+    """Fold from slot 0 and compare with every `sum` of this version on the way; a line for each that differs."""
+    history, faults = History(), []
+    for entry in log.read():
+        known = _sum_of(entry)
+        if known is not None and known != history:
+            faults.append(f"{log.store.url}/{slot_name(entry.slot)}: its sum is not the fold of the slots before it")
+        history = fold(history, entry)
+    return faults
+
+
+def _sum_of(entry: Entry) -> History | None:
+    return from_sum(entry.fields["sum"]) if "sum" in entry.fields else None
+
+
+def _last_slot(store: Store) -> int:
+    """Number of the last slot, by listing; -1 where there is none."""
+    names = (_SLOT.fullmatch(found.name) for found in store.list("log/"))
+    return max((int(name[1]) for name in names if name), default=-1)

@@ -1,0 +1,70 @@
+"""Whether a store can hold a run: everything that runs ask of it is done once, on a name drawn for the occasion."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from gmml_cluster.errors import Fault, PreflightError, StorageError
+from gmml_cluster.store.store import Exists, Missing, Store
+
+
+def probe(store: Store) -> None:
+    """Create twice, get, get a missing name, read a range, list, delete.
+
+    Raises:
+        PreflightError: names the store and the right that lacks, or says that its create is not exclusive.
+    """
+    name, body = f".probe/{secrets.token_hex(8)}", secrets.token_hex(16).encode()
+    try:
+        _probe_create(store, name, body)
+        _probe_reads(store, name, body)
+    finally:
+        with suppress(StorageError):  # told below, unless something worse was found
+            store.delete([name])
+    with _right(store, "delete"):
+        store.delete([name])
+        _demand(store, name not in [found.name for found in store.list(".probe/")], "a deleted object is still listed")
+
+
+def _probe_create(store: Store, name: str, body: bytes) -> None:
+    with _right(store, "create"):
+        store.create(name, body)
+    with _right(store, "create"):
+        try:
+            store.create(name, secrets.token_hex(16).encode())
+        except Exists:
+            return
+    raise _refused(
+        store,
+        "an object that existed was created again (If-None-Match is ignored); the log needs create-once",
+        "use a folder or a store that honours it, such as AWS S3, Ceph or SeaweedFS",
+    )
+
+
+def _probe_reads(store: Store, name: str, body: bytes) -> None:
+    with _right(store, "get"):
+        _demand(store, store.get(name) == body, "another content than was written came back")
+    with _right(store, "get a missing name (on S3 it needs the right to list)"), suppress(Missing):
+        store.get(f"{name}-missing")
+        _demand(store, False, "an object that was never written was found")
+    with _right(store, "get a range"):
+        _demand(store, store.get(name, 3, 7) == body[3:10], "a range read answered other bytes")
+    with _right(store, "list"):
+        _demand(store, name in [found.name for found in store.list(".probe/")], "an object just written is not listed")
+
+
+@contextmanager
+def _right(store: Store, right: str) -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        raise PreflightError(Fault(store.url, f"cannot {right}: {error}")) from error
+
+
+def _demand(store: Store, holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise _refused(store, f"{otherwise}; runs rely on it", "use another store")
+
+
+def _refused(store: Store, what: str, cure: str) -> PreflightError:
+    return PreflightError(Fault(store.url, f"{what}; {cure}"))

@@ -1,0 +1,175 @@
+"""A store in a bucket, through s3fs. Endpoint and credentials come from the usual environment (AWS_ENDPOINT_URL, ...).
+
+Creates are single requests with `If-None-Match: *`; only large puts go in parts. How requests are retried stands in
+`requests.py`.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from gmml_cluster.errors import StorageError
+from gmml_cluster.store.requests import Requests, conflicts, status_of
+from gmml_cluster.store.store import Exists, Missing, Stat, checked
+
+SINGLE_PUT_BYTES = 64 * 2**20
+PART_BYTES = 32 * 2**20
+_MOST_PARTS = 10_000
+_PARTS_AT_ONCE = 4
+_DELETED_AT_ONCE = 1000
+_RANGE_BEYOND_END = 416
+
+
+class S3Store:
+    """Objects below `s3://bucket/prefix`.
+
+    Args:
+        url: the bucket, with or without a prefix.
+        requests: connection shared with another store; a new one where it is None.
+    """
+
+    def __init__(self, url: str, requests: Requests | None = None) -> None:
+        self._bucket, _, self._prefix = url.removeprefix("s3://").strip("/").partition("/")
+        if not self._bucket:
+            raise StorageError(f"{url}: names no bucket; an S3 store is s3://bucket or s3://bucket/prefix; name one")
+        self._requests = requests or Requests()
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def create(self, name: str, data: bytes) -> None:
+        where, body = self._target(name), bytes(data)
+
+        def settled() -> None:
+            try:
+                self._requests.send("put_object", **where, Body=body, IfNoneMatch="*")
+            except self._requests.errors as error:
+                if not conflicts(error) or not self._holds(name, body):
+                    raise
+
+        self._requests.persist(self._where(name), settled, again=conflicts)
+
+    def put(self, name: str, data: bytes | memoryview) -> None:
+        view = memoryview(data).cast("B")
+        self._put(name, len(view), lambda start, length: bytes(view[start : start + length]))
+
+    def put_file(self, name: str, path: str | os.PathLike[str]) -> None:
+        with open(path, "rb") as file:
+            descriptor = file.fileno()
+            self._put(name, os.fstat(descriptor).st_size, lambda start, length: os.pread(descriptor, length, start))
+
+    def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        if length == 0:
+            return b""
+        where = self._target(name)
+        if start or length is not None:
+            where["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
+        return self._requests.persist(self._where(name), lambda: self._read(where))
+
+    def stat(self, name: str) -> Stat:
+        found = self._requests.persist(
+            self._where(name), lambda: self._requests.send("head_object", **self._target(name))
+        )
+        return Stat(name, found["ContentLength"], found["ETag"].strip('"'))
+
+    def list(self, prefix: str = "") -> list[Stat]:
+        skip = len(self._inside)
+        found = (item for page in self._pages(prefix) for item in page.get("Contents", ()))
+        return sorted(Stat(item["Key"][skip:], item["Size"], item["ETag"].strip('"')) for item in found)
+
+    def folders(self) -> list[str]:
+        skip = len(self._inside)
+        found = (item for page in self._pages("", Delimiter="/") for item in page.get("CommonPrefixes", ()))
+        return sorted(item["Prefix"][skip:].rstrip("/") for item in found)
+
+    def delete(self, names: Iterable[str]) -> None:
+        keys = [{"Key": self._key(name)} for name in names]
+        for first in range(0, len(keys), _DELETED_AT_ONCE):
+            chunk = {"Objects": keys[first : first + _DELETED_AT_ONCE], "Quiet": True}
+            self._requests.persist(self.url, lambda chunk=chunk: self._delete(chunk))  # type: ignore[misc]
+
+    def child(self, prefix: str) -> "S3Store":
+        return S3Store(f"{self.url}/{checked(self.url, prefix)}", self._requests)
+
+    def _key(self, name: str) -> str:
+        return self._inside + checked(self.url, name)
+
+    def _target(self, name: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._key(name)}
+
+    def _where(self, name: str) -> str:
+        return f"{self.url}/{name}"
+
+    def _holds(self, name: str, body: bytes) -> bool:
+        """Whether the object is there with these bytes.
+
+        Raises:
+            Exists: it is there with other bytes.
+        """
+        try:
+            standing = self.get(name)
+        except Missing:
+            return False
+        if standing != body:
+            raise Exists(f"{self._where(name)}: exists already; it is written once; read it instead")
+        return True
+
+    def _read(self, where: dict[str, str]) -> bytes:
+        try:
+            return self._requests.read(**where)
+        except self._requests.errors as error:
+            if status_of(error) == _RANGE_BEYOND_END:
+                return b""
+            raise
+
+    def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
+        question = {"Bucket": self._bucket, "Prefix": self._inside + prefix, **options}
+        while True:
+            page = self._requests.persist(self.url, lambda: self._requests.send("list_objects_v2", **question))
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            question["ContinuationToken"] = page["NextContinuationToken"]
+
+    @property
+    def _inside(self) -> str:
+        return f"{self._prefix}/" if self._prefix else ""
+
+    def _delete(self, chunk: dict[str, object]) -> None:
+        answer = self._requests.send("delete_objects", Bucket=self._bucket, Delete=chunk)
+        for fault in answer.get("Errors", ()):
+            what = f"{fault.get('Code')}: {fault.get('Message')}"
+            raise StorageError(f"s3://{self._bucket}/{fault.get('Key')}: not deleted, {what}; grant s3:DeleteObject")
+
+    def _put(self, name: str, size: int, read: Callable[[int, int], bytes]) -> None:
+        if size > SINGLE_PUT_BYTES:
+            self._put_parts(name, size, read)
+            return
+        where = self._target(name)
+        self._requests.persist(
+            self._where(name), lambda: self._requests.send("put_object", **where, Body=read(0, size))
+        )
+
+    def _put_parts(self, name: str, size: int, read: Callable[[int, int], bytes]) -> None:
+        where, text = self._target(name), self._where(name)
+        step = max(PART_BYTES, -(-size // _MOST_PARTS))
+        begun = self._requests.persist(text, lambda: self._requests.send("create_multipart_upload", **where))
+        where["UploadId"] = begun["UploadId"]
+
+        def upload(number: int) -> dict[str, object]:
+            body = read((number - 1) * step, step)
+            sent = {**where, "PartNumber": number, "Body": body}
+            answer = self._requests.persist(text, lambda: self._requests.send("upload_part", **sent))
+            return {"PartNumber": number, "ETag": answer["ETag"]}
+
+        try:
+            with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+                parts = {"Parts": list(pool.map(upload, range(1, -(-size // step) + 1)))}
+            self._requests.persist(
+                text, lambda: self._requests.send("complete_multipart_upload", **where, MultipartUpload=parts)
+            )
+        except BaseException:
+            self._requests.persist(text, lambda: self._requests.send("abort_multipart_upload", **where))
+            raise
