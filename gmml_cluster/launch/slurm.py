@@ -40,14 +40,16 @@ _GONE = frozenset(
     ]
 )
 _CURES = {
-    "partition": ("slurm.partition", "`sinfo -s` lists them"),
     "account": ("slurm.account", "`sacctmgr show associations user=$USER` lists yours"),
+    "partition": ("slurm.partition", "`sinfo -s` lists them"),
     "qos": ("slurm.qos", "`sacctmgr show qos` lists them"),
     "feature": ("slurm.constraint", "`sinfo -o '%N %f'` lists the nodes' features"),
     "time limit": ("slurm.time", "`sinfo -o '%P %l'` lists the limits"),
     "node": ("resources.nodes", "`sinfo -N -l` lists nodes, CPUs and memory; ask for less"),
     "memory": ("slurm.memory_per_node", "`sinfo -o '%N %m'` lists it"),
 }
+
+_PREAMBLE = re.compile(r"((sbatch|scancel): )?(error: )?(allocation failure: |Batch job submission failed: )?")
 
 _log = logging.getLogger(__name__)
 
@@ -185,7 +187,7 @@ def _reason(told: str) -> str:
     """The last line in which a SLURM tool says what is wrong, without its own name and preamble."""
     lines = [line for line in told.splitlines() if re.search("error|fail", line, re.IGNORECASE)] or told.splitlines()
     last = lines[-1].strip() if lines else "no reason given"
-    return re.sub(r"^\w+: (error: )?|^allocation failure: |^Batch job submission failed: ", "", last) or last
+    return _PREAMBLE.sub("", last, count=1) or last
 
 
 def _folder_faults(folder: Path) -> Iterable[Fault]:
