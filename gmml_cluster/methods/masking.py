@@ -19,7 +19,7 @@ from gmml_cluster.data.draws_torch import integer, words
 
 CANDIDATES = 192
 _BITS = 48
-_PIXELS_AT_ONCE = 1 << 22
+_PIXELS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
