@@ -8,6 +8,8 @@ from gmml_cluster.run.entries import Entry
 
 VERSION = 1
 KEPT_ATTEMPTS = 50
+_TOLD = ("rank", "host", "message", "proof")
+_MESSAGE_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def _open(history: History, entry: Entry) -> History:
 
 def _submit(history: History, entry: Entry) -> History:
     fields = {name: entry.fields[name] for name in ("launcher", "code", "changed", "bounds")}
-    submit = Submit(slot=entry.slot, token=entry.fields["submit"], time=entry.time, **fields)
+    submit = Submit(slot=entry.slot, token=entry.token, time=entry.time, **fields)
     return replace(history, submit=submit, stopped=None, finished=False)
 
 
@@ -215,7 +217,9 @@ def _end(history: History, entry: Entry) -> History:
     if attempt is None or attempt.ended:
         return history
     cause, step = fields.pop("cause"), fields.pop("step", None)
-    told = {name: fields[name] for name in ("rank", "host", "message", "proof") if name in fields}
+    told = {name: fields[name] for name in _TOLD if name in fields}
+    if "message" in told:
+        told["message"] = told["message"][:_MESSAGE_CHARACTERS]
     last = attempt.last_step if step is None else step
     ended = replace(history, finished=history.finished or cause == "finished")
     return _with_attempt(ended, entry.attempt, ended=cause, end_time=entry.time, last_step=last, told=told)

@@ -106,7 +106,9 @@ class Log:
     def _made(self, draft: Draft, token: str) -> Entry:
         run = self._history.run or draft.run
         if not run:
-            raise Fenced(f"{self.store.url}: its log is empty; the run was removed or never submitted; submit it")
+            raise Fenced(
+                f"{self.store.url}: its log is empty; the run was removed, or its submission cut off; gmml rm it and submit anew"
+            )
         fields = dict(draft.fields)
         if draft.kind in SUMMED:
             fields["sum"] = self._history.to_sum()

@@ -4,6 +4,7 @@ A name appears complete or not at all: the bytes are written to a temporary file
 (create-once) or renamed (put), and the folder is fsynced. Files and folders take the mode of the store's top folder.
 """
 
+import builtins
 import errno
 import os
 import secrets
@@ -61,12 +62,12 @@ class PosixStore:
             raise self._fault(name, error) from error
         return Stat(name, found.st_size, str(found.st_mtime_ns))
 
-    def list(self, prefix: str = "") -> list[Stat]:
+    def list(self, prefix: str = "") -> "builtins.list[Stat]":
         top = self._folder / prefix.rpartition("/")[0]
         names = (path.relative_to(self._folder).as_posix() for path in _files(top))
         return sorted(self._stats(name for name in names if name.startswith(prefix)))
 
-    def folders(self) -> list[str]:
+    def folders(self) -> "builtins.list[str]":
         try:
             return sorted(entry.name for entry in os.scandir(self._folder) if entry.is_dir())
         except FileNotFoundError:

@@ -4,6 +4,7 @@ Creates are single requests with `If-None-Match: *`; only large puts go in parts
 `requests.py`.
 """
 
+import builtins
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -74,12 +75,12 @@ class S3Store:
         )
         return Stat(name, found["ContentLength"], found["ETag"].strip('"'))
 
-    def list(self, prefix: str = "") -> list[Stat]:
+    def list(self, prefix: str = "") -> "builtins.list[Stat]":
         skip = len(self._inside)
         found = (item for page in self._pages(prefix) for item in page.get("Contents", ()))
         return sorted(Stat(item["Key"][skip:], item["Size"], item["ETag"].strip('"')) for item in found)
 
-    def folders(self) -> list[str]:
+    def folders(self) -> "builtins.list[str]":
         skip = len(self._inside)
         found = (item for page in self._pages("", Delimiter="/") for item in page.get("CommonPrefixes", ()))
         return sorted(item["Prefix"][skip:].rstrip("/") for item in found)

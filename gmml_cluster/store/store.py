@@ -3,6 +3,7 @@
 Nothing else talks to storage. A store is thread-safe and may be used after a fork.
 """
 
+import builtins
 from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
@@ -82,11 +83,11 @@ class Store(Protocol):
         """
         ...
 
-    def list(self, prefix: str = "") -> list[Stat]:
+    def list(self, prefix: str = "") -> "builtins.list[Stat]":
         """All objects whose names begin with the characters of `prefix`, at any depth, sorted by name."""
         ...
 
-    def folders(self) -> list[str]:
+    def folders(self) -> "builtins.list[str]":
         """The first parts of all names that have more than one, sorted, without reading what lies below them."""
         ...
 

@@ -1,0 +1,141 @@
+"""What the log means: the state of a run, its attempts and causes, as a function of the log and the jobs' states.
+
+A job's state is the launcher's word: `queued`, `running`, `gone` or `unknown`; unknown counts as living.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from gmml_cluster.run.history import Attempt, History
+
+VERSION = 1
+State = Literal[
+    "empty", "submitted", "queued", "starting", "running", "stopping", "finished", "stopped", "failed", "interrupted"
+]
+
+
+def jobs_of(history: History) -> tuple[str, ...]:
+    """Ids of the jobs whose states decide: the youngest submit's, and those of attempts without an `end`."""
+    submitted = [history.submit.job] if history.submit and history.submit.job else []
+    return tuple(dict.fromkeys([*submitted, *(a.job for a in history.attempts if a.ended is None)]))
+
+
+def living(history: History, jobs: Mapping[str, str]) -> Attempt | None:
+    """The attempt that lives: the youngest, if it has no `end` and its launcher does not say that its job is gone."""
+    youngest = history.attempts[-1] if history.attempts else None
+    if youngest is None or youngest.ended is not None or jobs.get(youngest.job, "unknown") == "gone":
+        return None
+    return youngest
+
+
+def pending(history: History, jobs: Mapping[str, str]) -> str | None:
+    """State of the youngest submit's job while it is queued or running; None where it is gone or was never known."""
+    job = history.submit.job if history.submit else None
+    if job is None:
+        return None
+    state = jobs.get(job, "unknown")
+    return None if state == "gone" else state
+
+
+def state(history: History, jobs: Mapping[str, str]) -> State:
+    """What the run is doing now.
+
+    `interrupted`: nothing is queued and nothing lives, though the run is not finished; `gmml resume` goes on.
+    `failed`: as that, and the last attempt ended by a fault. `submitted`: the scheduler's answer is not in the log.
+    """
+    if history.submit is None:
+        return "empty"
+    if history.finished:
+        return "finished"
+    if living(history, jobs):
+        return "running" if history.stopped is None else "stopping"
+    if history.stopped is not None:
+        return "stopped"
+    waiting = pending(history, jobs)
+    if waiting is not None:
+        return "starting" if waiting == "running" else "queued"
+    if history.submit.failed:
+        return "failed"
+    return _idle(history)
+
+
+def _idle(history: History) -> State:
+    assert history.submit is not None
+    tried = [a for a in history.attempts if a.submit == history.submit.token]
+    if not tried:
+        return "interrupted" if history.submit.job else "submitted"
+    return "failed" if tried[-1].cause in ("error", "not_finite", "hang", "out_of_memory") else "interrupted"
+
+
+def status(history: History, jobs: Mapping[str, str]) -> dict[str, Any]:
+    """The ledger as `gmml status --json` prints it.
+
+    Args:
+        history: the run's.
+        jobs: job id -> its launcher's word, for the ids of `jobs_of`.
+    """
+    commit = history.commits[-1] if history.commits else None
+    return {
+        "version": VERSION,
+        "state": state(history, jobs),
+        "stopped": history.stopped,
+        "step": _last_step(history),
+        "committed_step": commit.step if commit else None,
+        "checkpoint": commit.folder if commit else None,
+        "job": history.submit.job if history.submit else None,
+        "launcher": history.submit.launcher if history.submit else None,
+        "start_failed": history.submit.failed if history.submit else None,
+        "attempts": [_attempt(attempt, jobs) for attempt in history.attempts],
+        "older_attempts": dict(history.older),
+        "code": _code(history),
+        "goodput": _goodput(history),
+    }
+
+
+def _last_step(history: History) -> int | None:
+    """The last step that the log knows of and no younger attempt took back."""
+    known = (_kept(history, attempt) for attempt in history.attempts if attempt.last_step is not None)
+    return max(known, default=None)
+
+
+def _kept(history: History, attempt: Attempt) -> int:
+    assert attempt.last_step is not None
+    cut = history.cut(attempt.number)
+    return attempt.last_step if cut is None else min(attempt.last_step, cut - 1)
+
+
+def _attempt(attempt: Attempt, jobs: Mapping[str, str]) -> dict[str, Any]:
+    alive = attempt.ended is None and jobs.get(attempt.job, "unknown") != "gone"
+    return {
+        "attempt": attempt.number,
+        "job": attempt.job,
+        "restart": attempt.restart,
+        "started": attempt.time,
+        "ended": attempt.end_time,
+        "cause": attempt.cause or (None if alive else "lost"),
+        "first_step": attempt.first_step,
+        "last_step": attempt.last_step,
+        "layout": dict(attempt.layout),
+        "code": attempt.code,
+        **({"told": dict(attempt.told)} if attempt.told else {}),
+    }
+
+
+def _code(history: History) -> list[dict[str, Any]]:
+    """Which steps ran on which code: digest and first step, wherever it changed."""
+    changes: list[dict[str, Any]] = []
+    for attempt in history.attempts:
+        if attempt.first_step is None:
+            continue
+        changes = [change for change in changes if change["first_step"] < attempt.first_step]
+        if not changes or changes[-1]["code"] != attempt.code:
+            changes.append({"code": attempt.code, "first_step": attempt.first_step})
+    return changes
+
+
+def _goodput(history: History) -> dict[str, Any]:
+    """Steps that attempts told of, and how many of them count: the others were made anew after a resume."""
+    told = [a for a in history.attempts if a.first_step is not None and a.last_step is not None]
+    made = sum(a.last_step - a.first_step + 1 for a in told)  # type: ignore[operator]
+    kept = sum(max(0, _kept(history, a) - a.first_step + 1) for a in told)  # type: ignore[operator]
+    return {"steps_made": made, "steps_kept": kept, "share": kept / made if made else None}

@@ -1,0 +1,298 @@
+"""What may be said in a run's log, by whom and when: submits, claims, commits, ends. Each is one call of `Log.append`.
+
+An attempt that a younger claim has overtaken is fenced: it can append nothing, and every function here then raises
+Fenced. `docs/log.md` has the rules in words.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gmml_cluster.errors import CheckpointError, Fenced
+from gmml_cluster.run.entries import CAUSES, Entry
+from gmml_cluster.run.history import Commit, History
+from gmml_cluster.run.log import Draft, Log
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An attempt that won the right to run.
+
+    Attributes:
+        attempt: its number.
+        commits: checkpoints to resume from, the youngest first; the first whose manifest holds is taken.
+        changed: fields outside the identity that hold for this attempt: name -> [value in spec.yaml, value now].
+        pin: fields of the `pin` that stands; None where this attempt is to append it.
+    """
+
+    attempt: int
+    commits: tuple[Commit, ...]
+    changed: Mapping[str, Any]
+    pin: Mapping[str, Any] | None
+
+
+def submit(
+    log: Log, *, launcher: str, code: str, bounds: Mapping[str, Any], changed: Mapping[str, Any] | None = None
+) -> str:
+    """Append `submit`, before the scheduler is called; lifts a stop, and takes the right to claim from older ones.
+
+    Returns:
+        The submit's token: argument and comment of the job.
+    """
+    fields = {"launcher": launcher, "code": code, "bounds": dict(bounds), "changed": dict(changed or {})}
+    return _append(log, lambda history: Draft("submit", None, fields)).token
+
+
+def queued(log: Log, submit: str, job: str) -> None:
+    """Append `queued`: the scheduler took the submit as this job."""
+    _append(log, lambda history: Draft("queued", None, {"submit": submit, "job": job}))
+
+
+def refusal(history: History, submit: str) -> str | None:
+    """Why a job of this submit may not claim now; None where it may."""
+    if history.submit is None or history.submit.token != submit:
+        return "a younger submit stands"
+    if history.finished:
+        return "the run has finished"
+    return f"the run was stopped: {history.stopped}" if history.stopped is not None else None
+
+
+def claim(
+    log: Log,
+    *,
+    submit: str,
+    job: str,
+    restart: int,
+    layout: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    proofs: Callable[[int], tuple[str, str] | None] = lambda attempt: None,
+) -> Claim:
+    """Become the youngest attempt, then end the older ones that have no `end`.
+
+    The right to claim is judged again at each slot that the claim passes. From its slot on all older attempts are fenced.
+
+    Args:
+        log: of the run.
+        submit: token of the submit that this job was started for.
+        job: the launcher's id.
+        restart: how often the launcher has restarted the job.
+        layout: ranks, ZeRO stage, precision, micro-batch, threads.
+        machine: nodes, devices, versions.
+        proofs: cause and proof of an older attempt's end, where they are known; otherwise it counts as `lost`.
+
+    Raises:
+        Fenced: this job has not, or no longer, the right to claim; it leaves for good and claims nothing.
+    """
+    fields = {"submit": submit, "job": job, "restart": restart, "layout": dict(layout), "machine": dict(machine)}
+
+    def make(history: History) -> Draft:
+        refused = refusal(history, submit)
+        if refused is not None:
+            raise Fenced(f"{log.store.url}: nothing is claimed, for {refused}; see gmml status; leave")
+        return Draft("claim", history.last_attempt + 1, fields)
+
+    attempt = _append(log, make).attempt
+    assert attempt is not None
+    history = log.refresh()
+    for older in [a for a in history.attempts if a.number < attempt and a.ended is None]:
+        cause, proof = proofs(older.number) or ("lost", "found without an end by the next attempt")
+        _end(log, older.number, cause, {"proof": proof}, appender=attempt)
+    history = look(log, attempt)
+    changed = history.submit.changed if history.submit else {}
+    return Claim(attempt, tuple(reversed(history.commits)), changed, history.pin)
+
+
+def look(log: Log, attempt: int) -> History:
+    """What the log says now; one request where nothing is new. Whether the run was stopped stands in `stopped`.
+
+    Raises:
+        Fenced: a younger attempt has claimed.
+    """
+    history = log.refresh()
+    _demand_youngest(log, history, attempt)
+    return history
+
+
+def resume(log: Log, claim: Claim, holds: Callable[[Commit], None]) -> Commit | None:
+    """The youngest commit whose manifest holds; None where there is no commit.
+
+    A damaged one is named in this process' log and the one before is taken, after one more look at the run's log: a
+    younger attempt may have dropped it.
+
+    Args:
+        log: of the run.
+        claim: this attempt's.
+        holds: raises CheckpointError where the manifest does not hold.
+
+    Raises:
+        CheckpointError: there are commits, and every one is damaged.
+        Fenced: a younger attempt has claimed.
+    """
+    damaged: list[str] = []
+    for commit in claim.commits:
+        try:
+            holds(commit)
+        except CheckpointError as error:
+            look(log, claim.attempt)
+            _log.warning("%s", error)
+            damaged.append(str(error))
+        else:
+            return commit
+    if damaged:
+        raise CheckpointError(f"{log.store.url}: no commit is left to resume from: {'; '.join(damaged)}; restore one")
+    return None
+
+
+def begin(log: Log, attempt: int, *, resumed: Commit | None, step: int, start_s: float, load_s: float) -> None:
+    """Append `begin`: the attempt's first step, and the commit it goes on from."""
+    origin = {"step": resumed.step, "attempt": resumed.attempt} if resumed else None
+    fields = {"resumed": origin, "step": step, "start_s": start_s, "load_s": load_s}
+    _append(log, _by(log, attempt, Draft("begin", attempt, fields)))
+
+
+def pin(log: Log, attempt: int, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Append `pin` if none stands yet.
+
+    Returns:
+        The fields of the one that stands: they hold for the run from then on.
+    """
+
+    def make(history: History) -> Draft | None:
+        _demand_youngest(log, history, attempt)
+        return Draft("pin", attempt, fields) if history.pin is None else None
+
+    log.append(make)
+    standing = log.refresh().pin
+    assert standing is not None
+    return standing
+
+
+def commit(
+    log: Log,
+    attempt: int,
+    *,
+    step: int,
+    manifest: str,
+    size: int,
+    seconds: float,
+    skipped: Sequence[int] = (),
+    bad: Mapping[str, int] | None = None,
+) -> None:
+    """Append `commit`: the checkpoint of this step exists from now on.
+
+    Args:
+        log: of the run.
+        attempt: this one.
+        step: the last whose update is in the checkpoint.
+        manifest: SHA-256 of its manifest, which stands already.
+        size: bytes of all its files.
+        seconds: how long the save took.
+        skipped: steps of this attempt whose update was skipped, since the commit before.
+        bad: bad samples met, by corpus.
+    """
+    fields = {"step": step, "manifest": manifest, "bytes": size, "seconds": seconds}
+    fields |= {"skipped": list(skipped), "bad": dict(bad or {})}
+    _append(log, _by(log, attempt, Draft("commit", attempt, fields)))
+
+
+def drop(log: Log, attempt: int, victim: Commit) -> None:
+    """Append `drop`: the checkpoint no longer exists and may be deleted."""
+    fields = {"step": victim.step, "of": victim.attempt}
+    _append(log, _by(log, attempt, Draft("drop", attempt, fields)))
+
+
+def end(log: Log, attempt: int, cause: str, **told: Any) -> str:
+    """Append `end`, unless the attempt has one.
+
+    Args:
+        log: of the run.
+        attempt: the one that ends.
+        cause: one of `Cause`.
+        told: what else is known: `step` (the last made), `message`, `rank`, `host`, `skipped`, `proof`.
+
+    Returns:
+        The cause of the end that stands: the first counts.
+
+    Raises:
+        Fenced: a younger attempt has claimed; it tells how this one ended.
+    """
+    _end(log, attempt, cause, told, appender=attempt)
+    ended = log.refresh().attempt(attempt)
+    assert ended is not None
+    assert ended.ended is not None
+    return ended.ended
+
+
+def start_failed(log: Log, submit: str, **told: Any) -> None:
+    """Append that a job of this submit ended without a claim; nothing where another submit is the youngest by now."""
+
+    def make(history: History) -> Draft | None:
+        if history.submit is None or history.submit.token != submit:
+            return None
+        return Draft("end", None, {"cause": "start_failed", "submit": submit, **told})
+
+    log.append(make)
+
+
+def settle(log: Log, attempt: int, cause: str, proof: str) -> None:
+    """Append `cause`, which proves why an attempt that ended with `notice` did; nothing where that is settled."""
+    _known(cause)
+
+    def make(history: History) -> Draft | None:
+        _demand_youngest(log, history, attempt)
+        ended = history.attempt(attempt)
+        if ended is None or ended.ended != "notice" or ended.settled:
+            return None
+        return Draft("cause", None, {"of": attempt, "cause": cause, "proof": proof})
+
+    log.append(make)
+
+
+def stop(log: Log, reason: str) -> None:
+    """Append `stop`: the running attempt commits once more and ends, and nobody claims until the next submit."""
+
+    def make(history: History) -> Draft | None:
+        return Draft("stop", None, {"reason": reason}) if history.stopped is None else None
+
+    log.append(make)
+
+
+def _end(log: Log, attempt: int, cause: str, told: Mapping[str, Any], *, appender: int) -> None:
+    _known(cause)
+
+    def make(history: History) -> Draft | None:
+        _demand_youngest(log, history, appender)
+        ended = history.attempt(attempt)
+        if ended is None or ended.ended is not None:
+            return None
+        return Draft("end", attempt, {"cause": cause, **told})
+
+    log.append(make)
+
+
+def _by(log: Log, attempt: int, draft: Draft) -> Callable[[History], Draft]:
+    def make(history: History) -> Draft:
+        _demand_youngest(log, history, attempt)
+        return draft
+
+    return make
+
+
+def _append(log: Log, make: Callable[[History], Draft]) -> Entry:
+    entry = log.append(make)
+    assert entry is not None
+    return entry
+
+
+def _demand_youngest(log: Log, history: History, attempt: int) -> None:
+    if history.last_attempt > attempt:
+        younger = history.last_attempt
+        raise Fenced(f"{log.store.url}: attempt {attempt} is fenced, for attempt {younger} has claimed; leave quietly")
+
+
+def _known(cause: str) -> None:
+    if cause not in CAUSES:
+        raise ValueError(f"cause {cause!r} is none of {', '.join(CAUSES)}")

@@ -1,0 +1,220 @@
+"""The run root: what lies where in it, how it is made, found and removed."""
+
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gmml_cluster.errors import Fault, SpecError, StorageError
+from gmml_cluster.run.entries import slot_name
+from gmml_cluster.run.log import Draft, Log
+from gmml_cluster.store.store import Exists, Missing, Store, open_store
+
+VERSION = 1
+SPEC = "spec.yaml"
+RUN = "run.json"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True)
+class RunRoot:
+    """A run where it lies: `<root>/<name>`, its store and its log.
+
+    Attributes:
+        root: folder or URL under which runs lie.
+    """
+
+    root: str
+    name: str
+
+    @property
+    def url(self) -> str:
+        """Folder or URL of the run."""
+        return f"{self.root}/{self.name}"
+
+    @cached_property
+    def store(self) -> Store:
+        """Everything that belongs to the run."""
+        return open_store(self.root).child(self.name)
+
+    @cached_property
+    def log(self) -> Log:
+        """The log, read as far as was asked for."""
+        return Log(self.store)
+
+    def spec(self) -> bytes:
+        """The job file as it was resolved at submission."""
+        return self.store.get(SPEC)
+
+
+def run_root(root: str, name: str) -> RunRoot:
+    """The run of this name under a root, whether or not it exists.
+
+    Raises:
+        SpecError: no run can have this name.
+    """
+    if not _NAME.fullmatch(name):
+        rule = "1 to 63 characters of a-z, 0-9, `.`, `_`, `-`, the first a letter or a digit"
+        raise SpecError(Fault("name", f"{name!r}; a run's name has {rule}; rename it"))
+    return RunRoot(open_store(root).url, name)
+
+
+def code_name(digest: str) -> str:
+    """Name of a code snapshot within the run root."""
+    return f"code/{digest}.zip"
+
+
+def corpora_name(digest: str) -> str:
+    """Name of a pin of the corpora within the run root."""
+    return f"corpora/{digest}.json"
+
+
+def metrics_stem(attempt: int) -> str:
+    """Name of an attempt's metric parts, without number and suffix."""
+    return f"attempts/{attempt:04d}/metrics"
+
+
+def log_stem(attempt: int, rank: int) -> str:
+    """Name of a rank's log parts, without number and suffix."""
+    return f"attempts/{attempt:04d}/rank-{rank:05d}"
+
+
+def create_run(root: str, name: str, files: Mapping[str, bytes], opening: Mapping[str, Any]) -> RunRoot:
+    """Make a run: its files, then the `open` entry, from which on it exists. A failure leaves nothing behind.
+
+    Args:
+        root: folder or URL under which runs lie.
+        name: of the run.
+        files: what is written once, by name within the run root: the spec, the code.
+        opening: fields of `open`.
+
+    Raises:
+        Exists: a run has this name.
+        SpecError: no run can have this name.
+    """
+    run, token = run_root(root, name), secrets.token_hex(16)
+    document = {"version": VERSION, "name": name, "run": token, "time": time.time()}
+    written = [RUN]
+    try:
+        run.store.create(RUN, json.dumps(document).encode())
+        for file, data in files.items():
+            written.append(file)
+            run.store.put(file, data)
+        run.log.append(lambda history: Draft("open", None, opening, run=token))
+    except Exists:
+        raise
+    except BaseException:
+        open_store(root).delete(f"{name}/{file}" for file in reversed([*written, slot_name(0)]))
+        raise
+    return run
+
+
+def remove_run(run: RunRoot) -> None:
+    """Delete everything of a run, its log last and from the highest slot down; an interrupted removal can be repeated.
+
+    The caller has made sure that no job is queued and no attempt lives.
+    """
+    names = [found.name for found in run.store.list() if found.name != RUN]
+    slots = sorted((name for name in names if name.startswith("log/")), reverse=True)
+    run.store.delete(name for name in names if not name.startswith("log/"))
+    for slot in slots:
+        run.store.delete([slot])
+    open_store(run.root).delete([f"{run.name}/{RUN}"])
+
+
+def runs_under(root: str) -> list[RunRoot]:
+    """The runs that lie under a root, by name.
+
+    Raises:
+        StorageError: the root cannot be read.
+    """
+    store = open_store(root)
+    return [RunRoot(store.url, name) for name in store.folders() if _NAME.fullmatch(name) and _is_run(store, name)]
+
+
+def find_run(text: str, roots: Iterable[str]) -> RunRoot:
+    """The run that is meant by a folder or URL of its own, by its name, or by a prefix that no other run shares.
+
+    Args:
+        text: what a user wrote.
+        roots: where runs may lie; one that cannot be read is told of where nothing is found.
+
+    Raises:
+        SpecError: no run is meant, or several are; lists them.
+    """
+    if "/" in text:
+        return _run_at(text)
+    unread: list[str] = []
+    candidates = list(_candidates(text, roots, unread))
+    found = [run for run in candidates if run.name == text] or candidates
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(run.url for run in found)
+        raise SpecError(
+            Fault(text, f"means {len(found)} runs: {listed}; name one; give more of the name, or its folder")
+        )
+    told = "; ".join(unread) or "no root that is known holds it"
+    raise SpecError(
+        Fault(text, f"no such run ({told}); runs are sought under known roots; name its folder or --root URL")
+    )
+
+
+def _run_at(url: str) -> RunRoot:
+    root, _, name = open_store(url).url.rpartition("/")
+    if not _is_run(open_store(root), name):
+        raise SpecError(Fault(url, f"holds no run; a run's folder has a {RUN}; name such a folder"))
+    return RunRoot(root, name)
+
+
+def _candidates(prefix: str, roots: Iterable[str], unread: list[str]) -> Iterator[RunRoot]:
+    for root in dict.fromkeys(_resolved(root) for root in roots):
+        try:
+            store = open_store(root)
+            names = [name for name in store.folders() if name.startswith(prefix)]
+            yield from (RunRoot(store.url, name) for name in names if _is_run(store, name))
+        except StorageError as error:
+            unread.append(str(error))
+
+
+def _resolved(root: str) -> str:
+    url = open_store(root).url
+    return url if "://" in url else os.path.realpath(url)
+
+
+def _is_run(store: Store, name: str) -> bool:
+    try:
+        store.stat(f"{name}/{RUN}")
+    except Missing:
+        return False
+    return True
+
+
+def note_root(root: str) -> None:
+    """Remember on this machine that runs lie under a root."""
+    url = open_store(root).url
+    if url in noted_roots():
+        return
+    path = _roots_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(f"{url}\n")
+
+
+def noted_roots() -> list[str]:
+    """The roots that submissions from this machine noted, oldest first."""
+    with suppress(FileNotFoundError):
+        return list(dict.fromkeys(_roots_file().read_text().split("\n")[:-1]))
+    return []
+
+
+def _roots_file() -> Path:
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "gmml" / "roots"
