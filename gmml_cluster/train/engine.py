@@ -1,0 +1,137 @@
+"""Engines hide how a step is computed: plain DDP, or DeepSpeed's ZeRO stages 0 to 3.
+
+Weights are fp32 in all of them; `precision: bf16` runs the module's forward under autocast. The process group stands
+before an engine is made, and the module is the same on every rank.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from gmml_cluster.spec.job import Clip, Optim
+from gmml_cluster.spec.job import Engine as EngineSpec
+from gmml_cluster.train.layouts import Layout
+from gmml_cluster.train.optim import create_state, make_adamw
+from gmml_cluster.train.seam import Seam
+from gmml_cluster.train.slices import Read, Slice, check_owners, fill, saved_shapes
+
+__all__ = ["Engine", "Read", "Slice", "make_engine"]
+
+
+class Engine(ABC):
+    """One rank's part in the training step.
+
+    A step is `forward` and `backward` for each micro-batch, then `step`. Every micro-batch touches every trained
+    tensor.
+
+    Attributes:
+        module: the bare module; at stage 3 its parameters are empty outside of `forward`.
+        names: trained tensors, in the order of the sums of squares that `step` returns.
+
+    Args:
+        shapes: of all tensors that are state, as they were before a stage 3 took them apart.
+    """
+
+    def __init__(
+        self, module: nn.Module, adamw: AdamW, layout: Layout, *, shapes: dict[str, tuple[int, ...]], clip: Clip | None
+    ) -> None:
+        trained = [name for name, tensor in module.named_parameters() if tensor.requires_grad]
+        device = layout.flats()[0].device
+        self._seam = Seam(trained, clip, device, counts=not layout.replicated or dist.get_rank() == 0)
+        self.module, self.names = module, self._seam.names
+        self._adamw, self._layout = adamw, layout
+        create_state(adamw, layout.flats())
+        adamw.found_inf = self._seam.found_inf  # type: ignore[attr-defined]
+        check_owners(self.slices(), shapes, device)
+
+    @abstractmethod
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Add a micro-batch's gradients.
+
+        Args:
+            loss: 0-d; ranks * group / batch times the sum of the micro-batch's group losses, as ranks are averaged.
+            last: whether it is the step's last micro-batch.
+        """
+
+    @abstractmethod
+    def step(self, lr: float, weight_decay: float, extras: Tensor) -> Tensor:
+        """Reduce, clip and update; nothing waits for the device.
+
+        Where the reduced vector is not finite, weights, moments and Adam's step stay to the bit.
+
+        Args:
+            lr: this step's learning rate.
+            weight_decay: this step's weight decay.
+            extras: float64 (E,) on the device, summed over ranks.
+
+        Returns:
+            float64 (T + E,) on the device, equal on all ranks: sums of squares of each tensor's gradient before
+            clipping, in the order of `names`, then the sums of extras.
+        """
+
+    @property
+    def skips_in_a_row(self) -> Tensor:
+        """0-d int64 on the device: updates left out in a row, equal on all ranks.
+
+        It is state: a resume fills in what was saved. At 3 it stays, and every later update is left out too.
+        """
+        return self._seam.skips_in_a_row
+
+    @property
+    def adam_step(self) -> int:
+        """Updates that were applied, as AdamW counts them; reading it waits for the device."""
+        steps = {int(self._adamw.state[flat]["step"]) for flat in self._layout.flats()}
+        return steps.pop() if len(steps) == 1 else -1
+
+    def set_adam_step(self, step: int) -> None:
+        """Set AdamW's own count, which its bias correction reads; exact up to 2**24."""
+        for flat in self._layout.flats():
+            self._adamw.state[flat]["step"].fill_(step)
+
+    def slices(self) -> list[Slice]:
+        """What this rank saves; over the ranks every element once. The views show training's state, not a copy."""
+        return self._layout.owned()
+
+    def load(self, read: Read) -> None:
+        """Take weights, moments, frozen tensors and buffers from a checkpoint of any layout. A collective.
+
+        Adam's step and `skips_in_a_row` are set apart from it.
+
+        Args:
+            read: `read(name, key, start, numel)` returns those elements as a 1-d float32 tensor on any device; it is
+                called for just the ranges that this rank holds.
+
+        Raises:
+            CheckpointError: `read` returned another number of elements.
+        """
+        with torch.no_grad():
+            fill(self._layout.held(), read)
+            self._layout.refresh()
+
+
+def make_engine(module: nn.Module, *, engine: EngineSpec, optim: Optim, device: torch.device) -> Engine:
+    """The engine that a job asks for; it takes the module over. A collective: all ranks make it together.
+
+    `engine.compile`, `activation_checkpointing` and `deterministic` are not its matter.
+    """
+    module.to(device)
+    if engine.precision == "bf16":
+        # inside the module: DeepSpeed switches off an autocast that it meets around its forward
+        module.forward = torch.autocast(device.type, dtype=torch.bfloat16)(module.forward)
+    shapes = saved_shapes(module)
+    adamw = make_adamw(module, optim)
+    if engine.zero == "ddp":
+        from gmml_cluster.train.ddp import DdpEngine
+
+        return DdpEngine(module, adamw, shapes=shapes, clip=optim.clip)
+    from gmml_cluster.train.zero import ZeroEngine
+
+    return ZeroEngine(module, adamw, stage=engine.zero, shapes=shapes, clip=optim.clip, device=device)

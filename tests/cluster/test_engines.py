@@ -1,0 +1,439 @@
+"""What every engine promises, on gloo ranks: DDP and ZeRO 0 to 3 against a float64 recomputation and each other.
+
+A rank makes many engines one after the other, for starting a group costs more than training this small transformer.
+"""
+
+import copy
+import itertools
+import math
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gmml_cluster.spec.job import Clip, Optim
+from gmml_cluster.spec.job import Engine as EngineSpec
+from gmml_cluster.train.engine import Engine, make_engine
+from tests.fixtures.ranks import run_ranks
+
+ENGINES = ("ddp", 0, 1, 2, 3)
+GROUPS, GROUP, PIXELS = 7, 2, 12
+LR, DECAY = 1e-3, 0.05
+CPU = torch.device("cpu")
+
+
+class Block(nn.Module):
+    """A pre-norm block, with the odd sizes that partitions cut badly."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 3 * width + 1), nn.GELU(), nn.Linear(3 * width + 1, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens + self.mlp(self.norm(tokens))
+
+
+class Small(nn.Module):
+    """Tokens, positions, two blocks, a frozen projection and a buffer; some gradients are larger than the clip."""
+
+    def __init__(self, width: int = 9) -> None:
+        super().__init__()
+        self.embed = nn.Linear(PIXELS, width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 5, width))
+        self.blocks = nn.ModuleList([Block(width) for _ in range(2)])
+        self.head = nn.Linear(width, 3)
+        self.frozen = nn.Linear(3, 7)
+        self.frozen.requires_grad_(False)
+        self.register_buffer("offset", torch.zeros(7))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        tokens = self.embed(patches)
+        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1) + self.pos_embed
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.frozen(self.head(tokens)) + self.offset
+
+
+def make_module(seed: int = 3) -> Small:
+    generator = torch.Generator().manual_seed(seed)
+    module = Small()
+    with torch.no_grad():
+        for tensor in itertools.chain(module.parameters(), module.buffers()):
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
+    return module
+
+
+def samples(step: int) -> Tensor:
+    generator = torch.Generator().manual_seed(100 + step)
+    return torch.randn(GROUPS * GROUP, 4, PIXELS, generator=generator)
+
+
+def group_losses(outputs: Tensor) -> Tensor:
+    return outputs.reshape(-1, GROUP, 5, 7).square().mean((1, 2, 3)) * 20
+
+
+def groups_of(rank: int, ranks: int) -> list[int]:
+    return list(range(rank * GROUPS // ranks, (rank + 1) * GROUPS // ranks))
+
+
+def make(zero: Any, module: nn.Module | None = None, *, clip: Clip | None = None, precision: str = "fp32") -> Engine:
+    spec = EngineSpec.model_validate({"zero": zero, "precision": precision})
+    return make_engine(module or make_module(), engine=spec, optim=Optim(clip=clip), device=CPU)
+
+
+def train(engine: Engine, step: int, rank: int, ranks: int, *, micro: int = 1, spoil: bool = False) -> Tensor:
+    """One step; its extras are the rank's loss and 1."""
+    images = samples(step).reshape(GROUPS, GROUP, 4, PIXELS)
+    if spoil and rank == ranks - 1:
+        images[-1, -1, 0, 0] = math.nan
+    mine = groups_of(rank, ranks)
+    size = -(-max(len(groups_of(r, ranks)) for r in range(ranks)) // micro)
+    total = torch.zeros((), dtype=torch.float64)
+    for index in range(micro):
+        chosen = mine[index * size : (index + 1) * size]
+        padded = chosen + [mine[0]] * (size - len(chosen))
+        losses = group_losses(engine.forward(images[padded].flatten(0, 1)))
+        share = torch.where(torch.arange(size) < len(chosen), losses, 0.0).sum()
+        engine.backward(ranks / GROUPS * share, last=index == micro - 1)
+        total += share.detach().double()
+    return engine.step(LR, DECAY, torch.stack([total / GROUPS, torch.ones((), dtype=torch.float64)]))
+
+
+def reference(step: int, module: nn.Module) -> dict[str, float]:
+    """Norm of each trained tensor's gradient, in float64, in one go."""
+    twin = copy.deepcopy(module).double()
+    group_losses(twin(samples(step).double())).mean().backward()
+    return {name: float(p.grad.norm()) for name, p in twin.named_parameters() if p.grad is not None}
+
+
+def state_of(engine: Engine) -> dict[tuple[str, str, int], Tensor]:
+    """This rank's slices, copied."""
+    return {(part.name, key, part.start): view.clone() for part in engine.slices() for key, view in part.views.items()}
+
+
+def joined(states: list[dict[tuple[str, str, int], Tensor]]) -> dict[tuple[str, str], Tensor]:
+    """The whole state by name and key from all ranks' slices."""
+    parts: dict[tuple[str, str], list[tuple[int, Tensor]]] = {}
+    for state in states:
+        for (name, key, start), values in state.items():
+            parts.setdefault((name, key), []).append((start, values))
+    return {at: torch.cat([values for _, values in sorted(found, key=lambda p: p[0])]) for at, found in parts.items()}
+
+
+def reader(whole: dict[tuple[str, str], Tensor]) -> Any:
+    return lambda name, key, start, numel: whole[name, key][start : start + numel]
+
+
+def same(one: dict[Any, Tensor], other: dict[Any, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+# ---- norms ---------------------------------------------------------------------------------------------------------
+
+
+def measure_norms(rank: int, ranks: int) -> dict[Any, tuple[list[str], list[float]]]:
+    found = {}
+    for zero, micro in itertools.product(ENGINES, (1, 2, 4)):
+        engine = make(zero)
+        found[zero, micro] = (list(engine.names), train(engine, 0, rank, ranks, micro=micro).tolist())
+    return found
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_norms_of_the_reduced_gradient_equal_a_float64_recomputation(ranks: int) -> None:
+    expected = reference(0, make_module())
+    for found in run_ranks(ranks, measure_norms):
+        for layout, (names, vector) in found.items():
+            assert names == list(expected), layout
+            norms = [math.sqrt(square) for square in vector[: len(names)]]
+            assert norms == pytest.approx(list(expected.values()), rel=2e-6), layout
+            assert vector[len(names) + 1] == ranks
+
+
+# ---- clip ----------------------------------------------------------------------------------------------------------
+
+
+def first_moments(rank: int, ranks: int) -> dict[Any, dict[Any, Tensor]]:
+    """AdamW's first moment after one step is a tenth of the clipped gradient."""
+    clips = {"none": None, "tensor": Clip(norm=0.7), "global": Clip(norm=0.7, by="global")}
+    found = {}
+    for zero, (name, clip) in itertools.product(ENGINES, clips.items()):
+        engine = make(zero, clip=clip)
+        train(engine, 0, rank, ranks)
+        found[zero, name] = state_of(engine)
+    return found
+
+
+def test_gradients_are_clipped_by_tensor_or_over_all_alike_in_every_engine() -> None:
+    found = run_ranks(2, first_moments)
+    expected = reference(0, make_module())
+    total = math.sqrt(sum(norm**2 for norm in expected.values()))
+    assert sum(norm > 0.7 for norm in expected.values()) > 5
+    for zero in ENGINES:
+        for clip in ("none", "tensor", "global"):
+            whole = joined([of_rank[zero, clip] for of_rank in found])
+            for name, norm in expected.items():
+                bound = {"none": norm, "tensor": min(norm, 0.7), "global": norm * min(1, 0.7 / total)}[clip]
+                got = float(whole[name, "exp_avg"].double().norm()) * 10
+                assert got == pytest.approx(bound, rel=1e-5), (zero, clip, name)
+
+
+# ---- skips ---------------------------------------------------------------------------------------------------------
+
+
+def skip(rank: int, ranks: int) -> dict[Any, Any]:
+    found: dict[Any, Any] = {}
+    for zero in ENGINES:
+        engine, undisturbed = make(zero, clip=Clip()), make(zero, clip=Clip())
+        for step in range(2):
+            train(engine, step, rank, ranks)
+            train(undisturbed, step, rank, ranks)
+        before, count = state_of(engine), engine.adam_step
+        vector = train(engine, 2, rank, ranks, spoil=True)
+        told = {
+            "told": not bool(torch.isfinite(vector).all()),
+            "same": same(before, state_of(engine)),
+            "adam_step": (count, engine.adam_step),
+            "skips": [int(engine.skips_in_a_row)],
+        }
+        train(engine, 3, rank, ranks)
+        train(undisturbed, 3, rank, ranks)
+        told["goes_on"] = same(state_of(engine), state_of(undisturbed))
+        told["skips"].append(int(engine.skips_in_a_row))
+        found[zero] = told
+    return found
+
+
+def test_a_step_that_is_not_finite_changes_no_bit_and_training_goes_on_as_if_it_had_not_been() -> None:
+    for of_rank in run_ranks(2, skip):
+        for zero, told in of_rank.items():
+            expected = {"told": True, "same": True, "adam_step": (2, 2), "skips": [1, 0], "goes_on": True}
+            assert told == expected, zero
+
+
+def latch(rank: int, ranks: int) -> dict[Any, Any]:
+    found = {}
+    for zero in ENGINES:
+        engine = make(zero)
+        skips = []
+        train(engine, 0, rank, ranks)
+        before = state_of(engine)
+        for step in range(3):
+            train(engine, step, rank, ranks, spoil=True)
+            skips.append(int(engine.skips_in_a_row))
+        finite = bool(torch.isfinite(train(engine, 4, rank, ranks)).all())
+        held = same(before, state_of(engine))
+        skips.append(int(engine.skips_in_a_row))
+        engine.skips_in_a_row.fill_(0)
+        train(engine, 4, rank, ranks)
+        found[zero] = (skips, finite, held, engine.adam_step)
+    return found
+
+
+def test_after_three_skips_in_a_row_a_finite_step_changes_nothing_until_the_count_is_set_anew() -> None:
+    for of_rank in run_ranks(2, latch):
+        assert of_rank == dict.fromkeys(ENGINES, ([1, 2, 3, 3], True, True, 2))
+
+
+# ---- elastic resume --------------------------------------------------------------------------------------------------
+
+
+def save_after_two_steps(rank: int, ranks: int, zero: Any) -> tuple[dict[Any, Tensor], int, list[float]]:
+    engine = make(zero, clip=Clip())
+    for step in range(2):
+        train(engine, step, rank, ranks, micro=2)
+    state, count = state_of(engine), engine.adam_step
+    return state, count, [float(train(engine, step, rank, ranks, micro=2)[-2]) for step in (2, 3)]
+
+
+def load_and_go_on(
+    rank: int, ranks: int, whole: dict[Any, Tensor], count: int
+) -> dict[Any, tuple[dict[Any, Tensor], int, list[float]]]:
+    found = {}
+    for zero in ENGINES:
+        engine = make(zero, make_module(seed=11), clip=Clip())
+        engine.load(reader(whole))
+        engine.set_adam_step(count)
+        state = state_of(engine)
+        losses = [float(train(engine, step, rank, ranks, micro=2)[-2]) for step in (2, 3)]
+        found[zero] = (state, engine.adam_step, losses)
+    return found
+
+
+@pytest.fixture(scope="module")
+def saved() -> tuple[dict[Any, Tensor], int, list[float]]:
+    """What two ranks at stage 1 save after two steps, joined, and their next losses."""
+    found = run_ranks(2, save_after_two_steps, 1)
+    return joined([state for state, _, _ in found]), found[0][1], found[0][2]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_a_state_of_two_ranks_at_stage_1_is_loaded_to_the_bit_by_any_layout(saved: Any, ranks: int) -> None:
+    whole, count, losses = saved
+    assert count == 2
+    found = run_ranks(ranks, load_and_go_on, whole, count)
+    for zero in ENGINES:
+        assert same(joined([of_rank[zero][0] for of_rank in found]), whole), zero
+        for of_rank in found:
+            assert of_rank[zero][1] == 4
+            assert of_rank[zero][2] == pytest.approx(losses, abs=1e-6), zero
+
+
+def test_a_state_holds_every_element_of_trained_and_frozen_tensors_and_buffers(saved: Any) -> None:
+    module = make_module()
+    sizes = {(name, "value"): tensor.numel() for name, tensor in module.state_dict().items()}
+    for name, tensor in module.named_parameters():
+        if tensor.requires_grad:
+            sizes |= {(name, key): tensor.numel() for key in ("exp_avg", "exp_avg_sq")}
+    assert {at: tensor.numel() for at, tensor in saved[0].items()} == sizes
+    assert torch.equal(saved[0]["frozen.weight", "value"], module.frozen.weight.flatten())
+
+
+def resume_straight(rank: int, ranks: int) -> dict[Any, bool]:
+    """Whether an engine that loads its own layout's state goes on as the one that saved it, to the bit."""
+    import torch.distributed as dist
+
+    found = {}
+    for zero in ENGINES:
+        engine, resumed = make(zero, clip=Clip()), make(zero, make_module(seed=11), clip=Clip())
+        for step in range(2):
+            train(engine, step, rank, ranks, micro=2)
+        states: list[Any] = [None] * ranks
+        dist.all_gather_object(states, state_of(engine))
+        resumed.load(reader(joined(states)))
+        resumed.set_adam_step(engine.adam_step)
+        vectors = [[train(e, step, rank, ranks, micro=2) for step in (2, 3)] for e in (engine, resumed)]
+        equal = all(torch.equal(one, other) for one, other in zip(*vectors, strict=True))
+        found[zero] = equal and same(state_of(engine), state_of(resumed))
+    return found
+
+
+def test_a_resume_in_the_same_layout_is_equal_bit_for_bit() -> None:
+    for of_rank in run_ranks(3, resume_straight):
+        assert of_rank == dict.fromkeys(ENGINES, True)
+
+
+def load_small_tensors_kept_whole(rank: int, ranks: int, whole: dict[Any, Tensor], count: int) -> list[float]:
+    from gmml_cluster.train import zero as module
+
+    module.configuration = lambda stage, host_bound, real=module.configuration: real(stage, host_bound=False)
+    engine = make(3, make_module(seed=11), clip=Clip())
+    engine.load(reader(whole))
+    engine.set_adam_step(count)
+    return [float(train(engine, step, rank, ranks, micro=2)[-2]) for step in (2, 3)]
+
+
+def test_stage_3_as_configured_on_gpus_loads_small_tensors_that_stay_gathered(saved: Any) -> None:
+    whole, count, losses = saved
+    for found in run_ranks(2, load_small_tensors_kept_whole, whole, count):
+        assert found == pytest.approx(losses, abs=1e-6)
+
+
+# ---- the host ------------------------------------------------------------------------------------------------------
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would make the host wait for a GPU."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "item")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in self.NAMES:
+            self.met[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count_waits(rank: int, ranks: int) -> dict[Any, dict[str, int]]:
+    from deepspeed.accelerator import get_accelerator
+
+    found = {}
+    for zero in ENGINES:
+        engine = make(zero, clip=Clip())
+        for step in range(2):
+            train(engine, step, rank, ranks, micro=2)
+        accelerator = get_accelerator()
+        waits, synchronize = Waits(), type(accelerator).synchronize
+        type(accelerator).synchronize = lambda *_, met=waits.met: met.update(["synchronize"])
+        with waits:
+            train(engine, 2, rank, ranks, micro=2)
+        type(accelerator).synchronize = synchronize
+        found[zero] = dict(waits.met)
+    return found
+
+
+def test_nothing_inside_a_step_waits_for_the_device() -> None:
+    for of_rank in run_ranks(2, count_waits, environment={"DS_ACCELERATOR": "cpu"}):
+        assert of_rank == {zero: {} for zero in ENGINES}
+
+
+def test_the_counter_of_waits_sees_them() -> None:
+    waits = Waits()
+    with waits:
+        assert float(torch.ones(3).sum()) == 3
+    assert waits.met["_local_scalar_dense"] == 1
+
+
+# ---- precision, output, faults -------------------------------------------------------------------------------------
+
+
+def run_bf16(rank: int, ranks: int) -> dict[Any, Any]:
+    found = {}
+    for zero in ENGINES:
+        module = make_module()
+        types: set[torch.dtype] = set()
+        module.head.register_forward_hook(lambda _m, _i, out, types=types: types.add(out.dtype))
+        engine = make(zero, module, precision="bf16")
+        vector = train(engine, 0, rank, ranks)
+        kinds = {view.dtype for part in engine.slices() for view in part.views.values()}
+        found[zero] = (types, kinds, vector[:-2].sqrt().tolist())
+    return found
+
+
+def test_bf16_computes_in_bf16_and_keeps_fp32_weights_in_every_engine() -> None:
+    expected = list(reference(0, make_module()).values())
+    for of_rank in run_ranks(2, run_bf16):
+        for zero, (types, kinds, norms) in of_rank.items():
+            assert (types, kinds) == ({torch.bfloat16}, {torch.float32}), zero
+            assert norms == pytest.approx(expected, rel=0.03), zero
+            assert norms != pytest.approx(expected, rel=1e-5), zero
+
+
+def print_nothing(rank: int, ranks: int) -> str:
+    import contextlib
+    import io
+
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        for zero in ENGINES:
+            train(make(zero), 0, rank, ranks)
+    return printed.getvalue()
+
+
+def test_engines_leave_standard_output_alone() -> None:
+    assert run_ranks(1, print_nothing) == [""]
+
+
+def forget_a_tensor(rank: int, ranks: int) -> str:
+    module = make_module()
+    module.extra = nn.Parameter(torch.ones(3))
+    try:
+        train(make("ddp", module), 0, rank, ranks)
+    except RuntimeError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def test_a_trained_tensor_without_gradient_is_named_with_its_cure() -> None:
+    (told,) = run_ranks(1, forget_a_tensor)
+    assert told.startswith("GmmlError: extra: got no gradient")
