@@ -1,17 +1,17 @@
 """Before anything is submitted: do what the run will do, once and small, and say what would stop it."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from gmml_cluster.errors import Fault, SpecError, StorageError
-from gmml_cluster.launch.launcher import Submission, launcher_of
+from gmml_cluster.errors import DataError, Fault, SpecError, StorageError
+from gmml_cluster.launch.launcher import Submission, launcher_named
 from gmml_cluster.store.probe import probe
 from gmml_cluster.store.store import open_store
 
-_LOOK_LIMIT_S = 120
+_LOOK_BYTES = 2**16
+_IMAGE_MARKS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 
 
 def preflight(submission: Submission) -> list[Fault]:
@@ -21,7 +21,7 @@ def preflight(submission: Submission) -> list[Fault]:
     """
     found = [*_store_faults(submission.root), *_corpus_faults(submission.corpora), *_memory_faults(submission)]
     try:
-        return found + launcher_of(submission.profile).preflight(submission)
+        return found + launcher_named(submission.profile.launcher).preflight(submission)
     except SpecError as error:
         return found + error.faults
 
@@ -42,19 +42,29 @@ def _existing(folder: Path) -> Path:
 
 
 def _corpus_faults(corpora: tuple[str, ...]) -> list[Fault]:
-    """Reads one sample of each corpus, in a process of its own: decoders are heavy."""
-    if not corpora:
-        return []
-    command = [sys.executable, "-m", "gmml_cluster.data.look", *corpora]
+    return [Fault(url, told) for url in corpora if (told := _unreadable(url)) is not None]
+
+
+def _unreadable(url: str) -> str | None:
+    """Reads the first sample of a corpus, and says what is wrong with it."""
+    from gmml_cluster.data.listing import list_shards, split_url, store_of
+    from gmml_cluster.data.shards import read_samples
+
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LOOK_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        told = f"no sample could be read in {_LOOK_LIMIT_S} s; training would wait as long; check the store"
-        return [Fault("data.corpora", told)]
-    if done.returncode == 0:
-        return []
-    lines = [line for line in done.stdout.splitlines() if line] or done.stderr.splitlines()[-1:]
-    return [Fault("data.corpora", line) for line in lines]
+        for shard in list_shards(url):
+            folder, name = split_url(shard.url)
+            read = partial(store_of(folder).get, name)
+            for sample in read_samples(shard.url, read, shard.size, _LOOK_BYTES):
+                return _not_an_image(f"{shard.url}: {sample.name}", read(sample.offset, sample.length))
+    except (DataError, StorageError) as error:
+        return str(error)
+    return "no shard holds an image; members named .jpg, .jpeg, .png or .webp count; pack it anew"
+
+
+def _not_an_image(where: str, data: bytes) -> str | None:
+    if data.startswith(_IMAGE_MARKS):
+        return None
+    return f"{where} begins with {data[:8].hex()}; neither JPEG, PNG nor WebP begins so; pack the corpus anew"
 
 
 def _memory_faults(submission: Submission) -> Iterator[Fault]:

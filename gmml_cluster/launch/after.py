@@ -1,0 +1,151 @@
+"""What happens after an attempt: `python -m gmml_cluster.launch.after RUNROOT ...` says `requeue` or `nothing`.
+
+Run by whoever restarts (the batch script, the local supervisor) when the ranks are gone. It speaks for the claim that
+carries its own token, job id and restart count; where a younger claim or submit stands it does nothing at all. It
+appends the `end` that the ranks could not write. Imports neither torch nor pydantic.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gmml_cluster.errors import Fenced, GmmlError
+from gmml_cluster.run.history import Attempt, History
+from gmml_cluster.run.log import Draft, Log
+from gmml_cluster.store.store import open_store
+
+COME_BACK, NEVER = 77, 78
+TRIES = 3
+_FREE = ("notice", "preempted", "time_limit")
+_COUNTED = ("lost", "node_lost", "killed", "storage", "hang")
+_CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
+
+
+@dataclass(frozen=True)
+class Incarnation:
+    """One start of a job: the `submit` entry's token, the launcher's job id, how often it was started before."""
+
+    submit: str
+    job: str
+    restart: int
+
+
+def after(root: str, run: str, *, submit: str, job: str, restart: int, rc: int) -> float | None:
+    """Seconds to wait before the job starts again; None where it must not.
+
+    Args:
+        root: where the run root lies.
+        run: the run's name.
+        submit: token of the `submit` entry that the job carries.
+        job: the launcher's id of it.
+        restart: how often the job was started before.
+        rc: highest exit code of the ranks, 128 and more for a signal.
+
+    Raises:
+        StorageError: the log is out of reach.
+    """
+    again = settle(Log(open_store(f"{root.rstrip('/')}/{run}")), Incarnation(submit, job, restart), rc)
+    return 0.0 if again else None
+
+
+def settle(log: Log, mine: Incarnation, rc: int) -> bool:
+    """Append what is missing of this incarnation's end, and say whether it starts again."""
+    try:
+        log.append(lambda history: missing_end(history, mine, rc))
+        history = log.refresh()
+    except Fenced:
+        return False
+    return goes_again(history, mine, rc) and not _starts_in_vain(log, history)
+
+
+def missing_end(history: History, mine: Incarnation, rc: int) -> Draft | None:
+    """The `end` to append: the attempt's, or that of a start which failed before its claim; None where none lacks."""
+    if _is_past(history, mine):
+        return None
+    told = {"message": f"the ranks left with {describe(rc)} and wrote no end", "proof": f"exit code {rc}"}
+    attempt = _claimed(history, mine)
+    if attempt is not None:
+        return None if attempt.ended else Draft("end", attempt.number, {"cause": cause_of(rc), **told})
+    if history.stopped or history.finished or rc in (0, COME_BACK, NEVER):
+        return None
+    fields: dict[str, Any] = {"submit": mine.submit, "job": mine.job, "restart": mine.restart, "cause": "start_failed"}
+    return Draft("end", None, {**fields, **told, "message": f"the job left with {describe(rc)} before its claim"})
+
+
+def goes_again(history: History, mine: Incarnation, rc: int) -> bool:
+    """Whether the job starts again, its `end` being in the history."""
+    if _is_past(history, mine) or history.stopped or history.finished:
+        return False
+    attempt = _claimed(history, mine)
+    if attempt is None:
+        return rc not in (0, NEVER)
+    if attempt.cause in _FREE:
+        return True
+    return attempt.cause in _COUNTED and _tries_without_commit(history, mine) < TRIES
+
+
+def cause_of(rc: int) -> str:
+    """The cause that an exit code can prove where the log has none."""
+    if rc == COME_BACK:
+        return "notice"
+    return "lost" if rc > 128 and rc - 128 not in _CRASHES else "error"
+
+
+def describe(rc: int) -> str:
+    """An exit code in words."""
+    try:
+        return f"signal {signal.Signals(rc - 128).name}" if rc > 128 else f"code {rc}"
+    except ValueError:
+        return f"code {rc}"
+
+
+def _is_past(history: History, mine: Incarnation) -> bool:
+    """Whether a younger claim or submit stands, or the run is gone."""
+    if history.submit is None or history.submit.token != mine.submit:
+        return True
+    youngest = history.attempts[-1] if history.attempts else None
+    if youngest is None or youngest.submit != mine.submit:
+        return False
+    return youngest.job != mine.job or youngest.restart > mine.restart
+
+
+def _claimed(history: History, mine: Incarnation) -> Attempt | None:
+    found = (a for a in history.attempts if Incarnation(a.submit, a.job, a.restart) == mine)
+    return next(found, None)
+
+
+def _tries_without_commit(history: History, mine: Incarnation) -> int:
+    """Attempts of counted causes under this submit since the last one that made a checkpoint."""
+    since = history.commits[-1].attempt if history.commits else 0
+    return sum(a.number > since and a.submit == mine.submit and a.cause in _COUNTED for a in history.attempts)
+
+
+def _starts_in_vain(log: Log, history: History) -> bool:
+    """Whether the last three things that happened are starts that failed."""
+    last = list(log.read(max(0, history.slots - TRIES)))
+    return len(last) >= TRIES and all(e.kind == "end" and e.fields["cause"] == "start_failed" for e in last)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the verdict; where the log cannot be reached print none, and leave the decision to the caller's rule."""
+    parser = argparse.ArgumentParser(prog="python -m gmml_cluster.launch.after")
+    parser.add_argument("run_root")
+    for name in ("submit", "job"):
+        parser.add_argument(f"--{name}", required=True)
+    for name in ("restart", "rc"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    given = parser.parse_args(arguments)
+    try:
+        again = settle(Log(open_store(given.run_root)), Incarnation(given.submit, given.job, given.restart), given.rc)
+    except GmmlError as fault:
+        print(f"gmml: {fault}; the exit code decides", file=sys.stderr)
+        return fault.exit_code
+    print("requeue" if again else "nothing")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gmml_cluster.launch.after import Incarnation, after, main, settle
+from gmml_cluster.run import protocol
+from gmml_cluster.run.log import Draft, Log
+from gmml_cluster.store.store import open_store
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    """A run that was submitted once."""
+    made = Log(open_store(tmp_path / "a-run"))
+    put(made, "open", None, run="r")
+    submit(made)
+    return made
+
+
+def put(log: Log, kind: str, attempt: int | None, *, run: str = "", **fields: object) -> None:
+    log.append(lambda _: Draft(kind, attempt, fields, run=run))
+
+
+def submit(log: Log) -> None:
+    protocol.submit(log, launcher="slurm", code="c", bounds={})
+
+
+def mine(log: Log, *, restart: int = 0, job: str = "17") -> Incarnation:
+    submitted = log.refresh().submit
+    assert submitted is not None
+    return Incarnation(submitted.token, job, restart)
+
+
+def claim(log: Log, who: Incarnation) -> int:
+    told = {"submit": who.submit, "job": who.job, "restart": who.restart}
+    return protocol.claim(log, **told, layout={}, machine={}).attempt
+
+
+def last(log: Log) -> tuple[str, int | None, str]:
+    entry = list(log.read())[-1]
+    return entry.kind, entry.attempt, entry.fields.get("cause", "")
+
+
+@pytest.mark.parametrize(
+    ("rc", "cause", "again"),
+    [(77, "notice", True), (1, "error", False), (137, "lost", True), (143, "lost", True), (139, "error", False),
+     (78, "error", False), (0, "error", False)],
+)  # fmt: skip
+def test_a_missing_end_is_appended_with_the_cause_the_code_proves(log: Log, rc: int, cause: str, again: bool) -> None:
+    claim(log, mine(log))
+    assert settle(log, mine(log), rc) is again
+    assert last(log) == ("end", 1, cause)
+
+
+@pytest.mark.parametrize(
+    ("cause", "again"),
+    [("notice", True), ("lost", True), ("finished", False), ("cancelled", False), ("error", False), ("fenced", False)],
+)
+def test_where_the_end_stands_it_decides_and_not_the_code(log: Log, cause: str, again: bool) -> None:
+    protocol.end(log, claim(log, mine(log)), cause)
+    slots = log.refresh().slots
+    for rc in (77, 78, 1, 137):
+        assert settle(log, mine(log), rc) is again
+    assert log.refresh().slots == slots
+
+
+def test_a_settled_cause_outranks_the_end(log: Log) -> None:
+    protocol.end(log, claim(log, mine(log)), "notice")
+    protocol.settle(log, 1, "cancelled", "by its stderr")
+    assert settle(log, mine(log), 77) is False
+
+
+def test_a_person_s_stop_ends_the_restarts(log: Log) -> None:
+    protocol.end(log, claim(log, mine(log)), "notice")
+    protocol.stop(log, "cancelled by a person")
+    assert settle(log, mine(log), 77) is False
+
+
+@pytest.mark.parametrize("younger", ["submit", "claim of the next start", "claim of another job"])
+def test_nothing_at_all_is_done_where_a_younger_claim_or_submit_stands(log: Log, younger: str) -> None:
+    first = mine(log)
+    claim(log, first)
+    if younger == "submit":
+        submit(log)
+    else:
+        claim(log, mine(log, restart=1) if younger == "claim of the next start" else mine(log, job="18"))
+    slots = log.refresh().slots
+    assert settle(log, first, 137) is False
+    assert log.refresh().slots == slots
+
+
+def test_a_start_that_failed_before_its_claim_is_told_and_tried_three_times_in_all(log: Log) -> None:
+    verdicts = [settle(log, mine(log, restart=restart), 1) for restart in range(3)]
+    assert verdicts == [True, True, False]
+    assert last(log) == ("end", None, "start_failed")
+    assert log.refresh().submit is not None
+    assert "code 1 before its claim" in str(log.refresh().submit.failed)
+
+
+def test_many_preemptions_before_do_not_count_against_a_start(log: Log) -> None:
+    for restart in range(6):
+        claim(log, mine(log, restart=restart))
+        assert settle(log, mine(log, restart=restart), 77) is True
+    assert settle(log, mine(log, restart=6), 143) is True
+
+
+def test_a_notice_before_the_claim_comes_back_without_a_word(log: Log) -> None:
+    slots = log.refresh().slots
+    assert settle(log, mine(log), 77) is True
+    assert log.refresh().slots == slots
+
+
+def test_who_had_no_right_to_claim_leaves_no_trace(log: Log) -> None:
+    slots = log.refresh().slots
+    assert settle(log, mine(log), 78) is False
+    assert log.refresh().slots == slots
+
+
+def test_three_lost_attempts_without_a_checkpoint_are_enough(log: Log) -> None:
+    verdicts = []
+    for restart in range(3):
+        claim(log, mine(log, restart=restart))
+        verdicts.append(settle(log, mine(log, restart=restart), 137))
+    assert verdicts == [True, True, False]
+
+
+def test_a_checkpoint_starts_the_count_of_lost_attempts_anew(log: Log) -> None:
+    for restart in range(5):
+        attempt = claim(log, mine(log, restart=restart))
+        protocol.commit(log, attempt, step=10 * restart + 9, manifest="m", size=1, seconds=1.0)
+        assert settle(log, mine(log, restart=restart), 137) is True
+
+
+def test_a_removed_run_is_left_alone(tmp_path: Path) -> None:
+    assert after(str(tmp_path), "a-run", submit="s1", job="17", restart=0, rc=137) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_verdict_is_the_only_line_printed(log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    claim(log, mine(log))
+    words = [str(tmp_path / "a-run"), "--submit", mine(log).submit, "--job", "17", "--restart", "0", "--rc", "77"]
+    assert main(words) == 0
+    assert capsys.readouterr().out == "requeue\n"
+
+
+def test_an_unreachable_log_gives_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ftp://nowhere/a-run", "--submit", "s1", "--job", "17", "--restart", "0", "--rc", "77"]) != 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "the exit code decides" in told.err
+
+
+def test_neither_pydantic_nor_torch_is_imported() -> None:
+    asked = "import sys, gmml_cluster.launch.after; print({'torch', 'pydantic', 'submitit'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
