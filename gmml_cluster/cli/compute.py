@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from gmml_cluster.errors import LaunchError
+from gmml_cluster.errors import Fault, PreflightError
 
 _EXTRAS = {"numpy": "data", "torch": "train", "tensorboard": "train"}
 
@@ -15,10 +15,17 @@ def run_module(module: str, arguments: Sequence[str], *, needs: str) -> int:
 
     Args:
         needs: package that the module cannot do without.
-    Raises:
-        LaunchError: the package is not installed here; names the extra that brings it.
     """
-    if find_spec(needs) is None:
-        extra = _EXTRAS[needs]
-        raise LaunchError(f"{needs}: not installed here, and this command needs it; pip install 'gmml-cluster[{extra}]'")
+    demand(needs)
     return subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode
+
+
+def demand(package: str) -> None:
+    """Refuse to go on without a package.
+
+    Raises:
+        PreflightError: it is not installed here; names the extra that brings it.
+    """
+    if find_spec(package) is None:
+        told = f"not installed here, and this command needs it; pip install 'gmml-cluster[{_EXTRAS[package]}]'"
+        raise PreflightError(Fault(package, told))

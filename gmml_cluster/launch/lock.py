@@ -27,7 +27,8 @@ class Holder:
 
 def state_folder() -> Path:
     """Where this machine keeps what is its own alone: locks and the ranks' output."""
-    return Path.home() / ".local" / "state" / "gmml"
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "gmml"
 
 
 def run_digest(root: str, name: str) -> str:

@@ -1,0 +1,54 @@
+"""Which run is meant, and where runs are sought: under the profiles' roots and those that submissions noted."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gmml_cluster.run.root import RunRoot
+
+
+def find(run: str, root: str | None) -> "RunRoot":
+    """The run of this name, unique prefix or folder.
+
+    Raises:
+        SpecError: there is none, or there are several; lists them.
+    """
+    from gmml_cluster.run.root import find_run
+
+    return find_run(run, known_roots(root))
+
+
+def every(root: str | None) -> "list[RunRoot]":
+    """All runs that lie under the known roots."""
+    from gmml_cluster.run.root import runs_under
+
+    return [run for known in known_roots(root) for run in runs_under(known)]
+
+
+def known_roots(root: str | None) -> list[str]:
+    """The root that was given alone, else those of the profiles and the noted ones, each once."""
+    from gmml_cluster.run.root import noted_roots
+
+    if root is not None:
+        return [absolute(root)]
+    return list(dict.fromkeys([*map(absolute, _profile_roots()), *noted_roots()]))
+
+
+def absolute(url: str) -> str:
+    """A URL as it is, a path made absolute."""
+    return url.rstrip("/") if "://" in url else str(Path(url).expanduser().absolute())
+
+
+def _profile_roots() -> Iterator[str]:
+    """Roots that profiles name, read without pydantic; what else a profile says is judged when it is used."""
+    import yaml
+
+    import gmml_cluster
+
+    package = Path(gmml_cluster.__file__).parent
+    for folder in (Path("clusters"), package.parent / "clusters", package / "clusters"):
+        for path in sorted(folder.glob("*.yaml")):
+            profile = yaml.safe_load(path.read_text())
+            if isinstance(profile, dict) and isinstance(profile.get("root"), str):
+                yield profile["root"]

@@ -1,0 +1,58 @@
+"""`gmml log`: the entries that are a run's only truth."""
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from gmml_cluster.cli import options
+
+if TYPE_CHECKING:
+    from gmml_cluster.run.entries import Entry
+    from gmml_cluster.run.log import Log
+
+_LONG = ("sum", "layout", "traceback")
+
+
+@click.command("log")
+@options.run
+@click.option(
+    "--check", is_flag=True, help="Fold from the first slot and compare with every sum; leave with 4 on a difference."
+)
+@options.root
+@options.as_json
+def command(run: str, check: bool, root: str | None, as_json: bool) -> None:
+    """Print the entries of RUN's log, oldest first: one JSON document a line with --json, one sentence otherwise."""
+    from gmml_cluster.cli.finding import find
+
+    log = find(run, root).log
+    if check:
+        _check(log)
+        return
+    for entry in log.read():
+        click.echo(json.dumps(entry.document()) if as_json else sentence(entry))
+
+
+def _check(log: "Log") -> None:
+    from gmml_cluster.errors import StorageError
+    from gmml_cluster.run.log import check as faults_of
+
+    faults = faults_of(log)
+    if faults:
+        raise StorageError("\n".join(faults))
+    click.echo("every sum equals the fold of the slots before it")
+
+
+def sentence(entry: "Entry") -> str:
+    """An entry as one line for people: slot, time, attempt, kind and the short fields."""
+    when = datetime.fromtimestamp(entry.time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    who = "-" if entry.attempt is None else str(entry.attempt)
+    fields = " ".join(f"{name}={_short(value)}" for name, value in entry.fields.items() if name not in _LONG)
+    return f"{entry.slot:>4}  {when}  {who:>3}  {entry.kind:<7} {fields}".rstrip()
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    first = text.split("\n")[0]
+    return first if len(first) <= 60 else f"{first[:57]}..."

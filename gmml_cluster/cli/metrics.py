@@ -1,0 +1,54 @@
+"""`gmml metrics`: one line a step."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from gmml_cluster.cli import options
+
+_SHOWN = ("step", "loss", "grad_norm", "lr", "samples_per_s", "data_wait_s", "attempt")
+
+
+@click.command("metrics")
+@options.run
+@click.option("--tensorboard", metavar="DIR", help="Write TensorBoard's event file into this folder instead.")
+@options.root
+@options.as_json
+def command(run: str, tensorboard: str | None, root: str | None, as_json: bool) -> int:
+    """Print RUN's metrics, one line a step: of the youngest attempt that made the step; --json prints every figure."""
+    from gmml_cluster.cli.finding import find
+    from gmml_cluster.run.parts import metric_lines
+
+    found = find(run, root)
+    lines = metric_lines(found.store, found.log.refresh())
+    if tensorboard is not None:
+        return _write_events(lines, tensorboard)
+    if not as_json:
+        click.echo("  ".join(f"{name:>13}" for name in _SHOWN))
+    for line in lines:
+        click.echo(json.dumps(line) if as_json else row(line))
+    return 0
+
+
+def row(line: dict[str, Any]) -> str:
+    """The figures that people look at, in columns."""
+    return "  ".join(f"{_shown(line.get(name)):>13}" for name in _SHOWN)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _write_events(lines: Iterable[dict[str, Any]], folder: str) -> int:
+    from gmml_cluster.cli.compute import demand
+
+    demand("tensorboard")
+    text = "\n".join(map(json.dumps, lines))
+    command = [sys.executable, "-m", "gmml_cluster.cli.events", folder]
+    return subprocess.run(command, input=text, text=True, check=False).returncode

@@ -1,0 +1,76 @@
+"""`gmml status`: the ledgers of runs. Imports no pydantic, and asks each scheduler once."""
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from gmml_cluster.cli import options
+
+_COLUMNS = ("RUN", "STATE", "STEP", "SAVED", "ATTEMPTS", "LAST CAUSE", "CODE", "JOB")
+
+
+@click.command("status")
+@click.argument("run", required=False)
+@options.root
+@options.as_json
+def command(run: str | None, root: str | None, as_json: bool) -> None:
+    """What RUN is doing, or all runs under the known roots: state, last step, last checkpoint, causes, code, job."""
+    ledgers = _ledgers(run, root)
+    if as_json:
+        click.echo(json.dumps(ledgers[0] if run else ledgers, indent=2))
+    elif ledgers:
+        _print(ledgers)
+        for ledger in ledgers:
+            _print_trouble(ledger)
+    else:
+        click.echo("no runs; gmml-submit JOB.yaml starts one")
+
+
+def _ledgers(run: str | None, root: str | None) -> list[dict[str, Any]]:
+    from gmml_cluster.cli.finding import every, find
+    from gmml_cluster.launch.jobs import poll
+    from gmml_cluster.run.ledger import status
+
+    runs = [find(run, root)] if run else every(root)
+    histories = {found.url: found.log.refresh() for found in runs}
+    jobs = poll(histories)
+    return [{"run": found.name, "root": found.root, **status(histories[found.url], jobs)} for found in runs]
+
+
+def _print(ledgers: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*_COLUMNS, box=None, pad_edge=False)
+    for ledger in ledgers:
+        table.add_row(*row(ledger))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def row(ledger: dict[str, Any]) -> list[str]:
+    """A run's line: step and saved step as they stand in the log, the cause of the last attempt that ended."""
+    attempts = ledger["attempts"]
+    causes = [attempt["cause"] for attempt in attempts if attempt["cause"]]
+    code = ledger["code"][-1]["code"][:8] if ledger["code"] else "-"
+    numbers = [_number(ledger["step"]), _number(ledger["committed_step"]), str(attempts[-1]["attempt"] if attempts else 0)]
+    return [ledger["run"], ledger["state"], *numbers, causes[-1] if causes else "-", code, ledger["job"] or "-"]
+
+
+def _number(step: int | None) -> str:
+    return "-" if step is None else str(step)
+
+
+def _print_trouble(ledger: dict[str, Any]) -> None:
+    """What went wrong last, and the command that goes on."""
+    told = ledger["start_failed"] or _message(ledger)
+    if ledger["state"] in ("failed", "interrupted"):
+        first = (told or "nothing works on it").splitlines()[0]
+        click.echo(f"{ledger['run']}: {first}; gmml resume {ledger['run']} goes on")
+
+
+def _message(ledger: dict[str, Any]) -> str | None:
+    attempts = ledger["attempts"]
+    told: dict[str, Any] = attempts[-1].get("told", {}) if attempts else {}
+    return told.get("message")

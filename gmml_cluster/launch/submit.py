@@ -1,0 +1,277 @@
+"""From a job file to a job: validate, plan, preflight, create the run, append `submit`, launch, append `queued`.
+
+What is refused on the way leaves nothing behind.
+"""
+
+import copy
+import getpass
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from gmml_cluster import __version__
+from gmml_cluster.errors import Fault, PreflightError, SpecError
+from gmml_cluster.launch.jobs import is_busy, is_idle, poll
+from gmml_cluster.launch.launcher import Submission, launcher_named
+from gmml_cluster.launch.preflight import preflight
+from gmml_cluster.launch.snapshot import Snapshot, take
+from gmml_cluster.plan.plan import Plan, make_plan
+from gmml_cluster.run import protocol
+from gmml_cluster.run.history import History
+from gmml_cluster.run.ledger import state
+from gmml_cluster.run.root import SPEC, RunRoot, code_name, create_run, note_root, remove_run, run_root
+from gmml_cluster.spec.cluster import ClusterProfile
+from gmml_cluster.spec.identity import changeable, differences, identity
+from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.spec.load import dump, load_job, load_profile, parse_job, to_yaml
+
+SHOWN_TOKEN = "<token>"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that may be submitted: all that is known before anything is touched."""
+
+    job: JobSpec
+    profile: ClusterProfile
+    cluster: str
+    plan: Plan
+    submission: Submission
+
+    @property
+    def script(self) -> str:
+        """What would be handed over, the token shown as `<token>`."""
+        return launcher_named(self.profile.launcher).script(self.submission)
+
+
+Action = Literal["submitted", "resumed", "already", "finished"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a submission.
+
+    Attributes:
+        action: `submitted` (a new run), `resumed` (another attempt of one), `already` (a job of it is queued or
+            lives) or `finished` (nothing is left to do).
+        job: the launcher's id; empty where there is none.
+        changed: fields outside the identity that hold from now on: name -> [value in spec.yaml, value now].
+    """
+
+    run: RunRoot
+    action: Action
+    job: str
+    changed: Mapping[str, Any]
+
+
+def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepared:
+    """Validate and plan a job file.
+
+    Raises:
+        SpecError: all faults of the job file, the profile and the plan.
+    """
+    profile = load_profile(cluster)
+    return _prepared(with_absolute_paths(load_job(path, overrides)), profile, cluster, absolute(profile.root))
+
+
+def _prepared(job: JobSpec, profile: ClusterProfile, cluster: str, root: str) -> Prepared:
+    plan = make_plan(job, profile)
+    submission = Submission(
+        root=root,
+        name=job.name,
+        token=SHOWN_TOKEN,
+        profile=profile,
+        nodes=job.resources.nodes,
+        ranks_per_node=plan.ranks_per_node,
+        code=take(),
+        corpora=tuple(corpus.url for corpus in job.data.corpora),
+        bytes_per_rank=plan.memory.total,
+    )
+    return Prepared(job=job, profile=profile, cluster=cluster, plan=plan, submission=submission)
+
+
+def with_absolute_paths(job: JobSpec) -> JobSpec:
+    """The job with the paths of its corpora made absolute, so that it can be resumed from any folder."""
+    spec = dump(job)
+    for corpus in spec["data"]["corpora"]:
+        corpus["url"] = absolute(corpus["url"])
+    return parse_job(spec)
+
+
+def absolute(url: str) -> str:
+    """A URL as it is, a path made absolute."""
+    return url.rstrip("/") if "://" in url else str(Path(url).expanduser().absolute())
+
+
+def submit(prepared: Prepared, *, take_over: bool = False) -> Outcome:
+    """Submit a new run, or go on with the one of this name and identity. A failure leaves nothing behind.
+
+    Args:
+        take_over: submit anew although a job of the run is queued or lives; its attempt is then fenced.
+
+    Raises:
+        SpecError: a run of this name has another identity; lists the fields that differ.
+        PreflightError: all that would stop the run.
+        LaunchError: the scheduler refused, or is out of reach.
+    """
+    run = run_root(prepared.submission.root, prepared.job.name)
+    history = run.log.refresh()
+    if history.run:
+        changed = _changes(run, dump(prepared.job))
+        return _go_on(run, history, prepared, changed, take_over=take_over, new_code=False)
+    _refuse(preflight(prepared.submission))
+    run = create_run(run.root, run.name, _files(prepared), _opening(prepared))
+    try:
+        note_root(run.root)
+        job = _launch(run, prepared, {})
+    except BaseException:
+        remove_run(run)
+        raise
+    return Outcome(run, "submitted", job, {})
+
+
+def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, take_over: bool = False) -> Outcome:
+    """Go on with a run from its youngest checkpoint, with the changes that its last submit made; lifts a stop.
+
+    Args:
+        cluster: profile; the last submit's by default. The root stays where the run was found.
+        new_code: run the code that is installed here instead of the run's.
+    """
+    history = run.log.refresh()
+    last = history.submit
+    changed = dict(last.changed) if last else {}
+    known = cluster or (str(last.bounds["cluster"]) if last else "local")
+    job = parse_job(apply(_spec(run), changed))
+    prepared = _prepared(job, load_profile(known), known, run.root)
+    return _go_on(run, history, prepared, changed, take_over=take_over, new_code=new_code)
+
+
+def _go_on(
+    run: RunRoot, history: History, prepared: Prepared, changed: Mapping[str, Any], *, take_over: bool, new_code: bool
+) -> Outcome:
+    last = history.submit
+    job = last.job or "" if last else ""
+    if history.finished and (last is None or changed == last.changed):
+        return Outcome(run, "finished", job, changed)
+    if not take_over and is_busy(history, poll({run.name: history})):
+        return Outcome(run, "already", job, changed)
+    if not new_code and last is not None:
+        code = Snapshot(last.code, run.store.get(code_name(last.code)))
+        prepared = replace(prepared, submission=replace(prepared.submission, code=code))
+    _refuse(preflight(prepared.submission))
+    code = prepared.submission.code
+    run.store.put(code_name(code.digest), code.data)
+    return Outcome(run, "resumed", _launch(run, prepared, changed), changed)
+
+
+def _launch(run: RunRoot, prepared: Prepared, changed: Mapping[str, Any]) -> str:
+    launcher, submission = prepared.profile.launcher, prepared.submission
+    nodes = submission.nodes
+    asked = {"nodes": [nodes.least, nodes.most], "ranks_per_node": submission.ranks_per_node}
+    bounds = {"cluster": _lasting(prepared.cluster), **asked}
+    token = protocol.submit(run.log, launcher=launcher, code=submission.code.digest, bounds=bounds, changed=changed)
+    try:
+        job = launcher_named(launcher).submit(replace(submission, root=run.root, token=token))
+    except BaseException as error:
+        protocol.start_failed(run.log, token, message=f"{type(error).__name__}: {error}")
+        raise
+    protocol.queued(run.log, token, job)
+    return job
+
+
+def _lasting(cluster: str) -> str:
+    """A profile's name as it is, the path of one made absolute."""
+    return str(Path(cluster).absolute()) if Path(cluster).is_file() else cluster
+
+
+def _refuse(faults: list[Fault]) -> None:
+    if faults:
+        raise PreflightError(faults)
+
+
+def _files(prepared: Prepared) -> dict[str, bytes]:
+    code = prepared.submission.code
+    return {SPEC: to_yaml(prepared.job).encode(), code_name(code.digest): code.data}
+
+
+def _opening(prepared: Prepared) -> dict[str, Any]:
+    digest = identity(dump(prepared.job))
+    versions = {"gmml_cluster": __version__, "python": platform.python_version()}
+    return {"spec": digest, "code": prepared.submission.code.digest, "versions": versions}
+
+
+def _spec(run: RunRoot) -> dict[str, Any]:
+    return dump(parse_job(yaml.safe_load(run.spec())))
+
+
+def _changes(run: RunRoot, new: dict[str, Any]) -> dict[str, Any]:
+    old = _spec(run)
+    differ = differences(old, new)
+    if differ:
+        raise SpecError([_differs(run, field, value_at(old, field), value_at(new, field)) for field in differ])
+    return changeable(old, new)
+
+
+def _differs(run: RunRoot, field: str, old: Any, new: Any) -> Fault:
+    told = f"{new!r}, but the run {run.name!r} under {run.root} was submitted with {old!r}"
+    return Fault(field, f"{told}; a run computes what it was submitted with; set it back or give another name")
+
+
+def value_at(spec: Any, field: str) -> Any:
+    """What stands at a dotted field; None where nothing does."""
+    for part in field.split("."):
+        if isinstance(spec, list) and part.isdigit():
+            spec = spec[int(part)] if int(part) < len(spec) else None
+        else:
+            spec = spec.get(part) if isinstance(spec, dict) else None
+    return spec
+
+
+def apply(spec: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec with the changes of a submit made in it."""
+    made = copy.deepcopy(spec)
+    for field, (_, new) in changed.items():
+        *path, last = field.split(".")
+        place = made
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = new
+    return made
+
+
+def cancel(run: RunRoot) -> str:
+    """Append `stop` and tell the job, so that its attempt commits once more and ends.
+
+    Returns:
+        What was done, for people.
+    """
+    history = run.log.refresh()
+    jobs = poll({run.name: history})
+    if history.finished:
+        return "has finished already; nothing was done"
+    if history.stopped is not None and is_idle(history, jobs):
+        return f"was stopped already ({history.stopped}); nothing was done"
+    protocol.stop(run.log, f"cancelled by {getpass.getuser()}")
+    submit = history.submit
+    if submit is None or submit.job is None or is_idle(history, jobs):
+        return f"stopped; no job of it is queued or runs; gmml resume {run.name} goes on"
+    launcher_named(submit.launcher).cancel(submit.job)
+    return f"stopping; job {submit.job} saves and leaves; gmml resume {run.name} goes on from there"
+
+
+def remove(run: RunRoot) -> None:
+    """Delete a run.
+
+    Raises:
+        SpecError: a job of it is queued, or an attempt lives.
+    """
+    history = run.log.refresh()
+    jobs = poll({run.name: history})
+    if not is_idle(history, jobs):
+        told = f"it is {state(history, jobs)}; only a run that nobody works on can be deleted"
+        raise SpecError(Fault(run.url, f"{told}; gmml cancel {run.name} first, and wait until it is stopped"))
+    remove_run(run)

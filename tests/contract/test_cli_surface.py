@@ -1,0 +1,65 @@
+"""The commands and their options are an interface: a change of this table is a change for every user."""
+
+import click
+
+from gmml_cluster.cli.main import group
+from gmml_cluster.cli.submit import command as submit
+
+SURFACE = {
+    "gmml-submit": ["--cluster", "--dry-run", "--follow", "--help", "--json", "--take-over", "JOB", "OVERRIDES"],
+    "gmml": ["--help", "--version"],
+    "gmml status": ["--help", "--json", "--root", "RUN"],
+    "gmml logs": ["--attempt", "--follow", "--help", "--rank", "--root", "-f", "RUN"],
+    "gmml cancel": ["--help", "--root", "RUN"],
+    "gmml resume": ["--cluster", "--code", "--follow", "--help", "--json", "--root", "--take-over", "RUN"],
+    "gmml log": ["--check", "--help", "--json", "--root", "RUN"],
+    "gmml metrics": ["--help", "--json", "--root", "--tensorboard", "RUN"],
+    "gmml order": ["--help", "--json", "--ranks", "--root", "--samples", "JOB_OR_RUN"],
+    "gmml corpus": ["--help"],
+    "gmml corpus pack": ["ARGUMENTS"],
+    "gmml eval": ["--bank", "--corpus", "--feature", "--help", "--json", "--root", "--untrained", "--with", "RUN"],
+    "gmml schema": ["--help", "KIND"],
+    "gmml rm": ["--help", "--root", "--yes", "RUN"],
+}
+
+
+def surface(name, command):
+    context = click.Context(command)
+    parameters = command.get_params(context)
+    flags = [
+        word
+        for parameter in parameters
+        for word in (
+            [(parameter.name or "").upper()]
+            if isinstance(parameter, click.Argument)
+            else [*parameter.opts, *parameter.secondary_opts]
+        )
+    ]
+    found = {name: sorted(flags)}
+    if isinstance(command, click.Group):
+        for child in command.list_commands(context):
+            sub = command.get_command(context, child)
+            assert sub is not None
+            found |= surface(f"{name} {child}", sub)
+    return found
+
+
+def test_commands_and_options_are_the_frozen_ones():
+    assert {**surface("gmml-submit", submit), **surface("gmml", group)} == SURFACE
+
+
+def test_every_command_and_option_says_what_it_does():
+    def silent(name, command):
+        context = click.Context(command)
+        if not command.help:
+            yield name
+        for parameter in command.get_params(context):
+            if isinstance(parameter, click.Option) and not parameter.help:
+                yield f"{name} {parameter.opts[0]}"
+        if isinstance(command, click.Group):
+            for child in command.list_commands(context):
+                sub = command.get_command(context, child)
+                assert sub is not None
+                yield from silent(f"{name} {child}", sub)
+
+    assert not [*silent("gmml-submit", submit), *silent("gmml", group)]
