@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     HEAD = 3
     TAIL = 4
     LANE_WINDOW = 5
+    PACK = 6
     INIT = 10
     CROP = 16
     FLIP = 17

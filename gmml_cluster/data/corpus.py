@@ -1,0 +1,244 @@
+"""The corpora of a run as pinned by its first attempt: shards with sizes, versions and counts, and where samples lie.
+
+What changed since the pin is a fault that names the shard.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from gmml_cluster.data import index
+from gmml_cluster.data.index import Header, ShardIndex
+from gmml_cluster.data.listing import ShardFile, list_shards, split_url, store_of
+from gmml_cluster.errors import DataError, Fault, SpecError
+from gmml_cluster.plan.lanes import CorpusShape
+from gmml_cluster.store.store import Store
+
+_INDEXED_AT_ONCE = 8
+
+
+class CorpusSpec(Protocol):
+    """What a pin needs of a job's corpus (`spec.job.Corpus`)."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def samples(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class PinnedShard:
+    """A shard as it was when the run began."""
+
+    file: ShardFile
+    samples: int
+
+
+@dataclass(frozen=True)
+class PinnedCorpus:
+    """A corpus as it was when the run began."""
+
+    url: str
+    """As the spec has it."""
+    weight: float
+    identity: str
+    """SHA-256 of the shards' names, counts, and their samples' names and lengths; where they lie does not enter."""
+    shards: tuple[PinnedShard, ...]
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where one sample lies."""
+
+    shard: str
+    """URL of the shard."""
+    index: int
+    """Number of the sample within the shard."""
+    member: str
+    """Name of the image's member."""
+    offset: int
+    length: int
+    crc: int | None
+    """CRC32C of the image's bytes; None where no index has it."""
+    label: int
+    """Class, or -1."""
+
+    def __str__(self) -> str:
+        return f"{self.shard}, member {self.member}"
+
+
+class Pin:
+    """The pinned corpora. Indexes are loaded shard by shard, when a sample is first located; thread-safe.
+
+    Args:
+        corpora: as pinned.
+        indexes: where indexes lie that are not beside their shards, `<root>/.corpora`.
+    """
+
+    def __init__(self, corpora: Sequence[PinnedCorpus], indexes: Store | None = None) -> None:
+        self.corpora = tuple(corpora)
+        self._indexes = indexes
+        self._starts = [np.cumsum([0, *(shard.samples for shard in corpus.shards)]) for corpus in corpora]
+        self._loaded: dict[ShardFile, ShardIndex] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def digest(self) -> str:
+        """Digest of everything pinned."""
+        return hashlib.sha256(json.dumps(self.to_json()["corpora"], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def shapes(self) -> tuple[CorpusShape, ...]:
+        """What the order needs of each corpus."""
+        return tuple(CorpusShape(c.weight, tuple(shard.samples for shard in c.shards)) for c in self.corpora)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain mapping; `from_json` reads it back."""
+        return {
+            "corpora": [
+                {
+                    "url": corpus.url,
+                    "weight": corpus.weight,
+                    "identity": corpus.identity,
+                    "shards": [[s.file.url, s.file.size, s.file.version, s.samples] for s in corpus.shards],
+                }
+                for corpus in self.corpora
+            ]
+        }
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any], indexes: Store | None = None) -> "Pin":
+        """The pin that `to_json` wrote; nothing is read yet."""
+        return cls(
+            [
+                PinnedCorpus(
+                    corpus["url"],
+                    corpus["weight"],
+                    corpus["identity"],
+                    tuple(PinnedShard(ShardFile(*place), samples) for *place, samples in corpus["shards"]),
+                )
+                for corpus in given["corpora"]
+            ],
+            indexes,
+        )
+
+    def locate(self, corpus: int, y: int) -> Located:
+        """Where sample y of a corpus lies.
+
+        Raises:
+            DataError: its shard changed since it was pinned.
+            StorageError: its index cannot be read.
+        """
+        shard, place = self.shard_of(corpus, y)
+        found = self.index_of(shard)
+        record = found.records[place]
+        return Located(
+            shard=shard.file.url,
+            index=place,
+            member=found.names[place],
+            offset=int(record["offset"]),
+            length=int(record["length"]),
+            crc=int(record["crc"]) if found.header.checked else None,
+            label=int(record["label"]),
+        )
+
+    def shard_of(self, corpus: int, y: int) -> tuple[PinnedShard, int]:
+        """The shard of sample y, and the sample's number in it."""
+        starts = self._starts[corpus]
+        place = int(np.searchsorted(starts, y, side="right")) - 1
+        return self.corpora[corpus].shards[place], y - int(starts[place])
+
+    def index_of(self, shard: PinnedShard) -> ShardIndex:
+        """The shard's index: loaded once, made again where it was deleted; the shard must be what was pinned."""
+        found = self._loaded.get(shard.file)
+        if found is None:
+            with self._lock:
+                found = self._loaded.get(shard.file) or self._load(shard)
+                self._loaded[shard.file] = found
+        return found
+
+    def _load(self, shard: PinnedShard) -> ShardIndex:
+        verify_shard(shard)
+        found = index.find(shard.file, self._indexes) or _make(shard.file, self._indexes)
+        if found.header.samples != shard.samples:
+            what = f"its index has {found.header.samples} samples, {shard.samples} were pinned"
+            raise DataError(f"{shard.file.url}: {what}; an index never changes; delete it, it is made again")
+        return found
+
+
+def verify_shard(shard: PinnedShard) -> None:
+    """Check that a shard still is what was pinned.
+
+    Raises:
+        DataError: its size or version differs.
+        StorageError: it cannot be asked for, or is gone.
+    """
+    folder, name = split_url(shard.file.url)
+    now = store_of(folder).stat(name)
+    if (now.size, now.version) != (shard.file.size, shard.file.version):
+        was = f"{shard.file.size} bytes, version {shard.file.version} when the run began"
+        what = f"{now.size} bytes, version {now.version}, but {was}"
+        raise DataError(f"{shard.file.url}: {what}; a run's shards never change; put it back or start a new run")
+
+
+def pin(corpora: Sequence[CorpusSpec], indexes: Store | None = None) -> Pin:
+    """List, index and pin the corpora of a run.
+
+    A shard without an index that fits is indexed; where `indexes` is given the index is put there. Object stores are
+    read in full for it, so their samples get CRCs; a folder's shards are read by their headers.
+
+    Raises:
+        SpecError: a corpus has another number of samples than its spec says, or none.
+        DataError: a shard is missing or damaged.
+        StorageError: a store does not answer.
+    """
+    pinned = [_pin_corpus(corpus, indexes) for corpus in corpora]
+    faults = [
+        fault for c, (spec, found) in enumerate(zip(corpora, pinned, strict=True)) for fault in _faults(c, spec, found)
+    ]
+    if faults:
+        raise SpecError(faults)
+    return Pin(pinned, indexes)
+
+
+def _faults(c: int, spec: CorpusSpec, found: PinnedCorpus) -> list[Fault]:
+    samples, where = sum(shard.samples for shard in found.shards), f"data.corpora[{c}]"
+    if samples == 0:
+        return [
+            Fault(f"{where}.url", f"{spec.url} holds no sample; images end in .jpg, .png or .webp; check the shards")
+        ]
+    if spec.samples not in (None, samples):
+        return [
+            Fault(f"{where}.samples", f"{spec.samples}, but the index counts {samples}; correct it or leave it out")
+        ]
+    return []
+
+
+def _pin_corpus(corpus: CorpusSpec, indexes: Store | None) -> PinnedCorpus:
+    files = list_shards(corpus.url)
+    with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
+        headers = list(pool.map(lambda file: index.find_header(file, indexes) or _make(file, indexes).header, files))
+    shards = tuple(PinnedShard(file, header.samples) for file, header in zip(files, headers, strict=True))
+    return PinnedCorpus(corpus.url, corpus.weight, _identity(files, headers), shards)
+
+
+def _make(file: ShardFile, indexes: Store | None) -> ShardIndex:
+    made = index.build(file, checked=file.url.startswith("s3://"))
+    if indexes is not None:
+        indexes.put(index.stored_name(file), made.to_bytes())
+    return made
+
+
+def _identity(files: Sequence[ShardFile], headers: Sequence[Header]) -> str:
+    rows = [[file.name, header.samples, header.digest] for file, header in zip(files, headers, strict=True)]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -1,0 +1,194 @@
+"""The index of a shard: where its samples lie, their classes, and a CRC32C of each where every byte has been read.
+
+A file holds a magic, the length of a JSON header, the header, one record a sample, and the members' names. It lies
+beside its shard as `<shard>.index`, or in a run root's store of indexes under a name made of the shard's URL, size and
+version. Beside a folder's shards records are memory-mapped.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from gmml_cluster.data.listing import INDEX_SUFFIX, ShardFile, split_url, store_of
+from gmml_cluster.data.shards import Sample, read_samples
+from gmml_cluster.errors import DataError
+from gmml_cluster.store.store import Missing, Store
+
+MAGIC = b"GMMLIDX1"
+RECORD = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc", "<u4"), ("label", "<i4")])
+_HEADER = struct.Struct("<8sI")
+_HEADER_READ_BYTES = 4096
+_LOCAL_BLOCK_BYTES = 2**16
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an index says of its shard as a whole."""
+
+    size: int
+    """Bytes of the shard."""
+    version: str
+    """The shard's version when it was indexed."""
+    samples: int
+    checked: bool
+    """Whether the CRCs hold."""
+    digest: str
+    """SHA-256 of the members' names and lengths."""
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The samples of a shard."""
+
+    header: Header
+    records: NDArray[np.void]
+    """One `RECORD` a sample, perhaps memory-mapped."""
+    encoded_names: bytes
+    """Names of the images' members, joined by newlines."""
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Name of each image's member."""
+        return self.encoded_names.decode("utf-8", "surrogateescape").split("\n") if len(self.records) else []
+
+    def to_bytes(self) -> bytes:
+        """The file; `parse` reads it back."""
+        header = json.dumps(asdict(self.header), sort_keys=True).encode()
+        return b"".join((_HEADER.pack(MAGIC, len(header)), header, self.records.tobytes(), self.encoded_names))
+
+
+def crc32c(data: bytes) -> int:
+    """The CRC32C of some bytes."""
+    value: int = google_crc32c.value(data)
+    return value
+
+
+def build(shard: ShardFile, *, checked: bool) -> ShardIndex:
+    """Index a shard from its headers, or from every byte where `checked`.
+
+    Raises:
+        DataError: the shard is damaged.
+        StorageError: it cannot be read.
+    """
+    folder, name = split_url(shard.url)
+    store = store_of(folder)
+
+    def read(start: int, length: int) -> bytes:
+        return store.get(name, start, length)
+
+    if not checked:
+        return assemble(shard, read_samples(shard.url, read, shard.size, _LOCAL_BLOCK_BYTES))
+    crcs: list[int] = []
+    samples = read_samples(shard.url, read, shard.size, digest=lambda image: crcs.append(crc32c(image)))
+    return assemble(shard, samples, crcs)
+
+
+def assemble(shard: ShardFile, samples: Iterable[Sample], crcs: list[int] | None = None) -> ShardIndex:
+    """The index of samples whose places are known."""
+    listed = list(samples)
+    records = np.zeros(len(listed), RECORD)
+    for field in ("offset", "length", "label"):
+        records[field] = [getattr(sample, field) for sample in listed]
+    if crcs is not None:
+        records["crc"] = crcs
+    for sample in listed:
+        if "\n" in sample.name:
+            raise DataError(f"{shard.url}: member {sample.name!r}; names have no line breaks; pack it again")
+    names = "\n".join(sample.name for sample in listed).encode("utf-8", "surrogateescape")
+    digest = hashlib.sha256(names + records["length"].tobytes()).hexdigest()
+    return ShardIndex(Header(shard.size, shard.version, len(listed), crcs is not None, digest), records, names)
+
+
+def with_version(found: ShardIndex, version: str) -> ShardIndex:
+    """The index of a shard that was moved to where it has another version."""
+    return replace(found, header=replace(found.header, version=version))
+
+
+def parse(where: str, data: bytes) -> ShardIndex:
+    """The index that `to_bytes` wrote.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    header, start = parse_header(where, data)
+    end = start + header.samples * RECORD.itemsize
+    if len(data) < end:
+        raise DataError(f"{where}: ends at byte {len(data)}, {end} wanted; the index is damaged; delete it")
+    return ShardIndex(header, np.frombuffer(data, RECORD, header.samples, start), data[end:])
+
+
+def parse_header(where: str, data: bytes) -> tuple[Header, int]:
+    """The header of an index, and where its records begin; `data` may end anywhere behind the header.
+
+    Raises:
+        DataError: it is no index.
+    """
+    try:
+        magic, length = _HEADER.unpack_from(data)
+        if magic != MAGIC:
+            raise ValueError(f"it begins with {magic!r}")
+        return Header(**json.loads(data[_HEADER.size : _HEADER.size + length])), _HEADER.size + length
+    except (struct.error, ValueError, TypeError) as error:
+        raise DataError(f"{where}: is no index of a shard ({error}); delete it, it is made again") from error
+
+
+def find_header(shard: ShardFile, indexes: Store | None) -> Header | None:
+    """The header of the shard's index, wherever it lies; None where there is none that fits."""
+    for store, name in _homes(shard, indexes):
+        try:
+            header, _ = parse_header(f"{store.url}/{name}", store.get(name, 0, _HEADER_READ_BYTES))
+        except Missing:
+            continue
+        if fits(header, shard):
+            return header
+    return None
+
+
+def find(shard: ShardFile, indexes: Store | None) -> ShardIndex | None:
+    """The shard's index, wherever it lies; None where there is none that fits."""
+    for store, name in _homes(shard, indexes):
+        where = f"{store.url}/{name}"
+        try:
+            local = Path(where)
+            found = _map(local) if local.is_file() else parse(where, store.get(name))
+        except Missing:
+            continue
+        if fits(found.header, shard):
+            return found
+    return None
+
+
+def fits(header: Header, shard: ShardFile) -> bool:
+    """Whether an index speaks of this shard: by size and version, or by size where CRCs will tell what differs."""
+    return header.size == shard.size and (header.checked or header.version == shard.version)
+
+
+def _map(path: Path) -> ShardIndex:
+    with path.open("rb") as file:
+        header, start = parse_header(str(path), file.read(_HEADER_READ_BYTES))
+        file.seek(start + header.samples * RECORD.itemsize)
+        names = file.read()
+    if header.samples == 0:
+        return ShardIndex(header, np.zeros(0, RECORD), names)
+    return ShardIndex(header, np.memmap(path, RECORD, "r", start, header.samples), names)
+
+
+def _homes(shard: ShardFile, indexes: Store | None) -> list[tuple[Store, str]]:
+    folder, name = split_url(shard.url)
+    beside = [(store_of(folder), name + INDEX_SUFFIX)]
+    return beside if indexes is None else [*beside, (indexes, stored_name(shard))]
+
+
+def stored_name(shard: ShardFile) -> str:
+    """Name of a shard's index in a store of indexes."""
+    parts: list[Any] = [shard.url, shard.size, shard.version]
+    return f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}{INDEX_SUFFIX}"

@@ -1,0 +1,139 @@
+"""Shards of a corpus by its URL: braces, `*` and folders. Needs no numpy."""
+
+import itertools
+import os.path
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from gmml_cluster.errors import DataError
+from gmml_cluster.store.store import Store, open_store
+
+SHARD_SUFFIX = ".tar"
+INDEX_SUFFIX = ".index"
+_MOST_SHARDS = 1_000_000
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A shard as its store lists it."""
+
+    url: str
+    """Folder or `s3://` URL with the name, absolute."""
+    size: int
+    """Bytes."""
+    version: str
+    """ETag, or a file's mtime in nanoseconds."""
+
+    @property
+    def name(self) -> str:
+        """Name without its folder."""
+        return split_url(self.url)[1]
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Folder and name of a URL."""
+    folder, _, name = url.rpartition("/")
+    return folder or "/", name
+
+
+@lru_cache(maxsize=256)
+def store_of(folder: str) -> Store:
+    """The store at a folder, opened once in a process."""
+    return open_store(folder)
+
+
+def expand_braces(url: str) -> list[str]:
+    """All URLs of `{000..131}` ranges and `{a,b}` choices, in order; ranges keep their leading zeros.
+
+    Raises:
+        DataError: a brace that is neither, or more than a million shards.
+    """
+    found = _BRACES.search(url)
+    if found is None:
+        return [url]
+    choices = _choices(url, found[1])
+    tails = expand_braces(url[found.end() :])
+    if len(choices) * len(tails) > _MOST_SHARDS:
+        raise DataError(f"{url}: more than {_MOST_SHARDS} shards; a corpus has fewer; check the ranges")
+    return [url[: found.start()] + choice + tail for choice, tail in itertools.product(choices, tails)]
+
+
+def _choices(url: str, inside: str) -> list[str]:
+    found = _RANGE.fullmatch(inside)
+    if found is None:
+        if "," not in inside:
+            raise DataError(f"{url}: {{{inside}}} is no range; braces hold 000..131 or a,b; correct it")
+        return inside.split(",")
+    first, last = int(found[1]), int(found[2])
+    if last < first or last - first >= _MOST_SHARDS:
+        raise DataError(f"{url}: {{{inside}}} is no range; it counts upwards to a million at most; correct it")
+    return [str(number).zfill(len(found[1])) for number in range(first, last + 1)]
+
+
+def list_shards(url: str) -> list[ShardFile]:
+    """The shards of a corpus: braces in their order, each listing in the order of names.
+
+    Args:
+        url: a path or `s3://` URL of `.tar` files, with braces or `*`, or a folder, whose `.tar` files are taken at
+            any depth.
+
+    Raises:
+        DataError: a shard that is named does not exist, one is named twice, or none is found.
+        StorageError: the store does not answer.
+    """
+    patterns = [_absolute(pattern) for pattern in expand_braces(url)]
+    plain = [pattern for pattern in patterns if "*" not in pattern and pattern.endswith(SHARD_SUFFIX)]
+    known = {shard.url: shard for shard in _stat_all(plain)}
+    shards = [shard for pattern in patterns for shard in _match(url, pattern, known)]
+    if not shards:
+        raise DataError(f"{url}: no shards; a corpus has at least one {SHARD_SUFFIX} file; check the URL")
+    urls = [shard.url for shard in shards]
+    twice = next((name for name in urls if urls.count(name) > 1), None) if len(set(urls)) < len(urls) else None
+    if twice is not None:
+        raise DataError(f"{url}: names {twice} twice; each shard counts once; correct the pattern")
+    return shards
+
+
+def _absolute(url: str) -> str:
+    if "://" in url and not url.startswith("file://"):
+        return url.rstrip("/")
+    return os.path.abspath(os.path.expanduser(url.removeprefix("file://")))
+
+
+def _stat_all(urls: Iterable[str]) -> Iterator[ShardFile]:
+    """The shards that exist, by one listing of each folder."""
+    by_folder = itertools.groupby(sorted(urls), key=lambda url: split_url(url)[0])
+    for folder, members in by_folder:
+        names = {split_url(url)[1] for url in members}
+        for found in store_of(folder).list(_common_beginning(min(names), max(names))):
+            if found.name in names:
+                yield ShardFile(f"{folder.rstrip('/')}/{found.name}", found.size, found.version)
+
+
+def _common_beginning(least: str, greatest: str) -> str:
+    pairs = enumerate(zip(least, greatest, strict=False))
+    return least[: next((place for place, (a, b) in pairs if a != b), len(least))]
+
+
+def _match(url: str, pattern: str, known: dict[str, ShardFile]) -> list[ShardFile]:
+    if "*" in pattern:
+        folder = split_url(pattern[: pattern.index("*")])[0]
+        wanted = re.compile("[^/]*".join(re.escape(part) for part in pattern[len(folder.rstrip("/")) + 1 :].split("*")))
+        return _list(folder, wanted)
+    if not pattern.endswith(SHARD_SUFFIX):
+        return _list(pattern, re.compile(r".*"))
+    if pattern not in known:
+        raise DataError(f"{url}: {pattern} does not exist; every shard that is named must; check the URL")
+    return [known[pattern]]
+
+
+def _list(folder: str, wanted: re.Pattern[str]) -> list[ShardFile]:
+    return [
+        ShardFile(f"{folder.rstrip('/')}/{found.name}", found.size, found.version)
+        for found in store_of(folder).list()
+        if found.name.endswith(SHARD_SUFFIX) and wanted.fullmatch(found.name)
+    ]

@@ -1,0 +1,111 @@
+"""Corpora read apart from training: whole and in index order for evaluation, and as lines of the order."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmml_cluster.data.corpus import Pin, pin
+from gmml_cluster.data.decode import BadImage, Pixels, decode
+from gmml_cluster.data.draws import Ints
+from gmml_cluster.data.fetch import Fetcher, Wanted
+from gmml_cluster.data.order import Order
+from gmml_cluster.data.shards import NO_LABEL
+from gmml_cluster.errors import DataError
+from gmml_cluster.plan.lanes import Layout, MicroBatches, micro_batches, rank_lanes
+from gmml_cluster.spec.job import Corpus, Data
+
+_CHUNK_SAMPLES = 256
+_LINES_AT_ONCE = 4096
+
+
+def read_labelled(url: str, limit: int | None = None) -> tuple[list[Pixels], NDArray[np.int64] | None, list[str]]:
+    """A corpus in index order.
+
+    Args:
+        url: shards as a job names them.
+        limit: samples read at most, from the first; None reads all.
+
+    Returns:
+        Images, uint8 (height, width, 3) each; classes (n,), -1 where a sample has none, or None where all lack one;
+        names of the members.
+
+    Raises:
+        DataError: a shard is damaged or an image cannot be decoded: an evaluation leaves none out in silence.
+        StorageError: the store does not answer.
+    """
+    pinned = pin([Corpus(url=url)])
+    fetcher, samples = Fetcher(pinned), pinned.shapes[0].samples
+    images: list[Pixels] = []
+    labels: list[int] = []
+    names: list[str] = []
+    for first in range(0, min(samples, samples if limit is None else limit), _CHUNK_SAMPLES):
+        last = min(first + _CHUNK_SAMPLES, samples if limit is None else limit, samples)
+        wanted = [Wanted(0, y) for y in range(first, last)]
+        for sample, data in zip(wanted, fetcher.fetch(wanted), strict=True):
+            located = pinned.locate(0, sample.y)
+            images.append(_decode(str(located), data))
+            labels.append(located.label)
+            names.append(located.member)
+    found = np.array(labels, np.int64)
+    return images, found if (found != NO_LABEL).any() else None, names
+
+
+def _decode(where: str, data: bytes) -> Pixels:
+    try:
+        return decode(data, Data.model_fields["max_pixels"].default)
+    except BadImage as error:
+        raise DataError(
+            f"{where}: no image ({error}); an evaluation reads every sample; pack the corpus again"
+        ) from error
+
+
+def order_lines(
+    layout: Layout, pinned: Pin, numbers: Iterable[int], *, ranks: int, micro: int | str = "auto"
+) -> Iterator[dict[str, Any]]:
+    """What `gmml order` prints: for each sample number where it is drawn from and which rank draws it.
+
+    Args:
+        layout: the run's layout.
+        pinned: its corpora.
+        numbers: sample numbers, in the order of the lines.
+        ranks: number of ranks.
+        micro: images a rank holds at once, as in the spec.
+
+    Yields:
+        n, rank, micro_batch, corpus, epoch, shard, index, member.
+
+    Raises:
+        SpecError: there are more ranks than lanes, or `micro` is no multiple of the group.
+    """
+    order, cut = Order(layout), micro_batches(layout, ranks, "auto" if micro == "auto" else int(micro))
+    waiting = iter(numbers)
+    while chunk := list(islice(waiting, _LINES_AT_ONCE)):
+        listed = np.array(chunk, np.int64)
+        places = order.places(listed)
+        rank, micro_batch = rank_places(layout, cut, listed, ranks)
+        for at, n in enumerate(chunk):
+            corpus, y = int(places.corpus[at]), int(places.y[at])
+            located = pinned.locate(corpus, y)
+            yield {
+                "n": n,
+                "rank": int(rank[at]),
+                "micro_batch": int(micro_batch[at]),
+                "corpus": corpus,
+                "epoch": int(places.epoch[at]),
+                "shard": located.shard,
+                "index": located.index,
+                "member": located.member,
+            }
+
+
+def rank_places(layout: Layout, cut: MicroBatches, numbers: Ints, ranks: int) -> tuple[Ints, Ints]:
+    """Rank and micro-batch of each sample number."""
+    owned = [rank_lanes(layout.lanes, ranks, rank) for rank in range(ranks)]
+    starts, widths = np.array([lanes.start for lanes in owned]), np.array([len(lanes) for lanes in owned])
+    row, lane = np.divmod(numbers // layout.group, layout.lanes)
+    rank = np.searchsorted(starts, lane, side="right") - 1
+    place = row % layout.steps_rows * widths[rank] + lane - starts[rank]
+    return rank, place // cut.groups_per_micro

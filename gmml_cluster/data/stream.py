@@ -1,0 +1,173 @@
+"""The images of a rank, step after step, made ahead of the training in threads (DESIGN section 4).
+
+Which images, and which crops, is a function of the order and the numbers alone; threads only decide when.
+"""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmml_cluster.data.bad import BadSamples
+from gmml_cluster.data.corpus import Pin
+from gmml_cluster.data.crop import crop_box, crop_words, resize
+from gmml_cluster.data.decode import BadImage, Pixels, decode
+from gmml_cluster.data.draws import Ints, Words
+from gmml_cluster.data.fetch import Fetcher, Wanted
+from gmml_cluster.data.order import Order
+from gmml_cluster.plan.lanes import Layout, groups_of_rank
+from gmml_cluster.spec.job import Data
+
+STEPS_AHEAD = 3
+_CHUNK_SAMPLES = 16
+_CACHE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class HostBatch:
+    """A rank's images of one step."""
+
+    step: int
+    numbers: Ints
+    """int64 (n,): sample numbers, whole groups, upwards."""
+    images: NDArray[np.uint8]
+    """uint8 (n, views, 3, size, size): cropped and resized, not flipped."""
+    bad: tuple[tuple[int, int], ...] = ()
+    """Bad samples (corpus, y) that this stream met for the first time; the next good y stands in for each."""
+    unchecked: int = 0
+    """Samples read so far without a CRC to check them."""
+    wait_s: float = 0.0
+    """How long `next()` had to wait."""
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """What a step needs, before anything is read."""
+
+    samples: Sequence[Wanted]
+    words: Words
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """A step in the making."""
+
+    step: int
+    numbers: Ints
+    images: NDArray[np.uint8]
+    chunks: list["Future[list[Wanted]]"] = field(default_factory=list)
+
+
+class Stream:
+    """Batches of a rank from a step on, in order; at most `STEPS_AHEAD` are held or in the making.
+
+    Args:
+        order: the run's order.
+        pin: its corpora.
+        data: what is done to images.
+        seed: the run's.
+        views: crops an image.
+        ranks: number of ranks.
+        rank: this one.
+        first_step: the step of the first batch.
+        threads: threads that read and decode.
+
+    Raises:
+        SpecError: there are more ranks than lanes.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        pin: Pin,
+        data: Data,
+        *,
+        seed: int,
+        views: int,
+        ranks: int,
+        rank: int,
+        first_step: int,
+        threads: int = 2,
+    ) -> None:
+        self._order, self._data, self._seed, self._views = order, data, seed, views
+        self._ranks, self._rank, self._next_step = ranks, rank, first_step
+        self._samples = groups_of_rank(order.layout, ranks, rank) * order.layout.group
+        self._fetcher = Fetcher(pin, cache_bytes(pin, order.layout, ranks))
+        self._bad = BadSamples(pin, data.max_bad)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._ahead: deque[_Ahead] = deque()
+        while len(self._ahead) < STEPS_AHEAD:
+            self._begin()
+
+    def next(self) -> HostBatch:
+        """The batch of the next step.
+
+        Raises:
+            DataError: a sample cannot be read as pinned, or too many are bad; names shard and member.
+            StorageError: a store does not answer.
+        """
+        began = time.monotonic()
+        ahead = self._ahead[0]
+        met = [sample for chunk in ahead.chunks for sample in chunk.result()]
+        waited = time.monotonic() - began
+        bad = self._bad.count(met)
+        self._ahead.popleft()
+        self._begin()
+        return HostBatch(ahead.step, ahead.numbers, ahead.images, bad, self._fetcher.unchecked, waited)
+
+    def close(self) -> None:
+        """Stop reading ahead and join the threads."""
+        self._fetcher.close()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _begin(self) -> None:
+        """Set the threads to one more step. Its plan is a task before its chunks, so no chunk waits for a thread."""
+        size = self._data.image_size
+        numbers = self._order.rank_numbers(self._next_step, self._ranks, self._rank)
+        images = np.empty((len(numbers), self._views, 3, size, size), np.uint8)
+        ahead = _Ahead(self._next_step, numbers, images)
+        plan = self._pool.submit(self._plan, numbers)
+        for first in range(0, len(numbers), _CHUNK_SAMPLES):
+            part = slice(first, first + _CHUNK_SAMPLES)
+            ahead.chunks.append(self._pool.submit(self._fill, plan, part, images[part]))
+        self._ahead.append(ahead)
+        self._next_step += 1
+
+    def _plan(self, numbers: Ints) -> _Planned:
+        places = self._order.places(numbers)
+        samples = [Wanted(c, y) for c, y in zip(places.corpus.tolist(), places.y.tolist(), strict=True)]
+        return _Planned(samples, crop_words(self._seed, numbers, self._views))
+
+    def _fill(self, plan: "Future[_Planned]", part: slice, images: NDArray[np.uint8]) -> list[Wanted]:
+        """Read, decode and crop some samples of a step into their place; the bad ones met."""
+        planned, met = plan.result(), list[Wanted]()
+        samples = planned.samples[part]
+        for slot, data in enumerate(self._fetcher.fetch(samples)):
+            image = self._decode(samples[slot], data, met)
+            height, width = image.shape[:2]
+            for view, drawn in enumerate(planned.words[part][slot]):
+                box = crop_box(drawn, height, width, self._data.augment.crop)
+                images[slot, view] = resize(image, box, self._data.image_size)
+        return met
+
+    def _decode(self, sample: Wanted, data: bytes, met: list[Wanted]) -> Pixels:
+        """The sample's image, or that of the next good one in index order."""
+        while True:
+            try:
+                return decode(data, self._data.max_pixels)
+            except BadImage as error:
+                self._bad.note(sample, str(error))
+                met.append(sample)
+                sample = self._bad.next_after(sample, met)
+                data = self._fetcher.fetch([sample])[0]
+
+
+def cache_bytes(pin: Pin, layout: Layout, ranks: int) -> int:
+    """Memory for whole blocks of object stores: 256 MiB where a rank's open windows fit into it, else none."""
+    means = [sum(s.file.size for s in c.shards) / sum(s.samples for s in c.shards) for c in pin.corpora]
+    lanes = -(-layout.lanes // ranks)
+    return _CACHE_BYTES if 2 * lanes * layout.window * max(means) <= _CACHE_BYTES else 0
