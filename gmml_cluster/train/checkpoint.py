@@ -16,6 +16,7 @@ import google_crc32c
 import numpy as np
 import torch
 
+from gmml_cluster.run.history import checkpoint_folder
 from gmml_cluster.store.store import Store
 from gmml_cluster.train.rendezvous import Board, Place
 from gmml_cluster.train.slices import Slice
@@ -95,7 +96,8 @@ def merge(parts: Iterable[dict[str, Any]], state: dict[str, Any]) -> dict[str, A
         parts: what `part_of` made on each rank.
         state: scalar state: `step`, `attempt`, `adam_step`, `skipped_steps`.
     """
-    files, tensors = [], {}
+    files: list[dict[str, Any]] = []
+    tensors: dict[str, dict[str, Any]] = {}
     for part in parts:
         files.append({key: part[key] for key in ("file", "size", "crc32c")})
         for name, shape in part["shapes"].items():
@@ -153,11 +155,17 @@ class Saver:
         self._buffer: HostBuffer | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._began = time.monotonic()
 
     @property
     def busy(self) -> bool:
         """Whether a save is in flight."""
         return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last save began, or since the start."""
+        return time.monotonic() - self._began
 
     def check(self) -> None:
         """Raise the error of a save that failed in the background."""
@@ -174,7 +182,8 @@ class Saver:
         slices = self._slices()
         self._buffer = self._buffer or HostBuffer(slices)
         self._buffer.copy(slices)
-        arguments = (step, state, list(slices), time.monotonic())
+        self._began = time.monotonic()
+        arguments = (step, state, list(slices), self._began)
         self._thread = threading.Thread(target=self._run, args=arguments, name="saving", daemon=True)
         self._thread.start()
 
@@ -197,9 +206,9 @@ class Saver:
 
     def _save(self, step: int, state: dict[str, Any], slices: Sequence[Slice], began: float) -> None:
         assert self._buffer is not None
-        folder = f"checkpoints/{step:08d}-{self._attempt:04d}"
+        folder = checkpoint_folder(step, self._attempt)
         file = f"rank-{self._place.rank:05d}.safetensors"
-        self._store.put(f"{folder}/{file}", memoryview(self._buffer.data))
+        self._store.put(f"{folder}/{file}", self._buffer.data.data)
         self._board.set(f"save/{step}/{self._place.rank}", part_of(file, self._buffer, slices))
         if self._place.rank != 0:
             self._board.wait(f"saved/{step}", timeout_s=SAVE_S)

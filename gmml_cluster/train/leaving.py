@@ -1,4 +1,4 @@
-"""How a rank leaves: errors are told to rank 0, rank 0 writes the attempt's end, and no rank leaves before it stands."""
+"""How a rank leaves: errors go to rank 0, rank 0 writes the attempt's end, and no rank leaves before it stands."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from gmml_cluster.train.rendezvous import Board, Place
 
-COME_BACK, NEVER, FAILED = 77, 78, 1
+FINISHED, COME_BACK, NEVER, FAILED = 0, 77, 78, 1
 LEAVE_S = 10.0
 _ECHO_S = 1.0
 _LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "NCCL")
@@ -43,12 +43,14 @@ class Leaving:
 
     Attributes:
         board: connection used by the guardian's thread and, at the end, by the main thread.
-        write_end: rank 0's; writes the attempt's `end` for these errors, the first of which is the cause.
+        write_end: rank 0's; writes the attempt's `end` for this error.
+        last_words: called right before the process ends.
     """
 
     place: Place
     board: Board
     write_end: Callable[[dict[str, Any]], None]
+    last_words: Callable[[], None] = lambda: None
 
     def watch(self) -> None:
         """The guardian's: leave when rank 0 has ended the attempt or is gone; on rank 0, end it when a rank failed."""
@@ -56,7 +58,7 @@ class Leaving:
             ended, failed = self.board.get("ended"), self.board.get("failed")
         except Exception as error:
             _log.error("rank 0 is gone (%s): this rank leaves at once", error)
-            _exit(FAILED)
+            self._exit(FAILED)
         if self.place.rank == 0 and failed is not None and ended is None:
             self._end_failed([])
         if self.place.rank != 0 and ended is not None:
@@ -83,19 +85,19 @@ class Leaving:
         if self.place.rank == 0:
             self._try(lambda: self.board.set("ended", code))
             self._until(lambda: all(self.board.get(f"left/{rank}") for rank in range(1, self.place.ranks)))
-            _exit(code)
+            self._exit(code)
         self._until(lambda: self.board.get("ended") is not None)
         self._acknowledge(code)
 
     def _acknowledge(self, code: int) -> NoReturn:
         self._try(lambda: self.board.set(f"left/{self.place.rank}", 1))
-        _exit(code)
+        self._exit(code)
 
     def _try(self, action: Callable[[], None]) -> None:
         try:
             action()
         except Exception as error:
-            _log.warning("rank %d could not reach rank 0: %s", self.place.rank, error)
+            _log.warning("rank %d could not say its last words: %s", self.place.rank, error)
 
     def _until(self, done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + LEAVE_S
@@ -105,7 +107,7 @@ class Leaving:
         except Exception as error:
             _log.warning("rank %d leaves without rank 0's word: %s", self.place.rank, error)
 
-
-def _exit(code: int) -> NoReturn:
-    logging.shutdown()
-    os._exit(code)
+    def _exit(self, code: int) -> NoReturn:
+        self._try(self.last_words)
+        logging.shutdown()
+        os._exit(code)

@@ -1,7 +1,7 @@
 """The loop: one step after the other, read one step late, saved on a step's boundary.
 
-Nothing inside a step waits for the device. After enqueueing step t every rank reads the reduced vector of step t - 1; as
-the vector is the same on all ranks, so is every decision taken from it.
+Nothing inside a step waits for the device. After enqueueing step t every rank reads the reduced vector of step t - 1;
+as the vector is the same on all ranks, so is every decision taken from it.
 """
 
 import math
@@ -82,7 +82,7 @@ class Stepper:
     device: torch.device
     orders: Orders
     attempt: int
-    save_due: Callable[[], bool]
+    save_due: Callable[[], bool] = lambda: False
     skipped_steps: list[int] = field(default_factory=list)
     bad_samples: int = 0
     _scalars: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ class Stepper:
     def _event(self) -> "torch.cuda.Event | None":
         if self.device.type != "cuda":
             return None
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -162,6 +162,14 @@ class Stepper:
             self._line(pending, norms, extras, skipped), self._stop(told, pending.step), told["save"] > 0, skipped
         )
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside tensors."""
+        return {
+            "adam_step": self.engine.adam_step,
+            "skips_in_a_row": int(self.engine.skips_in_a_row),
+            "skipped_steps": list(self.skipped_steps),
+        }
+
     @property
     def _extra_count(self) -> int:
         return len(_FIXED) + 2 * self.place.ranks + 2 * len(self._scalars)
@@ -184,8 +192,9 @@ class Stepper:
         return {
             "step": pending.step,
             "samples": (pending.step + 1) * self.job.batch.size,
-            "loss": float(extras[0] * self.group / self.job.batch.size),
-            "grad_norm": math.sqrt(float(norms.sum())) if not skipped else math.nan,
+            "batch": self.job.batch.size,
+            "loss": _number(extras[0] * self.group / self.job.batch.size),
+            "grad_norm": _number(norms.sum() ** 0.5),
             "lr": pending.lr,
             "wd": pending.weight_decay,
             "attempt": self.attempt,
@@ -195,6 +204,11 @@ class Stepper:
             "skipped": skipped,
             **scalars,
         }
+
+
+def _number(value: Any) -> float | None:
+    """A float that JSON can hold; None where it is not finite."""
+    return float(value) if math.isfinite(value) else None
 
 
 def padded(groups: int, micro: MicroBatches) -> tuple[list[int], list[bool]]:
@@ -236,7 +250,7 @@ def run(
             report = stepper.settle(ahead)
             write(report)
             stop, ahead = stop or report.stop, None
-            saver.begin(step, {"adam_step": stepper.engine.adam_step, "skipped_steps": list(stepper.skipped_steps)})
+            saver.begin(step, stepper.state())
         saver.check()
         if step == total - 1:
             return "finished", step

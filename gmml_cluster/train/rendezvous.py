@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from torch.distributed import TCPStore
+import torch.distributed as dist
 
 from gmml_cluster.errors import LaunchError
 from gmml_cluster.store.store import Missing, Store
@@ -50,7 +50,14 @@ class Board:
 
     def __init__(self, host: str, port: int, *, ranks: int, serve: bool) -> None:
         timeout = timedelta(seconds=START_S)
-        self.tcp = TCPStore(host, port, ranks, is_master=serve, timeout=timeout, wait_for_workers=False)
+        self.tcp = dist.TCPStore(  # type: ignore[attr-defined]
+            host, port, ranks, is_master=serve, timeout=timeout, wait_for_workers=False
+        )
+        self.host, self.port, self._ranks = host, int(self.tcp.port), ranks
+
+    def connect(self) -> "Board":
+        """Another connection to the same board, for another thread."""
+        return Board(self.host, self.port, ranks=self._ranks, serve=False)
 
     def set(self, key: str, value: Any) -> None:
         """Write a JSON value."""
@@ -87,20 +94,22 @@ def meet(store: Store, key: str, place: Place) -> tuple[Board, Board]:
     if place.rank == 0:
         host = "127.0.0.1" if place.ranks == place.local_ranks else own_address()
         served = Board(host, 0, ranks=place.ranks, serve=True)
-        address = {"host": host, "port": served.tcp.port}
-        store.put(name, json.dumps(address).encode())
-        return served, Board(**address, ranks=place.ranks, serve=False)
-    address = _await_address(store, name)
-    return Board(**address, ranks=place.ranks, serve=False), Board(**address, ranks=place.ranks, serve=False)
+        store.put(name, json.dumps([host, served.port]).encode())
+        return served, served.connect()
+    host, port = _await_address(store, name)
+    board = Board(host, port, ranks=place.ranks, serve=False)
+    return board, board.connect()
 
 
-def _await_address(store: Store, name: str) -> dict[str, Any]:
+def _await_address(store: Store, name: str) -> tuple[str, int]:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         try:
-            return dict(json.loads(store.get(name)))
+            host, port = json.loads(store.get(name))
         except Missing:
             time.sleep(_POLL_S)
+        else:
+            return host, port
     raise LaunchError(
         f"{store.url}/{name}: rank 0 published no address within {START_S:g} s; see its log for the reason"
     )

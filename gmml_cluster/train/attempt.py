@@ -1,0 +1,326 @@
+"""One rank of one attempt, from finding its peers to leaving: meet, agree, load, train, save, end."""
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed as dist
+
+from gmml_cluster.data.order import Order
+from gmml_cluster.data.stream import Stream
+from gmml_cluster.errors import CheckpointError, Fenced
+from gmml_cluster.methods import build
+from gmml_cluster.methods.method import Method
+from gmml_cluster.plan.lanes import micro_batches
+from gmml_cluster.plan.steps import epoch_steps
+from gmml_cluster.run import protocol, retention
+from gmml_cluster.run.history import Commit
+from gmml_cluster.run.root import RunRoot, log_stem, metrics_stem, run_root
+from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.train.checkpoint import Saved, Saver
+from gmml_cluster.train.engine import Engine, make_engine
+from gmml_cluster.train.guardian import Guardian, every
+from gmml_cluster.train.leaving import COME_BACK, FAILED, FINISHED, NEVER, Leaving
+from gmml_cluster.train.loop import Outcome, Report, Stepper, run
+from gmml_cluster.train.optim import Course
+from gmml_cluster.train.publish import Parts, PartsHandler, log_format, publish_interval_s
+from gmml_cluster.train.rendezvous import GROUP_TIMEOUT, START_S, Board, Place, meet
+from gmml_cluster.train.restore import Reader
+from gmml_cluster.train.terms import Incarnation, Terms, as_commit, pinned_corpora, settle, told
+
+LOOK_S = 3.0
+PROGRESS_S = 5.0
+_CODES: dict[Outcome, int] = {"finished": FINISHED, "notice": COME_BACK, "cancelled": NEVER, "not_finite": FAILED}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Rank:
+    """What a rank of an attempt holds from the agreement on."""
+
+    run: RunRoot
+    place: Place
+    board: Board
+    guardian: Guardian
+    leaving: Leaving
+    terms: Terms
+    job: JobSpec
+    metrics: Parts
+    began: float
+    training: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank writes the log."""
+        return self.place.rank == 0
+
+
+def run_attempt(incarnation: Incarnation, guardian: Guardian) -> NoReturn:
+    """Run this rank and end the process."""
+    began = time.monotonic()
+    place = Place.from_environment()
+    root = run_root(incarnation.root, incarnation.run)
+    board, watched = meet(root.store, incarnation.key, place)
+    leaving = Leaving(place, watched, write_end=lambda error: None)
+    guardian.watches.append(leaving.watch)
+    try:
+        terms, claim = _agree(root, incarnation, place, board, leaving)
+        metrics = Parts(root.store, metrics_stem(terms.attempt), "jsonl")
+        rank = Rank(root, place, board, guardian, leaving, terms, terms.job(root), metrics, began)
+        leaving.write_end = lambda error: _end_failed(rank, error)
+        _watch(rank)
+        code = _train(rank, claim)
+    except Fenced as fault:
+        _log.info("%s", fault)
+        code = NEVER
+    except BaseException as error:
+        leaving.fail(error)
+    leaving.leave(code)
+
+
+def _agree(
+    root: RunRoot, incarnation: Incarnation, place: Place, board: Board, leaving: Leaving
+) -> tuple[Terms, protocol.Claim | None]:
+    if place.rank != 0:
+        return Terms(**board.wait("terms", timeout_s=START_S)), None
+    terms, claim = settle(root, incarnation, place)
+    board.set("terms", asdict(terms))
+    return terms, claim
+
+
+def _end_failed(rank: Rank, error: dict[str, Any]) -> None:
+    cause = "lost" if error["kind"] == "lost_peer" else "error"
+    told_of = {name: error[name] for name in ("rank", "host", "message")}
+    rank.metrics.publish()
+    protocol.end(rank.run.log, rank.terms.attempt, cause, **told_of)
+
+
+def _train(rank: Rank, claim: protocol.Claim | None) -> int:
+    device = _device(rank.place)
+    _join_group(rank, device)
+    engine, method = _engine(rank, device)
+    loading = time.monotonic()
+    commit, manifest = _load(rank, claim, engine)
+    load_s = time.monotonic() - loading
+    first = 0 if commit is None else commit.step + 1
+    if first >= rank.terms.steps:
+        return _end(rank, "finished", first - 1)
+    stepper = _stepper(rank, engine, method, device, manifest, first)
+    saver = _saver(rank, engine, stepper)
+    every_s = rank.job.checkpoint.every.seconds
+    stepper.save_due = lambda: every_s is not None and not saver.busy and saver.age_s >= every_s
+    if rank.speaks:
+        start_s = time.monotonic() - rank.began
+        protocol.begin(rank.run.log, rank.terms.attempt, resumed=commit, step=first, start_s=start_s, load_s=load_s)
+    rank.training.set()
+    every_steps = rank.job.checkpoint.every.steps
+    outcome, last = run(
+        stepper, saver, first=first, total=rank.terms.steps, every_steps=every_steps, write=_writer(rank)
+    )
+    saver.finish()
+    return _end(rank, outcome, last)
+
+
+def _device(place: Place) -> torch.device:
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place.local_rank)
+        return torch.device("cuda", place.local_rank)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    return torch.device("cpu")
+
+
+def _join_group(rank: Rank, device: torch.device) -> None:
+    if rank.job.engine.deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.use_deterministic_algorithms(True)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    store = dist.PrefixStore("group", rank.board.tcp)  # type: ignore[attr-defined]
+    dist.init_process_group(
+        backend, store=store, rank=rank.place.rank, world_size=rank.place.ranks, timeout=GROUP_TIMEOUT
+    )
+
+
+def _watch(rank: Rank) -> None:
+    """Publish this rank's log and metrics from now on; on rank 0 look at the log of the run too."""
+    store, watches = rank.run.store, rank.guardian.watches
+    log = Parts(store, log_stem(rank.terms.attempt, rank.place.rank), "log")
+    handler = PartsHandler(log)
+    handler.setFormatter(log_format(rank.place.rank))
+    logging.getLogger().addHandler(handler)
+    rank.leaving.last_words = log.publish
+    watches += [every(publish_interval_s(store), parts.publish) for parts in (log, rank.metrics)]
+    if rank.speaks:
+        watches += [every(LOOK_S, lambda: _look(rank)), lambda: _leave_early(rank)]
+
+
+def _engine(rank: Rank, device: torch.device) -> tuple[Engine, Method]:
+    method = build(rank.job)
+    engine = make_engine(method.module, engine=rank.job.engine, optim=rank.job.optim, device=device)
+    return engine, method
+
+
+def _load(rank: Rank, claim: protocol.Claim | None, engine: Engine) -> tuple[Commit | None, dict[str, Any]]:
+    """The commit resumed from and its manifest, loaded; all ranks have seen it whole before the first weight is set."""
+    commit = _choose(rank, claim) if claim is not None else _follow(rank)
+    if commit is None:
+        return None, {"adam_step": 0, "skipped_steps": [], "skips_in_a_row": 0}
+    reader = Reader(rank.run.store, commit.folder, commit.manifest)
+    engine.load(reader.read)
+    engine.set_adam_step(reader.manifest["adam_step"])
+    engine.skips_in_a_row.fill_(reader.manifest["skips_in_a_row"])
+    return commit, reader.manifest
+
+
+def _choose(rank: Rank, claim: protocol.Claim) -> Commit | None:
+    words = iter(range(len(claim.commits) + 1))
+
+    def holds(commit: Commit) -> None:
+        word = next(words)
+        rank.board.set(f"resume/{word}", {"verify": told(commit)})
+        faults = [_fault(rank, commit)]
+        faults += [rank.board.wait(f"holds/{word}/{peer}", timeout_s=START_S) for peer in range(1, rank.place.ranks)]
+        for fault in filter(None, faults):
+            raise CheckpointError(fault)
+
+    commit = protocol.resume(rank.run.log, claim, holds)
+    rank.board.set(f"resume/{next(words)}", {"take": told(commit)})
+    return commit
+
+
+def _follow(rank: Rank) -> Commit | None:
+    word = 0
+    while "take" not in (said := rank.board.wait(f"resume/{word}", timeout_s=START_S)):
+        commit = as_commit(said["verify"])
+        assert commit is not None
+        rank.board.set(f"holds/{word}/{rank.place.rank}", _fault(rank, commit))
+        word += 1
+    return as_commit(said["take"])
+
+
+def _fault(rank: Rank, commit: Commit) -> str:
+    """What is wrong with this rank's share of a checkpoint; empty where nothing is."""
+    try:
+        Reader(rank.run.store, commit.folder, commit.manifest).verify(rank.place.rank, rank.place.ranks)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def _stepper(
+    rank: Rank, engine: Engine, method: Method, device: torch.device, manifest: dict[str, Any], first: int
+) -> Stepper:
+    job, layout, place = rank.job, rank.terms.order(), rank.place
+    stream = Stream(
+        Order(layout),
+        pinned_corpora(rank.run, rank.terms.pinned),
+        job.data,
+        seed=job.seed,
+        views=method.views,
+        ranks=place.ranks,
+        rank=place.rank,
+        first_step=first,
+    )
+    return Stepper(
+        job=job,
+        method=method,
+        engine=engine,
+        batches=stream,
+        course=Course.of(job.optim, batch=job.batch.size, run_steps=rank.terms.steps, epoch_steps=epoch_steps(layout)),
+        micro=micro_batches(layout, place.ranks, job.batch.micro),
+        group=layout.group,
+        place=place,
+        device=device,
+        orders=rank.guardian.orders,
+        attempt=rank.terms.attempt,
+        skipped_steps=list(manifest["skipped_steps"]),
+    )
+
+
+def _saver(rank: Rank, engine: Engine, stepper: Stepper) -> Saver:
+
+    def commit(saved: Saved, state: dict[str, Any]) -> None:
+        rank.metrics.publish()
+        protocol.commit(
+            rank.run.log,
+            rank.terms.attempt,
+            step=saved.step,
+            manifest=saved.manifest_sha256,
+            size=saved.size,
+            seconds=saved.seconds,
+            skipped=state["skipped_steps"],
+            bad={"samples": stepper.bad_samples},
+        )
+        _log.info("checkpoint of step %d committed: %.1f MB in %.1f s", saved.step, saved.size / 1e6, saved.seconds)
+        keep = rank.job.checkpoint
+        retention.retire(rank.run.store, rank.run.log, rank.terms.attempt, keep=keep.keep, keep_every=keep.keep_every)
+
+    return Saver(
+        rank.run.store,
+        rank.board.connect(),
+        rank.place,
+        attempt=rank.terms.attempt,
+        slices=engine.slices,
+        commit=commit,
+    )
+
+
+def _writer(rank: Rank) -> Callable[[Report], None]:
+    """Keeps the metric lines and, every 5 s, tells how far the run is; silent on all ranks but rank 0."""
+    tell = 0.0
+
+    def write(report: Report) -> None:
+        nonlocal tell
+        if not rank.speaks:
+            return
+        rank.metrics.add(json.dumps(report.line))
+        if time.monotonic() >= tell or report.line["step"] == rank.terms.steps - 1:
+            tell = time.monotonic() + PROGRESS_S
+            _log.info("%s", progress(report.line, rank.terms.steps))
+
+    return write
+
+
+def progress(line: dict[str, Any], steps: int) -> str:
+    """One line for people: step, loss, learning rate, images a second, data wait, time left."""
+    left = (steps - 1 - line["step"]) * line["batch"] / line["samples_per_s"]
+    loss = "not finite" if line["loss"] is None else f"{line['loss']:.4f}"
+    wait = 100 * line["data_wait_s"] / line["step_s"]
+    return (
+        f"step {line['step'] + 1}/{steps}  loss {loss}  lr {line['lr']:.2e}  {line['samples_per_s']:,.0f} img/s  "
+        f"data wait {wait:.0f} %  left {timedelta(seconds=round(left))}"
+    )
+
+
+def _look(rank: Rank) -> None:
+    """Learn of a person's stop and of a younger attempt."""
+    try:
+        history = protocol.look(rank.run.log, rank.terms.attempt)
+    except Fenced as fault:
+        _log.info("%s", fault)
+        rank.leaving.leave(NEVER)
+    if history.stopped is not None:
+        rank.guardian.orders.give("cancelled")
+
+
+def _leave_early(rank: Rank) -> None:
+    """Before the first step there is nothing to save: a notice ends the attempt at once."""
+    stop = rank.guardian.orders.stop
+    if stop and not rank.training.is_set():
+        protocol.end(rank.run.log, rank.terms.attempt, stop)
+        rank.leaving.leave(_CODES[stop])
+
+
+def _end(rank: Rank, outcome: Outcome, last: int) -> int:
+    if rank.speaks:
+        rank.metrics.publish()
+        protocol.end(rank.run.log, rank.terms.attempt, outcome, step=last)
+    _log.info("attempt %d ended: %s, the last step is %d", rank.terms.attempt, outcome, last)
+    return _CODES[outcome]

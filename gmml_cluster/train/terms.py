@@ -1,0 +1,153 @@
+"""What the ranks of an attempt agree on before the first weight is set; rank 0 reads the log and speaks, all listen."""
+
+import importlib.metadata
+import json
+import platform
+import socket
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from gmml_cluster.data.corpus import Pin, pin
+from gmml_cluster.plan.lanes import Layout, make_layout
+from gmml_cluster.plan.steps import advised_group, total_steps
+from gmml_cluster.run import protocol
+from gmml_cluster.run.history import Commit
+from gmml_cluster.run.protocol import Claim
+from gmml_cluster.run.root import RunRoot, corpora_name
+from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.spec.resolved import load_resolved
+from gmml_cluster.store.probe import probe
+from gmml_cluster.store.store import Store, open_store
+from gmml_cluster.train.rendezvous import Place
+
+_VERSIONS = ("torch", "deepspeed", "numpy", "opencv-python-headless", "simplejpeg", "Pillow")
+
+
+@dataclass(frozen=True)
+class Incarnation:
+    """Which start of which job this process belongs to, as the launcher says."""
+
+    root: str
+    run: str
+    submit: str
+    job: str
+    restart: int
+
+    @property
+    def key(self) -> str:
+        """A name that no other incarnation shares."""
+        return f"{self.submit}-{self.job}-{self.restart}"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds for an attempt, on every rank alike.
+
+    Attributes:
+        changed: fields outside the identity that hold for this attempt: name -> [value in spec.yaml, value now].
+        layout: the order of samples.
+        pinned: digest of the pinned corpora.
+        steps: updates of the whole run.
+    """
+
+    attempt: int
+    changed: dict[str, Any]
+    layout: dict[str, Any]
+    pinned: str
+    steps: int
+
+    def job(self, run: RunRoot) -> JobSpec:
+        """The run's spec with this attempt's changes."""
+        return load_resolved(run.spec(), self.changed)
+
+    def order(self) -> Layout:
+        """The order of samples."""
+        return Layout.from_json(self.layout)
+
+
+def settle(run: RunRoot, incarnation: Incarnation, place: Place) -> tuple[Terms, Claim]:
+    """Rank 0's: probe the store, claim, and pin the corpora if no attempt before did.
+
+    Raises:
+        Fenced: this job has no right to claim.
+        PreflightError: the store lacks what a run needs.
+        SpecError, DataError: the corpora do not fit the spec.
+    """
+    probe(run.store)
+    history = run.log.refresh()
+    job = load_resolved(run.spec(), history.submit.changed if history.submit else {})
+    claim = protocol.claim(
+        run.log,
+        submit=incarnation.submit,
+        job=incarnation.job,
+        restart=incarnation.restart,
+        layout=layout_fields(job, place),
+        machine=machine_fields(place),
+    )
+    job = load_resolved(run.spec(), claim.changed)
+    pinned = claim.pin if claim.pin is not None else _pin(run, claim.attempt, job)
+    return Terms(claim.attempt, dict(claim.changed), pinned["layout"], pinned["corpora"], pinned["steps"]), claim
+
+
+def _pin(run: RunRoot, attempt: int, job: JobSpec) -> dict[str, Any]:
+    pinned = pin(job.data.corpora, indexes(run))
+    layout = make_layout(
+        seed=job.seed,
+        batch=job.batch.size,
+        group=advised_group(job),
+        lanes=job.data.lanes,
+        window=job.data.window,
+        spans=job.data.spans,
+        corpora=pinned.shapes,
+    )
+    run.store.put(corpora_name(pinned.digest), json.dumps(pinned.to_json()).encode())
+    fields = {"corpora": pinned.digest, "layout": layout.to_json(), "steps": total_steps(job, layout)}
+    return dict(protocol.pin(run.log, attempt, fields))
+
+
+def pinned_corpora(run: RunRoot, digest: str) -> Pin:
+    """The corpora as the first attempt found them."""
+    return Pin.from_json(json.loads(run.store.get(corpora_name(digest))), indexes(run))
+
+
+def indexes(run: RunRoot) -> Store:
+    """Where indexes of shards lie that cannot lie beside them."""
+    return open_store(run.root).child(".corpora")
+
+
+def layout_fields(job: JobSpec, place: Place) -> dict[str, Any]:
+    """What grade B of exactness depends on."""
+    return {
+        "ranks": place.ranks,
+        "ranks_per_node": place.local_ranks,
+        "zero": job.engine.zero,
+        "precision": job.engine.precision,
+        "micro": job.batch.micro,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def machine_fields(place: Place) -> dict[str, Any]:
+    """Where the attempt runs, and on what versions."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    versions = {name: _version(name) for name in _VERSIONS}
+    return {"host": socket.gethostname(), "nodes": place.ranks // place.local_ranks, "device": device, **versions}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def as_commit(fields: dict[str, Any] | None) -> Commit | None:
+    """A commit that rank 0 told of."""
+    return None if fields is None else Commit(**fields)
+
+
+def told(commit: Commit | None) -> dict[str, Any] | None:
+    """A commit as rank 0 tells it."""
+    return None if commit is None else asdict(commit)

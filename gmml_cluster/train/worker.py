@@ -1,0 +1,37 @@
+"""Entry of a rank: `python -m gmml_cluster.train.worker`. Hears notices before anything heavy is imported."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from gmml_cluster.train.guardian import Guardian
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one rank of one attempt; leaves with 0 finished, 77 come back, 78 never, or another code for an error."""
+    parser = argparse.ArgumentParser(prog="python -m gmml_cluster.train.worker", description=__doc__)
+    for name in ("root", "run", "submit", "job"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--restart", type=int, required=True)
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    guardian = Guardian()
+    guardian.install(_pipe())
+
+    from gmml_cluster.train.attempt import run_attempt
+    from gmml_cluster.train.terms import Incarnation
+
+    run_attempt(Incarnation(given.root, given.run, given.submit, given.job, given.restart), guardian)
+
+
+def _pipe() -> int | None:
+    """The supervisor's pipe, where there is a supervisor."""
+    number = os.environ.pop("GMML_PIPE", None)
+    return None if number is None else int(number)
+
+
+if __name__ == "__main__":
+    main()
