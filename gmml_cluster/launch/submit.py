@@ -3,7 +3,6 @@
 What is refused on the way leaves nothing behind.
 """
 
-import copy
 import getpass
 import platform
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 
 from gmml_cluster import __version__
 from gmml_cluster.errors import Fault, PreflightError, SpecError
@@ -28,6 +26,7 @@ from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.identity import changeable, differences, identity
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.load import dump, load_job, load_profile, parse_job, to_yaml
+from gmml_cluster.spec.resolved import load_resolved
 
 SHOWN_TOKEN = "<token>"
 
@@ -145,7 +144,7 @@ def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, 
     last = history.submit
     changed = dict(last.changed) if last else {}
     known = cluster or (str(last.bounds["cluster"]) if last else "local")
-    job = parse_job(apply(_spec(run), changed))
+    job = load_resolved(run.spec(), changed)
     prepared = _prepared(job, load_profile(known), known, run.root)
     return _go_on(run, history, prepared, changed, take_over=take_over, new_code=new_code)
 
@@ -205,7 +204,7 @@ def _opening(prepared: Prepared) -> dict[str, Any]:
 
 
 def _spec(run: RunRoot) -> dict[str, Any]:
-    return dump(parse_job(yaml.safe_load(run.spec())))
+    return dump(load_resolved(run.spec(), {}))
 
 
 def _changes(run: RunRoot, new: dict[str, Any]) -> dict[str, Any]:
@@ -229,18 +228,6 @@ def value_at(spec: Any, field: str) -> Any:
         else:
             spec = spec.get(part) if isinstance(spec, dict) else None
     return spec
-
-
-def apply(spec: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec with the changes of a submit made in it."""
-    made = copy.deepcopy(spec)
-    for field, (_, new) in changed.items():
-        *path, last = field.split(".")
-        place = made
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = new
-    return made
 
 
 def cancel(run: RunRoot) -> str:

@@ -156,11 +156,10 @@ def judge_by_log(job: Job) -> Judge:
         from gmml_cluster.launch.after import after
 
         try:
-            verdict = after(job.root, job.run, submit=job.submit, job=job.id, restart=restart, rc=code)
+            return after(job.root, job.run, submit=job.submit, job=job.id, restart=restart, rc=code)
         except GmmlError as fault:
             _log.warning("%s; the exit code decides", fault)
             return None if code in (0, NEVER) or restart >= _BLIND_RESTARTS else _RETRY_S
-        return None if verdict is None else verdict
 
     return judge
 

@@ -1,0 +1,61 @@
+"""`gmml logs`: what a rank printed."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from gmml_cluster.cli import options
+
+if TYPE_CHECKING:
+    from gmml_cluster.run.history import Attempt, History
+
+
+@click.command("logs")
+@options.run
+@click.option("-f", "--follow", is_flag=True, help="Go on as the run does, over its attempts, until nothing works on it.")
+@click.option("--rank", type=click.IntRange(min=0), help="Rank; by default the one that failed first, else 0.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Attempt; the youngest by default.")
+@options.root
+def command(run: str, follow: bool, rank: int | None, attempt: int | None, root: str | None) -> None:
+    """Print what a rank of an attempt of RUN printed, under the attempt's first error."""
+    from gmml_cluster.cli import tail
+    from gmml_cluster.cli.finding import find
+
+    found = find(run, root)
+    if follow:
+        for text in tail.follow(found, rank or 0):
+            click.echo(text, nl=False)
+        return
+    history = found.log.refresh()
+    chosen = _attempt(found.name, history, attempt)
+    if chosen is None:
+        click.echo(f"{found.name}: no attempt has begun; {_start(history)}", err=True)
+        return
+    if chosen.told.get("message"):
+        click.echo(headline(chosen), err=True)
+    click.echo(tail.Tail(found, chosen, _rank(chosen, rank)).new(), nl=False)
+
+
+def _attempt(name: str, history: "History", number: int | None) -> "Attempt | None":
+    if number is None:
+        return history.attempts[-1] if history.attempts else None
+    found = history.attempt(number)
+    if found is None:
+        known = f"1 to {history.last_attempt}" if history.last_attempt else "none"
+        raise click.BadParameter(f"{name} has no attempt {number}; known are {known}", param_hint="--attempt")
+    return found
+
+
+def _start(history: "History") -> str:
+    return history.submit.failed if history.submit and history.submit.failed else "see gmml status"
+
+
+def _rank(attempt: "Attempt", rank: int | None) -> int:
+    return rank if rank is not None else int(attempt.told.get("rank", 0))
+
+
+def headline(attempt: "Attempt") -> str:
+    """One line: which attempt ended how, on which rank and host, with what message."""
+    told = attempt.told
+    place = f"rank {told['rank']} on {told.get('host', 'an unknown host')}: " if "rank" in told else ""
+    return f"attempt {attempt.number} ended with {attempt.cause}: {place}{told['message'].splitlines()[0]}"

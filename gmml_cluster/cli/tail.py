@@ -1,0 +1,78 @@
+"""What a rank printed, as it appears: from this machine's own file where it lies here, else from the published parts."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gmml_cluster.launch.jobs import Jobs, is_idle, poll
+from gmml_cluster.launch.local import LocalJob, LocalLauncher
+from gmml_cluster.run.history import Attempt, History
+from gmml_cluster.run.ledger import living
+from gmml_cluster.run.parts import log_parts
+
+if TYPE_CHECKING:
+    from gmml_cluster.run.root import RunRoot
+
+LOOK_S = 1.0
+POLL_S = 5.0
+
+
+class Tail:
+    """The output of one rank of one attempt; each `new` gives what came since the last."""
+
+    def __init__(self, run: "RunRoot", attempt: Attempt, rank: int) -> None:
+        self.attempt = attempt
+        self._run, self._rank = run, rank
+        self._file = local_output(attempt, rank)
+        self._read = 0
+
+    def new(self) -> str:
+        """Text that appeared since the last call; empty where none did."""
+        if self._file is not None:
+            with self._file.open("rb") as file:
+                file.seek(self._read)
+                data = file.read()
+            self._read += len(data)
+            return data.decode(errors="replace")
+        parts = log_parts(self._run.store, attempt=self.attempt.number, rank=self._rank)[self._read :]
+        self._read += len(parts)
+        return "".join(self._run.store.get(part).decode(errors="replace") for part in parts)
+
+
+def local_output(attempt: Attempt, rank: int) -> Path | None:
+    """The file of this machine that holds what the rank printed; None where there is none."""
+    if ":" not in attempt.job or not LocalJob.read(attempt.job).is_here:
+        return None
+    path = LocalLauncher().output(attempt.job, restart=attempt.restart, rank=rank)
+    return path if path.exists() else None
+
+
+def follow(run: "RunRoot", rank: int) -> Iterator[str]:
+    """Texts of a rank over all attempts from the youngest on, until nothing of the run is at work."""
+    tail: Tail | None = None
+    jobs, asked = poll({run.name: run.log.refresh()}), time.monotonic()
+    while True:
+        history = run.log.refresh()
+        youngest = history.attempts[-1] if history.attempts else None
+        if youngest is not None and (tail is None or tail.attempt.number != youngest.number) and _is_new(history, jobs):
+            if tail is not None:
+                yield tail.new()
+            tail = Tail(run, youngest, rank)
+        if time.monotonic() - asked > POLL_S or _has_ended(history):
+            jobs, asked = poll({run.name: history}), time.monotonic()
+        if tail is not None:
+            yield tail.new()
+        if is_idle(history, jobs):
+            return
+        time.sleep(LOOK_S)
+
+
+def _is_new(history: History, jobs: Jobs) -> bool:
+    """Whether the youngest attempt belongs to the youngest submit, or still lives."""
+    submit = history.submit
+    return living(history, jobs) is not None or (submit is not None and history.attempts[-1].submit == submit.token)
+
+
+def _has_ended(history: History) -> bool:
+    return history.finished or history.stopped is not None or (history.submit is not None and bool(history.submit.failed))
