@@ -34,7 +34,7 @@ def main(root: str, step: int | None, as_json: bool, **request: Any) -> None:
     """Score a run's encoder on a labelled corpus, in one process."""
     asked = Request(**request)
     try:
-        report = evaluate(load_trained(root, asked.run, step, asked.untrained), asked)
+        report = evaluate(load_trained(root, asked.run, step=step, untrained=asked.untrained), asked)
     except GmmlError as error:
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)

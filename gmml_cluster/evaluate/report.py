@@ -18,7 +18,7 @@ class Report:
     """Scores of one run at one step.
 
     Attributes:
-        step: steps done; 0 with `untrained` is the network before its first.
+        step: last step whose update is in the weights; -1 for the network before its first.
         bank: URL of what votes and trains the probe, and its labelled samples.
         corpus: URL of what is classified, and its labelled samples.
     """

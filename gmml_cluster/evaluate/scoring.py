@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -10,6 +11,7 @@ from gmml_cluster.evaluate.knn import knn
 from gmml_cluster.evaluate.linear import linear
 from gmml_cluster.evaluate.report import Report
 from gmml_cluster.evaluate.score import Score
+from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.train.public import Trained
 
 SCORES = ("knn", "linear")
@@ -41,7 +43,8 @@ def reader_of(trained: Trained) -> Reader:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = trained.method.module.to(device).eval().requires_grad_(False)
     data = trained.job.data
-    return Reader(module.encoder, data.image_size, data.normalise, trained.method.taps, device)
+    encoder = cast(VisionTransformer, module.encoder)
+    return Reader(encoder, data.image_size, data.normalise, trained.method.taps, device)
 
 
 def features_of(trained: Trained) -> list[Feature]:

@@ -1,0 +1,137 @@
+"""The demo's picture: originals, what the encoder saw, what it made of it; and the loss over the run.
+
+`python -m gmml_cluster.evaluate.demo.picture --root ROOT --run RUN OUT.png`.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import matplotlib as mpl
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from gmml_cluster.errors import GmmlError
+from gmml_cluster.evaluate.features import fit, normalised
+from gmml_cluster.evaluate.reconstruction import Shown, reconstruct
+from gmml_cluster.methods.method import Setting
+from gmml_cluster.run.parts import metric_lines
+from gmml_cluster.run.root import run_root
+from gmml_cluster.train.public import Trained, load_trained
+
+COLUMNS = 10
+CANDIDATES = 64
+ROWS = ("original", "corrupted", "reconstructed")
+NAMES = {
+    "noise": "groups of pixels replaced by noise",
+    "alien": "groups replaced from another image",
+    "removed": "patches removed",
+}
+Curve = Sequence[tuple[int, float]]
+
+
+def choose(shown: Sequence[Shown], columns: int = COLUMNS) -> list[Shown]:
+    """Equally many of each kind of corruption, the first that come, kind by kind."""
+    kinds = sorted({one.kind for one in shown}, reverse=True)
+    each = columns // len(kinds)
+    return [one for kind in kinds for one in [one for one in shown if one.kind == kind][:each]]
+
+
+def smooth(losses: Sequence[float], span: int) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """Running mean over `span` steps; shorter by span - 1."""
+    return np.convolve(np.asarray(losses, np.float64), np.ones(span) / span, mode="valid")
+
+
+def draw(shown: Sequence[Shown], curve: Curve, title: str) -> Figure:
+    """Three rows of images, one block a kind of corruption, over the loss curve."""
+    figure = plt.figure(figsize=(11, 7.2), dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=13, fontweight="bold")
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.5, 1))[:, 0]
+    kinds = list(dict.fromkeys(one.kind for one in shown))
+    for block, kind in zip(above.subfigures(1, len(kinds), squeeze=False, wspace=0.03)[0], kinds, strict=True):
+        _draw_images(block, [one for one in shown if one.kind == kind], NAMES[kind])
+    _draw_curve(below.subplots(), curve)
+    return figure
+
+
+def _draw_images(figure: SubFigure, shown: Sequence[Shown], title: str) -> None:
+    figure.suptitle(title, fontsize=11)
+    grid = figure.subplots(len(ROWS), len(shown), squeeze=False)
+    for row, name in enumerate(ROWS):
+        for axes, one in zip(grid[row], shown, strict=True):
+            axes.imshow(getattr(one, name).numpy(), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+        grid[row][0].set_ylabel(name)
+
+
+def _draw_curve(axes: Axes, curve: Curve) -> None:
+    steps, losses = [step for step, _ in curve], [loss for _, loss in curve]
+    span = max(1, len(steps) // 40)
+    axes.plot(steps, losses, color="#9db8d2", linewidth=0.6, label="each step")
+    middle = steps[span // 2 : span // 2 + len(steps) - span + 1]
+    axes.plot(middle, smooth(losses, span), color="#1f4e79", linewidth=1.8, label=f"mean of {span} steps")
+    axes.set(xlabel="step", ylabel="loss", title="Loss on the hidden pixels")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+def title_of(trained: Trained, run: str, accuracies: tuple[float, float] | None) -> str:
+    """Run, method and step; with accuracies, what kNN said before and after."""
+    said = f"{run}: {trained.job.method.name.upper()}, {trained.step + 1} steps of {trained.job.batch.size} images"
+    if accuracies is None:
+        return said
+    return f"{said}\nkNN accuracy {accuracies[0]:.1f} % before, {accuracies[1]:.1f} % after pre-training without labels"
+
+
+def some_images(trained: Trained, corpus: str) -> torch.Tensor:
+    """The first images of a corpus as the method reads them: whole groups, at most 64."""
+    from gmml_cluster.data.read import read_labelled
+
+    data = trained.job.data
+    images, _, _ = read_labelled(corpus, CANDIDATES)
+    group = Setting.of(trained.job).group
+    whole = [fit(image, data.image_size) for image in images[: len(images) // group * group]]
+    return normalised(whole, data.image_size, data.normalise, torch.device("cpu"))
+
+
+def curve_of(root: str, run: str) -> Curve:
+    """Step and loss from the run's metric lines."""
+    found = run_root(root, run)
+    lines = metric_lines(found.store, found.log.refresh())
+    return [(line["step"], line["loss"]) for line in lines]
+
+
+def make(
+    root: str, run: str, out: Path, *, corpus: str | None = None, accuracies: tuple[float, float] | None = None
+) -> None:
+    """Write the picture of a run's youngest checkpoint; images come from `corpus`, else from the run's first."""
+    trained = load_trained(root, run)
+    shown = reconstruct(trained, some_images(trained, corpus or trained.job.data.corpora[0].url))
+    figure = draw(choose(shown), curve_of(root, run), title_of(trained, run, accuracies))
+    figure.savefig(out)
+    plt.close(figure)
+
+
+@click.command("python -m gmml_cluster.evaluate.demo.picture")
+@click.option("--root", required=True, help="Folder or URL under which the run lies.")
+@click.option("--run", required=True, help="Name of the run.")
+@click.option("--corpus", help="Where the images come from; the run's first corpus by default.")
+@click.option("--accuracies", type=(float, float), help="kNN before and after in percent, for the title.")
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+def main(root: str, run: str, out: Path, corpus: str | None, accuracies: tuple[float, float] | None) -> None:
+    """Draw what a run's network reconstructs, and its loss."""
+    try:
+        make(root, run, out, corpus=corpus, accuracies=accuracies)
+    except GmmlError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
