@@ -1,14 +1,32 @@
 """The job spec: what is trained. Where it runs is the profile's matter (`cluster.py`)."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.lengths import Interval, Length, NodeRange
-from gmml_cluster.spec.methods import MethodOptions
+from gmml_cluster.spec.methods import MethodOptions, divisor_of_width
 
-RunName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+_RUN_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+
+
+def _run_name(given: str) -> str:
+    if not re.fullmatch(_RUN_NAME, given):
+        rule = "a run's name has 1 to 63 of a-z, 0-9, '.', '_' and '-' and begins with a letter or digit"
+        raise ValueError(f"{given!r} does not fit; {rule}; choose another")
+    return given
+
+
+RunName = Annotated[str, AfterValidator(_run_name), Field(json_schema_extra={"pattern": _RUN_NAME})]
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"width": 192, "depth": 12, "heads": 3, "patch_size": 16},
@@ -44,11 +62,10 @@ class Model(SpecModel):
             return {**SIZES[given["size"]], **given}
         return given
 
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> "Model":
-        if self.width % self.heads:
-            raise ValueError(f"heads {self.heads} does not divide width {self.width}; choose a divisor")
-        return self
+    @field_validator("heads")
+    @classmethod
+    def _divides_width(cls, heads: int, others: ValidationInfo) -> int:
+        return divisor_of_width(heads, others.data.get("width"))
 
 
 class Corpus(SpecModel):
@@ -242,7 +259,9 @@ class Run(SpecModel):
     def _exactly_one(self) -> "Run":
         given = [name for name in ("epochs", "steps", "samples") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"{' and '.join(given) or 'nothing'} given; give exactly one of epochs, steps, samples")
+            raise ValueError(
+                f"{' and '.join(given) or 'nothing'} given; exactly one of epochs, steps, samples; null for others"
+            )
         return self
 
 
@@ -304,13 +323,3 @@ class JobSpec(SpecModel):
     """What is saved when."""
     resources: Resources = Resources()
     """Nodes."""
-
-    @field_validator("seed", mode="before")
-    @classmethod
-    def _no_booleans(cls, given: Any) -> Any:
-        if isinstance(given, bool):
-            raise ValueError(f"{given!r} is no number; write one")
-        return given
-
-
-__all__ = ["AUGMENTS", "NORMALISATIONS", "JobSpec", "RunName", "WithJsonSchema"]

@@ -1,17 +1,32 @@
 """Options of the methods, and their counts for the plan. Torch-free; METHODS are built in `gmml_cluster.methods`."""
 
-from typing import Annotated, Any, Literal
+import math
+from fractions import Fraction
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from gmml_cluster.spec.base import SpecModel
 
 _PAPER = {"align": "patch", "mixing": "rectangle", "noise_ratio": 0.70, "alien_ratio": 0.35}
 
 
+def divisor_of_width(heads: int, width: int | None) -> int:
+    """The number of heads, if it divides the width.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if width is not None and width % heads:
+        raise ValueError(f"{heads} heads do not divide the width of {width}; choose a divisor")
+    return heads
+
+
 class GmmlOptions(SpecModel):
     """Group masked model learning (arXiv 2205.14986), as its authors released it unless said."""
 
+    advised_group: ClassVar[int] = 8
+    """What `data.group: auto` stands for."""
     name: Literal["gmml"]
     """Selects the method."""
     preset: Literal["released", "paper"] = "released"
@@ -19,15 +34,15 @@ class GmmlOptions(SpecModel):
     in a view as the paper's figure draws them. Fields given beside it win."""
     views: Literal[1, 2] = 2
     """Independent crops an image, each reconstructed on its own."""
-    taps: tuple[int, ...] | None = None
+    taps: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     """Blocks, counted from 1, whose outputs are averaged for the head; null takes 1/2, 2/3, 5/6 and 1 of the depth."""
     noise_ratio: float = Field(0.75, ge=0, le=0.8)
     """Upper share of pixels hidden by noise; the lower is min(0.5, this). 0 turns noise off."""
     alien_ratio: float = Field(0.30, ge=0, le=0.8)
     """Upper share of pixels replaced from another image of the group. 0 turns it off."""
-    align: int | Literal["patch"] = 1
+    align: Annotated[int, Field(gt=0)] | Literal["patch"] = 1
     """Grid step of the rectangles in pixels; `patch` takes the patch size."""
-    fill: tuple[Literal["noise", "zeros"], ...] = ("noise",)
+    fill: tuple[Literal["noise", "zeros"], ...] = Field(("noise",), min_length=1)
     """What a corrupted view may be filled with, drawn once a view."""
     mixing: Literal["view", "rectangle"] = "view"
     """Whether the kind of corruption and the donor are drawn once a view or for each rectangle."""
@@ -45,20 +60,19 @@ class GmmlOptions(SpecModel):
             return {**_PAPER, **given}
         return given
 
-    @model_validator(mode="after")
-    def _hide_something(self) -> "GmmlOptions":
-        if self.noise_ratio == 0 and self.alien_ratio == 0:
-            raise ValueError("noise_ratio and alien_ratio are both 0; nothing would be hidden; raise one of them")
-        if self.taps is not None and not self.taps:
-            raise ValueError("taps is empty; the head needs a block to read; name at least one block or leave it out")
-        if not self.fill:
-            raise ValueError("fill is empty; a corrupted view needs a content; write [noise]")
-        return self
+    @field_validator("alien_ratio")
+    @classmethod
+    def _hides_something(cls, ratio: float, others: ValidationInfo) -> float:
+        if ratio == 0 and others.data.get("noise_ratio") == 0:
+            raise ValueError("0, and noise_ratio is 0 too; nothing would be hidden; raise one of them")
+        return ratio
 
 
 class MaeOptions(SpecModel):
     """Masked autoencoder (arXiv 2111.06377)."""
 
+    advised_group: ClassVar[int] = 8
+    """What `data.group: auto` stands for."""
     name: Literal["mae"]
     """Selects the method."""
     mask_ratio: float = Field(0.75, gt=0, lt=1)
@@ -72,11 +86,10 @@ class MaeOptions(SpecModel):
     standardise: bool = True
     """Whether each patch of the target is brought to mean 0 and (unbiased) variance 1."""
 
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> "MaeOptions":
-        if self.decoder_width % self.decoder_heads:
-            raise ValueError(f"decoder_heads {self.decoder_heads} does not divide decoder_width {self.decoder_width}")
-        return self
+    @field_validator("decoder_heads")
+    @classmethod
+    def _divides_width(cls, heads: int, others: ValidationInfo) -> int:
+        return divisor_of_width(heads, others.data.get("decoder_width"))
 
     @property
     def views(self) -> int:
@@ -85,3 +98,33 @@ class MaeOptions(SpecModel):
 
 
 MethodOptions = Annotated[GmmlOptions | MaeOptions, Field(discriminator="name")]
+
+
+class Encoder(Protocol):
+    """What counting needs of `gmml_cluster.spec.job.Model`."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def patch_size(self) -> int: ...
+    @property
+    def mlp_ratio(self) -> float: ...
+
+
+def grid_step(options: GmmlOptions, encoder: Encoder) -> int:
+    """Pixels between the places where a rectangle of GMML may begin."""
+    return encoder.patch_size if options.align == "patch" else options.align
+
+
+def longest_side(options: GmmlOptions, image_size: int) -> int:
+    """One more than the longest side of a rectangle of GMML, in pixels."""
+    return math.floor(Fraction(str(options.max_side)) * image_size)
+
+
+def kept_patches(options: MaeOptions, patches: int) -> int:
+    """Patches that MAE's encoder sees; METHODS 3.3 truncates in floating point."""
+    return int(patches * (1 - options.mask_ratio))

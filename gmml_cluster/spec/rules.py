@@ -1,0 +1,121 @@
+"""Rules that reach across the fields of a job. Each yields what breaks it; all are told together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.spec.methods import GmmlOptions, MaeOptions, grid_step, kept_patches, longest_side
+from gmml_cluster.spec.yaml import Path
+
+PATCH = ("model", "patch_size")
+IMAGE = ("data", "image_size")
+GROUP = ("data", "group")
+BATCH = ("batch", "size")
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A rule that a job breaks.
+
+    Attributes:
+        field: the field to change.
+        message: what is wrong, the rule, the cure.
+        uses: the fields that the rule reads.
+    """
+
+    field: Path
+    message: str
+    uses: frozenset[Path]
+
+
+def _broken(field: Path, message: str, *others: Path) -> Broken:
+    return Broken(field, message, frozenset([field, *others]))
+
+
+def broken_rules(job: JobSpec) -> list[Broken]:
+    """All rules that a job breaks."""
+    rules = (_patches_fill_image, _groups_fill_batch, _group_settings, _gmml, _mae, _micro)
+    return [broken for rule in rules for broken in rule(job)]
+
+
+def group_of(job: JobSpec) -> int:
+    """Samples of a group, `auto` settled by the method's advice."""
+    return job.method.advised_group if job.data.group == "auto" else job.data.group
+
+
+def _nearest_multiple(number: int, of: int) -> int:
+    return max(round(number / of), 1) * of
+
+
+def _patches_fill_image(job: JobSpec) -> Iterator[Broken]:
+    size, patch = job.data.image_size, job.model.patch_size
+    if size % patch:
+        cure = f"write {_nearest_multiple(size, patch)}, or another model.patch_size"
+        yield _broken(IMAGE, f"{size} is no multiple of the patch of {patch}; {cure}", PATCH)
+
+
+def _groups_fill_batch(job: JobSpec) -> Iterator[Broken]:
+    batch, group, lanes = job.batch.size, group_of(job), job.data.lanes
+    if batch % group:
+        cure = f"write {_nearest_multiple(batch, group)}, or another data.group"
+        yield _broken(BATCH, f"{batch} is no multiple of the group of {group}; {cure}", GROUP)
+    elif lanes != "auto" and batch % (group * lanes):
+        near = max(each for each in range(1, min(lanes, batch // group) + 1) if batch // group % each == 0)
+        told = f"{lanes} lanes of groups of {group} do not divide the batch of {batch}; write {near}, or auto"
+        yield _broken(("data", "lanes"), told, BATCH, GROUP)
+    if lanes != "auto" and lanes < len(job.data.corpora):
+        told = f"{lanes} lanes for {len(job.data.corpora)} corpora; each corpus needs a lane; raise it or drop corpora"
+        yield _broken(("data", "lanes"), told, ("data", "corpora"))
+
+
+def _group_settings(job: JobSpec) -> Iterator[Broken]:
+    group, window = group_of(job), job.data.window
+    if window != "auto" and window % group:
+        cure = f"write {_nearest_multiple(window, group)}, or auto"
+        yield _broken(("data", "window"), f"{window} is no multiple of the group of {group}; {cure}", GROUP)
+
+
+def _micro(job: JobSpec) -> Iterator[Broken]:
+    group, micro = group_of(job), job.batch.micro
+    if micro != "auto" and micro % group:
+        cure = f"write {_nearest_multiple(micro, group)}, or auto"
+        yield _broken(("batch", "micro"), f"{micro} is no multiple of the group of {group}; {cure}", GROUP)
+
+
+def _gmml(job: JobSpec) -> Iterator[Broken]:
+    options = job.method
+    if not isinstance(options, GmmlOptions):
+        return
+    size, depth = job.data.image_size, job.model.depth
+    step, longest = grid_step(options, job.model), longest_side(options, size)
+    align = ("method", "align") if "align" in options.model_fields_set else IMAGE
+    if size % step or step >= longest:
+        rule = f"the step divides the image and is below its longest rectangle of {longest} pixels"
+        cure = "choose a smaller align, or larger images"
+        told = f"a mask grid of steps of {step} pixels does not fit images of {size}; {rule}; {cure}"
+        yield _broken(align, told, ("method", "align"), IMAGE, PATCH, ("method", "max_side"))
+    if options.taps is not None and (
+        sorted(set(options.taps)) != list(options.taps) or options.taps[0] < 1 or options.taps[-1] != depth
+    ):
+        rule = f"blocks ascend from 1 and end with the last, {depth}, or some would never be trained"
+        told = f"{list(options.taps)} does not fit; {rule}; mend the list"
+        yield _broken(("method", "taps"), told, ("model", "depth"))
+    if options.alien_ratio and group_of(job) < 2 and not options.self_donor:
+        told = f"{group_of(job)} is too few; GMML takes pixels from another image of the group; write at least 2"
+        yield _broken(GROUP, told, ("method", "alien_ratio"), ("method", "self_donor"))
+
+
+def _mae(job: JobSpec) -> Iterator[Broken]:
+    options = job.method
+    if not isinstance(options, MaeOptions):
+        return
+    patches = (job.data.image_size // job.model.patch_size) ** 2
+    kept = kept_patches(options, patches)
+    if not 0 < kept < patches:
+        told = (
+            f"{options.mask_ratio:g} keeps {kept} of {patches} patches; some are kept and some removed; choose another"
+        )
+        yield _broken(("method", "mask_ratio"), told, IMAGE, PATCH)
+    if job.model.drop_path:
+        told = f"{job.model.drop_path:g} does not fit; MAE drops no blocks; write 0 or leave it out"
+        yield _broken(("model", "drop_path"), told, ("method", "name"))
