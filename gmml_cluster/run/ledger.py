@@ -135,7 +135,9 @@ def _code(history: History) -> list[dict[str, Any]]:
 
 def _goodput(history: History) -> dict[str, Any]:
     """Steps that attempts told of, and how many of them count: the others were made anew after a resume."""
-    told = [a for a in history.attempts if a.first_step is not None and a.last_step is not None]
-    made = sum(a.last_step - a.first_step + 1 for a in told)  # type: ignore[operator]
-    kept = sum(max(0, _kept(history, a) - a.first_step + 1) for a in told)  # type: ignore[operator]
+    made = kept = 0
+    for attempt in history.attempts:
+        if attempt.first_step is not None and attempt.last_step is not None:
+            made += attempt.last_step - attempt.first_step + 1
+            kept += max(0, _kept(history, attempt) - attempt.first_step + 1)
     return {"steps_made": made, "steps_kept": kept, "share": kept / made if made else None}

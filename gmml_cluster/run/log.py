@@ -107,7 +107,7 @@ class Log:
         run = self._history.run or draft.run
         if not run:
             raise Fenced(
-                f"{self.store.url}: its log is empty; the run was removed, or its submission cut off; gmml rm it and submit anew"
+                f"{self.store.url}: its log is empty; the run was removed or its submission cut off; gmml rm it"
             )
         fields = dict(draft.fields)
         if draft.kind in SUMMED:

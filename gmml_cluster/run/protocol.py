@@ -72,7 +72,7 @@ def claim(
 ) -> Claim:
     """Become the youngest attempt, then end the older ones that have no `end`.
 
-    The right to claim is judged again at each slot that the claim passes. From its slot on all older attempts are fenced.
+    The right to claim is judged again at each slot that the claim passes. From its slot on older attempts are fenced.
 
     Args:
         log: of the run.

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISDIR
 from typing import BinaryIO
 
 from gmml_cluster.errors import StorageError
@@ -58,6 +59,8 @@ class PosixStore:
     def stat(self, name: str) -> Stat:
         try:
             found = os.stat(self._path(name))
+            if S_ISDIR(found.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         except OSError as error:
             raise self._fault(name, error) from error
         return Stat(name, found.st_size, str(found.st_mtime_ns))
@@ -109,7 +112,7 @@ class PosixStore:
         except FileExistsError as error:
             raise Exists(f"{path}: exists already; it is written once; read it instead") from error
         except OSError as error:
-            raise self._fault(name, error) from error
+            raise self._failed(name, error) from error
 
     def _temporary(self, folder: Path, fill: Callable[[BinaryIO], None]) -> Path:
         path = folder / f"{TEMPORARY}{secrets.token_hex(8)}"
@@ -162,9 +165,13 @@ class PosixStore:
                 folder = folder.parent
 
     def _fault(self, name: str, error: OSError) -> StorageError:
-        where = f"{self._folder}/{name}"
         if error.errno in _NO_SUCH:
+            where = f"{self._folder}/{name}"
             return Missing(f"{where}: does not exist; it was deleted or never written; list {self._folder}")
+        return self._failed(name, error)
+
+    def _failed(self, name: str, error: OSError) -> StorageError:
+        where = f"{self._folder}/{name}"
         return StorageError(f"{where}: {error.strerror}; the folder must be readable and writable here; mend it")
 
 

@@ -1,8 +1,8 @@
 """Requests to an object store, and their retries.
 
-s3fs and botocore make one request a try here, so that a create of unknown outcome can be read back before it is sent
-again. A store that never answered this process is given up early: its address is more likely wrong than its service
-down.
+s3fs and botocore do not retry here (aiohttp does, once, where a connection breaks), so that a create of unknown outcome
+can be read back before it is sent again. A store that never answered this process is given up early: its address is
+more likely wrong than its service down.
 """
 
 import os

@@ -1,0 +1,134 @@
+import pytest
+
+from gmml_cluster.errors import Fenced, StorageError
+from gmml_cluster.run.entries import Entry, decode, slot_name
+from gmml_cluster.run.history import History
+from gmml_cluster.run.log import Draft, Log, check
+from tests.unit.run.memory import MemoryStore, lost
+
+
+@pytest.fixture
+def store():
+    store = MemoryStore()
+    Log(store).append(lambda history: Draft("open", None, {"spec": "s"}, run="r"))
+    return store
+
+
+def note(history):
+    return Draft("note", None, {"text": "x"})
+
+
+def test_slots_are_dense_and_an_entry_is_read_as_it_was_written(store):
+    log = Log(store)
+    entries = [log.append(note) for _ in range(3)]
+    assert [entry.slot for entry in entries] == [1, 2, 3]
+    assert list(log.read(1)) == entries
+    assert {entry.run for entry in log.read()} == {"r"}
+
+
+def test_appenders_that_do_not_know_of_each_other_take_different_slots(store):
+    first, second = Log(store), Log(store)
+    first.refresh(), second.refresh()
+    assert [log.append(note).slot for log in (first, second, first)] == [1, 2, 3]
+
+
+def test_an_entry_whose_reply_was_lost_is_ours_and_stands_once(store):
+    entry = Log(store.view(after=lost(0))).append(note)
+    assert [found.token for found in Log(store).read(1)] == [entry.token]
+
+
+def test_an_entry_that_never_arrived_is_sent_again(store):
+    calls = []
+
+    def before(method, name):
+        if method == "create" and not calls:
+            calls.append(name)
+            raise StorageError("no answer")
+
+    assert Log(store.view(before=before)).append(note).slot == 1
+    assert len(list(Log(store).read())) == 2
+
+
+def test_a_store_that_stays_away_is_told_after_bounded_tries(store):
+    calls = []
+
+    def before(method, name):
+        if method == "create":
+            calls.append(name)
+            raise StorageError("no answer")
+
+    with pytest.raises(StorageError, match="no answer"):
+        Log(store.view(before=before)).append(note)
+    assert len(calls) < 6
+
+
+def test_the_entry_is_made_anew_for_each_slot(store):
+    other = Log(store)
+    seen = []
+
+    def make(history):
+        seen.append(history.slots)
+        if len(seen) == 1:
+            other.append(note)
+        return note(history)
+
+    assert Log(store).append(make).slot == 2
+    assert seen == [1, 2]
+
+
+def test_another_runs_entry_fences(store):
+    log = Log(store)
+    log.refresh()
+    store.create(slot_name(1), Entry(1, "note", None, "another", "t", 0.0).encode())
+    with pytest.raises(Fenced, match="another run"):
+        log.append(note)
+
+
+def test_an_empty_log_takes_only_an_open():
+    with pytest.raises(Fenced, match="its log is empty"):
+        Log(MemoryStore()).append(note)
+
+
+def test_a_reader_needs_only_the_tail(store):
+    log = Log(store)
+    for _ in range(20):
+        log.append(note)
+    log.append(lambda history: Draft("claim", 1, {"submit": "s", "job": "j", "restart": 0, "layout": {}}))
+    log.append(note)
+    read = []
+    reader = Log(store.view(before=lambda method, name: read.append(name) if method == "get" else None))
+    assert reader.refresh() == log.refresh()
+    assert set(read) == {slot_name(slot) for slot in (21, 22, 23)}
+
+
+def test_a_sum_of_another_version_is_passed_over(store, monkeypatch):
+    log = Log(store)
+    monkeypatch.setattr("gmml_cluster.run.history.VERSION", 99)
+    log.append(lambda history: Draft("claim", 1, {"submit": "s", "job": "j", "restart": 0, "layout": {}}))
+    monkeypatch.undo()
+    assert Log(store).refresh().last_attempt == 1
+
+
+def test_check_names_a_slot_whose_sum_is_wrong(store):
+    log = Log(store)
+    log.append(lambda history: Draft("claim", 1, {"submit": "s", "job": "j", "restart": 0, "layout": {}}))
+    assert check(log) == []
+    wrong = History(slots=1, run="r", last_attempt=7).to_sum()
+    entry = decode(store.get(slot_name(1)), "")
+    store.put(slot_name(1), Entry(1, "claim", 1, "r", "t", 0.0, {**entry.fields, "sum": wrong}).encode())
+    assert len(check(Log(store))) == 1
+
+
+def test_nothing_new_costs_one_request(store):
+    calls = []
+    log = Log(store.view(before=lambda method, name: calls.append(method)))
+    log.refresh()
+    calls.clear()
+    log.refresh()
+    assert calls == ["get"]
+
+
+def test_a_damaged_slot_is_told_by_name(store):
+    store.put(slot_name(1), b"{}")
+    with pytest.raises(StorageError, match=r"log/00000001\.json: is no log entry"):
+        Log(store).refresh()

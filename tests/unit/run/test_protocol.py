@@ -1,0 +1,236 @@
+import pytest
+
+from gmml_cluster.errors import CheckpointError, Fenced
+from gmml_cluster.run import protocol
+from gmml_cluster.run.log import Draft, Log, check
+from gmml_cluster.run.retention import debris, retire, victims
+from tests.unit.run.memory import MemoryStore
+
+
+@pytest.fixture
+def store():
+    store = MemoryStore()
+    Log(store).append(lambda history: Draft("open", None, {}, run="r"))
+    return store
+
+
+@pytest.fixture
+def log(store):
+    return Log(store)
+
+
+def submit(log, **changed):
+    return protocol.submit(log, launcher="local", code="c", bounds={"nodes": 1}, changed=changed)
+
+
+def claim(log, token, **more):
+    return protocol.claim(log, submit=token, job="j", restart=0, layout={"ranks": 2}, machine={}, **more)
+
+
+def commit(log, attempt, step):
+    protocol.commit(log, attempt, step=step, manifest=f"m{step}", size=10, seconds=1.0)
+
+
+def started(log):
+    return claim(log, submit(log)).attempt
+
+
+def test_claims_are_numbered_from_one_and_carry_what_was_changed(log):
+    assert claim(log, submit(log, checkpoint=[1, 2])).changed == {"checkpoint": [1, 2]}
+    second = claim(log, submit(log))
+    assert (second.attempt, second.changed, second.commits, second.pin) == (2, {}, (), None)
+
+
+@pytest.mark.parametrize("reason", ["younger submit", "stopped", "finished"])
+def test_who_has_no_right_claims_nothing(log, reason):
+    token = submit(log)
+    if reason == "younger submit":
+        submit(log)
+    elif reason == "stopped":
+        protocol.stop(log, "cancelled by a person")
+    else:
+        protocol.end(log, claim(log, token).attempt, "finished", step=9)
+    before = log.refresh()
+    with pytest.raises(Fenced, match=reason):
+        claim(log, token)
+    assert log.refresh() == before
+
+
+def test_the_right_to_claim_is_judged_again_at_each_slot(store, log):
+    token = submit(log)
+    calls = []
+
+    def before(method, name):
+        if method == "create" and not calls:
+            calls.append(name)
+            submit(log)
+
+    with pytest.raises(Fenced, match="younger submit"):
+        claim(Log(store.view(before=before)), token)
+    assert log.refresh().last_attempt == 0
+
+
+def test_a_submit_lifts_a_stop(log):
+    submit(log)
+    protocol.stop(log, "cancelled")
+    protocol.stop(log, "again")
+    assert log.refresh().stopped == "cancelled"
+    assert claim(log, submit(log)).attempt == 1
+
+
+def test_a_stop_fences_nobody(log):
+    attempt = started(log)
+    protocol.stop(log, "cancelled")
+    assert protocol.look(log, attempt).stopped == "cancelled"
+    commit(log, attempt, 5)
+    assert protocol.end(log, attempt, "cancelled", step=5) == "cancelled"
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda log: commit(log, 1, 5),
+        lambda log: protocol.begin(log, 1, resumed=None, step=0, start_s=1.0, load_s=1.0),
+        lambda log: protocol.pin(log, 1, {}),
+        lambda log: protocol.end(log, 1, "error"),
+        lambda log: protocol.settle(log, 1, "preempted", "told"),
+        lambda log: protocol.look(log, 1),
+    ],
+)
+def test_a_fenced_attempt_says_nothing(log, say):
+    started(log)
+    started(log)
+    before = log.refresh()
+    with pytest.raises(Fenced, match="attempt 2 has claimed"):
+        say(log)
+    assert log.refresh() == before
+
+
+def test_a_claim_ends_older_attempts_by_what_can_be_proved(log):
+    started(log), started(log)
+    token = submit(log)
+    claim(log, token, proofs=lambda attempt: ("node_lost", "sacct said so") if attempt == 2 else None)
+    assert [(a.cause, a.told["proof"]) for a in log.refresh().attempts[1:2]] == [("node_lost", "sacct said so")]
+    assert [a.cause for a in log.refresh().attempts] == ["lost", "node_lost", None]
+
+
+def test_the_first_end_counts(log):
+    attempt = started(log)
+    assert protocol.end(log, attempt, "notice", step=3) == "notice"
+    assert protocol.end(log, attempt, "error") == "notice"
+    assert [entry.kind for entry in log.read()].count("end") == 1
+
+
+def test_a_cause_settles_a_notice_once(log):
+    attempt = started(log)
+    protocol.settle(log, attempt, "preempted", "too early")
+    protocol.end(log, attempt, "notice")
+    protocol.settle(log, attempt, "preempted", "DUE TO PREEMPTION")
+    protocol.settle(log, attempt, "time_limit", "late")
+    assert (log.refresh().attempts[0].ended, log.refresh().attempts[0].cause) == ("notice", "preempted")
+
+
+def test_a_cause_that_no_reader_knows_is_refused(log):
+    with pytest.raises(ValueError, match="sunspots"):
+        protocol.end(log, started(log), "sunspots")
+
+
+def test_the_first_pin_stands(log):
+    first, second = started(log), None
+    assert protocol.pin(log, first, {"steps": 10}) == {"steps": 10}
+    second = started(log)
+    assert protocol.pin(log, second, {"steps": 20}) == {"steps": 10}
+    assert claim(log, submit(log)).pin == {"steps": 10}
+
+
+def test_a_resume_takes_the_youngest_commit_that_holds(log):
+    attempt = started(log)
+    for step in (1, 2, 3):
+        commit(log, attempt, step)
+    mine = claim(log, submit(log))
+
+    def holds(commit):
+        if commit.step == 3:
+            raise CheckpointError("damaged")
+
+    assert protocol.resume(log, mine, holds).step == 2
+
+
+def test_a_resume_that_finds_damage_looks_whether_it_is_fenced(log):
+    attempt = started(log)
+    commit(log, attempt, 1)
+    mine = claim(log, submit(log))
+
+    def dropped_by_a_younger_one(commit):
+        started(log)
+        raise CheckpointError("gone")
+
+    with pytest.raises(Fenced):
+        protocol.resume(log, mine, dropped_by_a_younger_one)
+
+
+def test_where_every_commit_is_damaged_nothing_starts_anew_in_silence(log):
+    commit(log, started(log), 1)
+    mine = claim(log, submit(log))
+
+    def holds(commit):
+        raise CheckpointError("damaged")
+
+    with pytest.raises(CheckpointError, match="no commit is left"):
+        protocol.resume(log, mine, holds)
+
+
+def test_a_job_that_never_claimed_is_told(log):
+    token = submit(log)
+    protocol.queued(log, token, "17")
+    protocol.start_failed(log, token, message="no GPU")
+    assert (log.refresh().submit.job, log.refresh().submit.failed) == ("17", "no GPU")
+    submit(log)
+    protocol.start_failed(log, token, message="late")
+    assert log.refresh().submit.failed is None
+
+
+def test_retention_keeps_the_youngest_and_every_nth(log):
+    attempt = started(log)
+    for step in (9, 19, 29, 39, 49):
+        commit(log, attempt, step)
+    history = log.refresh()
+    assert [c.step for c in victims(history, keep=2, keep_every=None)] == [9, 19, 29]
+    assert [c.step for c in victims(history, keep=2, keep_every=20)] == [9, 29]
+    assert victims(history, keep=9, keep_every=None) == ()
+
+
+def test_what_is_dropped_is_deleted_with_the_debris_of_older_attempts(store, log):
+    first = started(log)
+    commit(log, first, 9)
+    second = started(log)
+    commit(log, second, 19)
+    folders = ["00000009-0001", "00000015-0001", "00000012-0002", "00000019-0002", "00000029-0002", "00000029-0003"]
+    for folder in folders:
+        store.put(f"checkpoints/{folder}/manifest.json", b"")
+    retire(store, log, second, keep=1, keep_every=None)
+    left = [found.name.split("/")[1] for found in store.list("checkpoints/")]
+    assert left == ["00000019-0002", "00000029-0002", "00000029-0003"]
+    assert [c.step for c in log.refresh().commits] == [19]
+
+
+def test_a_fenced_attempt_deletes_nothing(store, log):
+    first = started(log)
+    commit(log, first, 9)
+    commit(log, first, 19)
+    store.put("checkpoints/00000009-0001/manifest.json", b"")
+    started(log)
+    with pytest.raises(Fenced):
+        retire(store, log, first, keep=1, keep_every=None)
+    assert store.list("checkpoints/")
+    assert list(debris(log.refresh(), 2, ["elsewhere/x"])) == []
+
+
+def test_sums_stay_true_and_bounded_over_many_attempts(log):
+    for _ in range(60):
+        attempt = started(log)
+        commit(log, attempt, attempt)
+        protocol.end(log, attempt, "error", message="x" * 5000)
+    history = log.refresh()
+    assert (len(history.attempts), history.older, history.last_attempt) == (50, {"error": 10}, 60)
+    assert check(log) == []

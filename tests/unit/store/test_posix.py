@@ -1,0 +1,159 @@
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from gmml_cluster.errors import PreflightError, StorageError
+from gmml_cluster.store.posix import TEMPORARY
+from gmml_cluster.store.probe import probe
+from gmml_cluster.store.store import Exists, Missing, open_store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path / "runs")
+
+
+def test_a_created_object_is_never_overwritten(store):
+    store.create("log/0", b"mine")
+    with pytest.raises(Exists, match="log/0: exists already"):
+        store.create("log/0", b"yours")
+    assert store.get("log/0") == b"mine"
+
+
+def test_of_many_creators_one_wins_and_its_bytes_stand(store):
+    gate = threading.Barrier(8)
+
+    def create(number):
+        gate.wait()
+        try:
+            store.create("slot", b"%d" % number)
+        except Exists:
+            return None
+        return number
+
+    with ThreadPoolExecutor(8) as pool:
+        winners = [number for number in pool.map(create, range(8)) if number is not None]
+    assert [store.get("slot")] == [b"%d" % number for number in winners]
+
+
+def test_put_replaces_and_ranges_read(store):
+    store.put("a", b"old")
+    store.put("a", memoryview(b"0123456789"))
+    assert (store.get("a", 2, 3), store.get("a", 8), store.get("a", 9, 9), store.get("a", 20)) == (
+        b"234",
+        b"89",
+        b"9",
+        b"",
+    )
+
+
+def test_put_file_copies(store, tmp_path):
+    (tmp_path / "f").write_bytes(b"x" * 1000)
+    store.put_file("a/b", tmp_path / "f")
+    assert store.get("a/b") == b"x" * 1000
+
+
+@pytest.mark.parametrize("ask", ["get", "stat"])
+@pytest.mark.parametrize("name", ["nothing", "file/below", "folder"])
+def test_what_is_not_an_object_is_missing(store, ask, name):
+    store.put("file", b"")
+    store.put("folder/x", b"")
+    with pytest.raises(Missing):
+        getattr(store, ask)(name)
+
+
+def test_listing_is_sorted_recursive_and_by_prefix(store):
+    for name in ("b/c/d", "b-a", "b/a", "c"):
+        store.put(name, b"12")
+    assert [found.name for found in store.list()] == ["b-a", "b/a", "b/c/d", "c"]
+    assert [found.name for found in store.list("b/")] == ["b/a", "b/c/d"]
+    assert [found.name for found in store.list("b")] == ["b-a", "b/a", "b/c/d"]
+    assert [found.name for found in store.child("b").list("c/")] == ["c/d"]
+    assert store.list("z/") == []
+    assert store.folders() == ["b"]
+    assert store.list("c")[0] == store.stat("c")
+    assert open_store(f"{store.url}/none").list() == open_store(f"{store.url}/none").folders() == []
+
+
+def test_a_file_that_is_being_written_is_not_listed(store):
+    store.put("a", b"")
+    Path(store.url, f"{TEMPORARY}x").write_bytes(b"half")
+    assert [found.name for found in store.list()] == ["a"]
+
+
+def test_delete_passes_over_what_is_missing_and_removes_empty_folders(store):
+    store.put("a/b/c", b"")
+    store.delete(["a/b/c", "a/b/c", "never"])
+    assert os.listdir(store.url) == []
+
+
+def test_a_failed_write_leaves_neither_the_name_nor_a_temporary_file(store, tmp_path):
+    store.put("a", b"")
+    with pytest.raises(StorageError):
+        store.put_file("b", tmp_path / "not there")
+    assert os.listdir(store.url) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/"])
+def test_names_stay_below_the_store(store, name):
+    with pytest.raises(StorageError, match="relative"):
+        store.put(name, b"")
+
+
+def test_files_and_folders_take_the_mode_of_the_top_folder(tmp_path):
+    top = tmp_path / "shared"
+    top.mkdir()
+    top.chmod(0o2770)
+    open_store(top).child("run").put("log/0", b"")
+    assert [oct((top / name).stat().st_mode & 0o7777) for name in ("run", "run/log", "run/log/0")] == [
+        "0o2770",
+        "0o2770",
+        "0o660",
+    ]
+
+
+def test_a_scheme_without_a_store_is_told():
+    with pytest.raises(StorageError, match="gs"):
+        open_store("gs://bucket")
+
+
+def test_a_file_url_is_a_folder(tmp_path):
+    assert open_store(f"file://{tmp_path}").url == open_store(tmp_path).url == str(tmp_path)
+
+
+def test_the_probe_passes_and_leaves_nothing(store):
+    probe(store)
+    assert store.list() == []
+
+
+def test_the_probe_names_the_right_that_lacks(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PreflightError, match=r"file/runs: cannot create: .*Not a directory"):
+        probe(open_store(tmp_path / "file" / "runs"))
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ("create", "created again"),
+        ("get", "another content"),
+        ("list", "not listed"),
+        ("delete", "still listed"),
+    ],
+)
+def test_the_probe_refuses_a_store_that_breaks_a_promise(store, broken, told):
+    with pytest.raises(PreflightError, match=told):
+        probe(Broken(store, broken))
+
+
+class Broken:
+    def __init__(self, store, method):
+        self._store = store
+        lies = {"create": store.put, "get": lambda *_: b"", "list": lambda prefix: [], "delete": lambda names: None}
+        setattr(self, method, lies[method])
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
