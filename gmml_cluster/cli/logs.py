@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 @click.command("logs")
 @options.run
-@click.option("-f", "--follow", is_flag=True, help="Go on as the run does, over its attempts, until nothing works on it.")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Go on as the run does, over its attempts, until nothing works on it."
+)
 @click.option("--rank", type=click.IntRange(min=0), help="Rank; by default the one that failed first, else 0.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Attempt; the youngest by default.")
 @options.root
@@ -30,6 +32,7 @@ def command(run: str, follow: bool, rank: int | None, attempt: int | None, root:
     chosen = _attempt(found.name, history, attempt)
     if chosen is None:
         click.echo(f"{found.name}: no attempt has begun; {_start(history)}", err=True)
+        click.echo(tail.unclaimed_output(history, rank or 0), nl=False)
         return
     if chosen.told.get("message"):
         click.echo(headline(chosen), err=True)

@@ -66,7 +66,9 @@ def watch(run: RunRoot) -> None:
         for text in follow(run, 0):
             click.echo(text, nl=False, err=True)
     except KeyboardInterrupt:
-        click.echo(f"\n{run.name} goes on; gmml logs -f {run.name} follows it, gmml cancel {run.name} ends it", err=True)
+        click.echo(
+            f"\n{run.name} goes on; gmml logs -f {run.name} follows it, gmml cancel {run.name} ends it", err=True
+        )
         raise
     if not run.log.refresh().finished:
         raise RunFailed(f"{run.url}: {_ending(run)}; gmml logs {run.name} tells more, gmml resume {run.name} goes on")

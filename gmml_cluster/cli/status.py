@@ -54,7 +54,11 @@ def row(ledger: dict[str, Any]) -> list[str]:
     attempts = ledger["attempts"]
     causes = [attempt["cause"] for attempt in attempts if attempt["cause"]]
     code = ledger["code"][-1]["code"][:8] if ledger["code"] else "-"
-    numbers = [_number(ledger["step"]), _number(ledger["committed_step"]), str(attempts[-1]["attempt"] if attempts else 0)]
+    numbers = [
+        _number(ledger["step"]),
+        _number(ledger["committed_step"]),
+        str(attempts[-1]["attempt"] if attempts else 0),
+    ]
     return [ledger["run"], ledger["state"], *numbers, causes[-1] if causes else "-", code, ledger["job"] or "-"]
 
 

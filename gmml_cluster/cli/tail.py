@@ -1,4 +1,4 @@
-"""What a rank printed, as it appears: from this machine's own file where it lies here, else from the published parts."""
+"""What a rank printed, as it appears: from this machine's own file if it lies here, else from published parts."""
 
 import time
 from collections.abc import Iterator
@@ -48,6 +48,16 @@ def local_output(attempt: Attempt, rank: int) -> Path | None:
     return path if path.exists() else None
 
 
+def unclaimed_output(history: History, rank: int) -> str:
+    """What a rank of the youngest submit's last start printed on this machine, where no attempt claimed; else empty."""
+    job = history.submit.job if history.submit else None
+    if job is None or ":" not in job or not LocalJob.read(job).is_here:
+        return ""
+    folder = LocalLauncher().output(job, restart=0, rank=rank).parent
+    starts = sorted(folder.glob(f"*-rank{rank:04d}.log"))
+    return starts[-1].read_text(errors="replace") if starts else ""
+
+
 def follow(run: "RunRoot", rank: int) -> Iterator[str]:
     """Texts of a rank over all attempts from the youngest on, until nothing of the run is at work."""
     tail: Tail | None = None
@@ -75,4 +85,6 @@ def _is_new(history: History, jobs: Jobs) -> bool:
 
 
 def _has_ended(history: History) -> bool:
-    return history.finished or history.stopped is not None or (history.submit is not None and bool(history.submit.failed))
+    return (
+        history.finished or history.stopped is not None or (history.submit is not None and bool(history.submit.failed))
+    )

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-
 from gmml_cluster import __version__
 from gmml_cluster.errors import Fault, PreflightError, SpecError
 from gmml_cluster.launch.jobs import is_busy, is_idle, poll
@@ -155,9 +154,9 @@ def _go_on(
     last = history.submit
     job = last.job or "" if last else ""
     if history.finished and (last is None or changed == last.changed):
-        return Outcome(run, "finished", job, changed)
+        return Outcome(run, "finished", job, {})
     if not take_over and is_busy(history, poll({run.name: history})):
-        return Outcome(run, "already", job, changed)
+        return Outcome(run, "already", job, {})
     if not new_code and last is not None:
         code = Snapshot(last.code, run.store.get(code_name(last.code)))
         prepared = replace(prepared, submission=replace(prepared.submission, code=code))

@@ -1,0 +1,91 @@
+"""`gmml order`: which image each sample number is, and which rank reads it."""
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gmml_cluster.cli import options
+
+if TYPE_CHECKING:
+    from gmml_cluster.data.corpus import Pin
+    from gmml_cluster.plan.lanes import Layout
+    from gmml_cluster.spec.job import JobSpec
+
+_COLUMNS = ("n", "rank", "micro_batch", "corpus", "epoch", "index", "member", "shard")
+
+
+class _Range(click.ParamType[range]):
+    name = "A..B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> range:
+        found = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", str(value))
+        if found is None:
+            self.fail(f"{value!r} is no range of sample numbers; write 0..9999, both ends included", param, ctx)
+        return range(int(found[1]), int(found[2] or found[1]) + 1)
+
+
+@click.command("order")
+@click.argument("job_or_run")
+@click.option(
+    "--samples", type=_Range(), default="0..15", show_default=True, help="Sample numbers, both ends included."
+)
+@click.option("--ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Number of ranks.")
+@options.root
+@options.as_json
+def command(job_or_run: str, samples: range, ranks: int, root: str | None, as_json: bool) -> None:
+    """Print, for each sample number of a job file or a run, its image and who reads it; --json: a document a line."""
+    from gmml_cluster.cli.compute import demand
+
+    demand("numpy")
+    from gmml_cluster.data.read import order_lines
+
+    is_job = job_or_run.endswith((".yaml", ".yml"))
+    job, layout, pinned = _of_job(job_or_run) if is_job else _of_run(job_or_run, root)
+    if not as_json:
+        click.echo("  ".join(_COLUMNS))
+    for line in order_lines(layout, pinned, samples, ranks=ranks, micro=job.batch.micro):
+        click.echo(json.dumps(line) if as_json else "  ".join(str(line[name]) for name in _COLUMNS))
+
+
+def _of_job(path: str) -> "tuple[JobSpec, Layout, Pin]":
+    from gmml_cluster.data.corpus import pin
+    from gmml_cluster.plan.lanes import make_layout
+    from gmml_cluster.plan.steps import advised_group
+    from gmml_cluster.spec.load import load_job
+
+    job = load_job(path)
+    pinned = pin(job.data.corpora)
+    data = job.data
+    layout = make_layout(
+        seed=job.seed,
+        batch=job.batch.size,
+        group=advised_group(job),
+        lanes=data.lanes,
+        window=data.window,
+        spans=data.spans,
+        corpora=pinned.shapes,
+    )
+    return job, layout, pinned
+
+
+def _of_run(run: str, root: str | None) -> "tuple[JobSpec, Layout, Pin]":
+    from gmml_cluster.cli.finding import find
+    from gmml_cluster.data.corpus import Pin
+    from gmml_cluster.errors import Fault, SpecError
+    from gmml_cluster.plan.lanes import Layout
+    from gmml_cluster.run.root import corpora_name
+    from gmml_cluster.spec.resolved import load_resolved
+    from gmml_cluster.store.store import open_store
+
+    found = find(run, root)
+    history = found.log.refresh()
+    pinned, submit = history.pin, history.submit
+    if pinned is None:
+        told = "its first attempt has not pinned the corpora yet; wait for it, or name the job file"
+        raise SpecError(Fault(found.url, told))
+    corpora = json.loads(found.store.get(corpora_name(pinned["corpora"])))
+    indexes = open_store(found.root).child(".corpora")
+    job = load_resolved(found.spec(), submit.changed if submit else {})
+    return job, Layout.from_json(pinned["layout"]), Pin.from_json(corpora, indexes)

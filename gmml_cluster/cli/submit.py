@@ -1,0 +1,74 @@
+"""`gmml-submit JOB.yaml`: one file, one command."""
+
+import json
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from gmml_cluster.cli import leave, options
+
+if TYPE_CHECKING:
+    from gmml_cluster.launch.submit import Prepared
+
+
+@click.command("gmml-submit")
+@click.argument("job")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@options.cluster
+@click.option("--dry-run", is_flag=True, help="Print the whole plan and the script, and touch nothing.")
+@options.follow
+@options.take_over
+@options.as_json
+def command(
+    job: str,
+    overrides: tuple[str, ...],
+    cluster: str | None,
+    dry_run: bool,
+    follow: bool,
+    take_over: bool,
+    as_json: bool,
+) -> None:
+    """Pre-train what JOB, a YAML file, describes: on this machine, or where --cluster says.
+
+    KEY=VALUE overrides a field, as in batch.size=512. The same run submitted again goes on where it stopped.
+    """
+    from gmml_cluster.launch.submit import prepare, submit
+
+    prepared = prepare(job, cluster=cluster or "local", overrides=overrides)
+    if dry_run:
+        click.echo(json.dumps(document(prepared)) if as_json else text(prepared))
+        return
+    from gmml_cluster.cli.outcome import tell
+
+    tell(submit(prepared, take_over=take_over), as_json=as_json, follow=follow)
+
+
+def document(prepared: "Prepared") -> dict[str, Any]:
+    """What a dry run tells machines."""
+    from gmml_cluster.spec.load import dump
+
+    return {
+        "spec": dump(prepared.job),
+        "cluster": prepared.cluster,
+        "root": prepared.submission.root,
+        "code": prepared.submission.code.digest,
+        "plan": prepared.plan.to_json(),
+        "script": prepared.script,
+    }
+
+
+def text(prepared: "Prepared") -> str:
+    """What a dry run tells people: the plan a line each, then the script to the byte."""
+    from gmml_cluster.plan.plan import describe
+
+    head = f"{prepared.job.name} on {prepared.cluster}, in {prepared.submission.run_root}"
+    return "\n".join([head, *(f"  {line}" for line in describe(prepared.plan)), "", "script:", prepared.script])
+
+
+def main() -> NoReturn:
+    """Entry of the command `gmml-submit`."""
+    leave.run(command)
+
+
+if __name__ == "__main__":
+    main()
