@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from gmml_cluster.data.draws import Purpose
 from gmml_cluster.data.draws_torch import integer, words
-from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing, masking
 from gmml_cluster.methods.method import Draws, Forward, Law, Losses, Setting, check_draws
 from gmml_cluster.models.vit import VisionTransformer
-from gmml_cluster.spec.methods import GmmlOptions
+from gmml_cluster.spec.methods import GmmlOptions, grid_step, longest_side
 
 ITSELF, NOISE, ZEROS = -1, -2, -3
 _CODES = {"noise": NOISE, "zeros": ZEROS}
@@ -61,12 +60,9 @@ class Gmml:
     def __init__(self, setting: Setting, options: GmmlOptions) -> None:
         model = setting.model
         self.setting, self.options, self.views = setting, options, options.views
-        self.align = model.patch_size if options.align == "patch" else options.align
-        self.longest = masking.longest_side(setting.image_size, options.max_side)
+        self.align, self.longest = grid_step(options, model), longest_side(options, setting.image_size)
         self.taps = default_taps(model.depth) if options.taps is None else options.taps
         self.rates = drawing.drop_rates(model.drop_path, model.depth)
-        if found := _faults(self):
-            raise SpecError(found)
         encoder = VisionTransformer(
             width=model.width,
             depth=model.depth,
@@ -199,27 +195,6 @@ class Gmml:
 def default_taps(depth: int) -> tuple[int, ...]:
     """Blocks at 1/2, 2/3, 5/6 and all of the depth, rounded, each once; METHODS 1.1."""
     return tuple(sorted({max(1, round(depth * share)) for share in (1 / 2, 2 / 3, 5 / 6, 1)}))
-
-
-def _faults(gmml: Gmml) -> list[Fault]:
-    """What of the setting does not fit together."""
-    setting, model, found = gmml.setting, gmml.setting.model, []
-    size = setting.image_size
-    if size % model.patch_size:
-        rule = f"patch_size {model.patch_size} does not divide it; choose a multiple"
-        found.append(Fault("data.image_size", f"{size}; {rule}"))
-    if size % gmml.align or gmml.align >= gmml.longest:
-        rule = (
-            f"it must divide the image of {size} and lie below its longest side of {gmml.longest}; choose a smaller one"
-        )
-        found.append(Fault("method.align", f"{gmml.align}; {rule}"))
-    if sorted(set(gmml.taps)) != list(gmml.taps) or gmml.taps[0] < 1 or gmml.taps[-1] != model.depth:
-        rule = f"blocks ascend from 1 and end with the last, {model.depth}, or some are never trained; mend the list"
-        found.append(Fault("method.taps", f"{list(gmml.taps)}; {rule}"))
-    if gmml.options.alien_ratio and setting.group < 2 and not gmml.options.self_donor:
-        rule = "an image needs another of its group to take pixels from; choose at least 2"
-        found.append(Fault("data.group", f"{setting.group}; {rule}"))
-    return found
 
 
 def build(setting: Setting) -> Gmml:

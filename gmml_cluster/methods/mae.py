@@ -15,7 +15,7 @@ from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing
 from gmml_cluster.methods.method import Draws, Forward, Law, Losses, Setting, check_draws
 from gmml_cluster.models.vit import EPS, Block, VisionTransformer, run_block, sincos_positions
-from gmml_cluster.spec.methods import MaeOptions
+from gmml_cluster.spec.methods import MaeOptions, kept_patches
 
 
 class Decoder(nn.Module):
@@ -66,9 +66,7 @@ class Mae:
     def __init__(self, setting: Setting, options: MaeOptions) -> None:
         model = setting.model
         self.setting, self.options, self.taps = setting, options, (model.depth,)
-        self.kept = int(setting.patches * (1 - options.mask_ratio))
-        if found := self._faults():
-            raise SpecError(found)
+        self.kept = kept_patches(options, setting.patches)
         encoder = VisionTransformer(
             width=model.width,
             depth=model.depth,
@@ -87,20 +85,6 @@ class Mae:
             checkpointing=setting.checkpointing,
         )
         self.module: nn.Module = MaeModel(encoder, decoder)
-
-    def _faults(self) -> list[Fault]:
-        setting, model, found = self.setting, self.setting.model, []
-        if setting.image_size % model.patch_size:
-            rule = f"patch_size {model.patch_size} does not divide it; choose a multiple"
-            found.append(Fault("data.image_size", f"{setting.image_size}; {rule}"))
-        if not 0 < self.kept < setting.patches:
-            rule = (
-                f"it keeps {self.kept} of {setting.patches} patches; some must be kept and some removed; choose another"
-            )
-            found.append(Fault("method.mask_ratio", f"{self.options.mask_ratio}; {rule}"))
-        if model.drop_path:
-            found.append(Fault("model.drop_path", f"{model.drop_path}; MAE drops no blocks; set it to 0"))
-        return found
 
     def law(self, name: str, shape: torch.Size) -> Law:
         """METHODS 0.5: matrices Xavier uniform, tokens normal 0.02, the convolution's bias as the framework has it."""

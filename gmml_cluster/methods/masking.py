@@ -50,11 +50,6 @@ class Cover:
     short: Tensor
 
 
-def longest_side(size: int, share: float) -> int:
-    """One more than the longest side a rectangle is drawn with, floor(share * size)."""
-    return math.floor(Fraction(str(share)) * size)
-
-
 def draw_rectangles(seed: int, numbers: Tensor, *, views: int, size: int, align: int, longest: int) -> Rectangles:
     """Candidates of the views of each number, a number's views side by side.
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.spec.job import JobSpec, Model
 from gmml_cluster.spec.methods import MethodOptions
+from gmml_cluster.spec.rules import group_of
 
-ADVISED_GROUP = 8
 Draws = dict[str, Tensor]
 Forward = Callable[..., Any]
 
@@ -40,13 +40,13 @@ class Setting:
 
     @classmethod
     def of(cls, job: JobSpec) -> "Setting":
-        """The setting of a job; a group of `auto` is 8."""
+        """The setting of a job that keeps the rules of `gmml_cluster.spec.rules`."""
         return cls(
             seed=job.seed,
             model=job.model,
             options=job.method,
             image_size=job.data.image_size,
-            group=ADVISED_GROUP if job.data.group == "auto" else job.data.group,
+            group=group_of(job),
             checkpointing=job.engine.activation_checkpointing,
         )
 

@@ -11,20 +11,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods.building import blank
 from gmml_cluster.methods.method import Draws, Method, Setting
-from gmml_cluster.spec.base import SpecModel
-from gmml_cluster.spec.job import Model
-from gmml_cluster.spec.methods import GmmlOptions, MaeOptions, MethodOptions
+from gmml_cluster.spec.load import parse_job
 
 Arrays = Mapping[str, NDArray[Any]]
-_OPTIONS: TypeAdapter[GmmlOptions | MaeOptions] = TypeAdapter(MethodOptions)
-_TYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}
+TYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}
 _KNOWN = ("gmml", "mae")
+_GROUP = 8
 
 
 @dataclass(frozen=True)
@@ -45,21 +42,6 @@ class Verification:
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
-
-
-class _Data(SpecModel):
-    group: int = 8
-
-
-class _Model(Model):
-    image_size: int
-
-
-class _Spec(SpecModel):
-    model: _Model
-    method: MethodOptions
-    data: _Data = _Data()
-    seed: int = 0
 
 
 def verify(
@@ -85,7 +67,7 @@ def verify(
     Raises:
         SpecError: arguments that do not fit, each named.
     """
-    setting, real = _setting(spec), _TYPES[dtype]
+    setting, real = _setting(spec), TYPES[dtype]
     method = blank(setting)
     _load(method, state, real)
     pixels = _images(images, method.views, setting).to(real)
@@ -123,27 +105,15 @@ def draw(
 
 
 def _setting(spec: Mapping[str, Any]) -> Setting:
-    method = dict(spec.get("method", {}))
+    """The setting of a specification, checked as a job; what verification does not read is filled in."""
+    model, method = dict(spec.get("model", {})), dict(spec.get("method", {}))
     if method.get("name") not in _KNOWN:
         raise SpecError(Fault("method.name", f"{method.get('name')!r}; known here are {', '.join(_KNOWN)}; choose one"))
     if method.pop("amt", False):
         raise SpecError(Fault("method.amt", "True; attention-driven masking is not built yet; leave it out"))
-    try:
-        checked = _Spec.model_validate({**spec, "method": method})
-    except ValidationError as error:
-        raise SpecError([_fault(found) for found in error.errors()]) from error
-    return Setting(
-        seed=checked.seed,
-        model=checked.model,
-        options=checked.method,
-        image_size=checked.model.image_size,
-        group=checked.data.group,
-    )
-
-
-def _fault(found: Any) -> Fault:
-    where = ".".join(str(part) for part in found["loc"])
-    return Fault(where, f"{found['input']!r}; {found['msg'].removeprefix('Value error, ')}; mend the mapping")
+    data = {"corpora": [{"url": "none"}], "image_size": model.pop("image_size", None), **spec.get("data", {})}
+    job = {"name": "verify", "run": {"steps": 1}, **spec, "model": model, "method": method, "data": data}
+    return Setting.of(parse_job({**job, "batch": {"size": data.get("group", _GROUP)}}))
 
 
 def _load(method: Method, state: Arrays, real: torch.dtype) -> None:

@@ -7,6 +7,7 @@ import torch
 from gmml_cluster import methods
 from gmml_cluster.data import draws_torch
 from gmml_cluster.methods import masking
+from gmml_cluster.spec.methods import GmmlOptions, longest_side
 
 DRAWS, TABLE_DRAWS = 1000, 10_000
 RATIO = {"noise": 0.75, "alien": 0.30}
@@ -33,7 +34,7 @@ def measured(case: tuple[int, int, int, str]) -> dict[str, np.ndarray]:
 
 def measured_some(numbers: torch.Tensor, size: int, align: int, patch: int, kind: str) -> dict[str, np.ndarray]:
     target = masking.target_pixels(draws_torch.words(0, 40, numbers, 4)[:, 2], RATIO[kind], size)
-    longest = masking.longest_side(size, 0.3)
+    longest = longest_side(GmmlOptions(name="gmml"), size)
     rectangles = masking.draw_rectangles(0, numbers, views=1, size=size, align=align, longest=longest)
     cover = masking.cover(rectangles, target, size=size)
     assert not cover.short.any()

@@ -12,6 +12,7 @@ from gmml_cluster.data import draws_torch
 from gmml_cluster.methods import drawing, mae, masking
 from gmml_cluster.methods.building import blank
 from gmml_cluster.methods.verification import _setting
+from gmml_cluster.spec.methods import GmmlOptions, longest_side
 
 GROUP, COUNT, SIZE, PATCH = 4, 8, 16, 4
 MODEL = {"width": 32, "depth": 2, "heads": 2, "patch_size": PATCH, "image_size": SIZE, "mlp_ratio": 4, "drop_path": 0.1}
@@ -227,7 +228,7 @@ def test_gmml_masks_are_the_reference(size: int, align: int) -> None:
 def test_gmml_targets_and_rectangles_are_the_reference(size: int, align: int) -> None:
     numbers = torch.tensor([0, 2])
     drawn = draws_torch.words(7, 40, numbers, 4, 0), draws_torch.words(7, 40, numbers, 4, 1)
-    longest = masking.longest_side(size, 0.3)
+    longest = longest_side(GmmlOptions(name="gmml"), size)
     rectangles = masking.draw_rectangles(7, numbers, views=2, size=size, align=align, longest=longest)
     for n, view, branch, pixels, used, _, _ in MASKS[size, align]:
         place = [0, 2].index(n)
@@ -240,7 +241,11 @@ def test_gmml_donors_are_the_reference() -> None:
     words = [draws_torch.words(7, 40, torch.tensor([n]), 2, view)[:, 1] for n, view in ((0, 0), (0, 1), (2, 0))]
     method = blank(_setting(gmml_spec(32, 1)))
     alien = torch.zeros(1, dtype=torch.int64)
-    assert [int(method._content(alien, word, torch.tensor([n]))) for word, n in zip(words, (0, 0, 2))] == [7, 3, 6]
+    assert [int(method._content(alien, word, torch.tensor([n]))) for word, n in zip(words, (0, 0, 2), strict=True)] == [
+        7,
+        3,
+        6,
+    ]
 
 
 def test_normals_are_the_reference() -> None:

@@ -1,0 +1,117 @@
+"""Augmentation of a batch against one image at a time: colours by `colorsys`, blur by a sum over neighbours."""
+
+import colorsys
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+
+from gmml_cluster.data import draws
+from gmml_cluster.data.augment import prepare
+from gmml_cluster.spec.job import AUGMENTS, NORMALISATIONS, Augment, Blur, Jitter, Normalise
+
+PLAIN = Normalise(mean=(0, 0, 0), std=(1, 1, 1))
+SEED, SIDE, COUNT = 11, 8, 60
+
+
+def images(count: int = COUNT, views: int = 2, side: int = SIDE) -> torch.Tensor:
+    drawn = np.random.default_rng(0).integers(0, 256, (count, views, 3, side, side), dtype=np.uint8)
+    drawn[0, :, :, :4] = 200  # grey: no hue
+    return torch.from_numpy(drawn)
+
+
+def made(augment: Augment, pixels: torch.Tensor, first: int = 0) -> np.ndarray:
+    numbers = torch.arange(first, first + len(pixels))
+    return prepare(pixels, numbers, seed=SEED, augment=augment, normalise=PLAIN).numpy()
+
+
+def words(purpose: draws.Purpose, number: int, view: int) -> np.ndarray:
+    return draws.words(SEED, purpose, np.array([number]), 9, view)[0]
+
+
+def adjusted(pixels: np.ndarray, number: int, view: int, law: Jitter) -> np.ndarray:
+    """Colour jitter of one image (side, side, 3) in [0, 1], pixel by pixel."""
+    w = words(draws.Purpose.COLOUR, number, view)
+    u = draws.uniform(w).astype(float)
+    strengths = (law.brightness, law.contrast, law.saturation)
+    brightness, contrast, saturation = (1 - s + 2 * s * u[2 + k] for k, s in enumerate(strengths))
+    turn, weights = law.hue * (2 * u[5] - 1), np.array([0.2989, 0.587, 0.114])
+
+    def hue(pixel: np.ndarray) -> tuple[float, float, float]:
+        h, s, v = colorsys.rgb_to_hsv(*pixel)
+        return colorsys.hsv_to_rgb((h + turn) % 1, s, v)
+
+    operations = (
+        lambda x: np.clip(brightness * x, 0, 1),
+        lambda x: np.clip(contrast * x + (1 - contrast) * (x @ weights).mean(), 0, 1),
+        lambda x: np.clip(saturation * x + (1 - saturation) * (x @ weights)[..., None], 0, 1),
+        lambda x: np.apply_along_axis(hue, 2, x),
+    )
+    if not draws.bernoulli(w, law.probability)[0]:
+        return pixels
+    for index in list(permutations(range(4)))[int(draws.integer(w, 24)[1])]:
+        pixels = operations[index](pixels)
+    return pixels
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.9])
+def test_colour_jitter_is_that_of_single_images(strength: float) -> None:
+    law = Jitter(probability=0.8, brightness=strength, contrast=strength, saturation=strength, hue=strength / 2)
+    pixels = images()
+    found = made(Augment(jitter=law), pixels)
+    orders = {int(draws.integer(words(draws.Purpose.COLOUR, n, v), 24)[1]) for n in range(COUNT) for v in range(2)}
+    assert len(orders) == 24, "every order of the four operations is met"
+    for number, view in np.ndindex(COUNT, 2):
+        single = pixels[number, view].numpy().transpose(1, 2, 0) / 255
+        expected = adjusted(single, number, view, law).transpose(2, 0, 1)
+        np.testing.assert_allclose(found[number, view], expected, atol=5e-6)
+
+
+def blurred(pixels: np.ndarray, radius: float) -> np.ndarray:
+    """Gaussian blur of one image (3, side, side), its border continued, far beyond where weights vanish."""
+    reach = 12
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / radius) ** 2)
+    padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
+    side = pixels.shape[1]
+    rows = sum(w * padded[:, k : k + side] for k, w in enumerate(taps / taps.sum()))
+    return sum(w * rows[:, :, k : k + side] for k, w in enumerate(taps / taps.sum()))
+
+
+def test_blur_is_that_of_single_images() -> None:
+    law, pixels = Blur(probability=0.5, radius=(0.1, 2.0)), images(20)
+    found = made(Augment(blur=law), pixels)
+    seen = set()
+    for number, view in np.ndindex(20, 2):
+        w = words(draws.Purpose.COLOUR, number, view)
+        on, radius = bool(draws.bernoulli(w, 0.5)[7]), 0.1 + 1.9 * float(draws.uniform(w)[8])
+        single = pixels[number, view].numpy() / 255
+        np.testing.assert_allclose(found[number, view], blurred(single, radius) if on else single, atol=1e-4)
+        seen.add(on)
+    assert seen == {True, False}
+
+
+def test_half_of_the_views_are_mirrored_each_by_its_own_draw() -> None:
+    pixels = images(400)
+    found, clean = made(Augment(flip=True), pixels), pixels.numpy() / np.float32(255)
+    mirrored = (found == clean[..., ::-1]).all((2, 3, 4))
+    assert ((found == clean).all((2, 3, 4)) != mirrored).all()
+    drawn = [[bool(draws.bernoulli(words(draws.Purpose.FLIP, n, v), 0.5)[0]) for v in range(2)] for n in range(400)]
+    assert mirrored.tolist() == drawn
+    assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / 800**0.5
+    assert (mirrored[:, 0] != mirrored[:, 1]).any()
+
+
+def test_normalisation_comes_last() -> None:
+    pixels, imagenet = images(4), NORMALISATIONS["imagenet"]
+    found = prepare(pixels, torch.arange(4), seed=0, augment=AUGMENTS["none"], normalise=imagenet)
+    mean, std = (np.array(values).reshape(3, 1, 1) for values in (imagenet.mean, imagenet.std))
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), (pixels.numpy() / 255 - mean) / std, atol=1e-5)
+
+
+def test_a_sample_looks_the_same_in_any_batch() -> None:
+    pixels = images(8)
+    whole = made(AUGMENTS["gmml"], pixels, first=96)
+    for part in (slice(0, 4), slice(4, 8)):
+        assert np.array_equal(made(AUGMENTS["gmml"], pixels[part], first=96 + part.start), whole[part])

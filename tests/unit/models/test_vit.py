@@ -1,0 +1,140 @@
+"""The encoder: an independent oracle, counts, and what its switches promise."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from gmml_cluster.models.vit import VisionTransformer, sincos_positions
+from gmml_cluster.spec.job import SIZES
+
+SMALL = {"width": 64, "depth": 4, "heads": 2, "patch_size": 4, "image_size": 32}
+
+
+def make(**changes: Any) -> VisionTransformer:
+    """An encoder whose every parameter is drawn, so that none can hide behind a zero."""
+    vit = VisionTransformer(**{**SMALL, **changes})
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in vit.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1 + (parameter.dim() == 1) * 0.5)
+    return vit
+
+
+def images(count: int, size: int = 32) -> torch.Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [SMALL, {"width": 192, "depth": 12, "heads": 3, "patch_size": 16, "image_size": 224}],
+    ids=["small", "Ti/16"],
+)
+def test_outputs_are_those_of_transformers(shape: dict[str, int]) -> None:
+    from tests.unit.models import oracle
+
+    vit = make(**shape)
+    config = oracle.transformers.ViTConfig(
+        **oracle.config(
+            hidden_size=shape["width"],
+            num_hidden_layers=shape["depth"],
+            num_attention_heads=shape["heads"],
+            intermediate_size=4 * shape["width"],
+            patch_size=shape["patch_size"],
+            image_size=shape["image_size"],
+        )
+    )
+    theirs = oracle.transformers.ViTModel(config, add_pooling_layer=False).eval()
+    theirs.load_state_dict(oracle.encoder(vit.state_dict(), vit.pos_embed.detach()))
+    pixels = images(2, shape["image_size"])
+    with torch.no_grad():
+        torch.testing.assert_close(vit(pixels), theirs(pixels).last_hidden_state, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "image", "patch", "count"),
+    [
+        ("tiny", 224, None, 5_524_416),
+        ("small", 224, None, 21_665_664),
+        ("base", 224, None, 85_798_656),
+        ("large", 224, None, 303_301_632),
+        ("huge", 224, None, 630_764_800),
+        ("tiny", 32, 4, 5_360_832),
+        ("tiny", 32, 2, 5_390_784),
+        ("small", 32, 4, 21_338_496),
+    ],
+)
+def test_parameters_are_as_many_as_the_table_says(size: str, image: int, patch: int | None, count: int) -> None:
+    shape = SIZES[size] | ({} if patch is None else {"patch_size": patch})
+    with torch.device("meta"):
+        vit = VisionTransformer(image_size=image, **shape)
+    assert sum(parameter.numel() for parameter in vit.parameters()) == count
+
+
+def test_small_has_150_tensors_and_no_buffers() -> None:
+    with torch.device("meta"):
+        vit = VisionTransformer(image_size=224, **SIZES["small"])
+    assert len(list(vit.parameters())) == 150
+    assert not list(vit.buffers())
+
+
+def test_sincos_codes_the_column_first() -> None:
+    table = sincos_positions(16, 3)[0]
+    assert not table[0].any()
+    below, right = table[1 + 3], table[1 + 1]
+    assert below[:8].tolist() == [0] * 4 + [1] * 4
+    assert float(below[8]) == pytest.approx(0.8414709848)
+    assert torch.equal(right, below.roll(8))
+    assert float(sincos_positions(768, 14)[0, 57].norm()) == pytest.approx(19.596, abs=1e-3)
+
+
+def test_sincos_positions_are_no_parameters_and_no_state() -> None:
+    vit = make(positions="sincos")
+    assert "pos_embed" not in dict(vit.named_parameters()) | vit.state_dict()
+
+
+def test_taps_average_block_outputs_before_the_one_norm() -> None:
+    vit, pixels = make(), images(2)
+    seen: list[torch.Tensor] = []
+    hooks = [block.register_forward_hook(lambda _, __, output: seen.append(output)) for block in vit.blocks]
+    vit(pixels)
+    [hook.remove() for hook in hooks]
+    torch.testing.assert_close(vit(pixels, taps=(2, 3, 4)), vit.norm((seen[1] + seen[2] + seen[3]) / 3))
+
+
+def test_keeping_all_patches_in_another_order_moves_nothing_but_their_places() -> None:
+    vit, pixels = make(), images(2)
+    order = torch.stack([torch.randperm(64, generator=torch.Generator().manual_seed(s)) for s in (3, 4)])
+    kept, plain = vit(pixels, keep_BK=order), vit(pixels)
+    torch.testing.assert_close(
+        kept[:, 1:], plain[:, 1:].gather(1, order[..., None].expand(-1, -1, 64)), rtol=0, atol=1e-4
+    )
+    torch.testing.assert_close(kept[:, 0], plain[:, 0], rtol=0, atol=1e-4)
+
+
+def test_a_dropped_branch_contributes_nothing() -> None:
+    vit, pixels = make(), images(2)
+    drop = torch.ones(2, 4, 2)
+    torch.testing.assert_close(vit(pixels, drop_BL2=drop), vit(pixels), rtol=0, atol=0)
+    drop[0, 2] = 0
+    without = make()
+    without.load_state_dict(vit.state_dict())
+    del without.blocks[2]
+    dropped = vit(pixels, drop_BL2=drop)
+    torch.testing.assert_close(dropped[0], without(pixels)[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(dropped[1], vit(pixels)[1], rtol=0, atol=1e-5)
+
+
+def test_activation_checkpointing_changes_no_bit() -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        vit = make(checkpointing=checkpointing)
+        vit(images(2), drop_BL2=torch.full((2, 4, 2), 1.1), taps=(2, 4)).square().sum().backward()
+        gradients.append([parameter.grad for parameter in vit.parameters()])
+    for plain, again in zip(*gradients, strict=True):
+        assert torch.equal(plain, again)
+
+
+def test_computes_in_float64() -> None:
+    vit = make(positions="sincos").double()
+    assert vit(images(1).double()).dtype == torch.float64
