@@ -1,8 +1,10 @@
 """Before anything is submitted: do what the run will do, once and small, and say what would stop it."""
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from gmml_cluster.errors import DataError, Fault, SpecError, StorageError
@@ -10,8 +12,10 @@ from gmml_cluster.launch.launcher import Submission, launcher_named
 from gmml_cluster.store.probe import probe
 from gmml_cluster.store.store import open_store
 
-_LOOK_BYTES = 2**16
+_LOOKS, _LOOK_BYTES, _MOST_PIXELS = 8, 2**16, 2**30
 _IMAGE_MARKS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
+
+_log = logging.getLogger(__name__)
 
 
 def preflight(submission: Submission) -> list[Fault]:
@@ -33,12 +37,12 @@ def _store_faults(root: str) -> list[Fault]:
     except SpecError as error:
         return error.faults
     except StorageError as error:
-        return [Fault(root, str(error))]
+        return [Fault(root, str(error).removeprefix(f"{root}: "))]
     return []
 
 
 def _existing(folder: Path) -> Path:
-    return next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+    return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
 
 
 def _corpus_faults(corpora: tuple[str, ...]) -> list[Fault]:
@@ -46,25 +50,46 @@ def _corpus_faults(corpora: tuple[str, ...]) -> list[Fault]:
 
 
 def _unreadable(url: str) -> str | None:
-    """Reads the first sample of a corpus, and says what is wrong with it."""
+    """Reads a corpus until one sample opens as an image; what is wrong where none of the first few does."""
+    refusal, told = _judge(), "no shard holds an image; members named .jpg, .jpeg, .png or .webp count; pack it anew"
+    try:
+        for where, data in islice(_samples(url), _LOOKS):
+            reason = refusal(data)
+            if reason is None:
+                return None
+            told = f"{where}: {reason}; {_LOOKS} samples were tried and none is an image; pack it anew"
+    except (DataError, StorageError) as error:
+        return str(error).removeprefix(f"{url}: ")
+    return told
+
+
+def _samples(url: str) -> Iterator[tuple[str, bytes]]:
     from gmml_cluster.data.listing import list_shards, split_url, store_of
     from gmml_cluster.data.shards import read_samples
 
+    for shard in list_shards(url):
+        folder, name = split_url(shard.url)
+        read = partial(store_of(folder).get, name)
+        for sample in read_samples(shard.url, read, shard.size, _LOOK_BYTES):
+            yield f"{shard.url}: {sample.name}", read(sample.offset, sample.length)
+
+
+def _judge() -> Callable[[bytes], str | None]:
+    """Says why bytes are no image: by decoding where a decoder is installed, else by their first bytes."""
     try:
-        for shard in list_shards(url):
-            folder, name = split_url(shard.url)
-            read = partial(store_of(folder).get, name)
-            for sample in read_samples(shard.url, read, shard.size, _LOOK_BYTES):
-                return _not_an_image(f"{shard.url}: {sample.name}", read(sample.offset, sample.length))
-    except (DataError, StorageError) as error:
-        return str(error)
-    return "no shard holds an image; members named .jpg, .jpeg, .png or .webp count; pack it anew"
+        from gmml_cluster.data.decode import BadImage, decode
+    except ImportError:
+        _log.warning("no image decoder is installed here: of a sample of each corpus only the first bytes are checked")
+        return lambda data: None if data.startswith(_IMAGE_MARKS) else f"begins with {data[:8].hex()}"
 
-
-def _not_an_image(where: str, data: bytes) -> str | None:
-    if data.startswith(_IMAGE_MARKS):
+    def decoded(data: bytes) -> str | None:
+        try:
+            decode(data, _MOST_PIXELS)
+        except BadImage as error:
+            return str(error)
         return None
-    return f"{where} begins with {data[:8].hex()}; neither JPEG, PNG nor WebP begins so; pack the corpus anew"
+
+    return decoded
 
 
 def _memory_faults(submission: Submission) -> Iterator[Fault]:

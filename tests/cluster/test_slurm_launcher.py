@@ -2,53 +2,73 @@
 
 import json
 import os
-import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gmml_cluster.launch import snapshot
 from gmml_cluster.launch.launcher import Submission
 from gmml_cluster.launch.slurm import SlurmLauncher
+from gmml_cluster.run import protocol
+from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.lengths import NodeRange
-from tests.fixtures.slurm import Slurm, free_ports, slurm, until
+from gmml_cluster.store.store import open_store
+from tests.fixtures.slurm import Slurm, slurm, until
 
 __all__ = ["slurm"]
 
-TOKEN = "5ubm1tt0ken"
 NAME = "stand-in"
+MARK = 'it\'s "$HOME" set'
+OUT_OF_REACH = "ftp://nowhere"
 
-# Takes the place of the worker in the snapshot: notes what it was given, then behaves as the variable says.
+# Takes the place of the worker in the snapshot: notes what it was given, lets rank 0 claim as the worker would, and
+# then does what the variable says for this start: wait for a notice, finish, fail, or leave without a word for good.
 WORKER = """
 import json, os, pathlib, signal, sys, time
+from gmml_cluster.run import protocol
+from gmml_cluster.run.log import Log
+from gmml_cluster.store.store import open_store
 argued = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-restart = int(argued["--restart"])
-held = sorted(number.name for number in signal.pthread_sigmask(signal.SIG_BLOCK, []))
-told = {"argued": argued, "held": held, "code": __file__, "path": os.environ["PYTHONPATH"],
+restart, rank = int(argued["--restart"]), int(os.environ["RANK"])
+does = os.environ["BEHAVIOUR"].split(",")[restart]
+told = {"argued": argued, "code": __file__, "path": os.environ["PYTHONPATH"], "pid": os.getpid(),
+        "held": sorted(number.name for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])),
         "urg_ignored": signal.getsignal(signal.SIGURG) == signal.SIG_IGN, "secret": os.environ.get("A_SECRET"),
         "marked": os.environ["MARK"], "kill_wait": os.environ["GMML_KILL_WAIT_S"],
         "place": {name: os.environ[name] for name in
                   ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")}}
-def leave(*_):
+log = None
+if rank == 0 and "://" not in argued["--root"]:
+    log = Log(open_store(argued["--root"] + "/" + argued["--run"]))
+    claim = protocol.claim(log, submit=argued["--submit"], job=argued["--job"], restart=restart, layout={}, machine={})
+ended = pathlib.Path(os.environ["NOTES"]) / f"ended-{restart}"
+def leave(code, cause):
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    time.sleep(0.3)
-    os._exit(77)
-for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGCONT):
-    signal.signal(number, leave if number != signal.SIGCONT else lambda *_: None)
+    if log and cause:
+        protocol.end(log, claim.attempt, cause)
+    if rank == 0:
+        ended.touch()
+        time.sleep(0.3)
+    while not ended.exists():
+        time.sleep(0.02)
+    os._exit(code)
+for number in (signal.SIGTERM, signal.SIGUSR2):
+    signal.signal(number, lambda *_: leave(77, "notice"))
+signal.signal(signal.SIGCONT, lambda *_: None)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGUSR2, signal.SIGCONT))
-note = pathlib.Path(argued["--root"]) / f"rank-{os.environ['RANK']}-{restart}.json"
-note.with_suffix(".part").write_text(json.dumps(told))
-note.with_suffix(".part").rename(note)
-notes = [note.with_name(f"rank-{rank}-{restart}.json") for rank in range(int(os.environ["WORLD_SIZE"]))]
-while not all(other.exists() for other in notes):
+notes = [pathlib.Path(os.environ["NOTES"]) / f"rank-{r}-{restart}.json" for r in range(int(os.environ["WORLD_SIZE"]))]
+notes[rank].with_suffix(".part").write_text(json.dumps(told))
+notes[rank].with_suffix(".part").rename(notes[rank])
+while not all(note.exists() for note in notes):
     time.sleep(0.05)
-behaviour = os.environ["BEHAVIOUR"].split(",")[restart]
-if behaviour == "wait":
+if does == "wait":
     time.sleep(60)
-os._exit(int(behaviour))
+leave(*{"finish": (78, "finished"), "fail": (1, None), "never": (78, None)}[does])
 """
 
 Submit = Callable[..., tuple[Submission, str]]
@@ -65,23 +85,23 @@ def code() -> snapshot.Snapshot:
     return snapshot.Snapshot.of({**kept, "gmml_cluster/train/worker.py": WORKER.encode()})
 
 
-def submission_for(root: Path, *, behaviour: str = "0", nodes: str = "2", **slurm_options: object) -> Submission:
-    """A submission of one rank a node."""
-    section = {"partition": "low", "time": "10 min", "notice": "60 s", **slurm_options}
+def submission_for(
+    notes: Path, *, token: str = "t0ken", behaviour: str = "finish", nodes: str = "2", root: str = "", **section: object
+) -> Submission:
+    """A submission of one rank a node, under the folder of its notes where no root is given."""
     profile = ClusterProfile.model_validate(
         {
             "launcher": "slurm",
-            "root": str(root),
-            "ranks_per_node": 1,
-            "environment": {"BEHAVIOUR": behaviour, "MARK": 'it\'s "$HOME" set'},
+            "root": root or str(notes),
+            "environment": {"BEHAVIOUR": behaviour, "NOTES": str(notes), "MARK": MARK},
             "secrets": ["A_SECRET"],
-            "slurm": section,
+            "slurm": {"partition": "low", "time": "10 min", "notice": "60 s", **section},
         }
     )
     return Submission(
-        root=str(root),
+        root=profile.root,
         name=NAME,
-        token=TOKEN,
+        token=token,
         profile=profile,
         nodes=NodeRange.model_validate(nodes),
         ranks_per_node=1,
@@ -91,121 +111,150 @@ def submission_for(root: Path, *, behaviour: str = "0", nodes: str = "2", **slur
 
 @pytest.fixture
 def submit(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Submit:
-    """Submits a stand-in through the launcher; its notes appear in `tmp_path`."""
+    """Submits a stand-in through the launcher; its notes and its log appear in `tmp_path`."""
     for name in ("PATH", "SLURM_CONF"):
         monkeypatch.setenv(name, slurm.environment[name])
     monkeypatch.setenv("A_SECRET", "s3cr3t-value")
 
     def give(behaviour: str, **options: object) -> tuple[Submission, str]:
-        made = submission_for(tmp_path, behaviour=behaviour, **options)
+        token = "t0ken"
+        if "root" not in options:
+            log = run_log(tmp_path)
+            log.append(lambda _: Draft("open", None, {}, run="r"))
+            token = protocol.submit(log, launcher="slurm", code="c", bounds={})
+        made = submission_for(tmp_path, token=token, behaviour=behaviour, **options)
         return made, SlurmLauncher().submit(made)
 
     return give
 
 
-def note(root: Path, rank: int, restart: int, limit_s: float = 30) -> dict:
-    path = root / f"rank-{rank}-{restart}.json"
-    until(path.exists, limit_s, f"rank {rank} of start {restart} runs; see {root}/.slurm")
-    return json.loads(path.read_text())
+def run_log(root: Path) -> Log:
+    return Log(open_store(root / NAME))
 
 
-def ended(slurm: Slurm, job: str) -> dict[str, str]:
+def causes(root: Path) -> list[tuple[int, str | None]]:
+    """Restart count and cause of each attempt."""
+    return [(attempt.restart, attempt.cause) for attempt in run_log(root).refresh().attempts]
+
+
+def note(notes: Path, *, rank: int, restart: int = 0) -> dict[str, Any]:
+    """What a rank of a start was given, once it runs; a requeued job waits 5 s for its credential to expire."""
+    path = notes / f"rank-{rank}-{restart}.json"
+
+    until(path.exists, 30, f"rank {rank} of start {restart} runs; see {notes}/.slurm")
+    told: dict[str, Any] = json.loads(path.read_text())
+    return told
+
+
+def ended(slurm: Slurm, job: str) -> tuple[str, str, str]:
+    """State, exit code and restarts of a job that is gone."""
     until(lambda: SlurmLauncher().poll({job: NAME}) == {job: "gone"}, 40, f"job {job} is gone")
-    return slurm.job(job)
+    told = slurm.job(job)
+    return told["JobState"], told["ExitCode"], told["Restarts"]
+
+
+FINISHED = ("FAILED", "78:0")
 
 
 def test_each_rank_runs_the_submitted_code_in_its_place_with_signals_held(
     slurm: Slurm, submit: Submit, tmp_path: Path
 ) -> None:
-    submission, job = submit("0", nodes="1..2")
-    told = [note(tmp_path, rank, 0) for rank in range(2)]
-    assert ended(slurm, job)["JobState"] == "COMPLETED"
+    submission, job = submit("finish", nodes="1..2")
+    told = [note(tmp_path, rank=rank) for rank in range(2)]
+    assert ended(slurm, job) == (*FINISHED, "0")
     for rank, one in enumerate(told):
         place = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "NODE_RANK": rank}
+        argued = {"root": str(tmp_path), "run": NAME, "submit": submission.token, "job": job, "restart": "0"}
         assert one["place"] == {name: str(value) for name, value in place.items()}
-        assert one["argued"] == {
-            "--root": str(tmp_path), "--run": NAME, "--submit": TOKEN, "--job": job, "--restart": "0",
-        }  # fmt: skip
+        assert one["argued"] == {f"--{name}": value for name, value in argued.items()}
         assert one["held"] == ["SIGCONT", "SIGTERM", "SIGUSR2"]
         assert one["urg_ignored"]
         assert submission.code.digest in one["code"]
         assert one["path"].split(os.pathsep)[0] in one["code"]
-        assert (one["marked"], one["secret"], one["kill_wait"]) == ('it\'s "$HOME" set', "s3cr3t-value", "5")
+        assert (one["marked"], one["secret"], one["kill_wait"]) == (MARK, "s3cr3t-value", "5")
+    assert causes(tmp_path) == [(0, "finished")]
 
 
 def test_the_script_shown_is_the_script_used_and_no_secret_is_in_any_file(
     slurm: Slurm, submit: Submit, tmp_path: Path
 ) -> None:
-    submission, job = submit("0")
+    submission, job = submit("finish")
     shown = SlurmLauncher().script(submission)
     used = next((tmp_path / ".slurm" / job).glob("*_submission.sh")).read_text()
-    assert TOKEN not in shown
-    assert used == shown.replace("<token>", TOKEN)
+    assert submission.token not in shown
+    assert used == shown.replace("<token>", submission.token)
     ended(slurm, job)
-    files = [path.read_bytes() for path in (tmp_path / ".slurm").rglob("*") if path.is_file()]
+    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".json"]
     assert files
     assert not any(b"s3cr3t-value" in content for content in files)
 
 
 def test_a_notice_brings_the_job_back_under_its_own_number(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
-    _, job = submit("wait,0")
+    _, job = submit("wait,finish")
     for rank in range(2):
-        note(tmp_path, rank, 0)
+        note(tmp_path, rank=rank)
     slurm.call("scancel", "--signal=USR2", job)
-    assert note(tmp_path, 1, 1)["argued"]["--restart"] == "1"
-    state = ended(slurm, job)
-    assert (state["JobState"], state["Restarts"]) == ("COMPLETED", "1")
+    assert note(tmp_path, rank=1, restart=1)["argued"]["--job"] == job
+    assert ended(slurm, job) == (*FINISHED, "1")
+    assert causes(tmp_path) == [(0, "notice"), (1, "finished")]
 
 
 def test_a_preemption_without_grace_brings_the_job_back(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
-    _, job = submit("wait,0", sbatch_args={"exclusive": True})
+    _, job = submit("wait,finish", sbatch_args={"exclusive": True})
     for rank in range(2):
-        note(tmp_path, rank, 0)
+        note(tmp_path, rank=rank)
     urgent = slurm.submit("sleep 1", "-p", "high", "-N", "2", "--exclusive")
-    note(tmp_path, 0, 1, limit_s=40)
-    state = ended(slurm, job)
-    assert (state["JobState"], state["Restarts"]) == ("COMPLETED", "1")
-    assert slurm.job(urgent)["JobState"] == "COMPLETED"
+    until(lambda: slurm.job(urgent)["JobState"] == "COMPLETED", 30, "the urgent job is done")
+    note(tmp_path, rank=0, restart=1)
+    assert ended(slurm, job) == (*FINISHED, "1")
+    assert causes(tmp_path) == [(0, "notice"), (1, "finished")]
+
+
+def test_a_killed_rank_is_told_as_lost_and_the_job_comes_back(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
+    _, job = submit("wait,finish")
+    pids = [note(tmp_path, rank=rank)["pid"] for rank in range(2)]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    note(tmp_path, rank=0, restart=1)
+    assert ended(slurm, job) == (*FINISHED, "1")
+    assert causes(tmp_path) == [(0, "lost"), (1, "finished")]
+
+
+def test_a_failing_rank_ends_the_job_and_its_end_is_told(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
+    _, job = submit("fail,finish")
+    assert ended(slurm, job)[2] == "0"
+    assert causes(tmp_path) == [(0, "error")]
 
 
 def test_a_cancelled_job_stays_cancelled(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
-    _, job = submit("wait,0")
+    _, job = submit("wait,finish")
     for rank in range(2):
-        note(tmp_path, rank, 0)
+        note(tmp_path, rank=rank)
     assert SlurmLauncher().poll({job: NAME}) == {job: "running"}
     SlurmLauncher().cancel(job)
-    state = ended(slurm, job)
-    assert (state["JobState"], state["Restarts"]) == ("CANCELLED", "0")
+    state, _, restarts = ended(slurm, job)
+    assert (state, restarts) == ("CANCELLED", "0")
     SlurmLauncher().cancel(job)
+
+
+def test_where_the_log_is_out_of_reach_the_exit_code_decides(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
+    _, job = submit("wait,never", root=OUT_OF_REACH, folder=str(tmp_path / "jobs"))
+    for rank in range(2):
+        note(tmp_path, rank=rank)
+    slurm.call("scancel", "--signal=USR2", job)
+    note(tmp_path, rank=0, restart=1)
+    assert ended(slurm, job) == (*FINISHED, "1")
 
 
 def test_a_queued_job_is_told_queued_and_another_runs_job_under_its_number_gone(
     slurm: Slurm, submit: Submit, tmp_path: Path
 ) -> None:
-    _, job = submit("0", sbatch_args={"hold": True})
+    _, job = submit("finish", sbatch_args={"hold": True})
     assert SlurmLauncher().poll({job: NAME, "999999": NAME}) == {job: "queued", "999999": "gone"}
     assert SlurmLauncher().poll({job: "another-run"}) == {job: "gone"}
     assert SlurmLauncher().poll({"999999": NAME}) == {"999999": "gone"}
     SlurmLauncher().cancel(job)
-    assert ended(slurm, job)["JobState"] == "CANCELLED"
-
-
-def test_code_78_is_never_requeued(slurm: Slurm, submit: Submit) -> None:
-    _, job = submit("78")
-    state = ended(slurm, job)
-    assert (state["JobState"], state["ExitCode"], state["Restarts"]) == ("FAILED", "78:0", "0")
-
-
-def test_a_controller_out_of_reach_means_unknown(
-    slurm: Slurm, submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, job = submit("0", sbatch_args={"hold": True})
-    config = Path(slurm.environment["SLURM_CONF"]).read_text()
-    (tmp_path / "slurm.conf").write_text(re.sub("SlurmctldPort=.*", f"SlurmctldPort={free_ports(1)[0]}", config))
-    with monkeypatch.context() as away:
-        away.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
-        assert SlurmLauncher().poll({job: NAME}) == {job: "unknown"}
-    SlurmLauncher().cancel(job)
+    assert ended(slurm, job)[0] == "CANCELLED"
 
 
 def test_preflight_passes_what_slurm_would_take_and_leaves_nothing_behind(

@@ -1,0 +1,105 @@
+import io
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from gmml_cluster.errors import Fault
+from gmml_cluster.launch.launcher import Submission
+from gmml_cluster.launch.preflight import memory_limit, preflight
+from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.spec.cluster import ClusterProfile
+from gmml_cluster.spec.lengths import NodeRange
+
+
+def png() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(out, "PNG")
+    return out.getvalue()
+
+
+def shard(path: Path, members: Mapping[str, bytes]) -> str:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+def submission(root: Path, *corpora: str, **profile: object) -> Submission:
+    return Submission(
+        root=str(root),
+        name="a-run",
+        token="t",
+        profile=ClusterProfile.model_validate({"launcher": "local", "root": str(root), **profile}),
+        nodes=NodeRange(least=1, most=1),
+        ranks_per_node=2,
+        code=Snapshot("d", b""),
+        corpora=corpora,
+    )
+
+
+def test_a_sound_submission_has_no_faults_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    corpus = shard(tmp_path / "a.tar", {"1.png": png()})
+    assert preflight(submission(tmp_path / "new" / "runs", corpus)) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    greedy = replace(submission(tmp_path / "file", f"{tmp_path}/none.tar"), bytes_per_rank=2**60)
+    assert [fault.where for fault in preflight(greedy)][-2:] == [f"{tmp_path}/none.tar", "memory"]
+    assert len(preflight(greedy)) == 3
+
+
+def test_a_bad_sample_among_good_ones_does_not_refuse_a_corpus(tmp_path: Path) -> None:
+    corpus = shard(tmp_path / "a.tar", {"1.png": b"noise", "2.png": png()})
+    assert preflight(submission(tmp_path, corpus)) == []
+
+
+def test_a_corpus_without_an_image_is_refused_by_shard_and_member(tmp_path: Path) -> None:
+    corpus = shard(tmp_path / "a.tar", {f"{number}.png": b"noise" for number in range(9)})
+    (fault,) = preflight(submission(tmp_path, corpus))
+    assert fault.where == corpus
+    assert f"{corpus}: 7.png" in fault.message
+    empty = shard(tmp_path / "b.tar", {"1.txt": b"words"})
+    assert "no shard holds an image" in preflight(submission(tmp_path, empty))[0].message
+
+
+def test_without_a_decoder_the_first_bytes_are_judged_and_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "gmml_cluster.data.decode", None)
+    good, bad = shard(tmp_path / "a.tar", {"1.png": png()}), shard(tmp_path / "b.tar", {"1.png": b"noise"})
+    (fault,) = preflight(submission(tmp_path, good, bad))
+    assert fault.where == bad
+    assert "only the first bytes are checked" in caplog.text
+
+
+def test_memory_over_the_node_s_is_refused_with_both_figures(tmp_path: Path) -> None:
+    slurm = {"memory_per_node": "3 GiB", "folder": str(tmp_path)}
+    given = replace(submission(tmp_path, launcher="slurm", slurm=slurm), bytes_per_rank=2**31)
+    (fault, *_) = preflight(given)
+    assert (fault.where, "4.0 GiB" in fault.message, "3.0 GiB" in fault.message) == ("memory", True, True)
+
+
+def test_memory_of_gpus_is_not_judged_here(tmp_path: Path) -> None:
+    slurm = {"memory_per_node": "3 GiB", "gpus_per_node": 2}
+    assert memory_limit(submission(tmp_path, launcher="slurm", slurm=slurm)) is None
+
+
+def test_a_launcher_not_in_this_version_is_a_fault(tmp_path: Path) -> None:
+    faults = preflight(submission(tmp_path, launcher="ray"))
+    assert faults == [Fault("launcher", faults[0].message)]
+    assert "not yet in this version" in faults[0].message
+
+
+def test_no_heavy_package_is_imported_to_load_it() -> None:
+    asked = "import sys, gmml_cluster.launch.preflight; print({'torch', 'numpy', 'PIL', 'submitit'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout == "set()\n"
