@@ -17,6 +17,13 @@ def blobs(count, seed, width=12, classes=4, spread=0.5):
     return Labelled(torch.from_numpy(features).float(), torch.from_numpy(labels))
 
 
+@pytest.fixture
+def short(monkeypatch):
+    """A schedule of 6 epochs, for laws that do not hang on its length."""
+    monkeypatch.setattr(probe, "EPOCHS", 6)
+    monkeypatch.setattr(probe, "WARMUP", 1)
+
+
 def test_gradients_equal_autograd():
     generator = torch.Generator().manual_seed(0)
     x, labels = torch.randn(20, 6, generator=generator), torch.randint(0, 3, (20,), generator=generator)
@@ -64,7 +71,7 @@ def test_the_rate_warms_up_peaks_and_ends_at_nothing():
     assert probe.rate(90) == pytest.approx(0)
 
 
-def test_heads_do_not_disturb_each_other():
+def test_heads_do_not_disturb_each_other(short):
     bank = blobs(60, 0)
     together = probe.train(bank, factors=(1.0, 30.0), seed=0)
     alone = probe.train(bank, factors=(30.0,), seed=0)
@@ -80,26 +87,26 @@ def test_a_separable_set_is_learnt_and_reaches_the_converged_regression():
 
 
 def test_labels_without_meaning_give_chance():
-    bank = blobs(600, 0, spread=50.0)
+    bank = blobs(400, 0, spread=50.0)
     main = next(score for score in linear(bank, blobs(600, 1, spread=50.0), feature="mean", seed=0) if score.main)
     assert abs(main.accuracy - 0.25) < 4 * main.error
 
 
-def test_queries_do_not_choose_the_rate():
+def test_queries_do_not_choose_the_rate(short):
     bank, query = blobs(120, 0), blobs(40, 1)
     wrong = Labelled(query.features, (query.labels + 1) % 4)
     chosen = [[s.settings["lr"] for s in linear(bank, of, feature="mean", seed=0) if s.main] for of in (query, wrong)]
     assert chosen[0] == chosen[1]
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not():
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(short):
     bank = blobs(60, 0)
     first, again, other = (probe.train(bank, factors=FACTORS, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.weight, again.weight)
     assert not torch.equal(first.weight, other.weight)
 
 
-def test_torch_generator_is_left_alone():
+def test_torch_generator_is_left_alone(short):
     before = torch.get_rng_state()
     probe.train(blobs(60, 0), factors=(1.0,), seed=0)
     assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,42 @@
+import pytest
+
+from gmml_cluster.evaluate.demo.digits import Digits, load
+from gmml_cluster.methods import build
+from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.train.public import Trained
+
+METHODS = {
+    "gmml": {"name": "gmml", "views": 1, "taps": [1, 2]},
+    "mae": {"name": "mae", "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    pytest.importorskip("sklearn")
+    return load()
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run's method with its initial weights, by name; its corpus is `<tmp_path>/train`."""
+
+    def make(name: str) -> Trained:
+        job = JobSpec.model_validate(
+            {
+                "name": "small",
+                "model": {"width": 16, "depth": 2, "heads": 2, "patch_size": 4},
+                "method": METHODS[name],
+                "data": {
+                    "corpora": [{"url": str(tmp_path / "train" / "*.tar")}],
+                    "image_size": 16,
+                    "augment": "none",
+                    "normalise": {"mean": [0.3] * 3, "std": [0.32] * 3},
+                },
+                "batch": {"size": 16},
+                "run": {"steps": 10},
+            }
+        )
+        return Trained(job, build(job), -1)
+
+    return make

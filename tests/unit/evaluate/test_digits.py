@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from gmml_cluster.data.read import read_labelled
+from gmml_cluster.errors import DataError
+from gmml_cluster.evaluate.demo import digits as demo
+from gmml_cluster.evaluate.demo.digits import TRAIN, pack_digits
+
+
+def test_digits_are_16_wide_and_reach_from_black_to_white(digits):
+    assert digits.images.shape == (1797, 16, 16)
+    assert (digits.images.min(), digits.images.max()) == (0, 255)
+    assert sorted(set(digits.labels.tolist())) == list(range(10))
+
+
+def test_enlarging_keeps_the_mean_of_each_digit(digits):
+    from sklearn.datasets import load_digits
+
+    small = load_digits().images / 16
+    np.testing.assert_allclose(digits.images.mean((1, 2)) / 255, small.mean((1, 2)), atol=2e-3)
+
+
+def test_packed_digits_come_back_with_their_labels_and_nothing_in_both_parts(digits, tmp_path):
+    packed = pack_digits(tmp_path)
+    assert (packed["train"].samples, packed["test"].samples) == (1297, 500)
+    for name, first in (("train", 0), ("test", TRAIN)):
+        images, labels, members = read_labelled(str(tmp_path / name / "*.tar"))
+        for image, label, member in zip(images[:50], labels[:50], members[:50], strict=True):
+            place = first + int(member.split("-")[1].split(".")[0])
+            assert (image == digits.images[place][:, :, None]).all()
+            assert label == digits.labels[place]
+        assert len(set(members)) == len(images)
+
+
+def test_the_job_normalises_by_what_the_packer_measured(tmp_path):
+    from pathlib import Path
+
+    from gmml_cluster.spec.load import load_job
+
+    found = pack_digits(tmp_path)["train"]
+    normalise = load_job(Path(demo.__file__).parents[3] / "jobs" / "quickstart.yaml").data.normalise
+    np.testing.assert_allclose(found.mean, normalise.mean, atol=1e-4)
+    np.testing.assert_allclose(found.std, normalise.std, atol=1e-4)
+
+
+def test_packing_over_something_is_refused(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "mine.txt").write_text("")
+    with pytest.raises(DataError, match="not empty"):
+        pack_digits(tmp_path)

@@ -1,0 +1,77 @@
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from gmml_cluster.errors import CheckpointError
+from gmml_cluster.evaluate import __main__ as entry
+from gmml_cluster.evaluate.demo import digits as demo
+from gmml_cluster.evaluate.scoring import Request, evaluate, features_of
+
+
+@pytest.fixture
+def corpora(digits, tmp_path, monkeypatch):
+    few = demo.Digits(
+        np.concatenate([digits.images[:150], digits.images[-50:]]),
+        np.concatenate([digits.labels[:150], digits.labels[-50:]]),
+    )
+    monkeypatch.setattr(demo, "load", lambda: few)
+    monkeypatch.setattr(demo, "TRAIN", 150)
+    monkeypatch.setattr("gmml_cluster.evaluate.linear.EPOCHS", 12)
+    demo.pack_digits(tmp_path)
+    return tmp_path
+
+
+def test_each_feature_gets_each_score_and_the_bank_defaults_to_the_runs_corpus(trained, corpora):
+    report = evaluate(trained("gmml"), Request("small", str(corpora / "test"), ("knn", "linear"), untrained=True))
+    main = [(score.name, score.feature) for score in report.scores if score.main]
+    assert main == [(name, feature) for feature in ("class", "mean", "taps") for name in ("knn", "linear")]
+    assert (report.bank[1], report.corpus[1], report.step) == (150, 50, -1)
+    assert report.bank[0] == str(corpora / "train" / "*.tar")
+
+
+def test_taps_are_left_out_where_they_are_the_mean(trained):
+    assert features_of(trained("gmml")) == ["class", "mean", "taps"]
+    assert features_of(trained("mae")) == ["class", "mean"]
+
+
+def test_scoring_twice_gives_the_same_numbers(trained, corpora):
+    asked = Request("small", str(corpora / "test"), ("knn", "linear"))
+    assert evaluate(trained("mae"), asked).to_json() == evaluate(trained("mae"), asked).to_json()
+
+
+def invoke(monkeypatch, trained, *arguments):
+    monkeypatch.setattr(entry, "load_trained", lambda root, name, *, step, untrained: trained)
+    return CliRunner().invoke(entry.main, ["--root", "here", "--run", "small", *arguments])
+
+
+def test_json_is_one_document(monkeypatch, trained, corpora):
+    done = invoke(monkeypatch, trained("gmml"), "--corpus", str(corpora / "test"), "--feature", "taps", "--json")
+    document = json.loads(done.stdout)
+    assert document["corpus"] == {"url": str(corpora / "test"), "samples": 50}
+    assert [score["k"] for score in document["scores"]] == [10, 20, 100, 150]
+
+
+def test_the_table_shows_the_sampling_error(monkeypatch, trained, corpora):
+    done = invoke(monkeypatch, trained("gmml"), "--corpus", str(corpora / "test"), "--feature", "mean")
+    assert done.exit_code == 0
+    assert "±" in done.stdout
+    assert "50 images of" in done.stdout
+
+
+def test_a_fault_is_one_line_and_an_exit_code(monkeypatch):
+    def fail(root, name, *, step, untrained):
+        raise CheckpointError("here/small: a checkpoint is asked for, known are none; train first")
+
+    monkeypatch.setattr(entry, "load_trained", fail)
+    done = CliRunner().invoke(entry.main, ["--root", "here", "--run", "small", "--corpus", "there"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "here/small: a checkpoint is asked for, known are none; train first\n"
+
+
+@pytest.mark.parametrize("given", ["knn,svm", ""])
+def test_an_unknown_score_is_refused_by_name(monkeypatch, trained, given):
+    done = invoke(monkeypatch, trained("gmml"), "--corpus", "x", "--with", given)
+    assert done.exit_code == 2
+    assert "is no score; known are knn, linear" in done.stderr

@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from gmml_cluster.evaluate.demo.picture import choose, draw, smooth
+from gmml_cluster.evaluate.reconstruction import Shown, reconstruct, unpatchify, unstandardise
+from gmml_cluster.methods.mae import patchify, standardise
+
+
+@pytest.fixture
+def images():
+    return torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 3 - 0.9
+
+
+def test_unpatchify_inverts_patchify(images):
+    assert torch.equal(unpatchify(patchify(images, 4), 4), images)
+
+
+def test_unstandardise_inverts_standardise(images):
+    patches = patchify(images, 4)
+    torch.testing.assert_close(unstandardise(standardise(patches), patches), patches, atol=1e-5, rtol=1e-5)
+
+
+def test_gmml_shows_noise_and_alien_views_corrupted_on_hidden_pixels_alone(trained, images):
+    run = trained("gmml")
+    shown = reconstruct(run, images)
+    assert {one.kind for one in shown} == {"noise", "alien"}
+    source = run.method.draw(torch.arange(64), torch.device("cpu"))["source"][:, 0]
+    for one, of_one in zip(shown, source, strict=True):
+        visible = of_one == -1
+        assert torch.equal(one.corrupted[visible], one.original[visible])
+        assert one.kind == ("alien" if (of_one >= 0).any() else "noise")
+        assert not torch.equal(one.corrupted, one.original)
+
+
+def test_mae_shows_removed_patches_grey_and_keeps_what_was_visible(trained, images):
+    run = trained("mae")
+    shown = reconstruct(run, images)
+    mask = run.method.draw(torch.arange(64), torch.device("cpu"))["mask"]
+    for one, removed in zip(shown[:8], mask, strict=False):
+        hidden = removed.view(4, 4).repeat_interleave(4, 0).repeat_interleave(4, 1)
+        torch.testing.assert_close(one.corrupted[hidden], torch.full_like(one.corrupted[hidden], 0.5))
+        torch.testing.assert_close(one.reconstructed[~hidden], one.original[~hidden])
+
+
+def some(kinds):
+    return [Shown(kind, *(torch.rand(16, 16, 3) for _ in range(3))) for kind in kinds]
+
+
+def test_equally_many_of_each_kind_are_chosen():
+    chosen = choose(some(["noise", "alien", "noise", "noise", "alien"] * 8), 10)
+    assert [one.kind for one in chosen] == ["noise"] * 5 + ["alien"] * 5
+    assert len(choose(some(["removed"] * 12), 10)) == 10
+
+
+def test_the_running_mean_is_a_mean():
+    assert smooth([1.0, 2.0, 6.0], 2).tolist() == [1.5, 4.0]
+
+
+@pytest.mark.parametrize("kinds", [["noise", "alien"], ["removed"]])
+def test_the_picture_has_three_rows_of_images_and_a_curve(kinds, tmp_path):
+    figure = draw(some(kinds * 5), [(step, 1 / (step + 1)) for step in range(100)], "title")
+    images = [axes for axes in figure.axes if axes.images]
+    curves = [axes for axes in figure.axes if axes.lines]
+    assert (len(images), len(curves)) == (3 * len(kinds) * 5, 1)
+    figure.savefig(tmp_path / "out.png")
+    assert (tmp_path / "out.png").stat().st_size > 10_000
