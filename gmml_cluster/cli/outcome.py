@@ -27,7 +27,7 @@ def tell(outcome: Outcome, *, as_json: bool, follow: bool) -> None:
         click.echo(json.dumps(document(outcome)))
     else:
         click.echo(sentence(outcome))
-    if follow:
+    if follow and outcome.action != "finished":
         watch(outcome.run)
 
 

@@ -1,6 +1,5 @@
 """The local launcher from end to end, with a stand-in for the training worker inside the submitted code."""
 
-import hashlib
 import os
 import sys
 import time
@@ -13,7 +12,7 @@ from gmml_cluster.errors import LaunchError
 from gmml_cluster.launch.launcher import Submission
 from gmml_cluster.launch.local import LocalJob, LocalLauncher
 from gmml_cluster.launch.lock import holder, lock_path, run_digest
-from gmml_cluster.launch.snapshot import Snapshot, pack
+from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.lengths import NodeRange
 
@@ -44,8 +43,7 @@ def code(worker=WORKER, **others):
         "gmml_cluster/launch/after.py": AFTER.encode(),
         **others,
     }
-    data = pack(files)
-    return Snapshot(hashlib.sha256(data).hexdigest(), data)
+    return Snapshot.of(files)
 
 
 def submission(tmp_path, token="t1", snapshot=None, nodes=1):

@@ -1,0 +1,183 @@
+"""A run's life through the commands, on the real local launcher and log, with a stand-in for the training worker."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+import gmml_cluster
+from gmml_cluster.cli import leave
+from gmml_cluster.cli.main import group
+from gmml_cluster.cli.submit import command as gmml_submit
+from gmml_cluster.errors import Fault
+from gmml_cluster.launch import submit
+from gmml_cluster.launch.snapshot import Snapshot
+
+WORKER = """
+import argparse, os, signal
+parser = argparse.ArgumentParser()
+for name in ("root", "run", "submit", "job"):
+    parser.add_argument("--" + name)
+parser.add_argument("--restart", type=int)
+given = parser.parse_args()
+if os.environ["RANK"] != "0":
+    os._exit(0)
+from gmml_cluster.run import protocol
+from gmml_cluster.run.root import run_root
+log = run_root(given.root, given.run).log
+me = dict(submit=given.submit, job=given.job, restart=given.restart)
+attempt = protocol.claim(log, **me, layout={}, machine={}).attempt
+protocol.begin(log, attempt, resumed=None, step=0, start_s=0.0, load_s=0.0)
+print("attempt", attempt, "works", flush=True)
+if attempt == 2:
+    protocol.end(log, attempt, "finished", step=9)
+    os._exit(78)
+signal.sigwait([signal.SIGTERM])
+protocol.end(log, attempt, "cancelled" if protocol.look(log, attempt).stopped else "notice")
+os._exit(77)
+"""
+JOB = """
+name: tryit
+model: {width: 32, depth: 2, heads: 2, patch_size: 4}
+method: {name: mae, decoder_width: 32, decoder_depth: 1, decoder_heads: 2}
+data: {corpora: [{url: corpus, samples: 6400}], image_size: 32, group: 8}
+batch: {size: 64}
+run: {steps: 10}
+"""
+
+
+def stand_in():
+    package = Path(gmml_cluster.__file__).parent
+    files = {f"gmml_cluster/{path.relative_to(package)}": path.read_bytes() for path in package.rglob("*.py")}
+    return Snapshot.of({**files, "gmml_cluster/train/worker.py": WORKER.encode()})
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(submit, "take", stand_in)
+    monkeypatch.setattr(submit, "preflight", lambda submission: [])
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "clusters" / "here.yaml").write_text("{launcher: local, root: runs, ranks_per_node: 2}")
+    (tmp_path / "job.yaml").write_text(JOB)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def run(command, *arguments):
+        monkeypatch.setattr("sys.argv", [command, *arguments])
+        with pytest.raises(SystemExit) as left:
+            leave.run(gmml_submit if command == "gmml-submit" else group)
+        out, err = capsys.readouterr()
+        return left.value.code, out, err
+
+    return run
+
+
+def submitted(call, *arguments):
+    return call("gmml-submit", "job.yaml", "--cluster", "here", *arguments)
+
+
+def wait_for(call, state, deadline_s=60):
+    until = time.monotonic() + deadline_s
+    while True:
+        _, out, _ = call("gmml", "status", "tryit", "--json")
+        if json.loads(out)["state"] == state:
+            return json.loads(out)
+        assert time.monotonic() < until, out
+        time.sleep(0.05)
+
+
+def test_a_run_is_submitted_once_cancelled_resumed_finished_and_deleted(call, tmp_path):
+    code, out, _ = submitted(call)
+    assert code == 0
+    assert "gmml logs -f tryit" in out
+    assert json.loads(wait_for(call, "running") and submitted(call, "--json")[1])["action"] == "already"
+    code, _, err = call("gmml", "rm", "tryit", "--yes")
+    assert code == 2
+    assert "it is running" in err
+    assert "stopping" in call("gmml", "cancel", "tryit")[1]
+    assert [attempt["cause"] for attempt in wait_for(call, "stopped")["attempts"]] == ["cancelled"]
+    code, _, err = call("gmml", "resume", "tryit", "--follow")
+    assert code == 0
+    assert "attempt 2 works" in err
+    assert wait_for(call, "finished")["step"] == 9
+    assert json.loads(submitted(call, "--json")[1])["action"] == "finished"
+    kinds = [json.loads(line)["kind"] for line in call("gmml", "log", "tryit", "--json")[1].splitlines()]
+    first = ["open", "submit", "queued", "claim", "begin", "stop", "end"]
+    assert sorted(kinds) == sorted([*first, "submit", "queued", "claim", "begin", "end"])
+    assert call("gmml", "rm", "tryit", "--yes")[0] == 0
+    assert not (tmp_path / "runs" / "tryit").exists()
+
+
+def test_changes_outside_the_identity_are_kept_by_the_submit(call):
+    submitted(call)
+    wait_for(call, "running")
+    call("gmml", "cancel", "tryit")
+    wait_for(call, "stopped")
+    out = json.loads(submitted(call, "--json", "checkpoint.keep=7")[1])
+    assert (out["action"], out["changed"]) == ("resumed", {"checkpoint.keep": [3, 7]})
+    wait_for(call, "finished")
+    entries = [json.loads(line) for line in call("gmml", "log", "tryit", "--json")[1].splitlines()]
+    assert [entry["changed"] for entry in entries if entry["kind"] == "submit"] == [{}, {"checkpoint.keep": [3, 7]}]
+
+
+def test_another_identity_is_refused_and_lists_what_differs(call):
+    submitted(call)
+    code, _, err = submitted(call, "batch.size=128", "seed=5")
+    assert code == 2
+    assert sorted(line.split(":")[0] for line in err.splitlines()) == ["batch.size", "seed"]
+    call("gmml", "cancel", "tryit")
+
+
+def test_a_refused_preflight_leaves_nothing_behind(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(submit, "preflight", lambda submission: [Fault("store", "refused")])
+    assert submitted(call)[0] == 3
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_job_that_cannot_be_launched_leaves_nothing_behind(call, tmp_path, monkeypatch):
+    broken = Snapshot.of({"gmml_cluster/__init__.py": b"raise SystemExit('no bananas')"})
+    monkeypatch.setattr(submit, "take", lambda: broken)
+    code, _, err = submitted(call)
+    assert code == 4
+    assert "no bananas" in err
+    assert not (tmp_path / "runs" / "tryit" / "run.json").exists()
+    assert "no runs" in call("gmml", "status")[1]
+
+
+def test_a_dry_run_touches_nothing(call, tmp_path):
+    before = sorted(path.name for path in tmp_path.iterdir())
+    code, out, _ = submitted(call, "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["script"].endswith("--submit <token> --ranks 2\n")
+    assert json.loads(out)["spec"]["data"]["corpora"][0]["url"] == str(tmp_path / "corpus")
+    assert submitted(call, "--dry-run")[1].count("<token>") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_several_runs_are_listed_and_a_prefix_names_one(call):
+    submitted(call)
+    submitted(call, "name=other")
+    wait_for(call, "running")
+    assert {run["run"] for run in json.loads(call("gmml", "status", "--json")[1])} == {"tryit", "other"}
+    assert json.loads(call("gmml", "status", "oth", "--json")[1])["run"] == "other"
+    for name in ("tryit", "other"):
+        call("gmml", "cancel", name)
+
+
+def test_a_run_that_stopped_counts_as_failed_for_who_followed_it(call):
+    submitted(call)
+    wait_for(call, "running")
+    call("gmml", "cancel", "tryit")
+    wait_for(call, "stopped")
+    call("gmml", "resume", "tryit", "--follow")
+    assert wait_for(call, "finished")
+    assert call("gmml", "logs", "tryit")[1] == "attempt 2 works\n"
+    assert call("gmml", "logs", "tryit", "--attempt", "1")[1] == "attempt 1 works\n"
+    assert call("gmml", "logs", "tryit", "--attempt", "3")[0] == 2
