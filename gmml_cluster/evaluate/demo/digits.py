@@ -1,7 +1,7 @@
 """Scikit-learn's handwritten digits as a corpus of tar shards: `python -m gmml_cluster.evaluate.demo.digits DST`.
 
-1,797 real digits, scanned from 43 writers. The last 500 are held out: they come from other writers than most of the
-first 1,297, so the split is fixed, draws nothing and is harder than a shuffled one. Images are brought to 16 x 16.
+1,797 real digits, brought to 16 x 16. The last 500 in the set's own order are held out: nothing is drawn, and the split
+is harder than shuffled ones (kNN on raw pixels reaches 95 % instead of 97 to 98 %).
 """
 
 import sys
