@@ -59,7 +59,7 @@ def document(prepared: "Prepared") -> dict[str, Any]:
 
 def text(prepared: "Prepared") -> str:
     """What a dry run tells people: the plan a line each, then the script to the byte."""
-    from gmml_cluster.plan.plan import describe
+    from gmml_cluster.plan.describe import describe
 
     head = f"{prepared.job.name} on {prepared.cluster}, in {prepared.submission.run_root}"
     return "\n".join([head, *(f"  {line}" for line in describe(prepared.plan)), "", "script:", prepared.script])

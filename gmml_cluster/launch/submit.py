@@ -87,7 +87,7 @@ def _prepared(job: JobSpec, profile: ClusterProfile, cluster: str, root: str) ->
         ranks_per_node=plan.ranks_per_node,
         code=take(),
         corpora=tuple(corpus.url for corpus in job.data.corpora),
-        bytes_per_rank=plan.memory.total,
+        bytes_per_rank=plan.memory.total_bytes,
     )
     return Prepared(job=job, profile=profile, cluster=cluster, plan=plan, submission=submission)
 

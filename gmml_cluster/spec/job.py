@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
@@ -37,8 +38,14 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 
+def _size_or_all(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"required": ["size"]}, {"required": schema.pop("required")}]
+
+
 class Model(SpecModel):
     """A plain vision transformer; `size` fills what is not given."""
+
+    model_config = ConfigDict(json_schema_extra=_size_or_all)
 
     size: Literal["tiny", "small", "base", "large", "huge"] | None = None
     """A standard size; fields given beside it win."""
@@ -147,13 +154,13 @@ NORMALISATIONS: dict[str, Normalise] = {
 }
 
 
-def _preset(table: dict[str, Any]) -> BeforeValidator:
+def _preset(table: dict[str, Any], model: type[SpecModel]) -> BeforeValidator:
     def look_up(given: Any) -> Any:
         if isinstance(given, str) and given not in table:
             raise ValueError(f"{given!r} is no preset; known are {', '.join(table)}, or write a mapping")
         return table[given] if isinstance(given, str) else given
 
-    return BeforeValidator(look_up)
+    return BeforeValidator(look_up, json_schema_input_type=Literal[*table] | model)
 
 
 Auto = Annotated[int, Field(gt=0)] | Literal["auto"]
@@ -166,9 +173,9 @@ class Data(SpecModel):
     """What is read; lanes are shared out by weight."""
     image_size: int = Field(224, gt=0)
     """Side of a view in pixels."""
-    augment: Annotated[Augment, _preset(AUGMENTS)] = AUGMENTS["gmml"]
+    augment: Annotated[Augment, _preset(AUGMENTS, Augment)] = AUGMENTS["gmml"]
     """Preset or mapping; drawn per sample number and view."""
-    normalise: Annotated[Normalise, _preset(NORMALISATIONS)] = NORMALISATIONS["imagenet"]
+    normalise: Annotated[Normalise, _preset(NORMALISATIONS, Normalise)] = NORMALISATIONS["imagenet"]
     """Preset or mapping."""
     group: Auto = "auto"
     """Consecutive samples that may be coupled (alien patches, denominators). `auto`: what the method advises."""

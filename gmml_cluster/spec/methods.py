@@ -2,11 +2,12 @@
 
 import math
 from fractions import Fraction
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from gmml_cluster.spec.base import SpecModel
+from gmml_cluster.spec.counts import Counts, Encoder, Stack, gmml_counts, mae_counts
 
 _PAPER = {"align": "patch", "mixing": "rectangle", "noise_ratio": 0.70, "alien_ratio": 0.35}
 
@@ -67,6 +68,10 @@ class GmmlOptions(SpecModel):
             raise ValueError("0, and noise_ratio is 0 too; nothing would be hidden; raise one of them")
         return ratio
 
+    def counts(self, encoder: Encoder, image_size: int) -> Counts:
+        """What an image costs."""
+        return gmml_counts(encoder, image_size, self.views)
+
 
 class MaeOptions(SpecModel):
     """Masked autoencoder (arXiv 2111.06377)."""
@@ -96,23 +101,14 @@ class MaeOptions(SpecModel):
         """Crops an image."""
         return 1
 
+    def counts(self, encoder: Encoder, image_size: int) -> Counts:
+        """What an image costs."""
+        patches = (image_size // encoder.patch_size) ** 2
+        decoder = Stack(self.decoder_depth, 1 + patches, self.decoder_width, self.decoder_heads)
+        return mae_counts(encoder, image_size, kept=kept_patches(self, patches), decoder=decoder)
+
 
 MethodOptions = Annotated[GmmlOptions | MaeOptions, Field(discriminator="name")]
-
-
-class Encoder(Protocol):
-    """What counting needs of `gmml_cluster.spec.job.Model`."""
-
-    @property
-    def width(self) -> int: ...
-    @property
-    def depth(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def patch_size(self) -> int: ...
-    @property
-    def mlp_ratio(self) -> float: ...
 
 
 def grid_step(options: GmmlOptions, encoder: Encoder) -> int:

@@ -9,6 +9,8 @@ from gmml_cluster.spec.job import JobSpec
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _EXTENDS = {"type": "string", "description": "File that this one extends, relative to it; mappings merge."}
+_ITEMS = ("Corpus",)
+"""Items of lists: they are written whole, since lists are replaced and not merged."""
 
 
 def job_schema() -> dict[str, Any]:
@@ -22,13 +24,28 @@ def profile_schema() -> dict[str, Any]:
 
 
 def _schema(model: type[BaseModel], title: str) -> dict[str, Any]:
-    """The model's schema with `extends`; a file that extends another may leave out what that one says."""
+    """The model's schema with `extends`; one that extends another may leave out what that one says."""
     schema = model.model_json_schema(mode="validation")
-    needed = schema.pop("required")
+    whole = _needs(schema)
+    sections = {name: _section_needs(section, schema["$defs"]) for name, section in schema["properties"].items()}
+    whole["properties"] = {name: needs for name, needs in sections.items() if needs}
+    for name, definition in schema["$defs"].items():
+        if name not in _ITEMS:
+            _needs(definition)
     schema["properties"] = {"extends": _EXTENDS, **schema["properties"]}
-    return {
-        "$schema": _DIALECT,
-        **schema,
-        "title": title,
-        "anyOf": [{"required": ["extends"]}, {"required": needed}],
-    }
+    alone = {"not": {"required": ["extends"]}}
+    return {"$schema": _DIALECT, **schema, "title": title, "if": alone, "then": whole}
+
+
+def _needs(schema: dict[str, Any]) -> dict[str, Any]:
+    """What must be given, taken out of a schema."""
+    return {key: schema.pop(key) for key in ("required", "anyOf") if key in schema and "properties" in schema}
+
+
+def _section_needs(section: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """What a section must be given, taken out of its definition; of a choice of methods, its name."""
+    if "oneOf" in section:
+        section["anyOf"] = section.pop("oneOf")
+        del section["discriminator"]
+        return {"required": ["name"]}
+    return _needs(definitions[section["$ref"].rpartition("/")[2]]) if "$ref" in section else {}

@@ -1,0 +1,77 @@
+"""A plan as people read it, a line each."""
+
+from collections.abc import Iterator
+
+from gmml_cluster.plan.memory import Memory
+from gmml_cluster.plan.plan import Mixing, Plan, Share
+
+UNKNOWN = "known after indexing"
+
+
+def describe(plan: Plan) -> list[str]:
+    """The lines of a plan, their names in one column."""
+    lines = list(_lines(plan))
+    widest = max(len(name) for name, _ in lines)
+    return [f"{name:<{widest}}  {told}" for name, told in lines]
+
+
+def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
+    yield "nodes", f"{_bounds(plan.nodes)} ({plan.launcher})"
+    yield "ranks", f"{_bounds(plan.ranks)}, {plan.ranks_per_node} a node"
+    yield "batch", f"{plan.batch:,} images, {plan.batch // plan.group:,} groups of {plan.group}"
+    yield "lanes", _known(plan.lanes)
+    for mixing in plan.mixing or ():
+        yield "mixing", _mixing(mixing)
+    for share in plan.shares or ():
+        yield "a rank's share", _share(share)
+    yield "window", f"{_known(plan.window)} samples" if plan.window else UNKNOWN
+    yield "spans a shard", _known(plan.spans)
+    yield "steps", _known(plan.steps)
+    yield "warm-up steps", _known(plan.warmup_steps)
+    yield "samples", _known(plan.samples)
+    yield "epochs", UNKNOWN if plan.epochs is None else f"{plan.epochs:.2f} of {plan.epoch_steps:,.1f} steps"
+    yield "parameters", f"{plan.parameters:,}"
+    yield "memory a rank", _memory(plan.memory)
+    yield "arithmetic", _arithmetic(plan)
+    yield "environment", " ".join(f"{name}={value}" for name, value in plan.environment.items()) or "nothing set"
+    if plan.secrets:
+        yield "secrets", f"{', '.join(plan.secrets)} (from the submitting shell, shown nowhere)"
+    for word in plan.words:
+        yield "note", word
+
+
+def _bounds(bounds: tuple[int, int]) -> str:
+    return f"{bounds[0]}" if bounds[0] == bounds[1] else f"{bounds[0]} to {bounds[1]}"
+
+
+def _known(number: int | None) -> str:
+    return UNKNOWN if number is None else f"{number:,}"
+
+
+def _mixing(mixing: Mixing) -> str:
+    return f"{mixing.url}: {mixing.lanes} lanes, {mixing.achieved:.2%} of the samples ({mixing.asked:.2%} asked)"
+
+
+def _share(share: Share) -> str:
+    groups = f"{_bounds(share.groups)} groups in {share.micro_batches} micro-batches of {share.micro_batch} images"
+    return f"{groups}, {share.padding_share:.1%} padding (at {share.ranks} ranks)"
+
+
+def _memory(memory: Memory) -> str:
+    parts = {
+        "parameters": memory.parameters_bytes,
+        "gradients": memory.gradients_bytes,
+        "optimizer": memory.optimizer_bytes,
+        "activations": memory.activations_bytes,
+    }
+    told = ", ".join(f"{name} {_mebibytes(count)}" for name, count in parts.items())
+    return f"{_mebibytes(memory.total_bytes)} estimated: {told}"
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 10 * 2**30 else f"{count / 2**20:,.1f} MiB"
+
+
+def _arithmetic(plan: Plan) -> str:
+    whole = "" if plan.steps is None else f", {plan.steps * plan.step_flops / 1e18:.3g} EFLOP in all"
+    return f"{plan.step_flops / 1e12:.3g} TFLOP a step{whole}"

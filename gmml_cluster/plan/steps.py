@@ -1,0 +1,38 @@
+"""How many steps a run takes (DESIGN section 3).
+
+Legend: B batch, N_1 samples of the first corpus, L lanes, L_1 lanes of the first corpus.
+"""
+
+import math
+from fractions import Fraction
+
+from gmml_cluster.plan.lanes import Layout
+from gmml_cluster.spec.job import JobSpec, Run
+from gmml_cluster.spec.rules import group_of
+
+
+def advised_group(job: JobSpec) -> int:
+    """Samples of a group: as given, or what the method advises."""
+    return group_of(job)
+
+
+def epoch_steps(layout: Layout) -> float:
+    """Steps in which the first corpus is drawn once, N_1 L / (L_1 B); seldom whole."""
+    return float(_epoch(layout))
+
+
+def total_steps(job: JobSpec, layout: Layout) -> int:
+    """Steps of a run whose corpora are known: T = ceil(epochs N_1 L / (L_1 B)), or as the spec says without them."""
+    known = steps_without_corpora(job.run, job.batch.size)
+    return math.ceil(Fraction(str(job.run.epochs)) * _epoch(layout)) if known is None else known
+
+
+def steps_without_corpora(run: Run, batch: int) -> int | None:
+    """Steps of a run that counts them, or samples (rounded up to whole steps); None where it counts epochs."""
+    if run.steps is not None:
+        return run.steps
+    return None if run.samples is None else -(-run.samples // batch)
+
+
+def _epoch(layout: Layout) -> Fraction:
+    return Fraction(layout.corpora[0].samples * layout.lanes, layout.lane_counts[0] * layout.batch)
