@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -83,13 +84,19 @@ class Pin:
     Args:
         corpora: as pinned.
         indexes: where indexes lie that are not beside their shards, `<root>/.corpora`.
+        loaded: indexes that are at hand already.
     """
 
-    def __init__(self, corpora: Sequence[PinnedCorpus], indexes: Store | None = None) -> None:
+    def __init__(
+        self,
+        corpora: Sequence[PinnedCorpus],
+        indexes: Store | None = None,
+        loaded: Mapping[ShardFile, ShardIndex] = MappingProxyType({}),
+    ) -> None:
         self.corpora = tuple(corpora)
         self._indexes = indexes
         self._starts = [np.cumsum([0, *(shard.samples for shard in corpus.shards)]) for corpus in corpora]
-        self._loaded: dict[ShardFile, ShardIndex] = {}
+        self._loaded = dict(loaded)
         self._lock = threading.Lock()
 
     @property
@@ -202,13 +209,14 @@ def pin(corpora: Sequence[CorpusSpec], indexes: Store | None = None) -> Pin:
         DataError: a shard is missing or damaged.
         StorageError: a store does not answer.
     """
-    pinned = [_pin_corpus(corpus, indexes) for corpus in corpora]
+    made: dict[ShardFile, ShardIndex] = {}
+    pinned = [_pin_corpus(corpus, indexes, made) for corpus in corpora]
     faults = [
         fault for c, (spec, found) in enumerate(zip(corpora, pinned, strict=True)) for fault in _faults(c, spec, found)
     ]
     if faults:
         raise SpecError(faults)
-    return Pin(pinned, indexes)
+    return Pin(pinned, indexes, made)
 
 
 def _faults(c: int, spec: CorpusSpec, found: PinnedCorpus) -> list[Fault]:
@@ -224,10 +232,21 @@ def _faults(c: int, spec: CorpusSpec, found: PinnedCorpus) -> list[Fault]:
     return []
 
 
-def _pin_corpus(corpus: CorpusSpec, indexes: Store | None) -> PinnedCorpus:
+def _pin_corpus(corpus: CorpusSpec, indexes: Store | None, made: dict[ShardFile, ShardIndex]) -> PinnedCorpus:
+    """Pin one corpus; indexes that had to be made and could not be put anywhere are left in `made`."""
+
+    def header(file: ShardFile) -> Header:
+        found = index.find_header(file, indexes)
+        if found is not None:
+            return found
+        new = _make(file, indexes)
+        if indexes is None:
+            made[file] = new
+        return new.header
+
     files = list_shards(corpus.url)
     with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
-        headers = list(pool.map(lambda file: index.find_header(file, indexes) or _make(file, indexes).header, files))
+        headers = list(pool.map(header, files))
     shards = tuple(PinnedShard(file, header.samples) for file, header in zip(files, headers, strict=True))
     return PinnedCorpus(corpus.url, corpus.weight, _identity(files, headers), shards)
 

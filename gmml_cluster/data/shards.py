@@ -19,6 +19,7 @@ NO_LABEL = -1
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
 BLOCK_BYTES = 4 * 2**20
 _HEADER_BYTES = 512
+_MOST_PADDING_BYTES = 2**20
 _LONGEST_LABEL = 32
 _MOST_LABEL = 2**31
 
@@ -97,14 +98,17 @@ def _members(where: str, source: "RangeFile", size: int) -> Iterator[Member]:
             end = tar.offset
     except tarfile.TarError as error:
         raise DataError(f"{where}: is no tar ({error}); shards are plain tar files; copy or pack it again") from error
-    _check_end(where, source, end)
+    _check_end(where, source, end, size)
 
 
-def _check_end(where: str, source: "RangeFile", end: int) -> None:
-    """Tarfile takes a damaged header for the end: the mark of the end must really stand there."""
+def _check_end(where: str, source: "RangeFile", end: int, size: int) -> None:
+    """Tarfile takes a damaged header for the end: the mark of the end must really stand there, near the last byte."""
     if source.at(end, _HEADER_BYTES) != bytes(_HEADER_BYTES):
         what = f"neither a member nor the end mark at byte {end}"
         raise DataError(f"{where}: {what}; the shard is damaged or cut short; copy or pack it again")
+    if size - end > _MOST_PADDING_BYTES:
+        what = f"members end at byte {end} of {size}"
+        raise DataError(f"{where}: {what}; a shard is one whole tar; copy or pack it again")
 
 
 def _label(source: "RangeFile", member: Member | None) -> int:

@@ -1,18 +1,12 @@
 """The laws of the order (DESIGN sections 1 and 4), over corpora of uneven and empty shards."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmml_cluster.data.order import Order
 from gmml_cluster.plan.lanes import CorpusShape, Layout, lane_places
-
-_SPEC = importlib.util.spec_from_file_location("order_oracle", Path(__file__).with_name("order_oracle.py"))
-oracle = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(oracle)
+from tests.unit.data import order_oracle as oracle
 
 shards = st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(lambda counts: sum(counts) > 0)
 corpora = st.lists(st.builds(CorpusShape, st.integers(1, 9).map(float), shards.map(tuple)), min_size=1, max_size=3)

@@ -1,0 +1,66 @@
+"""Shards by URL."""
+
+import pytest
+
+from gmml_cluster.data.listing import expand_braces, list_shards
+from gmml_cluster.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("url", "urls"),
+    [
+        ("a.tar", ["a.tar"]),
+        ("t-{008..011}.tar", ["t-008.tar", "t-009.tar", "t-010.tar", "t-011.tar"]),
+        ("{a,b}/t-{0..1}.tar", ["a/t-0.tar", "a/t-1.tar", "b/t-0.tar", "b/t-1.tar"]),
+        ("s3://b/{x,}/t.tar", ["s3://b/x/t.tar", "s3://b//t.tar"]),
+    ],
+)
+def test_braces_expand_in_order_and_keep_zeros(url, urls):
+    assert expand_braces(url) == urls
+
+
+@pytest.mark.parametrize("url", ["t-{5..3}.tar", "t-{x}.tar", "t-{0..99999999}.tar", "{0..9999}{0..9999}.tar"])
+def test_braces_that_make_no_list_are_refused(url):
+    with pytest.raises(DataError, match=r"t-|\{0"):
+        expand_braces(url)
+
+
+def names(url):
+    return [shard.name for shard in list_shards(str(url))]
+
+
+def test_folder_star_and_braces_name_the_same_shards(digit_shards):
+    (digit_shards / "notes.txt").write_text("no shard")
+    everything = [f"train-{number:03d}.tar" for number in range(4)]
+    assert names(digit_shards) == everything
+    assert names(digit_shards / "train-*.tar") == everything
+    assert names(digit_shards / "train-{000..003}.tar") == everything
+    assert names(digit_shards / "train-{002,000}.tar") == ["train-002.tar", "train-000.tar"]
+    assert names(digit_shards / "*2.tar") == ["train-002.tar"]
+
+
+def test_folders_are_listed_at_any_depth_and_star_stays_in_its_folder(digit_shards):
+    (digit_shards / "deep").mkdir()
+    (digit_shards / "train-003.tar").rename(digit_shards / "deep" / "x.tar")
+    assert names(digit_shards) == ["x.tar", "train-000.tar", "train-001.tar", "train-002.tar"]
+    assert names(digit_shards / "*.tar") == ["train-000.tar", "train-001.tar", "train-002.tar"]
+
+
+def test_relative_paths_are_taken_from_here(digit_shards, monkeypatch):
+    monkeypatch.chdir(digit_shards.parent)
+    assert [shard.url for shard in list_shards("digits/train-000.tar")] == [str(digit_shards / "train-000.tar")]
+
+
+def test_missing_shard_is_named(digit_shards):
+    with pytest.raises(DataError, match=r"train-004\.tar does not exist"):
+        list_shards(str(digit_shards / "train-{000..004}.tar"))
+
+
+def test_folder_without_shards_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no shards"):
+        list_shards(str(tmp_path))
+
+
+def test_shard_named_twice_is_refused(digit_shards):
+    with pytest.raises(DataError, match=r"train-001\.tar twice"):
+        list_shards(str(digit_shards / "train-{000..001,001}.tar").replace("{000..001,001}", "{001,001}"))
