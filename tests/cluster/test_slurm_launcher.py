@@ -93,7 +93,7 @@ def submission_for(
         {
             "launcher": "slurm",
             "root": root or str(notes),
-            "environment": {"BEHAVIOUR": behaviour, "NOTES": str(notes), "MARK": MARK},
+            "environment": {"BEHAVIOUR": behaviour, "NOTES": str(notes), "MARK": MARK, "TMPDIR": str(notes)},
             "secrets": ["A_SECRET"],
             "slurm": {"partition": "low", "time": "10 min", "notice": "60 s", **section},
         }
