@@ -185,8 +185,9 @@ def _candidates(prefix: str, roots: Iterable[str], unread: list[str]) -> Iterato
 
 
 def _resolved(root: str) -> str:
-    url = open_store(root).url
-    return url if "://" in url else os.path.realpath(url)
+    """One spelling of a root, so that links and slashes do not make two of it."""
+    path = root.removeprefix("file://")
+    return root.rstrip("/") if "://" in path else os.path.realpath(os.path.expanduser(path))
 
 
 def _is_run(store: Store, name: str) -> bool:

@@ -1,0 +1,129 @@
+import json
+
+import pytest
+
+from gmml_cluster.run import protocol
+from gmml_cluster.run.ledger import jobs_of, state, status
+from gmml_cluster.run.log import Draft, Log
+from gmml_cluster.run.parts import log_parts, metric_lines
+from gmml_cluster.run.root import log_stem, metrics_stem
+from tests.unit.run.memory import MemoryStore
+
+
+@pytest.fixture
+def log():
+    log = Log(MemoryStore())
+    log.append(lambda history: Draft("open", None, {}, run="r"))
+    return log
+
+
+def submit(log, job="1", code="c"):
+    token = protocol.submit(log, launcher="local", code=code, bounds={})
+    protocol.queued(log, token, job)
+    return token
+
+
+def attempt(log, token, job="1", first=0):
+    number = protocol.claim(log, submit=token, job=job, restart=0, layout={"ranks": 2}, machine={}).attempt
+    protocol.begin(log, number, resumed=None, step=first, start_s=0.0, load_s=0.0)
+    return number
+
+
+def commit(log, number, step):
+    protocol.commit(log, number, step=step, manifest="m", size=1, seconds=0.0)
+
+
+def test_the_state_follows_the_log_and_the_jobs(log):
+    assert state(log.refresh(), {}) == "empty"
+    token = protocol.submit(log, launcher="local", code="c", bounds={})
+    assert state(log.refresh(), {}) == "submitted"
+    protocol.queued(log, token, "1")
+    assert [state(log.refresh(), {"1": job}) for job in ("queued", "unknown", "running", "gone")] == [
+        "queued",
+        "queued",
+        "starting",
+        "interrupted",
+    ]
+    number = attempt(log, token)
+    assert [state(log.refresh(), {"1": job}) for job in ("running", "unknown", "gone")] == [
+        "running",
+        "running",
+        "interrupted",
+    ]
+    protocol.stop(log, "cancelled")
+    assert [state(log.refresh(), {"1": job}) for job in ("running", "gone")] == ["stopping", "stopped"]
+    protocol.end(log, number, "cancelled", step=3)
+    assert state(log.refresh(), {"1": "gone"}) == "stopped"
+    number = attempt(log, submit(log, "2"), "2")
+    protocol.end(log, number, "error", message="bang")
+    assert [state(log.refresh(), {"2": job}) for job in ("running", "gone")] == ["starting", "failed"]
+    number = attempt(log, submit(log, "3"), "3")
+    protocol.end(log, number, "finished", step=9)
+    assert state(log.refresh(), {"3": "gone"}) == "finished"
+    submit(log, "4")
+    assert state(log.refresh(), {"4": "queued"}) == "queued"
+
+
+def test_the_jobs_that_decide_are_the_youngest_submits_and_those_without_an_end(log):
+    attempt(log, submit(log, "1"), "1")
+    submit(log, "2")
+    assert jobs_of(log.refresh()) == ("2", "1")
+
+
+def test_a_job_that_never_claimed_failed(log):
+    token = submit(log)
+    protocol.start_failed(log, token, message="no GPU")
+    shown = status(log.refresh(), {"1": "gone"})
+    assert (shown["state"], shown["start_failed"]) == ("failed", "no GPU")
+
+
+def test_status_tells_attempts_causes_code_and_goodput(log):
+    first = attempt(log, submit(log, code="old"))
+    commit(log, first, 9)
+    protocol.end(log, first, "error", step=14, message="bang", rank=1)
+    second = attempt(log, submit(log, "2", code="new"), "2", first=10)
+    commit(log, second, 19)
+    shown = status(log.refresh(), {"2": "running"})
+    assert (shown["state"], shown["step"], shown["committed_step"]) == ("running", 19, 19)
+    assert shown["checkpoint"] == "checkpoints/00000019-0002"
+    assert [(a["cause"], a["first_step"], a["last_step"]) for a in shown["attempts"]] == [
+        ("error", 0, 14),
+        (None, 10, 19),
+    ]
+    assert shown["attempts"][0]["told"] == {"rank": 1, "message": "bang"}
+    assert shown["code"] == [{"code": "old", "first_step": 0}, {"code": "new", "first_step": 10}]
+    assert shown["goodput"] == {"steps_made": 25, "steps_kept": 20, "share": 0.8}
+    json.dumps(shown)
+
+
+def test_an_attempt_whose_job_is_gone_counts_as_lost(log):
+    attempt(log, submit(log))
+    assert status(log.refresh(), {"1": "gone"})["attempts"][0]["cause"] == "lost"
+
+
+def test_metric_lines_are_the_youngest_attempts_and_none_past_where_it_began(log):
+    def publish(number, part, steps):
+        lines = "".join(json.dumps({"step": step, "attempt": number}) + "\n" for step in steps)
+        log.store.put(f"{metrics_stem(number)}-{part:06d}.jsonl", lines.encode())
+
+    token = submit(log)
+    publish(attempt(log, token), 0, range(4))
+    publish(1, 1, range(4, 9))
+    publish(attempt(log, token, first=6), 0, range(6, 7))
+    publish(attempt(log, token, first=5), 0, [])
+    shown = metric_lines(log.store, log.refresh())
+    assert [(line["step"], line["attempt"]) for line in shown] == [(step, 1) for step in range(5)]
+    publish(3, 1, range(5, 7))
+    shown = metric_lines(log.store, log.refresh())
+    assert [(line["step"], line["attempt"]) for line in shown[4:]] == [(4, 1), (5, 3), (6, 3)]
+
+
+def test_log_parts_are_in_order_of_their_numbers(log):
+    for part in (10, 9, 100000000):
+        log.store.put(f"{log_stem(1, 0)}-{part:06d}.log", b"")
+    log.store.put(f"{log_stem(1, 1)}-000000.log", b"")
+    assert [name.rpartition("-")[2] for name in log_parts(log.store, attempt=1, rank=0)] == [
+        "000009.log",
+        "000010.log",
+        "100000000.log",
+    ]

@@ -1,0 +1,130 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gmml_cluster.errors import SpecError, StorageError
+from gmml_cluster.run import protocol
+from gmml_cluster.run.root import (
+    create_run,
+    find_run,
+    note_root,
+    noted_roots,
+    remove_run,
+    run_root,
+    runs_under,
+)
+from gmml_cluster.store.posix import PosixStore
+from gmml_cluster.store.store import Exists
+
+
+@pytest.fixture
+def root(tmp_path):
+    return str(tmp_path / "runs")
+
+
+def create(root, name):
+    return create_run(root, name, {"spec.yaml": b"name: a\n", "code/d.zip": b"zip"}, {"code": "d"})
+
+
+def test_a_created_run_has_its_files_and_an_open_entry(root):
+    run = create(root, "a")
+    assert run.spec() == b"name: a\n"
+    assert run.log.refresh().opened == {"code": "d"}
+    assert json.loads(run.store.get("run.json"))["run"] == run.log.refresh().run
+
+
+def test_a_name_is_taken_once(root):
+    create(root, "a")
+    with pytest.raises(Exists):
+        create(root, "a")
+    assert run_root(root, "a").log.refresh().slots == 1
+
+
+@pytest.mark.parametrize("fails_at", ["run.json", "spec.yaml", "code/d.zip", "log/00000000.json"])
+def test_a_run_that_cannot_be_made_leaves_nothing_behind(root, monkeypatch, fails_at):
+    write = PosixStore._write
+
+    def failing(self, name, *arguments):
+        if name == fails_at:
+            raise StorageError("disk full")
+        write(self, name, *arguments)
+
+    monkeypatch.setattr(PosixStore, "_write", failing)
+    with pytest.raises(StorageError, match="disk full"):
+        create(root, "a")
+    assert not os.path.exists(root) or os.listdir(root) == []
+
+
+@pytest.mark.parametrize("name", ["", "A", "../a", "a/b", ".a", "a" * 64])
+def test_a_name_that_could_leave_the_root_is_refused(root, name):
+    with pytest.raises(SpecError, match="a run's name has"):
+        create(root, name)
+
+
+def test_a_run_is_found_by_name_unique_prefix_or_folder(root):
+    for name in ("vit", "vit-large", "mae"):
+        create(root, name)
+    assert find_run("vit", [root]).name == "vit"
+    assert find_run("vit-", [root]).name == "vit-large"
+    assert find_run(f"{root}/mae", []).url == f"{root}/mae"
+    assert [run.name for run in runs_under(root)] == ["mae", "vit", "vit-large"]
+
+
+def test_two_hits_are_a_fault_that_lists_them(root, tmp_path):
+    create(root, "vit-a"), create(root, "vit-b"), create(str(tmp_path / "other"), "vit-a")
+    with pytest.raises(SpecError, match=f"means 2 runs: {root}/vit-a, {root}/vit-b"):
+        find_run("vit", [root])
+    with pytest.raises(SpecError, match="means 2 runs"):
+        find_run("vit-a", [root, str(tmp_path / "other")])
+
+
+def test_one_root_under_two_names_is_one_hit(root, tmp_path):
+    create(root, "a")
+    os.symlink(root, tmp_path / "link")
+    assert find_run("a", [root, f"{root}/", str(tmp_path / "link")]).name == "a"
+
+
+def test_where_nothing_is_found_unreadable_roots_are_told(root, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpecError, match="no such run"):
+        find_run("a", [root])
+    with pytest.raises(SpecError, match=r"no such run \(gs://x: no store"):
+        find_run("a", [root, "gs://x"])
+    with pytest.raises(SpecError, match="holds no run"):
+        find_run(f"{root}/a", [])
+
+
+def test_roots_are_noted_once_under_xdg_state_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert noted_roots() == []
+    note_root("s3://bucket/runs"), note_root("/runs"), note_root("s3://bucket/runs/")
+    assert noted_roots() == ["s3://bucket/runs", "/runs"]
+    assert (tmp_path / "state/gmml/roots").exists()
+
+
+def test_a_removed_run_is_gone_and_its_log_went_last_from_the_highest_slot_down(root, monkeypatch):
+    run = create(root, "a")
+    protocol.submit(run.log, launcher="local", code="d", bounds={})
+    gone = []
+    unlink = PosixStore.delete
+
+    def delete(self, names):
+        names = list(names)
+        gone.extend(names)
+        unlink(self, names)
+
+    monkeypatch.setattr(PosixStore, "delete", delete)
+    remove_run(run)
+    assert gone[-3:] == ["log/00000001.json", "log/00000000.json", "a/run.json"]
+    assert os.listdir(root) == []
+
+
+def test_reading_runs_imports_neither_pydantic_nor_torch_nor_s3fs():
+    modules = "root, ledger, log, protocol, parts, retention"
+    code = f"from gmml_cluster.run import {modules}; from gmml_cluster.store import probe, posix; import sys; "
+    code += "print([m for m in ('pydantic', 'torch', 'numpy', 's3fs', 'asyncio') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
