@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from gmml_cluster import __version__
 from gmml_cluster.errors import Fault, PreflightError, SpecError
+from gmml_cluster.launch.indexed import shapes
 from gmml_cluster.launch.jobs import is_busy, is_idle, poll
 from gmml_cluster.launch.launcher import Submission, launcher_named
 from gmml_cluster.launch.preflight import preflight
@@ -77,13 +78,13 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
 
 
 def _prepared(job: JobSpec, profile: ClusterProfile, cluster: str, root: str) -> Prepared:
-    plan = make_plan(job, profile)
+    plan = make_plan(job, profile, shapes(job, root))
     submission = Submission(
         root=root,
         name=job.name,
         token=SHOWN_TOKEN,
         profile=profile,
-        nodes=job.resources.nodes,
+        nodes=plan.node_range,
         ranks_per_node=plan.ranks_per_node,
         code=take(),
         corpora=tuple(corpus.url for corpus in job.data.corpora),
