@@ -88,8 +88,7 @@ class Engine(ABC):
     @property
     def adam_step(self) -> int:
         """Updates that were applied, as AdamW counts them; reading it waits for the device."""
-        steps = {int(self._adamw.state[flat]["step"]) for flat in self._layout.flats()}
-        return steps.pop() if len(steps) == 1 else -1
+        return int(self._adamw.state[self._layout.flats()[0]]["step"])
 
     def set_adam_step(self, step: int) -> None:
         """Set AdamW's own count, which its bias correction reads; exact up to 2**24."""

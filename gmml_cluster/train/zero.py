@@ -68,6 +68,8 @@ def configuration(stage: int, *, host_bound: bool) -> dict[str, Any]:
 def _import_deepspeed(device: torch.device) -> Any:
     if device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
+    # where DeepSpeed looks up its device, which is not the rank's where a task sees its own GPU alone
+    os.environ["LOCAL_RANK"] = str(device.index or 0)
     try:
         import deepspeed
     except ImportError as error:

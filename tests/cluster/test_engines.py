@@ -4,6 +4,7 @@ A rank makes many engines one after the other, for starting a group costs more t
 """
 
 import copy
+import functools
 import itertools
 import math
 from collections import Counter
@@ -133,6 +134,25 @@ def same(one: dict[Any, Tensor], other: dict[Any, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+def run_all(rank: int, ranks: int, names: tuple[str, ...], *arguments: Any) -> dict[str, Any]:
+    """What several of the functions below return, within one start of the group."""
+    return {name: globals()[name](rank, ranks, *arguments) for name in names}
+
+
+FUNCTIONS = {
+    1: ("print_nothing", "forget_a_tensor", "measure_norms"),
+    2: ("measure_norms", "first_moments", "skip", "latch", "count_waits", "run_bf16", "save_after_two_steps"),
+    3: ("measure_norms", "resume_straight"),
+}
+
+
+@functools.cache
+def found_on(ranks: int) -> dict[str, list[Any]]:
+    """What each of the ranks found, by function; they start once."""
+    found = run_ranks(ranks, run_all, FUNCTIONS[ranks])
+    return {name: [of_rank[name] for of_rank in found] for name in FUNCTIONS[ranks]}
+
+
 # ---- norms ---------------------------------------------------------------------------------------------------------
 
 
@@ -147,7 +167,7 @@ def measure_norms(rank: int, ranks: int) -> dict[Any, tuple[list[str], list[floa
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_norms_of_the_reduced_gradient_equal_a_float64_recomputation(ranks: int) -> None:
     expected = reference(0, make_module())
-    for found in run_ranks(ranks, measure_norms):
+    for found in found_on(ranks)["measure_norms"]:
         for layout, (names, vector) in found.items():
             assert names == list(expected), layout
             norms = [math.sqrt(square) for square in vector[: len(names)]]
@@ -170,7 +190,7 @@ def first_moments(rank: int, ranks: int) -> dict[Any, dict[Any, Tensor]]:
 
 
 def test_gradients_are_clipped_by_tensor_or_over_all_alike_in_every_engine() -> None:
-    found = run_ranks(2, first_moments)
+    found = found_on(2)["first_moments"]
     expected = reference(0, make_module())
     total = math.sqrt(sum(norm**2 for norm in expected.values()))
     assert sum(norm > 0.7 for norm in expected.values()) > 5
@@ -210,7 +230,7 @@ def skip(rank: int, ranks: int) -> dict[Any, Any]:
 
 
 def test_a_step_that_is_not_finite_changes_no_bit_and_training_goes_on_as_if_it_had_not_been() -> None:
-    for of_rank in run_ranks(2, skip):
+    for of_rank in found_on(2)["skip"]:
         for zero, told in of_rank.items():
             expected = {"told": True, "same": True, "adam_step": (2, 2), "skips": [1, 0], "goes_on": True}
             assert told == expected, zero
@@ -236,15 +256,15 @@ def latch(rank: int, ranks: int) -> dict[Any, Any]:
 
 
 def test_after_three_skips_in_a_row_a_finite_step_changes_nothing_until_the_count_is_set_anew() -> None:
-    for of_rank in run_ranks(2, latch):
+    for of_rank in found_on(2)["latch"]:
         assert of_rank == dict.fromkeys(ENGINES, ([1, 2, 3, 3], True, True, 2))
 
 
 # ---- elastic resume --------------------------------------------------------------------------------------------------
 
 
-def save_after_two_steps(rank: int, ranks: int, zero: Any) -> tuple[dict[Any, Tensor], int, list[float]]:
-    engine = make(zero, clip=Clip())
+def save_after_two_steps(rank: int, ranks: int) -> tuple[dict[Any, Tensor], int, list[float]]:
+    engine = make(1, clip=Clip())
     for step in range(2):
         train(engine, step, rank, ranks, micro=2)
     state, count = state_of(engine), engine.adam_step
@@ -252,10 +272,10 @@ def save_after_two_steps(rank: int, ranks: int, zero: Any) -> tuple[dict[Any, Te
 
 
 def load_and_go_on(
-    rank: int, ranks: int, whole: dict[Any, Tensor], count: int
+    rank: int, ranks: int, whole: dict[Any, Tensor], count: int, engines: tuple[Any, ...] = ENGINES
 ) -> dict[Any, tuple[dict[Any, Tensor], int, list[float]]]:
     found = {}
-    for zero in ENGINES:
+    for zero in engines:
         engine = make(zero, make_module(seed=11), clip=Clip())
         engine.load(reader(whole))
         engine.set_adam_step(count)
@@ -265,10 +285,21 @@ def load_and_go_on(
     return found
 
 
+def load_and_go_on_as_on_gpus(rank: int, ranks: int, whole: dict[Any, Tensor], count: int) -> dict[Any, Any]:
+    """The same with contiguous gradients, and at stage 3 with small tensors that stay gathered."""
+    from gmml_cluster.train import zero
+
+    real = zero.configuration
+    zero.configuration = lambda stage, host_bound: real(stage, host_bound=False)
+    found = load_and_go_on(rank, ranks, whole, count, (1, 3))
+    zero.configuration = real
+    return found
+
+
 @pytest.fixture(scope="module")
 def saved() -> tuple[dict[Any, Tensor], int, list[float]]:
     """What two ranks at stage 1 save after two steps, joined, and their next losses."""
-    found = run_ranks(2, save_after_two_steps, 1)
+    found = found_on(2)["save_after_two_steps"]
     return joined([state for state, _, _ in found]), found[0][1], found[0][2]
 
 
@@ -276,12 +307,14 @@ def saved() -> tuple[dict[Any, Tensor], int, list[float]]:
 def test_a_state_of_two_ranks_at_stage_1_is_loaded_to_the_bit_by_any_layout(saved: Any, ranks: int) -> None:
     whole, count, losses = saved
     assert count == 2
-    found = run_ranks(ranks, load_and_go_on, whole, count)
-    for zero in ENGINES:
-        assert same(joined([of_rank[zero][0] for of_rank in found]), whole), zero
-        for of_rank in found:
-            assert of_rank[zero][1] == 4
-            assert of_rank[zero][2] == pytest.approx(losses, abs=1e-6), zero
+    how = ("load_and_go_on", "load_and_go_on_as_on_gpus")[: 1 + (ranks == 2)]
+    found = run_ranks(ranks, run_all, how, whole, count)
+    for layout in ((name, zero) for name in how for zero in found[0][name]):
+        states, counts, after = zip(*(of_rank[layout[0]][layout[1]] for of_rank in found), strict=True)
+        assert same(joined(list(states)), whole), layout
+        assert set(counts) == {4}
+        for of_rank in after:
+            assert of_rank == pytest.approx(losses, abs=1e-6), layout
 
 
 def test_a_state_holds_every_element_of_trained_and_frozen_tensors_and_buffers(saved: Any) -> None:
@@ -314,24 +347,8 @@ def resume_straight(rank: int, ranks: int) -> dict[Any, bool]:
 
 
 def test_a_resume_in_the_same_layout_is_equal_bit_for_bit() -> None:
-    for of_rank in run_ranks(3, resume_straight):
+    for of_rank in found_on(3)["resume_straight"]:
         assert of_rank == dict.fromkeys(ENGINES, True)
-
-
-def load_small_tensors_kept_whole(rank: int, ranks: int, whole: dict[Any, Tensor], count: int) -> list[float]:
-    from gmml_cluster.train import zero as module
-
-    module.configuration = lambda stage, host_bound, real=module.configuration: real(stage, host_bound=False)
-    engine = make(3, make_module(seed=11), clip=Clip())
-    engine.load(reader(whole))
-    engine.set_adam_step(count)
-    return [float(train(engine, step, rank, ranks, micro=2)[-2]) for step in (2, 3)]
-
-
-def test_stage_3_as_configured_on_gpus_loads_small_tensors_that_stay_gathered(saved: Any) -> None:
-    whole, count, losses = saved
-    for found in run_ranks(2, load_small_tensors_kept_whole, whole, count):
-        assert found == pytest.approx(losses, abs=1e-6)
 
 
 # ---- the host ------------------------------------------------------------------------------------------------------
@@ -372,7 +389,7 @@ def count_waits(rank: int, ranks: int) -> dict[Any, dict[str, int]]:
 
 
 def test_nothing_inside_a_step_waits_for_the_device() -> None:
-    for of_rank in run_ranks(2, count_waits, environment={"DS_ACCELERATOR": "cpu"}):
+    for of_rank in found_on(2)["count_waits"]:
         assert of_rank == {zero: {} for zero in ENGINES}
 
 
@@ -401,7 +418,7 @@ def run_bf16(rank: int, ranks: int) -> dict[Any, Any]:
 
 def test_bf16_computes_in_bf16_and_keeps_fp32_weights_in_every_engine() -> None:
     expected = list(reference(0, make_module()).values())
-    for of_rank in run_ranks(2, run_bf16):
+    for of_rank in found_on(2)["run_bf16"]:
         for zero, (types, kinds, norms) in of_rank.items():
             assert (types, kinds) == ({torch.bfloat16}, {torch.float32}), zero
             assert norms == pytest.approx(expected, rel=0.03), zero
@@ -419,7 +436,7 @@ def print_nothing(rank: int, ranks: int) -> str:
 
 
 def test_engines_leave_standard_output_alone() -> None:
-    assert run_ranks(1, print_nothing) == [""]
+    assert found_on(1)["print_nothing"] == [""]
 
 
 def forget_a_tensor(rank: int, ranks: int) -> str:
@@ -435,5 +452,5 @@ def forget_a_tensor(rank: int, ranks: int) -> str:
 
 
 def test_a_trained_tensor_without_gradient_is_named_with_its_cure() -> None:
-    (told,) = run_ranks(1, forget_a_tensor)
+    (told,) = found_on(1)["forget_a_tensor"]
     assert told.startswith("GmmlError: extra: got no gradient")
