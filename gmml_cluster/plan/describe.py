@@ -23,7 +23,7 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     for mixing in plan.mixing or ():
         yield "mixing", _mixing(mixing)
     for share in plan.shares or ():
-        yield "a rank's share", _share(share)
+        yield f"each of {share.ranks} ranks", _share(share)
     yield "window", f"{_known(plan.window)} samples" if plan.window else UNKNOWN
     yield "spans a shard", _known(plan.spans)
     yield "steps", _known(plan.steps)
@@ -53,8 +53,8 @@ def _mixing(mixing: Mixing) -> str:
 
 
 def _share(share: Share) -> str:
-    groups = f"{_bounds(share.groups)} groups in {share.micro_batches} micro-batches of {share.micro_batch} images"
-    return f"{groups}, {share.padding_share:.1%} padding (at {share.ranks} ranks)"
+    cut = f"groups {_bounds(share.groups)}, micro-batches {share.micro_batches} of {share.micro_batch} images"
+    return f"{cut}, padding {share.padding_share:.1%}"
 
 
 def _memory(memory: Memory) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gmml_cluster.errors import Fault, SpecError
-from gmml_cluster.spec.yaml import Tree, read_value, read_yaml, shown
+from gmml_cluster.spec.yaml import Tree, read_value, read_yaml, shown, walk
 
 
 def compose(path: Path, overrides: Sequence[str], faults: list[Fault]) -> Tree:
@@ -25,13 +25,22 @@ def compose(path: Path, overrides: Sequence[str], faults: list[Fault]) -> Tree:
 
 
 def merge(base: Tree, over: Tree) -> Tree:
-    """`over` laid on `base`: mappings are merged name by name, all else is replaced."""
+    """`over` laid on `base`: mappings are merged name by name, all else is replaced.
+
+    So is a `method` of another name: options of one method mean nothing to another.
+    """
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
     merged = dict(base.value)
     for name, child in over.value.items():
-        merged[name] = merge(merged[name], child) if name in merged else child
+        is_whole = name not in merged or (name == "method" and _is_another(merged[name], child))
+        merged[name] = child if is_whole else merge(merged[name], child)
     return Tree(merged, over.where)
+
+
+def _is_another(base: Tree, over: Tree) -> bool:
+    names = [walk(tree, ("name",)) for tree in (base, over)]
+    return None not in names and len({name.value for name in names if name}) == 2
 
 
 def _read_file(path: Path, above: tuple[Path, ...], faults: list[Fault]) -> Tree:
