@@ -43,6 +43,7 @@ class Submit:
         code: digest of the code that its attempts run.
         changed: fields outside the identity that hold for its attempts: name -> [value in spec.yaml, value now].
         bounds: what was asked for, as the launcher's profile and the job say.
+        failed: what a job told that ended without a claim; None once a job of this submit has claimed.
     """
 
     slot: int
@@ -176,13 +177,15 @@ def _queued(history: History, entry: Entry) -> History:
 def _claim(history: History, entry: Entry) -> History:
     fields = {name: entry.fields[name] for name in ("submit", "job", "restart", "layout")}
     assert entry.attempt is not None
-    code = history.submit.code if history.submit else ""
+    submit = replace(history.submit, failed=None) if history.submit else None
+    code = submit.code if submit else ""
     attempt = Attempt(number=entry.attempt, time=entry.time, code=code, **fields)
     kept, older = (*history.attempts, attempt), dict(history.older)
     for old in kept[:-KEPT_ATTEMPTS]:
         cause = old.cause or "lost"
         older[cause] = older.get(cause, 0) + 1
-    return replace(history, attempts=kept[-KEPT_ATTEMPTS:], older=older, last_attempt=entry.attempt)
+    numbered = replace(history, submit=submit, last_attempt=entry.attempt)
+    return replace(numbered, attempts=kept[-KEPT_ATTEMPTS:], older=older)
 
 
 def _begin(history: History, entry: Entry) -> History:

@@ -75,6 +75,8 @@ def test_a_job_that_never_claimed_failed(log):
     protocol.start_failed(log, token, message="no GPU")
     shown = status(log.refresh(), {"1": "gone"})
     assert (shown["state"], shown["start_failed"]) == ("failed", "no GPU")
+    attempt(log, token)
+    assert status(log.refresh(), {"1": "gone"})["start_failed"] is None
 
 
 def test_status_tells_attempts_causes_code_and_goodput(log):
