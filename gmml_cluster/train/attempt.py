@@ -33,6 +33,7 @@ from gmml_cluster.train.optim import Course
 from gmml_cluster.train.publish import Parts, PartsHandler, log_format, publish_interval_s
 from gmml_cluster.train.rendezvous import GROUP_TIMEOUT, START_S, Board, Place, meet
 from gmml_cluster.train.restore import Reader
+from gmml_cluster.train.site import preemption_under_way
 from gmml_cluster.train.terms import Incarnation, Terms, as_commit, pinned_corpora, settle, told
 
 LOOK_S = 3.0
@@ -71,6 +72,8 @@ def run_attempt(incarnation: Incarnation, guardian: Guardian) -> NoReturn:
     board, watched = meet(root.store, incarnation.key, place)
     leaving = Leaving(place, watched, write_end=lambda error: None)
     guardian.watches.append(leaving.watch)
+    if place.rank == 0 and preemption_under_way():
+        guardian.orders.give("notice")
     try:
         terms, claim = _agree(root, incarnation, place, board, leaving)
         metrics = Parts(root.store, metrics_stem(terms.attempt), "jsonl")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from gmml_cluster.train.rendezvous import Board, Place
+from gmml_cluster.train.site import leave_s
 
 FINISHED, COME_BACK, NEVER, FAILED = 0, 77, 78, 1
-LEAVE_S = 10.0
 _ECHO_S = 1.0
 _LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "NCCL")
 
@@ -81,7 +81,7 @@ class Leaving:
         self.leave(FAILED)
 
     def leave(self, code: int) -> NoReturn:
-        """End this process; rank 0 tells the others first and leaves last, within 10 s."""
+        """End this process; rank 0 tells the others first and leaves last, within the time of `site.leave_s`."""
         if self.place.rank == 0:
             self._try(lambda: self.board.set("ended", code))
             self._until(lambda: all(self.board.get(f"left/{rank}") for rank in range(1, self.place.ranks)))
@@ -100,7 +100,7 @@ class Leaving:
             _log.warning("rank %d could not say its last words: %s", self.place.rank, error)
 
     def _until(self, done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + LEAVE_S
+        deadline = time.monotonic() + leave_s()
         try:
             while time.monotonic() < deadline and not done():
                 time.sleep(0.05)

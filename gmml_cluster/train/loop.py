@@ -86,7 +86,6 @@ class Stepper:
     skipped_steps: list[int] = field(default_factory=list)
     bad_samples: int = 0
     _scalars: tuple[str, ...] = ()
-    _read_at: float = field(default_factory=time.monotonic)
     _enqueued_at: float = field(default_factory=time.monotonic)
 
     def enqueue(self, step: int) -> Pending:
@@ -182,8 +181,7 @@ class Stepper:
         return "notice" if told["notice"] > 0 else ""
 
     def _line(self, pending: Pending, norms: Any, extras: Any, skipped: bool) -> dict[str, Any]:
-        ranks, now = self.place.ranks, time.monotonic()
-        seconds, self._read_at = now - self._read_at, now
+        ranks = self.place.ranks
         own = extras[len(_FIXED) : len(_FIXED) + 2 * ranks]
         pairs = extras[len(_FIXED) + 2 * ranks :].reshape(-1, 2)
         scalars = {
@@ -198,7 +196,7 @@ class Stepper:
             "lr": pending.lr,
             "wd": pending.weight_decay,
             "attempt": self.attempt,
-            "samples_per_s": self.job.batch.size / seconds,
+            "samples_per_s": self.job.batch.size / float(own[1::2].max()),
             "data_wait_s": float(own[0::2].max()),
             "step_s": float(own[1::2].max()),
             "skipped": skipped,

@@ -6,9 +6,6 @@ root under a name that no other incarnation shares.
 
 import json
 import os
-import shutil
-import socket
-import subprocess
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +15,7 @@ import torch.distributed as dist
 
 from gmml_cluster.errors import LaunchError
 from gmml_cluster.store.store import Missing, Store
+from gmml_cluster.train.site import own_address
 
 START_S = 1200.0
 GROUP_TIMEOUT = timedelta(minutes=60)
@@ -113,14 +111,3 @@ def _await_address(store: Store, name: str) -> tuple[str, int]:
     raise LaunchError(
         f"{store.url}/{name}: rank 0 published no address within {START_S:g} s; see its log for the reason"
     )
-
-
-def own_address() -> str:
-    """An address of this node that the other nodes reach: SLURM's own where it knows one, else the host's name."""
-    node = os.environ.get("SLURMD_NODENAME")
-    if node and shutil.which("scontrol"):
-        shown = subprocess.run(["scontrol", "-o", "show", "node", node], capture_output=True, text=True, check=False)
-        fields = dict(part.split("=", 1) for part in shown.stdout.split() if "=" in part)
-        if "NodeAddr" in fields:
-            return fields["NodeAddr"]
-    return socket.gethostname()

@@ -11,7 +11,7 @@ import torch
 
 from gmml_cluster.data.corpus import Pin, pin
 from gmml_cluster.plan.lanes import Layout, make_layout
-from gmml_cluster.plan.steps import advised_group, total_steps
+from gmml_cluster.plan.steps import group_of, total_steps
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.protocol import Claim
@@ -96,7 +96,7 @@ def _pin(run: RunRoot, attempt: int, job: JobSpec) -> dict[str, Any]:
     layout = make_layout(
         seed=job.seed,
         batch=job.batch.size,
-        group=advised_group(job),
+        group=group_of(job),
         lanes=job.data.lanes,
         window=job.data.window,
         spans=job.data.spans,

@@ -1,0 +1,38 @@
+"""What the site tells a rank about its node and its job; empty answers where it says nothing."""
+
+import os
+import shutil
+import socket
+import subprocess
+
+
+def own_address() -> str:
+    """An address of this node that the other nodes reach: SLURM's own where it knows one, else the host's name."""
+    node = os.environ.get("SLURMD_NODENAME")
+    shown = _scontrol("node", node) if node else {}
+    return shown.get("NodeAddr") or socket.gethostname()
+
+
+def preemption_under_way() -> bool:
+    """Whether this SLURM job is being preempted already: the notice may have come before anybody could hear it."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return bool(job) and _scontrol("job", str(job)).get("PreemptTime", "None") not in ("None", "Unknown")
+
+
+def leave_s() -> float:
+    """How long rank 0 may wait for the others at the end: 10 s, but less than SLURM lets live after the first exit."""
+    kill_wait_s = float(os.environ.get("GMML_KILL_WAIT_S", "12"))
+    return max(1.0, min(10.0, kill_wait_s - 2.0))
+
+
+def _scontrol(what: str, name: str) -> dict[str, str]:
+    """Fields of `scontrol show`; empty where the tool is missing or fails."""
+    if shutil.which("scontrol") is None:
+        return {}
+    try:
+        shown = subprocess.run(
+            ["scontrol", "-o", "show", what, name], capture_output=True, text=True, check=False, timeout=10
+        )
+    except subprocess.TimeoutExpired:
+        return {}
+    return dict(part.split("=", 1) for part in shown.stdout.split() if "=" in part)
