@@ -11,13 +11,14 @@ import torch
 
 from gmml_cluster.data.corpus import Pin, pin
 from gmml_cluster.plan.lanes import Layout, make_layout
-from gmml_cluster.plan.steps import group_of, total_steps
+from gmml_cluster.plan.steps import total_steps
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.protocol import Claim
 from gmml_cluster.run.root import RunRoot, corpora_name
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.resolved import load_resolved
+from gmml_cluster.spec.rules import group_of
 from gmml_cluster.store.probe import probe
 from gmml_cluster.store.store import Store, open_store
 from gmml_cluster.train.rendezvous import Place
