@@ -229,7 +229,7 @@ def main(source: str, destination: str, shard_samples: int, seed: int, prefix: s
     columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         found = find_source(source)
-        with Progress(*columns, console=told, transient=True) as progress:
+        with Progress(*columns, console=told, transient=True, disable=not told.is_terminal) as progress:
             task = progress.add_task("packing", total=len(found.items))
             packed = pack(
                 found,
