@@ -22,7 +22,7 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _NONE = range(5)
 
 
 def prepare(images: Tensor, numbers: Tensor, *, seed: int, augment: Augment, normalise: Normalise) -> Tensor:
-    """What the methods see of cropped images.
+    """What the methods see of cropped images; to be called outside autocast.
 
     Args:
         images: uint8 RGB (n, V, 3, S, S), cropped and resized.
@@ -133,8 +133,7 @@ def blur(x_BCSS: Tensor, drawn_B9: Tensor, law: Blur) -> Tensor:
     weights_BK = (-0.5 * (taps / radius_B[:, None]).square()).exp()
     lines = torch.arange(side, device=x_BCSS.device)
     reads_KSS = (lines[:, None] + taps[:, None, None]).clamp(0, side - 1) == lines
-    with torch.autocast(x_BCSS.device.type, enabled=False):
-        matrix_BSS = (weights_BK / weights_BK.sum(1, keepdim=True)) @ reads_KSS.flatten(1).float()
-        matrix_B1SS = matrix_BSS.view(-1, 1, side, side)
-        blurred = matrix_B1SS @ x_BCSS @ matrix_B1SS.mT
+    matrix_BSS = (weights_BK / weights_BK.sum(1, keepdim=True)) @ reads_KSS.flatten(1).float()
+    matrix_B1SS = matrix_BSS.view(-1, 1, side, side)
+    blurred = matrix_B1SS @ x_BCSS @ matrix_B1SS.mT
     return torch.where(_bcast(bernoulli(drawn_B9[:, 7], law.probability)), blurred, x_BCSS)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gmml_cluster.data.draws import Purpose
 from gmml_cluster.data.draws_torch import integer, words
+from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing, masking
 from gmml_cluster.methods.method import Draws, Forward, Law, Losses, Setting, check_draws
 from gmml_cluster.models.vit import VisionTransformer
@@ -112,8 +113,11 @@ class Gmml:
             "drop": (count, views, self.setting.model.depth, 2),
             "short": (count, views),
         }
-        noisy = "source" in given and bool((given["source"] == NOISE).any())
-        check_draws(given, shapes, ["source", "noise"] if noisy else ["source"])
+        source = given.get("source", torch.tensor([ITSELF]))
+        check_draws(given, shapes, ["source", "noise"] if bool((source == NOISE).any()) else ["source"])
+        if int(source.min()) < ZEROS or int(source.max()) >= self.setting.group:
+            rule = f"codes are {ZEROS} to {ITSELF}, places of the group 0 to {self.setting.group - 1}"
+            raise SpecError(Fault("draws.source", f"holds {int(source.min())} to {int(source.max())}; {rule}; mend it"))
         return {"short": torch.zeros(count, views, dtype=torch.bool), **given}
 
     def _sources(self, numbers: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ Dims: B images of whole groups, G images of a group, V views, S side of an image
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,8 +19,6 @@ from gmml_cluster.spec.load import parse_job
 
 Arrays = Mapping[str, NDArray[Any]]
 TYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}
-_KNOWN = ("gmml", "mae")
-_GROUP = 8
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def verify(
         state: exactly the parameters, by name.
         images: (B, V, 3, S, S), cropped, flipped, coloured and normalised.
         draws: by name; what is absent is drawn for the sample numbers from `draws["first"]`.
-        dtype: what is computed in; `bf16` is float32 under autocast.
+        dtype: what is computed in; `bf16` is float32 with the module under autocast.
         gradients: names of parameters.
 
     Raises:
@@ -75,8 +72,9 @@ def verify(
     parameters = dict(method.module.named_parameters())
     if unknown := sorted(set(gradients) - set(parameters)):
         raise SpecError(Fault("gradients", f"{unknown}; the method has no such parameters; choose among its own"))
-    with _precision(dtype):
-        losses = method.loss(method.module, pixels, given)
+    module = method.module
+    forward = torch.autocast("cpu", torch.bfloat16)(module.__call__) if dtype == "bf16" else module
+    losses = method.loss(forward, pixels, given)
     found: tuple[Tensor | None, ...] = ()
     if gradients:
         chosen = [parameters[name] for name in gradients]
@@ -107,13 +105,12 @@ def draw(
 def _setting(spec: Mapping[str, Any]) -> Setting:
     """The setting of a specification, checked as a job; what verification does not read is filled in."""
     model, method = dict(spec.get("model", {})), dict(spec.get("method", {}))
-    if method.get("name") not in _KNOWN:
-        raise SpecError(Fault("method.name", f"{method.get('name')!r}; known here are {', '.join(_KNOWN)}; choose one"))
     if method.pop("amt", False):
         raise SpecError(Fault("method.amt", "True; attention-driven masking is not built yet; leave it out"))
     data = {"corpora": [{"url": "none"}], "image_size": model.pop("image_size", None), **spec.get("data", {})}
-    job = {"name": "verify", "run": {"steps": 1}, **spec, "model": model, "method": method, "data": data}
-    return Setting.of(parse_job({**job, "batch": {"size": data.get("group", _GROUP)}}))
+    batch = {"size": 8 if data.get("group", "auto") == "auto" else data["group"]}
+    rest = {"name": "verify", "run": {"steps": 1}, "batch": batch}
+    return Setting.of(parse_job({**rest, **spec, "model": model, "method": method, "data": data}))
 
 
 def _load(method: Method, state: Arrays, real: torch.dtype) -> None:
@@ -152,10 +149,6 @@ def _draws(method: Method, draws: Mapping[str, Any], group: int, count: int, rea
     given = {name: torch.tensor(np.asarray(value)) for name, value in draws.items() if name != "first"}
     typed = {name: value.to(real) if value.is_floating_point() else value for name, value in given.items()}
     return method.accept(made | typed, count)
-
-
-def _precision(dtype: str) -> AbstractContextManager[Any]:
-    return torch.autocast("cpu", torch.bfloat16) if dtype == "bf16" else nullcontext()
 
 
 def _array(value: Tensor) -> NDArray[Any]:

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from gmml_cluster.data import draws
+from gmml_cluster.data.augment import prepare
 from gmml_cluster.errors import SpecError
 from gmml_cluster.methods import building, init
 from gmml_cluster.methods.building import build
-from gmml_cluster.methods.method import Law
+from gmml_cluster.methods.method import Law, Setting
+from gmml_cluster.spec.job import AUGMENTS, NORMALISATIONS
 from tests.unit.methods.jobs import job
 
 OPTIONS = {
@@ -133,3 +135,28 @@ def test_activation_checkpointing_changes_no_bit() -> None:
             method.loss(method.module, images, draws).groups.sum().backward()
             gradients.append([parameter.grad for parameter in method.module.parameters()])
         assert all(torch.equal(plain, again) for plain, again in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "drop_path"),
+    [
+        ({"name": "gmml"}, 0.1),
+        ({"name": "gmml", "preset": "paper", "fill": ["noise", "zeros"]}, 0.1),
+        (OPTIONS["mae"], 0),
+    ],
+    ids=str,
+)
+def test_nothing_waits_for_the_device(options: dict[str, object], drop_path: float) -> None:
+    """On torch's meta device there are no values: whatever would read one back raises."""
+    spec = job(options, image_size=32, model={"drop_path": drop_path})
+    method, meta = building.blank(Setting.of(spec)), torch.device("meta")
+    for part in method.module.modules():
+        part._buffers = {name: buffer.to(meta) for name, buffer in part._buffers.items()}
+    numbers = torch.arange(8, device=meta)
+    images = torch.zeros(8, method.views, 3, 32, 32, dtype=torch.uint8, device=meta)
+    clean = prepare(images, numbers, seed=0, augment=AUGMENTS["gmml"], normalise=NORMALISATIONS["imagenet"])
+    losses = method.loss(method.module, clean, method.draw(numbers, meta))
+    losses.groups.sum().backward()
+    assert losses.groups.shape == (2,)
+    with pytest.raises(RuntimeError):
+        losses.groups.tolist()

@@ -80,6 +80,14 @@ def test_gradients_are_of_the_mean_loss() -> None:
     assert gradient[3] == pytest.approx((means[0] - means[1]) / (2 * step), abs=1e-7)
 
 
+def test_a_group_left_out_or_auto_is_the_advised_one() -> None:
+    weights, pixels = state("gmml"), images(count=16)
+    told = {**GMML, "data": {"group": 8}}
+    for data in ({}, {"group": "auto"}):
+        losses = methods.verify({**GMML, "data": data}, weights, pixels, {"first": 0}).losses
+        assert np.array_equal(losses, methods.verify(told, weights, pixels, {"first": 0}).losses)
+
+
 def test_verification_leaves_torchs_generator_alone() -> None:
     before = torch.get_rng_state()
     methods.verify(GMML, state("gmml"), images(), {"first": 0})
@@ -89,7 +97,7 @@ def test_verification_leaves_torchs_generator_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"method": {"name": "simmim"}}, "method.name: 'simmim'; known here are gmml, mae"),
+        ({"method": {"name": "simmim"}}, "method.name: 'simmim' does not fit; write 'gmml' or 'mae'"),
         ({"method": {"name": "gmml", "amt": True}}, "method.amt: True"),
         ({"method": {"name": "gmml", "noise": 1}}, "method.noise: unknown key"),
         ({"model": {**MODEL, "heads": 3}}, "model.heads: 3 heads do not divide the width of 16"),
@@ -125,6 +133,10 @@ def test_images_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     [
         ({}, "draws.source: absent, and so is `first`"),
         ({"source": np.full((8, 2, 16, 16), -2)}, "draws.noise: absent"),
+        (
+            {"source": np.full((8, 2, 16, 16), 4)},
+            "draws.source: holds 4 to 4; codes are -3 to -1, places of the group 0 to 3",
+        ),
         ({"source": np.zeros((8, 2, 16))}, "draws.source: shape (8, 2, 16); it is (8, 2, 16, 16)"),
         ({"first": 0, "mask": np.zeros((8, 16))}, "draws.mask: unknown; known are source, noise, drop"),
         ({"first": 2}, "draws.first: 2; groups of 4 begin at its multiples"),
