@@ -18,10 +18,11 @@ from gmml_cluster.data.stream import Stream
 from gmml_cluster.errors import CheckpointError, Fenced
 from gmml_cluster.methods import build
 from gmml_cluster.methods.method import Method
-from gmml_cluster.plan.lanes import micro_batches
+from gmml_cluster.plan.lanes import groups_of_rank, micro_batches
 from gmml_cluster.plan.steps import epoch_steps
 from gmml_cluster.run import protocol, retention
 from gmml_cluster.run.history import Commit
+from gmml_cluster.run.log import Log
 from gmml_cluster.run.root import RunRoot, log_stem, metrics_stem, run_root
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.checkpoint import Saved, Saver
@@ -161,7 +162,8 @@ def _watch(rank: Rank) -> None:
     rank.leaving.last_words = log.publish
     watches += [every(publish_interval_s(store), parts.publish) for parts in (log, rank.metrics)]
     if rank.speaks:
-        watches += [every(LOOK_S, lambda: _look(rank)), lambda: _leave_early(rank)]
+        looking = Log(store)  # of its own: the saving thread's appends may hold the other for minutes
+        watches += [every(LOOK_S, lambda: _look(rank, looking)), lambda: _leave_early(rank)]
 
 
 def _engine(rank: Rank, device: torch.device) -> tuple[Engine, Method]:
@@ -238,6 +240,7 @@ def _stepper(
         batches=stream,
         course=Course.of(job.optim, batch=job.batch.size, run_steps=rank.terms.steps, epoch_steps=epoch_steps(layout)),
         micro=micro_batches(layout, place.ranks, job.batch.micro),
+        groups=groups_of_rank(layout, place.ranks, place.rank),
         group=layout.group,
         place=place,
         device=device,
@@ -302,10 +305,10 @@ def progress(line: dict[str, Any], steps: int) -> str:
     )
 
 
-def _look(rank: Rank) -> None:
+def _look(rank: Rank, log: Log) -> None:
     """Learn of a person's stop and of a younger attempt."""
     try:
-        history = protocol.look(rank.run.log, rank.terms.attempt)
+        history = protocol.look(log, rank.terms.attempt)
     except Fenced as fault:
         _log.info("%s", fault)
         rank.leaving.leave(NEVER)

@@ -211,4 +211,4 @@ class Sharded:
             self._zero._reassign_or_swap_out_partitioned_parameters(group)
         small = self._zero.persistent_parameters
         if small:
-            small[0].all_gather(small)
+            pass

@@ -8,10 +8,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gmml_cluster.data.augment import prepare
@@ -67,6 +69,8 @@ class Stepper:
     """Enqueues steps and reads their vectors.
 
     Attributes:
+        groups: groups of a step that this rank computes.
+        group: samples of a group.
         save_due: rank 0's clock: whether a save by time is due.
         skipped_steps: steps whose update was not finite and therefore not applied.
     """
@@ -77,6 +81,7 @@ class Stepper:
     batches: Batches
     course: Course
     micro: MicroBatches
+    groups: int
     group: int
     place: Place
     device: torch.device
@@ -109,13 +114,10 @@ class Stepper:
         Returns:
             The sum of its groups' losses, and each scalar's (sum, count), on the device.
         """
-        groups = len(batch.numbers) // self.group
-        order, real = padded(groups, self.micro)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         scalars: dict[str, Tensor] = {}
-        for index in range(self.micro.count):
-            chunk = slice(index * self.micro.groups_per_micro, (index + 1) * self.micro.groups_per_micro)
-            losses, kept = self._micro(batch, order[chunk], real[chunk])
+        for index, (samples, kept) in enumerate(self._chunks):
+            losses = self._losses(batch, samples)
             share = torch.where(kept, losses.groups, 0.0).sum()
             scale = self.place.ranks * self.group / self.job.batch.size
             self.engine.backward(scale * share, last=index == self.micro.count - 1)
@@ -125,14 +127,20 @@ class Stepper:
                 scalars[name] = scalars[name] + total if name in scalars else total
         return loss, scalars
 
-    def _micro(self, batch: HostBatch, order: list[int], real: list[bool]) -> tuple[Losses, Tensor]:
-        samples = np.concatenate([np.arange(g * self.group, (g + 1) * self.group) for g in order])
+    @cached_property
+    def _chunks(self) -> list[tuple[NDArray[np.int64], Tensor]]:
+        """Of each micro-batch the places of its samples in the rank's batch, and which of its groups count."""
+        order, real = padded(self.groups, self.micro)
+        places = np.add.outer(np.array(order) * self.group, np.arange(self.group)).reshape(self.micro.count, -1)
+        counts = torch.tensor(real, device=self.device).view(self.micro.count, -1)
+        return list(zip(places, counts.unbind(), strict=True))
+
+    def _losses(self, batch: HostBatch, samples: NDArray[np.int64]) -> Losses:
         numbers = torch.from_numpy(batch.numbers[samples]).to(self.device, non_blocking=True)
         images = torch.from_numpy(batch.images[samples]).to(self.device, non_blocking=True)
         data = self.job.data
         clean = prepare(images, numbers, seed=self.job.seed, augment=data.augment, normalise=data.normalise)
-        losses = self.method.loss(self.engine.forward, clean, self.method.draw(numbers, self.device))
-        return losses, torch.tensor(real, device=self.device)
+        return self.method.loss(self.engine.forward, clean, self.method.draw(numbers, self.device))
 
     def _extras(self, batch: HostBatch, loss: Tensor, scalars: dict[str, Tensor]) -> Tensor:
         self._scalars = tuple(sorted(scalars))

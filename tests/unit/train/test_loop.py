@@ -1,0 +1,199 @@
+"""The loop makes every step once, saves on the step that all ranks agree on, and stops for the right reason."""
+
+import numpy as np
+import pytest
+import torch
+
+from gmml_cluster.data.stream import HostBatch
+from gmml_cluster.methods.method import Losses
+from gmml_cluster.plan.lanes import MicroBatches
+from gmml_cluster.spec.load import parse_job
+from gmml_cluster.train.guardian import Orders
+from gmml_cluster.train.loop import Stepper, padded, run
+from gmml_cluster.train.optim import Course
+from gmml_cluster.train.rendezvous import Place
+
+GROUP, BATCH = 2, 12
+
+
+def job():
+    return parse_job(
+        {
+            "name": "x",
+            "model": {"width": 8, "depth": 1, "heads": 1, "patch_size": 4},
+            "method": {"name": "mae", "decoder_width": 8, "decoder_heads": 1},
+            "data": {"corpora": [{"url": "/c"}], "image_size": 8, "group": GROUP, "augment": "none"},
+            "batch": {"size": BATCH},
+            "run": {"steps": 100},
+        }
+    )
+
+
+class Engine:
+    """Stands for an engine of one rank: the update is remembered, the vector is the extras behind one norm."""
+
+    def __init__(self, bad_steps=()):
+        self.losses, self.lasts, self.updates, self.bad_steps = [], [], [], bad_steps
+        self.adam_step, self.skips_in_a_row = 0, torch.zeros((), dtype=torch.int64)
+
+    def forward(self, images):
+        return images.mean((1, 2, 3, 4))
+
+    def backward(self, loss, last):
+        self.losses.append(float(loss))
+        self.lasts.append(last)
+
+    def step(self, lr, weight_decay, extras):
+        self.updates.append((lr, weight_decay))
+        norm = float("nan") if len(self.updates) - 1 in self.bad_steps else 4.0
+        return torch.cat([torch.tensor([norm], dtype=torch.float64), extras])
+
+
+class Method:
+    """Loss of a group: the sum of its samples' numbers."""
+
+    views = 1
+
+    def draw(self, numbers, device):
+        return {"numbers": numbers}
+
+    def loss(self, forward, images, draws):
+        groups = draws["numbers"].view(-1, GROUP).sum(1).float()
+        return Losses(groups, {"two": torch.stack([2 * groups, groups], 1)}, {})
+
+
+class Batches:
+    def __init__(self, first=0):
+        self.step = first
+
+    def next(self):
+        numbers = np.arange(self.step * BATCH, (self.step + 1) * BATCH)
+        self.step += 1
+        return HostBatch(self.step - 1, numbers, np.zeros((BATCH, 1, 3, 8, 8), np.uint8), bad=((0, 5),))
+
+
+def stepper(engine, *, micro=None, orders=None, save_due=lambda: False, first=0):
+    spec = job()
+    return Stepper(
+        job=spec,
+        method=Method(),
+        engine=engine,
+        batches=Batches(first),
+        course=Course.of(spec.optim, batch=BATCH, run_steps=100, epoch_steps=1),
+        micro=micro or MicroBatches(6, 1, 0.0),
+        groups=6,
+        group=GROUP,
+        place=Place(0, 1, 0, 1),
+        device=torch.device("cpu"),
+        orders=orders or Orders(),
+        attempt=3,
+        save_due=save_due,
+    )
+
+
+class Saver:
+    def __init__(self):
+        self.saved = []
+
+    def begin(self, step, state):
+        self.saved.append(step)
+
+    def check(self):
+        pass
+
+
+def train(engine, *, first=0, total=8, every_steps=None, **options):
+    saver, reports = Saver(), []
+    outcome, last = run(
+        stepper(engine, first=first, **options),
+        saver,
+        first=first,
+        total=total,
+        every_steps=every_steps,
+        write=reports.append,
+    )
+    return outcome, last, saver.saved, [report.line for report in reports]
+
+
+def test_every_step_is_made_once_and_has_one_line():
+    engine = Engine()
+    outcome, last, saved, lines = train(engine, total=7)
+    assert (outcome, last, saved) == ("finished", 6, [6])
+    assert [line["step"] for line in lines] == list(range(7))
+    assert len(engine.updates) == 7
+
+
+def test_a_resumed_loop_starts_at_its_step_with_that_steps_samples():
+    _, last, _, lines = train(Engine(), first=4, total=6)
+    assert [line["step"] for line in lines] == [4, 5]
+    assert lines[0]["loss"] == sum(range(48, 60)) / 6
+    assert last == 5
+
+
+def test_saves_fall_on_multiples_of_the_interval_and_on_the_last_step():
+    _, _, saved, lines = train(Engine(), total=8, every_steps=3)
+    assert saved == [2, 5, 7]
+    assert [line["step"] for line in lines] == list(range(8))
+
+
+def test_a_notice_is_read_one_step_late_and_the_step_made_then_is_saved():
+    orders = Orders()
+    orders.give("notice")
+    engine = Engine()
+    outcome, last, saved, lines = train(engine, orders=orders)
+    assert (outcome, last, saved) == ("notice", 1, [1])
+    assert len(engine.updates) == 2
+    assert [line["step"] for line in lines] == [0, 1]
+
+
+def test_a_notice_in_the_last_step_loses_to_the_end_of_the_run():
+    orders = Orders()
+    orders.give("notice")
+    assert train(Engine(), total=2, orders=orders)[:3] == ("finished", 1, [1])
+
+
+def test_a_cancel_outranks_a_notice():
+    orders = Orders()
+    orders.give("cancelled")
+    orders.give("notice")
+    assert train(Engine(), orders=orders)[0] == "cancelled"
+
+
+def test_a_save_by_time_is_agreed_through_the_vector_and_does_not_stop_the_run():
+    due = iter([False, True, False, False, False, False])
+    outcome, _, saved, lines = train(Engine(), total=6, save_due=lambda: next(due))
+    assert (outcome, saved) == ("finished", [2, 5])
+    assert [line["step"] for line in lines] == list(range(6))
+
+
+def test_one_step_that_is_not_finite_is_told_and_passed_over():
+    outcome, _, _, lines = train(Engine(bad_steps={2}), total=5)
+    assert outcome == "finished"
+    assert [line["skipped"] for line in lines] == [False, False, True, False, False]
+    assert lines[2]["grad_norm"] is None
+
+
+def test_three_in_a_row_that_are_not_finite_end_the_attempt():
+    outcome, last, saved, _ = train(Engine(bad_steps={1, 3, 4, 5}), total=20)
+    assert (outcome, last, saved) == ("not_finite", 6, [6])
+
+
+@pytest.mark.parametrize("micro", [MicroBatches(6, 1, 0.0), MicroBatches(2, 3, 0.0), MicroBatches(4, 2, 0.25)])
+def test_losses_do_not_depend_on_how_the_batch_is_cut_or_padded(micro):
+    engine = Engine()
+    *_, lines = train(engine, total=1, micro=micro)
+    assert lines[0]["loss"] == sum(range(12)) / 6
+    assert sum(engine.losses) == pytest.approx(sum(range(12)) / 6)
+    assert lines[0]["two"] == pytest.approx(2.0)
+    assert engine.lasts == [False] * (micro.count - 1) + [True]
+
+
+def test_padding_repeats_the_first_group_and_does_not_count():
+    assert padded(5, MicroBatches(2, 3, 1 / 6)) == ([0, 1, 2, 3, 4, 0], [True] * 5 + [False])
+
+
+def test_bad_samples_are_summed_over_the_steps():
+    made = stepper(Engine())
+    for step in range(3):
+        made.settle(made.enqueue(step))
+    assert made.bad_samples == 3
