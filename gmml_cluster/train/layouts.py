@@ -207,8 +207,10 @@ class Sharded:
         return [*self._parts(), *buffers(self._module)]
 
     def refresh(self) -> None:
+        # first let go of whole tensors that a forward left gathered, for a gathered tensor is not gathered again
+        self._zero._partition_all_parameters()
         for group in range(len(self._zero.fp16_groups)):
             self._zero._reassign_or_swap_out_partitioned_parameters(group)
         small = self._zero.persistent_parameters
         if small:
-            pass
+            small[0].all_gather(small)

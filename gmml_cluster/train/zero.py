@@ -31,6 +31,7 @@ _PARTITIONED = (
 )
 _SHARDED = (
     "_get_norm_groups",
+    "_partition_all_parameters",
     "_reassign_or_swap_out_partitioned_parameters",
     "averaged_gradients",
     "fp16_groups",

@@ -272,11 +272,14 @@ def save_after_two_steps(rank: int, ranks: int) -> tuple[dict[Any, Tensor], int,
 
 
 def load_and_go_on(
-    rank: int, ranks: int, whole: dict[Any, Tensor], count: int, engines: tuple[Any, ...] = ENGINES
+    rank: int, ranks: int, whole: dict[Any, Tensor], count: int, *, engines: Any = ENGINES, trained: int = 0
 ) -> dict[Any, tuple[dict[Any, Tensor], int, list[float]]]:
+    """Load into an engine of another seed that has made `trained` steps, and go on."""
     found = {}
     for zero in engines:
         engine = make(zero, make_module(seed=11), clip=Clip())
+        for step in range(trained):
+            train(engine, step, rank, ranks, micro=2)
         engine.load(reader(whole))
         engine.set_adam_step(count)
         state = state_of(engine)
@@ -286,12 +289,12 @@ def load_and_go_on(
 
 
 def load_and_go_on_as_on_gpus(rank: int, ranks: int, whole: dict[Any, Tensor], count: int) -> dict[Any, Any]:
-    """The same with contiguous gradients, and at stage 3 with small tensors that stay gathered."""
+    """The same with contiguous gradients, and at stage 3 with small tensors that stay gathered once they were used."""
     from gmml_cluster.train import zero
 
     real = zero.configuration
     zero.configuration = lambda stage, host_bound: real(stage, host_bound=False)
-    found = load_and_go_on(rank, ranks, whole, count, (1, 3))
+    found = load_and_go_on(rank, ranks, whole, count, engines=(1, 3), trained=1)
     zero.configuration = real
     return found
 
