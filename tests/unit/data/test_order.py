@@ -1,5 +1,7 @@
 """The laws of the order (DESIGN sections 1 and 4), over corpora of uneven and empty shards."""
 
+from collections import defaultdict
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,24 +34,31 @@ def drawn(order, samples):
     return list(zip(places.corpus.tolist(), places.epoch.tolist(), places.y.tolist(), strict=True))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(layouts())
 def test_order_equals_the_sequential_oracle(layout):
-    assert drawn(Order(layout), 400) == oracle.order(layout, 400)
+    assert drawn(Order(layout), 150) == oracle.order(layout, 150)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(layouts())
 def test_every_epoch_visits_every_sample_exactly_once(layout):
-    found = drawn(Order(layout), 1200)
-    last = {c: max(e for corpus, e, _ in found if corpus == c) for c in range(len(layout.corpora))}
+    visited = defaultdict(list)
+    for corpus, epoch, y in drawn(Order(layout), 400):
+        visited[corpus, epoch].append(y)
     for c, shape in enumerate(layout.corpora):
-        for epoch in range(last[c]):
-            visited = [y for corpus, e, y in found if (corpus, e) == (c, epoch)]
-            assert sorted(visited) == list(range(shape.samples))
+        last = max(epoch for corpus, epoch in visited if corpus == c)
+        for epoch in range(last):
+            assert sorted(visited[c, epoch]) == list(range(shape.samples))
 
 
-@settings(max_examples=40, deadline=None)
+def test_epochs_of_a_corpus_with_bodies_heads_and_tails_visit_every_sample_once():
+    layout = Layout(seed=5, batch=24, group=2, lanes=6, window=8, spans=3, corpora=(CorpusShape(1.0, (61, 0, 7, 90)),))
+    y = Order(layout).places(np.arange(158 * 20)).y.reshape(20, 158)
+    assert (np.sort(y, axis=1) == np.arange(158)).all()
+
+
+@settings(max_examples=25, deadline=None)
 @given(layouts(), st.integers(0, 2**40))
 def test_mixing_is_exact_in_every_row_and_groups_are_of_one_corpus(layout, row):
     width = layout.lanes * layout.group
@@ -59,7 +68,7 @@ def test_mixing_is_exact_in_every_row_and_groups_are_of_one_corpus(layout, row):
     assert corpus[:, 0].tolist() == [c for c, _ in lane_places(layout.lane_counts)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(layouts(), st.integers(0, 2**30))
 def test_ranks_of_every_number_split_a_step_into_the_same_samples(layout, step):
     order = Order(layout)
@@ -74,8 +83,8 @@ def test_ranks_of_every_number_split_a_step_into_the_same_samples(layout, step):
             assert order.places(share).y.tolist() == [by_number[n] for n in share.tolist()]
 
 
-@settings(max_examples=30, deadline=None)
-@given(layouts(), st.lists(st.integers(0, 2**45), min_size=1, max_size=20))
+@settings(max_examples=20, deadline=None)
+@given(layouts(), st.lists(st.integers(0, 2**45), min_size=1, max_size=6))
 def test_seeking_needs_no_replay(layout, numbers):
     together = Order(layout).places(np.array(numbers))
     for place, n in enumerate(numbers):

@@ -1,0 +1,44 @@
+"""Corpora in a real S3 store: packed into it, indexed there, and streamed as from a folder."""
+
+import numpy as np
+
+from gmml_cluster.data import pack
+from gmml_cluster.data.corpus import Pin, pin
+from gmml_cluster.data.order import Order
+from gmml_cluster.data.sources import find_source
+from gmml_cluster.data.stream import Stream
+from gmml_cluster.plan.lanes import make_layout
+from gmml_cluster.spec.job import Corpus, Data
+from gmml_cluster.store.store import open_store
+from tests.unit.data.conftest import digit_shards, digits
+
+__all__ = ["digit_shards", "digits"]
+
+
+def streamed(pinned, steps):
+    layout = make_layout(seed=7, batch=16, group=2, lanes=4, window=4, spans=2, corpora=pinned.shapes)
+    data = Data.model_validate({"corpora": [{"url": "unused"}], "image_size": 8})
+    stream = Stream(Order(layout), pinned, data, seed=7, views=2, ranks=1, rank=0, first_step=0)
+    try:
+        return np.stack([stream.next().images for _ in range(steps)])
+    finally:
+        stream.close()
+
+
+def test_shards_in_a_store_are_indexed_once_and_give_the_images_of_the_folder(s3_url, digit_shards):
+    store = open_store(s3_url)
+    for path in digit_shards.iterdir():
+        store.put_file(f"digits/{path.name}", path)
+    found = pin([Corpus(url=f"{s3_url}/digits/train-{{000..003}}.tar")], store.child(".corpora"))
+    assert len(store.list(".corpora/")) == 4
+    again = Pin.from_json(found.to_json(), store.child(".corpora"))
+    assert np.array_equal(streamed(again, 4), streamed(pin([Corpus(url=str(digit_shards))]), 4))
+
+
+def test_packing_into_a_store_leaves_shards_with_indexes_beside_them(s3_url, digit_shards):
+    packed = pack.pack(find_source(str(digit_shards)), f"{s3_url}/packed", shard_samples=10)
+    names = [found.name for found in open_store(s3_url).child("packed").list()]
+    assert names == [f"{shard}{suffix}" for shard in packed.shards for suffix in ("", ".index")]
+    pinned = pin([Corpus(url=f"{s3_url}/packed")])
+    assert pinned.shapes[0].shards == (10, 10, 3)
+    assert pinned.locate(0, 0).crc is not None
