@@ -320,13 +320,21 @@ def _leave_early(rank: Rank) -> None:
     """Before the first step there is nothing to save: a notice ends the attempt at once."""
     stop = rank.guardian.orders.stop
     if stop and not rank.training.is_set():
-        protocol.end(rank.run.log, rank.terms.attempt, stop)
-        rank.leaving.leave(_CODES[stop])
+        cause = _settled(rank, stop)
+        protocol.end(rank.run.log, rank.terms.attempt, cause)
+        rank.leaving.leave(_CODES[cause])
+
+
+def _settled(rank: Rank, outcome: Outcome) -> Outcome:
+    """A notice that came of a person's stop is a cancel."""
+    stopped = protocol.look(rank.run.log, rank.terms.attempt).stopped is not None
+    return "cancelled" if stopped and outcome == "notice" else outcome
 
 
 def _end(rank: Rank, outcome: Outcome, last: int) -> int:
     if rank.speaks:
         rank.metrics.publish()
+        outcome = _settled(rank, outcome)
         protocol.end(rank.run.log, rank.terms.attempt, outcome, step=last)
     _log.info("attempt %d ended: %s, the last step is %d", rank.terms.attempt, outcome, last)
     return _CODES[outcome]

@@ -77,17 +77,21 @@ class Leaving:
     def _end_failed(self, errors: list[dict[str, Any]]) -> NoReturn:
         time.sleep(_ECHO_S)
         others = [self.board.get(f"error/{rank}") for rank in range(1, self.place.ranks)]
-        self.write_end(first_error(errors + [error for error in others if error is not None]))
+        first = first_error(errors + [error for error in others if error is not None])
+        self._try(lambda: self.write_end(first))
         self.leave(FAILED)
 
     def leave(self, code: int) -> NoReturn:
-        """End this process; rank 0 tells the others first and leaves last, within the time of `site.leave_s`."""
+        """End this process; rank 0 tells the others first and leaves last, within the time of `site.leave_s`.
+
+        The other ranks leave with rank 0's code, if they learn it.
+        """
         if self.place.rank == 0:
             self._try(lambda: self.board.set("ended", code))
-            self._until(lambda: all(self.board.get(f"left/{rank}") for rank in range(1, self.place.ranks)))
+            self._await(lambda: all(self.board.get(f"left/{rank}") for rank in range(1, self.place.ranks)) or None)
             self._exit(code)
-        self._until(lambda: self.board.get("ended") is not None)
-        self._acknowledge(code)
+        ended = self._await(lambda: self.board.get("ended"))
+        self._acknowledge(code if ended is None else ended)
 
     def _acknowledge(self, code: int) -> NoReturn:
         self._try(lambda: self.board.set(f"left/{self.place.rank}", 1))
@@ -99,13 +103,17 @@ class Leaving:
         except Exception as error:
             _log.warning("rank %d could not say its last words: %s", self.place.rank, error)
 
-    def _until(self, done: Callable[[], bool]) -> None:
+    def _await(self, ask: Callable[[], Any]) -> Any:
+        """The first answer that is not None; None where there is none in time."""
         deadline = time.monotonic() + leave_s()
         try:
-            while time.monotonic() < deadline and not done():
+            while time.monotonic() < deadline:
+                if (answer := ask()) is not None:
+                    return answer
                 time.sleep(0.05)
         except Exception as error:
-            _log.warning("rank %d leaves without rank 0's word: %s", self.place.rank, error)
+            _log.warning("rank %d leaves without the others' word: %s", self.place.rank, error)
+        return None
 
     def _exit(self, code: int) -> NoReturn:
         self._try(self.last_words)

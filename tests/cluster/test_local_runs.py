@@ -1,0 +1,123 @@
+"""Runs on this machine finish by themselves, and go on from the very step whatever was taken from them."""
+
+import os
+import shutil
+import signal
+
+import pytest
+
+from tests.fixtures.runs import ended
+
+KEYS = ("step", "loss", "grad_norm", "lr", "wd", "masked")
+
+
+def told(lines):
+    return [tuple(line[key] for key in KEYS) for line in lines]
+
+
+def committed(entries):
+    return [entry["step"] for entry in entries if entry["kind"] == "commit"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, digits):
+    """Metric lines of the run that nobody disturbs."""
+    from tests.fixtures.runs import Workshop
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    shop = Workshop(folder, f"{digits}/train/*.tar", str(folder / "runs"), {})
+    shop.call("gmml-submit", shop.job("calm"), "--cluster", shop.profile(2), "--follow")
+    assert ended(shop.entries("calm")) == ["finished"]
+    return shop.lines("calm")
+
+
+def test_an_undisturbed_run_has_a_line_for_every_step_and_learns(undisturbed):
+    assert [line["step"] for line in undisturbed] == list(range(60))
+    losses = [line["loss"] for line in undisturbed]
+    assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
+
+
+def test_a_run_cancelled_half_way_and_resumed_equals_the_undisturbed_one_bit_for_bit(workshop, undisturbed):
+    profile = workshop.profile(2)
+    workshop.call("gmml-submit", workshop.job("calm"), "--cluster", profile)
+    workshop.until("calm", committed)
+    workshop.call("gmml", "cancel", "calm")
+    entries = workshop.until("calm", ended)
+    assert ended(entries) == ["cancelled"]
+    stopped_at = committed(entries)[-1]
+    assert stopped_at < 59
+    workshop.call("gmml", "resume", "calm", "--follow")
+    entries = workshop.entries("calm")
+    assert ended(entries) == ["cancelled", "finished"]
+    begins = [entry for entry in entries if entry["kind"] == "begin"]
+    assert begins[1]["step"] == stopped_at + 1
+    assert told(workshop.lines("calm")) == told(undisturbed)
+
+
+def ranks_of(workshop, run):
+    """Pids of the ranks of a run, by rank, from the processes of this machine."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = open(f"/proc/{pid}/cmdline", "rb").read().split(b"\0")
+            environment = open(f"/proc/{pid}/environ", "rb").read().split(b"\0")
+        except OSError:
+            continue
+        if b"gmml_cluster.train.worker" in words and workshop.root.encode() in words and run.encode() in words:
+            rank = next(item for item in environment if item.startswith(b"RANK="))
+            found[int(rank[5:])] = int(pid)
+    return found
+
+
+def test_a_killed_rank_costs_an_attempt_and_the_run_finishes_by_itself(workshop, undisturbed):
+    workshop.call("gmml-submit", workshop.job("calm"), "--cluster", workshop.profile(2))
+    workshop.until("calm", committed)
+    os.kill(ranks_of(workshop, "calm")[1], signal.SIGKILL)
+    entries = workshop.until("calm", lambda entries: "finished" in ended(entries))
+    assert ended(entries) == ["lost", "finished"]
+    assert told(workshop.lines("calm")) == told(undisturbed)
+    status = workshop.call("gmml", "status", "calm")
+    assert "lost" in status
+
+
+@pytest.fixture
+def stopped(workshop):
+    """A run that was cancelled with two commits, to be copied and resumed in other ways."""
+    workshop.call("gmml-submit", workshop.job("calm"), "--cluster", workshop.profile(2))
+    workshop.until("calm", lambda entries: len(committed(entries)) >= 2)
+    workshop.call("gmml", "cancel", "calm")
+    return committed(workshop.until("calm", ended))
+
+
+def copied(workshop, name):
+    root = str(workshop.folder / name)
+    shutil.copytree(workshop.root, root)
+    return root
+
+
+def test_other_ranks_and_stages_go_on_with_equal_losses_and_damage_falls_back(workshop, stopped, undisturbed):
+    for ranks, zero in ((1, 0), (3, 2)):
+        root = copied(workshop, f"other-{ranks}")
+        profile = workshop.profile(ranks, root)
+        workshop.call("gmml-submit", workshop.job("calm"), "--cluster", profile, f"engine.zero={zero}", "--follow")
+        lines = workshop.lines(f"{root}/calm")
+        begin = stopped[-1] + 1
+        assert [line["step"] for line in lines] == list(range(60))
+        assert lines[begin]["attempt"] == 2
+        for line, calm in list(zip(lines, undisturbed, strict=True))[begin : begin + 3]:
+            assert line["loss"] == pytest.approx(calm["loss"], abs=1e-6)
+    root = copied(workshop, "damaged")
+    damage(f"{root}/calm/checkpoints/{stopped[-1]:08d}-0001/rank-00001.safetensors")
+    workshop.call("gmml", "resume", f"{root}/calm", "--cluster", workshop.profile(2, root), "--follow")
+    begins = [entry for entry in workshop.entries(f"{root}/calm") if entry["kind"] == "begin"]
+    assert begins[-1]["resumed"]["step"] == stopped[-2]
+    assert told(workshop.lines(f"{root}/calm")) == told(undisturbed)
+    assert "disagrees with its CRC32C" in workshop.call("gmml", "logs", f"{root}/calm", "--attempt", "2")
+
+
+def damage(path):
+    with open(path, "r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-100, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
