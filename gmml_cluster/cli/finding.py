@@ -1,5 +1,6 @@
 """Which run is meant, and where runs are sought: under the profiles' roots and those that submissions noted."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +21,23 @@ def find(run: str, root: str | None) -> "RunRoot":
 
 
 def every(root: str | None) -> "list[RunRoot]":
-    """All runs that lie under the known roots."""
+    """All runs that lie under the known roots; a root that cannot be read is told of on stderr.
+
+    Raises:
+        StorageError: the one root that was asked for cannot be read.
+    """
+    from gmml_cluster.errors import StorageError
     from gmml_cluster.run.root import runs_under
 
-    return [run for known in known_roots(root) for run in runs_under(known)]
+    found: list[RunRoot] = []
+    for known in known_roots(root):
+        try:
+            found += runs_under(known)
+        except StorageError as fault:
+            if root is not None:
+                raise
+            print(fault, file=sys.stderr)
+    return found
 
 
 def known_roots(root: str | None) -> list[str]:

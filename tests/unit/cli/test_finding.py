@@ -3,7 +3,7 @@
 import pytest
 
 from gmml_cluster.cli.finding import every, find, known_roots
-from gmml_cluster.errors import SpecError
+from gmml_cluster.errors import SpecError, StorageError
 from gmml_cluster.run.root import create_run, note_root
 
 
@@ -48,3 +48,13 @@ def test_a_profile_that_is_no_mapping_or_names_no_root_is_passed_over(tmp_path):
 
 def test_an_object_store_is_left_as_it_is_written():
     assert known_roots("s3://bucket/prefix/") == ["s3://bucket/prefix"]
+
+
+def test_a_root_that_cannot_be_read_hides_no_runs_of_others(tmp_path, capsys):
+    make_run(tmp_path / "good", "a")
+    note_root(str(tmp_path / "good"))
+    (tmp_path / "home/.local/state/gmml/roots").open("a").write("gopher://nowhere\n")
+    assert [run.name for run in every(None)] == ["a"]
+    assert "gopher" in capsys.readouterr().err
+    with pytest.raises(StorageError):
+        every("gopher://nowhere")
