@@ -266,9 +266,8 @@ class Run(SpecModel):
     def _exactly_one(self) -> "Run":
         given = [name for name in ("epochs", "steps", "samples") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"{' and '.join(given) or 'nothing'} given; exactly one of epochs, steps, samples; null for others"
-            )
+            told = " and ".join(given) or "nothing"
+            raise ValueError(f"{told} given; give exactly one of epochs, steps, samples, and null for others")
         return self
 
 
@@ -325,7 +324,7 @@ class JobSpec(SpecModel):
     run: Run
     """How long."""
     engine: Engine = Engine()
-    """How the step is computed."""
+    """What computes the step, in which precision, at what cost in memory."""
     checkpoint: Checkpoint = Checkpoint()
     """What is saved when."""
     resources: Resources = Resources()

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 import gmml_cluster
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.spec.cluster import ClusterProfile
-from gmml_cluster.spec.compose import compose
+from gmml_cluster.spec.compose import compose, merge
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.rules import Broken, broken_rules
 from gmml_cluster.spec.wording import Finding, dotted, findings, where
@@ -19,6 +19,15 @@ from gmml_cluster.spec.yaml import Tree, read_scalar
 
 M = TypeVar("M", bound=BaseModel)
 Rules = Callable[[Any], list[Broken]]
+_STAND_IN: dict[str, Any] = {
+    "name": "x",
+    "model": {"width": 720720, "depth": 1, "heads": 1, "patch_size": 1},
+    "method": {"name": "mae"},
+    "data": {"corpora": [{"url": "x"}]},
+    "batch": {"size": 1},
+    "run": {"steps": 1},
+}
+"""Stands where a job's own values are at fault, so that its other values can be tried against the rules."""
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
@@ -89,25 +98,25 @@ def packaged(folder: str) -> list[Path]:
 def _checked(model: type[M], tree: Tree, faults: list[Fault], rules: Rules) -> M:
     """The validated model; rules are tried on what is sound, so that all faults are told together."""
     spoilt = {fault.where for fault in faults}
-    found: list[Finding] = []
-    sound = tree
     spec, wrong = _validated(model, tree)
-    if wrong:
-        found = [finding for finding in wrong if finding.fault.where not in spoilt]
-        for finding in wrong:
-            sound = _without(sound, finding.path)
-        spec, _ = _validated(model, sound)
-    if spec is not None:
-        doubtful = {path for finding in wrong for path in (finding.path, finding.near) if path}
-        found += [Finding(broken.field, _told(broken, tree)) for broken in rules(spec) if not doubtful & broken.uses]
-    faults = [*faults, *(finding.fault for finding in found)]
+    tried = spec if spec is not None else _mended(model, tree, wrong)
+    doubtful = {path for finding in wrong for path in (finding.path, finding.near) if path}
+    broken = [each for each in rules(tried) if not each.touches(doubtful)] if tried is not None else []
+    faults = [
+        *faults,
+        *(finding.fault for finding in wrong if finding.fault.where not in spoilt),
+        *(Fault(where(tree, each.field), f"{dotted(each.field)}: {each.message}") for each in broken),
+    ]
     if faults or spec is None:
         raise SpecError(faults)
     return spec
 
 
-def _told(broken: Broken, tree: Tree) -> Fault:
-    return Fault(where(tree, broken.field), f"{dotted(broken.field)}: {broken.message}")
+def _mended(model: type[M], tree: Tree, wrong: Sequence[Finding]) -> M | None:
+    """The spec with stand-ins for what is at fault; None where that is not enough."""
+    for finding in wrong:
+        tree = _without(tree, finding.path)
+    return _validated(model, merge(_planted(_STAND_IN), tree))[0]
 
 
 def _validated(model: type[M], tree: Tree) -> tuple[M | None, list[Finding]]:

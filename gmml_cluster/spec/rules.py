@@ -1,6 +1,6 @@
 """Rules that reach across the fields of a job. Each yields what breaks it; all are told together."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from gmml_cluster.spec.job import JobSpec
@@ -11,6 +11,7 @@ PATCH = ("model", "patch_size")
 IMAGE = ("data", "image_size")
 GROUP = ("data", "group")
 BATCH = ("batch", "size")
+METHOD = ("method", "name")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Broken:
     field: Path
     message: str
     uses: frozenset[Path]
+
+    def touches(self, paths: Collection[Path]) -> bool:
+        """Whether it reads one of these fields, or something inside one."""
+        return any(used[: len(path)] == path for used in self.uses for path in paths)
 
 
 def _broken(field: Path, message: str, *others: Path) -> Broken:
@@ -93,16 +98,16 @@ def _gmml(job: JobSpec) -> Iterator[Broken]:
         rule = f"the step divides the image and is below its longest rectangle of {longest} pixels"
         cure = "choose a smaller align, or larger images"
         told = f"a mask grid of steps of {step} pixels does not fit images of {size}; {rule}; {cure}"
-        yield _broken(align, told, ("method", "align"), IMAGE, PATCH, ("method", "max_side"))
+        yield _broken(align, told, METHOD, ("method", "align"), IMAGE, PATCH, ("method", "max_side"))
     if options.taps is not None and (
         sorted(set(options.taps)) != list(options.taps) or options.taps[0] < 1 or options.taps[-1] != depth
     ):
         rule = f"blocks ascend from 1 and end with the last, {depth}, or some would never be trained"
         told = f"{list(options.taps)} does not fit; {rule}; mend the list"
-        yield _broken(("method", "taps"), told, ("model", "depth"))
+        yield _broken(("method", "taps"), told, METHOD, ("model", "depth"))
     if options.alien_ratio and group_of(job) < 2 and not options.self_donor:
         told = f"{group_of(job)} is too few; GMML takes pixels from another image of the group; write at least 2"
-        yield _broken(GROUP, told, ("method", "alien_ratio"), ("method", "self_donor"))
+        yield _broken(GROUP, told, METHOD, ("method", "alien_ratio"), ("method", "self_donor"))
 
 
 def _mae(job: JobSpec) -> Iterator[Broken]:
@@ -112,10 +117,8 @@ def _mae(job: JobSpec) -> Iterator[Broken]:
     patches = (job.data.image_size // job.model.patch_size) ** 2
     kept = kept_patches(options, patches)
     if not 0 < kept < patches:
-        told = (
-            f"{options.mask_ratio:g} keeps {kept} of {patches} patches; some are kept and some removed; choose another"
-        )
-        yield _broken(("method", "mask_ratio"), told, IMAGE, PATCH)
+        told = f"{options.mask_ratio} keeps {kept} of {patches} patches; some are kept and some removed; choose another"
+        yield _broken(("method", "mask_ratio"), told, METHOD, IMAGE, PATCH)
     if job.model.drop_path:
-        told = f"{job.model.drop_path:g} does not fit; MAE drops no blocks; write 0 or leave it out"
-        yield _broken(("model", "drop_path"), told, ("method", "name"))
+        told = f"{job.model.drop_path} does not fit; MAE drops no blocks; write 0 or leave it out"
+        yield _broken(("model", "drop_path"), told, METHOD)

@@ -1,0 +1,64 @@
+"""Memory of a rank against the table of METHODS 8.5."""
+
+import pytest
+
+from gmml_cluster.plan.memory import memory_of_rank
+from gmml_cluster.spec.job import Engine, Model
+from gmml_cluster.spec.methods import GmmlOptions
+
+GIB = 2**30
+
+
+def state(size, zero, ranks):
+    counts = GmmlOptions(name="gmml").counts(Model(size=size), 224)
+    memory = memory_of_rank(counts, Engine(zero=zero), ranks=ranks, images=0)
+    assert memory.activations_bytes == 0
+    return memory.total_bytes / GIB
+
+
+@pytest.mark.parametrize(
+    ("size", "stage_0", "stage_1", "stage_2", "stage_3", "stage_2_of_64"),
+    [
+        ("tiny", 0.086, 0.048, 0.030, 0.011, 0.023),
+        ("small", 0.334, 0.188, 0.115, 0.042, 0.087),
+        ("base", 1.314, 0.739, 0.452, 0.164, 0.344),
+        ("large", 4.578, 2.575, 1.574, 0.572, 1.198),
+        ("huge", 9.484, 5.335, 3.260, 1.185, 2.482),
+    ],
+)
+def test_states_are_shared_out_as_the_stages_of_zero_do(size, stage_0, stage_1, stage_2, stage_3, stage_2_of_64):
+    expected = [stage_0, stage_1, stage_2, stage_3]
+    assert [state(size, zero, 8) for zero in (0, 1, 2, 3)] == pytest.approx(expected, abs=0.0006)
+    assert state(size, 2, 64) == pytest.approx(stage_2_of_64, abs=0.0006)
+
+
+def test_ddp_shares_nothing_and_one_rank_has_nothing_to_share():
+    assert state("small", "ddp", 8) == state("small", 0, 8)
+    assert len({state("small", zero, 1) for zero in (0, 1, 2, 3, "ddp")}) == 1
+
+
+def test_activations_grow_with_the_images_of_a_micro_batch_alone():
+    counts = GmmlOptions(name="gmml").counts(Model(size="base"), 224)
+    one, many = (memory_of_rank(counts, Engine(), ranks=4, images=images) for images in (1, 64))
+    assert many.activations_bytes == 64 * one.activations_bytes > 0
+    assert (many.parameters_bytes, many.optimizer_bytes) == (one.parameters_bytes, one.optimizer_bytes)
+
+
+def test_the_example_of_vit_base_under_autocast():
+    counts = GmmlOptions(name="gmml").counts(Model(size="base"), 224)
+    memory = memory_of_rank(counts, Engine(zero=0, precision="bf16"), ranks=1, images=64)
+    assert memory.total_bytes / GIB == pytest.approx(9.9, abs=0.6)
+
+
+def test_checkpointing_trades_memory_for_arithmetic():
+    counts = GmmlOptions(name="gmml").counts(Model(size="large"), 224)
+    plain, saving = (
+        memory_of_rank(counts, Engine(activation_checkpointing=on), ranks=1, images=8) for on in (False, True)
+    )
+    assert saving.activations_bytes < plain.activations_bytes / 3
+
+
+def test_the_parts_add_up():
+    counts = GmmlOptions(name="gmml").counts(Model(size="tiny"), 224)
+    told = memory_of_rank(counts, Engine(), ranks=2, images=8).to_json()
+    assert told.pop("total_bytes") == sum(told.values())

@@ -1,0 +1,185 @@
+"""The plan of a job on a cluster."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gmml_cluster.errors import SpecError
+from gmml_cluster.plan.describe import describe
+from gmml_cluster.plan.environment import Machine, ranks_per_node, this_machine
+from gmml_cluster.plan.lanes import CorpusShape
+from gmml_cluster.plan.plan import make_plan
+from gmml_cluster.spec.cluster import ClusterProfile
+from gmml_cluster.spec.load import parse_job
+
+MACHINE = Machine(cores=2, gpus=0)
+SHAPES = (CorpusShape(1.0, (700, 0, 597)),)
+
+
+def job(corpora=({"url": "x"},), **sections):
+    base = {
+        "name": "x",
+        "model": {"width": 64, "depth": 4, "heads": 2, "patch_size": 4},
+        "method": {"name": "gmml"},
+        "data": {"corpora": list(corpora), "image_size": 32},
+        "batch": {"size": 64},
+        "run": {"epochs": 99},
+    }
+    for name, section in sections.items():
+        base[name] = {**base.get(name, {}), **section}
+    return parse_job(base)
+
+
+def profile(launcher="slurm", **fields):
+    return ClusterProfile.model_validate({"launcher": launcher, "root": "r", "ranks_per_node": 2, **fields})
+
+
+def test_a_plan_of_known_corpora_knows_everything():
+    plan = make_plan(job(), profile("local"), SHAPES, MACHINE)
+    assert (plan.nodes, plan.ranks, plan.ranks_per_node) == ((1, 1), (2, 2), 2)
+    assert (plan.lanes, plan.group, plan.steps, plan.samples) == (2, 8, 2007, 2007 * 64)
+    assert plan.warmup_steps == round(10 * 1297 / 64)
+    assert plan.epochs == pytest.approx(99, abs=0.05)
+    assert [plan.mixing[0].lanes, plan.mixing[0].achieved] == [2, 1.0]
+    (share,) = plan.shares
+    assert (share.groups, share.micro_batch, share.micro_batches, share.padding_share) == ((4, 4), 32, 1, 0.0)
+    assert None not in (plan.window, plan.spans, plan.epoch_steps)
+
+
+def test_what_only_the_corpora_can_say_is_known_after_indexing():
+    plan = make_plan(job(), profile("local"), None, MACHINE)
+    names = ["lanes", "window", "spans", "mixing", "shares", "epoch_steps", "steps", "samples", "epochs", "warmup_steps"]
+    unknown = [getattr(plan, name) for name in names]
+    assert unknown == [None] * len(names)
+    assert sum("known after indexing" in line for line in describe(plan)) == 7
+    assert plan.memory.total_bytes > 0
+
+
+def test_samples_in_the_spec_stand_for_an_index_but_for_the_shards():
+    plan = make_plan(job([{"url": "x", "samples": 1297}]), profile("local"), None, MACHINE)
+    assert (plan.lanes, plan.steps) == (2, 2007)
+    assert plan.spans is None
+    half = make_plan(job([{"url": "x", "samples": 1297}, {"url": "y"}]), profile("local"), None, MACHINE)
+    assert half.steps is None
+
+
+def test_explicit_lengths_need_no_corpora():
+    short = job(run={"epochs": None, "samples": 1000}, optim={"schedule": {"warmup": "100 samples"}})
+    plan = make_plan(short, profile("local"), None, MACHINE)
+    assert (plan.steps, plan.samples, plan.warmup_steps) == (16, 1024, 2)
+
+
+def test_shares_are_told_at_both_bounds():
+    plan = make_plan(job(data={"lanes": 8}, resources={"nodes": "1..3"}, batch={"micro": 16}), profile(), SHAPES)
+    assert (plan.nodes, plan.ranks) == ((1, 3), (2, 6))
+    assert [(each.ranks, each.groups, each.micro_batch, each.micro_batches) for each in plan.shares] == [
+        (2, (4, 4), 16, 2),
+        (6, (1, 2), 16, 1),
+    ]
+    assert plan.shares[1].padding_share == pytest.approx(1 / 3)
+
+
+def test_mixing_is_told_as_asked_and_as_achieved():
+    corpora = [{"url": "a", "weight": 2}, {"url": "b", "weight": 1}]
+    shapes = [CorpusShape(2.0, (5000,)), CorpusShape(1.0, (5000,))]
+    plan = make_plan(job(corpora, data={"lanes": 8}), profile("local"), shapes, MACHINE)
+    assert [(each.url, each.lanes, each.achieved) for each in plan.mixing] == [("a", 5, 0.625), ("b", 3, 0.375)]
+    assert [each.asked for each in plan.mixing] == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_fewest_ranks_above_the_lanes_are_a_fault():
+    with pytest.raises(SpecError, match=r"resources.nodes: 3 nodes of 2 ranks are more than the 4 lanes; .* at most 2"):
+        make_plan(job(data={"lanes": 4}, resources={"nodes": 3}), profile())
+    with pytest.raises(SpecError, match=r"more than the 8 groups a step"):
+        make_plan(job(resources={"nodes": "5..9"}), profile())
+    with pytest.raises(
+        SpecError, match=r"1 nodes of 9 ranks are more than the 8 groups a step; .* at most 8 ranks a node"
+    ):
+        make_plan(job(), profile(ranks_per_node=9))
+
+
+def test_most_ranks_above_the_lanes_are_cut_with_a_word():
+    plan = make_plan(job(data={"lanes": 4}, resources={"nodes": "1..9"}), profile())
+    assert (plan.nodes, plan.ranks) == ((1, 2), (2, 4))
+    assert (plan.node_range.least, plan.node_range.most) == (1, 2)
+    assert plan.words == ("9 nodes cut to 2: a rank needs a lane, and there are 4 lanes",)
+
+
+def test_the_local_launcher_starts_at_most_a_rank_a_lane():
+    plan = make_plan(job(data={"lanes": 2}), profile("local", ranks_per_node=5), SHAPES, MACHINE)
+    assert (plan.ranks_per_node, plan.ranks) == (2, (2, 2))
+    assert plan.words[0].startswith("5 ranks cut to 2")
+
+
+def test_a_warmup_as_long_as_the_run_is_worth_a_word():
+    plan = make_plan(job(run={"epochs": None, "steps": 20}), profile("local"), SHAPES, MACHINE)
+    assert any("the peak is never reached" in word for word in plan.words)
+
+
+def test_a_layout_that_does_not_fit_is_refused():
+    with pytest.raises(SpecError, match=r"data.corpora\[0\]: 0 samples"):
+        make_plan(job(), profile("local"), [CorpusShape(1.0, (0,))], MACHINE)
+
+
+def test_the_plan_is_json_and_lines():
+    plan = make_plan(job(resources={"nodes": "1..2"}, data={"lanes": 8}), profile(
+        environment={"A": "1"}, secrets=["TOKEN"]), SHAPES)  # fmt: skip
+    told = json.loads(json.dumps(plan.to_json()))
+    assert told["memory"]["total_bytes"] == plan.memory.total_bytes
+    assert told["shares"][0]["ranks"] == 2
+    lines = describe(plan)
+    assert any(line.startswith("environment") and line.endswith("A=1") for line in lines)
+    assert any(line.startswith("secrets") and "TOKEN" in line for line in lines)
+    assert any("parameters" in line and "gradients" in line and "activations" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("machine", "gpus_per_node", "expected"),
+    [
+        (Machine(1, 0), 0, 1),
+        (Machine(2, 0), 0, 2),
+        (Machine(64, 0), 8, 2),
+        (Machine(64, 4), 0, 4),
+        (None, 8, 8),
+        (None, 0, 2),
+    ],
+)
+def test_ranks_of_a_node_are_its_gpus_or_two_cores(machine, gpus_per_node, expected):
+    auto = profile(ranks_per_node="auto", slurm={"gpus_per_node": gpus_per_node})
+    assert ranks_per_node(auto, machine) == expected
+    assert ranks_per_node(profile(ranks_per_node=3), machine) == 3
+
+
+def test_this_machine_has_cores_and_hidden_gpus_do_not_count(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert this_machine().cores >= 1
+    assert this_machine().gpus == 0
+
+
+def test_this_machine_counts_the_drivers_devices(monkeypatch):
+    monkeypatch.setattr("os.listdir", lambda folder: ["nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "null"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert this_machine().gpus == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert this_machine().gpus == 1
+
+
+@settings(max_examples=40)
+@given(
+    nodes=st.integers(1, 6), per_node=st.integers(1, 4), lanes=st.sampled_from([1, 2, 4, 8]), least=st.integers(1, 6)
+)
+def test_a_plan_never_has_more_ranks_than_lanes(nodes, per_node, lanes, least):
+    bounds = f"{min(least, nodes)}..{nodes}"
+    given_job = job(data={"lanes": lanes}, resources={"nodes": bounds})
+    try:
+        plan = make_plan(given_job, profile(ranks_per_node=per_node), SHAPES)
+    except SpecError:
+        assert min(least, nodes) * per_node > lanes
+        return
+    assert plan.ranks[0] <= plan.ranks[1] <= lanes
+    assert plan.nodes[0] == min(least, nodes)
+    for share in plan.shares:
+        computed = share.ranks * share.micro_batches * share.micro_batch
+        assert computed * (1 - share.padding_share) == pytest.approx(64)

@@ -1,0 +1,35 @@
+"""Every field that a user may write says what it means."""
+
+import inspect
+
+import pytest
+from pydantic import BaseModel
+
+from gmml_cluster.spec import base, cluster, job, lengths, methods
+
+MODULES = (base, cluster, job, lengths, methods)
+MODELS = sorted(
+    {
+        model
+        for module in MODULES
+        for _, model in inspect.getmembers(module, inspect.isclass)
+        if issubclass(model, BaseModel) and model.__module__.startswith("gmml_cluster.spec")
+    },
+    key=lambda model: model.__qualname__,
+)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_every_model_and_field_has_a_docstring(model):
+    assert model.__doc__
+    assert [name for name, field in model.model_fields.items() if not field.description] == []
+
+
+def test_the_models_are_found():
+    assert {job.JobSpec, job.Optim, cluster.SlurmSection, methods.GmmlOptions} <= set(MODELS)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_every_model_is_frozen_and_refuses_unknown_keys(model):
+    assert model.model_config["frozen"]
+    assert model.model_config["extra"] == "forbid"

@@ -1,0 +1,119 @@
+"""What makes a run another run."""
+
+import copy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmml_cluster.spec.identity import changeable, differences, identity
+from gmml_cluster.spec.load import dump, parse_job
+
+SPEC = dump(
+    parse_job(
+        {
+            "name": "x",
+            "model": {"size": "tiny"},
+            "method": {"name": "gmml"},
+            "data": {"corpora": [{"url": "a"}, {"url": "b"}]},
+            "batch": {"size": 64},
+            "run": {"epochs": 3.0},
+        }
+    )
+)
+IDENTIFYING = {
+    "seed": 1, "model.drop_path": 0.1, "method.views": 1, "data.corpora.1.url": "c", "data.image_size": 112,
+    "data.augment.jitter.hue": 0.0, "data.max_bad": 0.5, "batch.size": 128, "optim.lr": 1e-3,
+    "optim.schedule.warmup": "5 steps", "run.epochs": 4.0, "engine.precision": "bf16", "optim.clip.by": "global",
+}  # fmt: skip
+FREE = {
+    "batch.micro": 8, "engine.zero": 3, "engine.compile": "blocks", "engine.activation_checkpointing": True,
+    "engine.deterministic": True, "checkpoint.every": "5 steps", "checkpoint.keep": 1, "resources.nodes": "2..4",
+}  # fmt: skip
+
+
+def changed(spec, field, value):
+    made = copy.deepcopy(spec)
+    *path, last = field.split(".")
+    place = made
+    for part in path:
+        place = place[int(part)] if isinstance(place, list) else place[part]
+    assert place[last] != value
+    place[last] = value
+    return made
+
+
+def scheduled(samples):
+    return changed(SPEC, "optim.schedule.samples", samples)
+
+
+@pytest.mark.parametrize("field", IDENTIFYING)
+def test_what_decides_what_is_computed_is_the_identity(field):
+    other = changed(SPEC, field, IDENTIFYING[field])
+    assert identity(other) != identity(SPEC)
+    assert differences(SPEC, other) == [field]
+    assert changeable(SPEC, other) == {}
+
+
+@pytest.mark.parametrize("field", FREE)
+def test_how_it_is_computed_may_change_between_attempts(field):
+    other = changed(SPEC, field, FREE[field])
+    old = SPEC[field.split(".")[0]][field.split(".")[1]]
+    assert identity(other) == identity(SPEC)
+    assert differences(SPEC, other) == []
+    assert changeable(SPEC, other) == {field: [old, FREE[field]]}
+
+
+def test_the_name_is_neither():
+    other = changed(SPEC, "name", "y")
+    assert (identity(other), differences(SPEC, other), changeable(SPEC, other)) == (identity(SPEC), [], {})
+
+
+def test_the_identity_is_a_digest_that_never_moves():
+    assert identity(SPEC) == identity(copy.deepcopy(SPEC)) == identity(dict(reversed(SPEC.items())))
+    assert len(identity(SPEC)) == 64
+    assert set(identity(SPEC)) <= set("0123456789abcdef")
+
+
+def test_a_run_may_grow_where_the_schedule_has_its_own_length_and_never_shrink():
+    old = scheduled(10_000)
+    longer, shorter = changed(old, "run.epochs", 4.0), changed(old, "run.epochs", 2.0)
+    assert identity(longer) == identity(old)
+    assert differences(old, longer) == []
+    assert changeable(old, longer) == {"run.epochs": [3.0, 4.0]}
+    assert differences(old, shorter) == ["run"]
+
+
+def test_another_unit_of_the_runs_length_cannot_be_called_growth():
+    old = scheduled(10_000)
+    other = changed(changed(old, "run.epochs", None), "run.steps", 10**9)
+    assert differences(old, other) == ["run"]
+
+
+def test_untying_the_schedule_from_the_run_makes_another_run():
+    assert "optim.schedule.samples" in differences(SPEC, scheduled(10_000))
+    assert "optim.schedule.samples" in differences(scheduled(10_000), SPEC)
+
+
+def test_a_corpus_more_is_told_by_its_fields():
+    other = copy.deepcopy(SPEC)
+    other["data"]["corpora"].append({"url": "c", "weight": 1.0, "samples": None})
+    assert differences(SPEC, other) == [f"data.corpora.2.{name}" for name in ("url", "weight", "samples")]
+
+
+def test_another_method_is_told_by_all_its_options():
+    other = dump(parse_job({**SPEC, "method": {"name": "mae"}}))
+    found = differences(SPEC, other)
+    assert "method.name" in found
+    assert "method.mask_ratio" in found
+    assert all(field.startswith("method.") for field in found)
+
+
+@given(st.lists(st.sampled_from([*IDENTIFYING.items(), *FREE.items()]), unique_by=lambda change: change[0]))
+def test_identities_agree_exactly_where_nothing_differs(changes):
+    other = SPEC
+    for field, value in changes:
+        other = changed(other, field, value)
+    assert (identity(other) == identity(SPEC)) == (differences(SPEC, other) == [])
+    assert set(differences(SPEC, other)) == {field for field, _ in changes if field in IDENTIFYING}
+    assert set(changeable(SPEC, other)) == {field for field, _ in changes if field in FREE}

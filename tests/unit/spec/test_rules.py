@@ -1,0 +1,88 @@
+"""Rules across the fields of a job."""
+
+import pytest
+
+from gmml_cluster.errors import SpecError
+from gmml_cluster.spec.load import parse_job
+from gmml_cluster.spec.rules import broken_rules, group_of
+
+BASE = {
+    "name": "x",
+    "model": {"width": 64, "depth": 4, "heads": 2, "patch_size": 4},
+    "method": {"name": "gmml"},
+    "data": {"corpora": [{"url": "x"}], "image_size": 32},
+    "batch": {"size": 64},
+    "run": {"steps": 1},
+}
+MAE = {"method": {"name": "mae"}}
+
+
+def spec(**changes):
+    merged = {name: dict(value) if isinstance(value, dict) else value for name, value in BASE.items()}
+    for name, change in changes.items():
+        merged[name] = {**(merged.get(name) or {}), **change} if isinstance(change, dict) else change
+    return merged
+
+
+def told(**changes):
+    try:
+        parse_job(spec(**changes))
+    except SpecError as error:
+        return [str(fault).removeprefix("spec: ") for fault in error.faults]
+    return []
+
+
+def test_the_base_breaks_no_rule():
+    assert broken_rules(parse_job(BASE)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"data": {"image_size": 33}}, "data.image_size: 33 is no multiple of the patch of 4; write 32, or another"),
+        ({"batch": {"size": 60}}, "batch.size: 60 is no multiple of the group of 8; write 64, or another data.group"),
+        ({"data": {"lanes": 3}}, "data.lanes: 3 lanes of groups of 8 do not divide the batch of 64; write 2, or auto"),
+        ({"data": {"lanes": 16}}, "data.lanes: 16 lanes of groups of 8 do not divide the batch of 64; write 8"),
+        ({"data": {"lanes": 1, "corpora": [{"url": "a"}, {"url": "b"}]}}, "data.lanes: 1 lanes for 2 corpora"),
+        ({"data": {"window": 100}}, "data.window: 100 is no multiple of the group of 8; write 96, or auto"),
+        ({"batch": {"micro": 12}}, "batch.micro: 12 is no multiple of the group of 8; write 16, or auto"),
+        ({"batch": {"micro": 1}}, "batch.micro: 1 is no multiple of the group of 8; write 8, or auto"),
+        ({"data": {"group": 1}}, "data.group: 1 is too few; GMML takes pixels from another image of the group"),
+        ({"method": {"align": 9}}, "method.align: a mask grid of steps of 9 pixels does not fit images of 32"),
+        ({"method": {"align": 5}}, "method.align: a mask grid of steps of 5 pixels does not fit images of 32"),
+        ({"method": {"taps": (0, 4)}}, "method.taps: [0, 4] does not fit; blocks ascend from 1 and end with the last"),
+        ({"method": {"taps": (2, 5)}}, "method.taps: [2, 5] does not fit"),
+        ({"method": {"taps": (4, 2)}}, "method.taps: [4, 2] does not fit"),
+        ({"method": {"taps": (1, 2)}}, "method.taps: [1, 2] does not fit"),
+        ({"method": {"name": "mae", "mask_ratio": 0.99}}, "method.mask_ratio: 0.99 keeps 0 of 64 patches"),
+        ({"method": {"name": "mae", "mask_ratio": 0.9999999}}, "method.mask_ratio: 0.9999999 keeps 0 of 64 patches"),
+        ({**MAE, "data": {"image_size": 4}}, "method.mask_ratio: 0.75 keeps 0 of 1 patches"),
+        ({**MAE, "model": {"drop_path": 0.1}}, "model.drop_path: 0.1 does not fit; MAE drops no blocks"),
+    ],
+)  # fmt: skip
+def test_a_broken_rule_is_told_with_its_numbers_and_a_cure(changes, fault):
+    found = told(**changes)
+    assert len(found) == 1
+    assert found[0].startswith(fault)
+
+
+def test_a_grid_as_coarse_as_the_longest_rectangle_is_refused_at_32_px():
+    assert len(told(model={"patch_size": 16}, method={"align": "patch"})) == 1
+    assert told(model={"patch_size": 8}, method={"align": "patch"}) == []
+    assert len(told(method={"align": 8, "max_side": 0.25})) == 1
+
+
+def test_a_lonely_image_may_be_its_own_donor_or_have_none():
+    assert told(data={"group": 1}, method={"self_donor": True}) == []
+    assert told(data={"group": 1}, method={"alien_ratio": 0.0}) == []
+    assert told(data={"group": 1}, **MAE) == []
+
+
+def test_all_broken_rules_are_told_together():
+    found = told(data={"image_size": 33, "group": 7, "window": 10}, batch={"micro": 3})
+    assert [fault.split(":")[0] for fault in found] == ["data.image_size", "batch.size", "data.window", "batch.micro"]
+
+
+def test_a_group_of_auto_is_what_the_method_advises():
+    assert group_of(parse_job(BASE)) == 8
+    assert group_of(parse_job(spec(data={"group": 4}))) == 4
