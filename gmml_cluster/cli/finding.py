@@ -55,7 +55,10 @@ def absolute(url: str) -> str:
 
 
 def _profile_roots() -> Iterator[str]:
-    """Roots that profiles name, read without pydantic; what else a profile says is judged when it is used."""
+    """Roots that profiles name, read without pydantic; what else a profile says is judged when it is used.
+
+    A profile for a launcher that this version has not can hold no run, so its root is not asked.
+    """
     import yaml
 
     import gmml_cluster
@@ -64,5 +67,7 @@ def _profile_roots() -> Iterator[str]:
     for folder in (Path("clusters"), package.parent / "clusters", package / "clusters"):
         for path in sorted(folder.glob("*.yaml")):
             profile = yaml.safe_load(path.read_text())
-            if isinstance(profile, dict) and isinstance(profile.get("root"), str):
+            if not isinstance(profile, dict) or profile.get("launcher") == "ray":
+                continue
+            if isinstance(profile.get("root"), str):
                 yield profile["root"]
