@@ -1,7 +1,7 @@
 """Scikit-learn's handwritten digits as a corpus of tar shards: `python -m gmml_cluster.evaluate.demo.digits DST`.
 
-1,797 real digits, brought to 16 x 16. The last 500 in the set's own order are held out: nothing is drawn, and the split
-is harder than shuffled ones (kNN on raw pixels reaches 95 % instead of 97 to 98 %).
+1,797 real digits, brought to 16 x 16: 1,297 to train on and 500 held out by one fixed split, stratified by class. Both
+parts hold digits of the same writers; kNN on raw pixels reaches 97.8 % of the held-out ones.
 """
 
 import sys
@@ -19,14 +19,14 @@ from gmml_cluster.data.sources import Item, Source
 from gmml_cluster.errors import GmmlError
 
 SIDE = 16
-TRAIN = 1297
+HELD_OUT = 500
 SHARD_SAMPLES = 200
 LEVELS = 16
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Digits in the order of the data set.
+    """Some digits with their classes.
 
     Attributes:
         images: uint8 (n, 16, 16), bright ink on black.
@@ -38,7 +38,7 @@ class Digits:
 
 
 def load() -> Digits:
-    """All 1,797 digits: 8 x 8 with levels 0 to 16 as they come, enlarged bilinearly."""
+    """All 1,797 digits in the data set's order: 8 x 8 with levels 0 to 16 as they come, enlarged bilinearly."""
     from sklearn.datasets import load_digits
 
     found = load_digits()
@@ -55,13 +55,23 @@ def pack_digits(destination: Path) -> dict[str, Packed]:
     Raises:
         DataError: something lies there.
     """
-    digits = load()
-    parts = {"train": slice(0, TRAIN), "test": slice(TRAIN, None)}
-    return {name: _pack(name, digits, part, destination / name) for name, part in parts.items()}
+    return {name: _pack(name, part, destination / name) for name, part in split(load()).items()}
 
 
-def _pack(name: str, digits: Digits, part: slice, destination: Path) -> Packed:
-    pairs = zip(digits.images[part], digits.labels[part], strict=True)
+def split(digits: Digits) -> dict[str, Digits]:
+    """The fixed split into `train` and 500 for `test`, equal shares of each class in both."""
+    from sklearn.model_selection import train_test_split
+
+    places = np.arange(len(digits.labels))
+    parts = train_test_split(places, test_size=HELD_OUT, random_state=0, stratify=digits.labels)
+    return {
+        name: Digits(digits.images[part], digits.labels[part])
+        for name, part in zip(("train", "test"), parts, strict=True)
+    }
+
+
+def _pack(name: str, digits: Digits, destination: Path) -> Packed:
+    pairs = zip(digits.images, digits.labels, strict=True)
     items = [
         Item(f"{name}-{place:04d}", "png", int(label), partial(_png, image))
         for place, (image, label) in enumerate(pairs)

@@ -6,6 +6,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import matplotlib as mpl
@@ -100,11 +101,10 @@ def some_images(trained: Trained, corpus: str) -> torch.Tensor:
     return normalised(whole, data.image_size, data.normalise, torch.device("cpu"))
 
 
-def curve_of(root: str, run: str) -> Curve:
-    """Step and loss from the run's metric lines."""
+def lines_of(root: str, run: str) -> list[dict[str, Any]]:
+    """The run's metric lines, one a step."""
     found = run_root(root, run)
-    lines = metric_lines(found.store, found.log.refresh())
-    return [(line["step"], line["loss"]) for line in lines]
+    return metric_lines(found.store, found.log.refresh())
 
 
 def make(
@@ -113,7 +113,11 @@ def make(
     """Write the picture of a run's youngest checkpoint; images come from `corpus`, else from the run's first."""
     trained = load_trained(root, run)
     shown = reconstruct(trained, some_images(trained, corpus or trained.job.data.corpora[0].url))
-    figure = draw(choose(shown), curve_of(root, run), title_of(trained, run, accuracies))
+    figure = draw(
+        choose(shown),
+        [(line["step"], line["loss"]) for line in lines_of(root, run)],
+        title_of(trained, run, accuracies),
+    )
     figure.savefig(out)
     plt.close(figure)
 

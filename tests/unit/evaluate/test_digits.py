@@ -4,7 +4,7 @@ import pytest
 from gmml_cluster.data.read import read_labelled
 from gmml_cluster.errors import DataError
 from gmml_cluster.evaluate.demo import digits as demo
-from gmml_cluster.evaluate.demo.digits import TRAIN, pack_digits
+from gmml_cluster.evaluate.demo.digits import pack_digits, split
 
 
 def test_digits_are_16_wide_and_reach_from_black_to_white(digits):
@@ -20,16 +20,25 @@ def test_enlarging_keeps_the_mean_of_each_digit(digits):
     np.testing.assert_allclose(digits.images.mean((1, 2)) / 255, small.mean((1, 2)), atol=2e-3)
 
 
-def test_packed_digits_come_back_with_their_labels_and_nothing_in_both_parts(digits, tmp_path):
+def test_packed_digits_come_back_with_their_labels(digits, tmp_path):
     packed = pack_digits(tmp_path)
     assert (packed["train"].samples, packed["test"].samples) == (1297, 500)
-    for name, first in (("train", 0), ("test", TRAIN)):
+    for name, part in split(digits).items():
         images, labels, members = read_labelled(str(tmp_path / name / "*.tar"))
         for image, label, member in zip(images[:50], labels[:50], members[:50], strict=True):
-            place = first + int(member.split("-")[1].split(".")[0])
-            assert (image == digits.images[place][:, :, None]).all()
-            assert label == digits.labels[place]
+            place = int(member.split("-")[1].split(".")[0])
+            assert (image == part.images[place][:, :, None]).all()
+            assert label == part.labels[place]
         assert len(set(members)) == len(images)
+
+
+def test_the_split_is_fixed_stratified_and_leaves_nothing_out(digits):
+    parts, again = split(digits), split(digits)
+    assert all((parts[name].images == again[name].images).all() for name in parts)
+    together = np.concatenate([parts["train"].images, parts["test"].images]).reshape(1797, -1)
+    whole = digits.images.reshape(1797, -1)
+    assert sorted(map(bytes, together)) == sorted(map(bytes, whole))
+    assert np.bincount(parts["test"].labels).tolist() == pytest.approx([50] * 10, abs=2.1)
 
 
 def test_the_job_normalises_by_what_the_packer_measured(tmp_path):

@@ -1,6 +1,5 @@
 import json
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -12,12 +11,8 @@ from gmml_cluster.evaluate.scoring import Request, evaluate, features_of
 
 @pytest.fixture
 def corpora(digits, tmp_path, monkeypatch):
-    few = demo.Digits(
-        np.concatenate([digits.images[:150], digits.images[-50:]]),
-        np.concatenate([digits.labels[:150], digits.labels[-50:]]),
-    )
-    monkeypatch.setattr(demo, "load", lambda: few)
-    monkeypatch.setattr(demo, "TRAIN", 150)
+    monkeypatch.setattr(demo, "load", lambda: demo.Digits(digits.images[:200], digits.labels[:200]))
+    monkeypatch.setattr(demo, "HELD_OUT", 50)
     monkeypatch.setattr("gmml_cluster.evaluate.linear.EPOCHS", 12)
     demo.pack_digits(tmp_path)
     return tmp_path
