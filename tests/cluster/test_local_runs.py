@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -59,8 +60,8 @@ def ranks_of(workshop, run):
     found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            words = open(f"/proc/{pid}/cmdline", "rb").read().split(b"\0")
-            environment = open(f"/proc/{pid}/environ", "rb").read().split(b"\0")
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             continue
         if b"gmml_cluster.train.worker" in words and workshop.root.encode() in words and run.encode() in words:
