@@ -1,5 +1,6 @@
 """Runs on this machine finish by themselves, and go on from the very step whatever was taken from them."""
 
+import json
 import os
 import shutil
 import signal
@@ -77,8 +78,8 @@ def test_a_killed_rank_costs_an_attempt_and_the_run_finishes_by_itself(workshop,
     entries = workshop.until("calm", lambda entries: "finished" in ended(entries))
     assert ended(entries) == ["lost", "finished"]
     assert told(workshop.lines("calm")) == told(undisturbed)
-    status = workshop.call("gmml", "status", "calm")
-    assert "lost" in status
+    status = json.loads(workshop.call("gmml", "status", "calm", "--json"))
+    assert [attempt["cause"] for attempt in status["attempts"]] == ["lost", "finished"]
 
 
 @pytest.fixture

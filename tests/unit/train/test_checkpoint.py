@@ -135,7 +135,7 @@ def test_a_missing_file_is_damage(tmp_path):
     store.delete([f"{saved.folder}/rank-00001.safetensors"])
     reader = Reader(store, saved.folder, saved.manifest_sha256)
     reader.verify(0, 2)
-    with pytest.raises(CheckpointError, match="rank-00001.safetensors: is missing"):
+    with pytest.raises(CheckpointError, match=r"rank-00001\.safetensors: is missing"):
         reader.verify(1, 2)
 
 
