@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,7 @@ def show(destination: Path) -> None:
     digits, picture = destination / "digits", destination / "quickstart.png"
     root = str(Path(load_profile("local").root).expanduser().absolute())
     if not digits.exists():
-        click.echo(f"packing scikit-learn's digits into {digits}")
-        pack_digits(digits)
+        _pack(digits)
     command("gmml-submit", JOB, "--follow")
     before, after = accuracy(root, digits / "test", "--untrained"), accuracy(root, digits / "test")
     from gmml_cluster.evaluate.demo.picture import lines_of, make
@@ -64,6 +64,15 @@ def show(destination: Path) -> None:
     trained_s = sum(line["step_s"] for line in lines_of(root, RUN))
     make(root, RUN, picture, corpus=str(digits / "test"), accuracies=(before, after))
     _close(before, after, picture, trained_s)
+
+
+def _pack(digits: Path) -> None:
+    """All of the digits appear at once, so that an interrupted packing leaves nothing to trip over."""
+    click.echo(f"packing scikit-learn's digits into {digits}")
+    digits.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".digits-", dir=digits.parent) as work:
+        pack_digits(Path(work) / digits.name)
+        (Path(work) / digits.name).rename(digits)
 
 
 def _close(before: float, after: float, picture: Path, trained_s: float) -> None:
