@@ -278,8 +278,6 @@ class Engine(SpecModel):
     """DeepSpeed's ZeRO stage, or torch's plain DistributedDataParallel."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Type of the matrix products; weights are fp32 always."""
-    compile: Literal["none", "blocks"] = "none"
-    """Whether the transformer's blocks are compiled."""
     activation_checkpointing: bool = False
     """Whether blocks are recomputed in the backward pass to save memory."""
     deterministic: bool = False

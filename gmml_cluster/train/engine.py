@@ -119,7 +119,7 @@ class Engine(ABC):
 def make_engine(module: nn.Module, *, engine: EngineSpec, optim: Optim, device: torch.device) -> Engine:
     """The engine that a job asks for; it takes the module over. A collective: all ranks make it together.
 
-    `engine.compile`, `activation_checkpointing` and `deterministic` are not its matter.
+    `engine.activation_checkpointing` and `engine.deterministic` are not its matter.
     """
     module.to(device)
     if engine.precision == "bf16":
