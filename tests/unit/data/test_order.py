@@ -34,13 +34,13 @@ def drawn(order, samples):
     return list(zip(places.corpus.tolist(), places.epoch.tolist(), places.y.tolist(), strict=True))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(layouts())
 def test_order_equals_the_sequential_oracle(layout):
     assert drawn(Order(layout), 150) == oracle.order(layout, 150)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(layouts())
 def test_every_epoch_visits_every_sample_exactly_once(layout):
     visited = defaultdict(list)
@@ -68,7 +68,7 @@ def test_mixing_is_exact_in_every_row_and_groups_are_of_one_corpus(layout, row):
     assert corpus[:, 0].tolist() == [c for c, _ in lane_places(layout.lane_counts)]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(layouts(), st.integers(0, 2**30))
 def test_ranks_of_every_number_split_a_step_into_the_same_samples(layout, step):
     order = Order(layout)
@@ -83,7 +83,7 @@ def test_ranks_of_every_number_split_a_step_into_the_same_samples(layout, step):
             assert order.places(share).y.tolist() == [by_number[n] for n in share.tolist()]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(layouts(), st.lists(st.integers(0, 2**45), min_size=1, max_size=6))
 def test_seeking_needs_no_replay(layout, numbers):
     together = Order(layout).places(np.array(numbers))
