@@ -1,0 +1,171 @@
+"""The documentation says what is there: links, commands, options, files, defaults and Python examples."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from gmml_cluster.cli.main import group
+from gmml_cluster.cli.submit import command as submit
+from gmml_cluster.spec.load import load_job
+from gmml_cluster.spec.methods import GmmlOptions, MaeOptions
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "gmml_cluster"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+SHELL = ("", "sh", "bash", "console", "shell")
+FOREIGN = {"--dependency"}
+"""Options of other programs."""
+ENDS = {"|", "||", "&&", ";", "&", ">", ">>", "<", "#"}
+
+
+def named(path):
+    return str(path.relative_to(ROOT))
+
+
+def fences(text, *languages):
+    return [body for language, body in FENCE.findall(text) if language in languages]
+
+
+def inline(text):
+    return INLINE.findall(FENCE.sub("", text))
+
+
+def without_fences(text):
+    return FENCE.sub("", text)
+
+
+def commands(text):
+    """Words of each `gmml` and `gmml-submit` that a page shows, in fenced blocks and in its text."""
+    lines = [line for body in fences(text, *SHELL) for line in body.replace("\\\n", " ").splitlines()]
+    for line in [*lines, *inline(text)]:
+        words = split(re.sub(r"[$<]\(", "; ", line).replace(")", " ; "))
+        starts = [at for at, word in enumerate(words) if word in ("gmml", "gmml-submit")]
+        for at in starts:
+            if at == 0 or words[at - 1] in ENDS or words[at - 1] in ("$", "do"):
+                rest = words[at:]
+                yield rest[: next((end for end, word in enumerate(rest) if word in ENDS), len(rest))]
+
+
+def split(line):
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>")
+    lexer.whitespace_split = True
+    try:
+        return list(lexer)
+    except ValueError:
+        return line.split()
+
+
+def command_of(words):
+    """The command that words call, and what is left of them."""
+    found, rest = (submit, words[1:]) if words[0] == "gmml-submit" else (group, words[1:])
+    while isinstance(found, click.Group) and rest and not rest[0].startswith("-"):
+        child = found.get_command(click.Context(found), rest[0])
+        assert child is not None, f"{' '.join(words)}: no command {rest[0]!r}"
+        found, rest = child, rest[1:]
+    if found.name == "pack":
+        from gmml_cluster.data.pack import main as pack
+
+        found = pack
+    return found, rest
+
+
+def options_of(command):
+    context = click.Context(command)
+    return {name for parameter in command.get_params(context) for name in [*parameter.opts, *parameter.secondary_opts]}
+
+
+def every_command():
+    context = click.Context(group)
+    yield submit
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        assert found is not None
+        yield found
+
+
+def exists(name, *folders):
+    return any((folder / name).exists() for folder in folders)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_somewhere(page):
+    links = [link.partition("#")[0] for link in LINK.findall(without_fences(page.read_text())) if "://" not in link]
+    assert not [link for link in links if link and not (page.parent / link).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_commands_and_options_are_in_the_cli(page):
+    for words in commands(page.read_text()):
+        command, rest = command_of(words)
+        given = {word.strip("[]").partition("=")[0] for word in rest if word.lstrip("[").startswith("-")}
+        assert given <= options_of(command), f"{' '.join(words)}: {sorted(given - options_of(command))}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_options_named_alone_are_somewhere_in_the_cli(page):
+    told = {re.split(r"[ =]", text)[0] for text in inline(page.read_text()) if text.startswith("--")}
+    assert not told - FOREIGN - set().union(*map(options_of, every_command()))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_submitted_jobs_load_with_their_overrides(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for words in commands(page.read_text()):
+        jobs = [word for word in words if re.fullmatch(r"jobs/[a-z0-9_]+\.yaml", word)]
+        if words[0] == "gmml-submit" and jobs:
+            overrides = [word for word in words[words.index(jobs[0]) + 1 :] if re.match(r"[a-z_.0-9]+=", word)]
+            load_job(jobs[0], overrides)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_files_named_are_there(page):
+    text = page.read_text()
+    recipes = set(re.findall(r"\b(?:jobs|clusters)/[a-z0-9_]+\.yaml\b", text))
+    sources = {name for name in inline(text) if re.fullmatch(r"[\w./-]*\w/[\w/.-]+\.(?:py|json|yaml)", name)}
+    sources = {name.partition(":")[0] for name in sources}
+    told = [name for name in recipes if not exists(name, ROOT)]
+    told += [
+        name
+        for name in sources
+        if not name.startswith(("log/", "clusters/", "attempts/")) and not exists(name, ROOT, PACKAGE)
+    ]
+    assert not told
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if fences(page.read_text(), "python")], ids=named)
+def test_python_examples_run(page, tmp_path):
+    for body in fences(page.read_text(), "python"):
+        done = subprocess.run(
+            [sys.executable, "-c", body], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("options", [GmmlOptions, MaeOptions], ids=["gmml", "mae"])
+def test_the_page_of_methods_tells_every_option_with_its_default(options):
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", (ROOT / "docs" / "methods.md").read_text(), re.MULTILINE)
+    defaults = {name: shown(field.default) for name, field in options.model_fields.items() if name != "name"}
+    assert {name: default.strip("`") for name, default in rows if name in defaults} == defaults
+
+
+def shown(default):
+    if isinstance(default, tuple):
+        return ", ".join(map(shown, default))
+    return "null" if default is None else str(default).lower()
+
+
+def test_every_dependency_has_its_reason():
+    text = (ROOT / "docs" / "decisions" / "0001-dependencies.md").read_text().lower()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    names = {re.split(r"[\[<>=!~;]", one)[0].lower() for one in wanted} - {"gmml-cluster"}
+    assert not sorted(name for name in names if name not in text)
