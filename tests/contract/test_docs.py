@@ -12,7 +12,7 @@ import pytest
 
 from gmml_cluster.cli.main import group
 from gmml_cluster.cli.submit import command as submit
-from gmml_cluster.spec.load import load_job
+from gmml_cluster.spec.load import load_job, load_profile
 from gmml_cluster.spec.methods import GmmlOptions, MaeOptions
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +92,12 @@ def every_command():
         yield found
 
 
+def files_shown(text):
+    """Job files and profiles that a page spells out, by the path in their first line."""
+    found = [re.match(r"# ((?:jobs|clusters)/\w+\.yaml)\n", body) for body in fences(text, "yaml")]
+    return {match[1]: match.string for match in found if match}
+
+
 def exists(name, *folders):
     return any((folder / name).exists() for folder in folders)
 
@@ -132,13 +138,22 @@ def test_files_named_are_there(page):
     recipes = set(re.findall(r"\b(?:jobs|clusters)/[a-z0-9_]+\.yaml\b", text))
     sources = {name for name in inline(text) if re.fullmatch(r"[\w./-]*\w/[\w/.-]+\.(?:py|json|yaml)", name)}
     sources = {name.partition(":")[0] for name in sources}
-    told = [name for name in recipes if not exists(name, ROOT)]
+    told = [name for name in recipes - set(files_shown(text)) if not exists(name, ROOT)]
     told += [
         name
         for name in sources
         if not name.startswith(("log/", "clusters/", "attempts/")) and not exists(name, ROOT, PACKAGE)
     ]
     assert not told
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if files_shown(page.read_text())], ids=named)
+def test_job_files_and_profiles_spelt_out_load(page, tmp_path):
+    for name, body in files_shown(page.read_text()).items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(body)
+        load_job(path) if name.startswith("jobs/") else load_profile(str(path))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if fences(page.read_text(), "python")], ids=named)
