@@ -25,8 +25,8 @@ from gmml_cluster.train.engine import Engine
 from gmml_cluster.train.guardian import Orders
 from gmml_cluster.train.optim import Course
 from gmml_cluster.train.rendezvous import Place
+from gmml_cluster.train.seam import SKIPS_LATCH
 
-SKIPS_ALLOWED = 3
 Outcome = Literal["", "finished", "notice", "cancelled", "not_finite"]
 _FIXED = ("loss", "notice", "cancelled", "save", "bad")
 
@@ -39,7 +39,11 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Pending:
-    """A step that was enqueued and whose vector has not been read."""
+    """A step that was enqueued and whose vector has not been read.
+
+    Attributes:
+        vector: on the host; complete when the event is.
+    """
 
     step: int
     vector: Tensor
@@ -73,6 +77,7 @@ class Stepper:
         group: samples of a group.
         save_due: rank 0's clock: whether a save by time is due.
         skipped_steps: steps whose update was not finite and therefore not applied.
+        skips_in_a_row: how many of them end with the last step read; the engine counts the same on the device.
     """
 
     job: JobSpec
@@ -89,6 +94,7 @@ class Stepper:
     attempt: int
     save_due: Callable[[], bool] = lambda: False
     skipped_steps: list[int] = field(default_factory=list)
+    skips_in_a_row: int = 0
     bad_samples: int = 0
     _scalars: tuple[str, ...] = ()
     _enqueued_at: float = field(default_factory=time.monotonic)
@@ -99,14 +105,23 @@ class Stepper:
         loss, scalars = self._backward(batch)
         lr, decay = self.course.learning_rate(step), self.course.weight_decay(step)
         vector = self.engine.step(lr, decay, self._extras(batch, loss, scalars))
-        return Pending(step, vector, self._event(), lr, decay)
+        return Pending(step, *self._on_host(vector), lr, decay)
 
-    def _event(self) -> "torch.cuda.Event | None":
+    def _on_host(self, vector: Tensor) -> "tuple[Tensor, torch.cuda.Event | None]":
+        """The vector's copy on the host, enqueued here: one made when it is read would wait for the step after too."""
         if self.device.type != "cuda":
-            return None
+            return vector, None
+        host = torch.empty(vector.shape, dtype=vector.dtype, pin_memory=True)
+        host.copy_(vector, non_blocking=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
-        return event
+        return host, event
+
+    def _uploaded(self, array: NDArray[Any]) -> Tensor:
+        """The array on the device; from pageable memory a large copy would wait for all work enqueued before."""
+        tensor = torch.from_numpy(array)
+        pinned = tensor.pin_memory() if self.device.type == "cuda" else tensor
+        return pinned.to(self.device, non_blocking=True)
 
     def _backward(self, batch: HostBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients of the rank's share.
@@ -136,8 +151,7 @@ class Stepper:
         return list(zip(places, counts.unbind(), strict=True))
 
     def _losses(self, batch: HostBatch, samples: NDArray[np.int64]) -> Losses:
-        numbers = torch.from_numpy(batch.numbers[samples]).to(self.device, non_blocking=True)
-        images = torch.from_numpy(batch.images[samples]).to(self.device, non_blocking=True)
+        numbers, images = self._uploaded(batch.numbers[samples]), self._uploaded(batch.images[samples])
         data = self.job.data
         clean = prepare(images, numbers, seed=self.job.seed, augment=data.augment, normalise=data.normalise)
         return self.method.loss(self.engine.forward, clean, self.method.draw(numbers, self.device))
@@ -158,16 +172,15 @@ class Stepper:
         """Wait for a step and read its vector."""
         if pending.event is not None:
             pending.event.synchronize()
-        values = pending.vector.cpu().numpy()
+        values = pending.vector.numpy()
         skipped = not bool(np.isfinite(values).all())
+        self.skips_in_a_row = self.skips_in_a_row + 1 if skipped else 0
         if skipped:
             self.skipped_steps.append(pending.step)
         norms, extras = np.split(values, [len(values) - self._extra_count])
         told = dict(zip(_FIXED, extras, strict=False))
         self.bad_samples += int(told["bad"]) if math.isfinite(told["bad"]) else 0
-        return Report(
-            self._line(pending, norms, extras, skipped), self._stop(told, pending.step), told["save"] > 0, skipped
-        )
+        return Report(self._line(pending, norms, extras, skipped), self._stop(told), told["save"] > 0, skipped)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds beside tensors."""
@@ -181,8 +194,8 @@ class Stepper:
     def _extra_count(self) -> int:
         return len(_FIXED) + 2 * self.place.ranks + 2 * len(self._scalars)
 
-    def _stop(self, told: dict[str, float], step: int) -> Outcome:
-        if self.skipped_steps[-SKIPS_ALLOWED:] == list(range(step - SKIPS_ALLOWED + 1, step + 1)):
+    def _stop(self, told: dict[str, float]) -> Outcome:
+        if self.skips_in_a_row >= SKIPS_LATCH:
             return "not_finite"
         if told["cancelled"] > 0:
             return "cancelled"
@@ -193,7 +206,7 @@ class Stepper:
         own = extras[len(_FIXED) : len(_FIXED) + 2 * ranks]
         pairs = extras[len(_FIXED) + 2 * ranks :].reshape(-1, 2)
         scalars = {
-            name: float(total / count) for name, (total, count) in zip(self._scalars, pairs, strict=True) if count
+            name: _number(total / count) for name, (total, count) in zip(self._scalars, pairs, strict=True) if count
         }
         return {
             "step": pending.step,
@@ -252,13 +265,16 @@ def run(
             report = stepper.settle(behind)
             write(report)
             stop, save = report.stop, save or report.save or bool(report.stop)
+            if stop == "not_finite":  # the engine has changed nothing since that step
+                saver.begin(behind.step, stepper.state())
+                return stop, behind.step
         if save and ahead is not None:
             report = stepper.settle(ahead)
             write(report)
             stop, ahead = stop or report.stop, None
             saver.begin(step, stepper.state())
         saver.check()
-        if step == total - 1:
+        if step == total - 1 and stop != "not_finite":
             return "finished", step
         if stop:
             return stop, step
