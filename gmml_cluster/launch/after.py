@@ -8,7 +8,7 @@ appends the `end` that the ranks could not write. Imports neither torch nor pyda
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,8 @@ def after(root: str, run: str, *, submit: str, job: str, restart: int, rc: int) 
 def settle(log: Log, mine: Incarnation, rc: int) -> bool:
     """Append what is missing of this incarnation's end, and say whether it starts again."""
     try:
-        log.append(lambda history: missing_end(history, mine, rc))
+        if not _has_told(log, mine):
+            log.append(lambda history: missing_end(history, mine, rc))
         history = log.refresh()
     except Fenced:
         return False
@@ -121,6 +122,16 @@ def _tries_without_commit(history: History, mine: Incarnation) -> int:
     """Attempts of counted causes under this submit since the last one that made a checkpoint."""
     since = history.commits[-1].attempt if history.commits else 0
     return sum(a.number > since and a.submit == mine.submit and a.cause in _COUNTED for a in history.attempts)
+
+
+def _has_told(log: Log, mine: Incarnation) -> bool:
+    """Whether the ranks themselves told why they failed before a claim."""
+    last = log.read(max(0, log.refresh().slots - TRIES))
+    return any(e.kind == "end" and e.attempt is None and _names(e.fields, mine) for e in last)
+
+
+def _names(fields: Mapping[str, Any], mine: Incarnation) -> bool:
+    return Incarnation(fields["submit"], fields.get("job", ""), fields.get("restart", -1)) == mine
 
 
 def _starts_in_vain(log: Log, history: History) -> bool:

@@ -27,13 +27,14 @@ from gmml_cluster.run.root import RunRoot, log_stem, metrics_stem, run_root
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.checkpoint import Saved, Saver
 from gmml_cluster.train.engine import Engine, make_engine
-from gmml_cluster.train.guardian import Guardian, every
+from gmml_cluster.train.guardian import Guardian, repeat
 from gmml_cluster.train.leaving import COME_BACK, FAILED, FINISHED, NEVER, Leaving
 from gmml_cluster.train.loop import Outcome, Report, Stepper, run
 from gmml_cluster.train.optim import Course
 from gmml_cluster.train.publish import Parts, PartsHandler, log_format, publish_interval_s
 from gmml_cluster.train.rendezvous import GROUP_TIMEOUT, START_S, Board, Place, meet
 from gmml_cluster.train.restore import Reader
+from gmml_cluster.train.seam import SKIPS_LATCH
 from gmml_cluster.train.site import preemption_under_way
 from gmml_cluster.train.terms import Incarnation, Terms, as_commit, pinned_corpora, settle, told
 
@@ -42,6 +43,19 @@ PROGRESS_S = 5.0
 _CODES: dict[Outcome, int] = {"finished": FINISHED, "notice": COME_BACK, "cancelled": NEVER, "not_finite": FAILED}
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass
+class Start:
+    """How far this rank's start has come, for a notice that comes before the first step.
+
+    Attributes:
+        attempt: the number that rank 0 claimed; None before.
+        training: set when there is something to save.
+    """
+
+    attempt: int | None = None
+    training: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass
@@ -57,7 +71,7 @@ class Rank:
     job: JobSpec
     metrics: Parts
     began: float
-    training: threading.Event = field(default_factory=threading.Event)
+    start: Start
 
     @property
     def speaks(self) -> bool:
@@ -70,15 +84,19 @@ def run_attempt(incarnation: Incarnation, guardian: Guardian) -> NoReturn:
     began = time.monotonic()
     place = Place.from_environment()
     root = run_root(incarnation.root, incarnation.run)
+    guardian.watches = [lambda: _leave_alone(guardian)]
     board, watched = meet(root.store, incarnation.key, place)
-    leaving = Leaving(place, watched, write_end=lambda error: None)
-    guardian.watches.append(leaving.watch)
-    if place.rank == 0 and preemption_under_way():
-        guardian.orders.give("notice")
+    start = Start()
+    leaving = Leaving(place, watched, write_end=lambda error: _tell_failed_start(root, incarnation, error))
+    guardian.watches = [leaving.watch]
+    if place.rank == 0:
+        guardian.watches.append(lambda: _leave_early(root, guardian, leaving, start))
+        if preemption_under_way():
+            guardian.orders.give("notice")
     try:
-        terms, claim = _agree(root, incarnation, place, board, leaving)
+        terms, claim = _agree(root, incarnation, place, board, leaving, start)
         metrics = Parts(root.store, metrics_stem(terms.attempt), "jsonl")
-        rank = Rank(root, place, board, guardian, leaving, terms, terms.job(root), metrics, began)
+        rank = Rank(root, place, board, guardian, leaving, terms, terms.job(root), metrics, began, start)
         leaving.write_end = lambda error: _end_failed(rank, error)
         _watch(rank)
         code = _train(rank, claim)
@@ -91,20 +109,39 @@ def run_attempt(incarnation: Incarnation, guardian: Guardian) -> NoReturn:
 
 
 def _agree(
-    root: RunRoot, incarnation: Incarnation, place: Place, board: Board, leaving: Leaving
+    root: RunRoot, incarnation: Incarnation, place: Place, board: Board, leaving: Leaving, start: Start
 ) -> tuple[Terms, protocol.Claim | None]:
     if place.rank != 0:
         return Terms(**board.wait("terms", timeout_s=START_S)), None
-    terms, claim = settle(root, incarnation, place)
+
+    def claimed(attempt: int) -> None:
+        leaving.write_end = lambda error: _tell_end(root, attempt, error)
+        start.attempt = attempt
+
+    terms, claim = settle(root, incarnation, place, claimed)
     board.set("terms", asdict(terms))
     return terms, claim
 
 
-def _end_failed(rank: Rank, error: dict[str, Any]) -> None:
+def _tell_failed_start(root: RunRoot, incarnation: Incarnation, error: dict[str, Any]) -> None:
+    which = {"job": incarnation.job, "restart": incarnation.restart}
+    protocol.start_failed(root.log, incarnation.submit, **which, **_told_of(error))
+
+
+def _tell_end(root: RunRoot, attempt: int, error: dict[str, Any]) -> None:
     cause = "lost" if error["kind"] == "lost_peer" else "error"
-    told_of = {name: error[name] for name in ("rank", "host", "message")}
-    rank.metrics.publish()
-    protocol.end(rank.run.log, rank.terms.attempt, cause, **told_of)
+    protocol.end(root.log, attempt, cause, **_told_of(error))
+
+
+def _told_of(error: dict[str, Any]) -> dict[str, Any]:
+    return {name: error[name] for name in ("rank", "host", "message")}
+
+
+def _end_failed(rank: Rank, error: dict[str, Any]) -> None:
+    try:
+        rank.metrics.publish()
+    finally:
+        _tell_end(rank.run, rank.terms.attempt, error)
 
 
 def _train(rank: Rank, claim: protocol.Claim | None) -> int:
@@ -124,7 +161,7 @@ def _train(rank: Rank, claim: protocol.Claim | None) -> int:
     if rank.speaks:
         start_s = time.monotonic() - rank.began
         protocol.begin(rank.run.log, rank.terms.attempt, resumed=commit, step=first, start_s=start_s, load_s=load_s)
-    rank.training.set()
+    rank.start.training.set()
     every_steps = rank.job.checkpoint.every.steps
     outcome, last = run(
         stepper, saver, first=first, total=rank.terms.steps, every_steps=every_steps, write=_writer(rank)
@@ -154,16 +191,17 @@ def _join_group(rank: Rank, device: torch.device) -> None:
 
 def _watch(rank: Rank) -> None:
     """Publish this rank's log and metrics from now on; on rank 0 look at the log of the run too."""
-    store, watches = rank.run.store, rank.guardian.watches
+    store = rank.run.store
     log = Parts(store, log_stem(rank.terms.attempt, rank.place.rank), "log")
     handler = PartsHandler(log)
     handler.setFormatter(log_format(rank.place.rank))
     logging.getLogger().addHandler(handler)
     rank.leaving.last_words = log.publish
-    watches += [every(publish_interval_s(store), parts.publish) for parts in (log, rank.metrics)]
+    for parts in (log, rank.metrics):
+        repeat(publish_interval_s(store), parts.publish)
     if rank.speaks:
         looking = Log(store)  # of its own: the saving thread's appends may hold the other for minutes
-        watches += [every(LOOK_S, lambda: _look(rank, looking)), lambda: _leave_early(rank)]
+        repeat(LOOK_S, lambda: _look(rank, looking))
 
 
 def _engine(rank: Rank, device: torch.device) -> tuple[Engine, Method]:
@@ -180,8 +218,14 @@ def _load(rank: Rank, claim: protocol.Claim | None, engine: Engine) -> tuple[Com
     reader = Reader(rank.run.store, commit.folder, commit.manifest)
     engine.load(reader.read)
     engine.set_adam_step(reader.manifest["adam_step"])
-    engine.skips_in_a_row.fill_(reader.manifest["skips_in_a_row"])
-    return commit, reader.manifest
+    skips = skips_to_resume(reader.manifest["skips_in_a_row"])
+    engine.skips_in_a_row.fill_(skips)
+    return commit, {**reader.manifest, "skips_in_a_row": skips}
+
+
+def skips_to_resume(skips: int) -> int:
+    """Skips in a row to go on counting from: who resumes a run that ended `not_finite` gives it three more tries."""
+    return skips if skips < SKIPS_LATCH else 0
 
 
 def _choose(rank: Rank, claim: protocol.Claim) -> Commit | None:
@@ -247,6 +291,7 @@ def _stepper(
         orders=rank.guardian.orders,
         attempt=rank.terms.attempt,
         skipped_steps=list(manifest["skipped_steps"]),
+        skips_in_a_row=manifest["skips_in_a_row"],
     )
 
 
@@ -316,25 +361,38 @@ def _look(rank: Rank, log: Log) -> None:
         rank.guardian.orders.give("cancelled")
 
 
-def _leave_early(rank: Rank) -> None:
-    """Before the first step there is nothing to save: a notice ends the attempt at once."""
-    stop = rank.guardian.orders.stop
-    if stop and not rank.training.is_set():
-        cause = _settled(rank, stop)
-        protocol.end(rank.run.log, rank.terms.attempt, cause)
-        rank.leaving.leave(_CODES[cause])
+def _leave_alone(guardian: Guardian) -> None:
+    """Before the ranks have met there is nobody to tell of a notice."""
+    if guardian.orders.stop:
+        os._exit(COME_BACK)
 
 
-def _settled(rank: Rank, outcome: Outcome) -> Outcome:
+def _leave_early(root: RunRoot, guardian: Guardian, leaving: Leaving, start: Start) -> None:
+    """Rank 0's: before the first step there is nothing to save, so a notice ends the attempt at once."""
+    stop = guardian.orders.stop
+    if not stop or start.training.is_set():
+        return
+    if start.attempt is None:
+        leaving.leave(COME_BACK)
+    try:
+        cause = _settled(root, start.attempt, stop)
+        protocol.end(root.log, start.attempt, cause)
+    except Fenced as fault:
+        _log.info("%s", fault)
+        leaving.leave(NEVER)
+    leaving.leave(_CODES[cause])
+
+
+def _settled(root: RunRoot, attempt: int, outcome: Outcome) -> Outcome:
     """A notice that came of a person's stop is a cancel."""
-    stopped = protocol.look(rank.run.log, rank.terms.attempt).stopped is not None
+    stopped = protocol.look(root.log, attempt).stopped is not None
     return "cancelled" if stopped and outcome == "notice" else outcome
 
 
 def _end(rank: Rank, outcome: Outcome, last: int) -> int:
     if rank.speaks:
         rank.metrics.publish()
-        outcome = _settled(rank, outcome)
+        outcome = _settled(rank.run, rank.terms.attempt, outcome)
         protocol.end(rank.run.log, rank.terms.attempt, outcome, step=last)
     _log.info("attempt %d ended: %s, the last step is %d", rank.terms.attempt, outcome, last)
     return _CODES[outcome]

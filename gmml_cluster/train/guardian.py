@@ -39,7 +39,8 @@ class Guardian:
     """Watches over one rank, from before torch is imported until the process leaves.
 
     Attributes:
-        watches: called at every tick (0.5 s) in the guardian's thread; a watch that must be rarer keeps its own time.
+        watches: called at every tick (0.5 s) in the guardian's thread, so they must be quick: while one waits, no
+            signal is heard. One that fails is told of and called again at the next tick.
     """
 
     orders: Orders = field(default_factory=Orders)
@@ -65,7 +66,7 @@ class Guardian:
             for source in select.select(self._sources, [], [], TICK_S)[0]:
                 self._hear(source)
             for watch in list(self.watches):
-                watch()
+                _tried(watch, TICK_S)
 
     def _hear(self, source: Any) -> None:
         if isinstance(source, socket.socket):
@@ -78,18 +79,19 @@ class Guardian:
             self.orders.give("notice")
 
 
-def every(seconds: float, action: Callable[[], None]) -> Callable[[], None]:
-    """A watch that acts at most once in `seconds`; a failing action is told and tried again."""
-    due = time.monotonic() + seconds
+def repeat(seconds: float, action: Callable[[], None]) -> None:
+    """Do something every so often, in a thread of its own, where waiting for a store deafens nobody."""
 
-    def watch() -> None:
-        nonlocal due
-        if time.monotonic() < due:
-            return
-        due = time.monotonic() + seconds
-        try:
-            action()
-        except Exception as error:
-            _log.warning("%s; tried again in %g s", error, seconds)
+    def run() -> None:
+        while True:
+            time.sleep(seconds)
+            _tried(action, seconds)
 
-    return watch
+    threading.Thread(target=run, name="repeating", daemon=True).start()
+
+
+def _tried(action: Callable[[], None], again_s: float) -> None:
+    try:
+        action()
+    except Exception as error:
+        _log.warning("%s; tried again in %g s", error, again_s)

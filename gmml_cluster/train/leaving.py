@@ -3,18 +3,28 @@
 import logging
 import os
 import socket
+import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from gmml_cluster.train.rendezvous import Board, Place
+from gmml_cluster.train.rendezvous import UNWRITTEN, Board, Place
 from gmml_cluster.train.site import leave_s
 
 FINISHED, COME_BACK, NEVER, FAILED = 0, 77, 78, 1
 _ECHO_S = 1.0
-_LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "NCCL")
+_LAST_WORDS_S = 3.0
+_LOST_PEER = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Timed out waiting",
+    "NCCL",
+    UNWRITTEN,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +54,7 @@ class Leaving:
     Attributes:
         board: connection used by the guardian's thread and, at the end, by the main thread.
         write_end: rank 0's; writes the attempt's `end` for this error.
-        last_words: called right before the process ends.
+        last_words: called right before the process ends, which waits 3 s for it at most.
     """
 
     place: Place
@@ -116,6 +126,8 @@ class Leaving:
         return None
 
     def _exit(self, code: int) -> NoReturn:
-        self._try(self.last_words)
-        logging.shutdown()
+        speaking = threading.Thread(target=self._try, args=(self.last_words,), daemon=True)
+        speaking.start()
+        speaking.join(_LAST_WORDS_S)
+        sys.stderr.flush()
         os._exit(code)

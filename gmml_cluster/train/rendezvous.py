@@ -19,6 +19,7 @@ from gmml_cluster.train.site import own_address
 
 START_S = 1200.0
 GROUP_TIMEOUT = timedelta(minutes=60)
+UNWRITTEN = "was not written within"
 _POLL_S = 0.1
 
 
@@ -70,7 +71,7 @@ class Board:
         deadline = time.monotonic() + timeout_s
         while (value := self.get(key)) is None:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{key} was not written within {timeout_s:g} s")
+                raise TimeoutError(f"{key} {UNWRITTEN} {timeout_s:g} s")
             time.sleep(0.02)
         return value
 

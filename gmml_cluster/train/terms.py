@@ -3,8 +3,11 @@
 import importlib.metadata
 import json
 import platform
+import re
 import socket
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,8 +71,11 @@ class Terms:
         return Layout.from_json(self.layout)
 
 
-def settle(run: RunRoot, incarnation: Incarnation, place: Place) -> tuple[Terms, Claim]:
+def settle(run: RunRoot, incarnation: Incarnation, place: Place, claimed: Callable[[int], None]) -> tuple[Terms, Claim]:
     """Rank 0's: probe the store, claim, and pin the corpora if no attempt before did.
+
+    Args:
+        claimed: called with the attempt's number as soon as it is claimed: from then on its end must be told.
 
     Raises:
         Fenced: this job has no right to claim.
@@ -87,6 +93,7 @@ def settle(run: RunRoot, incarnation: Incarnation, place: Place) -> tuple[Terms,
         layout=layout_fields(job, place),
         machine=machine_fields(place),
     )
+    claimed(claim.attempt)
     job = load_resolved(run.spec(), claim.changed)
     pinned = claim.pin if claim.pin is not None else _pin(run, claim.attempt, job)
     return Terms(claim.attempt, dict(claim.changed), pinned["layout"], pinned["corpora"], pinned["steps"]), claim
@@ -132,9 +139,16 @@ def layout_fields(job: JobSpec, place: Place) -> dict[str, Any]:
 
 def machine_fields(place: Place) -> dict[str, Any]:
     """Where the attempt runs, and on what versions."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     versions = {name: _version(name) for name in _VERSIONS}
     return {"host": socket.gethostname(), "nodes": place.ranks // place.local_ranks, "device": device, **versions}
+
+
+def _processor() -> str:
+    """Model of this node's processor, or its architecture where the kernel tells no model."""
+    cpuinfo = Path("/proc/cpuinfo")
+    told = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    return told[1] if told else platform.machine()
 
 
 def _version(name: str) -> str | None:

@@ -156,3 +156,13 @@ def test_neither_pydantic_nor_torch_is_imported() -> None:
     asked = "import sys, gmml_cluster.launch.after; print({'torch', 'pydantic', 'submitit'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_failed_start_that_the_ranks_told_of_is_told_once(log: Log) -> None:
+    who = mine(log)
+    protocol.start_failed(log, who.submit, job=who.job, restart=who.restart, message="the store refuses a right")
+    slots = log.refresh().slots
+    assert settle(log, who, 1) is True
+    assert log.refresh().slots == slots
+    assert settle(log, mine(log, restart=1), 1) is True
+    assert log.refresh().slots == slots + 1

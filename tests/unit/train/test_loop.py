@@ -8,6 +8,7 @@ from gmml_cluster.data.stream import HostBatch
 from gmml_cluster.methods.method import Losses
 from gmml_cluster.plan.lanes import MicroBatches
 from gmml_cluster.spec.load import parse_job
+from gmml_cluster.train.attempt import skips_to_resume
 from gmml_cluster.train.guardian import Orders
 from gmml_cluster.train.loop import Stepper, padded, run
 from gmml_cluster.train.optim import Course
@@ -174,8 +175,22 @@ def test_one_step_that_is_not_finite_is_told_and_passed_over():
 
 
 def test_three_in_a_row_that_are_not_finite_end_the_attempt():
-    outcome, last, saved, _ = train(Engine(bad_steps={1, 3, 4, 5}), total=20)
-    assert (outcome, last, saved) == ("not_finite", 6, [6])
+    outcome, last, saved, lines = train(Engine(bad_steps={1, 3, 4, 5}), total=20)
+    assert (outcome, last, saved) == ("not_finite", 5, [5])
+    assert [line["step"] for line in lines] == list(range(6))
+
+
+@pytest.mark.parametrize("total", [6, 7])
+def test_a_run_whose_last_updates_were_left_out_has_not_finished(total):
+    outcome, last, saved, _ = train(Engine(bad_steps={3, 4, 5}), total=total)
+    assert (outcome, last, saved) == ("not_finite", 5, [5])
+
+
+def test_skips_are_counted_on_from_the_checkpoint_and_a_latched_count_begins_anew():
+    assert [skips_to_resume(skips) for skips in range(4)] == [0, 1, 2, 0]
+    made = stepper(Engine(bad_steps={0, 1}))
+    made.skips_in_a_row = 1
+    assert [made.settle(made.enqueue(step)).stop for step in range(2)] == ["", "not_finite"]
 
 
 @pytest.mark.parametrize("micro", [MicroBatches(6, 1, 0.0), MicroBatches(2, 3, 0.0), MicroBatches(4, 2, 0.25)])

@@ -1,0 +1,148 @@
+"""A rank that fails tells why, the end names what tells most, and nobody waits for ever for last words."""
+
+import logging
+import os
+import threading
+import time
+
+import pytest
+
+from gmml_cluster.train import leaving
+from gmml_cluster.train.leaving import COME_BACK, FAILED, Leaving, describe, first_error
+from gmml_cluster.train.rendezvous import Place
+
+
+class Left(BaseException):
+    """Stands for the end of the process."""
+
+
+class Board:
+    """Keys of one attempt, in this process."""
+
+    def __init__(self, **known):
+        self.keys = dict(known)
+
+    def get(self, key):
+        if self.keys is None:
+            raise RuntimeError("rank 0 is gone")
+        return self.keys.get(key)
+
+    def set(self, key, value):
+        if self.keys is None:
+            raise RuntimeError("rank 0 is gone")
+        self.keys[key] = value
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    def leave(code):
+        raise Left(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(leaving, "_ECHO_S", 0.0)
+    monkeypatch.setattr(leaving, "_LAST_WORDS_S", 0.1)
+    monkeypatch.setattr(leaving, "leave_s", lambda: 0.2)
+
+
+def code_of(action, *arguments):
+    with pytest.raises(Left) as left:
+        action(*arguments)
+    return left.value.args[0]
+
+
+def rank(number, board, ranks=2):
+    ends = []
+    return Leaving(Place(number, ranks, number, ranks), board, write_end=ends.append), ends
+
+
+def told(rank, kind, time):
+    return {"rank": rank, "kind": kind, "time": time, "host": "h", "message": "m"}
+
+
+def test_a_rank_s_own_error_outranks_lost_peers_and_then_the_earliest_counts():
+    lost, late, early = told(0, "lost_peer", 1.0), told(1, "own", 5.0), told(2, "own", 4.0)
+    assert first_error([lost, late, early]) is early
+    assert first_error([lost, late]) is late
+    assert first_error([lost]) is lost
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("[gloo] Connection closed by peer [127.0.0.1]:4", "lost_peer"),
+        ("Timed out waiting 5000ms for recv", "lost_peer"),
+        ("save/9/1 was not written within 600 s", "lost_peer"),
+        ("/corpus/a.tar: is missing", "own"),
+    ],
+)
+def test_an_error_that_tells_only_of_a_peer_is_known_as_such(message, kind):
+    assert describe(RuntimeError(message), Place(1, 2, 1, 2))["kind"] == kind
+
+
+def test_rank_0_ends_the_attempt_with_the_peer_s_own_error():
+    board = Board(**{"error/1": told(1, "own", 9.0)})
+    leave, ends = rank(0, board)
+    assert code_of(leave.fail, RuntimeError("Connection closed by peer")) == FAILED
+    assert [end["rank"] for end in ends] == [1]
+    assert board.keys["ended"] == FAILED
+
+
+def test_rank_0_s_guardian_ends_the_attempt_that_its_own_loop_does_not_notice():
+    leave, ends = rank(0, Board(**{"error/1": told(1, "own", 9.0), "failed": 1}))
+    assert code_of(leave.watch) == FAILED
+    assert [end["rank"] for end in ends] == [1]
+
+
+def test_rank_0_leaves_although_the_end_cannot_be_written():
+    board = Board()
+    leave, _ = rank(0, board)
+
+    def refuse(error):
+        raise OSError("disk full")
+
+    leave.write_end = refuse
+    assert code_of(leave.fail, ValueError("x")) == FAILED
+    assert board.keys["ended"] == FAILED
+
+
+def test_a_failed_rank_tells_its_error_and_leaves_with_rank_0_s_code():
+    board = Board()
+    leave, _ = rank(1, board)
+    threading.Timer(0.05, board.set, ("ended", COME_BACK)).start()
+    assert code_of(leave.fail, ValueError("x")) == COME_BACK
+    assert board.keys["error/1"]["message"] == "ValueError: x"
+    assert board.keys["failed"] == board.keys["left/1"] == 1
+
+
+def test_a_rank_whose_rank_0_is_silent_or_gone_leaves_all_the_same():
+    silent, gone = Board(), Board()
+    gone.keys = None
+    assert code_of(rank(1, silent)[0].leave, COME_BACK) == COME_BACK
+    assert code_of(rank(1, gone)[0].watch) == FAILED
+    assert code_of(rank(1, gone)[0].fail, ValueError("x")) == FAILED
+
+
+def test_rank_0_leaves_last():
+    board = Board()
+    leave, _ = rank(0, board)
+    seen = []
+    leave.last_words = lambda: seen.append(board.keys.get("left/1"))
+    threading.Timer(0.05, board.set, ("left/1", 1)).start()
+    assert code_of(leave.leave, COME_BACK) == COME_BACK
+    assert seen == [1]
+
+
+def test_last_words_that_nobody_takes_do_not_keep_a_rank():
+    leave, _ = rank(1, Board(ended=COME_BACK))
+    leave.last_words = threading.Event().wait
+    began = time.monotonic()
+    assert code_of(leave.leave, FAILED) == COME_BACK
+    assert time.monotonic() - began < 5
+
+
+def test_what_cannot_be_said_is_named(caplog):
+    board = Board()
+    board.keys = None
+    with caplog.at_level(logging.WARNING):
+        code_of(rank(1, board)[0].fail, ValueError("x"))
+    assert "could not say its last words: rank 0 is gone" in caplog.text
