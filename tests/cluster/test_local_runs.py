@@ -4,11 +4,14 @@ import json
 import os
 import shutil
 import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.runs import ended
+from tests.fixtures.runs import DEADLINE_S, ended
 
 KEYS = ("step", "loss", "grad_norm", "lr", "wd", "masked")
 
@@ -80,6 +83,59 @@ def test_a_killed_rank_costs_an_attempt_and_the_run_finishes_by_itself(workshop,
     assert told(workshop.lines("calm")) == told(undisturbed)
     status = json.loads(workshop.call("gmml", "status", "calm", "--json"))
     assert [attempt["cause"] for attempt in status["attempts"]] == ["lost", "finished"]
+
+
+def supervisor_of(workshop, run):
+    """Pid of the supervisor, as its lock names it."""
+    job = json.loads(workshop.call("gmml", "status", run, "--json"))["job"]
+    return json.loads((workshop.folder / "state" / "gmml" / f"{job.split(':')[-2]}.lock").read_text())["pid"]
+
+
+def test_ranks_whose_supervisor_is_killed_save_and_leave_and_a_resume_goes_on(workshop, undisturbed):
+    workshop.call("gmml-submit", workshop.job("calm"), "--cluster", workshop.profile(2))
+    workshop.until("calm", committed)
+    pids = ranks_of(workshop, "calm").values()
+    os.kill(supervisor_of(workshop, "calm"), signal.SIGKILL)
+    assert ended(workshop.until("calm", ended)) == ["notice"]
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    status = json.loads(workshop.call("gmml", "status", "calm", "--json"))
+    assert status["state"] == "interrupted"
+    assert status["committed_step"] == status["step"] < 59
+    assert "nothing works on it; gmml resume calm goes on" in workshop.call("gmml", "status", "calm")
+    workshop.call("gmml", "resume", "calm", "--follow")
+    begins = [entry["step"] for entry in workshop.entries("calm") if entry["kind"] == "begin"]
+    assert begins == [0, status["committed_step"] + 1]
+    assert told(workshop.lines("calm")) == told(undisturbed)
+
+
+def wait_for(holds):
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_rank_that_fails_ends_the_run_with_its_error_told_once_by_name(workshop):
+    corpus = workshop.folder / "corpus"
+    shutil.copytree(Path(workshop.corpus).parent, corpus)
+    workshop.corpus = f"{corpus}/*.tar"
+    command = ("gmml-submit", workshop.job("calm"), "--cluster", workshop.profile(2), "--follow")
+    with ThreadPoolExecutor(1) as pool:
+        followed = pool.submit(workshop.call, *command, code=5)
+        wait_for(lambda: list(Path(workshop.root).glob("calm/checkpoints/*/manifest.json")))
+        for shard in corpus.glob("*.tar"):
+            shard.write_bytes(b"")
+        followed.result()
+    entries = workshop.entries("calm")
+    (end,) = [entry for entry in entries if entry["kind"] == "end"]
+    assert end["cause"] == "error"
+    assert end["host"] == socket.gethostname()
+    assert end["rank"] in (0, 1)
+    assert ".tar" in end["message"]
+    assert [entry["kind"] for entry in entries].count("claim") == 1
+    status = workshop.call("gmml", "status", "calm")
+    assert "failed" in status
+    assert status.count(end["message"].splitlines()[0]) == 1
 
 
 @pytest.fixture
