@@ -93,14 +93,16 @@ def normalised(images: Sequence[NDArray[np.uint8]], size: int, normalise: Normal
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
-def pool(encoder: VisionTransformer, images_BCSS: Tensor, feature: Feature, taps: Sequence[int]) -> Tensor:
-    """One vector (B, D) an image.
+def pool(encoder: VisionTransformer, images_BCSS: Tensor, taps: Sequence[int], names: Sequence[Feature]) -> list[Tensor]:
+    """One vector (B, D) an image for each named feature, from as few passes as they need.
 
     `class`: the class token of the last block. `mean`: the mean of its patch tokens. `taps`: the mean of the patch
     tokens of the mean of the tapped blocks. All are read after the final norm.
     """
-    tokens_BTD: Tensor = encoder(images_BCSS, taps=taps if feature == "taps" else None)
-    return tokens_BTD[:, 0] if feature == "class" else tokens_BTD[:, 1:].mean(1)
+    tokens: dict[bool, Tensor] = {
+        tapped: encoder(images_BCSS, taps=taps if tapped else None) for tapped in {name == "taps" for name in names}
+    }
+    return [tokens[False][:, 0] if name == "class" else tokens[name == "taps"][:, 1:].mean(1) for name in names]
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Reader:
         found: dict[Feature, list[Tensor]] = {name: [] for name in names}
         for start in range(0, len(corpus.images), BATCH):
             images = normalised(corpus.images[start : start + BATCH], self.image_size, self.normalise, self.device)
-            for name in names:
-                found[name].append(pool(self.encoder, images, name, self.taps))
+            for name, vectors in zip(names, pool(self.encoder, images, self.taps, names), strict=True):
+                found[name].append(vectors)
         labels = corpus.labels.to(self.device)
         return {name: Labelled(torch.cat(parts).float(), labels) for name, parts in found.items()}

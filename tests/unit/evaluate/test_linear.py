@@ -112,6 +112,19 @@ def test_torch_generator_is_left_alone(short):
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_small_batches_get_one_thread_large_ones_all_and_all_come_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with probe.fitting_threads(probe.SHARED_FROM - 1):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with probe.fitting_threads(probe.SHARED_FROM):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_shuffles_are_permutations_that_differ_by_epoch():
     first, second = probe.shuffled(50, 0, probe.ORDER, 0), probe.shuffled(50, 0, probe.ORDER, 1)
     assert sorted(first.tolist()) == list(range(50)) == sorted(second.tolist())
