@@ -93,7 +93,9 @@ def normalised(images: Sequence[NDArray[np.uint8]], size: int, normalise: Normal
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
-def pool(encoder: VisionTransformer, images_BCSS: Tensor, taps: Sequence[int], names: Sequence[Feature]) -> list[Tensor]:
+def pool(
+    encoder: VisionTransformer, images_BCSS: Tensor, taps: Sequence[int], names: Sequence[Feature]
+) -> list[Tensor]:
     """One vector (B, D) an image for each named feature, from as few passes as they need.
 
     `class`: the class token of the last block. `mean`: the mean of its patch tokens. `taps`: the mean of the patch
