@@ -66,7 +66,12 @@ def _profile_roots() -> Iterator[str]:
     package = Path(gmml_cluster.__file__).parent
     for folder in (Path("clusters"), package.parent / "clusters", package / "clusters"):
         for path in sorted(folder.glob("*.yaml")):
-            profile = yaml.safe_load(path.read_text())
+            try:
+                profile = yaml.safe_load(path.read_text())
+            except (OSError, ValueError, yaml.YAMLError) as error:
+                told = " ".join(str(error).split())
+                print(f"{path}: no profile ({told}); its root is not searched; mend it", file=sys.stderr)
+                continue
             if not isinstance(profile, dict) or profile.get("launcher") == "ray":
                 continue
             if isinstance(profile.get("root"), str):

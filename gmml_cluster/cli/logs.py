@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     "-f", "--follow", is_flag=True, help="Go on as the run does, over its attempts, until nothing works on it."
 )
 @click.option("--rank", type=click.IntRange(min=0), help="Rank; by default the one that failed first, else 0.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Attempt; the youngest by default.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Attempt, with -f the first; the youngest by default.")
 @options.root
 def command(run: str, follow: bool, rank: int | None, attempt: int | None, root: str | None) -> None:
     """Print what a rank of an attempt of RUN printed, under the attempt's first error."""
@@ -24,12 +24,14 @@ def command(run: str, follow: bool, rank: int | None, attempt: int | None, root:
     from gmml_cluster.cli.finding import find
 
     found = find(run, root)
-    if follow:
-        for text in tail.follow(found, rank or 0):
-            click.echo(text, nl=False)
-        return
     history = found.log.refresh()
     chosen = _attempt(found.name, history, attempt)
+    if chosen is not None:
+        _check_rank(chosen, rank)
+    if follow:
+        for text in tail.follow(found, rank or 0, first=attempt):
+            click.echo(text, nl=False)
+        return
     if chosen is None:
         click.echo(f"{found.name}: no attempt has begun; {_start(history)}", err=True)
         click.echo(tail.unclaimed_output(history, rank or 0), nl=False)
@@ -47,6 +49,13 @@ def _attempt(name: str, history: "History", number: int | None) -> "Attempt | No
         known = f"1 to {history.last_attempt}" if history.last_attempt else "none"
         raise click.BadParameter(f"{name} has no attempt {number}; known are {known}", param_hint="--attempt")
     return found
+
+
+def _check_rank(attempt: "Attempt", rank: int | None) -> None:
+    ranks = attempt.layout.get("ranks")
+    if rank is not None and ranks is not None and rank >= ranks:
+        told = f"attempt {attempt.number} has no rank {rank}; it has {ranks}, counted from 0"
+        raise click.BadParameter(told, param_hint="--rank")
 
 
 def _start(history: "History") -> str:

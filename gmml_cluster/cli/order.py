@@ -43,9 +43,10 @@ def command(job_or_run: str, samples: range, ranks: int, root: str | None, as_js
 
     is_job = job_or_run.endswith((".yaml", ".yml"))
     job, layout, pinned = _of_job(job_or_run) if is_job else _of_run(job_or_run, root)
-    if not as_json:
-        click.echo("  ".join(_COLUMNS))
-    for line in order_lines(layout, pinned, samples, ranks=ranks, micro=job.batch.micro):
+    lines = order_lines(layout, pinned, samples, ranks=ranks, micro=job.batch.micro)
+    for place, line in enumerate(lines):
+        if place == 0 and not as_json:
+            click.echo("  ".join(_COLUMNS))
         click.echo(json.dumps(line) if as_json else "  ".join(str(line[name]) for name in _COLUMNS))
 
 
@@ -53,20 +54,22 @@ def _of_job(path: str) -> "tuple[JobSpec, Layout, Pin]":
     from gmml_cluster.data.corpus import pin
     from gmml_cluster.plan.lanes import make_layout
     from gmml_cluster.plan.steps import advised_group
-    from gmml_cluster.spec.load import load_job
+    from gmml_cluster.spec.load import read_job
+    from gmml_cluster.spec.places import Places
 
-    job = load_job(path)
-    pinned = pin(job.data.corpora)
+    job, tree = read_job(path)
     data = job.data
-    layout = make_layout(
-        seed=job.seed,
-        batch=job.batch.size,
-        group=advised_group(job),
-        lanes=data.lanes,
-        window=data.window,
-        spans=data.spans,
-        corpora=pinned.shapes,
-    )
+    with Places(tree).told():
+        pinned = pin(data.corpora)
+        layout = make_layout(
+            seed=job.seed,
+            batch=job.batch.size,
+            group=advised_group(job),
+            lanes=data.lanes,
+            window=data.window,
+            spans=data.spans,
+            corpora=pinned.shapes,
+        )
     return job, layout, pinned
 
 

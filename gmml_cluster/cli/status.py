@@ -29,12 +29,22 @@ def command(run: str | None, root: str | None, as_json: bool) -> None:
 
 
 def _ledgers(run: str | None, root: str | None) -> list[dict[str, Any]]:
+    """Of the run, or of all that can be read; one that cannot is told of on stderr."""
     from gmml_cluster.cli.finding import every, find
+    from gmml_cluster.errors import StorageError
     from gmml_cluster.launch.jobs import poll
     from gmml_cluster.run.ledger import status
 
+    histories = {}
     runs = [find(run, root)] if run else every(root)
-    histories = {found.url: found.log.refresh() for found in runs}
+    for found in runs:
+        try:
+            histories[found.url] = found.log.refresh()
+        except StorageError as fault:
+            if run is not None:
+                raise
+            print(fault, file=sys.stderr)
+    runs = [found for found in runs if found.url in histories]
     jobs = poll(histories)
     return [{"run": found.name, "root": found.root, **status(histories[found.url], jobs)} for found in runs]
 

@@ -58,10 +58,14 @@ def unclaimed_output(history: History, rank: int) -> str:
     return starts[-1].read_text(errors="replace") if starts else ""
 
 
-def follow(run: "RunRoot", rank: int) -> Iterator[str]:
-    """Texts of a rank over all attempts from the youngest on, until nothing of the run is at work."""
+def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[str]:
+    """Texts of a rank over all attempts from the first or else the youngest on, until nothing of the run is at work."""
     tail: Tail | None = None
-    jobs, asked = poll({run.name: run.log.refresh()}), time.monotonic()
+    history = run.log.refresh()
+    for attempt in history.attempts[:-1]:
+        if first is not None and attempt.number >= first:
+            yield Tail(run, attempt, rank).new()
+    jobs, asked = poll({run.name: history}), time.monotonic()
     while True:
         history = run.log.refresh()
         youngest = history.attempts[-1] if history.attempts else None

@@ -220,7 +220,7 @@ def pin(corpora: Sequence[CorpusSpec], indexes: Store | None = None) -> Pin:
 
 
 def _faults(c: int, spec: CorpusSpec, found: PinnedCorpus) -> list[Fault]:
-    samples, where = sum(shard.samples for shard in found.shards), f"data.corpora[{c}]"
+    samples, where = sum(shard.samples for shard in found.shards), f"data.corpora.{c}"
     if samples == 0:
         return [
             Fault(f"{where}.url", f"{spec.url} holds no sample; images end in .jpg, .png or .webp; check the shards")

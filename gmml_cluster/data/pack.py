@@ -259,4 +259,4 @@ def _report(packed: Packed, destination: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="gmml corpus pack")

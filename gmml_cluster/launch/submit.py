@@ -5,10 +5,10 @@ What is refused on the way leaves nothing behind.
 
 import getpass
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from gmml_cluster import __version__
 from gmml_cluster.errors import Fault, PreflightError, SpecError
@@ -25,10 +25,13 @@ from gmml_cluster.run.root import SPEC, RunRoot, code_name, create_run, note_roo
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.identity import changeable, differences, identity
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.spec.load import dump, load_job, load_profile, parse_job, to_yaml
+from gmml_cluster.spec.load import dump, load_profile, parse_job, read_job, read_profile, to_yaml
+from gmml_cluster.spec.places import Places
 from gmml_cluster.spec.resolved import load_resolved
 
 SHOWN_TOKEN = "<token>"
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Prepared:
     cluster: str
     plan: Plan
     submission: Submission
+    places: Places = field(default_factory=Places)
 
     @property
     def script(self) -> str:
@@ -71,13 +75,31 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
     """Validate and plan a job file.
 
     Raises:
-        SpecError: all faults of the job file, the profile and the plan.
+        SpecError: all faults of the job file and the profile, or else of the plan.
+        PreflightError: this version has no launcher for the profile.
     """
-    profile = load_profile(cluster)
-    return _prepared(with_absolute_paths(load_job(path, overrides)), profile, cluster, absolute(profile.root))
+    (job, job_tree), (profile, profile_tree) = _both(lambda: read_job(path, overrides), lambda: read_profile(cluster))
+    job = with_absolute_paths(job)
+    places = Places(job_tree, profile_tree, tuple(corpus.url for corpus in job.data.corpora))
+    with places.told():
+        return replace(_prepared(job, profile, cluster, absolute(profile.root)), places=places)
+
+
+def _both(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
+    """Both results, or the faults of both."""
+    try:
+        made = first()
+    except SpecError as error:
+        try:
+            second()
+        except SpecError as other:
+            raise SpecError([*error.faults, *other.faults]) from error
+        raise
+    return made, second()
 
 
 def _prepared(job: JobSpec, profile: ClusterProfile, cluster: str, root: str) -> Prepared:
+    launcher_named(profile.launcher)
     plan = make_plan(job, profile, shapes(job, root))
     submission = Submission(
         root=root,
@@ -117,6 +139,11 @@ def submit(prepared: Prepared, *, take_over: bool = False) -> Outcome:
         PreflightError: all that would stop the run.
         LaunchError: the scheduler refused, or is out of reach.
     """
+    with prepared.places.told():
+        return _submit(prepared, take_over)
+
+
+def _submit(prepared: Prepared, take_over: bool) -> Outcome:
     run = run_root(prepared.submission.root, prepared.job.name)
     history = run.log.refresh()
     if history.run:

@@ -260,7 +260,7 @@ def _faults_of_batch(batch: int, group: int, lanes: Auto) -> list[Fault]:
 
 def _faults_of_corpora(corpora: Sequence[CorpusShape]) -> list[Fault]:
     return [
-        Fault(f"data.corpora[{c}]", "0 samples; a corpus needs at least one; check its url")
+        Fault(f"data.corpora.{c}", "0 samples; a corpus needs at least one; check its url")
         for c, corpus in enumerate(corpora)
         if corpus.samples == 0
     ]

@@ -167,8 +167,8 @@ def _place(
         words.append(f"{per_node} ranks cut to {lanes}: a rank needs a lane, and there are {lanes} {name}")
         per_node = lanes
     if nodes.least * per_node > lanes:
-        told = f"{nodes.least} nodes of {per_node} ranks are more than the {lanes} {name}; a rank needs a lane"
-        cure = f"use at most {lanes // per_node} nodes" if lanes >= per_node else f"use at most {lanes} ranks a node"
+        told = f"{nodes.least} of {per_node} ranks each have more ranks than {lanes} {name}; a rank needs a lane"
+        cure = f"write {lanes // per_node} at most" if lanes >= per_node else f"use at most {lanes} ranks a node"
         raise SpecError(Fault("resources.nodes", f"{told}; {cure}, or raise batch.size or data.lanes"))
     most = min(nodes.most, lanes // per_node)
     if most < nodes.most:

@@ -40,8 +40,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
     Raises:
         SpecError: all faults of the files and overrides.
     """
-    faults: list[Fault] = []
-    return _checked(JobSpec, compose(Path(path), overrides, faults), faults, broken_rules)
+    return read_job(path, overrides)[0]
 
 
 def load_profile(name_or_path: str | Path) -> ClusterProfile:
@@ -50,8 +49,21 @@ def load_profile(name_or_path: str | Path) -> ClusterProfile:
     Raises:
         SpecError: there is none, or all faults of its file.
     """
+    return read_profile(name_or_path)[0]
+
+
+def read_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec, Tree]:
+    """What `load_job` gives, and the tree that says where each field was written."""
     faults: list[Fault] = []
-    return _checked(ClusterProfile, compose(profile_path(str(name_or_path)), (), faults), faults, lambda profile: [])
+    tree = compose(Path(path), overrides, faults)
+    return _checked(JobSpec, tree, faults, broken_rules), tree
+
+
+def read_profile(name_or_path: str | Path) -> tuple[ClusterProfile, Tree]:
+    """What `load_profile` gives, and the tree that says where each field was written."""
+    faults: list[Fault] = []
+    tree = compose(profile_path(str(name_or_path)), (), faults)
+    return _checked(ClusterProfile, tree, faults, lambda profile: []), tree
 
 
 def parse_job(given: Mapping[str, Any]) -> JobSpec:

@@ -13,6 +13,8 @@ from gmml_cluster.cli.submit import command as gmml_submit
 from gmml_cluster.errors import Fault
 from gmml_cluster.launch import submit
 from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.run import protocol
+from gmml_cluster.run.root import create_run
 
 WORKER = """
 import argparse, os, signal
@@ -131,8 +133,43 @@ def test_another_identity_is_refused_and_lists_what_differs(call):
     submitted(call)
     code, _, err = submitted(call, "batch.size=128", "seed=5")
     assert code == 2
-    assert sorted(line.split(":")[0] for line in err.splitlines()) == ["batch.size", "seed"]
+    told = [line.split(",")[0] for line in err.splitlines()]
+    assert sorted(told) == ["override batch.size=128: batch.size: 128", "override seed=5: seed: 5"]
     call("gmml", "cancel", "tryit")
+
+
+def test_faults_of_plan_and_preflight_name_file_and_line(call, tmp_path, monkeypatch):
+    code, _, err = call("gmml-submit", "job.yaml", "--cluster", "here", "data.lanes=1", "resources.nodes=4")
+    assert code == 2
+    assert err.startswith("override resources.nodes=4: resources.nodes: 4 of 1 ranks each")
+    corpus = str(tmp_path / "corpus")
+    faults = [Fault(corpus, "no shards"), Fault("slurm.folder", "none"), Fault("memory", "too little")]
+    monkeypatch.setattr(submit, "preflight", lambda submission: faults)
+    code, _, err = submitted(call)
+    assert code == 3
+    assert err.splitlines() == [
+        f"job.yaml:5: data.corpora.0.url: {corpus}: no shards",
+        "clusters/here.yaml:1: slurm.folder: none",
+        "memory: too little",
+    ]
+
+
+def test_faults_of_job_and_profile_are_told_together(call, tmp_path):
+    (tmp_path / "clusters" / "odd.yaml").write_text("launcher: local\nroot: runs\nranks: 2\n")
+    code, _, err = call("gmml-submit", "job.yaml", "--cluster", "odd", "batch.sise=3")
+    assert code == 2
+    assert [line.split(";")[0] for line in err.splitlines()] == [
+        "override batch.sise=3: batch.sise: unknown key",
+        "clusters/odd.yaml:3: ranks: unknown key",
+    ]
+
+
+def test_a_launcher_that_does_not_exist_yet_is_refused_before_any_store_is_asked(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(submit, "run_root", None)
+    (tmp_path / "clusters" / "later.yaml").write_text("launcher: ray\nroot: s3://nowhere/runs\n")
+    code, _, err = call("gmml-submit", "job.yaml", "--cluster", "later")
+    assert code == 3
+    assert err.startswith("clusters/later.yaml:1: launcher: 'ray' is not yet in this version")
 
 
 def test_a_refused_preflight_leaves_nothing_behind(call, tmp_path, monkeypatch):
@@ -171,6 +208,18 @@ def test_several_runs_are_listed_and_a_prefix_names_one(call):
         call("gmml", "cancel", name)
 
 
+def test_a_broken_profile_or_log_hides_no_other_run(call, tmp_path):
+    (tmp_path / "clusters" / "broken.yaml").write_text("{{{")
+    for name in ("good", "spoilt"):
+        create_run(str(tmp_path / "runs"), name, {}, {"spec": "0", "code": "0", "versions": {}})
+    (tmp_path / "runs" / "spoilt" / "log" / "00000000.json").write_text("{")
+    code, out, err = call("gmml", "status", "--json")
+    assert code == 0
+    assert [run["run"] for run in json.loads(out)] == ["good"]
+    assert "clusters/broken.yaml: no profile" in err
+    assert "spoilt" in err
+
+
 def test_a_run_that_stopped_counts_as_failed_for_who_followed_it(call):
     submitted(call)
     wait_for(call, "running")
@@ -181,3 +230,15 @@ def test_a_run_that_stopped_counts_as_failed_for_who_followed_it(call):
     assert call("gmml", "logs", "tryit")[1] == "attempt 2 works\n"
     assert call("gmml", "logs", "tryit", "--attempt", "1")[1] == "attempt 1 works\n"
     assert call("gmml", "logs", "tryit", "--attempt", "3")[0] == 2
+    assert call("gmml", "logs", "-f", "tryit", "--attempt", "1")[1] == "attempt 1 works\nattempt 2 works\n"
+
+
+def test_a_rank_that_an_attempt_does_not_have_is_refused(call, tmp_path):
+    log = create_run(str(tmp_path / "runs"), "claimed", {}, {"spec": "0", "code": "0", "versions": {}}).log
+    token = protocol.submit(log, launcher="local", code="0", bounds={"cluster": "here"}, changed={})
+    protocol.queued(log, token, "gone")
+    protocol.claim(log, submit=token, job="gone", restart=0, layout={"ranks": 2}, machine={})
+    code, _, err = call("gmml", "logs", "claimed", "--rank", "2")
+    assert code == 2
+    assert "attempt 1 has no rank 2; it has 2, counted from 0" in err
+    assert call("gmml", "logs", "claimed", "--rank", "1")[0] == 0

@@ -116,11 +116,11 @@ def test_shard_that_changed_since_the_pin_is_named(digit_shards):
 
 
 def test_count_that_disagrees_with_the_spec_is_refused(digit_shards):
-    with pytest.raises(SpecError, match=r"data\.corpora\[0\]\.samples: 22, but the index counts 23"):
+    with pytest.raises(SpecError, match=r"data\.corpora\.0\.samples: 22, but the index counts 23"):
         pinned(digit_shards, samples=22)
     assert pinned(digit_shards, samples=23).shapes[0].samples == 23
 
 
 def test_corpus_without_a_sample_is_refused(digit_shards):
-    with pytest.raises(SpecError, match=r"data\.corpora\[0\]\.url: .* holds no sample"):
+    with pytest.raises(SpecError, match=r"data\.corpora\.0\.url: .* holds no sample"):
         pinned(digit_shards / "train-001.tar")

@@ -95,7 +95,7 @@ def test_all_faults_of_a_layout_are_told_at_once():
     with pytest.raises(SpecError) as caught:
         make_layout(seed=0, batch=64, group=8, lanes=3, window=12, corpora=[CorpusShape(1.0, (0, 0))])
     lines = [str(fault) for fault in caught.value.faults]
-    assert [line.split(":")[0] for line in lines] == ["data.lanes", "data.corpora[0]", "data.window"]
+    assert [line.split(":")[0] for line in lines] == ["data.lanes", "data.corpora.0", "data.window"]
     assert lines[0].endswith("write 2, or auto")
     assert lines[2] == "data.window: 12 is no multiple of the group 8; write 8, or auto"
 

@@ -1,0 +1,46 @@
+"""Where the fields of a job and of its profile were written, for faults that are found after both were read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.spec.cluster import ClusterProfile
+from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.spec.wording import dotted, where
+from gmml_cluster.spec.yaml import Path, Tree
+
+
+@dataclass(frozen=True)
+class Places:
+    """The trees that a job and a profile came from; None for one that was not read from files.
+
+    Attributes:
+        corpora: the URL that faults name a corpus by, in the job's order.
+    """
+
+    job: Tree | None = None
+    profile: Tree | None = None
+    corpora: tuple[str, ...] = ()
+
+    def placed(self, fault: Fault) -> Fault:
+        """A fault whose `where` is a field or a corpus, with the file and line in front; any other as it is."""
+        if fault.where in self.corpora:
+            path: Path = ("data", "corpora", self.corpora.index(fault.where), "url")
+            return _at(self.job, path, f"{dotted(path)}: {fault}", fault)
+        path = tuple(int(part) if part.isdecimal() else part for part in fault.where.split("."))
+        owner = self.job if path[0] in JobSpec.model_fields else None
+        owner = self.profile if path[0] in ClusterProfile.model_fields else owner
+        return _at(owner, path, str(fault), fault)
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Faults raised inside leave with their places."""
+        try:
+            yield
+        except SpecError as error:
+            raise type(error)([self.placed(fault) for fault in error.faults]) from error
+
+
+def _at(tree: Tree | None, path: Path, message: str, otherwise: Fault) -> Fault:
+    return otherwise if tree is None else Fault(where(tree, path), message)
