@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from gmml_cluster.data.order import Order
 from gmml_cluster.data.stream import Stream
-from gmml_cluster.errors import CheckpointError, Fenced
+from gmml_cluster.errors import CheckpointError, Fenced, StorageError
 from gmml_cluster.methods import build
 from gmml_cluster.methods.method import Method
 from gmml_cluster.plan.lanes import groups_of_rank, micro_batches
@@ -90,16 +90,18 @@ def run_attempt(incarnation: Incarnation, guardian: Guardian) -> NoReturn:
     leaving = Leaving(place, watched, write_end=lambda error: _tell_failed_start(root, incarnation, error))
     guardian.watches = [leaving.watch]
     if place.rank == 0:
-        guardian.watches.append(lambda: _leave_early(root, guardian, leaving, start))
         if preemption_under_way():
             guardian.orders.give("notice")
+        _leave_early(root, guardian, leaving, start)
+        guardian.watches.append(lambda: _leave_early(root, guardian, leaving, start))
     try:
+        device = _device(place)
         terms, claim = _agree(root, incarnation, place, board, leaving, start)
         metrics = Parts(root.store, metrics_stem(terms.attempt), "jsonl")
         rank = Rank(root, place, board, guardian, leaving, terms, terms.job(root), metrics, began, start)
         leaving.write_end = lambda error: _end_failed(rank, error)
         _watch(rank)
-        code = _train(rank, claim)
+        code = _train(rank, claim, device)
     except Fenced as fault:
         _log.info("%s", fault)
         code = NEVER
@@ -144,8 +146,7 @@ def _end_failed(rank: Rank, error: dict[str, Any]) -> None:
         _tell_end(rank.run, rank.terms.attempt, error)
 
 
-def _train(rank: Rank, claim: protocol.Claim | None) -> int:
-    device = _device(rank.place)
+def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> int:
     _join_group(rank, device)
     engine, method = _engine(rank, device)
     loading = time.monotonic()
@@ -174,7 +175,8 @@ def _device(place: Place) -> torch.device:
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank)
         return torch.device("cuda", place.local_rank)
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if place.local_ranks > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # ranks that share the cores; one that has them alone takes all
     return torch.device("cpu")
 
 
@@ -311,7 +313,12 @@ def _saver(rank: Rank, engine: Engine, stepper: Stepper) -> Saver:
         )
         _log.info("checkpoint of step %d committed: %.1f MB in %.1f s", saved.step, saved.size / 1e6, saved.seconds)
         keep = rank.job.checkpoint
-        retention.retire(rank.run.store, rank.run.log, rank.terms.attempt, keep=keep.keep, keep_every=keep.keep_every)
+        try:
+            retention.retire(
+                rank.run.store, rank.run.log, rank.terms.attempt, keep=keep.keep, keep_every=keep.keep_every
+            )
+        except StorageError as error:
+            _log.warning("%s; what was to be deleted goes after the next checkpoint", error)
 
     return Saver(
         rank.run.store,

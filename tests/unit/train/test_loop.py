@@ -1,10 +1,13 @@
 """The loop makes every step once, saves on the step that all ranks agree on, and stops for the right reason."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from gmml_cluster.data.stream import HostBatch
+from gmml_cluster.methods import build
 from gmml_cluster.methods.method import Losses
 from gmml_cluster.plan.lanes import MicroBatches
 from gmml_cluster.spec.load import parse_job
@@ -17,13 +20,13 @@ from gmml_cluster.train.rendezvous import Place
 GROUP, BATCH = 2, 12
 
 
-def job():
+def job(augment="none"):
     return parse_job(
         {
             "name": "x",
             "model": {"width": 8, "depth": 1, "heads": 1, "patch_size": 4},
             "method": {"name": "mae", "decoder_width": 8, "decoder_heads": 1},
-            "data": {"corpora": [{"url": "/c"}], "image_size": 8, "group": GROUP, "augment": "none"},
+            "data": {"corpora": [{"url": "/c"}], "image_size": 8, "group": GROUP, "augment": augment},
             "batch": {"size": BATCH},
             "run": {"steps": 100},
         }
@@ -41,7 +44,7 @@ class Engine:
         return images.mean((1, 2, 3, 4))
 
     def backward(self, loss, last):
-        self.losses.append(float(loss))
+        self.losses.append(float(loss.detach()))
         self.lasts.append(last)
 
     def step(self, lr, weight_decay, extras):
@@ -212,3 +215,13 @@ def test_bad_samples_are_summed_over_the_steps():
     for step in range(3):
         made.settle(made.enqueue(step))
     assert made.bad_samples == 3
+
+
+def test_a_step_leaves_torchs_generator_alone():
+    before = torch.get_rng_state()
+    spec = job(augment="gmml")
+    method, engine = build(spec), Engine()
+    engine.forward = method.module
+    made = replace(stepper(engine), job=spec, method=method)
+    assert made.settle(made.enqueue(0)).line["loss"] > 0
+    assert torch.equal(before, torch.get_rng_state())
