@@ -64,8 +64,12 @@ class Ranks:
     def __enter__(self) -> "Ranks":
         self._pipes: list[int] = []
         self._processes: list[subprocess.Popen[bytes]] = []
-        for rank in range(self.job.ranks):
-            self._processes.append(self._start(rank))
+        try:
+            for rank in range(self.job.ranks):
+                self._processes.append(self._start(rank))
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -70,6 +70,21 @@ def test_the_highest_code_counts_and_a_signal_as_128_more(tmp_path):
     assert code == 128 + signal.SIGKILL
 
 
+def test_ranks_that_cannot_all_be_started_are_stopped(tmp_path, monkeypatch):
+    start, started = Ranks._start, []
+
+    def one_alone(ranks, rank):
+        if rank == 1:
+            raise OSError("no more processes")
+        started.append(start(ranks, rank))
+        return started[-1]
+
+    monkeypatch.setattr(Ranks, "_start", one_alone)
+    with pytest.raises(OSError, match="no more processes"):
+        run_once(job(tmp_path), python("import time; time.sleep(60)"))
+    assert started[0].returncode == -signal.SIGKILL
+
+
 def test_a_rank_that_stays_after_another_failed_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor, "LEAVE_S", 0.5)
     code, _ = run_once(
