@@ -40,7 +40,7 @@ def test_order_equals_the_sequential_oracle(layout):
     assert drawn(Order(layout), 150) == oracle.order(layout, 150)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(layouts())
 def test_every_epoch_visits_every_sample_exactly_once(layout):
     visited = defaultdict(list)

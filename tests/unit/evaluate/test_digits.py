@@ -7,6 +7,12 @@ from gmml_cluster.evaluate.demo import digits as demo
 from gmml_cluster.evaluate.demo.digits import pack_digits, split
 
 
+@pytest.fixture(scope="module")
+def packed(digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packed")
+    return folder, pack_digits(folder)
+
+
 def test_digits_are_16_wide_and_reach_from_black_to_white(digits):
     assert digits.images.shape == (1797, 16, 16)
     assert (digits.images.min(), digits.images.max()) == (0, 255)
@@ -20,11 +26,11 @@ def test_enlarging_keeps_the_mean_of_each_digit(digits):
     np.testing.assert_allclose(digits.images.mean((1, 2)) / 255, small.mean((1, 2)), atol=2e-3)
 
 
-def test_packed_digits_come_back_with_their_labels(digits, tmp_path):
-    packed = pack_digits(tmp_path)
-    assert (packed["train"].samples, packed["test"].samples) == (1297, 500)
+def test_packed_digits_come_back_with_their_labels(digits, packed):
+    folder, made = packed
+    assert (made["train"].samples, made["test"].samples) == (1297, 500)
     for name, part in split(digits).items():
-        images, labels, members = read_labelled(str(tmp_path / name / "*.tar"))
+        images, labels, members = read_labelled(str(folder / name / "*.tar"))
         for image, label, member in zip(images[:50], labels[:50], members[:50], strict=True):
             place = int(member.split("-")[1].split(".")[0])
             assert (image == part.images[place][:, :, None]).all()
@@ -41,12 +47,12 @@ def test_the_split_is_fixed_stratified_and_leaves_nothing_out(digits):
     assert np.bincount(parts["test"].labels).tolist() == pytest.approx([50] * 10, abs=2.1)
 
 
-def test_the_job_normalises_by_what_the_packer_measured(tmp_path):
+def test_the_job_normalises_by_what_the_packer_measured(packed):
     from pathlib import Path
 
     from gmml_cluster.spec.load import load_job
 
-    found = pack_digits(tmp_path)["train"]
+    found = packed[1]["train"]
     normalise = load_job(Path(demo.__file__).parents[3] / "jobs" / "quickstart.yaml").data.normalise
     np.testing.assert_allclose(found.mean, normalise.mean, atol=1e-4)
     np.testing.assert_allclose(found.std, normalise.std, atol=1e-4)

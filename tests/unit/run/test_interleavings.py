@@ -114,7 +114,7 @@ def schedules(processes):
     return st.lists(st.tuples(st.integers(0, processes - 1), FAULTS), max_size=120)
 
 
-thorough = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @thorough
