@@ -3,10 +3,9 @@
 import json
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -26,9 +25,10 @@ from gmml_cluster.run.log import Log
 from gmml_cluster.run.root import RunRoot, log_stem, metrics_stem, run_root
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.checkpoint import Saved, Saver
+from gmml_cluster.train.ending import CODES, Start, leave_alone, leave_early, settled, tell_end, tell_failed_start
 from gmml_cluster.train.engine import Engine, make_engine
 from gmml_cluster.train.guardian import Guardian, repeat
-from gmml_cluster.train.leaving import COME_BACK, FAILED, FINISHED, NEVER, Leaving
+from gmml_cluster.train.leaving import NEVER, Leaving
 from gmml_cluster.train.loop import Outcome, Report, Stepper, run
 from gmml_cluster.train.optim import Course
 from gmml_cluster.train.publish import Parts, PartsHandler, log_format, publish_interval_s
@@ -40,22 +40,8 @@ from gmml_cluster.train.terms import Incarnation, Terms, as_commit, pinned_corpo
 
 LOOK_S = 3.0
 PROGRESS_S = 5.0
-_CODES: dict[Outcome, int] = {"finished": FINISHED, "notice": COME_BACK, "cancelled": NEVER, "not_finite": FAILED}
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class Start:
-    """How far this rank's start has come, for a notice that comes before the first step.
-
-    Attributes:
-        attempt: the number that rank 0 claimed; None before.
-        training: set when there is something to save.
-    """
-
-    attempt: int | None = None
-    training: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass
@@ -84,16 +70,16 @@ def run_attempt(incarnation: Incarnation, guardian: Guardian) -> NoReturn:
     began = time.monotonic()
     place = Place.from_environment()
     root = run_root(incarnation.root, incarnation.run)
-    guardian.watches = [lambda: _leave_alone(guardian)]
+    guardian.watches = [lambda: leave_alone(guardian)]
     board, watched = meet(root.store, incarnation.key, place)
     start = Start()
-    leaving = Leaving(place, watched, write_end=lambda error: _tell_failed_start(root, incarnation, error))
+    leaving = Leaving(place, watched, write_end=lambda error: tell_failed_start(root, incarnation, error))
     guardian.watches = [leaving.watch]
     if place.rank == 0:
         if preemption_under_way():
             guardian.orders.give("notice")
-        _leave_early(root, guardian, leaving, start)
-        guardian.watches.append(lambda: _leave_early(root, guardian, leaving, start))
+        leave_early(root, guardian, leaving, start)
+        guardian.watches.append(lambda: leave_early(root, guardian, leaving, start))
     try:
         device = _device(place)
         terms, claim = _agree(root, incarnation, place, board, leaving, start)
@@ -117,7 +103,7 @@ def _agree(
         return Terms(**board.wait("terms", timeout_s=START_S)), None
 
     def claimed(attempt: int) -> None:
-        leaving.write_end = lambda error: _tell_end(root, attempt, error)
+        leaving.write_end = lambda error: tell_end(root, attempt, error)
         start.attempt = attempt
 
     terms, claim = settle(root, incarnation, place, claimed)
@@ -125,25 +111,11 @@ def _agree(
     return terms, claim
 
 
-def _tell_failed_start(root: RunRoot, incarnation: Incarnation, error: dict[str, Any]) -> None:
-    which = {"job": incarnation.job, "restart": incarnation.restart}
-    protocol.start_failed(root.log, incarnation.submit, **which, **_told_of(error))
-
-
-def _tell_end(root: RunRoot, attempt: int, error: dict[str, Any]) -> None:
-    cause = "lost" if error["kind"] == "lost_peer" else "error"
-    protocol.end(root.log, attempt, cause, **_told_of(error))
-
-
-def _told_of(error: dict[str, Any]) -> dict[str, Any]:
-    return {name: error[name] for name in ("rank", "host", "message")}
-
-
 def _end_failed(rank: Rank, error: dict[str, Any]) -> None:
     try:
         rank.metrics.publish()
     finally:
-        _tell_end(rank.run, rank.terms.attempt, error)
+        tell_end(rank.run, rank.terms.attempt, error)
 
 
 def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> int:
@@ -368,38 +340,10 @@ def _look(rank: Rank, log: Log) -> None:
         rank.guardian.orders.give("cancelled")
 
 
-def _leave_alone(guardian: Guardian) -> None:
-    """Before the ranks have met there is nobody to tell of a notice."""
-    if guardian.orders.stop:
-        os._exit(COME_BACK)
-
-
-def _leave_early(root: RunRoot, guardian: Guardian, leaving: Leaving, start: Start) -> None:
-    """Rank 0's: before the first step there is nothing to save, so a notice ends the attempt at once."""
-    stop = guardian.orders.stop
-    if not stop or start.training.is_set():
-        return
-    if start.attempt is None:
-        leaving.leave(COME_BACK)
-    try:
-        cause = _settled(root, start.attempt, stop)
-        protocol.end(root.log, start.attempt, cause)
-    except Fenced as fault:
-        _log.info("%s", fault)
-        leaving.leave(NEVER)
-    leaving.leave(_CODES[cause])
-
-
-def _settled(root: RunRoot, attempt: int, outcome: Outcome) -> Outcome:
-    """A notice that came of a person's stop is a cancel."""
-    stopped = protocol.look(root.log, attempt).stopped is not None
-    return "cancelled" if stopped and outcome == "notice" else outcome
-
-
 def _end(rank: Rank, outcome: Outcome, last: int) -> int:
     if rank.speaks:
         rank.metrics.publish()
-        outcome = _settled(rank.run, rank.terms.attempt, outcome)
+        outcome = settled(rank.run, rank.terms.attempt, outcome)
         protocol.end(rank.run.log, rank.terms.attempt, outcome, step=last)
     _log.info("attempt %d ended: %s, the last step is %d", rank.terms.attempt, outcome, last)
-    return _CODES[outcome]
+    return CODES[outcome]
