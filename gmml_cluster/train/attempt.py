@@ -14,13 +14,12 @@ import torch.distributed as dist
 
 from gmml_cluster.data.order import Order
 from gmml_cluster.data.stream import Stream
-from gmml_cluster.errors import CheckpointError, Fenced, StorageError
+from gmml_cluster.errors import Fenced, StorageError
 from gmml_cluster.methods import build
 from gmml_cluster.methods.method import Method
 from gmml_cluster.plan.lanes import groups_of_rank, micro_batches
 from gmml_cluster.plan.steps import epoch_steps
 from gmml_cluster.run import protocol, retention
-from gmml_cluster.run.history import Commit
 from gmml_cluster.run.log import Log
 from gmml_cluster.run.root import RunRoot, log_stem, metrics_stem, run_root
 from gmml_cluster.spec.job import JobSpec
@@ -33,10 +32,9 @@ from gmml_cluster.train.loop import Outcome, Report, Stepper, run
 from gmml_cluster.train.optim import Course
 from gmml_cluster.train.publish import Parts, PartsHandler, log_format, publish_interval_s
 from gmml_cluster.train.rendezvous import GROUP_TIMEOUT, START_S, Board, Place, meet
-from gmml_cluster.train.restore import Reader
-from gmml_cluster.train.seam import SKIPS_LATCH
-from gmml_cluster.train.site import preemption_under_way
-from gmml_cluster.train.terms import Incarnation, Terms, as_commit, pinned_corpora, settle, told
+from gmml_cluster.train.resuming import Peers, load
+from gmml_cluster.train.site import preemption_under_way, threads
+from gmml_cluster.train.terms import Incarnation, Terms, pinned_corpora, settle
 
 LOOK_S = 3.0
 PROGRESS_S = 5.0
@@ -122,13 +120,13 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> in
     _join_group(rank, device)
     engine, method = _engine(rank, device)
     loading = time.monotonic()
-    commit, manifest = _load(rank, claim, engine)
+    commit, manifest = load(Peers(rank.run, rank.place, rank.board), claim, engine)
     load_s = time.monotonic() - loading
     first = 0 if commit is None else commit.step + 1
     if first >= rank.terms.steps:
         return _end(rank, "finished", first - 1)
     stepper = _stepper(rank, engine, method, device, manifest, first)
-    saver = _saver(rank, engine, stepper)
+    saver = _saver(rank, engine, stepper, first)
     every_s = rank.job.checkpoint.every.seconds
     stepper.save_due = lambda: every_s is not None and not saver.busy and saver.age_s >= every_s
     if rank.speaks:
@@ -147,8 +145,7 @@ def _device(place: Place) -> torch.device:
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank)
         return torch.device("cuda", place.local_rank)
-    if place.local_ranks > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)  # ranks that share the cores; one that has them alone takes all
+    torch.set_num_threads(threads(place.local_ranks) or torch.get_num_threads())
     return torch.device("cpu")
 
 
@@ -184,59 +181,6 @@ def _engine(rank: Rank, device: torch.device) -> tuple[Engine, Method]:
     return engine, method
 
 
-def _load(rank: Rank, claim: protocol.Claim | None, engine: Engine) -> tuple[Commit | None, dict[str, Any]]:
-    """The commit resumed from and its manifest, loaded; all ranks have seen it whole before the first weight is set."""
-    commit = _choose(rank, claim) if claim is not None else _follow(rank)
-    if commit is None:
-        return None, {"adam_step": 0, "skipped_steps": [], "skips_in_a_row": 0}
-    reader = Reader(rank.run.store, commit.folder, commit.manifest)
-    engine.load(reader.read)
-    engine.set_adam_step(reader.manifest["adam_step"])
-    skips = skips_to_resume(reader.manifest["skips_in_a_row"])
-    engine.skips_in_a_row.fill_(skips)
-    return commit, {**reader.manifest, "skips_in_a_row": skips}
-
-
-def skips_to_resume(skips: int) -> int:
-    """Skips in a row to go on counting from: who resumes a run that ended `not_finite` gives it three more tries."""
-    return skips if skips < SKIPS_LATCH else 0
-
-
-def _choose(rank: Rank, claim: protocol.Claim) -> Commit | None:
-    words = iter(range(len(claim.commits) + 1))
-
-    def holds(commit: Commit) -> None:
-        word = next(words)
-        rank.board.set(f"resume/{word}", {"verify": told(commit)})
-        faults = [_fault(rank, commit)]
-        faults += [rank.board.wait(f"holds/{word}/{peer}", timeout_s=START_S) for peer in range(1, rank.place.ranks)]
-        for fault in filter(None, faults):
-            raise CheckpointError(fault)
-
-    commit = protocol.resume(rank.run.log, claim, holds)
-    rank.board.set(f"resume/{next(words)}", {"take": told(commit)})
-    return commit
-
-
-def _follow(rank: Rank) -> Commit | None:
-    word = 0
-    while "take" not in (said := rank.board.wait(f"resume/{word}", timeout_s=START_S)):
-        commit = as_commit(said["verify"])
-        assert commit is not None
-        rank.board.set(f"holds/{word}/{rank.place.rank}", _fault(rank, commit))
-        word += 1
-    return as_commit(said["take"])
-
-
-def _fault(rank: Rank, commit: Commit) -> str:
-    """What is wrong with this rank's share of a checkpoint; empty where nothing is."""
-    try:
-        Reader(rank.run.store, commit.folder, commit.manifest).verify(rank.place.rank, rank.place.ranks)
-    except CheckpointError as error:
-        return str(error)
-    return ""
-
-
 def _stepper(
     rank: Rank, engine: Engine, method: Method, device: torch.device, manifest: dict[str, Any], first: int
 ) -> Stepper:
@@ -269,9 +213,11 @@ def _stepper(
     )
 
 
-def _saver(rank: Rank, engine: Engine, stepper: Stepper) -> Saver:
+def _saver(rank: Rank, engine: Engine, stepper: Stepper, first: int) -> Saver:
+    since = first
 
     def commit(saved: Saved, state: dict[str, Any]) -> None:
+        nonlocal since
         rank.metrics.publish()
         protocol.commit(
             rank.run.log,
@@ -280,9 +226,10 @@ def _saver(rank: Rank, engine: Engine, stepper: Stepper) -> Saver:
             manifest=saved.manifest_sha256,
             size=saved.size,
             seconds=saved.seconds,
-            skipped=state["skipped_steps"],
+            skipped=[step for step in state["skipped_steps"] if step >= since],
             bad={"samples": stepper.bad_samples},
         )
+        since = saved.step + 1
         _log.info("checkpoint of step %d committed: %.1f MB in %.1f s", saved.step, saved.size / 1e6, saved.seconds)
         keep = rank.job.checkpoint
         try:

@@ -19,6 +19,12 @@ def preemption_under_way() -> bool:
     return bool(job) and _scontrol("job", str(job)).get("PreemptTime", "None") not in ("None", "Unknown")
 
 
+def threads(local_ranks: int) -> int | None:
+    """Threads of a rank on CPU: as the environment or SLURM says, else one where ranks share a node; None: all."""
+    given = os.environ.get("OMP_NUM_THREADS") or os.environ.get("SLURM_CPUS_PER_TASK")
+    return int(given) if given else 1 if local_ranks > 1 else None
+
+
 def leave_s() -> float:
     """How long rank 0 may wait for the others at the end: 10 s, but less than SLURM lets live after the first exit."""
     kill_wait_s = float(os.environ.get("GMML_KILL_WAIT_S", "12"))

@@ -6,7 +6,7 @@ import platform
 import re
 import socket
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from gmml_cluster.data.corpus import Pin, pin
 from gmml_cluster.plan.lanes import Layout, make_layout
 from gmml_cluster.plan.steps import total_steps
 from gmml_cluster.run import protocol
-from gmml_cluster.run.history import Commit
 from gmml_cluster.run.protocol import Claim
 from gmml_cluster.run.root import RunRoot, corpora_name
 from gmml_cluster.spec.job import JobSpec
@@ -156,13 +155,3 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def as_commit(fields: dict[str, Any] | None) -> Commit | None:
-    """A commit that rank 0 told of."""
-    return None if fields is None else Commit(**fields)
-
-
-def told(commit: Commit | None) -> dict[str, Any] | None:
-    """A commit as rank 0 tells it."""
-    return None if commit is None else asdict(commit)

@@ -11,11 +11,11 @@ from gmml_cluster.methods import build
 from gmml_cluster.methods.method import Losses
 from gmml_cluster.plan.lanes import MicroBatches
 from gmml_cluster.spec.load import parse_job
-from gmml_cluster.train.attempt import skips_to_resume
 from gmml_cluster.train.guardian import Orders
 from gmml_cluster.train.loop import Stepper, padded, run
 from gmml_cluster.train.optim import Course
 from gmml_cluster.train.rendezvous import Place
+from gmml_cluster.train.resuming import skips_to_resume
 
 GROUP, BATCH = 2, 12
 
