@@ -45,12 +45,14 @@ class Site:
         folder: home of the user, with the cluster's profile.
         bucket: URL of the bucket with the shards and the runs.
         environment: leads to the cluster and the store.
+        secrets: names of the variables that lead to the store.
         commands: lines run so far.
     """
 
     folder: Path
     bucket: str
     environment: dict[str, str]
+    secrets: list[str]
     commands: list[str] = field(default_factory=list)
 
     def call(self, *words: str, shown: bool = False) -> str:
@@ -74,7 +76,8 @@ def running_site() -> Iterator[Site]:
     with running_slurm() as slurm, running_s3() as store, tempfile.TemporaryDirectory(prefix="gmml-cifar10-") as folder:
         os.environ.update(store.environment)
         home = {"HOME": folder, "XDG_STATE_HOME": f"{folder}/state", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-        yield Site(Path(folder), f"s3://{store.make_bucket()}", {**os.environ, **slurm.environment, **home})
+        environment = {**os.environ, **slurm.environment, **home}
+        yield Site(Path(folder), f"s3://{store.make_bucket()}", environment, sorted(store.environment))
 
 
 def upload(data: Path, site: Site) -> None:
@@ -88,9 +91,8 @@ def upload(data: Path, site: Site) -> None:
 def profile(site: Site) -> Document:
     """The cluster's profile: runs lie in the bucket, keys of the store are passed on."""
     slurm = {"partition": "low", "time": "2 h", "notice": "60 s", "folder": f"{site.folder}/slurm"}
-    secrets = sorted(name for name in site.environment if name.startswith("AWS_"))
     root = f"{site.bucket}/runs"
-    return {"launcher": "slurm", "root": root, "ranks_per_node": 1, "secrets": secrets, "slurm": slurm}
+    return {"launcher": "slurm", "root": root, "ranks_per_node": 1, "secrets": site.secrets, "slurm": slurm}
 
 
 def pretrain(site: Site, run: str, method: str, images: int) -> None:

@@ -23,6 +23,7 @@ from gmml_cluster.plan.lanes import Layout, groups_of_rank
 from gmml_cluster.spec.job import Data
 
 STEPS_AHEAD = 3
+STEPS_PLANNED = 16
 _CHUNK_SAMPLES = 16
 _CACHE_BYTES = 256 * 2**20
 
@@ -46,7 +47,7 @@ class HostBatch:
 
 @dataclass(frozen=True)
 class _Planned:
-    """What a step needs, before anything is read."""
+    """What some steps in a row need, before anything is read."""
 
     samples: Sequence[Wanted]
     words: Words
@@ -94,7 +95,8 @@ class Stream:
         threads: int = 2,
     ) -> None:
         self._order, self._data, self._seed, self._views = order, data, seed, views
-        self._ranks, self._rank, self._next_step = ranks, rank, first_step
+        self._ranks, self._rank = ranks, rank
+        self._first_step = self._next_step = first_step
         self._samples = groups_of_rank(order.layout, ranks, rank) * order.layout.group
         self._fetcher = Fetcher(pin, cache_bytes(pin, order.layout, ranks))
         self._bad = BadSamples(pin, data.max_bad)
@@ -125,19 +127,25 @@ class Stream:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self) -> None:
-        """Set the threads to one more step. Its plan is a task before its chunks, so no chunk waits for a thread."""
-        size = self._data.image_size
-        numbers = self._order.rank_numbers(self._next_step, self._ranks, self._rank)
+        """Set the threads to one more step. Plans are tasks before their chunks, so no chunk waits for a thread."""
+        step, size = self._next_step, self._data.image_size
+        planned = (step - self._first_step) % STEPS_PLANNED
+        if planned == 0:
+            self._plans = self._pool.submit(self._plan, step)
+        numbers = self._order.rank_numbers(step, self._ranks, self._rank)
         images = np.empty((len(numbers), self._views, 3, size, size), np.uint8)
-        ahead = _Ahead(self._next_step, numbers, images)
-        plan = self._pool.submit(self._plan, numbers)
+        ahead = _Ahead(step, numbers, images)
         for first in range(0, len(numbers), _CHUNK_SAMPLES):
-            part = slice(first, first + _CHUNK_SAMPLES)
-            ahead.chunks.append(self._pool.submit(self._fill, plan, part, images[part]))
+            last = min(first + _CHUNK_SAMPLES, len(numbers))
+            part = slice(planned * len(numbers) + first, planned * len(numbers) + last)
+            ahead.chunks.append(self._pool.submit(self._fill, self._plans, part, images[first:last]))
         self._ahead.append(ahead)
         self._next_step += 1
 
-    def _plan(self, numbers: Ints) -> _Planned:
+    def _plan(self, first_step: int) -> _Planned:
+        """The plan of `STEPS_PLANNED` steps: a call costs far more than a sample."""
+        steps = range(first_step, first_step + STEPS_PLANNED)
+        numbers = np.concatenate([self._order.rank_numbers(step, self._ranks, self._rank) for step in steps])
         places = self._order.places(numbers)
         samples = [Wanted(c, y) for c, y in zip(places.corpus.tolist(), places.y.tolist(), strict=True)]
         return _Planned(samples, crop_words(self._seed, numbers, self._views))
