@@ -1,4 +1,4 @@
-"""Commands that compute run in a process of their own, so that this one never imports numpy or torch."""
+"""What commands that compute need; those that need torch run in a process of their own."""
 
 import subprocess
 import sys

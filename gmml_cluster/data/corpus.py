@@ -254,7 +254,7 @@ def _pin_corpus(corpus: CorpusSpec, indexes: Store | None, made: dict[ShardFile,
 def _make(file: ShardFile, indexes: Store | None) -> ShardIndex:
     made = index.build(file, checked=file.url.startswith("s3://"))
     if indexes is not None:
-        indexes.put(index.stored_name(file), made.to_bytes())
+        index.put(made, file, indexes)
     return made
 
 

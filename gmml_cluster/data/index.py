@@ -167,6 +167,16 @@ def find(shard: ShardFile, indexes: Store | None) -> ShardIndex | None:
     return None
 
 
+def put(made: ShardIndex, shard: ShardFile, indexes: Store | None) -> None:
+    """Keep an index: in a store of indexes, or beside its shard where that is None.
+
+    Raises:
+        StorageError: it cannot be written there.
+    """
+    store, name = _beside(shard) if indexes is None else (indexes, stored_name(shard))
+    store.put(name, made.to_bytes())
+
+
 def fits(header: Header, shard: ShardFile) -> bool:
     """Whether an index speaks of this shard: by size and version, or by size where CRCs will tell what differs."""
     return header.size == shard.size and (header.checked or header.version == shard.version)
@@ -183,9 +193,13 @@ def _map(path: Path) -> ShardIndex:
 
 
 def _homes(shard: ShardFile, indexes: Store | None) -> list[tuple[Store, str]]:
+    beside = _beside(shard)
+    return [beside] if indexes is None else [beside, (indexes, stored_name(shard))]
+
+
+def _beside(shard: ShardFile) -> tuple[Store, str]:
     folder, name = split_url(shard.url)
-    beside = [(store_of(folder), name + INDEX_SUFFIX)]
-    return beside if indexes is None else [*beside, (indexes, stored_name(shard))]
+    return store_of(folder), name + INDEX_SUFFIX
 
 
 def stored_name(shard: ShardFile) -> str:

@@ -7,7 +7,6 @@ import io
 import math
 import os
 import shutil
-import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +16,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-import click
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gmml_cluster.data import index
 from gmml_cluster.data.decode import BadImage, decode
@@ -29,14 +25,13 @@ from gmml_cluster.data.draws import Purpose
 from gmml_cluster.data.listing import INDEX_SUFFIX, SHARD_SUFFIX, ShardFile
 from gmml_cluster.data.permute import permutation_key, permute
 from gmml_cluster.data.shards import LABEL_EXTENSION, NO_LABEL
-from gmml_cluster.data.sources import Item, Source, find_source
-from gmml_cluster.errors import DataError, GmmlError
+from gmml_cluster.data.sources import Item, Source
+from gmml_cluster.errors import DataError
 from gmml_cluster.spec.job import Data
 from gmml_cluster.store.store import open_store
 
 CLASSES = "classes.txt"
 _READ_AT_ONCE = 128
-_NAMED = 20
 
 Put = Callable[[str, Path], ShardFile]
 
@@ -52,6 +47,13 @@ class Packed:
     """Images that cannot be decoded, with the reason."""
     sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 3)))
     """Sums over the images of their mean and mean square by channel, RGB in [0, 1]."""
+
+    @property
+    def braces(self) -> str:
+        """The shards' names as one pattern."""
+        first, last = self.shards[0], self.shards[-1]
+        number = slice(-len("000000") - len(SHARD_SUFFIX), -len(SHARD_SUFFIX))
+        return first if first == last else f"{first[: number.start]}{{{first[number]}..{last[number]}}}{SHARD_SUFFIX}"
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -211,52 +213,3 @@ def _store_destination(url: str) -> Iterator[Put]:
     except BaseException:
         store.delete(names)
         raise
-
-
-@click.command("gmml corpus pack")
-@click.argument("source")
-@click.argument("destination")
-@click.option("--shard-samples", type=click.IntRange(min=1), default=1000, show_default=True, help="Samples a shard.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the shuffle.")
-@click.option("--prefix", default="shard", show_default=True, help="First part of the shards' names.")
-def main(source: str, destination: str, shard_samples: int, seed: int, prefix: str) -> None:
-    """Shuffle the images at SOURCE into tar shards with indexes at DESTINATION.
-
-    SOURCE is a folder of images, whose first level of folders are classes, or tar shards as a job names them. An image
-    that cannot be decoded is left out and named.
-    """
-    told = Console(stderr=True)
-    columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        found = find_source(source)
-        with Progress(*columns, console=told, transient=True, disable=not told.is_terminal) as progress:
-            task = progress.add_task("packing", total=len(found.items))
-            packed = pack(
-                found,
-                destination,
-                shard_samples=shard_samples,
-                seed=seed,
-                prefix=prefix,
-                advance=lambda done: progress.advance(task, done),
-            )
-    except GmmlError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_code)
-    _report(packed, destination)
-
-
-def _report(packed: Packed, destination: str) -> None:
-    for line in packed.left_out[:_NAMED]:
-        click.echo(f"left out {line}")
-    if len(packed.left_out) > _NAMED:
-        click.echo(f"left out {len(packed.left_out) - _NAMED} more")
-    first, last = packed.shards[0], packed.shards[-1]
-    number = slice(-len("000000") - len(SHARD_SUFFIX), -len(SHARD_SUFFIX))
-    braces = first if first == last else f"{first[: number.start]}{{{first[number]}..{last[number]}}}{SHARD_SUFFIX}"
-    click.echo(f"{packed.samples} samples in {len(packed.shards)} shards: {destination.rstrip('/')}/{braces}")
-    click.echo(f"mean [{', '.join(f'{mean:.4f}' for mean in packed.mean)}]")
-    click.echo(f"std  [{', '.join(f'{std:.4f}' for std in packed.std)}]")
-
-
-if __name__ == "__main__":
-    main(prog_name="gmml corpus pack")

@@ -71,10 +71,6 @@ def command_of(words):
         child = found.get_command(click.Context(found), rest[0])
         assert child is not None, f"{' '.join(words)}: no command {rest[0]!r}"
         found, rest = child, rest[1:]
-    if found.name == "pack":
-        from gmml_cluster.data.pack import main as pack
-
-        found = pack
     return found, rest
 
 

@@ -152,7 +152,10 @@ def test_means_of_nothing_are_zero():
 
 def command(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "gmml_cluster.data.pack", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "gmml_cluster.cli.main", "corpus", "pack", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
