@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from gmml_cluster.store.requests import DEADLINE_S
 from gmml_cluster.train.rendezvous import UNWRITTEN, Board, Place
 from gmml_cluster.train.site import leave_s
 
@@ -75,7 +76,7 @@ class Leaving:
             self._acknowledge(ended)
 
     def fail(self, error: BaseException) -> NoReturn:
-        """Tell this rank's error; the process ends when the attempt's `end` stands, after 10 s at the latest."""
+        """Tell this rank's error; the process ends when the attempt's `end` stands, or cannot be written."""
         told = describe(error, self.place)
         _log.error("rank %d failed\n%s", self.place.rank, told["traceback"])
         if self.place.rank == 0:
@@ -94,13 +95,15 @@ class Leaving:
     def leave(self, code: int) -> NoReturn:
         """End this process; rank 0 tells the others first and leaves last, within the time of `site.leave_s`.
 
-        The other ranks leave with rank 0's code, if they learn it.
+        The other ranks leave with rank 0's code, if they learn it. They wait as long as rank 0's `end` may take: an
+        exit before it would have rank 0 killed.
         """
         if self.place.rank == 0:
             self._try(lambda: self.board.set("ended", code))
-            self._await(lambda: all(self.board.get(f"left/{rank}") for rank in range(1, self.place.ranks)) or None)
+            others = range(1, self.place.ranks)
+            self._await(lambda: all(self.board.get(f"left/{rank}") for rank in others) or None, leave_s)
             self._exit(code)
-        ended = self._await(lambda: self.board.get("ended"))
+        ended = self._await(lambda: self.board.get("ended"), lambda: DEADLINE_S)
         self._acknowledge(code if ended is None else ended)
 
     def _acknowledge(self, code: int) -> NoReturn:
@@ -113,10 +116,10 @@ class Leaving:
         except Exception as error:
             _log.warning("rank %d could not say its last words: %s", self.place.rank, error)
 
-    def _await(self, ask: Callable[[], Any]) -> Any:
+    def _await(self, ask: Callable[[], Any], limit_s: Callable[[], float]) -> Any:
         """The first answer that is not None; None where there is none in time."""
-        deadline = time.monotonic() + leave_s()
         try:
+            deadline = time.monotonic() + limit_s()
             while time.monotonic() < deadline:
                 if (answer := ask()) is not None:
                     return answer

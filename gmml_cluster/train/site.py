@@ -26,8 +26,11 @@ def threads(local_ranks: int) -> int | None:
 
 
 def leave_s() -> float:
-    """How long rank 0 may wait for the others at the end: 10 s, but less than SLURM lets live after the first exit."""
-    kill_wait_s = float(os.environ.get("GMML_KILL_WAIT_S", "12"))
+    """How long rank 0 may wait for the others at the end: 10 s, but less than SLURM lets live after the first exit.
+
+    The batch script leaves the variable empty where scontrol fails.
+    """
+    kill_wait_s = float(os.environ.get("GMML_KILL_WAIT_S") or "12")
     return max(1.0, min(10.0, kill_wait_s - 2.0))
 
 

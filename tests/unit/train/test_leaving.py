@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gmml_cluster.train import leaving
+from gmml_cluster.train import leaving, site
 from gmml_cluster.train.leaving import COME_BACK, FAILED, Leaving, describe, first_error
 from gmml_cluster.train.rendezvous import Place
 
@@ -42,6 +42,7 @@ def _quick(monkeypatch):
     monkeypatch.setattr(leaving, "_ECHO_S", 0.0)
     monkeypatch.setattr(leaving, "_LAST_WORDS_S", 0.1)
     monkeypatch.setattr(leaving, "leave_s", lambda: 0.2)
+    monkeypatch.setattr(leaving, "DEADLINE_S", 0.4)
 
 
 def code_of(action, *arguments):
@@ -120,6 +121,20 @@ def test_a_rank_whose_rank_0_is_silent_or_gone_leaves_all_the_same():
     assert code_of(rank(1, silent)[0].leave, COME_BACK) == COME_BACK
     assert code_of(rank(1, gone)[0].watch) == FAILED
     assert code_of(rank(1, gone)[0].fail, ValueError("x")) == FAILED
+
+
+def test_a_rank_waits_for_an_end_that_takes_longer_than_rank_0_may_wait_for_it(monkeypatch):
+    monkeypatch.setattr(leaving, "leave_s", lambda: 0.0)
+    monkeypatch.setattr(leaving, "DEADLINE_S", 60.0)
+    board = Board()
+    threading.Timer(0.05, board.set, ("ended", COME_BACK)).start()
+    assert code_of(rank(1, board)[0].leave, FAILED) == COME_BACK
+
+
+@pytest.mark.parametrize(("told", "limit_s"), [("", 10.0), ("30", 10.0), ("5", 3.0), ("1", 1.0)])
+def test_the_end_s_limit_follows_kill_wait_and_stands_without_it(monkeypatch, told, limit_s):
+    monkeypatch.setenv("GMML_KILL_WAIT_S", told)
+    assert site.leave_s() == limit_s
 
 
 def test_rank_0_leaves_last():
