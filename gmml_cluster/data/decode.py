@@ -10,12 +10,13 @@ from importlib.metadata import version
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is the caller's, and Pillow has no other way to lift its own
 _JPEG_MAGIC = b"\xff\xd8"
+_FORMATS = ("JPEG", "PNG", "WEBP")  # Pillow's others include one that starts a program
 _PLAIN_JPEG = ("Gray", "YCbCr", "RGB")
 
 
@@ -39,11 +40,13 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
         if decoded is not None:
             return decoded
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _limit(image.height, image.width, max_pixels)
             return np.asarray(_eight_bits(image).convert("RGB"))
     except (BadImage, MemoryError):
         raise
+    except UnidentifiedImageError as error:
+        raise BadImage("no image format is recognised; JPEG, PNG and WebP are read") from error
     except Exception as error:  # Pillow's plug-ins raise whatever a damaged file makes them stumble over
         raise BadImage(f"{type(error).__name__}: {error}") from error
 

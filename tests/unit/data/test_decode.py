@@ -87,3 +87,9 @@ def test_text_is_a_bad_image():
 
 def test_decoder_names_its_versions():
     assert [part.split("-")[0] for part in decoder_name().split()] == ["simplejpeg", "Pillow", "opencv"]
+
+
+@pytest.mark.parametrize("form", ["EPS", "GIF", "TIFF"])
+def test_formats_beyond_jpeg_png_and_webp_are_never_opened(form):
+    with pytest.raises(BadImage, match=r"^no image format is recognised; JPEG, PNG and WebP are read$"):
+        decode(encoded(Image.new("RGB", (4, 4)), form), MOST)
