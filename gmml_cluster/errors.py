@@ -51,6 +51,10 @@ class StorageError(GmmlError):
     exit_code = 4
 
 
+class ShardChanged(StorageError):
+    """A shard no longer is what its run pinned: put it back."""
+
+
 class DataError(GmmlError):
     """A corpus is damaged or has changed: mend the corpus."""
 

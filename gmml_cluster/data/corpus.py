@@ -17,7 +17,7 @@ import numpy as np
 from gmml_cluster.data import index
 from gmml_cluster.data.index import Header, ShardIndex
 from gmml_cluster.data.listing import ShardFile, list_shards, split_url, store_of
-from gmml_cluster.errors import DataError, Fault, SpecError
+from gmml_cluster.errors import DataError, Fault, ShardChanged, SpecError
 from gmml_cluster.plan.lanes import CorpusShape
 from gmml_cluster.store.store import Store
 
@@ -143,8 +143,7 @@ class Pin:
         """Where sample y of a corpus lies.
 
         Raises:
-            DataError: its shard changed since it was pinned.
-            StorageError: its index cannot be read.
+            StorageError: its index cannot be read, or its shard is gone or changed since it was pinned.
         """
         shard, place = self.shard_of(corpus, y)
         found = self.index_of(shard)
@@ -187,7 +186,7 @@ def verify_shard(shard: PinnedShard) -> None:
     """Check that a shard still is what was pinned.
 
     Raises:
-        DataError: its size or version differs.
+        ShardChanged: its size or version differs.
         StorageError: it cannot be asked for, or is gone.
     """
     folder, name = split_url(shard.file.url)
@@ -195,7 +194,7 @@ def verify_shard(shard: PinnedShard) -> None:
     if (now.size, now.version) != (shard.file.size, shard.file.version):
         was = f"{shard.file.size} bytes, version {shard.file.version} when the run began"
         what = f"{now.size} bytes, version {now.version}, but {was}"
-        raise DataError(f"{shard.file.url}: {what}; a run's shards never change; put it back or start a new run")
+        raise ShardChanged(f"{shard.file.url}: {what}; a run's shards never change; put it back or start a new run")
 
 
 def pin(corpora: Sequence[CorpusSpec], indexes: Store | None = None) -> Pin:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gmml_cluster.data.corpus import Pin, PinnedShard, verify_shard
 from gmml_cluster.data.index import crc32c
 from gmml_cluster.data.listing import split_url, store_of
-from gmml_cluster.errors import DataError, StorageError
+from gmml_cluster.errors import StorageError
 
 _GAP_BYTES = 2**15
 _LONGEST_READ_BYTES = 8 * 2**20
@@ -43,24 +43,19 @@ class Fetcher:
     Args:
         pin: the run's corpora.
         cache_bytes: memory for blocks of object stores; 0 reads just the samples' ranges.
-
-    Attributes:
-        unchecked: samples read for which no index has a CRC.
     """
 
     def __init__(self, pin: Pin, cache_bytes: int = 0) -> None:
         self._pin = pin
         self._blocks = _Blocks(cache_bytes)
         self._closed = threading.Event()
-        self._lock = threading.Lock()
-        self.unchecked = 0
 
     def fetch(self, samples: Sequence[Wanted]) -> list[bytes]:
         """The images' bytes, in the order asked for.
 
         Raises:
-            DataError: bytes disagree with the index after all tries, or the shard changed; names shard and member.
-            StorageError: the store does not answer.
+            StorageError: the store does not answer, or bytes disagree with the index after all tries; names shard and
+                member, or says that the shard changed.
         """
         pieces = sorted(
             (self._locate(slot, sample) for slot, sample in enumerate(samples)),
@@ -72,9 +67,21 @@ class Fetcher:
             data = self._read(run[0].shard, start, max(piece.offset + piece.length for piece in run) - start)
             for piece in run:
                 found[piece.slot] = self._checked(piece, data[piece.offset - start :][: piece.length])
-        with self._lock:
-            self.unchecked += sum(piece.crc is None for piece in pieces)
         return [found[slot] for slot in range(len(samples))]
+
+    def is_checked(self, sample: Wanted) -> bool:
+        """Whether the sample's index has a CRC that its bytes are checked against."""
+        shard, _ = self._pin.shard_of(sample.corpus, sample.y)
+        return self._pin.index_of(shard).header.checked
+
+    def demand_unchanged(self, sample: Wanted) -> None:
+        """Before a sample without a CRC is called bad: its bytes prove nothing if the shard is another by now.
+
+        Raises:
+            ShardChanged: it is.
+        """
+        if not self.is_checked(sample):
+            verify_shard(self._pin.shard_of(sample.corpus, sample.y)[0])
 
     def close(self) -> None:
         """Let waiting retries give up."""
@@ -104,7 +111,7 @@ class Fetcher:
         if not _agrees(piece, data):
             verify_shard(piece.shard)
             member = self._pin.index_of(piece.shard).names[piece.place]
-            raise DataError(
+            raise StorageError(
                 f"{piece.shard.file.url}, member {member}: the bytes disagree with the index after {_TRIES} tries; the "
                 "store or the shard is damaged; copy the shard again, or pack it again with its index"
             )

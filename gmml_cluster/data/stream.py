@@ -3,6 +3,7 @@
 Which images, and which crops, is a function of the order and the numbers alone; threads only decide when.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gmml_cluster.data.bad import BadSamples
+from gmml_cluster.data.bad import Limit
 from gmml_cluster.data.corpus import Pin
 from gmml_cluster.data.crop import crop_box, crop_words, resize
 from gmml_cluster.data.decode import BadImage, Pixels, decode
@@ -27,6 +28,8 @@ STEPS_PLANNED = 16
 _CHUNK_SAMPLES = 16
 _CACHE_BYTES = 256 * 2**20
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class HostBatch:
@@ -37,10 +40,10 @@ class HostBatch:
     """int64 (n,): sample numbers, whole groups, upwards."""
     images: NDArray[np.uint8]
     """uint8 (n, views, 3, size, size): cropped and resized, not flipped."""
-    bad: tuple[tuple[int, int], ...] = ()
-    """Bad samples (corpus, y) that this stream met for the first time; the next good y stands in for each."""
+    bad: tuple[Wanted, ...] = ()
+    """Bad samples that these numbers drew and no number before them did; the next good y stands in for each."""
     unchecked: int = 0
-    """Samples read so far without a CRC to check them."""
+    """Samples read without a CRC to check them."""
     wait_s: float = 0.0
     """How long `next()` had to wait."""
 
@@ -50,7 +53,18 @@ class _Planned:
     """What some steps in a row need, before anything is read."""
 
     samples: Sequence[Wanted]
+    first: Sequence[bool]
+    """Whether a sample is drawn for the first time: in epoch 0 of its corpus."""
     words: Words
+
+
+@dataclass
+class _Met:
+    """What a task met beside good samples."""
+
+    bad: list[Wanted] = field(default_factory=list)
+    """Bad ones, drawn for the first time."""
+    unchecked: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ class _Ahead:
     step: int
     numbers: Ints
     images: NDArray[np.uint8]
-    chunks: list["Future[list[Wanted]]"] = field(default_factory=list)
+    chunks: list["Future[_Met]"] = field(default_factory=list)
 
 
 class Stream:
@@ -94,12 +108,12 @@ class Stream:
         first_step: int,
         threads: int = 2,
     ) -> None:
-        self._order, self._data, self._seed, self._views = order, data, seed, views
+        self._order, self._pin, self._data, self._seed, self._views = order, pin, data, seed, views
         self._ranks, self._rank = ranks, rank
         self._first_step = self._next_step = first_step
         self._samples = groups_of_rank(order.layout, ranks, rank) * order.layout.group
         self._fetcher = Fetcher(pin, cache_bytes(pin, order.layout, ranks))
-        self._bad = BadSamples(pin, data.max_bad)
+        self._limit = Limit(pin, data.max_bad)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._ahead: deque[_Ahead] = deque()
         while len(self._ahead) < STEPS_AHEAD:
@@ -109,17 +123,18 @@ class Stream:
         """The batch of the next step.
 
         Raises:
-            DataError: a sample cannot be read as pinned, or too many are bad; names shard and member.
-            StorageError: a store does not answer.
+            DataError: too many bad samples follow each other; names shard and member.
+            StorageError: a store does not answer, a sample disagrees with its index, or its shard changed.
         """
         began = time.monotonic()
         ahead = self._ahead[0]
-        met = [sample for chunk in ahead.chunks for sample in chunk.result()]
+        met = [chunk.result() for chunk in ahead.chunks]
         waited = time.monotonic() - began
-        bad = self._bad.count(met)
         self._ahead.popleft()
         self._begin()
-        return HostBatch(ahead.step, ahead.numbers, ahead.images, bad, self._fetcher.unchecked, waited)
+        bad = tuple(sample for part in met for sample in part.bad)
+        unchecked = sum(part.unchecked for part in met)
+        return HostBatch(ahead.step, ahead.numbers, ahead.images, bad, unchecked, waited)
 
     def close(self) -> None:
         """Stop reading ahead and join the threads."""
@@ -148,29 +163,34 @@ class Stream:
         numbers = np.concatenate([self._order.rank_numbers(step, self._ranks, self._rank) for step in steps])
         places = self._order.places(numbers)
         samples = [Wanted(c, y) for c, y in zip(places.corpus.tolist(), places.y.tolist(), strict=True)]
-        return _Planned(samples, crop_words(self._seed, numbers, self._views))
+        return _Planned(samples, (places.epoch == 0).tolist(), crop_words(self._seed, numbers, self._views))
 
-    def _fill(self, plan: "Future[_Planned]", part: slice, images: NDArray[np.uint8]) -> list[Wanted]:
-        """Read, decode and crop some samples of a step into their place; the bad ones met."""
-        planned, met = plan.result(), list[Wanted]()
-        samples = planned.samples[part]
+    def _fill(self, plan: "Future[_Planned]", part: slice, images: NDArray[np.uint8]) -> _Met:
+        """Read, decode and crop some samples of a step into their place."""
+        planned = plan.result()
+        samples, first = planned.samples[part], planned.first[part]
+        met = _Met(unchecked=sum(not self._fetcher.is_checked(sample) for sample in samples))
         for slot, data in enumerate(self._fetcher.fetch(samples)):
-            image = self._decode(samples[slot], data, met)
+            image = self._decode(samples[slot], data, first[slot], met)
             height, width = image.shape[:2]
             for view, drawn in enumerate(planned.words[part][slot]):
                 box = crop_box(drawn, height, width, self._data.augment.crop)
                 images[slot, view] = resize(image, box, self._data.image_size)
         return met
 
-    def _decode(self, sample: Wanted, data: bytes, met: list[Wanted]) -> Pixels:
+    def _decode(self, sample: Wanted, data: bytes, first: bool, met: _Met) -> Pixels:
         """The sample's image, or that of the next good one in index order."""
+        passed: list[Wanted] = []
         while True:
             try:
                 return decode(data, self._data.max_pixels)
             except BadImage as error:
-                self._bad.note(sample, str(error))
-                met.append(sample)
-                sample = self._bad.next_after(sample, met)
+                self._fetcher.demand_unchanged(sample)
+                if first and not passed:
+                    _log.warning("%s: a bad sample: %s", self._pin.locate(sample.corpus, sample.y), error)
+                    met.bad.append(sample)
+                passed.append(sample)
+                sample = self._limit.next_after(sample, passed)
                 data = self._fetcher.fetch([sample])[0]
 
 

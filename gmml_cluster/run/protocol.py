@@ -179,7 +179,8 @@ def commit(
     size: int,
     seconds: float,
     skipped: Sequence[int] = (),
-    bad: Mapping[str, int] | None = None,
+    bad: Sequence[int] = (),
+    unchecked: int = 0,
 ) -> None:
     """Append `commit`: the checkpoint of this step exists from now on.
 
@@ -191,10 +192,11 @@ def commit(
         size: bytes of all its files.
         seconds: how long the save took.
         skipped: steps of this attempt whose update was skipped, since the commit before.
-        bad: bad samples met, by corpus.
+        bad: distinct bad samples of each corpus, up to this step.
+        unchecked: samples that were read without a CRC, up to this step.
     """
     fields = {"step": step, "manifest": manifest, "bytes": size, "seconds": seconds}
-    fields |= {"skipped": list(skipped), "bad": dict(bad or {})}
+    fields |= {"skipped": list(skipped), "bad": list(bad), "unchecked": unchecked}
     _append(log, _by(log, attempt, Draft("commit", attempt, fields)))
 
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 
+from gmml_cluster.data.bad import Limit
 from gmml_cluster.data.order import Order
 from gmml_cluster.data.stream import Stream
 from gmml_cluster.errors import Fenced, StorageError
@@ -185,9 +186,10 @@ def _stepper(
     rank: Rank, engine: Engine, method: Method, device: torch.device, manifest: dict[str, Any], first: int
 ) -> Stepper:
     job, layout, place = rank.job, rank.terms.order(), rank.place
+    pinned = pinned_corpora(rank.run, rank.terms.pinned)
     stream = Stream(
         Order(layout),
-        pinned_corpora(rank.run, rank.terms.pinned),
+        pinned,
         job.data,
         seed=job.seed,
         views=method.views,
@@ -207,9 +209,12 @@ def _stepper(
         place=place,
         device=device,
         orders=rank.guardian.orders,
+        limit=Limit(pinned, job.data.max_bad),
         attempt=rank.terms.attempt,
         skipped_steps=list(manifest["skipped_steps"]),
         skips_in_a_row=manifest["skips_in_a_row"],
+        bad=list(manifest["bad"]),
+        unchecked=manifest["unchecked"],
     )
 
 
@@ -227,7 +232,8 @@ def _saver(rank: Rank, engine: Engine, stepper: Stepper, first: int) -> Saver:
             size=saved.size,
             seconds=saved.seconds,
             skipped=[step for step in state["skipped_steps"] if step >= since],
-            bad={"samples": stepper.bad_samples},
+            bad=state["bad"],
+            unchecked=state["unchecked"],
         )
         since = saved.step + 1
         _log.info("checkpoint of step %d committed: %.1f MB in %.1f s", saved.step, saved.size / 1e6, saved.seconds)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gmml_cluster.data.augment import prepare
+from gmml_cluster.data.bad import Limit
 from gmml_cluster.data.stream import HostBatch
 from gmml_cluster.methods.method import Losses, Method
 from gmml_cluster.plan.lanes import MicroBatches
@@ -28,7 +29,8 @@ from gmml_cluster.train.rendezvous import Place
 from gmml_cluster.train.seam import SKIPS_LATCH
 
 Outcome = Literal["", "finished", "notice", "cancelled", "not_finite"]
-_FIXED = ("loss", "notice", "cancelled", "save", "bad")
+_FIXED = ("loss", "notice", "cancelled", "save", "unchecked")
+_OWN = 3  # seconds waited for data, seconds of the step, and the name of a bad sample that the rank met
 
 
 class Batches(Protocol):
@@ -75,9 +77,12 @@ class Stepper:
     Attributes:
         groups: groups of a step that this rank computes.
         group: samples of a group.
+        limit: how many bad samples the run bears.
         save_due: rank 0's clock: whether a save by time is due.
         skipped_steps: steps whose update was not finite and therefore not applied.
         skips_in_a_row: how many of them end with the last step read; the engine counts the same on the device.
+        bad: distinct bad samples of each corpus, up to the last step read.
+        unchecked: samples that were read without a CRC, up to the last step read.
     """
 
     job: JobSpec
@@ -91,13 +96,18 @@ class Stepper:
     place: Place
     device: torch.device
     orders: Orders
+    limit: Limit
     attempt: int
     save_due: Callable[[], bool] = lambda: False
     skipped_steps: list[int] = field(default_factory=list)
     skips_in_a_row: int = 0
-    bad_samples: int = 0
+    bad: list[int] = field(default_factory=list)
+    unchecked: int = 0
     _scalars: tuple[str, ...] = ()
     _enqueued_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.bad = self.bad or [0] * self.limit.corpora
 
     def enqueue(self, step: int) -> Pending:
         """Forward, backward and update of one step."""
@@ -159,17 +169,22 @@ class Stepper:
     def _extras(self, batch: HostBatch, loss: Tensor, scalars: dict[str, Tensor]) -> Tensor:
         self._scalars = tuple(sorted(scalars))
         now = time.monotonic()
-        own = [0.0] * (2 * self.place.ranks)
-        own[2 * self.place.rank : 2 * self.place.rank + 2] = [batch.wait_s, now - self._enqueued_at]
+        own = np.zeros((self.place.ranks, _OWN))
+        own[self.place.rank] = batch.wait_s, now - self._enqueued_at, self.limit.encode(batch.bad)
         self._enqueued_at = now
         save = self.place.rank == 0 and self.save_due()
         stop = self.orders.stop
-        host = [float(stop == "notice"), float(stop == "cancelled"), float(save), float(len(batch.bad)), *own]
+        fixed = [stop == "notice", stop == "cancelled", save, batch.unchecked]
+        host = [*fixed, *own.flat, *self.limit.counts(batch.bad)]
         told = torch.tensor(host, dtype=torch.float64).to(self.device, non_blocking=True)
         return torch.cat([loss[None], told, *(scalars[name] for name in self._scalars)])
 
     def settle(self, pending: Pending) -> Report:
-        """Wait for a step and read its vector."""
+        """Wait for a step and read its vector.
+
+        Raises:
+            DataError: on all ranks alike: a corpus has more bad samples than the run bears.
+        """
         if pending.event is not None:
             pending.event.synchronize()
         values = pending.vector.numpy()
@@ -177,10 +192,25 @@ class Stepper:
         self.skips_in_a_row = self.skips_in_a_row + 1 if skipped else 0
         if skipped:
             self.skipped_steps.append(pending.step)
-        norms, extras = np.split(values, [len(values) - self._extra_count])
-        told = dict(zip(_FIXED, extras, strict=False))
-        self.bad_samples += int(told["bad"]) if math.isfinite(told["bad"]) else 0
-        return Report(self._line(pending, norms, extras, skipped), self._stop(told), told["save"] > 0, skipped)
+        norms, fixed, own, bad, pairs = self._parts(values)
+        told = dict(zip(_FIXED, fixed.tolist(), strict=True))
+        self.unchecked += int(told["unchecked"])
+        self.bad = [count + int(more) for count, more in zip(self.bad, bad, strict=True)]
+        wait_s, step_s, named = own.reshape(-1, _OWN).T
+        self.limit.check(self.bad, named.astype(int).tolist())
+        line = {
+            **self._line(pending, norms, told, pairs.reshape(-1, 2)),
+            "samples_per_s": self.job.batch.size / float(step_s.max()),
+            "data_wait_s": float(wait_s.max()),
+            "step_s": float(step_s.max()),
+            "skipped": skipped,
+        }
+        return Report(line, self._stop(told), told["save"] > 0, skipped)
+
+    def _parts(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """The vector's parts: squares of norms, sums of `_FIXED`, ranks' own figures, bad samples, scalars."""
+        sizes = [len(_FIXED), self.place.ranks * _OWN, self.limit.corpora, 2 * len(self._scalars)]
+        return np.split(values, np.cumsum([len(values) - sum(sizes), *sizes[:-1]]))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds beside tensors."""
@@ -188,11 +218,9 @@ class Stepper:
             "adam_step": self.engine.adam_step,
             "skips_in_a_row": int(self.engine.skips_in_a_row),
             "skipped_steps": list(self.skipped_steps),
+            "bad": list(self.bad),
+            "unchecked": self.unchecked,
         }
-
-    @property
-    def _extra_count(self) -> int:
-        return len(_FIXED) + 2 * self.place.ranks + 2 * len(self._scalars)
 
     def _stop(self, told: dict[str, float]) -> Outcome:
         if self.skips_in_a_row >= SKIPS_LATCH:
@@ -201,10 +229,7 @@ class Stepper:
             return "cancelled"
         return "notice" if told["notice"] > 0 else ""
 
-    def _line(self, pending: Pending, norms: Any, extras: Any, skipped: bool) -> dict[str, Any]:
-        ranks = self.place.ranks
-        own = extras[len(_FIXED) : len(_FIXED) + 2 * ranks]
-        pairs = extras[len(_FIXED) + 2 * ranks :].reshape(-1, 2)
+    def _line(self, pending: Pending, norms: Any, told: dict[str, float], pairs: Any) -> dict[str, Any]:
         scalars = {
             name: _number(total / count) for name, (total, count) in zip(self._scalars, pairs, strict=True) if count
         }
@@ -212,15 +237,12 @@ class Stepper:
             "step": pending.step,
             "samples": (pending.step + 1) * self.job.batch.size,
             "batch": self.job.batch.size,
-            "loss": _number(extras[0] * self.group / self.job.batch.size),
+            "loss": _number(told["loss"] * self.group / self.job.batch.size),
             "grad_norm": _number(norms.sum() ** 0.5),
             "lr": pending.lr,
             "wd": pending.weight_decay,
             "attempt": self.attempt,
-            "samples_per_s": self.job.batch.size / float(own[1::2].max()),
-            "data_wait_s": float(own[0::2].max()),
-            "step_s": float(own[1::2].max()),
-            "skipped": skipped,
+            "unchecked": int(told["unchecked"]),
             **scalars,
         }
 

@@ -37,7 +37,7 @@ def load(peers: Peers, claim: protocol.Claim | None, engine: Engine) -> tuple[Co
     """
     commit = _choose(peers, claim) if claim is not None else _follow(peers)
     if commit is None:
-        return None, {"adam_step": 0, "skipped_steps": [], "skips_in_a_row": 0}
+        return None, {"adam_step": 0, "skipped_steps": [], "skips_in_a_row": 0, "bad": [], "unchecked": 0}
     reader = Reader(peers.run.store, commit.folder, commit.manifest)
     engine.load(reader.read)
     engine.set_adam_step(reader.manifest["adam_step"])

@@ -8,7 +8,7 @@ import pytest
 from gmml_cluster.data import index
 from gmml_cluster.data.corpus import Pin, pin
 from gmml_cluster.data.listing import list_shards
-from gmml_cluster.errors import DataError, SpecError
+from gmml_cluster.errors import DataError, ShardChanged, SpecError
 from gmml_cluster.spec.job import Corpus
 from gmml_cluster.store.posix import PosixStore
 from tests.unit.data.conftest import png, write_tar
@@ -111,7 +111,7 @@ def test_shard_that_changed_since_the_pin_is_named(digit_shards):
     corpus = Pin.from_json(pinned(digit_shards).to_json())
     os.utime(digit_shards / "train-002.tar", ns=(1, 1))
     assert corpus.locate(0, 0).member == "d0000.png"
-    with pytest.raises(DataError, match=r"train-002\.tar: .* version 1, but .* when the run began"):
+    with pytest.raises(ShardChanged, match=r"train-002\.tar: .* version 1, but .* when the run began"):
         corpus.locate(0, 5)
 
 

@@ -5,7 +5,7 @@ import pytest
 from gmml_cluster.data import fetch
 from gmml_cluster.data.corpus import pin
 from gmml_cluster.data.fetch import Fetcher, Wanted
-from gmml_cluster.errors import DataError
+from gmml_cluster.errors import ShardChanged, StorageError
 from gmml_cluster.spec.job import Corpus
 from tests.unit.data.conftest import png
 
@@ -24,7 +24,7 @@ def test_bytes_come_in_the_order_asked_for(digit_shards, digits):
     ys = [22, 3, 3, 9, 0, 21]
     assert fetcher.fetch(wanted(*ys)) == [png(digits[y][0]) for y in ys]
     assert fetcher.fetch([]) == []
-    assert fetcher.unchecked == len(ys)
+    assert not fetcher.is_checked(Wanted(0, 3))
 
 
 def test_neighbours_are_read_together(bucket, digits):
@@ -32,7 +32,7 @@ def test_neighbours_are_read_together(bucket, digits):
     bucket.reads.clear()
     assert fetcher.fetch(wanted(*range(23))) == [png(image) for image, _ in digits[:23]]
     assert [name for name, _, _ in bucket.reads] == ["train-000.tar", "train-002.tar", "train-003.tar"]
-    assert fetcher.unchecked == 0
+    assert fetcher.is_checked(Wanted(0, 3))
 
 
 def test_distant_samples_are_read_apart(bucket, monkeypatch):
@@ -74,7 +74,7 @@ def test_bytes_that_never_agree_name_shard_and_member(bucket):
     fetcher = Fetcher(pin([Corpus(url="s3://bucket/digits")]))
     fetcher.fetch(wanted(0))
     bucket.spoil = 1000
-    with pytest.raises(DataError, match=r"s3://bucket/digits/train-002\.tar, member d0009\.png: the bytes disagree"):
+    with pytest.raises(StorageError, match=r"s3://bucket/digits/train-002\.tar, member d0009\.png: the bytes disagree"):
         fetcher.fetch(wanted(9))
 
 
@@ -82,5 +82,5 @@ def test_bytes_that_never_agree_because_the_shard_changed_say_so(bucket):
     fetcher = Fetcher(pin([Corpus(url="s3://bucket/digits")]))
     fetcher.fetch(wanted(9))
     bucket.spoil, bucket.version = 1000, "another"
-    with pytest.raises(DataError, match=r"train-002\.tar: .* version another, but"):
+    with pytest.raises(ShardChanged, match=r"train-002\.tar: .* version another, but"):
         fetcher.fetch(wanted(9))

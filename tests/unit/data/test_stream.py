@@ -8,9 +8,10 @@ from PIL import Image
 
 from gmml_cluster.data import fetch, stream
 from gmml_cluster.data.corpus import pin
+from gmml_cluster.data.fetch import Wanted
 from gmml_cluster.data.order import Order
 from gmml_cluster.data.stream import Stream, cache_bytes
-from gmml_cluster.errors import DataError
+from gmml_cluster.errors import DataError, ShardChanged, StorageError
 from gmml_cluster.plan.lanes import make_layout
 from gmml_cluster.spec.job import Corpus, Data
 from tests.unit.data.conftest import png, write_tar
@@ -122,8 +123,11 @@ def test_bad_sample_is_replaced_by_the_next_good_one_and_counted_once(tmp_path, 
     for n, image in run.images(6).items():
         y = int(places.y[n])
         assert np.array_equal(image[0, 0], digits[stands_in.get(y, y)][0])
-    met = [sample for batch in run.batches(6) for sample in batch.bad]
-    assert sorted(met) == [(0, 3), (0, 4), (0, 23)]
+    for ranks in (1, 3):
+        met = [
+            sample for rank in range(ranks) for batch in run.batches(6, ranks=ranks, rank=rank) for sample in batch.bad
+        ]
+        assert sorted(sample.y for sample in met) == [3, 4, 23]
 
 
 def test_replacement_keeps_the_draws_of_its_number(tmp_path, digits):
@@ -137,18 +141,21 @@ def test_replacement_keeps_the_draws_of_its_number(tmp_path, digits):
     assert np.array_equal(bad.images(3)[n], good.images(3)[n])
 
 
-def test_too_many_bad_samples_end_the_run_with_the_first_of_them(tmp_path, digits):
-    run = Run(spoilt(tmp_path / "bad", digits, set(range(0, 18, 2))))
-    with pytest.raises(DataError, match=r"s\.tar, member d000\.png: 9 bad samples of 24, .*; 8 are borne"):
-        run.batches(6)
-    borne = Run(tmp_path / "bad", max_bad=0.5)
-    assert len({sample for batch in borne.batches(6) for sample in batch.bad}) == 9
-
-
 def test_corpus_of_bad_samples_alone_ends_the_run(tmp_path, digits):
     run = Run(spoilt(tmp_path / "bad", digits, set(range(4)), count=4))
-    with pytest.raises(DataError, match="4 bad samples of 4"):
+    with pytest.raises(DataError, match="4 samples of the corpus' 4 are; 3 are borne"):
         run.batches(1)
+
+
+def test_shard_without_crcs_that_changed_is_named_and_never_a_corpus_of_bad_samples(digit_shards):
+    run = Run(digit_shards)
+    opened = run.stream()
+    opened.next()
+    shard = digit_shards / "train-002.tar"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    with pytest.raises(ShardChanged, match=r"train-002\.tar: .* when the run began"):
+        [opened.next() for _ in range(8)]
+    opened.close()
 
 
 def test_image_of_too_many_pixels_is_a_bad_sample(tmp_path, digits):
@@ -156,7 +163,7 @@ def test_image_of_too_many_pixels_is_a_bad_sample(tmp_path, digits):
     large = png(np.zeros((50, 50), np.uint8))
     write_tar(folder / "t.tar", [("large.png", large)])
     met = [sample for batch in Run(folder, max_pixels=2000).batches(4) for sample in batch.bad]
-    assert met == [(0, 23)]
+    assert met == [Wanted(0, 23)]
 
 
 def test_fault_in_a_thread_surfaces_in_next_and_stays(digit_shards, bucket, monkeypatch):
@@ -167,7 +174,7 @@ def test_fault_in_a_thread_surfaces_in_next_and_stays(digit_shards, bucket, monk
     opened = run.stream()
     for _ in range(2):
         with pytest.raises(
-            DataError, match=r"s3://bucket/digits/train-00.\.tar, member d00..\.png: the bytes disagree"
+            StorageError, match=r"s3://bucket/digits/train-00.\.tar, member d00..\.png: the bytes disagree"
         ):
             opened.next()
     opened.close()

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from gmml_cluster.data.bad import Limit
+from gmml_cluster.data.corpus import Pin, PinnedCorpus, PinnedShard
+from gmml_cluster.data.fetch import Wanted
+from gmml_cluster.data.listing import ShardFile
 from gmml_cluster.data.stream import HostBatch
 from gmml_cluster.methods import build
 from gmml_cluster.methods.method import Losses
@@ -18,6 +22,7 @@ from gmml_cluster.train.rendezvous import Place
 from gmml_cluster.train.resuming import skips_to_resume
 
 GROUP, BATCH = 2, 12
+PIN = Pin([PinnedCorpus("/c", 1.0, "identity", (PinnedShard(ShardFile("/c/s.tar", 1, "1"), 24),))])
 
 
 def job(augment="none"):
@@ -73,7 +78,7 @@ class Batches:
     def next(self):
         numbers = np.arange(self.step * BATCH, (self.step + 1) * BATCH)
         self.step += 1
-        return HostBatch(self.step - 1, numbers, np.zeros((BATCH, 1, 3, 8, 8), np.uint8), bad=((0, 5),))
+        return HostBatch(self.step - 1, numbers, np.zeros((BATCH, 1, 3, 8, 8), np.uint8), (Wanted(0, 5),), unchecked=7)
 
 
 def stepper(engine, *, micro=None, orders=None, save_due=lambda: False, first=0):
@@ -90,6 +95,7 @@ def stepper(engine, *, micro=None, orders=None, save_due=lambda: False, first=0)
         place=Place(0, 1, 0, 1),
         device=torch.device("cpu"),
         orders=orders or Orders(),
+        limit=Limit(PIN, 0.5),
         attempt=3,
         save_due=save_due,
     )
@@ -210,11 +216,11 @@ def test_padding_repeats_the_first_group_and_does_not_count():
     assert padded(5, MicroBatches(2, 3, 1 / 6)) == ([0, 1, 2, 3, 4, 0], [True] * 5 + [False])
 
 
-def test_bad_samples_are_summed_over_the_steps():
+def test_bad_and_unchecked_samples_are_counted_over_the_steps_and_saved():
     made = stepper(Engine())
-    for step in range(3):
-        made.settle(made.enqueue(step))
-    assert made.bad_samples == 3
+    lines = [made.settle(made.enqueue(step)).line for step in range(3)]
+    assert [line["unchecked"] for line in lines] == [7, 7, 7]
+    assert (made.state()["bad"], made.state()["unchecked"]) == ([3], 21)
 
 
 def test_a_step_leaves_torchs_generator_alone():
