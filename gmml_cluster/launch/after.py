@@ -17,10 +17,11 @@ from gmml_cluster.run.history import Attempt, History
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.store.store import open_store
 
-COME_BACK, NEVER = 77, 78
+STORAGE, COME_BACK, NEVER = 74, 77, 78
 TRIES = 3
 _FREE = ("notice", "preempted", "time_limit")
 _COUNTED = ("lost", "node_lost", "killed", "storage", "hang")
+_PROVED = {STORAGE: "storage", COME_BACK: "notice"}
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 
 
@@ -54,7 +55,7 @@ def after(root: str, run: str, *, submit: str, job: str, restart: int, rc: int) 
 def settle(log: Log, mine: Incarnation, rc: int) -> bool:
     """Append what is missing of this incarnation's end, and say whether it starts again."""
     try:
-        if not _has_told(log, mine):
+        if not _is_told(log, mine):
             log.append(lambda history: missing_end(history, mine, rc))
         history = log.refresh()
     except Fenced:
@@ -90,8 +91,8 @@ def goes_again(history: History, mine: Incarnation, rc: int) -> bool:
 
 def cause_of(rc: int) -> str:
     """The cause that an exit code can prove where the log has none."""
-    if rc == COME_BACK:
-        return "notice"
+    if rc in _PROVED:
+        return _PROVED[rc]
     return "lost" if rc > 128 and rc - 128 not in _CRASHES else "error"
 
 
@@ -124,8 +125,14 @@ def _tries_without_commit(history: History, mine: Incarnation) -> int:
     return sum(a.number > since and a.submit == mine.submit and a.cause in _COUNTED for a in history.attempts)
 
 
-def _has_told(log: Log, mine: Incarnation) -> bool:
-    """Whether the ranks themselves told why they failed before a claim."""
+def _is_told(log: Log, mine: Incarnation) -> bool:
+    """Whether the log says how this incarnation ended: the `end` of its attempt, or where it has none of its start.
+
+    A claim whose reply was lost stands although the ranks took it for a failed start.
+    """
+    attempt = _claimed(log.refresh(), mine)
+    if attempt is not None:
+        return attempt.ended is not None
     last = log.read(max(0, log.refresh().slots - TRIES))
     return any(e.kind == "end" and e.attempt is None and _names(e.fields, mine) for e in last)
 

@@ -69,6 +69,7 @@ def claim(
     layout: Mapping[str, Any],
     machine: Mapping[str, Any],
     proofs: Callable[[int], tuple[str, str] | None] = lambda attempt: None,
+    claimed: Callable[[int], None] = lambda attempt: None,
 ) -> Claim:
     """Become the youngest attempt, then end the older ones that have no `end`.
 
@@ -82,6 +83,7 @@ def claim(
         layout: ranks, ZeRO stage, precision, micro-batch, threads.
         machine: nodes, devices, versions.
         proofs: cause and proof of an older attempt's end, where they are known; otherwise it counts as `lost`.
+        claimed: called with the attempt's number as soon as it stands: from then on its end must be told.
 
     Raises:
         Fenced: this job has not, or no longer, the right to claim; it leaves for good and claims nothing.
@@ -96,6 +98,7 @@ def claim(
 
     attempt = _append(log, make).attempt
     assert attempt is not None
+    claimed(attempt)
     history = log.refresh()
     for older in [a for a in history.attempts if a.number < attempt and a.ended is None]:
         cause, proof = proofs(older.number) or ("lost", "found without an end by the next attempt")

@@ -114,7 +114,7 @@ def _end_failed(rank: Rank, error: dict[str, Any]) -> None:
     try:
         rank.metrics.publish()
     finally:
-        tell_end(rank.run, rank.terms.attempt, error)
+        tell_end(rank.run, rank.terms.attempt, error, last_step=rank.start.last_step)
 
 
 def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> int:
@@ -263,6 +263,7 @@ def _writer(rank: Rank) -> Callable[[Report], None]:
         nonlocal tell
         if not rank.speaks:
             return
+        rank.start.last_step = report.line["step"]
         rank.metrics.add(json.dumps(report.line))
         if time.monotonic() >= tell or report.line["step"] == rank.terms.steps - 1:
             tell = time.monotonic() + PROGRESS_S

@@ -21,14 +21,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Start:
-    """How far this rank's start has come, for a notice that comes before the first step.
+    """How far this rank has come, for a notice that comes before the first step and an error that comes after it.
 
     Attributes:
         attempt: the number that rank 0 claimed; None before.
         training: set when there is something to save.
+        last_step: the last whose figures are known; None before.
     """
 
     attempt: int | None = None
+    last_step: int | None = None
     training: threading.Event = field(default_factory=threading.Event)
 
 
@@ -38,10 +40,10 @@ def tell_failed_start(root: RunRoot, incarnation: Incarnation, error: dict[str, 
     protocol.start_failed(root.log, incarnation.submit, **which, **_told_of(error))
 
 
-def tell_end(root: RunRoot, attempt: int, error: dict[str, Any]) -> None:
-    """Write the `end` of an attempt that failed, with the error that tells most."""
-    cause = "lost" if error["kind"] == "lost_peer" else "error"
-    protocol.end(root.log, attempt, cause, **_told_of(error))
+def tell_end(root: RunRoot, attempt: int, error: dict[str, Any], *, last_step: int | None = None) -> None:
+    """Write the `end` of an attempt that failed, with the error that tells most and the last step that was told."""
+    step = {} if last_step is None else {"step": last_step}
+    protocol.end(root.log, attempt, error["cause"], **step, **_told_of(error))
 
 
 def _told_of(error: dict[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from gmml_cluster.errors import GmmlError, StorageError
 from gmml_cluster.store.requests import DEADLINE_S
 from gmml_cluster.train.rendezvous import UNWRITTEN, Board, Place
 from gmml_cluster.train.site import leave_s
 
-FINISHED, COME_BACK, NEVER, FAILED = 0, 77, 78, 1
+FINISHED, STORAGE, COME_BACK, NEVER, FAILED = 0, 74, 77, 78, 1
 _ECHO_S = 1.0
 _LAST_WORDS_S = 3.0
 _LOST_PEER = (
@@ -31,12 +32,14 @@ _log = logging.getLogger(__name__)
 
 
 def describe(error: BaseException, place: Place) -> dict[str, Any]:
-    """What the log tells of an error: rank, host, kind (`own` or `lost_peer`), message, traceback, time."""
+    """What the log tells of an error: rank, host, kind (`own` or `lost_peer`), cause, message, traceback, time."""
     message = f"{type(error).__name__}: {error}"
+    lost_peer = not isinstance(error, GmmlError) and any(mark in message for mark in _LOST_PEER)
     return {
         "rank": place.rank,
         "host": socket.gethostname(),
-        "kind": "lost_peer" if any(mark in message for mark in _LOST_PEER) else "own",
+        "kind": "lost_peer" if lost_peer else "own",
+        "cause": "lost" if lost_peer else "storage" if isinstance(error, StorageError) else "error",
         "message": message[:2000],
         "traceback": "".join(traceback.format_exception(error))[-8000:],
         "time": time.time(),
@@ -46,6 +49,11 @@ def describe(error: BaseException, place: Place) -> dict[str, Any]:
 def first_error(errors: list[dict[str, Any]]) -> dict[str, Any]:
     """The error that tells most: a rank's own before one that only says that a peer was lost, then the earliest."""
     return min(errors, key=lambda error: (error["kind"] == "lost_peer", error["time"]))
+
+
+def _code(error: dict[str, Any]) -> int:
+    """What a rank leaves with: where storage fails the `end` may be missing, and the code alone proves the cause."""
+    return STORAGE if error["cause"] == "storage" else FAILED
 
 
 @dataclass
@@ -83,14 +91,14 @@ class Leaving:
             self._end_failed([told])
         self._try(lambda: self.board.set(f"error/{self.place.rank}", told))
         self._try(lambda: self.board.set("failed", self.place.rank))
-        self.leave(FAILED)
+        self.leave(_code(told))
 
     def _end_failed(self, errors: list[dict[str, Any]]) -> NoReturn:
         time.sleep(_ECHO_S)
         others = [self.board.get(f"error/{rank}") for rank in range(1, self.place.ranks)]
         first = first_error(errors + [error for error in others if error is not None])
         self._try(lambda: self.write_end(first))
-        self.leave(FAILED)
+        self.leave(_code(first))
 
     def leave(self, code: int) -> NoReturn:
         """End this process; rank 0 tells the others first and leaves last, within the time of `site.leave_s`.

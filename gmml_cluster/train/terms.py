@@ -91,8 +91,8 @@ def settle(run: RunRoot, incarnation: Incarnation, place: Place, claimed: Callab
         restart=incarnation.restart,
         layout=layout_fields(job, place),
         machine=machine_fields(place),
+        claimed=claimed,
     )
-    claimed(claim.attempt)
     job = load_resolved(run.spec(), claim.changed)
     pinned = claim.pin if claim.pin is not None else _pin(run, claim.attempt, job)
     return Terms(claim.attempt, dict(claim.changed), pinned["layout"], pinned["corpora"], pinned["steps"]), claim

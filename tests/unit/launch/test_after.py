@@ -45,7 +45,7 @@ def last(log: Log) -> tuple[str, int | None, str]:
 
 @pytest.mark.parametrize(
     ("rc", "cause", "again"),
-    [(77, "notice", True), (1, "error", False), (137, "lost", True), (143, "lost", True), (139, "error", False),
+    [(77, "notice", True), (1, "error", False), (74, "storage", True), (137, "lost", True), (143, "lost", True), (139, "error", False),
      (78, "error", False), (0, "error", False)],
 )  # fmt: skip
 def test_a_missing_end_is_appended_with_the_cause_the_code_proves(log: Log, rc: int, cause: str, again: bool) -> None:
@@ -56,7 +56,15 @@ def test_a_missing_end_is_appended_with_the_cause_the_code_proves(log: Log, rc: 
 
 @pytest.mark.parametrize(
     ("cause", "again"),
-    [("notice", True), ("lost", True), ("finished", False), ("cancelled", False), ("error", False), ("fenced", False)],
+    [
+        ("notice", True),
+        ("lost", True),
+        ("storage", True),
+        ("finished", False),
+        ("cancelled", False),
+        ("error", False),
+        ("fenced", False),
+    ],
 )
 def test_where_the_end_stands_it_decides_and_not_the_code(log: Log, cause: str, again: bool) -> None:
     protocol.end(log, claim(log, mine(log)), cause)
@@ -166,3 +174,11 @@ def test_a_failed_start_that_the_ranks_told_of_is_told_once(log: Log) -> None:
     assert log.refresh().slots == slots
     assert settle(log, mine(log, restart=1), 1) is True
     assert log.refresh().slots == slots + 1
+
+
+def test_a_claim_that_the_ranks_took_for_a_failed_start_gets_an_end_and_the_job_comes_back(log: Log) -> None:
+    who = mine(log)
+    claim(log, who)
+    protocol.start_failed(log, who.submit, job=who.job, restart=who.restart, message="no answer")
+    assert settle(log, who, 74) is True
+    assert last(log) == ("end", 1, "storage")

@@ -1,6 +1,6 @@
 import pytest
 
-from gmml_cluster.errors import CheckpointError, Fenced
+from gmml_cluster.errors import CheckpointError, Fenced, StorageError
 from gmml_cluster.run import protocol
 from gmml_cluster.run.log import Draft, Log, check
 from gmml_cluster.run.retention import debris, retire, victims
@@ -234,3 +234,17 @@ def test_sums_stay_true_and_bounded_over_many_attempts(log):
     history = log.refresh()
     assert (len(history.attempts), history.older, history.last_attempt) == (50, {"error": 10}, 60)
     assert check(log) == []
+
+
+def test_a_claim_that_fails_after_its_slot_has_told_its_number(store, log):
+    token = submit(log)
+
+    def down_once_claimed(method, name):
+        if method == "get" and heard:
+            raise StorageError("no answer")
+
+    heard = []
+    unlucky = Log(store.view(before=down_once_claimed))
+    with pytest.raises(StorageError):
+        protocol.claim(unlucky, submit=token, job="1", restart=0, layout={}, machine={}, claimed=heard.append)
+    assert heard == [log.refresh().last_attempt] == [1]

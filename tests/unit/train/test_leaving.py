@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from gmml_cluster.errors import StorageError
 from gmml_cluster.train import leaving, site
-from gmml_cluster.train.leaving import COME_BACK, FAILED, Leaving, describe, first_error
+from gmml_cluster.train.leaving import COME_BACK, FAILED, STORAGE, Leaving, describe, first_error
 from gmml_cluster.train.rendezvous import Place
 
 
@@ -57,7 +58,7 @@ def rank(number, board, ranks=2):
 
 
 def told(rank, kind, time):
-    return {"rank": rank, "kind": kind, "time": time, "host": "h", "message": "m"}
+    return {"rank": rank, "kind": kind, "cause": "error", "time": time, "host": "h", "message": "m"}
 
 
 def test_a_rank_s_own_error_outranks_lost_peers_and_then_the_earliest_counts():
@@ -78,6 +79,13 @@ def test_a_rank_s_own_error_outranks_lost_peers_and_then_the_earliest_counts():
 )
 def test_an_error_that_tells_only_of_a_peer_is_known_as_such(message, kind):
     assert describe(RuntimeError(message), Place(1, 2, 1, 2))["kind"] == kind
+
+
+def test_a_fault_of_storage_is_a_rank_s_own_whatever_it_quotes_and_its_code_says_so():
+    board = Board()
+    leave, ends = rank(0, board)
+    assert code_of(leave.fail, StorageError("s3://b/a: no answer (Connection reset by peer)")) == STORAGE
+    assert [(end["kind"], end["cause"]) for end in ends] == [("own", "storage")]
 
 
 def test_rank_0_ends_the_attempt_with_the_peer_s_own_error():
