@@ -13,7 +13,6 @@ from gmml_cluster.run.entries import SUMMED, Entry, decode, slot_name
 from gmml_cluster.run.history import History, fold, from_sum
 from gmml_cluster.store.store import Missing, Store
 
-_CREATE_TRIES = 3
 _SLOT = re.compile(r"log/(\d{8})\.json")
 
 
@@ -66,6 +65,8 @@ class Log:
     def append(self, make: Callable[[History], Draft | None]) -> Entry | None:
         """Create the first free slot; safe to lose replies, for the entry's token tells it from others'.
 
+        The store has tried for its whole deadline: a create that failed is read back once and not sent again.
+
         Args:
             make: called with the history before each slot that is tried; None means that nothing is left to say. It
                 raises Fenced where the appender may not go on.
@@ -73,22 +74,35 @@ class Log:
         Returns:
             The entry that stands; None where `make` said so.
         """
-        token, slot, tries = secrets.token_hex(16), -1, 0
+        token, failed = secrets.token_hex(16), None
         with self._lock:
             while True:
+                slot = self._history.slots
                 standing = self._advance(token)
                 if standing is not None:
                     return standing
-                slot, tries = self._history.slots, tries + 1 if self._history.slots == slot else 0
+                if failed is not None and self._history.slots == slot:
+                    raise failed
                 draft = make(self._history)
                 if draft is None:
                     return None
-                entry = self._made(draft, token)
-                try:
-                    self.store.create(slot_name(slot), entry.encode())
-                except StorageError:  # taken (read on) or of unknown outcome (read back, then try again)
-                    if tries == _CREATE_TRIES:
-                        raise
+                failed = self._create(self._made(draft, token))
+
+    def _create(self, entry: Entry) -> StorageError | None:
+        """Write the entry into its slot; what failed, where the slot is taken or the outcome is unknown."""
+        if entry.slot:
+            self._demand_open()
+        try:
+            self.store.create(slot_name(entry.slot), entry.encode())
+        except StorageError as error:
+            return error
+        return None
+
+    def _demand_open(self) -> None:
+        """A removal deletes slot 0 last; a slot that is made after it would give the name to nobody."""
+        first = self._entry(0)
+        if first is None or first.run != self._history.run:
+            raise Fenced(f"{self.store.url}: the run that was here is removed; it takes no more entries; leave it")
 
     def _advance(self, token: str | None) -> Entry | None:
         """Read on to the first free slot, or to the entry with this token, whose reply was lost."""
