@@ -3,7 +3,6 @@
 import os
 import select
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -76,8 +75,8 @@ class LocalLauncher:
         """
         run = run_digest(submission.root, submission.name)
         other = holder(lock_path(run))
-        if other is not None and other.pid:
-            os.kill(other.pid, signal.SIGTERM)
+        if other is not None:
+            other.tell()
         job = LocalJob(host=socket.gethostname(), run=run, submit=submission.token)
         code = unpack(submission.code.data, submission.code.digest, cache_folder())
         output = state_folder() / run / submission.token / "supervisor.log"
@@ -100,8 +99,8 @@ class LocalLauncher:
         if not local.is_here:
             raise LaunchError(f"{job}: started on {local.host}, which cannot be told from here; cancel it there")
         supervisor = local.supervisor()
-        if supervisor is not None and supervisor.pid:
-            os.kill(supervisor.pid, signal.SIGTERM)
+        if supervisor is not None:
+            supervisor.tell()
 
     def output(self, job: str, *, restart: int, rank: int) -> Path:
         """File on this machine with what a rank of an attempt printed; it need not exist."""
@@ -134,10 +133,17 @@ def _start(arguments: list[str], environment: Mapping[str, str], output: Path) -
             )
     finally:
         os.close(ready)
+    try:
+        _await_ready(heard, output)
+    except BaseException:  # an impatient person's too: nothing may work on a run that is about to be removed
+        process.kill()
+        process.wait()
+        raise
+
+
+def _await_ready(heard: int, output: Path) -> None:
     with os.fdopen(heard, "rb") as pipe:
         if select.select([pipe], [], [], READY_S)[0] and pipe.read(1):
             return
-    process.kill()
-    process.wait()
     last = (output.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
     raise LaunchError(f"{output}: the supervisor did not start: {last}; mend this and submit again")

@@ -1,12 +1,17 @@
-"""The lock that a run's supervisor holds on this machine, and what it tells others about its holder."""
+"""The lock that a run's supervisor and its ranks hold on this machine, and what it tells others about its holder.
+
+The ranks inherit the descriptors, so that the lock is free when the last process that works on the run has left.
+"""
 
 import fcntl
 import hashlib
 import json
 import os
+import signal
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -23,6 +28,15 @@ class Holder:
     host: str
     pid: int
     submit: str
+
+    def tell(self) -> None:
+        """Ask the supervisor to end its job; one that is gone, or of another host, is left in peace.
+
+        The ranks of a supervisor that is gone were told by its death.
+        """
+        if self.pid and self.host == socket.gethostname():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
 
 
 def state_folder() -> Path:
@@ -59,8 +73,11 @@ _UNKNOWN = {"host": "", "pid": 0, "submit": ""}
 
 
 @contextmanager
-def held(root: str, name: str, me: Holder, *, wait_s: float) -> Iterator[None]:
+def held(root: str, name: str, me: Holder, *, wait_s: float) -> Iterator[list[int]]:
     """Hold the run's lock on this machine and, where the root is a folder, in the run's folder too.
+
+    Yields:
+        The locks' descriptors: a process that inherits them holds the lock too.
 
     Raises:
         LaunchError: another supervisor still held one of them after `wait_s`.
@@ -69,20 +86,24 @@ def held(root: str, name: str, me: Holder, *, wait_s: float) -> Iterator[None]:
     paths = [lock_path(run_digest(root, name))] + ([folder / name / "supervisor.lock"] if folder else [])
     deadline = time.monotonic() + wait_s
     with ExitStack() as stack:
+        files = []
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _hold(stack.enter_context(path.open("a+b")), path, me, deadline)
-        yield
+            files.append(stack.enter_context(path.open("a+b")))
+            _hold(files[-1], path, me, deadline)
+        try:
+            yield [file.fileno() for file in files]
+        finally:
+            for file in files:  # nobody is to read an old name while the next holder writes its own
+                file.truncate(0)
 
 
 def _hold(file: IO[bytes], path: Path, me: Holder, deadline: float) -> None:
     while not _take(file, fcntl.LOCK_EX):
         if time.monotonic() > deadline:
             other = holder(path)
-            told = f"process {other.pid} on {other.host}" if other else "another process"
-            raise LaunchError(
-                f"{path}: {told} supervises this run; one supervisor a run; wait for it or cancel the run"
-            )
+            told = f"process {other.pid} on {other.host}, or a rank of it," if other else "another process"
+            raise LaunchError(f"{path}: {told} holds this run; one supervisor a run; wait for it or cancel the run")
         time.sleep(_RETRY_S)
     file.truncate(0)
     file.write(json.dumps(asdict(me)).encode())

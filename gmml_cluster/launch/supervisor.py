@@ -54,12 +54,17 @@ class Job:
 
 @dataclass
 class Ranks:
-    """The processes of one attempt; leaving the context stops, by pid, those that still run."""
+    """The processes of one attempt; leaving the context stops, by pid, those that still run.
+
+    Attributes:
+        locks: descriptors of the run's locks, which every rank holds too.
+    """
 
     job: Job
     restart: int
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    locks: Sequence[int] = ()
 
     def __enter__(self) -> "Ranks":
         self._pipes: list[int] = []
@@ -89,7 +94,12 @@ class Ranks:
         try:
             with output.open("ab") as file:
                 return subprocess.Popen(
-                    self.command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, pass_fds=[theirs]
+                    self.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    env=environment,
+                    pass_fds=[theirs, *self.locks],
                 )
         finally:
             os.close(theirs)
@@ -135,11 +145,11 @@ Judge = Callable[[int, int], float | None]
 """From restart count and exit code to the seconds to wait before the next attempt; None ends the job."""
 
 
-def supervise(job: Job, judge: Judge, command: Callable[[int], Sequence[str]]) -> int:
+def supervise(job: Job, judge: Judge, command: Callable[[int], Sequence[str]], locks: Sequence[int] = ()) -> int:
     """Run attempts until `judge` or a notice ends the job; the exit code of the last."""
     restart = 0
     while True:
-        with Ranks(job, restart, command(restart)) as ranks:
+        with Ranks(job, restart, command(restart), locks=locks) as ranks:
             told = ranks.wait()
         code = ranks.code
         pause = judge(restart, code)
@@ -181,10 +191,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     job = Job(root=given.root, run=given.run, submit=given.submit, id=given.job, ranks=given.ranks)
     me = Holder(host=socket.gethostname(), pid=os.getpid(), submit=job.submit)
     try:
-        with held(job.root, job.run, me, wait_s=TAKE_OVER_S):
+        with held(job.root, job.run, me, wait_s=TAKE_OVER_S) as locks:
             os.write(given.ready, b"1")
             os.close(given.ready)
-            return supervise(job, judge_by_log(job), job.worker)
+            return supervise(job, judge_by_log(job), job.worker, locks)
     except GmmlError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 TICK_S = 0.5
+ORPHAN_S = 600.0
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +78,14 @@ class Guardian:
             _log.info("the supervisor is gone: the state is saved and this rank leaves")
             self._sources.remove(source)
             self.orders.give("notice")
+            _leave_at_the_latest(ORPHAN_S)
+
+
+def _leave_at_the_latest(seconds: float) -> None:
+    """A rank that hangs would hold the run's lock, which keeps others from resuming it, and nobody is left to kill it."""
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def repeat(seconds: float, action: Callable[[], None]) -> None:

@@ -101,6 +101,16 @@ def test_a_supervisor_that_cannot_start_is_quoted_and_leaves_no_lock(tmp_path):
     assert holder(lock_path(run_digest(str(tmp_path / "runs"), "a"))) is None
 
 
+def test_a_supervisor_does_not_outlive_an_interrupted_submission(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("select.select", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        LocalLauncher().submit(submission(tmp_path))
+    assert holder(lock_path(run_digest(str(tmp_path / "runs"), "a"))) is None
+
+
 def test_the_ranks_run_the_submitted_code_and_not_what_lies_here(tmp_path):
     worker = "import gmml_cluster; print(gmml_cluster.__file__)"
     job = LocalLauncher().submit(submission(tmp_path, snapshot=code(worker)))

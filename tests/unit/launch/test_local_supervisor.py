@@ -163,7 +163,7 @@ def test_a_lock_names_its_holder_and_refuses_a_second(tmp_path):
         assert holder(path) == me
         assert holder(Path(root) / "a" / "supervisor.lock") == me
         with (
-            pytest.raises(LaunchError, match=rf"process {os.getpid()} on .* supervises this run"),
+            pytest.raises(LaunchError, match=rf"process {os.getpid()} on .* holds this run"),
             held(root, "a", me, wait_s=0.2),
         ):
             pass
@@ -187,6 +187,51 @@ def test_a_lock_ends_with_its_process(tmp_path):
     process.kill()
     process.communicate()
     assert holder(path) is None
+
+
+def test_ranks_that_outlive_their_supervisor_hold_the_lock_until_the_last_has_left(tmp_path):
+    job_ = job(tmp_path, ranks=2)
+    me = Holder(host=socket.gethostname(), pid=0, submit="token")
+    script = """
+        import os, sys
+        print("works", flush=True)
+        os.read(int(os.environ["GMML_PIPE"]), 1)
+        while os.path.exists(sys.argv[1]): pass
+        """
+    saving = tmp_path / "saving"
+    saving.touch()
+    pid = os.fork()
+    if pid == 0:
+        with held(job_.root, job_.run, me, wait_s=0) as locks:
+            os._exit(supervise(job_, lambda *_: None, lambda _: [*python(script), str(saving)], locks))
+    outputs = [job_.output(0, rank) for rank in range(2)]
+    wait_for(lambda: all(output.exists() and output.read_text() for output in outputs))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    path = lock_path(run_digest(job_.root, job_.run))
+    assert holder(path) == me
+    saving.unlink()
+    wait_for(lambda: holder(path) is None)
+
+
+def test_a_holder_that_is_gone_or_elsewhere_is_not_told(monkeypatch):
+    told = []
+
+    def kill(pid, number):
+        told.append(pid)
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "kill", kill)
+    Holder(host=socket.gethostname(), pid=7, submit="t").tell()
+    Holder(host="elsewhere", pid=8, submit="t").tell()
+    assert told == [7]
+
+
+def test_a_lock_that_was_let_go_names_nobody(tmp_path):
+    root = str(tmp_path / "runs")
+    with held(root, "a", Holder(host="h", pid=1, submit="one"), wait_s=0):
+        pass
+    assert lock_path(run_digest(root, "a")).read_bytes() == b""
 
 
 def test_the_same_root_written_with_a_slash_is_the_same_lock():
