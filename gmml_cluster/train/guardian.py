@@ -82,7 +82,7 @@ class Guardian:
 
 
 def _leave_at_the_latest(seconds: float) -> None:
-    """A rank that hangs would hold the run's lock, which keeps others from resuming it, and nobody is left to kill it."""
+    """A rank that hangs would hold the run's lock, so that nobody could resume it, and no supervisor kills it."""
     timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
     timer.start()

@@ -45,8 +45,8 @@ def last(log: Log) -> tuple[str, int | None, str]:
 
 @pytest.mark.parametrize(
     ("rc", "cause", "again"),
-    [(77, "notice", True), (1, "error", False), (74, "storage", True), (137, "lost", True), (143, "lost", True), (139, "error", False),
-     (78, "error", False), (0, "error", False)],
+    [(77, "notice", True), (1, "error", False), (74, "storage", True), (137, "lost", True), (143, "lost", True),
+     (139, "error", False), (78, "error", False), (0, "error", False)],
 )  # fmt: skip
 def test_a_missing_end_is_appended_with_the_cause_the_code_proves(log: Log, rc: int, cause: str, again: bool) -> None:
     claim(log, mine(log))
