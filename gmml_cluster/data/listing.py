@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gmml_cluster.errors import DataError
-from gmml_cluster.store.store import Store, open_store
+from gmml_cluster.store.store import Stat, Store, open_store
 
 SHARD_SUFFIX = ".tar"
 INDEX_SUFFIX = ".index"
 _MOST_SHARDS = 1_000_000
 _BRACES = re.compile(r"\{([^{}]*)\}")
+_STAR = r"(?!(?<![^/])\.)[^/]*"  # anything but hidden names, such as the folder in which a corpus is being packed
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
@@ -79,10 +80,10 @@ def list_shards(url: str) -> list[ShardFile]:
 
     Args:
         url: a path or `s3://` URL of `.tar` files, with braces or `*`, or a folder, whose `.tar` files are taken at
-            any depth.
+            any depth. Files and folders whose names begin with a dot are left out unless they are named.
 
     Raises:
-        DataError: a shard that is named does not exist, one is named twice, or none is found.
+        DataError: a shard that is named does not exist, one is named twice, is a link to nothing, or none is found.
         StorageError: the store does not answer.
     """
     patterns = [_absolute(pattern) for pattern in expand_braces(url)]
@@ -111,7 +112,7 @@ def _stat_all(urls: Iterable[str]) -> Iterator[ShardFile]:
         names = {split_url(url)[1] for url in members}
         for found in store_of(folder).list(_common_beginning(min(names), max(names))):
             if found.name in names:
-                yield ShardFile(f"{folder.rstrip('/')}/{found.name}", found.size, found.version)
+                yield _shard(folder, found)
 
 
 def _common_beginning(least: str, greatest: str) -> str:
@@ -122,10 +123,10 @@ def _common_beginning(least: str, greatest: str) -> str:
 def _match(url: str, pattern: str, known: dict[str, ShardFile]) -> list[ShardFile]:
     if "*" in pattern:
         folder = split_url(pattern[: pattern.index("*")])[0]
-        wanted = re.compile("[^/]*".join(re.escape(part) for part in pattern[len(folder.rstrip("/")) + 1 :].split("*")))
+        wanted = re.compile(_STAR.join(re.escape(part) for part in pattern[len(folder.rstrip("/")) + 1 :].split("*")))
         return _list(folder, wanted)
     if not pattern.endswith(SHARD_SUFFIX):
-        return _list(pattern, re.compile(r".*"))
+        return _list(pattern, re.compile(f"(?:{_STAR}/)*{_STAR}"))
     if pattern not in known:
         raise DataError(f"{url}: {pattern} does not exist; every shard that is named must; check the URL")
     return [known[pattern]]
@@ -133,7 +134,14 @@ def _match(url: str, pattern: str, known: dict[str, ShardFile]) -> list[ShardFil
 
 def _list(folder: str, wanted: re.Pattern[str]) -> list[ShardFile]:
     return [
-        ShardFile(f"{folder.rstrip('/')}/{found.name}", found.size, found.version)
+        _shard(folder, found)
         for found in store_of(folder).list()
         if found.name.endswith(SHARD_SUFFIX) and wanted.fullmatch(found.name)
     ]
+
+
+def _shard(folder: str, found: Stat) -> ShardFile:
+    url = f"{folder.rstrip('/')}/{found.name}"
+    if not found.version:
+        raise DataError(f"{url}: is a link that leads nowhere; a corpus has all of its shards; mend or remove the link")
+    return ShardFile(url, found.size, found.version)

@@ -97,8 +97,11 @@ class PosixStore:
 
     def _stats(self, names: Iterable[str]) -> Iterator[Stat]:
         for name in names:
-            with suppress(Missing):  # deleted between the listing and now
+            try:
                 yield self.stat(name)
+            except Missing:  # deleted between the listing and now, unless it is a link to nothing
+                if self._path(name).is_symlink():
+                    yield Stat(name, 0, "")
 
     def _write(self, name: str, fill: Callable[[BinaryIO], None], settle: Callable[[Path, Path], None]) -> None:
         path = self._path(name)

@@ -29,7 +29,8 @@ class Stat:
     Attributes:
         name: relative to the store it was asked of.
         size: bytes.
-        version: changes whenever the content does: the ETag, or a file's mtime in nanoseconds.
+        version: changes whenever the content does: the ETag, or a file's mtime in nanoseconds; empty in a listing
+            where the name is a link that leads nowhere.
     """
 
     name: str

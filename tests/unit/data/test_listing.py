@@ -64,3 +64,22 @@ def test_folder_without_shards_is_refused(tmp_path):
 def test_shard_named_twice_is_refused(digit_shards):
     with pytest.raises(DataError, match=r"train-001\.tar twice"):
         list_shards(str(digit_shards / "train-{000..001,001}.tar").replace("{000..001,001}", "{001,001}"))
+
+
+@pytest.mark.parametrize("url", ["", "/*.tar", "/*/*.tar", "/*s/a-*.tar"])
+def test_hidden_folders_and_files_are_left_out(tmp_path, url):
+    for name in ("a-0.tar", ".a-1.tar", ".corpus.packing-x/a-2.tar", "folders/a-3.tar", "folders/.a-4.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = {shard.url.removeprefix(f"{tmp_path}/") for shard in list_shards(f"{tmp_path}{url}")}
+    assert found <= {"a-0.tar", "folders/a-3.tar"}
+    assert [shard.name for shard in list_shards(f"{tmp_path}/.*.tar")] == [".a-1.tar"]
+
+
+@pytest.mark.parametrize("url", ["", "/*.tar", "/{a,b}.tar"])
+def test_a_shard_that_is_a_link_to_nothing_is_named(tmp_path, url):
+    (tmp_path / "a.tar").touch()
+    (tmp_path / "b.tar").symlink_to("gone")
+    (tmp_path / ".#notes").symlink_to("somebody@somewhere")
+    with pytest.raises(DataError, match=r"/b\.tar: is a link that leads nowhere"):
+        list_shards(f"{tmp_path}{url}")
