@@ -31,7 +31,7 @@ def pack(source: str, destination: str, shard_samples: int, seed: int, prefix: s
     """Shuffle the images at SOURCE into tar shards with indexes at DESTINATION.
 
     SOURCE is a folder of images, whose first level of folders are classes, or tar shards as a job names them. An image
-    that cannot be decoded is left out and named.
+    that cannot be decoded is left out and named; what is no image is counted.
     """
     demand("numpy")
     from gmml_cluster.data.pack import pack
@@ -41,6 +41,8 @@ def pack(source: str, destination: str, shard_samples: int, seed: int, prefix: s
     found = find_source(source)
     with _progress("packing", len(found.items)) as advance:
         packed = pack(found, destination, shard_samples=shard_samples, seed=seed, prefix=prefix, advance=advance)
+    for line in found.notes[:_NAMED]:
+        click.echo(line)
     _report(packed, destination)
 
 

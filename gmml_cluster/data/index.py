@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmml_cluster.data.listing import INDEX_SUFFIX, ShardFile, split_url, store_of
-from gmml_cluster.data.shards import Sample, read_samples
+from gmml_cluster.data.shards import HEADER_BLOCK_BYTES, Sample, read_samples
 from gmml_cluster.errors import DataError
 from gmml_cluster.store.store import Missing, Store
 
@@ -27,7 +27,6 @@ MAGIC = b"GMMLIDX1"
 RECORD = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc", "<u4"), ("label", "<i4")])
 _HEADER = struct.Struct("<8sI")
 _HEADER_READ_BYTES = 4096
-_LOCAL_BLOCK_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def build(shard: ShardFile, *, checked: bool) -> ShardIndex:
         return store.get(name, start, length)
 
     if not checked:
-        return assemble(shard, read_samples(shard.url, read, shard.size, _LOCAL_BLOCK_BYTES))
+        return assemble(shard, read_samples(shard.url, read, shard.size, HEADER_BLOCK_BYTES))
     crcs: list[int] = []
     samples = read_samples(shard.url, read, shard.size, digest=lambda image: crcs.append(crc32c(image)))
     return assemble(shard, samples, crcs)

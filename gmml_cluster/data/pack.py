@@ -6,7 +6,6 @@ Nothing is left at DST when packing fails.
 import io
 import math
 import os
-import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -26,14 +25,22 @@ from gmml_cluster.data.listing import INDEX_SUFFIX, SHARD_SUFFIX, ShardFile
 from gmml_cluster.data.permute import permutation_key, permute
 from gmml_cluster.data.shards import LABEL_EXTENSION, NO_LABEL
 from gmml_cluster.data.sources import Item, Source
-from gmml_cluster.errors import DataError
+from gmml_cluster.errors import DataError, StorageError
 from gmml_cluster.spec.job import Data
 from gmml_cluster.store.store import open_store
 
 CLASSES = "classes.txt"
 _READ_AT_ONCE = 128
 
-Put = Callable[[str, Path], ShardFile]
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a corpus is made."""
+
+    work: Path
+    """Folder in which each file is written first."""
+    put: Callable[[str], ShardFile]
+    """Makes a file that was written there final, and says where it lies."""
 
 
 @dataclass
@@ -93,20 +100,18 @@ def pack(
         StorageError: the store fails.
     """
     packed = Packed()
-    with _destination(destination) as put, tempfile.TemporaryDirectory(prefix="gmml-pack-") as folder:
+    with _destination(destination) as place:
         good = _decodable(_shuffled(source.items, seed), packed, advance)
         while samples := list(islice(good, shard_samples)):
             name = f"{prefix}-{len(packed.shards):06d}{SHARD_SUFFIX}"
-            _write_tar(Path(folder, name), samples)
-            _put_shard(put, Path(folder, name))
+            _put_shard(place, name, samples)
             packed.shards.append(name)
         if not packed.samples:
             what = f"{len(source.items)} images, none of which can be decoded"
             raise DataError(f"{destination}: {what}; images are .jpg, .jpeg, .png or .webp; check the source")
         if source.classes:
-            listed = Path(folder, CLASSES)
-            listed.write_text("".join(f"{name}\n" for name in source.classes))
-            put(CLASSES, listed)
+            (place.work / CLASSES).write_text("".join(f"{name}\n" for name in source.classes), encoding="utf-8")
+            place.put(CLASSES)
     return packed
 
 
@@ -157,59 +162,69 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(info, io.BytesIO(data))
 
 
-def _put_shard(put: Put, path: Path) -> None:
+def _put_shard(place: _Place, name: str, samples: Sequence[tuple[Item, bytes]]) -> None:
     """Put a shard and its index, which carries the version that the shard got where it lies."""
-    written = ShardFile(str(path), path.stat().st_size, "")
-    made = index.build(written, checked=True)
-    final = put(path.name, path)
-    beside = path.with_name(path.name + INDEX_SUFFIX)
-    beside.write_bytes(index.with_version(made, final.version).to_bytes())
-    put(beside.name, beside)
+    path = place.work / name
+    _write_tar(path, samples)
+    made = index.build(ShardFile(str(path), path.stat().st_size, ""), checked=True)
+    if made.header.samples != len(samples):
+        what = f"{made.header.samples} samples were found of {len(samples)} written"
+        raise DataError(f"{name}: {what}; names told two images not apart; rename the images, and say so to us")
+    final = place.put(name)
+    (place.work / f"{name}{INDEX_SUFFIX}").write_bytes(index.with_version(made, final.version).to_bytes())
+    place.put(f"{name}{INDEX_SUFFIX}")
 
 
 @contextmanager
-def _destination(url: str) -> Iterator[Put]:
-    """Where files are put, each taken from its path; all of it is undone when the block fails."""
-    if url.startswith("s3://"):
-        yield from _store_destination(url)
-    else:
-        yield from _folder_destination(Path(url.removeprefix("file://")).expanduser().absolute())
+def _destination(url: str) -> Iterator[_Place]:
+    """Where a corpus is written; all of it is undone when the block fails."""
+    try:
+        if url.startswith("s3://"):
+            yield from _store_destination(url)
+        else:
+            yield from _folder_destination(Path(os.path.realpath(Path(url.removeprefix("file://")).expanduser())))
+    except OSError as error:
+        where = error.filename or (tempfile.gettempdir() if url.startswith("s3://") else url)
+        told = f"{error.strerror or error}; nothing of the corpus is kept; mend it or name another place"
+        raise StorageError(f"{where}: {told}") from error
 
 
-def _folder_destination(folder: Path) -> Iterator[Put]:
+def _folder_destination(folder: Path) -> Iterator[_Place]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
             f"{folder}: exists and is not empty; a corpus gets a folder of its own; name another or remove it"
         )
+    if folder.is_mount():
+        raise DataError(f"{folder}: is where a disk is mounted; a corpus appears whole, by a name; name a folder below")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.packing-", dir=folder.parent) as work:
         whole = Path(work, "corpus")
         whole.mkdir()
 
-        def put(name: str, path: Path) -> ShardFile:
-            shutil.move(path, whole / name)
+        def put(name: str) -> ShardFile:
             found = (whole / name).stat()
             return ShardFile(str(folder / name), found.st_size, str(found.st_mtime_ns))
 
-        yield put
+        yield _Place(whole, put)
         os.replace(whole, folder)
 
 
-def _store_destination(url: str) -> Iterator[Put]:
+def _store_destination(url: str) -> Iterator[_Place]:
     store = open_store(url)
     if store.list():
         raise DataError(f"{url}: is not empty; a corpus gets a place of its own; name another or remove what is there")
     names: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="gmml-pack-") as work:
 
-    def put(name: str, path: Path) -> ShardFile:
-        names.append(name)
-        store.put_file(name, path)
-        path.unlink()
-        found = store.stat(name)
-        return ShardFile(f"{store.url}/{name}", found.size, found.version)
+        def put(name: str) -> ShardFile:
+            names.append(name)
+            store.put_file(name, Path(work, name))
+            Path(work, name).unlink()
+            found = store.stat(name)
+            return ShardFile(f"{store.url}/{name}", found.size, found.version)
 
-    try:
-        yield put
-    except BaseException:
-        store.delete(names)
-        raise
+        try:
+            yield _Place(Path(work), put)
+        except BaseException:
+            store.delete(names)
+            raise

@@ -18,6 +18,7 @@ LABEL_EXTENSION = "cls"
 NO_LABEL = -1
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
 BLOCK_BYTES = 4 * 2**20
+HEADER_BLOCK_BYTES = 2**16
 _HEADER_BYTES = 512
 _MOST_PADDING_BYTES = 2**20
 _LONGEST_LABEL = 32
@@ -83,7 +84,24 @@ def read_samples(
             yield Sample(image.name, image.offset, image.length, _label(source, label))
 
 
+def read_names(where: str, read: Read, size: int) -> Iterator[str]:
+    """Names of all members of a shard but folders, read from its headers.
+
+    Raises:
+        DataError: the shard is damaged or cut short.
+    """
+    source = RangeFile(read, size, HEADER_BLOCK_BYTES)
+    return (info.name for info in _headers(where, source, size) if not info.isdir())
+
+
 def _members(where: str, source: "RangeFile", size: int) -> Iterator[Member]:
+    for info in _headers(where, source, size):
+        found = _MEMBER.fullmatch(info.name)
+        if info.isreg() and found is not None:
+            yield Member(info.name, found[1], found[2].lower(), info.offset_data, info.size)
+
+
+def _headers(where: str, source: "RangeFile", size: int) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(fileobj=source, mode="r:") as tar:
             for info in tar:
@@ -91,9 +109,7 @@ def _members(where: str, source: "RangeFile", size: int) -> Iterator[Member]:
                     raise DataError(
                         f"{where}: {info.name} ends beyond byte {size}; the shard is cut short; copy it again"
                     )
-                found = _MEMBER.fullmatch(info.name)
-                if info.isreg() and found is not None:
-                    yield Member(info.name, found[1], found[2].lower(), info.offset_data, info.size)
+                yield info
                 tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
             end = tar.offset
     except tarfile.TarError as error:

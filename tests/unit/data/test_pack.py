@@ -1,5 +1,7 @@
 """Packing: shuffled, complete, byte for byte, all or nothing."""
 
+import os
+import resource
 import subprocess
 import sys
 import tarfile
@@ -78,13 +80,6 @@ def test_mean_and_deviation_are_those_of_the_pixels(class_folders, tmp_path, dig
     assert packed.std == pytest.approx([pixels.std()] * 3)
 
 
-def test_equal_keys_are_told_apart(tmp_path, digits):
-    (tmp_path / "images").mkdir()
-    for name in ("a.png", "a.PNG", "b.png"):
-        (tmp_path / "images" / name).write_bytes(png(digits[0][0]))
-    assert sorted(item.key for item in find_source(str(tmp_path / "images")).items) == ["a", "a~2", "b"]
-
-
 def test_undecodable_images_are_left_out_and_named(class_folders, tmp_path):
     (class_folders / "class3" / "broken.jpg").write_bytes(b"no image")
     packed = pack.pack(find_source(str(class_folders)), str(tmp_path / "out"))
@@ -94,7 +89,7 @@ def test_undecodable_images_are_left_out_and_named(class_folders, tmp_path):
 
 def failing(items, at):
     def fail():
-        raise OSError("disk gone")
+        raise DataError("disk gone")
 
     return [Item(item.key, item.extension, item.label, fail) if n == at else item for n, item in enumerate(items)]
 
@@ -102,7 +97,7 @@ def failing(items, at):
 def test_nothing_is_left_when_packing_fails(class_folders, tmp_path):
     source = find_source(str(class_folders))
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(OSError, match="disk gone"):
+    with pytest.raises(DataError, match="disk gone"):
         pack.pack(Source(tuple(failing(source.items, 20))), str(tmp_path / "out"), shard_samples=3)
     assert sorted(tmp_path.iterdir()) == before
 
@@ -138,12 +133,37 @@ def test_destination_that_holds_something_is_refused(class_folders, tmp_path):
     assert content(tmp_path / "out") == {"precious": b"mine"}
 
 
-def test_source_without_images_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no shards"):
-        find_source(str(tmp_path))
+def test_images_of_which_none_decodes_are_refused(tmp_path):
     with pytest.raises(DataError, match="none of which can be decoded"):
         pack.pack(Source((Item("a", "png", -1, lambda: b""),)), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_sample_that_its_shard_does_not_give_back_is_a_fault(tmp_path, digits):
+    twins = tuple(Item("a", "png", -1, lambda: png(digits[0][0])) for _ in range(2))
+    with pytest.raises(DataError, match=r"shard-000000\.tar: 1 samples were found of 2 written"):
+        pack.pack(Source(twins), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_are_written_beside_their_destination(class_folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(pack.tempfile, "tempdir", str(tmp_path / "no such folder"))
+    assert pack.pack(find_source(str(class_folders)), str(tmp_path / "out")).samples == 40
+
+
+def test_a_link_to_an_empty_folder_is_a_destination(class_folders, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    pack.pack(find_source(str(class_folders)), str(tmp_path / "out"))
+    assert (tmp_path / "out").is_symlink()
+    assert len(read_labelled(str(tmp_path / "out"))[2]) == 40
+
+
+def test_a_mounted_disk_is_refused_before_anything_is_read(class_folders, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(pack.Path, "is_mount", lambda path: path.name == "out")
+    with pytest.raises(DataError, match="name a folder below"):
+        pack.pack(Source((Item("a", "png", -1, lambda: pytest.fail("read")),)), str(tmp_path / "out"))
 
 
 def test_means_of_nothing_are_zero():
@@ -151,20 +171,17 @@ def test_means_of_nothing_are_zero():
 
 
 def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "gmml_cluster.cli.main", "corpus", "pack", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = [sys.executable, "-m", "gmml_cluster.cli.main", "corpus", "pack", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
 def test_command_prints_what_a_job_file_needs(class_folders, tmp_path):
     done = command(str(class_folders), str(tmp_path / "out"), "--shard-samples", "15", "--prefix", "digits")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == f"40 samples in 3 shards: {tmp_path}/out/digits-{{000000..000002}}.tar"
-    assert [line.split()[0] for line in lines[1:]] == ["mean", "std"]
+    assert lines[0].startswith("passed over 1 .txt, the first 'notes.txt'; images end in .jpg")
+    assert lines[1] == f"40 samples in 3 shards: {tmp_path}/out/digits-{{000000..000002}}.tar"
+    assert [line.split()[0] for line in lines[2:]] == ["mean", "std"]
     with tarfile.open(tmp_path / "out" / "digits-000000.tar") as tar:
         assert len(tar.getnames()) == 30
     again = command(str(class_folders), str(tmp_path / "out"))
@@ -173,3 +190,40 @@ def test_command_prints_what_a_job_file_needs(class_folders, tmp_path):
         again.stderr
         == f"{tmp_path}/out: exists and is not empty; a corpus gets a folder of its own; name another or remove it\n"
     )
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow beyond 20,000 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(class_folders, tmp_path, small_disk):
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(StorageError, match=rf"^{tmp_path}/out: File too large; [^\n]*$"):
+        pack.pack(find_source(str(class_folders)), str(tmp_path / "out"))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_destination_below_a_file_is_one_line(class_folders, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"^\S*/file\S*: (Not a directory|File exists); "):
+        pack.pack(find_source(str(class_folders)), str(tmp_path / "file" / "out"))
+
+
+def test_what_was_begun_is_undone_when_packing_is_stopped(class_folders, tmp_path):
+    """Packing waits for a pipe that takes the place of an image."""
+    image = next(class_folders.glob("class3/*"))
+    image.unlink()
+    os.mkfifo(image)
+    words = [sys.executable, "-m", "gmml_cluster.cli.main", "corpus", "pack", class_folders, tmp_path / "out"]
+    before = sorted(tmp_path.iterdir())
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as packing:
+        with open(image, "wb"):  # opens when it is being read
+            assert len(list(tmp_path.glob(".out.packing-*"))) == 1
+            packing.terminate()
+        assert packing.wait(60) == 130
+    assert sorted(tmp_path.iterdir()) == before
