@@ -9,7 +9,7 @@ from gmml_cluster.data.listing import list_shards
 from gmml_cluster.data.pack import pack
 from gmml_cluster.data.read import read_labelled
 from gmml_cluster.data.sources import find_source
-from gmml_cluster.errors import DataError
+from gmml_cluster.errors import DataError, StorageError
 from tests.unit.data.conftest import png, write_tar
 
 
@@ -132,7 +132,7 @@ def test_damage_in_an_indexed_shard_is_a_fault_that_names_the_member(digit_shard
     damaged[600] ^= 1
     shard.write_bytes(damaged)
     os.utime(shard, ns=(stamp, stamp))
-    with pytest.raises(DataError, match=r"train-002\.tar, member d0005\.png: the bytes disagree with the index"):
+    with pytest.raises(StorageError, match=r"train-002\.tar, member d0005\.png: the bytes disagree with the index"):
         pack(source, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
