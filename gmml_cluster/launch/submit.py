@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from gmml_cluster import __version__
 from gmml_cluster.errors import Fault, PreflightError, SpecError
+from gmml_cluster.launch.forks import with_source
 from gmml_cluster.launch.indexed import shapes
 from gmml_cluster.launch.jobs import is_busy, is_idle, poll
 from gmml_cluster.launch.launcher import Submission, launcher_named
@@ -75,14 +76,15 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
     """Validate and plan a job file.
 
     Raises:
-        SpecError: all faults of the job file and the profile, or else of the plan.
+        SpecError: all faults of the job file and the profile, or else of `init`, or else of the plan.
         PreflightError: this version has no launcher for the profile.
     """
     (job, job_tree), (profile, profile_tree) = _both(lambda: read_job(path, overrides), lambda: read_profile(cluster))
     job = with_absolute_paths(job)
     places = Places(job_tree, profile_tree, tuple(corpus.url for corpus in job.data.corpora))
+    root = absolute(profile.root)
     with places.told():
-        return replace(_prepared(job, profile, cluster, absolute(profile.root)), places=places)
+        return replace(_prepared(with_source(job, root), profile, cluster, root), places=places)
 
 
 def _both(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:

@@ -149,10 +149,30 @@ def resume(log: Log, claim: Claim, holds: Callable[[Commit], None]) -> Commit | 
     return None
 
 
-def begin(log: Log, attempt: int, *, resumed: Commit | None, step: int, start_s: float, load_s: float) -> None:
-    """Append `begin`: the attempt's first step, and the commit it goes on from."""
+def begin(
+    log: Log,
+    attempt: int,
+    *,
+    resumed: Commit | None,
+    step: int,
+    start_s: float,
+    load_s: float,
+    init: Mapping[str, Any] | None = None,
+) -> None:
+    """Append `begin`: the attempt's first step, and what it goes on from.
+
+    Args:
+        log: of the run.
+        attempt: this one.
+        resumed: the run's own commit; None at a fresh start.
+        step: the first it makes.
+        start_s: seconds from the start of the process to this entry.
+        load_s: seconds of them that loading took.
+        init: run, step and what of another run's commit that a fresh start took; None where it took none.
+    """
     origin = {"step": resumed.step, "attempt": resumed.attempt} if resumed else None
-    fields = {"resumed": origin, "step": step, "start_s": start_s, "load_s": load_s}
+    taken = dict(init) if init else None
+    fields = {"resumed": origin, "init": taken, "step": step, "start_s": start_s, "load_s": load_s}
     _append(log, _by(log, attempt, Draft("begin", attempt, fields)))
 
 

@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gmml_cluster.errors import Fault, SpecError, StorageError
+from gmml_cluster.errors import CheckpointError, Fault, SpecError, StorageError
 from gmml_cluster.run.entries import slot_name
+from gmml_cluster.run.history import Commit
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.store.store import Exists, Missing, Store, open_store
 
@@ -150,7 +151,7 @@ def find_run(text: str, roots: Iterable[str]) -> RunRoot:
         SpecError: no run is meant, or several are; lists them.
     """
     if "/" in text:
-        return _run_at(text)
+        return run_at(text)
     unread: list[str] = []
     candidates = list(_candidates(text, roots, unread))
     found = [run for run in candidates if run.name == text] or candidates
@@ -167,11 +168,31 @@ def find_run(text: str, roots: Iterable[str]) -> RunRoot:
     )
 
 
-def _run_at(url: str) -> RunRoot:
+def run_at(url: str) -> RunRoot:
+    """The run whose folder or URL this is.
+
+    Raises:
+        SpecError: it holds no run.
+    """
     root, _, name = open_store(url).url.rpartition("/")
     if not _is_run(open_store(root), name):
         raise SpecError(Fault(url, f"holds no run; a run's folder has a {RUN}; name such a folder"))
     return RunRoot(root, name)
+
+
+def commit_of(run: RunRoot, step: int | None) -> Commit:
+    """The run's commit of a step; its youngest where the step is None.
+
+    Raises:
+        CheckpointError: there is no such commit.
+    """
+    commits = run.log.refresh().commits
+    found = [commit for commit in commits if step is None or commit.step == step]
+    if found:
+        return found[-1]
+    known = ", ".join(str(commit.step) for commit in commits) or "none"
+    wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
+    raise CheckpointError(f"{run.url}: {wanted} is asked for, known are {known}; name one of them or train first")
 
 
 def _candidates(prefix: str, roots: Iterable[str], unread: list[str]) -> Iterator[RunRoot]:

@@ -16,8 +16,8 @@ FIELDS = ("batch.size", "engine.precision")
 def identity(spec: Spec) -> str:
     """SHA-256 of what decides what is computed, as hexadecimal digits.
 
-    Counted are seed, init, model, method, data, optim, batch.size and engine.precision; and run, unless
-    `optim.schedule.samples` fixes the schedule apart from it.
+    Counted are seed, model, method, data, optim, batch.size, engine.precision, and init where there is one; and run,
+    unless `optim.schedule.samples` fixes the schedule apart from it.
     """
     text = json.dumps(_identifying(spec), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -41,7 +41,7 @@ def changeable(old: Spec, new: Spec) -> dict[str, list[Any]]:
 
 
 def _identifying(spec: Spec) -> dict[str, Any]:
-    kept = {name: spec[name] for name in SECTIONS if name in spec}
+    kept = {name: spec[name] for name in SECTIONS if spec.get(name) is not None}
     for field in FIELDS:
         section, name = field.split(".")
         kept[section] = {name: spec[section][name]}

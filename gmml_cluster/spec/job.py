@@ -302,6 +302,17 @@ class Resources(SpecModel):
     """Nodes: a number, or `2..16`."""
 
 
+class Init(SpecModel):
+    """A commit of another run, which a run of its own begins from at step 0."""
+
+    run: str = Field(min_length=1)
+    """The other run: its name under the same root, or its folder or URL."""
+    step: Annotated[int, Field(ge=0)] | None = None
+    """Step of the commit; null takes the youngest when this run is first submitted."""
+    what: Literal["weights", "all"] = "weights"
+    """`weights`, or `all`: AdamW's moments and step count too, from a run of the same method."""
+
+
 class JobSpec(SpecModel):
     """A pre-training run."""
 
@@ -309,6 +320,8 @@ class JobSpec(SpecModel):
     """Name of the run; its folder under the profile's root."""
     seed: int = Field(0, ge=0, lt=2**32)
     """All that is drawn is a function of this."""
+    init: Init | None = None
+    """Commit of another run to begin from; null begins from weights that the seed draws."""
     model: Model
     """The encoder."""
     method: MethodOptions

@@ -28,6 +28,7 @@ from gmml_cluster.train.checkpoint import Saved, Saver
 from gmml_cluster.train.ending import CODES, Start, leave_alone, leave_early, settled, tell_end, tell_failed_start
 from gmml_cluster.train.engine import Engine, make_engine
 from gmml_cluster.train.guardian import Guardian, repeat
+from gmml_cluster.train.initial import take_init
 from gmml_cluster.train.leaving import NEVER, Leaving
 from gmml_cluster.train.loop import Outcome, Report, Stepper, run
 from gmml_cluster.train.optim import Course
@@ -122,6 +123,9 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> in
     engine, method = _engine(rank, device)
     loading = time.monotonic()
     commit, manifest = load(Peers(rank.run, rank.place, rank.board), claim, engine)
+    init = rank.job.init if commit is None else None
+    if init is not None:
+        take_init(Peers(rank.run, rank.place, rank.board), init, rank.job.method.name, engine)
     load_s = time.monotonic() - loading
     first = 0 if commit is None else commit.step + 1
     if first >= rank.terms.steps:
@@ -132,7 +136,15 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> in
     stepper.save_due = lambda: every_s is not None and not saver.busy and saver.age_s >= every_s
     if rank.speaks:
         start_s = time.monotonic() - rank.began
-        protocol.begin(rank.run.log, rank.terms.attempt, resumed=commit, step=first, start_s=start_s, load_s=load_s)
+        protocol.begin(
+            rank.run.log,
+            rank.terms.attempt,
+            resumed=commit,
+            init=init.model_dump() if init else None,
+            step=first,
+            start_s=start_s,
+            load_s=load_s,
+        )
     rank.start.training.set()
     every_steps = rank.job.checkpoint.every.steps
     outcome, last = run(

@@ -31,8 +31,6 @@ class Engine(ABC):
     Attributes:
         module: the bare module; at stage 3 its parameters are empty outside of `forward`.
         names: trained tensors, in the order of the sums of squares that `step` returns.
-
-    Args:
         shapes: of all tensors that are state, as they were before a stage 3 took them apart.
     """
 
@@ -42,7 +40,7 @@ class Engine(ABC):
         trained = [name for name, tensor in module.named_parameters() if tensor.requires_grad]
         device = layout.flats()[0].device
         self._seam = Seam(trained, clip, device, counts=not layout.replicated or dist.get_rank() == 0)
-        self.module, self.names = module, self._seam.names
+        self.module, self.names, self.shapes = module, self._seam.names, shapes
         self._adamw, self._layout = adamw, layout
         create_state(adamw, layout.flats())
         adamw.found_inf = self._seam.found_inf  # type: ignore[attr-defined]
@@ -105,8 +103,8 @@ class Engine(ABC):
         Adam's step and `skips_in_a_row` are set apart from it.
 
         Args:
-            read: `read(name, key, start, numel)` returns those elements as a 1-d float32 tensor on any device; it is
-                called for just the ranges that this rank holds.
+            read: `read(name, key, start, numel)` returns those elements as a 1-d float32 tensor on any device, or None
+                to leave them as they are; it is called for just the ranges that this rank holds.
 
         Raises:
             CheckpointError: `read` returned another number of elements.

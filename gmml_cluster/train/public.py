@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from gmml_cluster.errors import CheckpointError
 from gmml_cluster.methods import build
 from gmml_cluster.methods.method import Method
-from gmml_cluster.run.history import Commit
-from gmml_cluster.run.root import RunRoot, run_root
+from gmml_cluster.run.root import commit_of, run_root
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.resolved import load_resolved
 from gmml_cluster.train.restore import Reader
@@ -43,20 +41,10 @@ def load_trained(root: str, name: str, *, step: int | None = None, untrained: bo
     method.module.eval()
     if untrained:
         return Trained(job, method, -1)
-    commit = _commit(run, step)
+    commit = commit_of(run, step)
     reader = Reader(run.store, commit.folder, commit.manifest)
     method.module.load_state_dict({key: reader.tensor(key) for key in method.module.state_dict()})
     return Trained(job, method, commit.step)
-
-
-def _commit(run: RunRoot, step: int | None) -> Commit:
-    commits = run.log.refresh().commits
-    found = [commit for commit in commits if step is None or commit.step == step]
-    if found:
-        return found[-1]
-    known = ", ".join(str(commit.step) for commit in commits) or "none"
-    wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
-    raise CheckpointError(f"{run.url}: {wanted} is asked for, known are {known}; name one of them or train first")
 
 
 __all__ = ["Trained", "load_trained"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gmml_cluster.errors import CheckpointError, GmmlError
 
 VALUE = "value"
-Read = Callable[[str, str, int, int], Tensor]
+Read = Callable[[str, str, int, int], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def saved_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def fill(held: Iterable[Slice], read: Read) -> None:
-    """Copy into each view what `read(name, key, start, numel)` returns.
+    """Copy into each view what `read(name, key, start, numel)` returns; None leaves the view as it is.
 
     Raises:
         CheckpointError: it returned another number of elements.
@@ -76,6 +76,8 @@ def fill(held: Iterable[Slice], read: Read) -> None:
     for part in held:
         for key, view in part.views.items():
             given = read(part.name, key, part.start, view.numel())
+            if given is None:
+                continue
             if given.shape != view.shape:
                 what = f"{part.name}: {key} of elements {part.start}.. came as {tuple(given.shape)}"
                 raise CheckpointError(f"{what}; {view.numel()} elements were asked for; the checkpoint is damaged")

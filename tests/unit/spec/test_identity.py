@@ -95,6 +95,13 @@ def test_untying_the_schedule_from_the_run_makes_another_run():
     assert "optim.schedule.samples" in differences(scheduled(10_000), SPEC)
 
 
+def test_an_init_makes_another_run_and_its_absence_leaves_the_identity_of_older_runs():
+    forked = {**SPEC, "init": {"run": "/runs/a", "step": 7, "what": "weights"}}
+    assert identity({**SPEC, "init": None}) == identity({name: SPEC[name] for name in SPEC if name != "init"})
+    assert set(differences(SPEC, forked)) == {"init.run", "init.step", "init.what"}
+    assert differences(forked, changed(forked, "init.step", 8)) == ["init.step"]
+
+
 def test_a_corpus_more_is_told_by_its_fields():
     other = copy.deepcopy(SPEC)
     other["data"]["corpora"].append({"url": "c", "weight": 1.0, "samples": None})
