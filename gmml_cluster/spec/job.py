@@ -287,8 +287,8 @@ class Engine(SpecModel):
 class Checkpoint(SpecModel):
     """When the state is saved and what is kept. The end of the run and a notice save always."""
 
-    every: Interval = Interval(seconds=1800.0)
-    """`500 steps` or `30 min`."""
+    every: Interval = Interval()
+    """`500 steps`, `30 min`, or `auto`: by what a save takes and how often the run is interrupted."""
     keep: int = Field(3, gt=0)
     """Youngest checkpoints kept."""
     keep_every: Annotated[int, Field(gt=0)] | None = None

@@ -76,18 +76,20 @@ class Length(_Written):
 
 
 class Interval(_Written):
-    """An interval of saving: `500 steps` or a duration such as `30 min`."""
+    """An interval of saving: `auto`, `500 steps` or a duration such as `30 min`."""
 
     steps: int | None = Field(None, gt=0)
     """Steps between two saves."""
     seconds: float | None = Field(None, gt=0)
-    """Seconds between two saves."""
+    """Seconds between two saves. Neither steps nor seconds: `auto`."""
 
     @classmethod
     def _read(cls, given: str) -> dict[str, Any]:
+        if given == "auto":
+            return {}
         found = re.fullmatch(r"(\d+) +steps?", given)
         if not found and not re.fullmatch(r"\d+(\.\d+)?\s*(s|min|h|d)", given):
-            raise ValueError(f"{given!r} is no interval; write '500 steps', or a duration such as '30 min'")
+            raise ValueError(f"{given!r} is no interval; write auto, '500 steps', or a duration such as '30 min'")
         read: dict[str, Any] = {"steps": int(found[1])} if found else {"seconds": seconds(given)}
         if 0 in read.values():
             raise ValueError(f"{given!r} never passes; write an interval above 0")
@@ -95,12 +97,14 @@ class Interval(_Written):
 
     @classmethod
     def _schema(cls) -> dict[str, Any]:
-        return {"type": "string", "pattern": r"^(\d+ +steps?|\d+(\.\d+)?\s*(s|min|h|d))$"}
+        return {"type": "string", "pattern": r"^(auto|\d+ +steps?|\d+(\.\d+)?\s*(s|min|h|d))$"}
 
     @property
     def written(self) -> str:
-        """As in `500 steps` or `1800 s`."""
-        return f"{self.steps} steps" if self.steps is not None else write_seconds(self.seconds or 0.0)
+        """As in `500 steps`, `1800 s` or `auto`."""
+        if self.steps is not None:
+            return f"{self.steps} steps"
+        return "auto" if self.seconds is None else write_seconds(self.seconds)
 
 
 class NodeRange(_Written):

@@ -21,6 +21,7 @@ from gmml_cluster.methods.method import Method
 from gmml_cluster.plan.lanes import groups_of_rank, micro_batches
 from gmml_cluster.plan.steps import epoch_steps
 from gmml_cluster.run import protocol, retention
+from gmml_cluster.run.interval import between_interruptions_s, save_interval_s
 from gmml_cluster.run.log import Log
 from gmml_cluster.run.root import RunRoot, log_stem, metrics_stem, run_root
 from gmml_cluster.spec.job import JobSpec
@@ -132,8 +133,8 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> in
         return _end(rank, "finished", first - 1)
     stepper = _stepper(rank, engine, method, device, manifest, first)
     saver = _saver(rank, engine, stepper, first)
-    every_s = rank.job.checkpoint.every.seconds
-    stepper.save_due = lambda: every_s is not None and not saver.busy and saver.age_s >= every_s
+    if rank.speaks:
+        stepper.save_due = _clock(rank, saver)
     if rank.speaks:
         start_s = time.monotonic() - rank.began
         protocol.begin(
@@ -265,6 +266,19 @@ def _saver(rank: Rank, engine: Engine, stepper: Stepper, first: int) -> Saver:
         slices=engine.slices,
         commit=commit,
     )
+
+
+def _clock(rank: Rank, saver: Saver) -> Callable[[], bool]:
+    """Rank 0's: whether a save by time is due."""
+    every, history = rank.job.checkpoint.every, rank.run.log.refresh()
+
+    def due() -> bool:
+        if every.steps is not None or saver.busy:
+            return False
+        between_s = between_interruptions_s(history, time.time())
+        return saver.age_s >= (every.seconds or save_interval_s(saver.cost_s, between_s))
+
+    return due
 
 
 def _writer(rank: Rank) -> Callable[[Report], None]:

@@ -138,7 +138,12 @@ class Saver:
         board: a connection for the saving thread alone.
         slices: what this rank saves, always of the same shapes; called at each save.
         commit: rank 0's; called in the saving thread when all files and the manifest stand.
+
+    Attributes:
+        cost_s: rank 0's: seconds that the last save took; None before the first.
     """
+
+    cost_s: float | None = None
 
     def __init__(
         self,
@@ -220,5 +225,6 @@ class Saver:
         self._store.put(f"{folder}/manifest.json", manifest)
         size = len(manifest) + sum(part["size"] for part in parts)
         digest = hashlib.sha256(manifest).hexdigest()
-        self._commit(Saved(step, folder, digest, size, time.monotonic() - began), full)
+        self.cost_s = time.monotonic() - began
+        self._commit(Saved(step, folder, digest, size, self.cost_s), full)
         self._board.set(f"saved/{step}", True)

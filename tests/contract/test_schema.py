@@ -75,6 +75,7 @@ def test_every_file_that_ships_is_valid(kind):
         ("optim.schedule", {"warmup": "1 step"}),
         ("checkpoint", {"every": "30 min"}),
         ("checkpoint", {"every": "500 steps"}),
+        ("checkpoint", {"every": "auto"}),
         ("resources", {"nodes": "2..4"}),
         ("resources", {"nodes": 3}),
         ("data.augment", "mae"),

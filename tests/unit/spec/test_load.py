@@ -85,7 +85,7 @@ def test_overrides_reach_every_section(good):
         ("data.corpora.0.weight=0", "data.corpora.0.weight: 0 does not fit; write a number above 0"),
         ("name=Bad Name", "name: 'Bad Name' does not fit; a run's name has 1 to 63 of a-z"),
         ("name=../up", "name: '../up' does not fit; a run's name has"),
-        ("checkpoint.every=30", "checkpoint.every: '30' is no interval; write '500 steps', or a duration"),
+        ("checkpoint.every=30", "checkpoint.every: '30' is no interval; write auto, '500 steps', or a duration"),
         ("checkpoint.every=0 steps", "checkpoint.every: '0 steps' never passes"),
         ("optim.schedule.warmup=10", "optim.schedule.warmup: '10' is no length; write '10 epochs'"),
         ("resources.nodes=4..2", "resources.nodes: '4..2' is no range of nodes"),
@@ -210,6 +210,7 @@ LENGTHS = st.one_of(
     st.integers(0, 10**12).map("{} samples".format),
 )  # fmt: skip
 INTERVALS = st.one_of(
+    st.just("auto"),
     st.integers(1, 10**6).map("{} steps".format),
     st.builds("{:.3f} {}".format, st.floats(0.01, 1e5), st.sampled_from(["s", "min", "h", "d"])),
 )

@@ -1,0 +1,29 @@
+"""When a save by time is due, by the job's word and the saver's clock."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from gmml_cluster.run.history import History
+from gmml_cluster.spec.lengths import Interval
+from gmml_cluster.train.attempt import _clock
+
+
+def is_due(every, *, age_s, cost_s=None, busy=False):
+    job = SimpleNamespace(checkpoint=SimpleNamespace(every=Interval.model_validate(every)))
+    rank = SimpleNamespace(job=job, run=SimpleNamespace(log=SimpleNamespace(refresh=History)))
+    return _clock(rank, SimpleNamespace(busy=busy, age_s=age_s, cost_s=cost_s))()
+
+
+@pytest.mark.parametrize(
+    ("every", "cost_s", "first_due_s"),
+    [("30 s", None, 30), ("30 s", 9.0, 30), ("auto", None, 600), ("auto", 2.0, 588)],
+)
+def test_a_save_is_due_once_the_interval_has_passed(every, cost_s, first_due_s):
+    assert not is_due(every, age_s=first_due_s - 1, cost_s=cost_s)
+    assert is_due(every, age_s=first_due_s, cost_s=cost_s)
+
+
+def test_none_is_due_while_one_is_in_flight_or_where_steps_decide():
+    assert not is_due("30 s", age_s=99, busy=True)
+    assert not is_due("5 steps", age_s=1e6)
