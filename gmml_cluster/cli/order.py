@@ -91,4 +91,5 @@ def _of_run(run: str, root: str | None) -> "tuple[JobSpec, Layout, Pin]":
     corpora = json.loads(found.store.get(corpora_name(pinned["corpora"])))
     indexes = open_store(found.root).child(".corpora")
     job = load_resolved(found.spec(), submit.changed if submit else {})
-    return job, Layout.from_json(pinned["layout"]), Pin.from_json(corpora, indexes)
+    pin = Pin.from_json(corpora, indexes)
+    return job, Layout.from_json(pinned["layout"], pin.shapes), pin

@@ -8,7 +8,8 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -16,7 +17,8 @@ import numpy as np
 
 from gmml_cluster.data import index
 from gmml_cluster.data.index import Header, ShardIndex
-from gmml_cluster.data.listing import ShardFile, list_shards, split_url, store_of
+from gmml_cluster.data.indexing import index_checked
+from gmml_cluster.data.listing import ShardFile, list_shards, split_url, stat_all, store_of
 from gmml_cluster.errors import DataError, Fault, ShardChanged, SpecError
 from gmml_cluster.plan.lanes import CorpusShape
 from gmml_cluster.store.store import Store
@@ -43,6 +45,8 @@ class PinnedShard:
 
     file: ShardFile
     samples: int
+    crcs: str = ""
+    """What the index said of its samples' lengths and CRCs; empty where it had no CRCs."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,17 @@ class Pin:
         self._indexes = indexes
         self._starts = [np.cumsum([0, *(shard.samples for shard in corpus.shards)]) for corpus in corpora]
         self._loaded = dict(loaded)
-        self._lock = threading.Lock()
+        self._locks: dict[ShardFile, threading.Lock] = {}
 
     @property
     def digest(self) -> str:
         """Digest of everything pinned."""
         return hashlib.sha256(json.dumps(self.to_json()["corpora"], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def files(self) -> list[ShardFile]:
+        """All shards, with the sizes and versions that were pinned."""
+        return [shard.file for corpus in self.corpora for shard in corpus.shards]
 
     @property
     def shapes(self) -> tuple[CorpusShape, ...]:
@@ -117,7 +126,7 @@ class Pin:
                     "url": corpus.url,
                     "weight": corpus.weight,
                     "identity": corpus.identity,
-                    "shards": [[s.file.url, s.file.size, s.file.version, s.samples] for s in corpus.shards],
+                    "shards": [[s.file.url, s.file.size, s.file.version, s.samples, s.crcs] for s in corpus.shards],
                 }
                 for corpus in self.corpora
             ]
@@ -132,7 +141,7 @@ class Pin:
                     corpus["url"],
                     corpus["weight"],
                     corpus["identity"],
-                    tuple(PinnedShard(ShardFile(*place), samples) for *place, samples in corpus["shards"]),
+                    tuple(PinnedShard(ShardFile(*row[:3]), *row[3:]) for row in corpus["shards"]),
                 )
                 for corpus in given["corpora"]
             ],
@@ -168,7 +177,7 @@ class Pin:
         """The shard's index: loaded once, made again where it was deleted; the shard must be what was pinned."""
         found = self._loaded.get(shard.file)
         if found is None:
-            with self._lock:
+            with self._locks.setdefault(shard.file, threading.Lock()):
                 found = self._loaded.get(shard.file) or self._load(shard)
                 self._loaded[shard.file] = found
         return found
@@ -195,6 +204,40 @@ def verify_shard(shard: PinnedShard) -> None:
         was = f"{shard.file.size} bytes, version {shard.file.version} when the run began"
         what = f"{now.size} bytes, version {now.version}, but {was}"
         raise ShardChanged(f"{shard.file.url}: {what}; a run's shards never change; put it back or start a new run")
+
+
+def repin(pinned: Pin, indexes: Store) -> Pin:
+    """The pin with the present sizes and versions of its shards, if their samples are those that were pinned.
+
+    Proof are equal lengths and CRCs: of an index that fits the shard as it is now, and else of every byte of it.
+
+    Raises:
+        ShardChanged: a shard holds other samples, is gone, or its samples had no CRCs that could prove anything.
+        StorageError: a store does not answer.
+    """
+    shards = [shard for corpus in pinned.corpora for shard in corpus.shards]
+    listed = {file.url: file for file in stat_all(file.url for file in pinned.files)}
+    with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
+        now = iter(list(pool.map(lambda shard: _repinned(shard, listed.get(shard.file.url), indexes), shards)))
+    return Pin([replace(c, shards=tuple(islice(now, len(c.shards)))) for c in pinned.corpora], indexes)
+
+
+def _repinned(shard: PinnedShard, now: ShardFile | None, indexes: Store) -> PinnedShard:
+    if now == shard.file:
+        return shard
+    if now is None:
+        raise ShardChanged(f"{shard.file.url}: is gone; a run's shards never change; put it back")
+    known = shard.crcs or index.stored_crcs(shard.file, indexes)
+    if not known:
+        told = "its size or version changed, and it had no CRCs which could prove that its samples are the same"
+        raise ShardChanged(f"{shard.file.url}: {told}; put the old file back, with its time, or start a new run")
+    header = index.find_header(now, indexes)
+    if header is None or not header.checked:
+        header = index_checked(now, indexes).header
+    if header.crcs != known:
+        told = "holds other samples than when the run began"
+        raise ShardChanged(f"{shard.file.url}: {told}; a run's shards never change; put it back or start a new run")
+    return PinnedShard(now, header.samples, known)
 
 
 def pin(corpora: Sequence[CorpusSpec], indexes: Store | None = None) -> Pin:
@@ -246,7 +289,7 @@ def _pin_corpus(corpus: CorpusSpec, indexes: Store | None, made: dict[ShardFile,
     files = list_shards(corpus.url)
     with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
         headers = list(pool.map(header, files))
-    shards = tuple(PinnedShard(file, header.samples) for file, header in zip(files, headers, strict=True))
+    shards = tuple(PinnedShard(file, h.samples, h.crcs) for file, h in zip(files, headers, strict=True))
     return PinnedCorpus(corpus.url, corpus.weight, _identity(files, headers), shards)
 
 

@@ -8,7 +8,7 @@ version. Beside a folder's shards records are memory-mapped.
 import hashlib
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from gmml_cluster.data.shards import HEADER_BLOCK_BYTES, Sample, read_samples
 from gmml_cluster.errors import DataError
 from gmml_cluster.store.store import Missing, Store
 
-MAGIC = b"GMMLIDX1"
+MAGIC = b"GMMLIDX2"
 RECORD = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc", "<u4"), ("label", "<i4")])
 _HEADER = struct.Struct("<8sI")
 _HEADER_READ_BYTES = 4096
@@ -38,10 +38,15 @@ class Header:
     version: str
     """The shard's version when it was indexed."""
     samples: int
-    checked: bool
-    """Whether the CRCs hold."""
     digest: str
     """SHA-256 of the members' names and lengths."""
+    crcs: str
+    """First half of the SHA-256 of the samples' lengths and CRCs; empty where the CRCs have not been made."""
+
+    @property
+    def checked(self) -> bool:
+        """Whether the CRCs hold."""
+        return bool(self.crcs)
 
 
 @dataclass(frozen=True)
@@ -51,18 +56,18 @@ class ShardIndex:
     header: Header
     records: NDArray[np.void]
     """One `RECORD` a sample, perhaps memory-mapped."""
-    encoded_names: bytes
-    """Names of the images' members, joined by newlines."""
+    read_names: Callable[[], bytes]
+    """Names of the images' members, joined by newlines: larger than all else, and seldom wanted."""
 
     @cached_property
     def names(self) -> list[str]:
         """Name of each image's member."""
-        return self.encoded_names.decode("utf-8", "surrogateescape").split("\n") if len(self.records) else []
+        return self.read_names().decode("utf-8", "surrogateescape").split("\n") if len(self.records) else []
 
     def to_bytes(self) -> bytes:
         """The file; `parse` reads it back."""
         header = json.dumps(asdict(self.header), sort_keys=True).encode()
-        return b"".join((_HEADER.pack(MAGIC, len(header)), header, self.records.tobytes(), self.encoded_names))
+        return b"".join((_HEADER.pack(MAGIC, len(header)), header, self.records.tobytes(), self.read_names()))
 
 
 def crc32c(data: bytes) -> int:
@@ -103,8 +108,10 @@ def assemble(shard: ShardFile, samples: Iterable[Sample], crcs: list[int] | None
         if "\n" in sample.name:
             raise DataError(f"{shard.url}: member {sample.name!r}; names have no line breaks; pack it again")
     names = "\n".join(sample.name for sample in listed).encode("utf-8", "surrogateescape")
-    digest = hashlib.sha256(names + records["length"].tobytes()).hexdigest()
-    return ShardIndex(Header(shard.size, shard.version, len(listed), crcs is not None, digest), records, names)
+    lengths = records["length"].tobytes()
+    digest = hashlib.sha256(names + lengths).hexdigest()
+    checked = "" if crcs is None else hashlib.sha256(lengths + records["crc"].tobytes()).hexdigest()[:32]
+    return ShardIndex(Header(shard.size, shard.version, len(listed), digest, checked), records, lambda: names)
 
 
 def with_version(found: ShardIndex, version: str) -> ShardIndex:
@@ -122,7 +129,7 @@ def parse(where: str, data: bytes) -> ShardIndex:
     end = start + header.samples * RECORD.itemsize
     if len(data) < end:
         raise DataError(f"{where}: ends at byte {len(data)}, {end} wanted; the index is damaged; delete it")
-    return ShardIndex(header, np.frombuffer(data, RECORD, header.samples, start), data[end:])
+    return ShardIndex(header, np.frombuffer(data, RECORD, header.samples, start), lambda: data[end:])
 
 
 def parse_header(where: str, data: bytes) -> tuple[Header, int]:
@@ -152,13 +159,24 @@ def find_header(shard: ShardFile, indexes: Store | None) -> Header | None:
     return None
 
 
+def stored_crcs(shard: ShardFile, indexes: Store) -> str:
+    """`Header.crcs` of the index that was made of just this version of the shard; empty where there is none."""
+    try:
+        name = stored_name(shard)
+        return parse_header(f"{indexes.url}/{name}", indexes.get(name, 0, _HEADER_READ_BYTES))[0].crcs
+    except Missing:
+        return ""
+
+
 def find(shard: ShardFile, indexes: Store | None) -> ShardIndex | None:
     """The shard's index, wherever it lies; None where there is none that fits."""
     for store, name in _homes(shard, indexes):
         where = f"{store.url}/{name}"
         try:
             local = Path(where)
-            found = _map(local) if local.is_file() else parse(where, store.get(name))
+            found = (
+                _map(local) if local.is_file() else _without_names(parse(where, store.get(name)), where, store, name)
+            )
         except Missing:
             continue
         if fits(found.header, shard):
@@ -184,11 +202,13 @@ def fits(header: Header, shard: ShardFile) -> bool:
 def _map(path: Path) -> ShardIndex:
     with path.open("rb") as file:
         header, start = parse_header(str(path), file.read(_HEADER_READ_BYTES))
-        file.seek(start + header.samples * RECORD.itemsize)
-        names = file.read()
-    if header.samples == 0:
-        return ShardIndex(header, np.zeros(0, RECORD), names)
-    return ShardIndex(header, np.memmap(path, RECORD, "r", start, header.samples), names)
+        records = np.memmap(file, RECORD, "r", start, header.samples) if header.samples else np.zeros(0, RECORD)
+    return ShardIndex(header, records, lambda: parse(str(path), path.read_bytes()).read_names())
+
+
+def _without_names(found: ShardIndex, where: str, store: Store, name: str) -> ShardIndex:
+    """The index with its names left in the store; whoever wants them reads the file again, which may be newer."""
+    return ShardIndex(found.header, found.records.copy(), lambda: parse(where, store.get(name)).read_names())
 
 
 def _homes(shard: ShardFile, indexes: Store | None) -> list[tuple[Store, str]]:

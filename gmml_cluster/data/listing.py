@@ -88,7 +88,7 @@ def list_shards(url: str) -> list[ShardFile]:
     """
     patterns = [_absolute(pattern) for pattern in expand_braces(url)]
     plain = [pattern for pattern in patterns if "*" not in pattern and pattern.endswith(SHARD_SUFFIX)]
-    known = {shard.url: shard for shard in _stat_all(plain)}
+    known = {shard.url: shard for shard in stat_all(plain)}
     shards = [shard for pattern in patterns for shard in _match(url, pattern, known)]
     if not shards:
         raise DataError(f"{url}: no shards; a corpus has at least one {SHARD_SUFFIX} file; check the URL")
@@ -105,8 +105,12 @@ def _absolute(url: str) -> str:
     return os.path.abspath(os.path.expanduser(url.removeprefix("file://")))
 
 
-def _stat_all(urls: Iterable[str]) -> Iterator[ShardFile]:
-    """The shards that exist, by one listing of each folder."""
+def stat_all(urls: Iterable[str]) -> Iterator[ShardFile]:
+    """Those of the shards that exist, by one listing of each folder.
+
+    Raises:
+        StorageError: a store does not answer.
+    """
     by_folder = itertools.groupby(sorted(urls), key=lambda url: split_url(url)[0])
     for folder, members in by_folder:
         names = {split_url(url)[1] for url in members}

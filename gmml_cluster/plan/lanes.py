@@ -67,14 +67,13 @@ class Layout:
         return tuple(count / self.lanes for count in self.lane_counts)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain mapping; `from_json` reads it back."""
-        return {**asdict(self), "corpora": [{"weight": c.weight, "shards": list(c.shards)} for c in self.corpora]}
+        """Plain mapping without the corpora, whose shards may be many; `from_json` reads it back."""
+        return {name: value for name, value in asdict(self).items() if name != "corpora"}
 
     @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> "Layout":
-        """The layout that `to_json` wrote."""
-        corpora = tuple(CorpusShape(c["weight"], tuple(c["shards"])) for c in given["corpora"])
-        return cls(**{**given, "corpora": corpora})
+    def from_json(cls, given: Mapping[str, Any], corpora: Iterable[CorpusShape]) -> "Layout":
+        """The layout that `to_json` wrote, over its corpora."""
+        return cls(**given, corpora=tuple(corpora))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from gmml_cluster.run.entries import Entry
 
-VERSION = 1
+VERSION = 2
 KEPT_ATTEMPTS = 50
 _TOLD = ("rank", "host", "message", "proof")
 _MESSAGE_CHARACTERS = 500
@@ -101,7 +101,7 @@ class History:
         attempts: the last 50, oldest first; causes of the older ones are counted in `older`.
         commits: checkpoints not dropped, oldest first.
         begins: (attempt, first step), thinned: steps rise, for a step begun anew forgets what lay at or after it.
-        pin: fields of the first `pin`.
+        pin: fields of the first `pin`, with the `corpora` of the last that was said to be `repinned`.
         stopped: reason of the `stop` that no younger submit lifted.
         finished: whether an `end finished` stands that no younger submit followed.
     """
@@ -196,7 +196,11 @@ def _begin(history: History, entry: Entry) -> History:
 
 
 def _pin(history: History, entry: Entry) -> History:
-    return history if history.pin is not None else replace(history, pin=dict(entry.fields))
+    if history.pin is None:
+        return replace(history, pin=dict(entry.fields))
+    if "repinned" not in entry.fields:
+        return history
+    return replace(history, pin={**history.pin, "corpora": entry.fields["corpora"]})
 
 
 def _commit(history: History, entry: Entry) -> History:

@@ -193,6 +193,15 @@ def pin(log: Log, attempt: int, fields: Mapping[str, Any]) -> Mapping[str, Any]:
     return standing
 
 
+def repin(log: Log, attempt: int, corpora: str, shards: int) -> None:
+    """Append that so many shards have another size or version than was pinned, and hold the same samples.
+
+    Args:
+        corpora: digest of the corpora with their present sizes and versions.
+    """
+    _append(log, _by(log, attempt, Draft("pin", attempt, {"corpora": corpora, "repinned": shards})))
+
+
 def commit(
     log: Log,
     attempt: int,

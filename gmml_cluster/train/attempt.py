@@ -198,8 +198,9 @@ def _engine(rank: Rank, device: torch.device) -> tuple[Engine, Method]:
 def _stepper(
     rank: Rank, engine: Engine, method: Method, device: torch.device, manifest: dict[str, Any], first: int
 ) -> Stepper:
-    job, layout, place = rank.job, rank.terms.order(), rank.place
+    job, place = rank.job, rank.place
     pinned = pinned_corpora(rank.run, rank.terms.pinned)
+    layout = rank.terms.order(pinned)
     stream = Stream(
         Order(layout),
         pinned,

@@ -2,17 +2,19 @@
 
 import importlib.metadata
 import json
+import logging
 import platform
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gmml_cluster.data.corpus import Pin, pin
+from gmml_cluster.data.corpus import Pin, pin, repin
+from gmml_cluster.data.decode import decoder_name
 from gmml_cluster.plan.lanes import Layout, make_layout
 from gmml_cluster.plan.steps import total_steps
 from gmml_cluster.run import protocol
@@ -25,7 +27,11 @@ from gmml_cluster.store.probe import probe
 from gmml_cluster.store.store import Store, open_store
 from gmml_cluster.train.rendezvous import Place
 
+_DIFFERS = "pixels may differ in the last bit, and which samples are bad"
 _VERSIONS = ("torch", "deepspeed", "numpy", "opencv-python-headless", "simplejpeg", "Pillow")
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Terms:
 
     Attributes:
         changed: fields outside the identity that hold for this attempt: name -> [value in spec.yaml, value now].
-        layout: the order of samples.
+        layout: the order of samples, without the shards' counts.
         pinned: digest of the pinned corpora.
         steps: updates of the whole run.
     """
@@ -65,13 +71,13 @@ class Terms:
         """The run's spec with this attempt's changes."""
         return load_resolved(run.spec(), self.changed)
 
-    def order(self) -> Layout:
-        """The order of samples."""
-        return Layout.from_json(self.layout)
+    def order(self, pinned: Pin) -> Layout:
+        """The order of samples of the pinned corpora."""
+        return Layout.from_json(self.layout, pinned.shapes)
 
 
 def settle(run: RunRoot, incarnation: Incarnation, place: Place, claimed: Callable[[int], None]) -> tuple[Terms, Claim]:
-    """Rank 0's: probe the store, claim, and pin the corpora if no attempt before did.
+    """Rank 0's: probe the store, claim, and pin the corpora, or see that they still are what was pinned.
 
     Args:
         claimed: called with the attempt's number as soon as it is claimed: from then on its end must be told.
@@ -80,6 +86,7 @@ def settle(run: RunRoot, incarnation: Incarnation, place: Place, claimed: Callab
         Fenced: this job has no right to claim.
         PreflightError: the store lacks what a run needs.
         SpecError, DataError: the corpora do not fit the spec.
+        ShardChanged: a shard no longer holds what was pinned.
     """
     probe(run.store)
     history = run.log.refresh()
@@ -94,8 +101,8 @@ def settle(run: RunRoot, incarnation: Incarnation, place: Place, claimed: Callab
         claimed=claimed,
     )
     job = load_resolved(run.spec(), claim.changed)
-    pinned = claim.pin if claim.pin is not None else _pin(run, claim.attempt, job)
-    return Terms(claim.attempt, dict(claim.changed), pinned["layout"], pinned["corpora"], pinned["steps"]), claim
+    fields = _pin(run, claim.attempt, job) if claim.pin is None else _pinned_before(run, claim.attempt, job, claim.pin)
+    return Terms(claim.attempt, dict(claim.changed), fields["layout"], fields["corpora"], fields["steps"]), claim
 
 
 def _pin(run: RunRoot, attempt: int, job: JobSpec) -> dict[str, Any]:
@@ -109,9 +116,29 @@ def _pin(run: RunRoot, attempt: int, job: JobSpec) -> dict[str, Any]:
         spans=job.data.spans,
         corpora=pinned.shapes,
     )
-    run.store.put(corpora_name(pinned.digest), json.dumps(pinned.to_json()).encode())
+    _put(run, pinned)
     fields = {"corpora": pinned.digest, "layout": layout.to_json(), "steps": total_steps(job, layout)}
-    return dict(protocol.pin(run.log, attempt, fields))
+    return dict(protocol.pin(run.log, attempt, {**fields, "decoder": decoder_name()}))
+
+
+def _pinned_before(run: RunRoot, attempt: int, job: JobSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What the `pin` that stands says of this attempt: of the shards' present versions and of a run that grew."""
+    old = pinned_corpora(run, fields["corpora"])
+    now = repin(old, indexes(run))
+    moved = len(set(now.files) - set(old.files))
+    if moved:
+        _log.warning("%d shards have another size or version than before, and the same samples", moved)
+        _put(run, now)
+        protocol.repin(run.log, attempt, now.digest, moved)
+    if decoder_name() != fields["decoder"]:
+        _log.warning("images are decoded by %s, the run began with %s; %s", decoder_name(), fields["decoder"], _DIFFERS)
+    layout = Layout.from_json(fields["layout"], now.shapes)
+    steps = fields["steps"] if job.optim.schedule.samples is None else total_steps(job, layout)
+    return {**fields, "corpora": now.digest, "steps": steps}
+
+
+def _put(run: RunRoot, pinned: Pin) -> None:
+    run.store.put(corpora_name(pinned.digest), json.dumps(pinned.to_json()).encode())
 
 
 def pinned_corpora(run: RunRoot, digest: str) -> Pin:

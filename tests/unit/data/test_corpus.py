@@ -2,13 +2,17 @@
 
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gmml_cluster.data import index
-from gmml_cluster.data.corpus import Pin, pin
+from gmml_cluster.data import fetch, index
+from gmml_cluster.data.corpus import Pin, pin, repin
+from gmml_cluster.data.fetch import Fetcher, Wanted
+from gmml_cluster.data.indexing import index_checked
 from gmml_cluster.data.listing import list_shards
-from gmml_cluster.errors import DataError, ShardChanged, SpecError
+from gmml_cluster.errors import DataError, ShardChanged, SpecError, StorageError
 from gmml_cluster.spec.job import Corpus
 from gmml_cluster.store.posix import PosixStore
 from tests.unit.data.conftest import png, write_tar
@@ -124,3 +128,109 @@ def test_count_that_disagrees_with_the_spec_is_refused(digit_shards):
 def test_corpus_without_a_sample_is_refused(digit_shards):
     with pytest.raises(SpecError, match=r"data\.corpora\.0\.url: .* holds no sample"):
         pinned(digit_shards / "train-001.tar")
+
+
+def with_crcs(folder):
+    """An index with CRCs beside each shard, as `gmml corpus pack` leaves it."""
+    for shard in list_shards(str(folder)):
+        index_checked(shard, None)
+
+
+@pytest.fixture
+def _no_pauses(monkeypatch):
+    monkeypatch.setattr(fetch, "_FIRST_PAUSE_S", 0.0)
+
+
+def test_touched_shards_with_crcs_are_pinned_anew(digit_shards, tmp_path):
+    with_crcs(digit_shards)
+    indexes = PosixStore(tmp_path / "indexes")
+    before = pinned(digit_shards, indexes)
+    place = before.locate(0, 9)
+    assert repin(before, indexes).digest == before.digest
+    os.utime(digit_shards / "train-002.tar", ns=(1, 1))
+    after = repin(before, indexes)
+    assert [file.version for file in after.files].count("1") == 1
+    assert after.shapes == before.shapes
+    assert Pin.from_json(after.to_json(), indexes).locate(0, 9) == place
+
+
+def test_crcs_that_were_made_after_the_pin_prove_as_much(digit_shards, tmp_path):
+    indexes = PosixStore(tmp_path / "indexes")
+    before = pinned(digit_shards, indexes)
+    for shard in list_shards(str(digit_shards)):
+        index_checked(shard, indexes)
+    os.utime(digit_shards / "train-002.tar", ns=(1, 1))
+    assert repin(before, indexes).shapes == before.shapes
+
+
+def test_touched_shard_without_crcs_is_refused_for_want_of_proof(digit_shards, tmp_path):
+    indexes = PosixStore(tmp_path / "indexes")
+    before = pinned(digit_shards, indexes)
+    os.utime(digit_shards / "train-002.tar", ns=(1, 1))
+    with pytest.raises(ShardChanged, match=r"train-002\.tar: .* no CRCs which could prove"):
+        repin(before, indexes)
+
+
+@pytest.mark.usefixtures("_no_pauses")
+@pytest.mark.parametrize("indexed_again", [False, True])
+def test_other_samples_of_the_same_size_are_told_from_those_that_were_pinned(digit_shards, tmp_path, indexed_again):
+    shard = digit_shards / "train-003.tar"
+    write_tar(shard, [("one.png", b"1" * 600)])
+    with_crcs(digit_shards)
+    indexes = PosixStore(tmp_path / "indexes")
+    before = pinned(digit_shards, indexes)
+    write_tar(shard, [("one.png", b"2" * 600)])
+    if indexed_again:
+        index_checked(list_shards(str(shard))[0], None)
+        with pytest.raises(ShardChanged, match=r"train-003\.tar: holds other samples"):
+            repin(before, indexes)
+    else:
+        with pytest.raises(StorageError, match="the bytes disagree"):
+            Fetcher(repin(before, indexes)).fetch([Wanted(0, 22)])
+
+
+def test_shard_of_another_size_with_the_same_samples_is_indexed_again(digit_shards, tmp_path):
+    with_crcs(digit_shards)
+    indexes = PosixStore(tmp_path / "indexes")
+    before = pinned(digit_shards, indexes)
+    place = before.locate(0, 9)
+    with open(digit_shards / "train-002.tar", "ab") as shard:
+        shard.write(bytes(10240))
+    assert repin(before, indexes).locate(0, 9) == place
+
+
+def test_shard_that_is_gone_is_named(digit_shards, tmp_path):
+    indexes = PosixStore(tmp_path / "indexes")
+    before = pinned(digit_shards, indexes)
+    (digit_shards / "train-003.tar").unlink()
+    with pytest.raises(ShardChanged, match=r"train-003\.tar: is gone"):
+        repin(before, indexes)
+
+
+def test_training_holds_no_names_of_members(digit_shards):
+    with_crcs(digit_shards)
+    shard = list_shards(str(digit_shards))[2]
+    found = index.find(shard, None)
+    assert found.names == index.build(shard, checked=True).names
+    (digit_shards / f"{shard.name}.index").unlink()
+    with pytest.raises(FileNotFoundError):
+        found.read_names()
+
+
+def test_a_slow_index_holds_up_nobody_who_reads_another_shard(digit_shards, monkeypatch):
+    corpus = Pin.from_json(pinned(digit_shards).to_json())
+    asked, answer, find = threading.Event(), threading.Event(), index.find
+
+    def slow(shard, indexes):
+        if shard.name == "train-000.tar":
+            asked.set()
+            answer.wait(60)
+        return find(shard, indexes)
+
+    monkeypatch.setattr(index, "find", slow)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(corpus.locate, 0, 0)
+        asked.wait(60)
+        assert corpus.locate(0, 9).member == "d0009.png"
+        answer.set()
+        assert waiting.result().member == "d0000.png"

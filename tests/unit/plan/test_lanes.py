@@ -88,7 +88,7 @@ def test_auto_spans_are_the_least_that_give_a_lane_eight():
 
 def test_layout_survives_json():
     layout = make_layout(seed=3, batch=64, group=8, corpora=[IN1K, CorpusShape(0.5, (1000, 0))])
-    assert Layout.from_json(layout.to_json()) == layout
+    assert Layout.from_json(layout.to_json(), layout.corpora) == layout
 
 
 def test_all_faults_of_a_layout_are_told_at_once():

@@ -135,6 +135,14 @@ def test_a_cause_that_no_reader_knows_is_refused(log):
         protocol.end(log, started(log), "sunspots")
 
 
+def test_a_later_pin_replaces_the_corpora_alone_and_only_where_it_says_so(log):
+    first = started(log)
+    protocol.pin(log, first, {"steps": 10, "corpora": "a"})
+    protocol.repin(log, first, "b", 3)
+    assert claim(log, submit(log)).pin == {"steps": 10, "corpora": "b"}
+    assert check(log) == []
+
+
 def test_the_first_pin_stands(log):
     first, second = started(log), None
     assert protocol.pin(log, first, {"steps": 10}) == {"steps": 10}
