@@ -41,7 +41,7 @@ def debris(history: History, attempt: int, names: list[str]) -> Iterator[str]:
 
 
 def retire(store: Store, log: Log, attempt: int, *, keep: int, keep_every: int | None) -> None:
-    """Drop what need not stay and delete it with all debris; called by rank 0 after its commit.
+    """Drop what need not stay and delete it with all debris, unfinished writes too; rank 0's, after its commit.
 
     Args:
         store: the run root.
@@ -57,3 +57,5 @@ def retire(store: Store, log: Log, attempt: int, *, keep: int, keep_every: int |
         drop(log, attempt, victim)
     names = [found.name for found in store.list("checkpoints/")]
     store.delete(debris(look(log, attempt), attempt, names))
+    writes = {write.name: write for write in store.unfinished("checkpoints/")}
+    store.discard(writes[name] for name in debris(look(log, attempt), attempt, list(writes)))

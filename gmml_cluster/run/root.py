@@ -122,6 +122,7 @@ def remove_run(run: RunRoot) -> None:
 
     The caller has made sure that no job is queued and no attempt lives.
     """
+    run.store.discard(run.store.unfinished())
     names = [found.name for found in run.store.list() if found.name != RUN]
     slots = sorted((name for name in names if name.startswith("log/")), reverse=True)
     run.store.delete(name for name in names if not name.startswith("log/"))

@@ -15,11 +15,13 @@ from stat import S_ISDIR
 from typing import BinaryIO
 
 from gmml_cluster.errors import StorageError
-from gmml_cluster.store.store import Exists, Missing, Stat, checked
+from gmml_cluster.store.store import Exists, Missing, Stat, Unfinished, checked
 
 TEMPORARY = ".gmml-writing-"
 _COPY_BYTES = 8 * 2**20
 _FOLDER_TRIES = 10
+_FULL = "the disk or your quota is full; free space there (gmml rm deletes runs), or ask for more"
+_REFUSED = "the folder must be readable and writable here; mend it"
 _NO_SUCH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -66,9 +68,8 @@ class PosixStore:
         return Stat(name, found.st_size, str(found.st_mtime_ns))
 
     def list(self, prefix: str = "") -> "builtins.list[Stat]":
-        top = self._folder / prefix.rpartition("/")[0]
-        names = (path.relative_to(self._folder).as_posix() for path in _files(top))
-        return sorted(self._stats(name for name in names if name.startswith(prefix)))
+        names = self._names(prefix)
+        return sorted(self._stats(name for name in names if not _is_temporary(name)))
 
     def folders(self) -> "builtins.list[str]":
         try:
@@ -82,18 +83,28 @@ class PosixStore:
         for name in names:
             path = self._path(name)
             try:
-                path.unlink()
-            except FileNotFoundError:
-                continue
+                path.unlink(missing_ok=True)
             except OSError as error:
                 raise self._fault(name, error) from error
             self._prune(path.parent)
+
+    def unfinished(self, prefix: str = "") -> "builtins.list[Unfinished]":
+        return sorted(Unfinished(name) for name in self._names(prefix) if _is_temporary(name))
+
+    def discard(self, unfinished: Iterable[Unfinished]) -> None:
+        self.delete(write.name for write in unfinished)
 
     def child(self, prefix: str) -> "PosixStore":
         return PosixStore(self._path(prefix), self._top)
 
     def _path(self, name: str) -> Path:
         return self._folder / checked(self.url, name)
+
+    def _names(self, prefix: str) -> Iterator[str]:
+        top = self._folder / prefix.rpartition("/")[0]
+        paths = (Path(folder) / file for folder, _, files in os.walk(top) for file in files)
+        names = (path.relative_to(self._folder).as_posix() for path in paths)
+        return (name for name in names if name.startswith(prefix))
 
     def _stats(self, names: Iterable[str]) -> Iterator[Stat]:
         for name in names:
@@ -174,8 +185,8 @@ class PosixStore:
         return self._failed(name, error)
 
     def _failed(self, name: str, error: OSError) -> StorageError:
-        where = f"{self._folder}/{name}"
-        return StorageError(f"{where}: {error.strerror}; the folder must be readable and writable here; mend it")
+        rule = _FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else _REFUSED
+        return StorageError(f"{self._folder}/{name}: {error.strerror}; {rule}")
 
 
 def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:
@@ -188,9 +199,8 @@ def _copy(path: str | os.PathLike[str], file: BinaryIO) -> None:
             file.write(block)
 
 
-def _files(top: Path) -> Iterator[Path]:
-    for folder, _, files in os.walk(top):
-        yield from (Path(folder) / file for file in files if not file.startswith(TEMPORARY))
+def _is_temporary(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(TEMPORARY)
 
 
 def _sync(folder: Path) -> None:

@@ -22,6 +22,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 _CONNECTIONS = 32
 _CONFLICT, _PRECONDITION = 409, 412
 _PASSING = (408, _CONFLICT, 429)
+_NOT_IMPLEMENTED = 501
 
 T = TypeVar("T")
 
@@ -133,7 +134,7 @@ def passes(error: BaseException) -> bool:
 
     status = status_of(error)
     if status is not None:
-        return status >= 500 or status in _PASSING
+        return (status >= 500 and status != _NOT_IMPLEMENTED) or status in _PASSING
     return isinstance(error, (*S3_RETRYABLE_ERRORS, TimeoutError, ConnectionError, NoConnection, FlexibleChecksumError))
 
 

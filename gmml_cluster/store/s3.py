@@ -5,14 +5,16 @@ Creates are single requests with `If-None-Match: *`; only large puts go in parts
 """
 
 import builtins
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from gmml_cluster.errors import StorageError
 from gmml_cluster.store.requests import Requests, conflicts, status_of
-from gmml_cluster.store.store import Exists, Missing, Stat, checked
+from gmml_cluster.store.store import Exists, Missing, Stat, Unfinished, checked
 
 SINGLE_PUT_BYTES = 64 * 2**20
 PART_BYTES = 32 * 2**20
@@ -20,6 +22,11 @@ _MOST_PARTS = 10_000
 _PARTS_AT_ONCE = 4
 _DELETED_AT_ONCE = 1000
 _RANGE_BEYOND_END = 416
+# calls that list, and how an answer says where the next one begins: field of the question -> field of the answer
+_OBJECTS = ("list_objects_v2", {"ContinuationToken": "NextContinuationToken"})
+_UPLOADS = ("list_multipart_uploads", {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"})
+
+_log = logging.getLogger(__name__)
 
 
 class S3Store:
@@ -77,12 +84,12 @@ class S3Store:
 
     def list(self, prefix: str = "") -> "builtins.list[Stat]":
         skip = len(self._inside)
-        found = (item for page in self._pages(prefix) for item in page.get("Contents", ()))
+        found = (item for page in self._pages(*_OBJECTS, prefix) for item in page.get("Contents", ()))
         return sorted(Stat(item["Key"][skip:], item["Size"], item["ETag"].strip('"')) for item in found)
 
     def folders(self) -> "builtins.list[str]":
         skip = len(self._inside)
-        found = (item for page in self._pages("", Delimiter="/") for item in page.get("CommonPrefixes", ()))
+        found = (item for page in self._pages(*_OBJECTS, "", Delimiter="/") for item in page.get("CommonPrefixes", ()))
         return sorted(item["Prefix"][skip:].rstrip("/") for item in found)
 
     def delete(self, names: Iterable[str]) -> None:
@@ -90,6 +97,17 @@ class S3Store:
         for first in range(0, len(keys), _DELETED_AT_ONCE):
             chunk = {"Objects": keys[first : first + _DELETED_AT_ONCE], "Quiet": True}
             self._requests.persist(self.url, lambda chunk=chunk: self._delete(chunk))  # type: ignore[misc]
+
+    def unfinished(self, prefix: str = "") -> "builtins.list[Unfinished]":
+        skip = len(self._inside)
+        found = (item for page in self._pages(*_UPLOADS, prefix) for item in page.get("Uploads", ()))
+        return sorted(Unfinished(item["Key"][skip:], item["UploadId"]) for item in found)
+
+    def discard(self, unfinished: Iterable[Unfinished]) -> None:
+        for write in unfinished:
+            where = {**self._target(write.name), "UploadId": write.upload}
+            with suppress(Missing):
+                self._abort(where)
 
     def child(self, prefix: str) -> "S3Store":
         return S3Store(f"{self.url}/{checked(self.url, prefix)}", self._requests)
@@ -125,14 +143,18 @@ class S3Store:
                 return b""
             raise
 
-    def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
+    def _pages(self, method: str, marks: dict[str, str], prefix: str, **options: str) -> Iterator[dict[str, Any]]:
         question = {"Bucket": self._bucket, "Prefix": self._inside + prefix, **options}
         while True:
-            page = self._requests.persist(self.url, lambda: self._requests.send("list_objects_v2", **question))
+            page = self._requests.persist(self.url, lambda: self._requests.send(method, **question))
             yield page
             if not page.get("IsTruncated"):
                 return
-            question["ContinuationToken"] = page["NextContinuationToken"]
+            question.update({asked: page[told] for asked, told in marks.items()})
+
+    def _abort(self, where: dict[str, str]) -> None:
+        text = f"s3://{where['Bucket']}/{where['Key']}"
+        self._requests.persist(text, lambda: self._requests.send("abort_multipart_upload", **where))
 
     @property
     def _inside(self) -> str:
@@ -172,5 +194,8 @@ class S3Store:
                 text, lambda: self._requests.send("complete_multipart_upload", **where, MultipartUpload=parts)
             )
         except BaseException:
-            self._requests.persist(text, lambda: self._requests.send("abort_multipart_upload", **where))
+            try:
+                self._abort(where)
+            except StorageError as error:  # the first fault is the one to tell; the parts are debris
+                _log.warning("%s", error)
             raise

@@ -38,6 +38,19 @@ class Stat:
     version: str
 
 
+@dataclass(frozen=True, order=True)
+class Unfinished:
+    """A write that was begun and did not end: its writer is still at it, or was killed.
+
+    Attributes:
+        name: of the object; on a folder, of the temporary file beside it. Relative to the store it was asked of.
+        upload: id of the multipart upload; empty on a folder.
+    """
+
+    name: str
+    upload: str = ""
+
+
 class Store(Protocol):
     """Objects by name below one URL. Names are relative, of parts joined by `/`, none of them empty, `.` or `..`.
 
@@ -94,6 +107,14 @@ class Store(Protocol):
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove objects; names that do not exist are passed over."""
+        ...
+
+    def unfinished(self, prefix: str = "") -> "builtins.list[Unfinished]":
+        """Writes below the store, under names as in `list`, that did not end; no other call shows them."""
+        ...
+
+    def discard(self, unfinished: Iterable[Unfinished]) -> None:
+        """Remove what such writes left; those that have ended meanwhile are passed over."""
         ...
 
     def child(self, prefix: str) -> "Store":

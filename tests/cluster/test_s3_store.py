@@ -144,3 +144,28 @@ def test_a_forked_child_uses_connections_of_its_own(store):
     child.join(30)
     assert child.exitcode == 0
     assert store.get("b") == b"parent"
+
+
+def test_uploads_that_a_killed_writer_left_are_told_and_discarded(store):
+    for name in ("checkpoints/1/a", "other"):
+        store._requests.send("create_multipart_upload", **store._target(name))
+    assert store.list() == []
+    (write,) = store.unfinished("checkpoints/")
+    assert write.name == "checkpoints/1/a"
+    store.discard([write, write])
+    assert [left.name for left in store.unfinished()] == ["other"]
+
+
+def test_a_put_in_parts_that_fails_is_told_although_it_cannot_be_taken_back(store, monkeypatch, caplog):
+    monkeypatch.setattr(s3, "SINGLE_PUT_BYTES", 2**20)
+    send = store._requests.send
+
+    def failing(method, **arguments):
+        if method in ("upload_part", "abort_multipart_upload"):
+            raise PermissionError(f"{method} refused")
+        return send(method, **arguments)
+
+    monkeypatch.setattr(store._requests, "send", failing)
+    with pytest.raises(StorageError, match="upload_part refused"):
+        store.put("a", bytes(2**21))
+    assert "abort_multipart_upload refused" in caplog.text

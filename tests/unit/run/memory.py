@@ -1,10 +1,11 @@
 """A store in memory, shared by several views, each of which a scheduler may stop before and after every request."""
 
+import builtins
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gmml_cluster.errors import StorageError
-from gmml_cluster.store.store import Exists, Missing, Stat
+from gmml_cluster.store.store import Exists, Missing, Stat, Unfinished
 
 
 class Crashed(BaseException):
@@ -70,6 +71,12 @@ class MemoryStore:
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
             self._act("delete", name, lambda key: self.objects.pop(key, None))
+
+    def unfinished(self, prefix: str = "") -> "builtins.list[Unfinished]":
+        return []
+
+    def discard(self, unfinished: Iterable[Unfinished]) -> None:
+        assert not list(unfinished)
 
     def child(self, prefix: str) -> "MemoryStore":
         return MemoryStore(self.objects, self.before, self.after, f"{self.prefix}{prefix}/", f"{self.url}/{prefix}")

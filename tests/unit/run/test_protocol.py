@@ -4,6 +4,8 @@ from gmml_cluster.errors import CheckpointError, Fenced, StorageError
 from gmml_cluster.run import protocol
 from gmml_cluster.run.log import Draft, Log, check
 from gmml_cluster.run.retention import debris, retire, victims
+from gmml_cluster.store.posix import TEMPORARY
+from gmml_cluster.store.store import open_store
 from tests.unit.run.memory import MemoryStore
 
 
@@ -256,3 +258,17 @@ def test_a_claim_that_fails_after_its_slot_has_told_its_number(store, log):
     with pytest.raises(StorageError):
         protocol.claim(unlucky, submit=token, job="1", restart=0, layout={}, machine={}, claimed=heard.append)
     assert heard == [log.refresh().last_attempt] == [1]
+
+
+def test_a_killed_writer_s_file_goes_by_the_rule_for_debris(tmp_path):
+    store = open_store(tmp_path / "a")
+    log = Log(store)
+    log.append(lambda history: Draft("open", None, {}, run="r"))
+    second = started(log) and started(log)
+    commit(log, second, 19)
+    for folder in ("00000009-0001", "00000019-0002", "00000029-0002"):
+        (tmp_path / "a/checkpoints" / folder).mkdir(parents=True)
+        (tmp_path / "a/checkpoints" / folder / f"{TEMPORARY}1").touch()
+    retire(store, log, second, keep=1, keep_every=None)
+    left = [write.name.split("/")[1] for write in store.unfinished()]
+    assert left == ["00000019-0002", "00000029-0002"]

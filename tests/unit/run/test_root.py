@@ -16,7 +16,7 @@ from gmml_cluster.run.root import (
     run_root,
     runs_under,
 )
-from gmml_cluster.store.posix import PosixStore
+from gmml_cluster.store.posix import TEMPORARY, PosixStore
 from gmml_cluster.store.store import Exists
 
 
@@ -108,6 +108,7 @@ def test_roots_are_noted_once_under_xdg_state_home(tmp_path, monkeypatch):
 def test_a_removed_run_is_gone_and_its_log_went_last_from_the_highest_slot_down(root, monkeypatch):
     run = create(root, "a")
     protocol.submit(run.log, launcher="local", code="d", bounds={})
+    run.store.put(f"checkpoints/00000009-0001/{TEMPORARY}killed", b"half")
     gone = []
     unlink = PosixStore.delete
 

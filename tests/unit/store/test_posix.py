@@ -1,3 +1,4 @@
+import errno
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -157,3 +158,30 @@ class Broken:
 
     def __getattr__(self, name):
         return getattr(self._store, name)
+
+
+def killed_while_writing(store, name):
+    path = Path(store.url) / name
+    path = path.with_name(f"{TEMPORARY}{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"half")
+    return path
+
+
+def test_what_a_killed_writer_left_is_told_apart_and_can_be_discarded(store):
+    path = killed_while_writing(store, "checkpoints/1/a")
+    killed_while_writing(store, "log/0")
+    assert store.list() == []
+    store.discard(store.unfinished("checkpoints/"))
+    assert [write.name for write in store.unfinished()] == [f"log/{TEMPORARY}0"]
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_with_its_own_cure(store, monkeypatch, number):
+    def full(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=rf"a: {os.strerror(number)}; the disk or your quota is full; free space"):
+        store.put("a", b"x")
