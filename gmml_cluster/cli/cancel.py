@@ -11,7 +11,7 @@ from gmml_cluster.cli import options
 def command(run: str, root: str | None) -> None:
     """Ask RUN to save and stop; `gmml resume RUN` lifts it."""
     from gmml_cluster.cli.finding import find
-    from gmml_cluster.launch.submit import cancel
+    from gmml_cluster.launch.cancel import cancel
 
     found = find(run, root)
     click.echo(f"{found.name}: {cancel(found)}")

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gmml_cluster.launch.jobs import Jobs, is_idle, poll
+from gmml_cluster.launch.jobs import Jobs, is_busy, poll
 from gmml_cluster.launch.local import LocalJob, LocalLauncher
 from gmml_cluster.run.history import Attempt, History
-from gmml_cluster.run.ledger import living
+from gmml_cluster.run.ledger import living, pending
 from gmml_cluster.run.parts import log_parts
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[s
             jobs, asked = poll({run.name: history}), time.monotonic()
         if tail is not None:
             yield tail.new()
-        if is_idle(history, jobs):
+        if not is_busy(history, jobs) and pending(history, jobs) in (None, "unknown"):
             return
         time.sleep(LOOK_S)
 

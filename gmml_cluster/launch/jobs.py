@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from gmml_cluster.errors import GmmlError
-from gmml_cluster.launch.launcher import JobState, launcher_named
+from gmml_cluster.launch.launcher import JobState, Launcher, launcher_named
 from gmml_cluster.run.history import History
 from gmml_cluster.run.ledger import jobs_of, pending, state
 
@@ -25,11 +25,16 @@ def poll(histories: Mapping[str, History]) -> Jobs:
     asked: dict[str, dict[str, str]] = defaultdict(dict)
     for name, history in histories.items():
         for job in jobs_of(history):
-            asked[_launcher(job)][job] = name.rpartition("/")[2]
+            asked[_kind(job)][job] = name.rpartition("/")[2]
     return {job: told for launcher, jobs in asked.items() for job, told in _poll(launcher, jobs).items()}
 
 
-def _launcher(job: str) -> str:
+def launcher_of(job: str) -> Launcher:
+    """The launcher that took a job."""
+    return launcher_named(_kind(job))
+
+
+def _kind(job: str) -> str:
     """Job ids tell their launcher: SLURM's are numbers, the local one's `host:run:submit`."""
     return "local" if ":" in job else "slurm"
 
@@ -48,5 +53,9 @@ def is_busy(history: History, jobs: Jobs) -> bool:
 
 
 def is_idle(history: History, jobs: Jobs) -> bool:
-    """Whether nothing of the run is at work, a job that is about to leave included."""
-    return not is_busy(history, jobs) and pending(history, jobs) in (None, "unknown")
+    """Whether surely nothing of the run is at work.
+
+    A job that is about to leave is at work, and so is one that nobody can be asked about, unless the run has finished.
+    """
+    told = pending(history, jobs)
+    return not is_busy(history, jobs) and (told is None or (told == "unknown" and history.finished))

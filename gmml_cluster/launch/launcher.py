@@ -73,8 +73,16 @@ class Launcher(Protocol):
         """
         ...
 
+    def notify(self, job: str) -> None:
+        """Give the ranks of a running job notice: they save, however long that takes, and leave.
+
+        Raises:
+            LaunchError: the scheduler is out of reach.
+        """
+        ...
+
     def cancel(self, job: str) -> None:
-        """Ask the job to end: its ranks are told, save and leave. A job that is gone is left in peace.
+        """Ask the job to end, queued or running. A job that is gone is left in peace.
 
         Raises:
             LaunchError: the scheduler is out of reach.

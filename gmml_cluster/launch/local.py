@@ -89,8 +89,8 @@ class LocalLauncher:
         """State of each job by its lock; a job of another machine is unknown here."""
         return {job: LocalJob.read(job).state for job in jobs}
 
-    def cancel(self, job: str) -> None:
-        """Give the job's ranks notice through its supervisor.
+    def notify(self, job: str) -> None:
+        """Give the job's ranks notice through its supervisor, which then ends the job.
 
         Raises:
             LaunchError: the job runs on another machine.
@@ -101,6 +101,8 @@ class LocalLauncher:
         supervisor = local.supervisor()
         if supervisor is not None:
             supervisor.tell()
+
+    cancel = notify
 
     def output(self, job: str, *, restart: int, rank: int) -> Path:
         """File on this machine with what a rank of an attempt printed; it need not exist."""

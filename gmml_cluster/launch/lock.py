@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -53,6 +54,13 @@ def run_digest(root: str, name: str) -> str:
 def lock_path(digest: str) -> Path:
     """The lock file of a run."""
     return state_folder() / f"{digest}.lock"
+
+
+def forget(root: str, name: str) -> None:
+    """Delete what this machine keeps of a run: its lock and what its ranks printed."""
+    digest = run_digest(root, name)
+    shutil.rmtree(state_folder() / digest, ignore_errors=True)
+    lock_path(digest).unlink(missing_ok=True)
 
 
 def folder_of(root: str) -> Path | None:

@@ -113,11 +113,13 @@ class SlurmLauncher:
         listed = {line.split("|")[0] for line in done.stdout.splitlines()}
         return {job: "gone" if told.get(job) == "gone" and job in listed else "unknown" for job in jobs}
 
+    def notify(self, job: str) -> None:
+        """Signal the ranks alone: a plain scancel would give them KillWait for their save."""
+        _scancel("--signal=USR2", job)
+
     def cancel(self, job: str) -> None:
         """Ask SLURM to end the job; a job it no longer knows is left in peace."""
-        done = _call("scancel", job)
-        if done.returncode and not re.search("Invalid job id|already completing or completed", done.stderr):
-            raise LaunchError(f"scancel {job}: {_reason(done.stderr)}; the job may still run; try again")
+        _scancel(job)
 
     def _note_kill_wait(self) -> None:
         found = re.search(r"^KillWait\s*=\s*(\d+)", _call("scontrol", "show", "config").stdout, re.MULTILINE)
@@ -127,6 +129,13 @@ class SlurmLauncher:
                 "no more than KillWait for saving; ask the site for 30",
                 *(found[1], LEAVE_S),
             )
+
+
+def _scancel(*words: str) -> None:
+    done = _call("scancel", *words)
+    if done.returncode and not re.search("Invalid job id|already completing or completed", done.stderr):
+        told = _reason(done.stderr)
+        raise LaunchError(f"scancel {' '.join(words)}: {told}; the job may still run; try again")
 
 
 def states(listing: str, jobs: Mapping[str, str]) -> dict[str, JobState]:

@@ -3,8 +3,8 @@
 What is refused on the way leaves nothing behind.
 """
 
-import getpass
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,15 +14,14 @@ from gmml_cluster import __version__
 from gmml_cluster.errors import Fault, PreflightError, SpecError
 from gmml_cluster.launch.forks import with_source
 from gmml_cluster.launch.indexed import shapes
-from gmml_cluster.launch.jobs import is_busy, is_idle, poll
-from gmml_cluster.launch.launcher import Submission, launcher_named
+from gmml_cluster.launch.jobs import is_busy, poll
+from gmml_cluster.launch.launcher import Launcher, Submission, launcher_named
 from gmml_cluster.launch.preflight import preflight
 from gmml_cluster.launch.snapshot import Snapshot, take
 from gmml_cluster.plan.plan import Plan, make_plan
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import History
-from gmml_cluster.run.ledger import state
-from gmml_cluster.run.root import SPEC, RunRoot, code_name, create_run, note_root, remove_run, run_root
+from gmml_cluster.run.root import SPEC, RunRoot, code_name, create_run, is_run, note_root, remove_run, run_root
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.identity import changeable, differences, identity
 from gmml_cluster.spec.job import JobSpec
@@ -31,6 +30,7 @@ from gmml_cluster.spec.places import Places
 from gmml_cluster.spec.resolved import load_resolved
 
 SHOWN_TOKEN = "<token>"
+WITHDRAW_S = 30.0
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -151,15 +151,16 @@ def _submit(prepared: Prepared, take_over: bool) -> Outcome:
     if history.run:
         changed = _changes(run, dump(prepared.job))
         return _go_on(run, history, prepared, changed, take_over=take_over, new_code=False)
+    _demand_begun(run, is_run(run))
     _refuse(preflight(prepared.submission))
     run = create_run(run.root, run.name, _files(prepared), _opening(prepared))
     try:
         note_root(run.root)
-        job = _launch(run, prepared, {})
+        job = _launch(run, prepared, {}, run.log.refresh())
     except BaseException:
         remove_run(run)
         raise
-    return Outcome(run, "submitted", job, {})
+    return _outcome(run, "submitted", job, {})
 
 
 def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, take_over: bool = False) -> Outcome:
@@ -170,6 +171,7 @@ def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, 
         new_code: run the code that is installed here instead of the run's.
     """
     history = run.log.refresh()
+    _demand_begun(run, not history.run)
     last = history.submit
     changed = dict(last.changed) if last else {}
     known = cluster or (str(last.bounds["cluster"]) if last else "local")
@@ -193,22 +195,57 @@ def _go_on(
     _refuse(preflight(prepared.submission))
     code = prepared.submission.code
     run.store.put(code_name(code.digest), code.data)
-    return Outcome(run, "resumed", _launch(run, prepared, changed), changed)
+    return _outcome(run, "resumed", _launch(run, prepared, changed, history), changed)
 
 
-def _launch(run: RunRoot, prepared: Prepared, changed: Mapping[str, Any]) -> str:
+def _demand_begun(run: RunRoot, cut_off: bool) -> None:
+    if cut_off:
+        told = (
+            "its log does not open; a submission of this name was cut off, or a removal, or one is under way elsewhere"
+        )
+        raise SpecError(Fault(run.url, f"{told}; gmml rm {run.url} deletes what is left; then submit again"))
+
+
+def _outcome(run: RunRoot, action: Action, job: str | None, changed: Mapping[str, Any]) -> Outcome:
+    """What came of a launch; without a job another's submit came first."""
+    if job is not None:
+        return Outcome(run, action, job, changed)
+    submit = run.log.refresh().submit
+    return Outcome(run, "already", submit.job or "" if submit else "", {})
+
+
+def _launch(run: RunRoot, prepared: Prepared, changed: Mapping[str, Any], seen: History) -> str | None:
+    """The job's id; None where another submit stands than the one that was seen."""
     launcher, submission = prepared.profile.launcher, prepared.submission
     nodes = submission.nodes
     asked = {"nodes": [nodes.least, nodes.most], "ranks_per_node": submission.ranks_per_node}
     bounds = {"cluster": _lasting(prepared.cluster), **asked}
-    token = protocol.submit(run.log, launcher=launcher, code=submission.code.digest, bounds=bounds, changed=changed)
+    code = submission.code.digest
+    token = protocol.submit(run.log, launcher=launcher, code=code, bounds=bounds, changed=changed, seen=seen)
+    if token is None:
+        return None
+    return _hand_over(run, launcher_named(launcher), replace(submission, root=run.root, token=token))
+
+
+def _hand_over(run: RunRoot, launcher: Launcher, submission: Submission) -> str:
+    job = None
     try:
-        job = launcher_named(launcher).submit(replace(submission, root=run.root, token=token))
+        job = launcher.submit(submission)
+        protocol.queued(run.log, submission.token, job)
     except BaseException as error:
-        protocol.start_failed(run.log, token, message=f"{type(error).__name__}: {error}")
+        if job is not None:
+            _withdraw(launcher, run, job)
+        protocol.start_failed(run.log, submission.token, message=f"{type(error).__name__}: {error}")
         raise
-    protocol.queued(run.log, token, job)
     return job
+
+
+def _withdraw(launcher: Launcher, run: RunRoot, job: str) -> None:
+    """Take back a job that no log names, and wait until it no longer touches the run."""
+    launcher.cancel(job)
+    deadline = time.monotonic() + WITHDRAW_S
+    while launcher.poll({job: run.name})[job] != "gone" and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def _lasting(cluster: str) -> str:
@@ -257,37 +294,3 @@ def value_at(spec: Any, field: str) -> Any:
         else:
             spec = spec.get(part) if isinstance(spec, dict) else None
     return spec
-
-
-def cancel(run: RunRoot) -> str:
-    """Append `stop` and tell the job, so that its attempt commits once more and ends.
-
-    Returns:
-        What was done, for people.
-    """
-    history = run.log.refresh()
-    jobs = poll({run.name: history})
-    if history.finished:
-        return "has finished already; nothing was done"
-    if history.stopped is not None and is_idle(history, jobs):
-        return f"was stopped already ({history.stopped}); nothing was done"
-    protocol.stop(run.log, f"cancelled by {getpass.getuser()}")
-    submit = history.submit
-    if submit is None or submit.job is None or is_idle(history, jobs):
-        return f"stopped; no job of it is queued or runs; gmml resume {run.name} goes on"
-    launcher_named(submit.launcher).cancel(submit.job)
-    return f"stopping; job {submit.job} saves and leaves; gmml resume {run.name} goes on from there"
-
-
-def remove(run: RunRoot) -> None:
-    """Delete a run.
-
-    Raises:
-        SpecError: a job of it is queued, or an attempt lives.
-    """
-    history = run.log.refresh()
-    jobs = poll({run.name: history})
-    if not is_idle(history, jobs):
-        told = f"it is {state(history, jobs)}; only a run that nobody works on can be deleted"
-        raise SpecError(Fault(run.url, f"{told}; gmml cancel {run.name} first, and wait until it is stopped"))
-    remove_run(run)

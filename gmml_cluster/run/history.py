@@ -119,6 +119,11 @@ class History:
     stopped: str | None = None
     finished: bool = False
 
+    @property
+    def submitted(self) -> str | None:
+        """Token of the youngest submit; None before the first."""
+        return self.submit.token if self.submit else None
+
     def attempt(self, number: int) -> Attempt | None:
         """The attempt of this number, if it is among those kept."""
         return next((attempt for attempt in self.attempts if attempt.number == number), None)

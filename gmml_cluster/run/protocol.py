@@ -35,15 +35,34 @@ class Claim:
 
 
 def submit(
-    log: Log, *, launcher: str, code: str, bounds: Mapping[str, Any], changed: Mapping[str, Any] | None = None
-) -> str:
+    log: Log,
+    *,
+    launcher: str,
+    code: str,
+    bounds: Mapping[str, Any],
+    changed: Mapping[str, Any] | None = None,
+    seen: History | None = None,
+) -> str | None:
     """Append `submit`, before the scheduler is called; lifts a stop, and takes the right to claim from older ones.
 
+    Args:
+        log: of the run.
+        launcher: which takes it.
+        code: digest of the code that its attempts run.
+        bounds: what is asked for.
+        changed: fields outside the identity that hold for its attempts.
+        seen: the history by which the submit was judged; None where it holds whatever stands.
+
     Returns:
-        The submit's token: argument and comment of the job.
+        The submit's token: argument and comment of the job. None where another submit came since `seen`.
     """
     fields = {"launcher": launcher, "code": code, "bounds": dict(bounds), "changed": dict(changed or {})}
-    return _append(log, lambda history: Draft("submit", None, fields)).token
+
+    def make(history: History) -> Draft | None:
+        return Draft("submit", None, fields) if seen is None or history.submitted == seen.submitted else None
+
+    entry = log.append(make)
+    return None if entry is None else entry.token
 
 
 def queued(log: Log, submit: str, job: str) -> None:

@@ -1,6 +1,7 @@
 """The run root: what lies where in it, how it is made, found and removed."""
 
 import json
+import logging
 import os
 import re
 import secrets
@@ -21,6 +22,7 @@ from gmml_cluster.store.store import Exists, Missing, Store, open_store
 VERSION = 1
 SPEC = "spec.yaml"
 RUN = "run.json"
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -138,7 +140,8 @@ def runs_under(root: str) -> list[RunRoot]:
         StorageError: the root cannot be read.
     """
     store = open_store(root)
-    return [RunRoot(store.url, name) for name in store.folders() if _NAME.fullmatch(name) and _is_run(store, name)]
+    named = (RunRoot(store.url, name) for name in store.folders() if _NAME.fullmatch(name))
+    return [run for run in named if is_run(run)]
 
 
 def find_run(text: str, roots: Iterable[str]) -> RunRoot:
@@ -176,9 +179,10 @@ def run_at(url: str) -> RunRoot:
         SpecError: it holds no run.
     """
     root, _, name = open_store(url).url.rpartition("/")
-    if not _is_run(open_store(root), name):
+    run = RunRoot(root, name)
+    if not is_run(run):
         raise SpecError(Fault(url, f"holds no run; a run's folder has a {RUN}; name such a folder"))
-    return RunRoot(root, name)
+    return run
 
 
 def commit_of(run: RunRoot, step: int | None) -> Commit:
@@ -200,9 +204,10 @@ def _candidates(prefix: str, roots: Iterable[str], unread: list[str]) -> Iterato
     for root in dict.fromkeys(_resolved(root) for root in roots):
         try:
             store = open_store(root)
-            names = [name for name in store.folders() if name.startswith(prefix)]
-            yield from (RunRoot(store.url, name) for name in names if _is_run(store, name))
+            named = (RunRoot(store.url, name) for name in store.folders() if name.startswith(prefix))
+            yield from (run for run in named if is_run(run))
         except StorageError as error:
+            _log.warning("%s; runs under it are not seen", error)
             unread.append(str(error))
 
 
@@ -212,11 +217,12 @@ def _resolved(root: str) -> str:
     return root.rstrip("/") if "://" in path else os.path.realpath(os.path.expanduser(path))
 
 
-def _is_run(store: Store, name: str) -> bool:
+def is_run(run: RunRoot) -> bool:
+    """Whether a run lies here, or what a cut off submission or removal left of one: `gmml rm` deletes either."""
     try:
-        store.stat(f"{name}/{RUN}")
+        run.store.stat(RUN)
     except Missing:
-        return False
+        return bool(run.store.list("log/"))
     return True
 
 

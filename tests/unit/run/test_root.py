@@ -73,6 +73,20 @@ def test_a_run_is_found_by_name_unique_prefix_or_folder(root):
     assert [run.name for run in runs_under(root)] == ["mae", "vit", "vit-large"]
 
 
+def test_what_a_removal_left_of_a_log_is_found_so_that_it_can_be_removed(root):
+    run = run_root(root, "a")
+    run.store.put("log/00000004.json", b"{}")
+    assert find_run("a", [root]) == find_run(run.url, []) == run
+    remove_run(run)
+    assert os.listdir(root) == []
+
+
+def test_a_root_that_cannot_be_read_is_told_although_the_run_is_found(root, caplog):
+    create(root, "a")
+    assert find_run("a", ["gs://x", root]).name == "a"
+    assert "gs://x: no store" in caplog.text
+
+
 def test_two_hits_are_a_fault_that_lists_them(root, tmp_path):
     create(root, "vit-a"), create(root, "vit-b"), create(str(tmp_path / "other"), "vit-a")
     with pytest.raises(SpecError, match=f"means 2 runs: {root}/vit-a, {root}/vit-b"):

@@ -1,0 +1,68 @@
+"""How a person ends a run: `cancel` lets it save and stop, `remove` deletes it once nothing works on it."""
+
+import getpass
+
+from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.launch.jobs import Jobs, is_busy, is_idle, launcher_of, poll
+from gmml_cluster.launch.lock import forget
+from gmml_cluster.run import protocol
+from gmml_cluster.run.history import History
+from gmml_cluster.run.ledger import jobs_of, living, pending, state
+from gmml_cluster.run.root import RunRoot, remove_run
+
+
+def cancel(run: RunRoot) -> str:
+    """Append `stop` and tell the job, so that its attempt commits once more and ends; may be repeated.
+
+    Returns:
+        What was done, for people.
+
+    Raises:
+        LaunchError: the scheduler is out of reach; the attempt learns of the stop from the log, a queued job does not.
+    """
+    history = run.log.refresh()
+    if history.finished:
+        return "has finished already; nothing was done"
+    jobs = poll({run.name: history})
+    left = [job for job in jobs_of(history) if jobs[job] != "gone"]
+    if history.stopped is not None and not left:
+        return f"was stopped already ({history.stopped}); nothing was done"
+    protocol.stop(run.log, f"cancelled by {getpass.getuser()}")
+    if not left:
+        return f"stopped; no job of it is queued or runs; gmml resume {run.name} goes on"
+    for job in left:
+        _tell(job, history, jobs)
+    return f"stopping; job {', '.join(left)} saves and leaves; gmml resume {run.name} goes on from there"
+
+
+def _tell(job: str, history: History, jobs: Jobs) -> None:
+    """A job that is cancelled must leave at once; one whose attempt lives is given notice and the time for a save."""
+    alive = living(history, jobs)
+    if alive is not None and alive.job == job:
+        launcher_of(job).notify(job)
+    else:
+        launcher_of(job).cancel(job)
+
+
+def remove(run: RunRoot) -> None:
+    """Delete a run, and what this machine keeps of it.
+
+    Raises:
+        SpecError: a job of it is queued, or an attempt lives, or nobody knows.
+    """
+    history = run.log.refresh()
+    jobs = poll({run.name: history})
+    if not is_idle(history, jobs):
+        raise SpecError(Fault(run.url, f"{_hindrance(run, history, jobs)}; only what nobody works on can be deleted"))
+    remove_run(run)
+    forget(run.root, run.name)
+
+
+def _hindrance(run: RunRoot, history: History, jobs: Jobs) -> str:
+    """Why a run cannot be deleted now, and what to do."""
+    told, job = state(history, jobs), history.submit.job if history.submit else None
+    if is_busy(history, jobs):
+        return f"it is {told}; gmml cancel {run.name} first, and wait until it is stopped"
+    if pending(history, jobs) == "unknown":
+        return f"it is {told}, but whether job {job} is gone cannot be asked from here; ask where its scheduler answers"
+    return f"it is {told}, but job {job} is still leaving; try again in a moment"

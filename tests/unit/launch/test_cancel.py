@@ -1,0 +1,109 @@
+"""A run is ended without losing its last save, and deleted only where surely nothing works on it."""
+
+import os
+
+import pytest
+
+from gmml_cluster.errors import SpecError
+from gmml_cluster.launch import jobs
+from gmml_cluster.launch.cancel import cancel, remove
+from gmml_cluster.launch.lock import lock_path, run_digest, state_folder
+from gmml_cluster.run import protocol
+from gmml_cluster.run.root import create_run
+
+
+class Scheduler:
+    """A launcher whose jobs are in the states that a test sets."""
+
+    def __init__(self):
+        self.states, self.told = {}, []
+
+    def poll(self, asked):
+        return {job: self.states[job] for job in asked}
+
+    def notify(self, job):
+        self.told.append(("notify", job))
+
+    def cancel(self, job):
+        self.told.append(("cancel", job))
+
+
+@pytest.fixture
+def scheduler(monkeypatch):
+    made = Scheduler()
+    monkeypatch.setattr(jobs, "launcher_named", lambda kind: made)
+    return made
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return create_run(str(tmp_path / "runs"), "a", {}, {})
+
+
+def submitted(run, job):
+    token = protocol.submit(run.log, launcher="slurm", code="c", bounds={})
+    protocol.queued(run.log, token, job)
+    return token
+
+
+def claimed(run, job):
+    token = submitted(run, job)
+    return protocol.claim(run.log, submit=token, job=job, restart=0, layout={}, machine={}).attempt
+
+
+@pytest.mark.parametrize("state", ["running", "unknown"])
+def test_an_attempt_that_lives_is_given_notice_and_its_own_time_to_save(run, scheduler, state):
+    claimed(run, "17")
+    scheduler.states = {"17": state}
+    assert "job 17 saves and leaves" in cancel(run)
+    assert scheduler.told == [("notify", "17")]
+    assert run.log.refresh().stopped is not None
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "unknown"])
+def test_a_job_that_has_not_claimed_is_cancelled_again_until_it_is_known_to_be_gone(run, scheduler, state):
+    submitted(run, "17")
+    scheduler.states = {"17": state}
+    cancel(run), cancel(run)
+    assert scheduler.told == [("cancel", "17")] * 2
+    scheduler.states = {"17": "gone"}
+    assert "was stopped already" in cancel(run)
+    assert [entry.kind for entry in run.log.read()].count("stop") == 1
+
+
+def test_a_successor_in_the_queue_is_cancelled_and_the_attempt_before_it_saves(run, scheduler):
+    claimed(run, "17")
+    submitted(run, "18")
+    scheduler.states = {"17": "running", "18": "queued"}
+    cancel(run)
+    assert sorted(scheduler.told) == [("cancel", "18"), ("notify", "17")]
+
+
+@pytest.mark.parametrize(
+    ("state", "told"), [("unknown", "job 17 is gone cannot be asked from here"), ("running", "job 17 is still leaving")]
+)
+def test_a_stopped_run_is_deleted_only_when_its_job_is_known_to_be_gone(run, scheduler, state, told):
+    protocol.end(run.log, claimed(run, "17"), "cancelled")
+    protocol.stop(run.log, "cancelled by a person")
+    scheduler.states = {"17": state}
+    with pytest.raises(SpecError, match=f"it is stopped, but .*{told}"):
+        remove(run)
+    scheduler.states = {"17": "gone"}
+    remove(run)
+    assert run.store.list() == []
+
+
+def test_a_finished_run_can_be_deleted_where_its_scheduler_is_out_of_reach(run, scheduler):
+    protocol.end(run.log, claimed(run, "17"), "finished")
+    scheduler.states = {"17": "unknown"}
+    remove(run)
+    assert run.store.list() == []
+
+
+def test_what_this_machine_keeps_of_a_deleted_run_goes_with_it(run, scheduler):
+    digest = run_digest(run.root, run.name)
+    (state_folder() / digest / "token").mkdir(parents=True)
+    lock_path(digest).touch()
+    remove(run)
+    assert os.listdir(state_folder()) == []

@@ -1,0 +1,69 @@
+"""A submission that is interrupted, comes second or was cut off leaves no job that nobody knows of."""
+
+import pytest
+
+from gmml_cluster.errors import SpecError, StorageError
+from gmml_cluster.launch import submit
+from gmml_cluster.launch.launcher import Submission
+from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.run import protocol
+from gmml_cluster.run.entries import Entry
+from gmml_cluster.run.root import create_run, run_root
+from gmml_cluster.spec.cluster import ClusterProfile
+from gmml_cluster.spec.lengths import NodeRange
+
+
+class Scheduler:
+    """Takes every job, as number 17."""
+
+    def __init__(self):
+        self.queue, self.told = [], []
+
+    def submit(self, submission):
+        self.queue.append("17")
+        return "17"
+
+    def poll(self, asked):
+        return {job: "queued" if job in self.queue else "gone" for job in asked}
+
+    def cancel(self, job):
+        self.queue.remove(job)
+        self.told.append(job)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return create_run(str(tmp_path / "runs"), "a", {}, {})
+
+
+def submission(run):
+    profile = ClusterProfile(launcher="local", root=run.root)
+    one = NodeRange(least=1, most=1)
+    return Submission(run.root, run.name, "t", profile, one, 2, Snapshot.of({"a": b""}))
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt(), StorageError("disk full")])
+def test_a_job_that_the_log_cannot_name_is_taken_back(run, monkeypatch, trouble):
+    scheduler = Scheduler()
+
+    def interrupted(*_):
+        raise trouble
+
+    monkeypatch.setattr(protocol, "queued", interrupted)
+    with pytest.raises(type(trouble)):
+        submit._hand_over(run, scheduler, submission(run))
+    assert scheduler.told == ["17"]
+
+
+def test_of_two_submits_that_judged_the_same_history_one_stands(run):
+    seen = run.log.refresh()
+    first, second = (protocol.submit(run.log, launcher="local", code="c", bounds={}, seen=seen) for _ in range(2))
+    assert (second, run.log.refresh().submitted) == (None, first)
+
+
+@pytest.mark.parametrize("left", ["run.json", "log/00000007.json"])
+def test_what_a_cut_off_submission_or_removal_left_is_told_with_its_cure(tmp_path, left):
+    run = run_root(str(tmp_path / "runs"), "a")
+    run.store.put(left, Entry(7, "note", None, "r", "t", 0.0).encode())
+    with pytest.raises(SpecError, match=rf"cut off.*gmml rm {run.url} deletes what is left"):
+        submit.resume(run)
