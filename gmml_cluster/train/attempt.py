@@ -33,7 +33,7 @@ from gmml_cluster.train.initial import take_init
 from gmml_cluster.train.leaving import NEVER, Leaving
 from gmml_cluster.train.loop import Outcome, Report, Stepper, run
 from gmml_cluster.train.optim import Course
-from gmml_cluster.train.publish import Parts, PartsHandler, log_format, publish_interval_s
+from gmml_cluster.train.publish import FIRST_PUBLISH_S, PUBLISH_S, Parts, PartsHandler, log_format
 from gmml_cluster.train.rendezvous import GROUP_TIMEOUT, START_S, Board, Place, meet
 from gmml_cluster.train.resuming import Peers, load
 from gmml_cluster.train.site import preemption_under_way, threads
@@ -183,7 +183,7 @@ def _watch(rank: Rank) -> None:
     logging.getLogger().addHandler(handler)
     rank.leaving.last_words = log.publish
     for parts in (log, rank.metrics):
-        repeat(publish_interval_s(store), parts.publish)
+        repeat(PUBLISH_S, parts.publish, first_s=FIRST_PUBLISH_S)
     if rank.speaks:
         looking = Log(store)  # of its own: the saving thread's appends may hold the other for minutes
         repeat(LOOK_S, lambda: _look(rank, looking))

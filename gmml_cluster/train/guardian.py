@@ -63,11 +63,12 @@ class Guardian:
         threading.Thread(target=self._run, name="guardian", daemon=True).start()
 
     def _run(self) -> None:
+        told: dict[Callable[[], None], str] = {}
         while True:
             for source in select.select(self._sources, [], [], TICK_S)[0]:
                 self._hear(source)
             for watch in list(self.watches):
-                _tried(watch, TICK_S)
+                told[watch] = _tried(watch, told.get(watch, ""))
 
     def _hear(self, source: Any) -> None:
         if isinstance(source, socket.socket):
@@ -88,19 +89,31 @@ def _leave_at_the_latest(seconds: float) -> None:
     timer.start()
 
 
-def repeat(seconds: float, action: Callable[[], None]) -> None:
-    """Do something every so often, in a thread of its own, where waiting for a store deafens nobody."""
+def repeat(seconds: float, action: Callable[[], None], first_s: float | None = None) -> None:
+    """Do something every so often, in a thread of its own, where waiting for a store deafens nobody.
+
+    Args:
+        seconds: between two times.
+        action: what is done; a failure is told and it is done again.
+        first_s: before the first time; the pause doubles from there on until it is `seconds`, which is the default.
+    """
 
     def run() -> None:
+        pause, told = first_s or seconds, ""
         while True:
-            time.sleep(seconds)
-            _tried(action, seconds)
+            time.sleep(pause)
+            told = _tried(action, told)
+            pause = min(2 * pause, seconds)
 
     threading.Thread(target=run, name="repeating", daemon=True).start()
 
 
-def _tried(action: Callable[[], None], again_s: float) -> None:
+def _tried(action: Callable[[], None], told: str) -> str:
+    """How the action failed, empty where it did not; named in the log unless that was told the last time."""
     try:
         action()
     except Exception as error:
-        _log.warning("%s; tried again in %g s", error, again_s)
+        if str(error) != told:
+            _log.warning("%s; tried again until it succeeds", error)
+        return str(error)
+    return ""

@@ -8,12 +8,7 @@ from dataclasses import dataclass, field
 from gmml_cluster.store.store import Store
 
 PUBLISH_S = 30.0
-PUBLISH_FOLDER_S = 2.0
-
-
-def publish_interval_s(store: Store) -> float:
-    """Seconds between parts: short on a folder, where a part costs nothing and somebody may follow it."""
-    return PUBLISH_S if "://" in store.url else PUBLISH_FOLDER_S
+FIRST_PUBLISH_S = 2.0  # who follows a run from afar sees that it has begun
 
 
 @dataclass

@@ -122,6 +122,20 @@ def test_a_failing_watch_neither_ends_the_guardian_nor_keeps_the_others_from_the
         time.sleep(0.01)
 
 
+def test_a_failure_that_lasts_is_told_once_and_a_new_one_again(caplog):
+    faults, done = iter(["disk full"] * 5 + ["refused", "refused"]), threading.Event()
+
+    def act():
+        fault = next(faults, None)
+        if fault is not None:
+            raise OSError(fault)
+        done.set()
+
+    repeat(0.005, act, first_s=0.001)
+    assert done.wait(DEADLINE_S)
+    assert [record.message.split(";")[0] for record in caplog.records] == ["disk full", "refused"]
+
+
 def test_what_is_repeated_goes_on_after_a_failure():
     turns, again = [], threading.Event()
 
