@@ -9,6 +9,7 @@ from typing import Any, Literal
 from gmml_cluster.run.history import Attempt, History
 
 VERSION = 1
+_FAULTS = ("error", "storage", "not_finite", "hang", "out_of_memory")
 State = Literal[
     "empty", "submitted", "queued", "starting", "running", "stopping", "finished", "stopped", "failed", "interrupted"
 ]
@@ -64,7 +65,7 @@ def _idle(history: History) -> State:
     tried = [a for a in history.attempts if a.submit == history.submit.token]
     if not tried:
         return "interrupted" if history.submit.job else "submitted"
-    return "failed" if tried[-1].cause in ("error", "not_finite", "hang", "out_of_memory") else "interrupted"
+    return "failed" if tried[-1].cause in _FAULTS else "interrupted"
 
 
 def status(history: History, jobs: Mapping[str, str]) -> dict[str, Any]:
