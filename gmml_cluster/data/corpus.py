@@ -182,6 +182,24 @@ class Pin:
                 self._loaded[shard.file] = found
         return found
 
+    def make_checked(self, shard: PinnedShard) -> bool:
+        """Read a shard whole and keep an index with CRCs, if it has none; samples located from then on have them.
+
+        Returns:
+            Whether it was read.
+
+        Raises:
+            DataError: it is damaged, or changed while it was read.
+            StorageError: it cannot be read, or changed before, or the index not be kept.
+        """
+        if shard.crcs or self._indexes is None or index.stored_crcs(shard.file, self._indexes):
+            return False
+        before, made = self.index_of(shard), index_checked(shard.file, self._indexes)
+        if made.header.digest != before.header.digest:
+            raise DataError(f"{shard.file.url}: its index tells of other members; delete the index, it is made again")
+        self._loaded[shard.file] = self._load(shard)
+        return True
+
     def _load(self, shard: PinnedShard) -> ShardIndex:
         verify_shard(shard)
         found = index.find(shard.file, self._indexes) or _make(shard.file, self._indexes)

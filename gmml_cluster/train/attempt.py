@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 
+from gmml_cluster.data import sweep
 from gmml_cluster.data.bad import Limit
 from gmml_cluster.data.order import Order
 from gmml_cluster.data.stream import Stream
@@ -201,6 +202,7 @@ def _stepper(
     job, place = rank.job, rank.place
     pinned = pinned_corpora(rank.run, rank.terms.pinned)
     layout = rank.terms.order(pinned)
+    sweep.start(pinned, place.ranks, place.rank)
     stream = Stream(
         Order(layout),
         pinned,
