@@ -8,6 +8,7 @@ import click
 from gmml_cluster.errors import RunFailed
 from gmml_cluster.launch.submit import Outcome
 from gmml_cluster.run.root import RunRoot
+from gmml_cluster.spec.yaml import shown
 
 _SAID = {
     "submitted": "is submitted as job {job}",
@@ -48,7 +49,7 @@ def sentence(outcome: Outcome) -> str:
     """The outcome for people: what happened, what changed, what to type next."""
     run = outcome.run
     lines = [f"{run.name} {_SAID[outcome.action].format(job=outcome.job or 'unknown')}", f"  in {run.url}"]
-    lines += [f"  {field}: {old!r} -> {new!r}" for field, (old, new) in outcome.changed.items()]
+    lines += [f"  {field}: {shown(old)} -> {shown(new)}" for field, (old, new) in outcome.changed.items()]
     if outcome.action != "finished":
         lines += [f"  gmml status {run.name}", f"  gmml logs -f {run.name}", f"  gmml cancel {run.name}"]
     return "\n".join(lines)

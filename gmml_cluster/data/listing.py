@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gmml_cluster.errors import DataError
+from gmml_cluster.spec.braces import expand_braces
 from gmml_cluster.store.store import Stat, Store, open_store
 
 SHARD_SUFFIX = ".tar"
 INDEX_SUFFIX = ".index"
-_MOST_SHARDS = 1_000_000
-_BRACES = re.compile(r"\{([^{}]*)\}")
 _STAR = r"(?!(?<![^/])\.)[^/]*"  # anything but hidden names, such as the folder in which a corpus is being packed
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 @dataclass(frozen=True)
@@ -47,34 +45,6 @@ def store_of(folder: str) -> Store:
     return open_store(folder)
 
 
-def expand_braces(url: str) -> list[str]:
-    """All URLs of `{000..131}` ranges and `{a,b}` choices, in order; ranges keep their leading zeros.
-
-    Raises:
-        DataError: a brace that is neither, or more than a million shards.
-    """
-    found = _BRACES.search(url)
-    if found is None:
-        return [url]
-    choices = _choices(url, found[1])
-    tails = expand_braces(url[found.end() :])
-    if len(choices) * len(tails) > _MOST_SHARDS:
-        raise DataError(f"{url}: more than {_MOST_SHARDS} shards; a corpus has fewer; check the ranges")
-    return [url[: found.start()] + choice + tail for choice, tail in itertools.product(choices, tails)]
-
-
-def _choices(url: str, inside: str) -> list[str]:
-    found = _RANGE.fullmatch(inside)
-    if found is None:
-        if "," not in inside:
-            raise DataError(f"{url}: {{{inside}}} is no range; braces hold 000..131 or a,b; correct it")
-        return inside.split(",")
-    first, last = int(found[1]), int(found[2])
-    if last < first or last - first >= _MOST_SHARDS:
-        raise DataError(f"{url}: {{{inside}}} is no range; it counts upwards to a million at most; correct it")
-    return [str(number).zfill(len(found[1])) for number in range(first, last + 1)]
-
-
 def list_shards(url: str) -> list[ShardFile]:
     """The shards of a corpus: braces in their order, each listing in the order of names.
 
@@ -86,7 +56,7 @@ def list_shards(url: str) -> list[ShardFile]:
         DataError: a shard that is named does not exist, one is named twice, is a link to nothing, or none is found.
         StorageError: the store does not answer.
     """
-    patterns = [_absolute(pattern) for pattern in expand_braces(url)]
+    patterns = [_absolute(pattern) for pattern in _expanded(url)]
     plain = [pattern for pattern in patterns if "*" not in pattern and pattern.endswith(SHARD_SUFFIX)]
     known = {shard.url: shard for shard in stat_all(plain)}
     shards = [shard for pattern in patterns for shard in _match(url, pattern, known)]
@@ -97,6 +67,13 @@ def list_shards(url: str) -> list[ShardFile]:
     if twice is not None:
         raise DataError(f"{url}: names {twice} twice; each shard counts once; correct the pattern")
     return shards
+
+
+def _expanded(url: str) -> list[str]:
+    try:
+        return expand_braces(url)
+    except ValueError as error:
+        raise DataError(f"{url}: {error}") from error
 
 
 def _absolute(url: str) -> str:

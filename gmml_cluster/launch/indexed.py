@@ -1,9 +1,10 @@
 """What the indexes of a job's corpora say before anything is submitted. Makes none."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
-from gmml_cluster.errors import DataError, StorageError
+from gmml_cluster.errors import DataError, Fault, StorageError
 from gmml_cluster.plan.lanes import CorpusShape
 from gmml_cluster.spec.job import Corpus, JobSpec
 from gmml_cluster.store.store import Store, open_store
@@ -25,6 +26,19 @@ def shapes(job: JobSpec, root: str) -> tuple[CorpusShape, ...] | None:
         return None
     known = tuple(shape for shape in found if shape is not None)
     return known if len(known) == len(found) else None
+
+
+def miscounted(job: JobSpec, found: Sequence[CorpusShape]) -> list[Fault]:
+    """The `samples` of the spec that its corpora's indexes contradict."""
+    return [
+        Fault(
+            f"data.corpora.{c}.samples",
+            f"{corpus.samples} given, and the index counts {shape.samples}; it only helps to plan before there is an "
+            f"index; write {shape.samples}, or leave it out",
+        )
+        for c, (corpus, shape) in enumerate(zip(job.data.corpora, found, strict=True))
+        if corpus.samples not in (None, shape.samples)
+    ]
 
 
 def _shape(corpus: Corpus, indexes: Store) -> CorpusShape | None:

@@ -28,6 +28,7 @@ from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.load import dump, load_profile, parse_job, read_job, read_profile, to_yaml
 from gmml_cluster.spec.places import Places
 from gmml_cluster.spec.resolved import load_resolved
+from gmml_cluster.spec.yaml import shown
 
 SHOWN_TOKEN = "<token>"
 WITHDRAW_S = 30.0
@@ -277,20 +278,12 @@ def _changes(run: RunRoot, new: dict[str, Any]) -> dict[str, Any]:
     old = _spec(run)
     differ = differences(old, new)
     if differ:
-        raise SpecError([_differs(run, field, value_at(old, field), value_at(new, field)) for field in differ])
+        raise SpecError([_differs(run, field, *values) for field, values in differ.items()])
     return changeable(old, new)
 
 
 def _differs(run: RunRoot, field: str, old: Any, new: Any) -> Fault:
-    told = f"{new!r}, but the run {run.name!r} under {run.root} was submitted with {old!r}"
+    told = f"{shown(new)}, but the run {run.name!r} under {run.root} was submitted with {shown(old)}"
     return Fault(field, f"{told}; a run computes what it was submitted with; set it back or give another name")
 
 
-def value_at(spec: Any, field: str) -> Any:
-    """What stands at a dotted field; None where nothing does."""
-    for part in field.split("."):
-        if isinstance(spec, list) and part.isdigit():
-            spec = spec[int(part)] if int(part) < len(spec) else None
-        else:
-            spec = spec.get(part) if isinstance(spec, dict) else None
-    return spec

@@ -6,9 +6,13 @@ from pathlib import Path
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.spec.yaml import Tree, read_value, read_yaml, shown, walk
 
+EXTENDS = "extends"
+
 
 def compose(path: Path, overrides: Sequence[str], faults: list[Fault]) -> Tree:
     """What a file says with all that it extends, overrides on top.
+
+    Where a base cannot be read, `extends` stays in the tree: what the base would have said is then not known.
 
     Args:
         path: the file.
@@ -16,7 +20,7 @@ def compose(path: Path, overrides: Sequence[str], faults: list[Fault]) -> Tree:
         faults: takes what is wrong but leaves a tree.
 
     Raises:
-        SpecError: a file is missing, is no YAML or extends itself.
+        SpecError: the file is missing or no YAML.
     """
     tree = _read_file(path, (), faults)
     for text in overrides:
@@ -45,19 +49,30 @@ def _is_another(base: Tree, over: Tree) -> bool:
 
 def _read_file(path: Path, above: tuple[Path, ...], faults: list[Fault]) -> Tree:
     tree = read_yaml(_text(path), str(path), faults)
-    base = tree.value.pop("extends", None)
+    base = tree.value.get(EXTENDS)
     if base is None:
         return tree
-    if not isinstance(base.value, str):
-        faults.append(Fault(base.where, f"extends: {shown(base.plain())} is no path; write one, relative to this file"))
+    try:
+        below = _base(base, path, (*above, path.resolve()), faults)
+    except SpecError as error:
+        faults.extend(error.faults)
         return tree
-    above, other = (*above, path.resolve()), path.parent / base.value
+    return merge(below, Tree({name: child for name, child in tree.value.items() if name != EXTENDS}, tree.where))
+
+
+def _base(named: Tree, path: Path, above: tuple[Path, ...], faults: list[Fault]) -> Tree:
+    """What the file that another extends says."""
+    if not isinstance(named.value, str):
+        raise SpecError(
+            Fault(named.where, f"extends: {shown(named.plain())} is no path; write one, relative to this file")
+        )
+    other = path.parent / named.value
     if other.resolve() in above:
         chain = " -> ".join(each.name for each in (*above, other))
-        raise SpecError(Fault(base.where, f"extends: {chain} is a loop; no file can extend itself; cut it somewhere"))
+        raise SpecError(Fault(named.where, f"extends: {chain} is a loop; no file can extend itself; cut it somewhere"))
     if not other.is_file():
-        raise SpecError(Fault(base.where, f"extends: no file {other}; the path counts from this file; mend it"))
-    return merge(_read_file(other, above, faults), tree)
+        raise SpecError(Fault(named.where, f"extends: no file {other}; the path counts from this file; mend it"))
+    return _read_file(other, above, faults)
 
 
 def _text(path: Path) -> str:
@@ -75,8 +90,9 @@ def _override(tree: Tree, text: str, faults: list[Fault]) -> Tree:
     if not equals or not all(name.split(".")):
         faults.append(Fault(where, f"{text!r} is no override; write name=value, such as batch.size=256"))
         return tree
+    path = tuple(name.split("."))
     try:
-        return _laid(tree, name.split("."), read_value(value, where, faults), ())
+        return _laid(tree, path, read_value(value, where, faults, path), ())
     except SpecError as error:
         faults.extend(error.faults)
         return tree

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 Spec = Mapping[str, Any]
+Changes = dict[str, list[Any]]
+"""Dotted field -> [old value, new value]."""
 SECTIONS = ("seed", "init", "model", "method", "data", "optim")
 FIELDS = ("batch.size", "engine.precision")
 
@@ -17,31 +19,32 @@ def identity(spec: Spec) -> str:
     """SHA-256 of what decides what is computed, as hexadecimal digits.
 
     Counted are seed, model, method, data, optim, batch.size, engine.precision, and init where there is one; and run,
-    unless `optim.schedule.samples` fixes the schedule apart from it.
+    unless `optim.schedule.samples` fixes the schedule apart from it. The `samples` of a corpus only help to plan: what
+    is computed follows from the corpus itself, which the first attempt pins.
     """
     text = json.dumps(_identifying(spec), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def differences(old: Spec, new: Spec) -> list[str]:
-    """Dotted fields that make `new` another run than `old`.
+def differences(old: Spec, new: Spec) -> Changes:
+    """What makes `new` another run than `old`.
 
     Where the schedule has a length of its own `run` may grow: it is listed only if it shrinks or changes its unit.
     """
     found = _differing(_identifying(old), _identifying(new))
-    return found if "run" in _identifying(old) or _has_grown(old["run"], new["run"]) else [*found, "run"]
+    has_run = "run" in _identifying(old) or _has_grown(old["run"], new["run"])
+    return found if has_run else {**found, **_differing({"run": old["run"]}, {"run": new["run"]})}
 
 
-def changeable(old: Spec, new: Spec) -> dict[str, list[Any]]:
-    """Of each dotted field outside the identity that differs, the old and the new value."""
-    before, after = _leaves(old), _leaves(new)
-    fixed = {*_leaves(_identifying(old)), *_leaves(_identifying(new)), "name"}
-    names = [name for name in _differing(old, new) if name not in fixed]
-    return {name: [before.get(name), after.get(name)] for name in names}
+def changeable(old: Spec, new: Spec) -> Changes:
+    """What differs outside the identity."""
+    fixed = {*_differing(_identifying(old), _identifying(new)), "name"}
+    return {name: values for name, values in _differing(old, new).items() if name not in fixed}
 
 
 def _identifying(spec: Spec) -> dict[str, Any]:
     kept = {name: spec[name] for name in SECTIONS if spec.get(name) is not None}
+    kept["data"] = {**spec["data"], "corpora": [_without_samples(corpus) for corpus in spec["data"]["corpora"]]}
     for field in FIELDS:
         section, name = field.split(".")
         kept[section] = {name: spec[section][name]}
@@ -50,23 +53,34 @@ def _identifying(spec: Spec) -> dict[str, Any]:
     return kept
 
 
+def _without_samples(corpus: Spec) -> dict[str, Any]:
+    return {name: value for name, value in corpus.items() if name != "samples"}
+
+
 def _has_grown(old: Spec, new: Spec) -> bool:
     """Whether a length of the run is the same or more, in the same unit."""
     units = [{name for name, length in run.items() if length is not None} for run in (old, new)]
     return units[0] == units[1] and all(new[name] >= old[name] for name in units[0])
 
 
-def _differing(old: Spec, new: Spec) -> list[str]:
-    before, after = _leaves(old), _leaves(new)
-    names = [*before, *(name for name in after if name not in before)]
-    return [name for name in names if name not in before or name not in after or before[name] != after[name]]
+def _differing(old: Any, new: Any, above: str = "") -> Changes:
+    """The shortest dotted names that differ; of another method its name alone, as its options are others."""
+    if old == new:
+        return {}
+    if above == "method" and old["name"] != new["name"]:
+        return {"method.name": [old["name"], new["name"]]}
+    inside = [_named(old), _named(new)]
+    if None in inside:
+        return {above: [old, new]}
+    before, after = (each or {} for each in inside)
+    found: Changes = {}
+    for name in dict.fromkeys([*before, *after]):
+        found |= _differing(before.get(name), after.get(name), f"{above}.{name}" if above else name)
+    return found
 
 
-def _leaves(value: Any, above: str = "") -> dict[str, Any]:
-    """Dotted names to values; lists of mappings are entered, other lists are values."""
+def _named(value: Any) -> Spec | None:
+    """What is inside a mapping, or a list of them; None for a value."""
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        value = {str(index): item for index, item in enumerate(value)}
-    if not isinstance(value, Mapping):
-        return {above: value}
-    inside = [_leaves(child, f"{above}.{name}" if above else name) for name, child in value.items()]
-    return {name: leaf for leaves in inside for name, leaf in leaves.items()}
+        return {str(place): item for place, item in enumerate(value)}
+    return value if isinstance(value, Mapping) else None

@@ -14,9 +14,14 @@ from pydantic import (
 )
 
 from gmml_cluster.spec.base import SpecModel
+from gmml_cluster.spec.braces import check_braces
 from gmml_cluster.spec.lengths import Interval, Length, NodeRange
 from gmml_cluster.spec.methods import MethodOptions, divisor_of_width
 
+MOST_STEPS = 10**9
+MOST_SAMPLES = 10**15
+MOST_BATCH = 10**7
+_MOST_PIXELS_OF_A_SIDE = 10**4
 _RUN_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 
@@ -49,15 +54,15 @@ class Model(SpecModel):
 
     size: Literal["tiny", "small", "base", "large", "huge"] | None = None
     """A standard size; fields given beside it win."""
-    width: int = Field(gt=0, multiple_of=4)
+    width: int = Field(gt=0, le=10**6, multiple_of=4)
     """Width of a token."""
-    depth: int = Field(gt=0)
+    depth: int = Field(gt=0, le=1000)
     """Number of blocks."""
     heads: int = Field(gt=0)
     """Heads of the attention; they divide the width."""
-    patch_size: int = Field(gt=0)
+    patch_size: int = Field(gt=0, le=_MOST_PIXELS_OF_A_SIDE)
     """Side of a patch in pixels."""
-    mlp_ratio: float = Field(4.0, gt=0)
+    mlp_ratio: float = Field(4.0, gt=0, le=100)
     """Hidden width of the MLP over the width."""
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth of the last block; it falls linearly to 0 at the first. GMML as released has 0.1, MAE 0."""
@@ -75,23 +80,38 @@ class Model(SpecModel):
         return divisor_of_width(heads, others.data.get("width"))
 
 
+def _with_sound_braces(url: str) -> str:
+    check_braces(url)
+    return url
+
+
 class Corpus(SpecModel):
     """A set of tar shards."""
 
-    url: str
+    url: Annotated[str, AfterValidator(_with_sound_braces)] = Field(min_length=1)
     """Shards: a path or `s3://` URL, with `{000..131}` ranges or `*`, or a folder whose shards are listed."""
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, le=10**6)
     """Share of the samples drawn, relative to the other corpora."""
-    samples: int | None = Field(None, gt=0)
+    samples: int | None = Field(None, gt=0, le=MOST_SAMPLES)
     """Number of samples, for plans made before the corpus is indexed; checked against the index."""
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"{list(bounds)} runs backwards; the least comes first; write {list(bounds[::-1])}")
+    return bounds
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0, le=1000)]
 
 
 class Crop(SpecModel):
     """Random resized crop."""
 
-    scale: tuple[float, float] = (0.05, 1.0)
+    scale: Annotated[tuple[Share, Share], AfterValidator(_ascending)] = (0.05, 1.0)
     """Least and greatest area as a share of the image's."""
-    ratio: tuple[float, float] = (0.75, 4 / 3)
+    ratio: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] = (0.75, 4 / 3)
     """Least and greatest width over height."""
 
 
@@ -115,7 +135,7 @@ class Blur(SpecModel):
 
     probability: float = Field(0.1, ge=0, le=1)
     """How often a view is blurred."""
-    radius: tuple[float, float] = (0.1, 2.0)
+    radius: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] = (0.1, 2.0)
     """Least and greatest standard deviation in pixels."""
 
 
@@ -144,7 +164,7 @@ class Normalise(SpecModel):
 
     mean: tuple[float, float, float]
     """Mean subtracted."""
-    std: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
     """Standard deviation divided by."""
 
 
@@ -163,7 +183,7 @@ def _preset(table: dict[str, Any], model: type[SpecModel]) -> BeforeValidator:
     return BeforeValidator(look_up, json_schema_input_type=Literal[*table] | model)
 
 
-Auto = Annotated[int, Field(gt=0)] | Literal["auto"]
+Auto = Annotated[int, Field(gt=0, le=MOST_BATCH)] | Literal["auto"]
 
 
 class Data(SpecModel):
@@ -171,7 +191,7 @@ class Data(SpecModel):
 
     corpora: tuple[Corpus, ...] = Field(min_length=1)
     """What is read; lanes are shared out by weight."""
-    image_size: int = Field(224, gt=0)
+    image_size: int = Field(224, gt=0, le=_MOST_PIXELS_OF_A_SIDE)
     """Side of a view in pixels."""
     augment: Annotated[Augment, _preset(AUGMENTS, Augment)] = AUGMENTS["gmml"]
     """Preset or mapping; drawn per sample number and view."""
@@ -187,14 +207,14 @@ class Data(SpecModel):
     """Pieces each shard is cut into, permuted anew each epoch."""
     max_bad: float = Field(0.001, ge=0, le=1)
     """Share of a corpus that may be undecodable before the run ends; 8 samples are always allowed."""
-    max_pixels: int = Field(50_000_000, gt=0)
+    max_pixels: int = Field(50_000_000, gt=0, le=2**40)
     """Images of more pixels are bad samples."""
 
 
 class Batch(SpecModel):
     """How many images make a step."""
 
-    size: int = Field(gt=0)
+    size: int = Field(gt=0, le=MOST_BATCH)
     """Images a step, over all ranks."""
     micro: Auto = "auto"
     """Images a rank holds at once, a multiple of the group. `auto`: all of a rank's share."""
@@ -203,9 +223,9 @@ class Batch(SpecModel):
 class WeightDecay(SpecModel):
     """Decoupled decay, moving from `start` to `end` on a half cosine over the run."""
 
-    start: float = Field(0.04, ge=0)
+    start: float = Field(0.04, ge=0, le=1000)
     """Decay at the first step."""
-    end: float = Field(0.4, ge=0)
+    end: float = Field(0.4, ge=0, le=1000)
     """Decay at the last step."""
 
 
@@ -225,22 +245,25 @@ class Schedule(SpecModel):
     """`steps`: GMML's (warm-up ends on its last step). `fractional`: MAE's (warm-up ends on the step after)."""
     warmup: Length = Length(epochs=10)
     """Linear warm-up, as `10 epochs`, `500 steps` or `100000 samples`."""
-    final_lr: float = Field(1e-6, ge=0)
+    final_lr: float = Field(1e-6, ge=0, le=1000)
     """Learning rate at the end, absolute."""
-    samples: int | None = Field(None, gt=0)
+    samples: int | None = Field(None, gt=0, le=MOST_SAMPLES)
     """Length of the schedule; null ties it to the run. With it, `run` may grow later."""
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optim(SpecModel):
     """AdamW; the defaults are GMML's as released."""
 
-    lr: float = Field(5e-4, gt=0)
+    lr: float = Field(5e-4, gt=0, le=1000)
     """Base learning rate."""
-    lr_per: Annotated[int, Field(gt=0)] | None = 256
+    lr_per: Annotated[int, Field(gt=0, le=MOST_BATCH)] | None = 256
     """Images a step that `lr` is meant for; it is scaled to the batch. null: `lr` is absolute."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     """Decays of Adam's moments."""
-    eps: float = Field(1e-8, gt=0)
+    eps: float = Field(1e-8, gt=0, le=1)
     """Adam's epsilon."""
     weight_decay: WeightDecay = WeightDecay()
     """Decoupled weight decay."""
@@ -255,11 +278,11 @@ class Optim(SpecModel):
 class Run(SpecModel):
     """How long it trains; exactly one of the three."""
 
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, le=10**6)
     """Passes over the first corpus."""
-    steps: int | None = Field(None, gt=0)
+    steps: int | None = Field(None, gt=0, le=MOST_STEPS)
     """Updates of the weights."""
-    samples: int | None = Field(None, gt=0)
+    samples: int | None = Field(None, gt=0, le=MOST_SAMPLES)
     """Images drawn, rounded up to whole steps."""
 
     @model_validator(mode="after")
@@ -289,9 +312,9 @@ class Checkpoint(SpecModel):
 
     every: Interval = Interval()
     """`500 steps`, `30 min`, or `auto`: by what a save takes and how often the run is interrupted."""
-    keep: int = Field(3, gt=0)
+    keep: int = Field(3, gt=0, le=MOST_STEPS)
     """Youngest checkpoints kept."""
-    keep_every: Annotated[int, Field(gt=0)] | None = None
+    keep_every: Annotated[int, Field(gt=0, le=MOST_STEPS)] | None = None
     """Steps whose multiples are kept for good; null for none."""
 
 

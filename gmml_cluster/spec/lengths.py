@@ -9,6 +9,8 @@ from pydantic_core import CoreSchema
 from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.units import plain_number, seconds, write_seconds
 
+_MOST_NODES = 100_000
+
 
 class _Written(SpecModel):
     """A model that YAML writes as a scalar."""
@@ -43,11 +45,11 @@ class _Written(SpecModel):
 class Length(_Written):
     """A length of training: `10 epochs`, `500 steps` or `100000 samples`."""
 
-    epochs: float | None = None
+    epochs: float | None = Field(None, le=10**6)
     """Passes over the first corpus."""
-    steps: int | None = None
+    steps: int | None = Field(None, le=10**9)
     """Updates of the weights."""
-    samples: int | None = None
+    samples: int | None = Field(None, le=10**15)
     """Images drawn."""
 
     @classmethod
@@ -78,7 +80,7 @@ class Length(_Written):
 class Interval(_Written):
     """An interval of saving: `auto`, `500 steps` or a duration such as `30 min`."""
 
-    steps: int | None = Field(None, gt=0)
+    steps: int | None = Field(None, gt=0, le=10**9)
     """Steps between two saves."""
     seconds: float | None = Field(None, gt=0)
     """Seconds between two saves. Neither steps nor seconds: `auto`."""
@@ -119,8 +121,9 @@ class NodeRange(_Written):
     def _read(cls, given: str) -> dict[str, Any]:
         found = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", given)
         least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-        if not 0 < least <= most:
-            raise ValueError(f"{given!r} is no range of nodes; write a number above 0, or a range such as 2..16")
+        if not 0 < least <= most <= _MOST_NODES:
+            rule = f"write a number from 1 to {_MOST_NODES:,}, or a range such as 2..16"
+            raise ValueError(f"{given!r} is no range of nodes; {rule}")
         return {"least": least, "most": most}
 
     @classmethod

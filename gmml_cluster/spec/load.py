@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 import gmml_cluster
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.spec.cluster import ClusterProfile
-from gmml_cluster.spec.compose import compose, merge
+from gmml_cluster.spec.compose import EXTENDS, compose, merge
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.rules import Broken, broken_rules
 from gmml_cluster.spec.wording import Finding, dotted, findings, where
@@ -108,10 +108,16 @@ def packaged(folder: str) -> list[Path]:
 
 
 def _checked(model: type[M], tree: Tree, faults: list[Fault], rules: Rules) -> M:
-    """The validated model; rules are tried on what is sound, so that all faults are told together."""
+    """The validated model; rules are tried on what is sound, so that all faults are told together.
+
+    Where a base could not be read, what is missing may stand there, and no rule can be tried.
+    """
     spoilt = {fault.where for fault in faults}
     spec, wrong = _validated(model, tree)
-    tried = spec if spec is not None else _mended(model, tree, wrong)
+    is_partial = EXTENDS in tree.value
+    if is_partial:
+        wrong = [finding for finding in wrong if not finding.is_missing]
+    tried = spec if spec is not None or is_partial else _mended(model, tree, wrong)
     doubtful = {path for finding in wrong for path in (finding.path, finding.near) if path}
     broken = [each for each in rules(tried) if not each.touches(doubtful)] if tried is not None else []
     faults = [

@@ -82,9 +82,9 @@ class MaeOptions(SpecModel):
     """Selects the method."""
     mask_ratio: float = Field(0.75, gt=0, lt=1)
     """Share of tokens removed before the encoder."""
-    decoder_width: int = Field(512, gt=0, multiple_of=4)
+    decoder_width: int = Field(512, gt=0, le=10**6, multiple_of=4)
     """Width of the decoder."""
-    decoder_depth: int = Field(8, gt=0)
+    decoder_depth: int = Field(8, gt=0, le=1000)
     """Blocks of the decoder."""
     decoder_heads: int = Field(16, gt=0)
     """Heads of the decoder; they divide its width."""

@@ -31,8 +31,8 @@ def apply(spec: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]
     made = copy.deepcopy(dict(spec))
     for field, (_, new) in changed.items():
         *path, last = field.split(".")
-        place = made
+        place: Any = made
         for part in path:
-            place = place[part]
+            place = place[int(part) if isinstance(place, list) else part]
         place[last] = new
     return made

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_MOST = 10**18
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 
 
@@ -16,7 +17,10 @@ def _parse(value: Any, units: dict[str, int], example: str) -> float:
     if found is None or found[2] not in units:
         known = ", ".join(units)
         raise ValueError(f"{value!r} lacks a unit; write a number and one of {known}, as in '{example}'")
-    return float(found[1]) * units[found[2]]
+    number = float(found[1]) * units[found[2]]
+    if number > _MOST:
+        raise ValueError(f"{value[:20]!r} is beyond all use; write a smaller quantity, such as '{example}'")
+    return number
 
 
 def seconds(value: Any) -> float:

@@ -18,11 +18,12 @@ _EXPECTED = {
     "float_type": "a number",
     "finite_number": "a finite number",
     "bool_type": "true or false",
+    "string_too_short": "a word that is not empty",
     "string_type": "a word (in quotes where it looks like a number)",
-    "greater_than": "a number above {gt:g}",
-    "greater_than_equal": "a number of at least {ge:g}",
-    "less_than": "a number below {lt:g}",
-    "less_than_equal": "a number of at most {le:g}",
+    "greater_than": "a number above {gt:,.12g}",
+    "greater_than_equal": "a number of at least {ge:,.12g}",
+    "less_than": "a number below {lt:,.12g}",
+    "less_than_equal": "a number of at most {le:,.12g}",
     "multiple_of": "a multiple of {multiple_of}",
     "literal_error": "{expected}",
     "union_tag_invalid": "{expected_tags}",
@@ -42,11 +43,13 @@ class Finding:
     Attributes:
         path: the field, as names and list positions.
         near: the field that was probably meant, for an unknown key.
+        is_missing: whether the field is not there at all.
     """
 
     path: Path
     fault: Fault
     near: Path | None = None
+    is_missing: bool = False
 
 
 def findings(errors: Iterable[ErrorDetails], model: type[BaseModel], tree: Tree) -> list[Finding]:
@@ -92,7 +95,8 @@ def _finding(path: Path, errors: Sequence[ErrorDetails], model: type[BaseModel],
         if first["type"] == "union_tag_invalid":
             told = f"{first['ctx']['tag']!r} does not fit; write {_any_of(first['ctx']['expected_tags'])}"
     name = dotted(path) or "the file"
-    return Finding(path, Fault(where(tree, path), f"{name}: {told}"), near)
+    is_missing = first["type"] in ("missing", "union_tag_not_found")
+    return Finding(path, Fault(where(tree, path), f"{name}: {told}"), near, is_missing)
 
 
 def _expected(error: ErrorDetails) -> str:

@@ -67,12 +67,26 @@ def test_overrides_reach_every_section(good):
         ("batch.size=true", "batch.size: true does not fit; write a whole number"),
         ("batch.size=0", "batch.size: 0 does not fit; write a number above 0"),
         ("seed=true", "seed: true does not fit; write a whole number"),
-        ("seed=4294967296", "seed: 4294967296 does not fit; write a number below 4.29497e+09"),
+        ("seed=4294967296", "seed: 4294967296 does not fit; write a number below 4,294,967,296"),
         ("batch.micro=some", "batch.micro: 'some' does not fit; write a whole number, or 'auto'"),
         ("optim.lr=fast", "optim.lr: 'fast' does not fit; write a number"),
         ("optim.lr=.nan", "optim.lr: nan does not fit; write a finite number"),
         ("optim.betas=[0.9]", "optim.betas: [0.9] is too short; write 2 values or more"),
-        ("optim.betas=[1, 2, 3]", "optim.betas: [1, 2, 3] does not fit; write a list of at most 2"),
+        ("optim.betas=[0, 0, 0]", "optim.betas: [0, 0, 0] does not fit; write a list of at most 2"),
+        ("optim.betas=[0.9, 1.0]", "optim.betas.1: 1.0 does not fit; write a number below 1"),
+        ("data.normalise={mean: [0, 0, 0], std: [1, 0, 1]}", "data.normalise.std.1: 0 does not fit"),
+        ("data.augment={crop: {scale: [0.5, 1.5]}}", "data.augment.crop.scale.1: 1.5 does not fit"),
+        ("data.augment={crop: {scale: [0.5, 0.2]}}", "data.augment.crop.scale: [0.5, 0.2] runs backwards"),
+        ("data.augment={crop: {ratio: [0, 1]}}", "data.augment.crop.ratio.0: 0 does not fit; write a number above 0"),
+        ("data.augment={blur: {radius: [2, 1]}}", "data.augment.blur.radius: [2.0, 1.0] runs backwards"),
+        ("data.corpora.0.url=''", "data.corpora.0.url: '' does not fit; write a word that is not empty"),
+        ("data.corpora.0.url=t-{5..1}.tar", "data.corpora.0.url: {5..1} is no range; it counts upwards"),
+        ("run={epochs: 1e308}", "run.epochs: 1e+308 does not fit; write a number of at most 1,000,000"),
+        (f"run.steps={10**30}", f"run.steps: {10**30} does not fit; write a number of at most 1,000,000,000"),
+        (f"batch.size={10**25}", f"batch.size: {10**25} does not fit; write a number of at most 10,000,000"),
+        (f"optim.schedule.warmup={10**30} steps", f"optim.schedule.warmup.steps: {10**30} does not fit"),
+        (f"checkpoint.every={'9' * 400} h", "checkpoint.every: '99999999999999999999' is beyond all use"),
+        (f"resources.nodes={10**9}", f"resources.nodes: '{10**9}' is no range of nodes; write a number from 1"),
         ("engine.deterministic=yes", "engine.deterministic: 'yes' does not fit; write true or false"),
         ("engine.zero=4", "engine.zero: 4 does not fit; write 0, 1, 2, 3 or 'ddp'"),
         ("method.name=mea", "method.name: 'mea' does not fit; write 'gmml' or 'mae'"),
@@ -144,6 +158,16 @@ def test_faults_of_every_kind_are_told_at_once(good):
              "method.taps"]  # fmt: skip
     assert len(found) == len(kinds)
     assert all(sum(kind in fault for fault in found) == 1 for kind in kinds)
+
+
+def test_a_base_that_cannot_be_read_hides_no_fault_and_makes_none_up(good):
+    good.write_text("extends: nowhere.yaml\nname: x\ndata: {image_size: 33}\nbatch: {sise: 64}\n")
+    found = faults(good, "engine.zero=7")
+    assert [fault.split(";")[0] for fault in found] == [
+        "job.yaml:1: extends: no file nowhere.yaml",
+        "job.yaml:4: batch.sise: unknown key",
+        "override engine.zero=7: engine.zero: 7 does not fit",
+    ]
 
 
 def test_a_rule_is_not_tried_on_a_field_that_is_itself_at_fault(good):

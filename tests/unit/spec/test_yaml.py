@@ -72,9 +72,20 @@ def test_a_path_that_is_not_there_is_none():
 def test_doubled_keys_are_all_told_with_both_lines():
     _, faults = read("a: 1\nb: {c: 1, c: 2}\na: 3\n")
     assert [fault.split(";")[0] for fault in faults] == [
-        "f.yaml:2: c: written twice, first at f.yaml:2",
-        "f.yaml:3: a: written twice, first at f.yaml:1",
+        "f.yaml:2: b.c: written twice, 2 here and first at f.yaml:2",
+        "f.yaml:3: a: written twice, 3 here and first at f.yaml:1",
     ]
+
+
+def test_a_refused_tag_is_told_with_its_field():
+    _, faults = read("a: [1, {b: !mine x}]\n")
+    assert [fault.split(";")[0] for fault in faults] == ["f.yaml:1: a.1.b: tag '!mine'"]
+
+
+def test_what_is_no_mapping_is_not_quoted_whole():
+    with pytest.raises(SpecError) as caught:
+        read("word " * 1000)
+    assert len(str(caught.value)) < 140
 
 
 @pytest.mark.parametrize(
@@ -111,7 +122,7 @@ def test_aliases_of_aliases_end_before_they_fill_the_memory():
     [
         ("a: [1\nb", 2, "expected ',' or ']'"),
         ("a: 1\n---\nb: 2\n", 2, "single document"),
-        ("- 1\n", 1, "[1] at the top"),
+        ("- 1\n", 1, "a list at the top"),
         ("12\n", 1, "12 at the top"),
         ("a: \x07", 1, "special characters"),
     ],
