@@ -42,16 +42,11 @@ def every(root: str | None) -> "list[RunRoot]":
 
 def known_roots(root: str | None) -> list[str]:
     """The root that was given alone, else those of the profiles and the noted ones, each once."""
-    from gmml_cluster.run.root import noted_roots
+    from gmml_cluster.run.root import absolute, noted_roots
 
     if root is not None:
         return [absolute(root)]
     return list(dict.fromkeys([*map(absolute, _profile_roots()), *noted_roots()]))
-
-
-def absolute(url: str) -> str:
-    """A URL as it is, a path made absolute."""
-    return url.rstrip("/") if "://" in url else str(Path(url).expanduser().absolute())
 
 
 def _profile_roots() -> Iterator[str]:

@@ -52,24 +52,14 @@ def command(job_or_run: str, samples: range, ranks: int, root: str | None, as_js
 
 def _of_job(path: str) -> "tuple[JobSpec, Layout, Pin]":
     from gmml_cluster.data.corpus import pin
-    from gmml_cluster.plan.lanes import make_layout
-    from gmml_cluster.plan.steps import advised_group
+    from gmml_cluster.plan.steps import layout_of
     from gmml_cluster.spec.load import read_job
     from gmml_cluster.spec.places import Places
 
     job, tree = read_job(path)
-    data = job.data
     with Places(tree).told():
-        pinned = pin(data.corpora)
-        layout = make_layout(
-            seed=job.seed,
-            batch=job.batch.size,
-            group=advised_group(job),
-            lanes=data.lanes,
-            window=data.window,
-            spans=data.spans,
-            corpora=pinned.shapes,
-        )
+        pinned = pin(job.data.corpora)
+        layout = layout_of(job, pinned.shapes)
     return job, layout, pinned
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 from gmml_cluster.errors import DataError, Fault, StorageError
@@ -12,23 +13,36 @@ from gmml_cluster.store.store import Store, open_store
 _ASKED_AT_ONCE = 16
 
 
-def shapes(job: JobSpec, root: str) -> tuple[CorpusShape, ...] | None:
-    """The corpora's shards and their samples; None where a shard has no index yet, or a corpus cannot be read.
+@dataclass(frozen=True)
+class Indexed:
+    """What indexes say.
 
-    What cannot be read is the preflight's to tell. Without the extra `data` no index can be read.
+    Attributes:
+        shapes: the corpora's shards and their samples; None where one is not known.
+        words: why a corpus is not known, where that is more than an index that is still to be made.
     """
+
+    shapes: tuple[CorpusShape, ...] | None
+    words: tuple[str, ...] = ()
+
+
+def look_up(job: JobSpec, root: str) -> Indexed:
+    """Read the indexes that there are. What cannot be read is the preflight's to refuse; here it is only told."""
     if find_spec("numpy") is None or find_spec("google_crc32c") is None:
-        return None
+        return Indexed(None, ("no index can be read here; pip install 'gmml-cluster[data]' lets the plan know more",))
     indexes = open_store(root).child(".corpora")
-    try:
-        found = [_shape(corpus, indexes) for corpus in job.data.corpora]
-    except (DataError, StorageError):
-        return None
+    found: list[CorpusShape | None] = []
+    words: list[str] = []
+    for corpus in job.data.corpora:
+        try:
+            found.append(_shape(corpus, indexes))
+        except (DataError, StorageError) as error:
+            words.append(f"not known: {str(error).splitlines()[0]}")
     known = tuple(shape for shape in found if shape is not None)
-    return known if len(known) == len(found) else None
+    return Indexed(known if len(known) == len(job.data.corpora) else None, tuple(words))
 
 
-def miscounted(job: JobSpec, found: Sequence[CorpusShape]) -> list[Fault]:
+def miscounted(job: JobSpec, shapes: Sequence[CorpusShape]) -> list[Fault]:
     """The `samples` of the spec that its corpora's indexes contradict."""
     return [
         Fault(
@@ -36,7 +50,7 @@ def miscounted(job: JobSpec, found: Sequence[CorpusShape]) -> list[Fault]:
             f"{corpus.samples} given, and the index counts {shape.samples}; it only helps to plan before there is an "
             f"index; write {shape.samples}, or leave it out",
         )
-        for c, (corpus, shape) in enumerate(zip(job.data.corpora, found, strict=True))
+        for c, (corpus, shape) in enumerate(zip(job.data.corpora, shapes, strict=True))
         if corpus.samples not in (None, shape.samples)
     ]
 

@@ -3,6 +3,7 @@
 What is refused on the way leaves nothing behind.
 """
 
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,17 +12,28 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from gmml_cluster import __version__
-from gmml_cluster.errors import Fault, PreflightError, SpecError
+from gmml_cluster.errors import Fault, PreflightError, SpecError, StorageError
 from gmml_cluster.launch.forks import with_source
-from gmml_cluster.launch.indexed import shapes
+from gmml_cluster.launch.indexed import Indexed, look_up, miscounted
 from gmml_cluster.launch.jobs import is_busy, poll
 from gmml_cluster.launch.launcher import Launcher, Submission, launcher_named
 from gmml_cluster.launch.preflight import preflight
 from gmml_cluster.launch.snapshot import Snapshot, take
+from gmml_cluster.launch.supervisor import thread_environment
 from gmml_cluster.plan.plan import Plan, make_plan
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import History
-from gmml_cluster.run.root import SPEC, RunRoot, code_name, create_run, is_run, note_root, remove_run, run_root
+from gmml_cluster.run.root import (
+    SPEC,
+    RunRoot,
+    absolute,
+    code_name,
+    create_run,
+    is_run,
+    note_root,
+    remove_run,
+    run_root,
+)
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.identity import changeable, differences, identity
 from gmml_cluster.spec.job import JobSpec
@@ -77,7 +89,8 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
     """Validate and plan a job file.
 
     Raises:
-        SpecError: all faults of the job file and the profile, or else of `init`, or else of the plan.
+        SpecError: all faults of the job file and the profile, or else of `init`, or else of the plan, of numbers that
+            an index contradicts, and of a name that another run has.
         PreflightError: this version has no launcher for the profile.
     """
     (job, job_tree), (profile, profile_tree) = _both(lambda: read_job(path, overrides), lambda: read_profile(cluster))
@@ -85,7 +98,41 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
     places = Places(job_tree, profile_tree, tuple(corpus.url for corpus in job.data.corpora))
     root = absolute(profile.root)
     with places.told():
-        return replace(_prepared(with_source(job, root), profile, cluster, root), places=places)
+        indexed = _look_up(job, profile, root)
+        job = with_source(job, root)
+        made, words = _both(
+            lambda: _prepared(job, profile, cluster, root, indexed), lambda: _compared(job, root, indexed)
+        )
+        return replace(made, plan=replace(made.plan, words=(*made.plan.words, *words)), places=places)
+
+
+def _look_up(job: JobSpec, profile: ClusterProfile, root: str) -> Indexed:
+    """What indexes say, once it is known that there is a launcher: without one no store is asked."""
+    launcher_named(profile.launcher)
+    return look_up(job, root)
+
+
+def _compared(job: JobSpec, root: str, indexed: Indexed) -> list[str]:
+    """What could not be compared with what lies there.
+
+    Raises:
+        SpecError: an index contradicts the job, or a run of this name has another identity.
+    """
+    faults = miscounted(job, indexed.shapes) if indexed.shapes else []
+    words = []
+    try:
+        run = run_root(root, job.name)
+        if run.log.refresh().run:
+            _changes(run, dump(job))
+        else:
+            _demand_begun(run, is_run(run))
+    except StorageError as error:
+        words.append(f"whether a run has this name already is not known: {str(error).splitlines()[0]}")
+    except SpecError as error:
+        faults += error.faults
+    if faults:
+        raise SpecError(faults)
+    return words
 
 
 def _both(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
@@ -101,9 +148,9 @@ def _both(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
     return made, second()
 
 
-def _prepared(job: JobSpec, profile: ClusterProfile, cluster: str, root: str) -> Prepared:
-    launcher_named(profile.launcher)
-    plan = make_plan(job, profile, shapes(job, root))
+def _prepared(job: JobSpec, profile: ClusterProfile, cluster: str, root: str, indexed: Indexed) -> Prepared:
+    plan = make_plan(job, profile, indexed.shapes)
+    plan = replace(plan, environment=_environment(profile, plan.ranks[1]), words=(*plan.words, *indexed.words))
     submission = Submission(
         root=root,
         name=job.name,
@@ -118,17 +165,19 @@ def _prepared(job: JobSpec, profile: ClusterProfile, cluster: str, root: str) ->
     return Prepared(job=job, profile=profile, cluster=cluster, plan=plan, submission=submission)
 
 
+def _environment(profile: ClusterProfile, ranks: int) -> dict[str, str]:
+    """What the profile sets for every rank, and what the local launcher adds."""
+    if profile.launcher != "local":
+        return dict(profile.environment)
+    return {**thread_environment(ranks, {**os.environ, **profile.environment}), **profile.environment}
+
+
 def with_absolute_paths(job: JobSpec) -> JobSpec:
     """The job with the paths of its corpora made absolute, so that it can be resumed from any folder."""
     spec = dump(job)
     for corpus in spec["data"]["corpora"]:
         corpus["url"] = absolute(corpus["url"])
     return parse_job(spec)
-
-
-def absolute(url: str) -> str:
-    """A URL as it is, a path made absolute."""
-    return url.rstrip("/") if "://" in url else str(Path(url).expanduser().absolute())
 
 
 def submit(prepared: Prepared, *, take_over: bool = False) -> Outcome:
@@ -177,7 +226,8 @@ def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, 
     changed = dict(last.changed) if last else {}
     known = cluster or (str(last.bounds["cluster"]) if last else "local")
     job = load_resolved(run.spec(), changed)
-    prepared = _prepared(job, load_profile(known), known, run.root)
+    profile = load_profile(known)
+    prepared = _prepared(job, profile, known, run.root, _look_up(job, profile, run.root))
     return _go_on(run, history, prepared, changed, take_over=take_over, new_code=new_code)
 
 
@@ -186,7 +236,7 @@ def _go_on(
 ) -> Outcome:
     last = history.submit
     job = last.job or "" if last else ""
-    if history.finished and (last is None or changed == last.changed):
+    if history.finished and _length(changed) == _length(last.changed if last else {}):
         return Outcome(run, "finished", job, {})
     if not take_over and is_busy(history, poll({run.name: history})):
         return Outcome(run, "already", job, {})
@@ -197,6 +247,11 @@ def _go_on(
     code = prepared.submission.code
     run.store.put(code_name(code.digest), code.data)
     return _outcome(run, "resumed", _launch(run, prepared, changed, history), changed)
+
+
+def _length(changed: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes that let a run grow."""
+    return {name: values for name, values in changed.items() if name.split(".")[0] == "run"}
 
 
 def _demand_begun(run: RunRoot, cut_off: bool) -> None:
@@ -285,5 +340,3 @@ def _changes(run: RunRoot, new: dict[str, Any]) -> dict[str, Any]:
 def _differs(run: RunRoot, field: str, old: Any, new: Any) -> Fault:
     told = f"{shown(new)}, but the run {run.name!r} under {run.root} was submitted with {shown(old)}"
     return Fault(field, f"{told}; a run computes what it was submitted with; set it back or give another name")
-
-

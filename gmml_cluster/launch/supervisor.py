@@ -137,8 +137,12 @@ def _code(returncode: int) -> int:
 def rank_environment(rank: int, ranks: int) -> dict[str, str]:
     """Variables that tell a rank its place; several ranks share the cores one thread each."""
     place = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": ranks}
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} if ranks > 1 else {}
-    return {**{name: str(value) for name, value in place.items()}, **threads}
+    return {**{name: str(value) for name, value in place.items()}, **thread_environment(ranks, os.environ)}
+
+
+def thread_environment(ranks: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """What keeps ranks that share a machine from starting a thread for every core each."""
+    return {"OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", "1")} if ranks > 1 else {}
 
 
 Judge = Callable[[int, int], float | None]

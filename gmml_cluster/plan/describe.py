@@ -20,8 +20,12 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "ranks", f"{_bounds(plan.ranks)}, {plan.ranks_per_node} a node"
     yield "batch", f"{plan.batch:,} images, {plan.batch // plan.group:,} groups of {plan.group}"
     yield "lanes", _known(plan.lanes)
+    if plan.mixing is None:
+        yield "mixing", UNKNOWN
     for mixing in plan.mixing or ():
         yield "mixing", _mixing(mixing)
+    if plan.shares is None:
+        yield "each rank", f"groups, micro-batches and padding {UNKNOWN}"
     for share in plan.shares or ():
         yield f"each of {share.ranks} ranks", _share(share)
     yield "window", f"{_known(plan.window)} samples" if plan.window else UNKNOWN

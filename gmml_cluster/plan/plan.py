@@ -6,12 +6,13 @@ from typing import Any
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.plan.environment import Machine, ranks_per_node, this_machine
-from gmml_cluster.plan.lanes import CorpusShape, Layout, groups_of_rank, make_layout, micro_batches
+from gmml_cluster.plan.lanes import CorpusShape, Layout, groups_of_rank, micro_batches
 from gmml_cluster.plan.memory import Memory, memory_of_rank
-from gmml_cluster.plan.steps import advised_group, epoch_steps, steps_without_corpora, total_steps
+from gmml_cluster.plan.steps import epoch_steps, layout_of, steps_without_corpora, total_steps
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.lengths import NodeRange
+from gmml_cluster.spec.rules import group_of
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def make_plan(
         machine = this_machine()
     nodes, per_node, words = _place(job, profile, machine, layout)
     ranks = (nodes[0] * per_node, nodes[1] * per_node)
-    shares = None if layout is None else tuple(_share(job, layout, count) for count in sorted(set(ranks)))
+    lanes = layout or _lanes_alone(job)
+    shares = None if lanes is None else tuple(_share(job, lanes, count) for count in sorted(set(ranks)))
     counts = job.method.counts(job.model, job.data.image_size)
     steps = steps_without_corpora(job.run, job.batch.size) if layout is None else total_steps(job, layout)
     epoch = None if layout is None else epoch_steps(layout)
@@ -125,11 +127,11 @@ def make_plan(
         ranks_per_node=per_node,
         ranks=ranks,
         batch=job.batch.size,
-        group=advised_group(job),
-        lanes=layout.lanes if layout else None if job.data.lanes == "auto" else job.data.lanes,
+        group=group_of(job),
+        lanes=lanes.lanes if lanes else None,
         window=layout.window if layout else None if job.data.window == "auto" else job.data.window,
         spans=_spans(job, layout, indexed=shapes is not None),
-        mixing=None if layout is None else _mixing(job, layout),
+        mixing=None if lanes is None else _mixing(job, lanes),
         shares=shares,
         epoch_steps=epoch,
         warmup_steps=warmup,
@@ -146,23 +148,34 @@ def make_plan(
 
 
 def _layout(job: JobSpec, shapes: Sequence[CorpusShape] | None) -> Layout | None:
+    """The layout of a job's corpora as indexed, or as the spec counts them; None where neither knows all of them."""
     corpora = job.data.corpora
     if shapes is None:
         counted = [CorpusShape(corpus.weight, (corpus.samples,)) for corpus in corpora if corpus.samples is not None]
         if len(counted) < len(corpora):
             return None
         shapes = counted
-    data = job.data
-    settings: dict[str, Any] = {"lanes": data.lanes, "window": data.window, "spans": data.spans}
-    return make_layout(seed=job.seed, batch=job.batch.size, group=advised_group(job), corpora=shapes, **settings)
+    return layout_of(job, shapes)
+
+
+def _lanes_alone(job: JobSpec) -> Layout | None:
+    """Lanes that the spec gives, of corpora that are not known: enough to share a step out, not to order samples."""
+    if job.data.lanes == "auto":
+        return None
+    corpora = tuple(CorpusShape(corpus.weight, ()) for corpus in job.data.corpora)
+    group = group_of(job)
+    return Layout(job.seed, job.batch.size, group, job.data.lanes, window=group, spans=1, corpora=corpora)
 
 
 def _place(
     job: JobSpec, profile: ClusterProfile, machine: Machine | None, layout: Layout | None
 ) -> tuple[tuple[int, int], int, list[str]]:
     """Nodes and ranks of a node within the lanes, and what was cut."""
-    nodes, per_node, words = job.resources.nodes, ranks_per_node(profile, machine), []
+    nodes, per_node = job.resources.nodes, ranks_per_node(profile, machine)
+    words: list[str] = []
     lanes, name = _most_ranks(job, layout)
+    if profile.launcher == "local":
+        nodes = _this_node(nodes, words)
     if profile.launcher == "local" and per_node > lanes:
         words.append(f"{per_node} ranks cut to {lanes}: a rank needs a lane, and there are {lanes} {name}")
         per_node = lanes
@@ -176,13 +189,22 @@ def _place(
     return (nodes.least, most), per_node, words
 
 
+def _this_node(nodes: NodeRange, words: list[str]) -> NodeRange:
+    if nodes.least > 1:
+        told = f"{nodes.written} does not fit; the local launcher has this machine alone"
+        raise SpecError(Fault("resources.nodes", f"{told}; write 1, or 1..{nodes.most}, or choose another --cluster"))
+    if nodes.most > 1:
+        words.append(f"{nodes.most} nodes cut to 1: the local launcher has this machine alone")
+    return NodeRange(least=1, most=1)
+
+
 def _most_ranks(job: JobSpec, layout: Layout | None) -> tuple[int, str]:
     """Ranks at most, and what there are so many of."""
     if layout is not None:
         return layout.lanes, "lanes"
     if job.data.lanes != "auto":
         return job.data.lanes, "lanes"
-    return job.batch.size // advised_group(job), "groups a step"
+    return job.batch.size // group_of(job), "groups a step"
 
 
 def _share(job: JobSpec, layout: Layout, ranks: int) -> Share:
@@ -222,6 +244,6 @@ def _images(job: JobSpec, shares: tuple[Share, ...] | None, ranks: int) -> int:
     """Images that the fullest rank holds at once; before indexing, of groups shared out evenly."""
     if shares is not None:
         return shares[0].micro_batch
-    group = advised_group(job)
+    group = group_of(job)
     fullest = -(-job.batch.size // (group * ranks)) * group
     return fullest if job.batch.micro == "auto" else min(job.batch.micro, fullest)

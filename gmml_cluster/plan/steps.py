@@ -4,16 +4,24 @@ Legend: B batch, N_1 samples of the first corpus, L lanes, L_1 lanes of the firs
 """
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
-from gmml_cluster.plan.lanes import Layout
+from gmml_cluster.plan.lanes import CorpusShape, Layout, make_layout
 from gmml_cluster.spec.job import JobSpec, Run
 from gmml_cluster.spec.rules import group_of
 
 
-def advised_group(job: JobSpec) -> int:
-    """Samples of a group: as given, or what the method advises."""
-    return group_of(job)
+def layout_of(job: JobSpec, shapes: Sequence[CorpusShape]) -> Layout:
+    """The layout of a job whose corpora are known.
+
+    Raises:
+        SpecError: it does not fit them.
+    """
+    data = job.data
+    settings: dict[str, Any] = {"lanes": data.lanes, "window": data.window, "spans": data.spans}
+    return make_layout(seed=job.seed, batch=job.batch.size, group=group_of(job), corpora=shapes, **settings)
 
 
 def epoch_steps(layout: Layout) -> float:

@@ -57,6 +57,11 @@ class RunRoot:
         return self.store.get(SPEC)
 
 
+def absolute(url: str) -> str:
+    """A URL as it is, a path made absolute."""
+    return url.rstrip("/") if "://" in url else str(Path(url).expanduser().absolute())
+
+
 def run_root(root: str, name: str) -> RunRoot:
     """The run of this name under a root, whether or not it exists.
 

@@ -11,6 +11,8 @@ PATCH = ("model", "patch_size")
 IMAGE = ("data", "image_size")
 GROUP = ("data", "group")
 BATCH = ("batch", "size")
+LANES = ("data", "lanes")
+NODES = ("resources", "nodes")
 METHOD = ("method", "name")
 
 
@@ -39,7 +41,7 @@ def _broken(field: Path, message: str, *others: Path) -> Broken:
 
 def broken_rules(job: JobSpec) -> list[Broken]:
     """All rules that a job breaks."""
-    rules = (_patches_fill_image, _groups_fill_batch, _group_settings, _gmml, _mae, _micro)
+    rules = (_patches_fill_image, _groups_fill_batch, _group_settings, _nodes, _gmml, _mae, _micro)
     return [broken for rule in rules for broken in rule(job)]
 
 
@@ -67,10 +69,10 @@ def _groups_fill_batch(job: JobSpec) -> Iterator[Broken]:
     elif lanes != "auto" and batch % (group * lanes):
         near = max(each for each in range(1, min(lanes, batch // group) + 1) if batch // group % each == 0)
         told = f"{lanes} lanes of groups of {group} do not divide the batch of {batch}; write {near}, or auto"
-        yield _broken(("data", "lanes"), told, BATCH, GROUP)
+        yield _broken(LANES, told, BATCH, GROUP)
     if lanes != "auto" and lanes < len(job.data.corpora):
         told = f"{lanes} lanes for {len(job.data.corpora)} corpora; each corpus needs a lane; raise it or drop corpora"
-        yield _broken(("data", "lanes"), told, ("data", "corpora"))
+        yield _broken(LANES, told, ("data", "corpora"))
 
 
 def _group_settings(job: JobSpec) -> Iterator[Broken]:
@@ -78,6 +80,16 @@ def _group_settings(job: JobSpec) -> Iterator[Broken]:
     if window != "auto" and window % group:
         cure = f"write {_nearest_multiple(window, group)}, or auto"
         yield _broken(("data", "window"), f"{window} is no multiple of the group of {group}; {cure}", GROUP)
+
+
+def _nodes(job: JobSpec) -> Iterator[Broken]:
+    """What the profile adds, ranks of a node, only makes it worse: the plan judges that."""
+    lanes, least = job.data.lanes, job.resources.nodes.least
+    most, name = (job.batch.size // group_of(job), "groups a step") if lanes == "auto" else (lanes, "lanes")
+    if least > most > 0:
+        told = f"{least} nodes of at least one rank each have more ranks than {most} {name}; a rank needs a lane"
+        cure = f"write {most} at most, or raise batch.size or data.lanes"
+        yield _broken(NODES, f"{told}; {cure}", BATCH, GROUP, LANES)
 
 
 def _micro(job: JobSpec) -> Iterator[Broken]:

@@ -15,14 +15,13 @@ import torch
 
 from gmml_cluster.data.corpus import Pin, pin, repin
 from gmml_cluster.data.decode import decoder_name
-from gmml_cluster.plan.lanes import Layout, make_layout
-from gmml_cluster.plan.steps import total_steps
+from gmml_cluster.plan.lanes import Layout
+from gmml_cluster.plan.steps import layout_of, total_steps
 from gmml_cluster.run import protocol
 from gmml_cluster.run.protocol import Claim
 from gmml_cluster.run.root import RunRoot, corpora_name
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.resolved import load_resolved
-from gmml_cluster.spec.rules import group_of
 from gmml_cluster.store.probe import probe
 from gmml_cluster.store.store import Store, open_store
 from gmml_cluster.train.rendezvous import Place
@@ -107,15 +106,7 @@ def settle(run: RunRoot, incarnation: Incarnation, place: Place, claimed: Callab
 
 def _pin(run: RunRoot, attempt: int, job: JobSpec) -> dict[str, Any]:
     pinned = pin(job.data.corpora, indexes(run))
-    layout = make_layout(
-        seed=job.seed,
-        batch=job.batch.size,
-        group=group_of(job),
-        lanes=job.data.lanes,
-        window=job.data.window,
-        spans=job.data.spans,
-        corpora=pinned.shapes,
-    )
+    layout = layout_of(job, pinned.shapes)
     _put(run, pinned)
     fields = {"corpora": pinned.digest, "layout": layout.to_json(), "steps": total_steps(job, layout)}
     return dict(protocol.pin(run.log, attempt, {**fields, "decoder": decoder_name()}))

@@ -10,9 +10,11 @@ import gmml_cluster
 from gmml_cluster.cli import leave
 from gmml_cluster.cli.main import group
 from gmml_cluster.cli.submit import command as gmml_submit
-from gmml_cluster.errors import Fault
+from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.launch import submit
+from gmml_cluster.launch.indexed import Indexed
 from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.plan.lanes import CorpusShape
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run
 
@@ -109,7 +111,7 @@ def test_a_run_is_submitted_once_cancelled_resumed_finished_and_deleted(call, tm
     assert code == 0
     assert "attempt 2 works" in err
     assert wait_for(call, "finished")["step"] == 9
-    assert json.loads(submitted(call, "--json")[1])["action"] == "finished"
+    assert json.loads(submitted(call, "--json", "checkpoint.keep=7")[1])["action"] == "finished"
     kinds = [json.loads(line)["kind"] for line in call("gmml", "log", "tryit", "--json")[1].splitlines()]
     first = ["open", "submit", "queued", "claim", "begin", "stop", "end"]
     assert sorted(kinds) == sorted([*first, "submit", "queued", "claim", "begin", "end"])
@@ -141,7 +143,7 @@ def test_another_identity_is_refused_and_lists_what_differs(call):
 def test_faults_of_plan_and_preflight_name_file_and_line(call, tmp_path, monkeypatch):
     code, _, err = call("gmml-submit", "job.yaml", "--cluster", "here", "data.lanes=1", "resources.nodes=4")
     assert code == 2
-    assert err.startswith("override resources.nodes=4: resources.nodes: 4 of 1 ranks each")
+    assert err.startswith("override resources.nodes=4: resources.nodes: 4 nodes of at least one rank each")
     corpus = str(tmp_path / "corpus")
     faults = [Fault(corpus, "no shards"), Fault("slurm.folder", "none"), Fault("memory", "too little")]
     monkeypatch.setattr(submit, "preflight", lambda submission: faults)
@@ -196,6 +198,42 @@ def test_a_dry_run_touches_nothing(call, tmp_path):
     assert json.loads(out)["spec"]["data"]["corpora"][0]["url"] == str(tmp_path / "corpus")
     assert submitted(call, "--dry-run")[1].count("<token>") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_dry_run_refuses_what_submit_would_refuse_all_at_once(call, tmp_path):
+    submitted(call)
+    code, _, err = submitted(call, "--dry-run", "seed=5", "resources.nodes=2..3")
+    assert code == 2
+    assert [line.split(";")[0] for line in err.splitlines()] == [
+        "override resources.nodes=2..3: resources.nodes: 2..3 does not fit",
+        f"override seed=5: seed: 5, but the run 'tryit' under {tmp_path}/runs was submitted with 0",
+    ]
+
+
+def test_a_dry_run_says_why_a_corpus_or_the_root_is_not_known(call, tmp_path, monkeypatch):
+    assert f"not known: {tmp_path}/corpus: no shards" in submitted(call, "--dry-run")[1]
+
+    def unreachable(root, name):
+        raise StorageError(f"{root}: no answer")
+
+    monkeypatch.setattr(submit, "run_root", unreachable)
+    code, out, _ = submitted(call, "--dry-run")
+    assert code == 0
+    assert f"whether a run has this name already is not known: {tmp_path}/runs: no answer" in out
+
+
+def test_samples_that_an_index_contradicts_are_refused(call, monkeypatch):
+    monkeypatch.setattr(submit, "look_up", lambda job, root: Indexed((CorpusShape(1.0, (6000, 40)),)))
+    code, _, err = submitted(call)
+    assert code == 2
+    assert err.startswith("job.yaml:5: data.corpora.0.samples: 6400 given, and the index counts 6040; ")
+    assert submitted(call, "--dry-run", "data.corpora.0.samples=6040")[0] == 0
+
+
+def test_a_dry_run_shows_what_the_local_launcher_sets(call, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    plan = json.loads(submitted(call, "--dry-run", "--json")[1])["plan"]
+    assert plan["environment"] == {"OMP_NUM_THREADS": "1"}
 
 
 def test_several_runs_are_listed_and_a_prefix_names_one(call):

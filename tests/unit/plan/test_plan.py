@@ -54,7 +54,7 @@ def test_what_only_the_corpora_can_say_is_known_after_indexing():
     names = [*of_corpora, "steps", "samples", "epochs"]
     unknown = [getattr(plan, name) for name in names]
     assert unknown == [None] * len(names)
-    assert sum("known after indexing" in line for line in describe(plan)) == 7
+    assert sum("known after indexing" in line for line in describe(plan)) == 9
     assert plan.memory.total_bytes > 0
 
 
@@ -64,6 +64,14 @@ def test_samples_in_the_spec_stand_for_an_index_but_for_the_shards():
     assert plan.spans is None
     half = make_plan(job([{"url": "x", "samples": 1297}, {"url": "y"}]), profile("local"), None, MACHINE)
     assert half.steps is None
+
+
+def test_lanes_that_are_given_share_a_step_out_before_there_is_an_index():
+    corpora = [{"url": "a", "weight": 3}, {"url": "b"}]
+    plan = make_plan(job(corpora, data={"lanes": 4}), profile("local"), None, MACHINE)
+    assert [(each.url, each.lanes, each.achieved) for each in plan.mixing] == [("a", 3, 0.75), ("b", 1, 0.25)]
+    assert [(each.ranks, each.groups, each.micro_batch) for each in plan.shares] == [(2, (4, 4), 32)]
+    assert (plan.window, plan.spans, plan.steps) == (None, None, None)
 
 
 def test_explicit_lengths_need_no_corpora():
@@ -114,6 +122,14 @@ def test_the_local_launcher_starts_at_most_a_rank_a_lane():
     plan = make_plan(job(data={"lanes": 2}), profile("local", ranks_per_node=5), SHAPES, MACHINE)
     assert (plan.ranks_per_node, plan.ranks) == (2, (2, 2))
     assert plan.words[0].startswith("5 ranks cut to 2")
+
+
+def test_the_local_launcher_has_one_node():
+    plan = make_plan(job(resources={"nodes": "1..16"}), profile("local"), SHAPES, MACHINE)
+    assert (plan.nodes, plan.ranks) == ((1, 1), (2, 2))
+    assert plan.words[0] == "16 nodes cut to 1: the local launcher has this machine alone"
+    with pytest.raises(SpecError, match=r"resources\.nodes: 2\.\.4 does not fit; .* write 1, or 1\.\.4, or choose"):
+        make_plan(job(resources={"nodes": "2..4"}), profile("local"), SHAPES, MACHINE)
 
 
 def test_a_warmup_as_long_as_the_run_is_worth_a_word():
@@ -175,8 +191,8 @@ def test_this_machine_counts_the_drivers_devices(monkeypatch):
 )
 def test_a_plan_never_has_more_ranks_than_lanes(nodes, per_node, lanes, least):
     bounds = f"{min(least, nodes)}..{nodes}"
-    given_job = job(data={"lanes": lanes}, resources={"nodes": bounds})
     try:
+        given_job = job(data={"lanes": lanes}, resources={"nodes": bounds})
         plan = make_plan(given_job, profile(ranks_per_node=per_node), SHAPES)
     except SpecError:
         assert min(least, nodes) * per_node > lanes

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmml_cluster.plan.lanes import CorpusShape, make_layout
-from gmml_cluster.plan.steps import advised_group, epoch_steps, steps_without_corpora, total_steps
+from gmml_cluster.plan.steps import epoch_steps, layout_of, steps_without_corpora, total_steps
 from gmml_cluster.spec.job import Run
 from gmml_cluster.spec.load import parse_job
 
@@ -72,7 +72,7 @@ def test_whole_epochs_never_fall_short_nor_run_a_step_too_long(samples, epochs):
 
 @pytest.mark.parametrize(("given", "expected"), [("auto", 8), (4, 4), (16, 16)])
 def test_a_group_of_auto_is_the_methods(given, expected):
-    assert advised_group(job({"steps": 1}, group=given)) == expected
+    assert layout_of(job({"steps": 1}, group=given), [CorpusShape(1.0, (6400,))]).group == expected
 
 
 def test_steps_of_an_epoch_are_exact_before_they_are_rounded():

@@ -45,6 +45,8 @@ def test_the_base_breaks_no_rule():
         ({"data": {"lanes": 16}}, "data.lanes: 16 lanes of groups of 8 do not divide the batch of 64; write 8"),
         ({"data": {"lanes": 1, "corpora": [{"url": "a"}, {"url": "b"}]}}, "data.lanes: 1 lanes for 2 corpora"),
         ({"data": {"window": 100}}, "data.window: 100 is no multiple of the group of 8; write 96, or auto"),
+        ({"data": {"lanes": 2}, "resources": {"nodes": "3..4"}}, "resources.nodes: 3 nodes of at least one rank"),
+        ({"resources": {"nodes": 9}}, "resources.nodes: 9 nodes of at least one rank each have more ranks than 8"),
         ({"batch": {"micro": 12}}, "batch.micro: 12 is no multiple of the group of 8; write 16, or auto"),
         ({"batch": {"micro": 1}}, "batch.micro: 1 is no multiple of the group of 8; write 8, or auto"),
         ({"data": {"group": 1}}, "data.group: 1 is too few; GMML takes pixels from another image of the group"),
