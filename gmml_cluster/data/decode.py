@@ -66,7 +66,7 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
 
 def _limit(height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
-        raise BadImage(f"{width} x {height} pixels; the limit is {max_pixels}")
+        raise BadImage(f"{width} x {height} pixels; the limit is {max_pixels} (data.max_pixels)")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -27,6 +27,7 @@ class Submission:
         ranks_per_node: ranks of each node, resolved (never `auto`).
         code: the packages that will run.
         corpora: URLs of the corpora, for the preflight.
+        max_pixels: of an image that is no bad sample; None where any is good.
         bytes_per_rank: estimated memory of a rank; 0 where there is no estimate.
     """
 
@@ -39,6 +40,7 @@ class Submission:
     code: "Snapshot"
     corpora: tuple[str, ...] = ()
     bytes_per_rank: int = 0
+    max_pixels: int | None = None
 
     @property
     def run_root(self) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -12,7 +13,7 @@ from gmml_cluster.launch.launcher import Submission, launcher_named
 from gmml_cluster.store.probe import probe
 from gmml_cluster.store.store import open_store
 
-_LOOKS, _LOOK_BYTES, _MOST_PIXELS = 8, 2**16, 2**30
+_LOOKS, _LOOK_BYTES = 8, 2**16
 _IMAGE_MARKS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 
 _log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ def preflight(submission: Submission) -> list[Fault]:
 
     Leaves nothing behind, and raises for nothing that a user can mend.
     """
-    found = [*_store_faults(submission.root), *_corpus_faults(submission.corpora), *_memory_faults(submission)]
+    found = [*_store_faults(submission.root), *_corpus_faults(submission), *_memory_faults(submission)]
     try:
         return found + launcher_named(submission.profile.launcher).preflight(submission)
     except SpecError as error:
@@ -45,13 +46,14 @@ def _existing(folder: Path) -> Path:
     return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
 
 
-def _corpus_faults(corpora: tuple[str, ...]) -> list[Fault]:
-    return [Fault(url, told) for url in corpora if (told := _unreadable(url)) is not None]
+def _corpus_faults(submission: Submission) -> list[Fault]:
+    refusal = _judge(submission.max_pixels)
+    return [Fault(url, told) for url in submission.corpora if (told := _unreadable(url, refusal)) is not None]
 
 
-def _unreadable(url: str) -> str | None:
+def _unreadable(url: str, refusal: Callable[[bytes], str | None]) -> str | None:
     """Reads a corpus until one sample opens as an image; what is wrong where none of the first few does."""
-    refusal, told = _judge(), "no shard holds an image; members named .jpg, .jpeg, .png or .webp count; pack it anew"
+    told = "no shard holds an image; members named .jpg, .jpeg, .png or .webp count; pack it anew"
     try:
         for where, data in islice(_samples(url), _LOOKS):
             reason = refusal(data)
@@ -74,7 +76,7 @@ def _samples(url: str) -> Iterator[tuple[str, bytes]]:
             yield f"{shard.url}: {sample.name}", read(sample.offset, sample.length)
 
 
-def _judge() -> Callable[[bytes], str | None]:
+def _judge(max_pixels: int | None) -> Callable[[bytes], str | None]:
     """Says why bytes are no image: by decoding where a decoder is installed, else by their first bytes."""
     try:
         from gmml_cluster.data.decode import BadImage, decode
@@ -84,7 +86,7 @@ def _judge() -> Callable[[bytes], str | None]:
 
     def decoded(data: bytes) -> str | None:
         try:
-            decode(data, _MOST_PIXELS)
+            decode(data, max_pixels or sys.maxsize)
         except BadImage as error:
             return str(error)
         return None

@@ -161,6 +161,7 @@ def _prepared(job: JobSpec, profile: ClusterProfile, cluster: str, root: str, in
         code=take(),
         corpora=tuple(corpus.url for corpus in job.data.corpora),
         bytes_per_rank=plan.memory.total_bytes,
+        max_pixels=job.data.max_pixels,
     )
     return Prepared(job=job, profile=profile, cluster=cluster, plan=plan, submission=submission)
 

@@ -72,6 +72,13 @@ def test_a_corpus_without_an_image_is_refused_by_shard_and_member(tmp_path: Path
     assert "no shard holds an image" in preflight(submission(tmp_path, empty))[0].message
 
 
+def test_a_corpus_whose_images_are_all_too_large_for_the_job_is_refused(tmp_path: Path) -> None:
+    corpus = shard(tmp_path / "a.tar", {"1.png": png()})
+    assert preflight(replace(submission(tmp_path, corpus), max_pixels=16)) == []
+    (fault,) = preflight(replace(submission(tmp_path, corpus), max_pixels=15))
+    assert "1.png: 4 x 4 pixels; the limit is 15 (data.max_pixels); 8 samples were tried" in fault.message
+
+
 def test_without_a_decoder_the_first_bytes_are_judged_and_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
