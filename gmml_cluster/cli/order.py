@@ -69,7 +69,6 @@ def _of_run(run: str, root: str | None) -> "tuple[JobSpec, Layout, Pin]":
     from gmml_cluster.errors import Fault, SpecError
     from gmml_cluster.plan.lanes import Layout
     from gmml_cluster.run.root import corpora_name
-    from gmml_cluster.spec.resolved import load_resolved
     from gmml_cluster.store.store import open_store
 
     found = find(run, root)
@@ -80,6 +79,6 @@ def _of_run(run: str, root: str | None) -> "tuple[JobSpec, Layout, Pin]":
         raise SpecError(Fault(found.url, told))
     corpora = json.loads(found.store.get(corpora_name(pinned["corpora"])))
     indexes = open_store(found.root).child(".corpora")
-    job = load_resolved(found.spec(), submit.changed if submit else {})
+    job = found.job(submit.changed if submit else {})
     pin = Pin.from_json(corpora, indexes)
     return job, Layout.from_json(pinned["layout"], pin.shapes), pin

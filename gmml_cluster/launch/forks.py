@@ -3,7 +3,6 @@
 from gmml_cluster.errors import CheckpointError, Fault, SpecError
 from gmml_cluster.run.root import RunRoot, commit_of, run_at, run_root
 from gmml_cluster.spec.job import Init, JobSpec
-from gmml_cluster.spec.resolved import load_resolved
 from gmml_cluster.store.store import open_store
 
 _ENCODER = ("width", "depth", "patch_size", "mlp_ratio")
@@ -32,7 +31,7 @@ def with_source(job: JobSpec, root: str) -> JobSpec:
 
 def _standing(asked: Init, run: RunRoot) -> Init:
     """What the run was submitted with, where that is what is asked for."""
-    known = load_resolved(run.spec(), {}).init
+    known = run.job({}).init
     return known if known and known.model_copy(update={"step": asked.step}) == asked and asked.step is None else asked
 
 
@@ -44,7 +43,7 @@ def _found(asked: Init, job: JobSpec) -> Init:
         raise SpecError(Fault("init.run", str(error))) from error
     except CheckpointError as error:
         raise SpecError(Fault("init.step", str(error))) from error
-    faults = _misfits(asked, job, load_resolved(source.spec(), {}))
+    faults = _misfits(asked, job, source.job({}))
     if faults:
         raise SpecError(faults)
     return asked.model_copy(update={"step": step})

@@ -39,7 +39,6 @@ from gmml_cluster.spec.identity import changeable, differences, identity
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.load import dump, load_profile, parse_job, read_job, read_profile, to_yaml
 from gmml_cluster.spec.places import Places
-from gmml_cluster.spec.resolved import load_resolved
 from gmml_cluster.spec.yaml import shown
 
 SHOWN_TOKEN = "<token>"
@@ -226,7 +225,7 @@ def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, 
     last = history.submit
     changed = dict(last.changed) if last else {}
     known = cluster or (str(last.bounds["cluster"]) if last else "local")
-    job = load_resolved(run.spec(), changed)
+    job = run.job(changed)
     profile = load_profile(known)
     prepared = _prepared(job, profile, known, run.root, _look_up(job, profile, run.root))
     return _go_on(run, history, prepared, changed, take_over=take_over, new_code=new_code)
@@ -327,7 +326,7 @@ def _opening(prepared: Prepared) -> dict[str, Any]:
 
 
 def _spec(run: RunRoot) -> dict[str, Any]:
-    return dump(load_resolved(run.spec(), {}))
+    return dump(run.job({}))
 
 
 def _changes(run: RunRoot, new: dict[str, Any]) -> dict[str, Any]:

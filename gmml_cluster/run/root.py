@@ -11,13 +11,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gmml_cluster import __version__
 from gmml_cluster.errors import CheckpointError, Fault, SpecError, StorageError
 from gmml_cluster.run.entries import slot_name
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.store.store import Exists, Missing, Store, open_store
+
+if TYPE_CHECKING:
+    from gmml_cluster.spec.job import JobSpec
 
 VERSION = 1
 SPEC = "spec.yaml"
@@ -52,9 +56,27 @@ class RunRoot:
         """The log, read as far as was asked for."""
         return Log(self.store)
 
-    def spec(self) -> bytes:
-        """The job file as it was resolved at submission."""
-        return self.store.get(SPEC)
+    def job(self, changed: Mapping[str, Any]) -> "JobSpec":
+        """The job file as it was resolved at submission, with the changes of a submit.
+
+        Raises:
+            SpecError: it is damaged, or another version of gmml_cluster wrote it and this one cannot read it.
+        """
+        from gmml_cluster.spec.resolved import load_resolved  # `gmml status` reads runs without pydantic
+
+        version = json.loads(self.store.get(RUN))["version"]
+        if version != VERSION:
+            raise SpecError(Fault(f"{self.url}/{RUN}", f"version {version}; {VERSION} is known here; {self._versions}"))
+        try:
+            return load_resolved(self.store.get(SPEC), changed)
+        except SpecError as error:
+            told = [Fault(f"{self.url}/{SPEC}", f"{fault}; {self._versions}") for fault in error.faults]
+            raise SpecError(told) from error
+
+    @property
+    def _versions(self) -> str:
+        theirs = self.log.refresh().opened.get("versions", {}).get("gmml_cluster", "of an unknown version")
+        return f"the run was submitted with gmml_cluster {theirs}, this is {__version__}; use the one that submitted it"
 
 
 def absolute(url: str) -> str:

@@ -17,7 +17,7 @@ def load_resolved(text: bytes, changed: Mapping[str, Any]) -> JobSpec:
         changed: dotted field -> [value in `spec.yaml`, value now].
 
     Raises:
-        SpecError: the file is damaged.
+        SpecError: the file is damaged, or it or a change has fields that this version does not know.
     """
     faults: list[Fault] = []
     tree = read_yaml(text.decode(), "spec.yaml", faults)
@@ -32,7 +32,10 @@ def apply(spec: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]
     for field, (_, new) in changed.items():
         *path, last = field.split(".")
         place: Any = made
-        for part in path:
-            place = place[int(part) if isinstance(place, list) else part]
-        place[last] = new
+        try:
+            for part in path:
+                place = place[int(part) if isinstance(place, list) else part]
+            place[last] = new
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise SpecError(Fault(field, "changed by a submit of the run; there is no such field here")) from error
     return made

@@ -9,7 +9,6 @@ from gmml_cluster.errors import CheckpointError
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.root import RunRoot, commit_of, run_at
 from gmml_cluster.spec.job import Init
-from gmml_cluster.spec.resolved import load_resolved
 from gmml_cluster.train.engine import Engine
 from gmml_cluster.train.rendezvous import START_S
 from gmml_cluster.train.restore import Reader
@@ -48,7 +47,7 @@ def _agreed(peers: Peers, source: RunRoot, init: Init) -> Commit:
 
 def _take(source: RunRoot, commit: Commit, init: Init, method: str, engine: Engine) -> None:
     reader = Reader(source.store, commit.folder, commit.manifest)
-    alike = load_resolved(source.spec(), {}).method.name == method
+    alike = source.job({}).method.name == method
     names = taken(engine.shapes, reader.shapes, same_method=alike)
 
     def read(name: str, key: str, start: int, numel: int) -> Tensor | None:

@@ -6,7 +6,6 @@ from gmml_cluster.methods import build
 from gmml_cluster.methods.method import Method
 from gmml_cluster.run.root import commit_of, run_root
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.spec.resolved import load_resolved
 from gmml_cluster.train.restore import Reader
 
 
@@ -36,7 +35,7 @@ def load_trained(root: str, name: str, *, step: int | None = None, untrained: bo
         CheckpointError: there is no such commit, or it is damaged.
     """
     run = run_root(root, name)
-    job = load_resolved(run.spec(), {})
+    job = run.job({})
     method = build(job)
     method.module.eval()
     if untrained:

@@ -21,7 +21,6 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.protocol import Claim
 from gmml_cluster.run.root import RunRoot, corpora_name
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.spec.resolved import load_resolved
 from gmml_cluster.store.probe import probe
 from gmml_cluster.store.store import Store, open_store
 from gmml_cluster.train.rendezvous import Place
@@ -68,7 +67,7 @@ class Terms:
 
     def job(self, run: RunRoot) -> JobSpec:
         """The run's spec with this attempt's changes."""
-        return load_resolved(run.spec(), self.changed)
+        return run.job(self.changed)
 
     def order(self, pinned: Pin) -> Layout:
         """The order of samples of the pinned corpora."""
@@ -89,7 +88,7 @@ def settle(run: RunRoot, incarnation: Incarnation, place: Place, claimed: Callab
     """
     probe(run.store)
     history = run.log.refresh()
-    job = load_resolved(run.spec(), history.submit.changed if history.submit else {})
+    job = run.job(history.submit.changed if history.submit else {})
     claim = protocol.claim(
         run.log,
         submit=incarnation.submit,
@@ -99,7 +98,7 @@ def settle(run: RunRoot, incarnation: Incarnation, place: Place, claimed: Callab
         machine=machine_fields(place),
         claimed=claimed,
     )
-    job = load_resolved(run.spec(), claim.changed)
+    job = run.job(claim.changed)
     fields = _pin(run, claim.attempt, job) if claim.pin is None else _pinned_before(run, claim.attempt, job, claim.pin)
     return Terms(claim.attempt, dict(claim.changed), fields["layout"], fields["corpora"], fields["steps"]), claim
 

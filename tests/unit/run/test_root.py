@@ -31,7 +31,7 @@ def create(root, name):
 
 def test_a_created_run_has_its_files_and_an_open_entry(root):
     run = create(root, "a")
-    assert run.spec() == b"name: a\n"
+    assert run.store.get("spec.yaml") == b"name: a\n"
     assert run.log.refresh().opened == {"code": "d"}
     assert json.loads(run.store.get("run.json"))["run"] == run.log.refresh().run
 
