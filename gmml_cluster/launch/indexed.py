@@ -1,4 +1,4 @@
-"""What the indexes of a job's corpora say before anything is submitted. Makes none."""
+"""What the indexes of a job's corpora say before anything is submitted. Makes none that stays."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ class Indexed:
 
 def look_up(job: JobSpec, root: str) -> Indexed:
     """Read the indexes that there are. What cannot be read is the preflight's to refuse; here it is only told."""
-    if find_spec("numpy") is None or find_spec("google_crc32c") is None:
+    if not _can_read():
         return Indexed(None, ("no index can be read here; pip install 'gmml-cluster[data]' lets the plan know more",))
     indexes = open_store(root).child(".corpora")
     found: list[CorpusShape | None] = []
@@ -42,6 +42,20 @@ def look_up(job: JobSpec, root: str) -> Indexed:
     return Indexed(known if len(known) == len(job.data.corpora) else None, tuple(words))
 
 
+def count(job: JobSpec) -> Indexed:
+    """Count the samples of shards in folders by their headers; object stores would have to be read in full.
+
+    Raises:
+        SpecError: a corpus has another number of samples than its spec says, or none.
+        DataError: a shard is damaged.
+    """
+    if not _can_read() or any(corpus.url.startswith("s3://") for corpus in job.data.corpora):
+        return Indexed(None)
+    from gmml_cluster.data.corpus import pin
+
+    return Indexed(pin(job.data.corpora).shapes)
+
+
 def miscounted(job: JobSpec, shapes: Sequence[CorpusShape]) -> list[Fault]:
     """The `samples` of the spec that its corpora's indexes contradict."""
     return [
@@ -53,6 +67,10 @@ def miscounted(job: JobSpec, shapes: Sequence[CorpusShape]) -> list[Fault]:
         for c, (corpus, shape) in enumerate(zip(job.data.corpora, shapes, strict=True))
         if corpus.samples not in (None, shape.samples)
     ]
+
+
+def _can_read() -> bool:
+    return find_spec("numpy") is not None and find_spec("google_crc32c") is not None
 
 
 def _shape(corpus: Corpus, indexes: Store) -> CorpusShape | None:

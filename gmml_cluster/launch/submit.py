@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from gmml_cluster import __version__
 from gmml_cluster.errors import Fault, PreflightError, SpecError, StorageError
 from gmml_cluster.launch.forks import with_source
-from gmml_cluster.launch.indexed import Indexed, look_up, miscounted
+from gmml_cluster.launch.indexed import Indexed, count, look_up, miscounted
 from gmml_cluster.launch.jobs import is_busy, poll
 from gmml_cluster.launch.launcher import Launcher, Submission, launcher_named
 from gmml_cluster.launch.preflight import preflight
@@ -165,6 +165,15 @@ def _prepared(job: JobSpec, profile: ClusterProfile, cluster: str, root: str, in
     return Prepared(job=job, profile=profile, cluster=cluster, plan=plan, submission=submission)
 
 
+def _counted(prepared: Prepared) -> Prepared:
+    """The same, planned again with the lanes known, where this machine would start ranks that may be more."""
+    plan, old = prepared.plan, prepared.submission
+    if prepared.profile.launcher != "local" or plan.lanes is not None or plan.ranks_per_node == 1:
+        return prepared
+    new = _prepared(prepared.job, prepared.profile, prepared.cluster, old.root, count(prepared.job))
+    return replace(prepared, plan=new.plan, submission=replace(new.submission, code=old.code))
+
+
 def _environment(profile: ClusterProfile, ranks: int) -> dict[str, str]:
     """What the profile sets for every rank, and what the local launcher adds."""
     if profile.launcher != "local":
@@ -203,6 +212,7 @@ def _submit(prepared: Prepared, take_over: bool) -> Outcome:
         return _go_on(run, history, prepared, changed, take_over=take_over, new_code=False)
     _demand_begun(run, is_run(run))
     _refuse(preflight(prepared.submission))
+    prepared = _counted(prepared)
     run = create_run(run.root, run.name, _files(prepared), _opening(prepared))
     try:
         note_root(run.root)
@@ -244,6 +254,7 @@ def _go_on(
         code = Snapshot(last.code, run.store.get(code_name(last.code)))
         prepared = replace(prepared, submission=replace(prepared.submission, code=code))
     _refuse(preflight(prepared.submission))
+    prepared = _counted(prepared)
     code = prepared.submission.code
     run.store.put(code_name(code.digest), code.data)
     return _outcome(run, "resumed", _launch(run, prepared, changed, history), changed)

@@ -1,6 +1,7 @@
 """A submission that is interrupted, comes second or was cut off leaves no job that nobody knows of."""
 
 import pytest
+import yaml
 
 from gmml_cluster.errors import SpecError, StorageError
 from gmml_cluster.launch import submit
@@ -11,6 +12,7 @@ from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.root import create_run, run_root
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.lengths import NodeRange
+from tests.unit.launch.test_preflight import png, shard
 
 
 class Scheduler:
@@ -67,3 +69,25 @@ def test_what_a_cut_off_submission_or_removal_left_is_told_with_its_cure(tmp_pat
     run.store.put(left, Entry(7, "note", None, "r", "t", 0.0).encode())
     with pytest.raises(SpecError, match=rf"cut off.*gmml rm {run.url} deletes what is left"):
         submit.resume(run)
+
+
+def test_a_first_local_run_over_few_images_starts_no_more_ranks_than_lanes(tmp_path):
+    members = {f"{y}.png": png() for y in range(8)}
+    corpus = shard(tmp_path / "few.tar", members)
+    job = {
+        "name": "few",
+        "model": {"width": 8, "depth": 1, "heads": 1, "patch_size": 4},
+        "method": {"name": "mae", "decoder_width": 8, "decoder_heads": 1},
+        "data": {"corpora": [{"url": corpus}], "image_size": 8},
+        "batch": {"size": 16},
+        "run": {"steps": 2},
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    profile = {"launcher": "local", "root": str(tmp_path / "runs"), "ranks_per_node": 2}
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(profile))
+    prepared = submit.prepare(str(tmp_path / "job.yaml"), cluster=str(tmp_path / "cluster.yaml"))
+    assert (prepared.plan.lanes, prepared.submission.ranks_per_node) == (None, 2)
+    counted = submit._counted(prepared)
+    assert (counted.plan.lanes, counted.submission.ranks_per_node) == (1, 1)
+    assert counted.submission.code is prepared.submission.code
+    assert not (tmp_path / "runs").exists()
