@@ -44,8 +44,7 @@ class _Windows:
 class Order:
     """The order of a layout. Safe to use from several threads.
 
-    Each process holds the cumulative span counts of the last epochs, 8 bytes a span; ranks of a node do not share
-    them yet.
+    Each process holds the cumulative span counts of the last epochs, 8 bytes a span (decision 0013).
     """
 
     def __init__(self, layout: Layout) -> None:
