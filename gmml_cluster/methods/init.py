@@ -31,7 +31,7 @@ def draw_weight(seed: int, name: str, shape: torch.Size, law: Law) -> Tensor:
     if law.kind == "constant":
         return torch.full(shape, law.scale, device="cpu")
     flat = torch.empty(shape.numel(), device="cpu")
-    number = zlib.crc32(name.encode())
+    number = zlib.crc32((law.like or name).encode())
     for block in range(0, -(-len(flat) // 4), _BLOCKS_AT_ONCE):
         part = flat[4 * block : 4 * (block + _BLOCKS_AT_ONCE)]
         drawn = _words(seed, number, torch.arange(block, block - (-len(part) // 4)))

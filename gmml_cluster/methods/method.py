@@ -77,10 +77,27 @@ class Law:
 
     Attributes:
         kind: `constant`: the value `scale`. `uniform`: on [-scale, scale). `normal`: standard deviation `scale`.
+        like: another parameter whose draws it takes, so that it begins equal to it, as a teacher does to its student.
     """
 
     kind: Literal["constant", "uniform", "normal"]
     scale: float
+    like: str | None = None
+
+
+@dataclass(frozen=True)
+class Follow:
+    """Frozen parameters that move towards trained ones: target + weight * (source - target).
+
+    Attributes:
+        targets: names of the frozen.
+        sources: names of the trained, each of its target's shape.
+        weight: 0 to 1; 1 less the momentum of a teacher.
+    """
+
+    targets: tuple[str, ...]
+    sources: tuple[str, ...]
+    weight: float
 
 
 class Method(Protocol):
@@ -130,6 +147,19 @@ class Method(Protocol):
             forward: calls `module`, or the engine's wrapping of it.
             images: normalised float (n, V, 3, S, S), groups of consecutive numbers.
             draws: of `draw`.
+        """
+
+
+@runtime_checkable
+class AfterStep(Protocol):
+    """What a method with a teacher has beside `Method`."""
+
+    def after_step(self, step: int, steps: int) -> Follow:
+        """What follows what once a step, after its update; not applied where the update was left out.
+
+        Args:
+            step: counted from 0.
+            steps: length of the schedule of the learning rate.
         """
 
 

@@ -5,6 +5,7 @@ before an engine is made, and the module is the same on every rank.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -74,6 +75,23 @@ class Engine(ABC):
             float64 (T + E,) on the device, equal on all ranks: sums of squares of each tensor's gradient before
             clipping, in the order of `names`, then the sums of extras.
         """
+
+    @torch.no_grad()
+    def lerp(self, targets: Sequence[str], sources: Sequence[str], weight: float) -> None:
+        """Move frozen tensors towards trained ones, after `step`: target + weight * (source - target).
+
+        Each rank moves what it holds. Where the step's update was left out, they stay to the bit. Nothing waits for
+        the device.
+
+        Args:
+            targets: names of frozen parameters.
+            sources: names of trained parameters, each of its target's shape.
+            weight: 0 to 1.
+        """
+        weight_now = weight * (1 - self._seam.found_inf)
+        held = self._layout.resident(targets), self._layout.resident(sources)
+        for target, source in zip(*held, strict=True):
+            target.lerp_(source, weight_now)
 
     @property
     def skips_in_a_row(self) -> Tensor:

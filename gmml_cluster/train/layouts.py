@@ -3,7 +3,7 @@
 The two of DeepSpeed read its internals; `zero.py` checks at start-up that they are there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import torch.distributed as dist
@@ -40,6 +40,9 @@ class Layout(Protocol):
     def refresh(self) -> None:
         """Bring the working copies of the weights up to date after `held` was written. A collective."""
 
+    def resident(self, names: Iterable[str]) -> list[Tensor]:
+        """Of each parameter what this rank computes with between two steps: whole, or its shard."""
+
 
 def _trained(module: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, tensor) for name, tensor in module.named_parameters() if tensor.requires_grad)
@@ -56,6 +59,10 @@ def _share(wholes: list[Slice]) -> list[Slice]:
 def _frozen_wholes(module: nn.Module) -> list[Slice]:
     frozen = [Slice(name, tuple(p.shape), 0, {VALUE: p.detach().view(-1)}) for name, p in _frozen(module)]
     return [*frozen, *buffers(module)]
+
+
+def _wholes(module: nn.Module, names: Iterable[str]) -> list[Tensor]:
+    return [module.get_parameter(name).detach() for name in names]
 
 
 class Replicated:
@@ -91,6 +98,9 @@ class Replicated:
 
     def refresh(self) -> None:
         """Nothing to do: AdamW updates the very tensors that the module computes with."""
+
+    def resident(self, names: Iterable[str]) -> list[Tensor]:
+        return _wholes(self._module, names)
 
 
 class Partitioned:
@@ -149,6 +159,9 @@ class Partitioned:
 
     def refresh(self) -> None:
         self._zero.update_lp_params()
+
+    def resident(self, names: Iterable[str]) -> list[Tensor]:
+        return _wholes(self._module, names)
 
 
 class Sharded:
@@ -214,3 +227,9 @@ class Sharded:
         small = self._zero.persistent_parameters
         if small:
             small[0].all_gather(small)
+
+    def resident(self, names: Iterable[str]) -> list[Tensor]:
+        # small tensors may stay gathered from step to step: a whole copy beside the shard
+        parameters: list[Any] = [self._module.get_parameter(name) for name in names]
+        gathered = [tensor for tensor in parameters if tensor.ds_persist]
+        return [*(tensor.ds_tensor for tensor in parameters), *(tensor.detach() for tensor in gathered)]

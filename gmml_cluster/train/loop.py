@@ -19,7 +19,7 @@ from torch import Tensor
 from gmml_cluster.data.augment import prepare
 from gmml_cluster.data.bad import Limit
 from gmml_cluster.data.stream import HostBatch
-from gmml_cluster.methods.method import Losses, Method
+from gmml_cluster.methods.method import AfterStep, Losses, Method
 from gmml_cluster.plan.lanes import MicroBatches
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.engine import Engine
@@ -115,6 +115,9 @@ class Stepper:
         loss, scalars = self._backward(batch)
         lr, decay = self.course.learning_rate(step), self.course.weight_decay(step)
         vector = self.engine.step(lr, decay, self._extras(batch, loss, scalars))
+        if isinstance(self.method, AfterStep):
+            follow = self.method.after_step(step, self.course.total_steps)
+            self.engine.lerp(follow.targets, follow.sources, follow.weight)
         return Pending(step, *self._on_host(vector), lr, decay)
 
     def _on_host(self, vector: Tensor) -> "tuple[Tensor, torch.cuda.Event | None]":

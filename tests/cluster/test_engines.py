@@ -39,7 +39,7 @@ class Block(nn.Module):
 
 
 class Small(nn.Module):
-    """Tokens, positions, two blocks, a frozen projection and a buffer; some gradients are larger than the clip."""
+    """Tokens, positions, two blocks, a frozen projection, a teacher and a buffer; some gradients exceed the clip."""
 
     def __init__(self, width: int = 9) -> None:
         super().__init__()
@@ -50,10 +50,12 @@ class Small(nn.Module):
         self.head = nn.Linear(width, 3)
         self.frozen = nn.Linear(3, 7)
         self.frozen.requires_grad_(False)
+        self.teacher = nn.Linear(PIXELS, width)
+        self.teacher.requires_grad_(False)
         self.register_buffer("offset", torch.zeros(7))
 
     def forward(self, patches: Tensor) -> Tensor:
-        tokens = self.embed(patches)
+        tokens = self.embed(patches) + self.teacher(patches)
         tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1) + self.pos_embed
         for block in self.blocks:
             tokens = block(tokens)
@@ -142,7 +144,7 @@ def run_all(rank: int, ranks: int, names: tuple[str, ...], *arguments: Any) -> d
 FUNCTIONS = {
     1: ("print_nothing", "forget_a_tensor", "measure_norms"),
     2: ("measure_norms", "first_moments", "skip", "latch", "count_waits", "run_bf16", "save_after_two_steps"),
-    3: ("measure_norms", "resume_straight"),
+    3: ("measure_norms", "resume_straight", "follow", "follow_as_on_gpus"),
 }
 
 
@@ -258,6 +260,52 @@ def latch(rank: int, ranks: int) -> dict[Any, Any]:
 def test_after_three_skips_in_a_row_a_finite_step_changes_nothing_until_the_count_is_set_anew() -> None:
     for of_rank in found_on(2)["latch"]:
         assert of_rank == dict.fromkeys(ENGINES, ([1, 2, 3, 3], True, True, 2))
+
+
+# ---- teachers ------------------------------------------------------------------------------------------------------
+
+TEACHER, STUDENT = [[f"{name}.{kind}" for kind in ("weight", "bias")] for name in ("teacher", "embed")]
+
+
+def follow(rank: int, ranks: int, *, engines: Any = ENGINES) -> dict[Any, Any]:
+    """The state before the first step and after each of three, the second not finite, and the last step's loss."""
+    found = {}
+    for zero in engines:
+        engine = make(zero, clip=Clip())
+        states = [state_of(engine)]
+        for step in range(3):
+            vector = train(engine, step, rank, ranks, spoil=step == 1)
+            engine.lerp(TEACHER, STUDENT, 0.25)
+            states.append(state_of(engine))
+        found[zero] = states, float(vector[-2])
+    return found
+
+
+def follow_as_on_gpus(rank: int, ranks: int) -> dict[Any, Any]:
+    """The same at stage 3 with small tensors that stay gathered."""
+    from gmml_cluster.train import zero
+
+    real = zero.configuration
+    zero.configuration = lambda stage, host_bound: real(stage, host_bound=False)
+    found = follow(rank, ranks, engines=(3,))
+    zero.configuration = real
+    return found
+
+
+@pytest.mark.parametrize(("how", "engines"), [("follow", ENGINES), ("follow_as_on_gpus", (3,))])
+def test_a_teacher_follows_its_student_in_every_engine_and_stays_where_an_update_was_left_out(
+    how: str, engines: Any
+) -> None:
+    found = found_on(3)[how]
+    loss = found_on(3)["follow"][0]["ddp"][1]
+    for zero in engines:
+        wholes = [joined(list(states)) for states in zip(*(of_rank[zero][0] for of_rank in found), strict=True)]
+        for teacher, student in zip(TEACHER, STUDENT, strict=True):
+            begin, first, second, third = (whole[teacher, "value"] for whole in wholes)
+            assert torch.equal(first, begin.lerp(wholes[1][student, "value"], 0.25)), zero
+            assert torch.equal(second, first), zero
+            assert torch.equal(third, first.lerp(wholes[3][student, "value"], 0.25)), zero
+        assert [of_rank[zero][1] for of_rank in found] == pytest.approx([loss] * 3, abs=1e-6), zero
 
 
 # ---- elastic resume --------------------------------------------------------------------------------------------------
@@ -386,6 +434,7 @@ def count_waits(rank: int, ranks: int) -> dict[Any, dict[str, int]]:
         type(accelerator).synchronize = lambda *_, met=waits.met: met.update(["synchronize"])
         with waits:
             train(engine, 2, rank, ranks, micro=2)
+            engine.lerp(TEACHER, STUDENT, 0.25)
         type(accelerator).synchronize = synchronize
         found[zero] = dict(waits.met)
     return found

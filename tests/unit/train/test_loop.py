@@ -12,7 +12,7 @@ from gmml_cluster.data.fetch import Wanted
 from gmml_cluster.data.listing import ShardFile
 from gmml_cluster.data.stream import HostBatch
 from gmml_cluster.methods import build
-from gmml_cluster.methods.method import Losses
+from gmml_cluster.methods.method import Follow, Losses
 from gmml_cluster.plan.lanes import MicroBatches
 from gmml_cluster.spec.load import parse_job
 from gmml_cluster.train.guardian import Orders
@@ -43,6 +43,7 @@ class Engine:
 
     def __init__(self, bad_steps=()):
         self.losses, self.lasts, self.updates, self.bad_steps = [], [], [], bad_steps
+        self.follows = []
         self.adam_step, self.skips_in_a_row = 0, torch.zeros((), dtype=torch.int64)
 
     def forward(self, images):
@@ -51,6 +52,9 @@ class Engine:
     def backward(self, loss, last):
         self.losses.append(float(loss.detach()))
         self.lasts.append(last)
+
+    def lerp(self, targets, sources, weight):
+        self.follows.append((len(self.updates), targets, sources, weight))
 
     def step(self, lr, weight_decay, extras):
         self.updates.append((lr, weight_decay))
@@ -81,11 +85,18 @@ class Batches:
         return HostBatch(self.step - 1, numbers, np.zeros((BATCH, 1, 3, 8, 8), np.uint8), (Wanted(0, 5),), unchecked=7)
 
 
-def stepper(engine, *, micro=None, orders=None, save_due=lambda: False, first=0):
+class Taught(Method):
+    """Has a teacher whose weight falls with the schedule."""
+
+    def after_step(self, step, steps):
+        return Follow(("teacher.w",), ("encoder.w",), 1 - step / steps)
+
+
+def stepper(engine, *, method=None, micro=None, orders=None, save_due=lambda: False, first=0):
     spec = job()
     return Stepper(
         job=spec,
-        method=Method(),
+        method=method or Method(),
         engine=engine,
         batches=Batches(first),
         course=Course.of(spec.optim, batch=BATCH, run_steps=100, epoch_steps=1),
@@ -231,3 +242,9 @@ def test_a_step_leaves_torchs_generator_alone():
     made = replace(stepper(engine), job=spec, method=method)
     assert made.settle(made.enqueue(0)).line["loss"] > 0
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_teacher_follows_once_a_step_after_the_update():
+    engine = Engine()
+    train(engine, method=Taught(), micro=MicroBatches(3, 2, 0.0), total=3)
+    assert engine.follows == [(s + 1, ("teacher.w",), ("encoder.w",), 1 - s / 100) for s in range(3)]
