@@ -1,6 +1,6 @@
 """The code that was submitted: a zip of the import packages, named by its digest, unpacked once on each node.
 
-The zip is a function of the files' names and bytes alone. Packages of plug-ins join it with the plug-ins.
+The zip is a function of the files' names and bytes alone. The package of a plug-in in use travels in it.
 """
 
 import hashlib
@@ -12,11 +12,10 @@ import subprocess
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import gmml_cluster
 from gmml_cluster.errors import Fault, LaunchError, PreflightError
 
 LIMIT_BYTES = 20 * 10**6
@@ -47,22 +46,26 @@ class Snapshot:
         return f"{self.digest}.zip"
 
 
-def take(package: Path | None = None, *, limit_bytes: int = LIMIT_BYTES) -> Snapshot:
-    """Snapshot of a package as it lies on this machine: files that git tracks or would track, never ignored ones.
+def take(*packages: Path, metadata: Mapping[str, bytes] | None = None, limit_bytes: int = LIMIT_BYTES) -> Snapshot:
+    """Snapshot of packages as they lie on this machine: files that git tracks or would track, never ignored ones.
 
-    Where git does not keep the package (installed from a wheel, no git), all its files but byte code and hidden ones.
+    Where git does not keep a package (installed from a wheel, no git), all its files but byte code and hidden ones.
 
     Args:
-        package: folder of the package; this project's by default.
+        packages: folders of packages, or files of modules outside of one.
+        metadata: files that join them: name -> bytes.
         limit_bytes: greatest sum of the files' sizes.
 
     Raises:
         PreflightError: over the limit; names the ten largest files.
     """
-    package = package or Path(gmml_cluster.__file__).parent
-    files = _kept_by_git(package) or _all_files(package)
-    _refuse_bulk(package.parent, files, limit_bytes)
-    return Snapshot.of({str(name): (package.parent / name).read_bytes() for name in files})
+    files = {
+        str(name): package.parent / name
+        for package in packages
+        for name in _kept_by_git(package) or _all_files(package)
+    }
+    _refuse_bulk(packages, files, limit_bytes)
+    return Snapshot.of({**{name: path.read_bytes() for name, path in files.items()}, **(metadata or {})})
 
 
 def _kept_by_git(package: Path) -> list[Path]:
@@ -76,19 +79,20 @@ def _kept_by_git(package: Path) -> list[Path]:
 
 
 def _all_files(package: Path) -> list[Path]:
-    files = [path.relative_to(package.parent) for path in package.rglob("*") if path.is_file()]
+    found = [package] if package.is_file() else package.rglob("*")
+    files = [path.relative_to(package.parent) for path in found if path.is_file()]
     return [path for path in files if path.suffix != ".pyc" and not any(part.startswith(".") for part in path.parts)]
 
 
-def _refuse_bulk(folder: Path, files: Iterable[Path], limit_bytes: int) -> None:
-    sizes = sorted(((folder / name).stat().st_size, str(name)) for name in files)
+def _refuse_bulk(packages: Sequence[Path], files: Mapping[str, Path], limit_bytes: int) -> None:
+    sizes = sorted((path.stat().st_size, name) for name, path in files.items())
     total = sum(size for size, _ in sizes)
     if total <= limit_bytes:
         return
     largest = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for size, name in reversed(sizes[-10:]))
     raise PreflightError(
         Fault(
-            str(folder),
+            ", ".join(str(package) for package in packages),
             f"the code to submit has {total / 1e6:.1f} MB; at most {limit_bytes / 1e6:g} MB travel with a run; "
             f"move these out of the package or let git ignore them: {largest}",
         )

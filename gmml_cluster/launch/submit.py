@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import gmml_cluster
 from gmml_cluster import __version__
 from gmml_cluster.errors import Fault, PreflightError, SpecError, StorageError
 from gmml_cluster.launch.forks import with_source
@@ -39,6 +40,7 @@ from gmml_cluster.spec.identity import changeable, differences, identity
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.load import dump, load_profile, parse_job, read_job, read_profile, to_yaml
 from gmml_cluster.spec.places import Places
+from gmml_cluster.spec.plugins import plug_in
 from gmml_cluster.spec.yaml import shown
 
 SHOWN_TOKEN = "<token>"
@@ -157,7 +159,7 @@ def _prepared(job: JobSpec, profile: ClusterProfile, cluster: str, root: str, in
         profile=profile,
         nodes=plan.node_range,
         ranks_per_node=plan.ranks_per_node,
-        code=take(),
+        code=code_for(job.method.name),
         corpora=tuple(corpus.url for corpus in job.data.corpora),
         bytes_per_rank=plan.memory.total_bytes,
         max_pixels=job.data.max_pixels,
@@ -179,6 +181,15 @@ def _environment(profile: ClusterProfile, ranks: int) -> dict[str, str]:
     if profile.launcher != "local":
         return dict(profile.environment)
     return {**thread_environment(ranks, {**os.environ, **profile.environment}), **profile.environment}
+def code_for(method: str) -> Snapshot:
+    """Snapshot of this project, and of the plug-in that has the method.
+
+    Raises:
+        PreflightError: they are too large.
+        SpecError: the plug-in's package cannot be found.
+    """
+    ours, plug = Path(gmml_cluster.__file__).parent, plug_in(method)
+    return take(ours) if plug is None else take(ours, *plug.packages, metadata=plug.metadata)
 
 
 def with_absolute_paths(job: JobSpec) -> JobSpec:

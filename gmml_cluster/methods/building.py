@@ -1,7 +1,6 @@
 """From a job to its method with initial weights."""
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 import torch
@@ -10,9 +9,7 @@ from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods.init import initial_weights
 from gmml_cluster.methods.method import Method, Setting
 from gmml_cluster.spec.job import JobSpec
-
-GROUP = "gmml_cluster.methods"
-_BUILT_IN = {"gmml": "gmml_cluster.methods.gmml", "mae": "gmml_cluster.methods.mae"}
+from gmml_cluster.spec.plugins import BUILT_IN, METHODS, claims
 
 
 def build(job: JobSpec) -> Method:
@@ -35,9 +32,10 @@ def blank(setting: Setting) -> Method:
 
 
 def _builder(name: str) -> Any:
-    for entry in entry_points(group=GROUP, name=name):
-        return entry.load()
-    if name not in _BUILT_IN:
-        known = ", ".join(sorted({*_BUILT_IN, *entry_points(group=GROUP).names}))
+    if name in BUILT_IN:
+        return import_module(BUILT_IN[name]).build
+    offered = claims(METHODS)
+    if name not in offered:
+        known = ", ".join(sorted({*BUILT_IN, *offered}))
         raise SpecError(Fault("method.name", f"{name!r}; nothing installed has it; known are {known}"))
-    return import_module(_BUILT_IN[name]).build
+    return offered[name].load()

@@ -5,14 +5,14 @@ Dims: n images of whole groups, g groups, V views, C channels, S side of an imag
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.spec.job import JobSpec, Model
-from gmml_cluster.spec.methods import MethodOptions
+from gmml_cluster.spec.offered import MethodOptions
 from gmml_cluster.spec.rules import group_of
 
 Draws = dict[str, Tensor]

@@ -16,7 +16,8 @@ from pydantic import (
 from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.braces import check_braces
 from gmml_cluster.spec.lengths import Interval, Length, NodeRange
-from gmml_cluster.spec.methods import MethodOptions, divisor_of_width
+from gmml_cluster.spec.methods import divisor_of_width
+from gmml_cluster.spec.offered import MethodOptions
 
 MOST_STEPS = 10**9
 MOST_SAMPLES = 10**15

@@ -108,9 +108,6 @@ class MaeOptions(SpecModel):
         return mae_counts(encoder, image_size, kept=kept_patches(self, patches), decoder=decoder)
 
 
-MethodOptions = Annotated[GmmlOptions | MaeOptions, Field(discriminator="name")]
-
-
 def grid_step(options: GmmlOptions, encoder: Encoder) -> int:
     """Pixels between the places where a rectangle of GMML may begin."""
     return encoder.patch_size if options.align == "patch" else options.align

@@ -1,6 +1,9 @@
 """Initial weights are a function of the seed and a parameter's name."""
 
+import sys
 import zlib
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +14,11 @@ from gmml_cluster.data.augment import prepare
 from gmml_cluster.errors import SpecError
 from gmml_cluster.methods import building, init
 from gmml_cluster.methods.building import build
+from gmml_cluster.methods.init import initial_weights
 from gmml_cluster.methods.method import Law, Setting
 from gmml_cluster.spec.job import AUGMENTS, NORMALISATIONS
+from gmml_cluster.spec.offered import plug_ins
+from tests.fixtures.plugins import install
 from tests.unit.methods.jobs import job
 
 OPTIONS = {
@@ -112,17 +118,17 @@ def test_an_unknown_method_is_refused_with_what_is_known() -> None:
         building._builder("conmim")
 
 
-def test_a_users_package_adds_a_method_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Entry:
-        def load(self) -> str:
-            return "their builder"
-
-    def found(*, group: str, name: str) -> list[Entry]:
-        return [Entry()] if (group, name) == ("gmml_cluster.methods", "theirs") else []
-
-    monkeypatch.setattr(building, "entry_points", found)
-    assert building._builder("theirs") == "their builder"
-    assert building._builder("gmml").__module__ == "gmml_cluster.methods.gmml", "found without an installed package"
+def test_a_users_package_adds_a_method_whose_teacher_begins_as_its_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(install(tmp_path)))
+    setting = replace(Setting.of(job(OPTIONS["mae"])), options=plug_ins()[0](name="theirs"))  # type: ignore[arg-type]
+    weights = initial_weights(building.blank(setting), 7)
+    taught = {name.partition(".")[2]: value for name, value in weights.items() if name.startswith("teacher.")}
+    assert taught
+    assert all(torch.equal(value, weights[f"encoder.{name}"]) for name, value in taught.items())
+    for name in [name for name in sys.modules if name.partition(".")[0] == "theirs"]:
+        del sys.modules[name]
 
 
 def test_activation_checkpointing_changes_no_bit() -> None:
