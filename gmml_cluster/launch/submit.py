@@ -181,6 +181,8 @@ def _environment(profile: ClusterProfile, ranks: int) -> dict[str, str]:
     if profile.launcher != "local":
         return dict(profile.environment)
     return {**thread_environment(ranks, {**os.environ, **profile.environment}), **profile.environment}
+
+
 def code_for(method: str) -> Snapshot:
     """Snapshot of this project, and of the plug-in that has the method.
 
