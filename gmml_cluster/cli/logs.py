@@ -8,6 +8,7 @@ from gmml_cluster.cli import options
 
 if TYPE_CHECKING:
     from gmml_cluster.run.history import Attempt, History
+    from gmml_cluster.run.root import RunRoot
 
 
 @click.command("logs")
@@ -25,7 +26,7 @@ def command(run: str, follow: bool, rank: int | None, attempt: int | None, root:
 
     found = find(run, root)
     history = found.log.refresh()
-    chosen = _attempt(found.name, history, attempt)
+    chosen = _attempt(found, history, attempt)
     if chosen is not None:
         _check_rank(chosen, rank)
     if follow:
@@ -41,14 +42,27 @@ def command(run: str, follow: bool, rank: int | None, attempt: int | None, root:
     click.echo(tail.Tail(found, chosen, _rank(chosen, rank)).new(), nl=False)
 
 
-def _attempt(name: str, history: "History", number: int | None) -> "Attempt | None":
+def _attempt(run: "RunRoot", history: "History", number: int | None) -> "Attempt | None":
     if number is None:
         return history.attempts[-1] if history.attempts else None
-    found = history.attempt(number)
+    found = history.attempt(number) or _older(run, number)
     if found is None:
         known = f"1 to {history.last_attempt}" if history.last_attempt else "none"
-        raise click.BadParameter(f"{name} has no attempt {number}; known are {known}", param_hint="--attempt")
+        raise click.BadParameter(f"{run.name} has no attempt {number}; known are {known}", param_hint="--attempt")
     return found
+
+
+def _older(run: "RunRoot", number: int) -> "Attempt | None":
+    """An attempt that the log's sums hold no more: the whole log is read up to its end."""
+    from gmml_cluster.run.history import History, fold
+
+    history = History()
+    for entry in run.log.read():
+        history = fold(history, entry)
+        found = history.attempt(number)
+        if found is not None and found.ended is not None:
+            return found
+    return None
 
 
 def _check_rank(attempt: "Attempt", rank: int | None) -> None:

@@ -82,6 +82,8 @@ def _print_trouble(ledger: dict[str, Any]) -> None:
     if ledger["state"] in ("failed", "interrupted"):
         first = (told or "nothing works on it").splitlines()[0]
         click.echo(f"{ledger['run']}: {first}; gmml resume {ledger['run']} goes on")
+    if ledger["state"] == "empty":
+        click.echo(f"{ledger['run']}: its submission was cut off, or is under way; gmml rm {ledger['run']} deletes it")
 
 
 def _message(ledger: dict[str, Any]) -> str | None:

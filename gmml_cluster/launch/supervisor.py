@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gmml_cluster.errors import GmmlError
+from gmml_cluster.errors import GmmlError, LaunchError
 from gmml_cluster.launch.lock import Holder, held, run_digest, state_folder
 
 NEVER = 78
@@ -182,6 +182,29 @@ def judge_by_log(job: Job) -> Judge:
     return judge
 
 
+def _served(job: Job, locks: Sequence[int]) -> int:
+    """The exit code of a job.
+
+    Raises:
+        LaunchError: its ranks cannot be started here, which the log tells too.
+    """
+    try:
+        return supervise(job, judge_by_log(job), job.worker, locks)
+    except OSError as error:
+        fault = LaunchError(f"{error.filename or job.id}: {error.strerror}; ranks cannot be started so; mend it")
+        _tell(job, fault)
+        raise fault from error
+
+
+def _tell(job: Job, fault: LaunchError) -> None:
+    from gmml_cluster.run import protocol
+    from gmml_cluster.run.log import Log
+    from gmml_cluster.store.store import open_store
+
+    log = Log(open_store(f"{job.root}/{job.run}"))
+    protocol.start_failed(log, job.submit, job=job.id, message=str(fault))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of the detached process; a byte on descriptor `--ready` tells the submitter that the lock is held."""
     parser = argparse.ArgumentParser(prog="python -m gmml_cluster.launch.supervisor", description=__doc__)
@@ -198,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with held(job.root, job.run, me, wait_s=TAKE_OVER_S) as locks:
             os.write(given.ready, b"1")
             os.close(given.ready)
-            return supervise(job, judge_by_log(job), job.worker, locks)
+            return _served(job, locks)
     except GmmlError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code

@@ -220,6 +220,8 @@ class Saver:
             return
         keys = [f"save/{step}/{rank}" for rank in range(self._place.ranks)]
         parts = [self._board.wait(key, timeout_s=SAVE_S) for key in keys]
+        for key in keys:
+            self._board.delete(key)
         full = {**state, "step": step, "attempt": self._attempt}
         manifest = json.dumps(merge(parts, full), separators=(",", ":")).encode()
         self._store.put(f"{folder}/manifest.json", manifest)

@@ -66,6 +66,10 @@ class Board:
         """The value, or None where nothing is written yet."""
         return json.loads(self.tcp.get(key)) if self.tcp.check([key]) else None
 
+    def delete(self, key: str) -> None:
+        """Forget a value that nobody reads any more."""
+        self.tcp.delete_key(key)
+
     def wait(self, key: str, *, timeout_s: float) -> Any:
         """The value, as soon as it is written; TimeoutError where it is not in time."""
         deadline = time.monotonic() + timeout_s

@@ -271,6 +271,30 @@ def test_a_run_that_stopped_counts_as_failed_for_who_followed_it(call):
     assert call("gmml", "logs", "-f", "tryit", "--attempt", "1")[1] == "attempt 1 works\nattempt 2 works\n"
 
 
+def test_an_attempt_older_than_the_last_fifty_is_still_read(call, tmp_path):
+    run = create_run(str(tmp_path / "runs"), "restless", {}, {"spec": "0", "code": "0", "versions": {}})
+    token = protocol.submit(run.log, launcher="local", code="0", bounds={"cluster": "here"}, changed={})
+    for restart in range(53):
+        protocol.claim(run.log, submit=token, job="gone", restart=restart, layout={"ranks": 1}, machine={})
+    run.store.put("attempts/0002/rank-00000-000000.log", b"here I was\n")
+    assert call("gmml", "logs", "restless", "--attempt", "2")[:2] == (0, "here I was\n")
+    code, _, err = call("gmml", "logs", "restless", "--attempt", "54")
+    assert code == 2
+    assert "known are 1 to 53" in err
+
+
+def test_a_submission_that_was_cut_off_is_told_and_can_be_deleted(call, tmp_path):
+    (tmp_path / "runs" / "half").mkdir(parents=True)
+    (tmp_path / "runs" / "half" / "run.json").write_text("{}")
+    assert "half: its submission was cut off, or is under way; gmml rm half deletes it" in call("gmml", "status")[1]
+    code, _, err = submitted(call, "name=half")
+    assert code == 2
+    assert "gmml rm" in err
+    assert call("gmml", "rm", "half", "--yes")[0] == 0
+    assert submitted(call, "name=half")[0] == 0
+    call("gmml", "cancel", "half")
+
+
 def test_a_rank_that_an_attempt_does_not_have_is_refused(call, tmp_path):
     log = create_run(str(tmp_path / "runs"), "claimed", {}, {"spec": "0", "code": "0", "versions": {}}).log
     token = protocol.submit(log, launcher="local", code="0", bounds={"cluster": "here"}, changed={})

@@ -16,6 +16,8 @@ from gmml_cluster.errors import LaunchError
 from gmml_cluster.launch import supervisor
 from gmml_cluster.launch.lock import Holder, held, holder, lock_path, run_digest
 from gmml_cluster.launch.supervisor import Job, Ranks, supervise
+from gmml_cluster.run import protocol
+from gmml_cluster.run.root import create_run
 
 
 @pytest.fixture(autouse=True)
@@ -237,3 +239,14 @@ def test_a_lock_that_was_let_go_names_nobody(tmp_path):
 def test_the_same_root_written_with_a_slash_is_the_same_lock():
     assert run_digest("/a/b/", "c") == run_digest("/a/b", "c")
     assert run_digest("/a/b", "c") != run_digest("/a/b", "d")
+
+
+def test_ranks_that_cannot_be_started_are_told_in_the_log(tmp_path, monkeypatch):
+    run = create_run(str(tmp_path / "runs"), "a", {}, {})
+    token = protocol.submit(run.log, launcher="local", code="c", bounds={})
+    job_ = Job(root=run.root, run="a", submit=token, id="job", ranks=1)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    with pytest.raises(LaunchError, match=r"file.*: Not a directory; ranks cannot be started so"):
+        supervisor._served(job_, [])
+    assert "Not a directory" in run.log.refresh().submit.failed

@@ -29,6 +29,13 @@ class SharedBoard:
             self._values[key] = json.dumps(value)
             self._changed.notify_all()
 
+    @property
+    def keys(self):
+        return set(self._values)
+
+    def delete(self, key):
+        del self._values[key]
+
     def wait(self, key, *, timeout_s):
         with self._changed:
             if not self._changed.wait_for(lambda: key in self._values, timeout_s):
@@ -70,6 +77,7 @@ def save(folder, owned, step=7, state=None):
     for saver in savers:
         saver.finish()
     assert len(commits) == 1
+    assert board.keys == {f"saved/{step}"}, "the ranks' parts of the manifest are forgotten"
     return store, commits[0]
 
 
