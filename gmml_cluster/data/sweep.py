@@ -33,13 +33,16 @@ def sweep(pin: Pin, ranks: int, rank: int, rest: float = _REST) -> None:
     Args:
         rest: pause after a shard, as a multiple of the time that it took, so that storage stays free for training.
     """
-    shards = [shard for corpus in pin.corpora for shard in corpus.shards]
+    shards, made = [shard for corpus in pin.corpora for shard in corpus.shards], 0
     for shard in shards[rank::ranks]:
         began = time.monotonic()
         try:
-            made = pin.make_checked(shard)
+            if not pin.make_checked(shard):
+                continue
         except GmmlError as fault:
             _log.warning("no checksums could be made: %s", fault)
         else:
-            if made:
-                time.sleep(rest * (time.monotonic() - began))
+            made += 1
+            time.sleep(rest * (time.monotonic() - began))
+    if made:
+        _log.info("checksums were made of %d shards that had none", made)

@@ -21,7 +21,7 @@ from gmml_cluster.store.store import Store
 from gmml_cluster.train.rendezvous import Board, Place
 from gmml_cluster.train.slices import Slice
 
-VERSION = 1
+VERSION = 2
 BLOCK_BYTES = 4 * 2**20
 SAVE_S = 600.0
 
@@ -94,7 +94,7 @@ def merge(parts: Iterable[dict[str, Any]], state: dict[str, Any]) -> dict[str, A
 
     Args:
         parts: what `part_of` made on each rank.
-        state: scalar state: `step`, `attempt`, `adam_step`, `skipped_steps`.
+        state: scalar state: `step`, `attempt`, `adam_step`, `skipped_steps`, `bad`, `unchecked`.
     """
     files: list[dict[str, Any]] = []
     tensors: dict[str, dict[str, Any]] = {}
