@@ -249,13 +249,15 @@ def _repinned(shard: PinnedShard, now: ShardFile | None, indexes: Store) -> Pinn
     if not known:
         told = "its size or version changed, and it had no CRCs which could prove that its samples are the same"
         raise ShardChanged(f"{shard.file.url}: {told}; put the old file back, with its time, or start a new run")
-    header = index.find_header(now, indexes)
-    if header is None or not header.checked:
-        header = index_checked(now, indexes).header
-    if header.crcs != known:
+    try:
+        header = index.find_header(now, indexes)
+        found = header.crcs if header is not None and header.checked else index_checked(now, indexes).header.crcs
+    except DataError as error:
+        raise ShardChanged(f"{error}; it was whole when the run began") from error
+    if found != known:
         told = "holds other samples than when the run began"
         raise ShardChanged(f"{shard.file.url}: {told}; a run's shards never change; put it back or start a new run")
-    return PinnedShard(now, header.samples, known)
+    return replace(shard, file=now, crcs=known)
 
 
 def pin(corpora: Sequence[CorpusSpec], indexes: Store | None = None) -> Pin:

@@ -199,6 +199,15 @@ def test_shard_of_another_size_with_the_same_samples_is_indexed_again(digit_shar
     assert repin(before, indexes).locate(0, 9) == place
 
 
+def test_shard_that_was_emptied_is_a_fault_of_storage(digit_shards, tmp_path):
+    with_crcs(digit_shards)
+    indexes = PosixStore(tmp_path / "indexes")
+    before = pinned(digit_shards, indexes)
+    (digit_shards / "train-002.tar").write_bytes(b"")
+    with pytest.raises(ShardChanged, match=r"train-002\.tar: .*; it was whole when the run began"):
+        repin(before, indexes)
+
+
 def test_shard_that_is_gone_is_named(digit_shards, tmp_path):
     indexes = PosixStore(tmp_path / "indexes")
     before = pinned(digit_shards, indexes)
