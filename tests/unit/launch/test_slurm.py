@@ -188,6 +188,13 @@ def test_cancelling_what_is_gone_is_no_error_and_an_unreachable_slurm_is(tools: 
         SlurmLauncher().cancel("1")
 
 
+def test_a_notice_signals_the_ranks_and_a_cancel_ends_the_job(tools: Tools) -> None:
+    calls = tools(scancel="")
+    SlurmLauncher().notify("1")
+    SlurmLauncher().cancel("1")
+    assert calls.read_text().splitlines() == ["scancel --signal=USR2 1", "scancel 1"]
+
+
 def test_a_refused_job_is_told_with_slurms_reason(tools: Tools, tmp_path: Path) -> None:
     tools(srun="", sbatch="echo 'sbatch: error: Batch job submission failed: Job violates policy' >&2; exit 1")
     with pytest.raises(LaunchError, match="Job violates policy"):
