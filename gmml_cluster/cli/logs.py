@@ -35,7 +35,8 @@ def command(run: str, follow: bool, rank: int | None, attempt: int | None, root:
         return
     if chosen is None:
         click.echo(f"{found.name}: no attempt has begun; {_start(history)}", err=True)
-        click.echo(tail.unclaimed_output(history, rank or 0), nl=False)
+        path = tail.start_output(history, rank or 0)
+        click.echo(tail.File(path).new() if path else "", nl=False)
         return
     if chosen.told.get("message"):
         click.echo(headline(chosen), err=True)

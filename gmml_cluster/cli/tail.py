@@ -18,23 +18,40 @@ LOOK_S = 1.0
 POLL_S = 5.0
 
 
-class Tail:
-    """The output of one rank of one attempt; each `new` gives what came since the last."""
+class File:
+    """A file of this machine that grows; each `new` gives what came since the last."""
 
-    def __init__(self, run: "RunRoot", attempt: Attempt, rank: int) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read = 0
+
+    def new(self) -> str:
+        """Text that appeared since the last call; empty where none did."""
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            data = file.read()
+        self._read += len(data)
+        return data.decode(errors="replace")
+
+
+class Tail:
+    """The output of one rank of one attempt; each `new` gives what came since the last.
+
+    Args:
+        begun: the file that was read before the attempt claimed; gone on with, if it is the attempt's.
+    """
+
+    def __init__(self, run: "RunRoot", attempt: Attempt, rank: int, begun: File | None = None) -> None:
         self.attempt = attempt
         self._run, self._rank = run, rank
-        self._file = local_output(attempt, rank)
+        path = local_output(attempt, rank)
+        self._file = begun if begun is not None and begun.path == path else File(path) if path else None
         self._read = 0
 
     def new(self) -> str:
         """Text that appeared since the last call; empty where none did."""
         if self._file is not None:
-            with self._file.open("rb") as file:
-                file.seek(self._read)
-                data = file.read()
-            self._read += len(data)
-            return data.decode(errors="replace")
+            return self._file.new()
         parts = log_parts(self._run.store, attempt=self.attempt.number, rank=self._rank)[self._read :]
         self._read += len(parts)
         return "".join(self._run.store.get(part).decode(errors="replace") for part in parts)
@@ -48,19 +65,22 @@ def local_output(attempt: Attempt, rank: int) -> Path | None:
     return path if path.exists() else None
 
 
-def unclaimed_output(history: History, rank: int) -> str:
-    """What a rank of the youngest submit's last start printed on this machine, where no attempt claimed; else empty."""
+def start_output(history: History, rank: int) -> Path | None:
+    """The file of this machine that holds what a rank of the youngest submit's last start prints, claimed or not."""
     job = history.submit.job if history.submit else None
     if job is None or ":" not in job or not LocalJob.read(job).is_here:
-        return ""
+        return None
     folder = LocalLauncher().output(job, restart=0, rank=rank).parent
-    starts = sorted(folder.glob(f"*-rank{rank:04d}.log"))
-    return starts[-1].read_text(errors="replace") if starts else ""
+    return max(folder.glob(f"*-rank{rank:04d}.log"), default=None)
 
 
 def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[str]:
-    """Texts of a rank over all attempts from the first or else the youngest on, until nothing of the run is at work."""
+    """Texts of a rank over all attempts from the first or else the youngest on, until nothing of the run is at work.
+
+    A start on this machine is shown before its claim.
+    """
     tail: Tail | None = None
+    begun: File | None = None
     history = run.log.refresh()
     for attempt in history.attempts[:-1]:
         if first is not None and attempt.number >= first:
@@ -72,9 +92,13 @@ def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[s
         if youngest is not None and (tail is None or tail.attempt.number != youngest.number) and _is_new(history, jobs):
             if tail is not None:
                 yield tail.new()
-            tail = Tail(run, youngest, rank)
+            tail = Tail(run, youngest, rank, begun)
         if time.monotonic() - asked > POLL_S or _has_ended(history):
             jobs, asked = poll({run.name: history}), time.monotonic()
+        path = start_output(history, rank) if tail is None else None
+        if path is not None:
+            begun = begun if begun is not None and begun.path == path else File(path)
+            yield begun.new()
         if tail is not None:
             yield tail.new()
         if not is_busy(history, jobs) and pending(history, jobs) in (None, "unknown"):

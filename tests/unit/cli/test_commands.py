@@ -51,7 +51,7 @@ run: {steps: 10}
 """
 
 
-def stand_in():
+def stand_in(*_):
     package = Path(gmml_cluster.__file__).parent
     files = {f"gmml_cluster/{path.relative_to(package)}": path.read_bytes() for path in package.rglob("*.py")}
     return Snapshot.of({**files, "gmml_cluster/train/worker.py": WORKER.encode()})
@@ -182,7 +182,7 @@ def test_a_refused_preflight_leaves_nothing_behind(call, tmp_path, monkeypatch):
 
 def test_a_job_that_cannot_be_launched_leaves_nothing_behind(call, tmp_path, monkeypatch):
     broken = Snapshot.of({"gmml_cluster/__init__.py": b"raise SystemExit('no bananas')"})
-    monkeypatch.setattr(submit, "take", lambda: broken)
+    monkeypatch.setattr(submit, "take", lambda *_: broken)
     code, _, err = submitted(call)
     assert code == 4
     assert "no bananas" in err
