@@ -63,7 +63,7 @@ class Gmml:
         self.setting, self.options, self.views = setting, options, options.views
         self.align, self.longest = grid_step(options, model), longest_side(options, setting.image_size)
         self.taps = default_taps(model.depth) if options.taps is None else options.taps
-        self.rates = drawing.drop_rates(model.drop_path, model.depth)
+        self.rates = drawing.drop_rates(model.drop_path or 0.0, model.depth)
         encoder = VisionTransformer(
             width=model.width,
             depth=model.depth,

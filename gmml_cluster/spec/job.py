@@ -17,7 +17,7 @@ from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.braces import check_braces
 from gmml_cluster.spec.lengths import Interval, Length, NodeRange
 from gmml_cluster.spec.methods import divisor_of_width
-from gmml_cluster.spec.offered import MethodOptions
+from gmml_cluster.spec.offered import MethodOptions, advised_drop_path
 
 MOST_STEPS = 10**9
 MOST_SAMPLES = 10**15
@@ -65,8 +65,9 @@ class Model(SpecModel):
     """Side of a patch in pixels."""
     mlp_ratio: float = Field(4.0, gt=0, le=100)
     """Hidden width of the MLP over the width."""
-    drop_path: float = Field(0.0, ge=0, lt=1)
-    """Stochastic depth of the last block; it falls linearly to 0 at the first. GMML as released has 0.1, MAE 0."""
+    drop_path: float | None = Field(None, ge=0, lt=1)
+    """Stochastic depth of the last block; it falls linearly to 0 at the first. null takes the method's: GMML 0.1 as
+    released, MAE 0."""
 
     @model_validator(mode="before")
     @classmethod
@@ -364,3 +365,15 @@ class JobSpec(SpecModel):
     """What is saved when."""
     resources: Resources = Resources()
     """Nodes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settle_drop_path(cls, given: Any) -> Any:
+        """A spec that is written holds the number, so that a later default makes no other run of it."""
+        if not isinstance(given, dict):
+            return given
+        model, method = given.get("model"), given.get("method")
+        if not (isinstance(model, dict) and isinstance(method, dict)) or model.get("drop_path") is not None:
+            return given
+        advised = advised_drop_path(method.get("name"))
+        return given if advised is None else {**given, "model": {**model, "drop_path": advised}}

@@ -28,6 +28,8 @@ class GmmlOptions(SpecModel):
 
     advised_group: ClassVar[int] = 8
     """What `data.group: auto` stands for."""
+    advised_drop_path: ClassVar[float] = 0.1
+    """What `model.drop_path: null` stands for."""
     name: Literal["gmml"]
     """Selects the method."""
     preset: Literal["released", "paper"] = "released"
@@ -78,6 +80,8 @@ class MaeOptions(SpecModel):
 
     advised_group: ClassVar[int] = 8
     """What `data.group: auto` stands for."""
+    advised_drop_path: ClassVar[float] = 0.0
+    """What `model.drop_path: null` stands for."""
     name: Literal["mae"]
     """Selects the method."""
     mask_ratio: float = Field(0.75, gt=0, lt=1)

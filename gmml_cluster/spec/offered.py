@@ -54,7 +54,17 @@ def _unfit(entry: EntryPoint, told: str) -> SpecError:
     return SpecError(Fault("method.name", f"{entry.value} {told}; docs/methods.md says what options have; mend it"))
 
 
+_OFFERED: tuple[type[SpecModel], ...] = (GmmlOptions, MaeOptions, *plug_ins())
+
 if TYPE_CHECKING:
     MethodOptions = GmmlOptions | MaeOptions
 else:
-    MethodOptions = Annotated[Union[(GmmlOptions, MaeOptions, *plug_ins())], Field(discriminator="name")]
+    MethodOptions = Annotated[Union[_OFFERED], Field(discriminator="name")]  # noqa: UP007
+
+
+def advised_drop_path(name: object) -> float | None:
+    """What the method of a name takes as `model.drop_path`, 0 where it says nothing; None where there is none."""
+    for options in _OFFERED:
+        if get_args(options.model_fields["name"].annotation) == (name,):
+            return float(getattr(options, "advised_drop_path", 0.0))
+    return None

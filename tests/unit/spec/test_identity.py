@@ -23,7 +23,7 @@ SPEC = dump(
     )
 )
 IDENTIFYING = {
-    "seed": 1, "model.drop_path": 0.1, "method.views": 1, "data.corpora.1.url": "c", "data.image_size": 112,
+    "seed": 1, "model.drop_path": 0.2, "method.views": 1, "data.corpora.1.url": "c", "data.image_size": 112,
     "data.augment.jitter.hue": 0.0, "data.max_bad": 0.5, "batch.size": 128, "optim.lr": 1e-3,
     "optim.schedule.warmup": "5 steps", "run.epochs": 4.0, "engine.precision": "bf16", "optim.clip.by": "global",
 }  # fmt: skip
@@ -110,8 +110,8 @@ def test_a_corpus_more_is_told_as_one():
 
 
 def test_another_method_is_told_by_its_name_alone():
-    other = dump(parse_job({**SPEC, "method": {"name": "mae"}}))
-    assert differences(SPEC, other) == {"method.name": ["gmml", "mae"]}
+    other = dump(parse_job({**SPEC, "method": {"name": "mae"}, "model": {"size": "tiny"}}))
+    assert differences(SPEC, other) == {"model.drop_path": [0.1, 0.0], "method.name": ["gmml", "mae"]}
 
 
 def test_a_section_that_was_taken_out_is_told_as_one():

@@ -44,6 +44,17 @@ def test_a_job_is_loaded_with_its_defaults(good):
     assert job.data.augment.jitter.probability == 0.3
 
 
+@pytest.mark.parametrize(
+    ("given", "settled"),
+    [({}, {"gmml": 0.1, "mae": 0}), ({"drop_path": None}, {"gmml": 0.1, "mae": 0}), ({"drop_path": 0.0}, {"gmml": 0})],
+)
+def test_stochastic_depth_is_the_methods_unless_the_job_says_so(given, settled):
+    for method, rate in settled.items():
+        model = {"width": 64, "depth": 4, "heads": 2, "patch_size": 4, **given}
+        spec = {"name": "x", "model": model, "method": {"name": method}, "batch": {"size": 8}, "run": {"steps": 1}}
+        assert dump(parse_job({**spec, "data": {"corpora": [{"url": "x"}]}}))["model"]["drop_path"] == rate
+
+
 def test_overrides_reach_every_section(good):
     job = load_job(good, ["batch.size=128", "optim.lr=1e-4", "checkpoint.every=90 min", "resources.nodes=2..4",
                           "data.corpora.0.weight=2", "optim.clip=null", "data.augment=none"])  # fmt: skip
