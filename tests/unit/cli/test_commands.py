@@ -13,6 +13,7 @@ from gmml_cluster.cli.submit import command as gmml_submit
 from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.launch import submit
 from gmml_cluster.launch.indexed import Indexed
+from gmml_cluster.launch.lock import holder, state_folder
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.plan.lanes import CorpusShape
 from gmml_cluster.run import protocol
@@ -69,6 +70,11 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "clusters").mkdir()
     (tmp_path / "clusters" / "here.yaml").write_text("{launcher: local, root: runs, ranks_per_node: 2}")
     (tmp_path / "job.yaml").write_text(JOB)
+    yield
+    for path in state_folder().glob("*.lock"):  # no supervisor outlives its test, whatever failed
+        left = holder(path)
+        if left is not None:
+            left.tell()
 
 
 @pytest.fixture
