@@ -17,7 +17,7 @@ from gmml_cluster.spec.methods import GmmlOptions, MaeOptions
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gmml_cluster"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "docker" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -214,6 +214,7 @@ def test_a_dry_run_refuses_what_submit_would_refuse_all_at_once(call, tmp_path):
         "override resources.nodes=2..3: resources.nodes: 2..3 does not fit",
         f"override seed=5: seed: 5, but the run 'tryit' under {tmp_path}/runs was submitted with 0",
     ]
+    call("gmml", "cancel", "tryit")
 
 
 def test_a_dry_run_says_why_a_corpus_or_the_root_is_not_known(call, tmp_path, monkeypatch):
