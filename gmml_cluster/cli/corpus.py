@@ -56,10 +56,9 @@ def index(url: str, root: str | None) -> int:
     """
     demand("numpy")
     from gmml_cluster.data.indexing import demand_writable, index_all
-    from gmml_cluster.data.listing import list_shards
-    from gmml_cluster.store.store import open_store
+    from gmml_cluster.data.listing import indexes_below, list_shards
 
-    shards, indexes = list_shards(url), None if root is None else open_store(root).child(".corpora")
+    shards, indexes = list_shards(url), None if root is None else indexes_below(root)
     demand_writable(shards, indexes)
     made, faults = 0, list[GmmlError]()
     with _progress("indexing", len(shards)) as advance:

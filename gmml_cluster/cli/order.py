@@ -42,7 +42,7 @@ def command(job_or_run: str, samples: range, ranks: int, root: str | None, as_js
     from gmml_cluster.data.read import order_lines
 
     is_job = job_or_run.endswith((".yaml", ".yml"))
-    job, layout, pinned = _of_job(job_or_run) if is_job else _of_run(job_or_run, root)
+    job, layout, pinned = _of_job(job_or_run, root) if is_job else _of_run(job_or_run, root)
     lines = order_lines(layout, pinned, samples, ranks=ranks, micro=job.batch.micro)
     for place, line in enumerate(lines):
         if place == 0 and not as_json:
@@ -50,15 +50,18 @@ def command(job_or_run: str, samples: range, ranks: int, root: str | None, as_js
         click.echo(json.dumps(line) if as_json else "  ".join(str(line[name]) for name in _COLUMNS))
 
 
-def _of_job(path: str) -> "tuple[JobSpec, Layout, Pin]":
+def _of_job(path: str, root: str | None) -> "tuple[JobSpec, Layout, Pin]":
+    """Indexes are looked for below the root that a submission takes where no cluster is named; none is left there."""
     from gmml_cluster.data.corpus import pin
+    from gmml_cluster.data.listing import indexes_below
     from gmml_cluster.plan.steps import layout_of
-    from gmml_cluster.spec.load import read_job
+    from gmml_cluster.run.root import absolute
+    from gmml_cluster.spec.load import load_profile, read_job
     from gmml_cluster.spec.places import Places
 
     job, tree = read_job(path)
     with Places(tree).told():
-        pinned = pin(job.data.corpora)
+        pinned = pin(job.data.corpora, indexes_below(absolute(root or load_profile("local").root)), checked=False)
         layout = layout_of(job, pinned.shapes)
     return job, layout, pinned
 
@@ -66,10 +69,10 @@ def _of_job(path: str) -> "tuple[JobSpec, Layout, Pin]":
 def _of_run(run: str, root: str | None) -> "tuple[JobSpec, Layout, Pin]":
     from gmml_cluster.cli.finding import find
     from gmml_cluster.data.corpus import Pin
+    from gmml_cluster.data.listing import indexes_below
     from gmml_cluster.errors import Fault, SpecError
     from gmml_cluster.plan.lanes import Layout
     from gmml_cluster.run.root import corpora_name
-    from gmml_cluster.store.store import open_store
 
     found = find(run, root)
     history = found.log.refresh()
@@ -78,7 +81,6 @@ def _of_run(run: str, root: str | None) -> "tuple[JobSpec, Layout, Pin]":
         told = "its first attempt has not pinned the corpora yet; wait for it, or name the job file"
         raise SpecError(Fault(found.url, told))
     corpora = json.loads(found.store.get(corpora_name(pinned["corpora"])))
-    indexes = open_store(found.root).child(".corpora")
     job = found.job(submit.changed if submit else {})
-    pin = Pin.from_json(corpora, indexes)
+    pin = Pin.from_json(corpora, indexes_below(found.root))
     return job, Layout.from_json(pinned["layout"], pin.shapes), pin

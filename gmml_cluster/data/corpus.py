@@ -260,11 +260,15 @@ def _repinned(shard: PinnedShard, now: ShardFile | None, indexes: Store) -> Pinn
     return replace(shard, file=now, crcs=known)
 
 
-def pin(corpora: Sequence[CorpusSpec], indexes: Store | None = None) -> Pin:
-    """List, index and pin the corpora of a run.
+def pin(corpora: Sequence[CorpusSpec], indexes: Store | None = None, *, checked: bool = True) -> Pin:
+    """List, index and pin the corpora of a run. A shard without an index that fits is indexed.
 
-    A shard without an index that fits is indexed; where `indexes` is given the index is put there. Object stores are
-    read in full for it, so their samples get CRCs; a folder's shards are read by their headers.
+    Args:
+        corpora: as the spec has them.
+        indexes: where indexes lie that are not beside their shards.
+        checked: whether object stores are read in full for new indexes, so that their samples get CRCs (a folder's
+            shards are read by their headers), and new indexes put into `indexes`. Otherwise headers alone are read
+            and nothing is put anywhere.
 
     Raises:
         SpecError: a corpus has another number of samples than its spec says, or none.
@@ -272,7 +276,7 @@ def pin(corpora: Sequence[CorpusSpec], indexes: Store | None = None) -> Pin:
         StorageError: a store does not answer.
     """
     made: dict[ShardFile, ShardIndex] = {}
-    pinned = [_pin_corpus(corpus, indexes, made) for corpus in corpora]
+    pinned = [_pin_corpus(corpus, indexes, made, checked=checked) for corpus in corpora]
     faults = [
         fault for c, (spec, found) in enumerate(zip(corpora, pinned, strict=True)) for fault in _faults(c, spec, found)
     ]
@@ -294,15 +298,17 @@ def _faults(c: int, spec: CorpusSpec, found: PinnedCorpus) -> list[Fault]:
     return []
 
 
-def _pin_corpus(corpus: CorpusSpec, indexes: Store | None, made: dict[ShardFile, ShardIndex]) -> PinnedCorpus:
-    """Pin one corpus; indexes that had to be made and could not be put anywhere are left in `made`."""
+def _pin_corpus(
+    corpus: CorpusSpec, indexes: Store | None, made: dict[ShardFile, ShardIndex], *, checked: bool
+) -> PinnedCorpus:
+    """Pin one corpus; indexes that had to be made and are put nowhere are left in `made`."""
 
     def header(file: ShardFile) -> Header:
         found = index.find_header(file, indexes)
         if found is not None:
             return found
-        new = _make(file, indexes)
-        if indexes is None:
+        new = _make(file, indexes) if checked else index.build(file, checked=False)
+        if indexes is None or not checked:
             made[file] = new
         return new.header
 

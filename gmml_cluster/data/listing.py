@@ -45,6 +45,11 @@ def store_of(folder: str) -> Store:
     return open_store(folder)
 
 
+def indexes_below(root: str) -> Store:
+    """Where the runs of a root hold indexes that do not lie beside their shards."""
+    return open_store(root).child(".corpora")
+
+
 def list_shards(url: str) -> list[ShardFile]:
     """The shards of a corpus: braces in their order, each listing in the order of names.
 

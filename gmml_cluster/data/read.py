@@ -16,17 +16,21 @@ from gmml_cluster.data.shards import NO_LABEL
 from gmml_cluster.errors import DataError
 from gmml_cluster.plan.lanes import Layout, MicroBatches, micro_batches, rank_lanes
 from gmml_cluster.spec.job import Corpus, Data
+from gmml_cluster.store.store import Store
 
 _CHUNK_SAMPLES = 256
 _LINES_AT_ONCE = 4096
 
 
-def read_labelled(url: str, limit: int | None = None) -> tuple[list[Pixels], NDArray[np.int64] | None, list[str]]:
+def read_labelled(
+    url: str, limit: int | None = None, indexes: Store | None = None
+) -> tuple[list[Pixels], NDArray[np.int64] | None, list[str]]:
     """A corpus in index order.
 
     Args:
         url: shards as a job names them.
         limit: samples read at most, from the first; None reads all.
+        indexes: where indexes may lie that are not beside their shards; none is put there.
 
     Returns:
         Images, uint8 (height, width, 3) each; classes (n,), -1 where a sample has none, or None where all lack one;
@@ -36,7 +40,7 @@ def read_labelled(url: str, limit: int | None = None) -> tuple[list[Pixels], NDA
         DataError: a shard is damaged or an image cannot be decoded: an evaluation leaves none out in silence.
         StorageError: the store does not answer.
     """
-    pinned = pin([Corpus(url=url)])
+    pinned = pin([Corpus(url=url)], indexes, checked=False)
     fetcher, samples = Fetcher(pinned), pinned.shapes[0].samples
     images: list[Pixels] = []
     labels: list[int] = []

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from gmml_cluster.data.listing import indexes_below
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.evaluate.features import FEATURES
 from gmml_cluster.evaluate.scoring import SCORES, Request, evaluate
@@ -34,7 +35,8 @@ def main(root: str, step: int | None, as_json: bool, **request: Any) -> None:
     """Score a run's encoder on a labelled corpus, in one process."""
     asked = Request(**request)
     try:
-        report = evaluate(load_trained(root, asked.run, step=step, untrained=asked.untrained), asked)
+        trained = load_trained(root, asked.run, step=step, untrained=asked.untrained)
+        report = evaluate(trained, asked, indexes_below(root))
     except GmmlError as error:
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)

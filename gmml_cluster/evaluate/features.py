@@ -16,6 +16,7 @@ from torch import Tensor
 from gmml_cluster.errors import DataError
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.job import Normalise
+from gmml_cluster.store.store import Store
 
 Feature = Literal["class", "mean", "taps"]
 FEATURES: tuple[Feature, ...] = ("class", "mean", "taps")
@@ -51,19 +52,20 @@ class Labelled:
         return int(self.labels.max()) + 1
 
 
-def read(url: str, limit: int | None = None) -> Corpus:
+def read(url: str, limit: int | None = None, indexes: Store | None = None) -> Corpus:
     """The corpus at `url`; samples without a class (label -1) are left out.
 
     Args:
         url: shards as a job names them.
         limit: samples read at most, from the first.
+        indexes: where indexes may lie that are not beside their shards.
 
     Raises:
         DataError: no sample has a label.
     """
     from gmml_cluster.data.read import read_labelled
 
-    images, labels, _ = read_labelled(url, limit)
+    images, labels, _ = read_labelled(url, limit, indexes)
     if labels is None or not (labels >= 0).any():
         raise DataError(f"{url}: no sample has a label; kNN and linear need classes; add a .cls member to each sample")
     known = np.flatnonzero(labels >= 0)

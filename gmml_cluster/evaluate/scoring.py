@@ -12,6 +12,7 @@ from gmml_cluster.evaluate.linear import linear
 from gmml_cluster.evaluate.report import Report
 from gmml_cluster.evaluate.score import Score
 from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.store.store import Store
 from gmml_cluster.train.public import Trained
 
 SCORES = ("knn", "linear")
@@ -53,9 +54,10 @@ def features_of(trained: Trained) -> list[Feature]:
     return [name for name in FEATURES if name != "taps" or apart]
 
 
-def evaluate(trained: Trained, request: Request) -> Report:
-    """Read both corpora and score the encoder, feature by feature."""
-    bank, corpus = read(request.bank or trained.job.data.corpora[0].url), read(request.corpus)
+def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -> Report:
+    """Read both corpora and score the encoder, feature by feature; `indexes` may hold those of their shards."""
+    urls = request.bank or trained.job.data.corpora[0].url, request.corpus
+    bank, corpus = (read(url, indexes=indexes) for url in urls)
     reader, names = reader_of(trained), request.features or features_of(trained)
     of_bank, of_corpus = reader.features(bank, names), reader.features(corpus, names)
     found: list[Score] = []

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from gmml_cluster.data.listing import indexes_below, list_shards
 from gmml_cluster.errors import DataError, Fault, StorageError
 from gmml_cluster.plan.lanes import CorpusShape
 from gmml_cluster.spec.job import Corpus, JobSpec
-from gmml_cluster.store.store import Store, open_store
 
 _ASKED_AT_ONCE = 16
 
@@ -19,7 +19,7 @@ class Indexed:
 
     Attributes:
         shapes: the corpora's shards and their samples; None where one is not known.
-        words: why a corpus is not known, where that is more than an index that is still to be made.
+        words: why a corpus is not known, with the cure.
     """
 
     shapes: tuple[CorpusShape, ...] | None
@@ -30,16 +30,10 @@ def look_up(job: JobSpec, root: str) -> Indexed:
     """Read the indexes that there are. What cannot be read is the preflight's to refuse; here it is only told."""
     if not _can_read():
         return Indexed(None, ("no index can be read here; pip install 'gmml-cluster[data]' lets the plan know more",))
-    indexes = open_store(root).child(".corpora")
-    found: list[CorpusShape | None] = []
-    words: list[str] = []
-    for corpus in job.data.corpora:
-        try:
-            found.append(_shape(corpus, indexes))
-        except (DataError, StorageError) as error:
-            words.append(f"not known: {str(error).splitlines()[0]}")
-    known = tuple(shape for shape in found if shape is not None)
-    return Indexed(known if len(known) == len(job.data.corpora) else None, tuple(words))
+    found = [_shape(corpus, root) for corpus in job.data.corpora]
+    known = tuple(shape for shape in found if isinstance(shape, CorpusShape))
+    words = tuple(word for word in found if isinstance(word, str))
+    return Indexed(known if len(known) == len(found) else None, words)
 
 
 def count(job: JobSpec) -> Indexed:
@@ -73,11 +67,20 @@ def _can_read() -> bool:
     return find_spec("numpy") is not None and find_spec("google_crc32c") is not None
 
 
-def _shape(corpus: Corpus, indexes: Store) -> CorpusShape | None:
+def _shape(corpus: Corpus, root: str) -> CorpusShape | str | None:
+    """The corpus' shape, or a word on why it is not known; None where it has no sample."""
     from gmml_cluster.data.index import find_header
-    from gmml_cluster.data.listing import list_shards
 
-    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-        headers = list(pool.map(lambda file: find_header(file, indexes), list_shards(corpus.url)))
+    try:
+        files, indexes = list_shards(corpus.url), indexes_below(root)
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+            headers = list(pool.map(lambda file: find_header(file, indexes), files))
+    except (DataError, StorageError) as error:
+        return f"not known: {str(error).splitlines()[0]}"
     samples = tuple(header.samples for header in headers if header is not None)
-    return CorpusShape(corpus.weight, samples) if sum(samples) and len(samples) == len(headers) else None
+    if len(samples) < len(files):
+        what = f"{corpus.url}: {len(files) - len(samples)} of {len(files)} shards have no index"
+        cost = "every byte" if corpus.url.startswith("s3://") else "all headers"
+        cure = f"`gmml corpus index '{corpus.url}' --root {root}` does it beforehand"
+        return f"{what}; rank 0 of the first attempt reads {cost} of them while the others wait; {cure}"
+    return CorpusShape(corpus.weight, samples) if sum(samples) else None

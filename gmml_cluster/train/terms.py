@@ -15,6 +15,7 @@ import torch
 
 from gmml_cluster.data.corpus import Pin, pin, repin
 from gmml_cluster.data.decode import decoder_name
+from gmml_cluster.data.listing import indexes_below
 from gmml_cluster.plan.lanes import Layout
 from gmml_cluster.plan.steps import layout_of, total_steps
 from gmml_cluster.run import protocol
@@ -22,7 +23,7 @@ from gmml_cluster.run.protocol import Claim
 from gmml_cluster.run.root import RunRoot, corpora_name
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.store.probe import probe
-from gmml_cluster.store.store import Store, open_store
+from gmml_cluster.store.store import Store
 from gmml_cluster.train.rendezvous import Place
 
 _DIFFERS = "pixels may differ in the last bit, and which samples are bad"
@@ -138,7 +139,7 @@ def pinned_corpora(run: RunRoot, digest: str) -> Pin:
 
 def indexes(run: RunRoot) -> Store:
     """Where indexes of shards lie that cannot lie beside them."""
-    return open_store(run.root).child(".corpora")
+    return indexes_below(run.root)
 
 
 def layout_fields(job: JobSpec, place: Place) -> dict[str, Any]:

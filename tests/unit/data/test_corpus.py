@@ -243,3 +243,12 @@ def test_a_slow_index_holds_up_nobody_who_reads_another_shard(digit_shards, monk
         assert corpus.locate(0, 9).member == "d0009.png"
         answer.set()
         assert waiting.result().member == "d0000.png"
+
+
+def test_a_look_at_a_bucket_reads_headers_alone_and_leaves_no_index(bucket, tmp_path):
+    indexes = PosixStore(tmp_path / "root" / ".corpora")
+    looked = pin([Corpus(url="s3://bucket/digits")], indexes, checked=False)
+    assert looked.locate(0, 9).crc is None
+    assert (indexes.list(), [found.name for found in bucket.list() if found.name.endswith(".index")]) == ([], [])
+    assert looked.corpora[0].identity == pin([Corpus(url="s3://bucket/digits")], indexes).corpora[0].identity
+    assert pin([Corpus(url="s3://bucket/digits")], indexes, checked=False).locate(0, 9).crc is not None

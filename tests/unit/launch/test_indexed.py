@@ -1,0 +1,39 @@
+"""What the plan knows of corpora before they are pinned."""
+
+import pytest
+
+from gmml_cluster.data.indexing import index_all
+from gmml_cluster.data.listing import indexes_below, list_shards
+from gmml_cluster.launch.indexed import Indexed, look_up
+from gmml_cluster.plan.lanes import CorpusShape
+from tests.unit.data.conftest import write_tar
+from tests.unit.plan.test_plan import job
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """A folder of shards of two samples and of one."""
+    for number, count in enumerate((2, 1)):
+        write_tar(tmp_path / f"{number}.tar", [(f"{y}.png", b"image") for y in range(count)])
+    return str(tmp_path)
+
+
+def test_a_corpus_without_index_is_told_of_with_the_cure(shards):
+    (word,) = look_up(job([{"url": shards}]), "/runs").words
+    assert word.startswith(f"{shards}: 2 of 2 shards have no index; ")
+    assert f"`gmml corpus index '{shards}' --root /runs`" in word
+
+
+def test_indexes_beside_the_shards_or_below_the_root_give_their_samples(shards, tmp_path):
+    spec, root = job([{"url": shards}]), str(tmp_path / "runs")
+    assert list(index_all(list_shards(shards), indexes_below(root))) == [True, True]
+    assert look_up(spec, root) == Indexed((CorpusShape(1.0, (2, 1)),))
+    assert look_up(spec, "/elsewhere").shapes is None
+    assert list(index_all(list_shards(shards), None)) == [True, True]
+    assert look_up(spec, "/elsewhere") == Indexed((CorpusShape(1.0, (2, 1)),))
+
+
+def test_a_corpus_that_cannot_be_read_is_told_of(tmp_path):
+    found = look_up(job([{"url": str(tmp_path / "none.tar")}]), "/runs")
+    assert found.shapes is None
+    assert "none.tar does not exist" in found.words[0]
