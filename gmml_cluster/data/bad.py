@@ -70,7 +70,7 @@ class Limit:
 
     def _too_many(self, corpus: int, count: int, y: int | None) -> DataError:
         where = self._pin.corpora[corpus].url if y is None else self._pin.locate(corpus, y)
-        what = f"bad, as {count} samples of the corpus' {self._samples[corpus]} are"
+        what = f"a bad sample, one of {count} among the corpus' {self._samples[corpus]}"
         rule = f"{self._borne[corpus]} are borne (data.max_bad)"
         return DataError(
             f"{where}: {what}; {rule}; the ranks' logs name each; pack the corpus again without them, or start a run "
