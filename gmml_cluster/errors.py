@@ -58,9 +58,13 @@ class ShardChanged(StorageError):
 class DataError(GmmlError):
     """A corpus is damaged or has changed: mend the corpus."""
 
+    exit_code = 3
+
 
 class CheckpointError(GmmlError):
     """A checkpoint is damaged, incomplete or of another shape."""
+
+    exit_code = 3
 
 
 class RunFailed(GmmlError):

@@ -12,7 +12,7 @@ from gmml_cluster.cli.compute import run_module
     "--with", "scores", default="knn", show_default=True, metavar="LIST", help="Scores: knn, linear, or both."
 )
 @click.option("--bank", metavar="URL", help="Labelled shards that are learnt from; the run's first corpus by default.")
-@click.option("--corpus", metavar="URL", help="Labelled shards that are scored.")
+@click.option("--corpus", metavar="URL", help="Labelled shards that are scored; a tenth of the bank by default.")
 @click.option(
     "--feature",
     "features",

@@ -14,8 +14,9 @@ INTERRUPTED = 130
 def run(command: click.Command) -> NoReturn:
     """Run a command and leave with its code.
 
-    0 done, 2 fault in the spec or the arguments, 3 preflight refused, 4 scheduler or store out of reach, 5 the run
-    failed, 130 interrupted. A command that returns a number leaves with it.
+    0 done, 2 fault in the spec or the arguments, 3 preflight refused or what lies there (a corpus, a checkpoint, a log)
+    is missing or damaged, 4 scheduler or store out of reach, 5 the run failed, 130 interrupted. A command that returns
+    a number leaves with it.
     """
     try:
         code = command.main(standalone_mode=False)

@@ -12,36 +12,41 @@ if TYPE_CHECKING:
     from gmml_cluster.run.entries import Entry
     from gmml_cluster.run.log import Log
 
+VERSION = 1
 _LONG = ("sum", "layout", "traceback")
 
 
 @click.command("log")
 @options.run
 @click.option(
-    "--check", is_flag=True, help="Fold from the first slot and compare with every sum; leave with 4 on a difference."
+    "--check", is_flag=True, help="Fold from the first slot and compare with every sum; leave with 3 on a difference."
 )
 @options.root
 @options.as_json
-def command(run: str, check: bool, root: str | None, as_json: bool) -> None:
+def command(run: str, check: bool, root: str | None, as_json: bool) -> int:
     """Print the entries of RUN's log, oldest first: one JSON document a line with --json, one sentence otherwise."""
     from gmml_cluster.cli.finding import find
 
     log = find(run, root).log
     if check:
-        _check(log)
-        return
+        return _check(log, as_json=as_json)
     for entry in log.read():
         click.echo(json.dumps(entry.document()) if as_json else sentence(entry))
+    return 0
 
 
-def _check(log: "Log") -> None:
-    from gmml_cluster.errors import StorageError
+def _check(log: "Log", *, as_json: bool) -> int:
+    from gmml_cluster.errors import CheckpointError
     from gmml_cluster.run.log import check as faults_of
 
     faults = faults_of(log)
-    if faults:
-        raise StorageError("\n".join(faults))
-    click.echo("every sum equals the fold of the slots before it")
+    if as_json:
+        click.echo(json.dumps({"version": VERSION, "faults": faults}))
+    elif faults:
+        click.echo("\n".join(faults), err=True)
+    else:
+        click.echo("every sum equals the fold of the slots before it")
+    return CheckpointError.exit_code if faults else 0
 
 
 def sentence(entry: "Entry") -> str:

@@ -10,6 +10,7 @@ import click
 
 from gmml_cluster.cli import options
 
+VERSION = 1
 _SHOWN = ("step", "loss", "grad_norm", "lr", "samples_per_s", "data_wait_s", "attempt")
 
 
@@ -30,7 +31,7 @@ def command(run: str, tensorboard: str | None, root: str | None, as_json: bool) 
     if not as_json:
         click.echo("  ".join(f"{name:>13}" for name in _SHOWN))
     for line in lines:
-        click.echo(json.dumps(line) if as_json else row(line))
+        click.echo(json.dumps({"version": VERSION, **line}) if as_json else row(line))
     return 0
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from gmml_cluster.plan.lanes import Layout
     from gmml_cluster.spec.job import JobSpec
 
+VERSION = 1
+_LAST = 10**17
 _COLUMNS = ("n", "rank", "micro_batch", "corpus", "epoch", "index", "member", "shard")
 
 
@@ -23,7 +25,12 @@ class _Range(click.ParamType[range]):
         found = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", str(value))
         if found is None:
             self.fail(f"{value!r} is no range of sample numbers; write 0..9999, both ends included", param, ctx)
-        return range(int(found[1]), int(found[2] or found[1]) + 1)
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last < first:
+            self.fail(f"{value!r} runs backwards; the lesser number comes first; write {last}..{first}", param, ctx)
+        if last > _LAST:
+            self.fail(f"{value!r} is beyond all use; sample numbers go up to {_LAST:,}; write less", param, ctx)
+        return range(first, last + 1)
 
 
 @click.command("order")
@@ -47,7 +54,9 @@ def command(job_or_run: str, samples: range, ranks: int, root: str | None, as_js
     for place, line in enumerate(lines):
         if place == 0 and not as_json:
             click.echo("  ".join(_COLUMNS))
-        click.echo(json.dumps(line) if as_json else "  ".join(str(line[name]) for name in _COLUMNS))
+        click.echo(
+            json.dumps({"version": VERSION, **line}) if as_json else "  ".join(str(line[name]) for name in _COLUMNS)
+        )
 
 
 def _of_job(path: str, root: str | None) -> "tuple[JobSpec, Layout, Pin]":

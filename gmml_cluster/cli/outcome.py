@@ -10,6 +10,7 @@ from gmml_cluster.launch.submit import Outcome
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.spec.yaml import shown
 
+VERSION = 1
 _SAID = {
     "submitted": "is submitted as job {job}",
     "resumed": "goes on as job {job}",
@@ -36,6 +37,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
     """The outcome for machines."""
     run = outcome.run
     return {
+        "version": VERSION,
         "run": run.name,
         "root": run.root,
         "url": run.url,

@@ -10,6 +10,8 @@ from gmml_cluster.cli import leave, options
 if TYPE_CHECKING:
     from gmml_cluster.launch.submit import Prepared
 
+VERSION = 1
+
 
 @click.command("gmml-submit")
 @click.argument("job")
@@ -48,6 +50,7 @@ def document(prepared: "Prepared") -> dict[str, Any]:
     from gmml_cluster.spec.load import dump
 
     return {
+        "version": VERSION,
         "spec": dump(prepared.job),
         "cluster": prepared.cluster,
         "root": prepared.submission.root,

@@ -27,7 +27,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, given: str) -> 
 @click.option("--step", type=click.IntRange(min=0), help="Checkpoint to read; the youngest by default.")
 @click.option("--with", "names", default="knn", callback=_names, help="Scores: knn, linear, or both with a comma.")
 @click.option("--bank", help="Labelled corpus that votes and trains the probe; the run's first corpus by default.")
-@click.option("--corpus", required=True, help="Labelled corpus that is classified.")
+@click.option("--corpus", help="Labelled corpus that is classified; a held-out tenth of the bank by default.")
 @click.option("--feature", "features", multiple=True, type=click.Choice(FEATURES), help="What is read; all by default.")
 @click.option("--untrained", is_flag=True, help="Score the network before its first step.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")

@@ -72,6 +72,24 @@ def read(url: str, limit: int | None = None, indexes: Store | None = None) -> Co
     return Corpus(url, [images[place] for place in known], torch.from_numpy(labels[known].astype(np.int64)))
 
 
+def hold_out(bank: Corpus) -> tuple[Corpus, Corpus]:
+    """The bank without every tenth image of each class, and those: no image votes for itself.
+
+    Raises:
+        DataError: no class has ten images.
+    """
+    held = torch.zeros(len(bank.labels), dtype=torch.bool)
+    for label in set(bank.labels.tolist()):
+        held[(bank.labels == label).nonzero().flatten()[9::10]] = True
+    if not held.any():
+        raise DataError(f"{bank.url}: no class has ten images, so none can be held out; name a corpus by --corpus")
+    rest, tenth = ([bank.images[place] for place in chosen.nonzero().flatten().tolist()] for chosen in (~held, held))
+    return (
+        Corpus(f"{bank.url} (nine tenths)", rest, bank.labels[~held]),
+        Corpus(f"{bank.url} (a held-out tenth)", tenth, bank.labels[held]),
+    )
+
+
 def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The central square of the encoder's size.
 

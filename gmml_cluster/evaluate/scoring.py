@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 
-from gmml_cluster.evaluate.features import FEATURES, Corpus, Feature, Reader, read
+from gmml_cluster.evaluate.features import FEATURES, Corpus, Feature, Reader, hold_out, read
 from gmml_cluster.evaluate.knn import knn
 from gmml_cluster.evaluate.linear import linear
 from gmml_cluster.evaluate.report import Report
@@ -24,7 +24,7 @@ class Request:
 
     Attributes:
         run: name of the run, for the report.
-        corpus: URL of the labelled corpus that is classified.
+        corpus: URL of the labelled corpus that is classified; None holds a tenth of the bank out.
         names: of SCORES.
         features: what is read; empty takes all that differ.
         bank: URL of the labelled corpus that votes and trains the probe; None takes the run's first.
@@ -32,7 +32,7 @@ class Request:
     """
 
     run: str
-    corpus: str
+    corpus: str | None
     names: Sequence[str]
     features: Sequence[Feature] = ()
     bank: str | None = None
@@ -56,8 +56,8 @@ def features_of(trained: Trained) -> list[Feature]:
 
 def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -> Report:
     """Read both corpora and score the encoder, feature by feature; `indexes` may hold those of their shards."""
-    urls = request.bank or trained.job.data.corpora[0].url, request.corpus
-    bank, corpus = (read(url, indexes=indexes) for url in urls)
+    bank = read(request.bank or trained.job.data.corpora[0].url, indexes=indexes)
+    bank, corpus = hold_out(bank) if request.corpus is None else (bank, read(request.corpus, indexes=indexes))
     reader, names = reader_of(trained), request.features or features_of(trained)
     of_bank, of_corpus = reader.features(bank, names), reader.features(corpus, names)
     found: list[Score] = []

@@ -243,6 +243,21 @@ def test_a_dry_run_shows_what_the_local_launcher_sets(call, monkeypatch):
     assert plan["environment"] == {"OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.parametrize(("given", "told"), [("5..3", "runs backwards"), (f"0..{10**30}", "is beyond all use")])
+def test_sample_numbers_that_cannot_be_are_refused(call, given, told):
+    code, _, err = call("gmml", "order", "job.yaml", "--samples", given)
+    assert code == 2
+    assert told in err
+
+
+def test_a_checked_log_is_told_to_machines_too(call):
+    submitted(call)
+    assert json.loads(call("gmml", "log", "tryit", "--check", "--json")[1]) == {"version": 1, "faults": []}
+    wait_for(call, "running")
+    call("gmml", "cancel", "tryit")
+    wait_for(call, "stopped")
+
+
 def test_several_runs_are_listed_and_a_prefix_names_one(call):
     submitted(call)
     submitted(call, "name=other")

@@ -33,7 +33,7 @@ def fails_with(fault):
         (LaunchError("sbatch: refused"), 4),
         (StorageError("s3: out of reach"), 4),
         (RunFailed("run: failed"), 5),
-        (DataError("shard: damaged"), 1),
+        (DataError("shard: damaged"), 3),
         (KeyboardInterrupt(), 130),
     ],
 )

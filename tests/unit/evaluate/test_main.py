@@ -26,6 +26,13 @@ def test_each_feature_gets_each_score_and_the_bank_defaults_to_the_runs_corpus(t
     assert report.bank[0] == str(corpora / "train" / "*.tar")
 
 
+def test_without_a_corpus_a_tenth_of_each_class_of_the_bank_is_held_out(trained, corpora):
+    report = evaluate(trained("mae"), Request("small", None, ("knn",)))
+    assert report.corpus[0] == f"{report.bank[0].removesuffix(' (nine tenths)')} (a held-out tenth)"
+    assert report.bank[1] + report.corpus[1] == 150
+    assert 10 <= report.corpus[1] <= 15
+
+
 def test_taps_are_left_out_where_they_are_the_mean(trained):
     assert features_of(trained("gmml")) == ["class", "mean", "taps"]
     assert features_of(trained("mae")) == ["class", "mean"]
@@ -61,7 +68,7 @@ def test_a_fault_is_one_line_and_an_exit_code(monkeypatch):
 
     monkeypatch.setattr(entry, "load_trained", fail)
     done = CliRunner().invoke(entry.main, ["--root", "here", "--run", "small", "--corpus", "there"])
-    assert (done.exit_code, done.stdout) == (1, "")
+    assert (done.exit_code, done.stdout) == (3, "")
     assert done.stderr == "here/small: a checkpoint is asked for, known are none; train first\n"
 
 
