@@ -127,7 +127,7 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> in
     commit, manifest = load(Peers(rank.run, rank.place, rank.board), claim, engine)
     init = rank.job.init if commit is None else None
     if init is not None:
-        take_init(Peers(rank.run, rank.place, rank.board), init, rank.job.method.name, engine)
+        take_init(Peers(rank.run, rank.place, rank.board), rank.job, method, engine)
     load_s = time.monotonic() - loading
     first = 0 if commit is None else commit.step + 1
     if first >= rank.terms.steps:

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from gmml_cluster.errors import CheckpointError
+from gmml_cluster.methods.building import blank
+from gmml_cluster.methods.method import Setting
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import checkpoint_folder
 from gmml_cluster.run.root import SPEC, create_run
-from gmml_cluster.spec.job import Init
 from gmml_cluster.spec.load import parse_job, to_yaml
 from gmml_cluster.train.initial import take_init, taken
 from gmml_cluster.train.rendezvous import Place
@@ -27,23 +28,30 @@ JOB = {
 
 
 def test_the_same_method_takes_every_tensor():
-    assert taken(NEEDED, {**NEEDED, "more": (1,)}, same_method=True) == set(NEEDED)
+    assert taken(NEEDED, {**NEEDED, "more": (1,)}, None) == {name: name for name in NEEDED}
 
 
 def test_another_method_takes_the_encoder_alone():
-    assert taken(NEEDED, {"encoder.norm.bias": (4,), "head.bias": (3,)}, same_method=False) == {"encoder.norm.bias"}
+    held = {"encoder.norm.bias": (4,), "head.bias": (3,)}
+    assert taken(NEEDED, held, {}) == {"encoder.norm.bias": "encoder.norm.bias"}
+
+
+def test_a_teacher_of_another_method_begins_equal_to_its_student():
+    needed = {**NEEDED, "teacher.norm.bias": (4,)}
+    names = taken(needed, {"encoder.norm.bias": (4,)}, {"teacher.norm.bias": "encoder.norm.bias"})
+    assert names == {"encoder.norm.bias": "encoder.norm.bias", "teacher.norm.bias": "encoder.norm.bias"}
 
 
 def test_every_tensor_that_disagrees_is_named_with_both_shapes():
     with pytest.raises(CheckpointError) as refused:
-        taken(NEEDED, {"encoder.norm.bias": (5,)}, same_method=True)
+        taken(NEEDED, {"encoder.norm.bias": (5,)}, None)
     told = "2 of 2 tensors disagree: encoder.norm.bias [4] (there [5]), head.bias [2] (not there); "
     assert str(refused.value).startswith(told)
 
 
 def test_many_that_disagree_are_counted():
     with pytest.raises(CheckpointError, match=r"9 of 9 tensors disagree: .* and 4 more;"):
-        taken({f"t{i}": (1,) for i in range(9)}, {}, same_method=True)
+        taken({f"t{i}": (1,) for i in range(9)}, {}, None)
 
 
 class FakeEngine:
@@ -77,7 +85,8 @@ def source(tmp_path):
 def begun(source, what, method="gmml"):
     engine = FakeEngine()
     peers = Peers(source, Place(0, 1, 0, 1), SharedBoard())
-    take_init(peers, Init(run=source.url, step=7, what=what), method, engine)
+    job = parse_job({**JOB, "method": {"name": method}, "init": {"run": source.url, "step": 7, "what": what}})
+    take_init(peers, job, blank(Setting.of(job)), engine)
     return engine
 
 
