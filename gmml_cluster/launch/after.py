@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from gmml_cluster.errors import Fenced, GmmlError
+from gmml_cluster.run.codes import COME_BACK, NEVER, RESTARTS, STORAGE
 from gmml_cluster.run.history import Attempt, History
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.store.store import open_store
 
-STORAGE, COME_BACK, NEVER = 74, 77, 78
 TRIES = 3
 _FREE = ("notice", "preempted", "time_limit")
 _COUNTED = ("lost", "node_lost", "killed", "storage", "hang")
@@ -71,10 +71,13 @@ def missing_end(history: History, mine: Incarnation, rc: int) -> Draft | None:
     attempt = _claimed(history, mine)
     if attempt is not None:
         return None if attempt.ended else Draft("end", attempt.number, {"cause": cause_of(rc), **told})
-    if history.stopped or history.finished or rc in (0, COME_BACK, NEVER):
+    if history.stopped or history.finished or rc in (0, NEVER) or (rc == COME_BACK and _may_come_back(history, mine)):
         return None
     fields: dict[str, Any] = {"submit": mine.submit, "job": mine.job, "restart": mine.restart, "cause": "start_failed"}
-    return Draft("end", None, {**fields, **told, "message": f"the job left with {describe(rc)} before its claim"})
+    often = f", {_starts_without_claim(history, mine)} starts in a row" if rc == COME_BACK else ""
+    return Draft(
+        "end", None, {**fields, **told, "message": f"the job left with {describe(rc)} before its claim{often}"}
+    )
 
 
 def goes_again(history: History, mine: Incarnation, rc: int) -> bool:
@@ -83,7 +86,7 @@ def goes_again(history: History, mine: Incarnation, rc: int) -> bool:
         return False
     attempt = _claimed(history, mine)
     if attempt is None:
-        return rc not in (0, NEVER)
+        return rc not in (0, NEVER) and (rc != COME_BACK or _may_come_back(history, mine))
     if attempt.cause in _FREE:
         return True
     return attempt.cause in _COUNTED and _tries_without_commit(history, mine) < TRIES
@@ -117,6 +120,17 @@ def _is_past(history: History, mine: Incarnation) -> bool:
 def _claimed(history: History, mine: Incarnation) -> Attempt | None:
     found = (a for a in history.attempts if Incarnation(a.submit, a.job, a.restart) == mine)
     return next(found, None)
+
+
+def _may_come_back(history: History, mine: Incarnation) -> bool:
+    """Whether a notice before the claim is believed: one bad node may give it to the others for ever."""
+    return _starts_without_claim(history, mine) <= RESTARTS
+
+
+def _starts_without_claim(history: History, mine: Incarnation) -> int:
+    """Starts of this job since the last that claimed, this one included."""
+    claimed = [a.restart for a in history.attempts if (a.submit, a.job) == (mine.submit, mine.job)]
+    return mine.restart - max(claimed, default=-1)
 
 
 def _tries_without_commit(history: History, mine: Incarnation) -> int:

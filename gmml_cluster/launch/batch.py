@@ -14,9 +14,9 @@ from typing import Any
 
 from gmml_cluster.errors import Fault, PreflightError
 from gmml_cluster.launch.launcher import Submission
+from gmml_cluster.run.codes import RESTARTS
 
 SHOWN_TOKEN = "<token>"
-RESTARTS = 20
 AFTER_S = 60
 OURS = frozenset(
     [

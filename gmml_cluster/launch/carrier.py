@@ -24,13 +24,26 @@ def main(archive: str, digest: str, root: str, name: str, token: str) -> NoRetur
         token: token of the `submit` entry.
     """
     hold_signals_back()
+    try:
+        _become_worker(archive, digest, "--root", root, "--run", name, "--submit", token)
+    except BaseException:
+        import traceback
+
+        from gmml_cluster.run.codes import UNMET
+
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(UNMET)
+
+
+def _become_worker(archive: str, digest: str, *arguments: str) -> NoReturn:
     environment = {**os.environ, **rank_environment(os.environ)}
     environment["PYTHONPATH"] = os.pathsep.join(_search_path(archive, digest))
-    worker = [sys.executable, "-P", "-u", "-m", "gmml_cluster.train.worker", "--root", root, "--run", name]
-    attempt = ["--submit", token, "--job", os.environ["SLURM_JOB_ID"], "--restart", restart_count(os.environ)]
+    worker = [sys.executable, "-P", "-u", "-m", "gmml_cluster.train.worker", *arguments]
+    start = ["--job", os.environ["SLURM_JOB_ID"], "--restart", restart_count(os.environ)]
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, worker + attempt, environment)
+    os.execve(sys.executable, worker + start, environment)
 
 
 def hold_signals_back() -> None:

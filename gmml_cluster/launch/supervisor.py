@@ -18,13 +18,12 @@ from pathlib import Path
 
 from gmml_cluster.errors import GmmlError, LaunchError
 from gmml_cluster.launch.lock import Holder, held, run_digest, state_folder
+from gmml_cluster.run.codes import NEVER, RESTARTS
 
-NEVER = 78
 LEAVE_S = 60.0
 TAKE_OVER_S = 120.0
 _TICK_S = 0.2
 _RETRY_S = 10.0
-_BLIND_RESTARTS = 20
 _STOP = (signal.SIGTERM, signal.SIGUSR2)
 
 _log = logging.getLogger(__name__)
@@ -177,7 +176,7 @@ def judge_by_log(job: Job) -> Judge:
             return after(job.root, job.run, submit=job.submit, job=job.id, restart=restart, rc=code)
         except GmmlError as fault:
             _log.warning("%s; the exit code decides", fault)
-            return None if code in (0, NEVER) or restart >= _BLIND_RESTARTS else _RETRY_S
+            return None if code in (0, NEVER) or restart >= RESTARTS else _RETRY_S
 
     return judge
 

@@ -22,6 +22,7 @@ from gmml_cluster.methods.method import Method
 from gmml_cluster.plan.lanes import groups_of_rank, micro_batches
 from gmml_cluster.plan.steps import epoch_steps
 from gmml_cluster.run import protocol, retention
+from gmml_cluster.run.codes import NEVER
 from gmml_cluster.run.interval import between_interruptions_s, save_interval_s
 from gmml_cluster.run.log import Log
 from gmml_cluster.run.root import RunRoot, log_stem, metrics_stem, run_root
@@ -31,7 +32,7 @@ from gmml_cluster.train.ending import CODES, Start, leave_alone, leave_early, se
 from gmml_cluster.train.engine import Engine, make_engine
 from gmml_cluster.train.guardian import Guardian, repeat
 from gmml_cluster.train.initial import take_init
-from gmml_cluster.train.leaving import NEVER, Leaving
+from gmml_cluster.train.leaving import Leaving
 from gmml_cluster.train.loop import Outcome, Report, Stepper, run
 from gmml_cluster.train.optim import Course
 from gmml_cluster.train.publish import FIRST_PUBLISH_S, PUBLISH_S, Parts, PartsHandler, log_format

@@ -8,9 +8,10 @@ from typing import Any
 
 from gmml_cluster.errors import Fenced
 from gmml_cluster.run import protocol
+from gmml_cluster.run.codes import COME_BACK, FAILED, FINISHED, NEVER
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.train.guardian import Guardian
-from gmml_cluster.train.leaving import COME_BACK, FAILED, FINISHED, NEVER, Leaving
+from gmml_cluster.train.leaving import Leaving
 from gmml_cluster.train.loop import Outcome
 from gmml_cluster.train.terms import Incarnation
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from gmml_cluster.errors import GmmlError, StorageError
+from gmml_cluster.run.codes import FAILED, STORAGE
 from gmml_cluster.store.requests import DEADLINE_S
 from gmml_cluster.train.rendezvous import UNWRITTEN, Board, Place
 from gmml_cluster.train.site import leave_s
 
-FINISHED, STORAGE, COME_BACK, NEVER, FAILED = 0, 74, 77, 78, 1
 _ECHO_S = 1.0
 _LAST_WORDS_S = 3.0
 _LOST_PEER = (

@@ -4,27 +4,34 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
+from gmml_cluster.run.codes import UNMET
 from gmml_cluster.train.guardian import Guardian
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one rank of one attempt; leaves with 0 finished, 77 come back, 78 never, or another code for an error."""
+    """Run one rank of one attempt; leaves with a code of `run/codes.py`."""
     parser = argparse.ArgumentParser(prog="python -m gmml_cluster.train.worker", description=__doc__)
     for name in ("root", "run", "submit", "job"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--restart", type=int, required=True)
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    guardian = Guardian()
-    guardian.install(_pipe())
+    try:
+        guardian = Guardian()
+        guardian.install(_pipe())
 
-    from gmml_cluster.train.attempt import run_attempt
-    from gmml_cluster.train.terms import Incarnation
+        from gmml_cluster.train.attempt import run_attempt
+        from gmml_cluster.train.terms import Incarnation
 
-    run_attempt(Incarnation(given.root, given.run, given.submit, given.job, given.restart), guardian)
+        run_attempt(Incarnation(given.root, given.run, given.submit, given.job, given.restart), guardian)
+    except BaseException:  # whoever has met its peers leaves through `train/leaving.py`
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(UNMET)
 
 
 def _pipe() -> int | None:

@@ -6,6 +6,7 @@ import pytest
 
 from gmml_cluster.launch.after import Incarnation, after, main, settle
 from gmml_cluster.run import protocol
+from gmml_cluster.run.codes import RESTARTS, UNMET
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.store.store import open_store
 
@@ -118,6 +119,24 @@ def test_a_notice_before_the_claim_comes_back_without_a_word(log: Log) -> None:
     slots = log.refresh().slots
     assert settle(log, mine(log), 77) is True
     assert log.refresh().slots == slots
+
+
+def test_notices_before_the_claim_come_back_twenty_times_and_are_then_told(log: Log) -> None:
+    verdicts = [settle(log, mine(log, restart=restart), 77) for restart in range(RESTARTS + 1)]
+    assert verdicts == [True] * RESTARTS + [False]
+    assert last(log) == ("end", None, "start_failed")
+    assert f"code 77 before its claim, {RESTARTS + 1} starts in a row" in str(log.refresh().submit.failed)
+
+
+def test_a_claim_starts_the_count_of_notices_before_it_anew(log: Log) -> None:
+    claim(log, mine(log, restart=RESTARTS))
+    assert settle(log, mine(log, restart=RESTARTS), 77) is True
+    assert settle(log, mine(log, restart=2 * RESTARTS), 77) is True
+
+
+def test_a_rank_that_failed_before_the_meeting_counts_whatever_its_peers_left_with(log: Log) -> None:
+    verdicts = [settle(log, mine(log, restart=restart), max(77, UNMET)) for restart in range(3)]
+    assert verdicts == [True, True, False]
 
 
 def test_who_had_no_right_to_claim_leaves_no_trace(log: Log) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from gmml_cluster.launch import carrier
 from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.run import codes
 
 STEP = {
     "SLURM_PROCID": "5",
@@ -89,3 +90,14 @@ def test_a_notice_on_the_way_to_the_worker_waits_there_for_its_handlers(code: Sn
     assert told["rank"] == "5"
     assert told["held"] == sorted(number.name for number in carrier.HELD_BACK)
     assert told["waiting"] == [signal.SIGTERM.name, signal.SIGUSR2.name]
+
+
+def test_a_rank_that_cannot_become_the_worker_leaves_with_a_code_that_wins_over_its_peers(
+    code: Snapshot, tmp_path: Path
+) -> None:
+    archive = tmp_path / code.file_name
+    environment = {**os.environ, **STEP, "TMPDIR": str(tmp_path)}
+    arguments = [str(archive), "another-digest", "s3://b/p", "a-run", "tok"]
+    done = subprocess.run([sys.executable, "-P", "-c", CALLER, *arguments], env=environment, capture_output=True)
+    assert done.returncode == codes.UNMET > codes.COME_BACK
+    assert b"Traceback" in done.stderr

@@ -8,8 +8,9 @@ import time
 import pytest
 
 from gmml_cluster.errors import StorageError
+from gmml_cluster.run.codes import COME_BACK, FAILED, STORAGE
 from gmml_cluster.train import leaving, site
-from gmml_cluster.train.leaving import COME_BACK, FAILED, STORAGE, Leaving, describe, first_error
+from gmml_cluster.train.leaving import Leaving, describe, first_error
 from gmml_cluster.train.rendezvous import Place
 
 
