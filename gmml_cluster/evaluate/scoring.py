@@ -13,7 +13,7 @@ from gmml_cluster.evaluate.report import Report
 from gmml_cluster.evaluate.score import Score
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.store.store import Store
-from gmml_cluster.train.public import Trained
+from gmml_cluster.train.public import Trained, full_precision
 
 SCORES = ("knn", "linear")
 
@@ -41,6 +41,7 @@ class Request:
 
 def reader_of(trained: Trained) -> Reader:
     """The run's encoder, frozen, on the GPU where there is one."""
+    full_precision()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = trained.method.module.to(device).eval().requires_grad_(False)
     data = trained.job.data

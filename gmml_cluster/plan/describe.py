@@ -66,6 +66,7 @@ def _memory(memory: Memory) -> str:
         "parameters": memory.parameters_bytes,
         "gradients": memory.gradients_bytes,
         "optimizer": memory.optimizer_bytes,
+        "buffers": memory.buffers_bytes,
         "activations": memory.activations_bytes,
     }
     told = ", ".join(f"{name} {_mebibytes(count)}" for name, count in parts.items())

@@ -174,6 +174,7 @@ def begin(
     *,
     resumed: Commit | None,
     step: int,
+    micro: int,
     start_s: float,
     load_s: float,
     init: Mapping[str, Any] | None = None,
@@ -185,13 +186,14 @@ def begin(
         attempt: this one.
         resumed: the run's own commit; None at a fresh start.
         step: the first it makes.
+        micro: images of a micro-batch of a rank.
         start_s: seconds from the start of the process to this entry.
         load_s: seconds of them that loading took.
         init: run, step and what of another run's commit that a fresh start took; None where it took none.
     """
     origin = {"step": resumed.step, "attempt": resumed.attempt} if resumed else None
     taken = dict(init) if init else None
-    fields = {"resumed": origin, "init": taken, "step": step, "start_s": start_s, "load_s": load_s}
+    fields = {"resumed": origin, "init": taken, "step": step, "micro": micro, "start_s": start_s, "load_s": load_s}
     _append(log, _by(log, attempt, Draft("begin", attempt, fields)))
 
 

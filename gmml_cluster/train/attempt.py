@@ -35,6 +35,7 @@ from gmml_cluster.train.initial import take_init
 from gmml_cluster.train.leaving import Leaving
 from gmml_cluster.train.loop import Outcome, Report, Stepper, run
 from gmml_cluster.train.optim import Course
+from gmml_cluster.train.public import full_precision
 from gmml_cluster.train.publish import FIRST_PUBLISH_S, PUBLISH_S, Parts, PartsHandler, log_format
 from gmml_cluster.train.rendezvous import GROUP_TIMEOUT, START_S, Board, Place, meet
 from gmml_cluster.train.resuming import Peers, load
@@ -145,6 +146,7 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> in
             resumed=commit,
             init=init.model_dump() if init else None,
             step=first,
+            micro=stepper.micro.groups_per_micro * stepper.group,
             start_s=start_s,
             load_s=load_s,
         )
@@ -166,6 +168,7 @@ def _device(place: Place) -> torch.device:
 
 
 def _join_group(rank: Rank, device: torch.device) -> None:
+    full_precision()
     if rank.job.engine.deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)

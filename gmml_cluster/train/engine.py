@@ -64,6 +64,9 @@ class Engine(ABC):
     def step(self, lr: float, weight_decay: float, extras: Tensor) -> Tensor:
         """Reduce, clip and update; nothing waits for the device.
 
+        But for stage 3 on GPUs: DeepSpeed's host waits there once a micro-batch for the stream that reduces gradients,
+        and where it is more than two reductions ahead.
+
         Where the reduced vector is not finite, weights, moments and Adam's step stay to the bit.
 
         Args:

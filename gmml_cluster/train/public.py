@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from gmml_cluster.methods import build
 from gmml_cluster.methods.method import Method
 from gmml_cluster.run.root import commit_of, run_root
@@ -46,4 +48,10 @@ def load_trained(root: str, name: str, *, step: int | None = None, untrained: bo
     return Trained(job, method, commit.step)
 
 
-__all__ = ["Trained", "load_trained"]
+def full_precision() -> None:
+    """Let fp32 on GPUs be fp32: torch computes convolutions in TF32 unless it is told not to."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+__all__ = ["Trained", "full_precision", "load_trained"]

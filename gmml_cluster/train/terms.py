@@ -150,6 +150,7 @@ def layout_fields(job: JobSpec, place: Place) -> dict[str, Any]:
         "zero": job.engine.zero,
         "precision": job.engine.precision,
         "micro": job.batch.micro,
+        "deterministic": job.engine.deterministic,
         "threads": torch.get_num_threads(),
     }
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from gmml_cluster.errors import GmmlError
+from gmml_cluster.plan.memory import bucket_values
 from gmml_cluster.spec.job import Clip
 from gmml_cluster.train.engine import Engine
 from gmml_cluster.train.layouts import Layout, Partitioned, Replicated, Sharded
@@ -43,17 +44,20 @@ _SHARDED = (
 )
 
 
-def configuration(stage: int, *, host_bound: bool) -> dict[str, Any]:
+def configuration(stage: int, *, host_bound: bool, trained: int) -> dict[str, Any]:
     """DeepSpeed's configuration.
 
     Args:
         stage: 0 to 3.
         host_bound: whether Python is what a step waits for, as on CPU: then gradients are not copied into one buffer,
             and stage 3 keeps no small tensors gathered, for each is gathered by a call of its own.
+        trained: values that are trained; the buffer that gradients are copied into holds half of them.
     """
     zero: dict[str, Any] = {"stage": stage, "memory_efficient_linear": False}
     if host_bound:
         zero |= {"contiguous_gradients": False, "stage3_param_persistence_threshold": 0}
+    else:
+        zero["reduce_bucket_size"] = bucket_values(trained)
     if stage in (1, 2):
         zero |= {"overlap_comm": False, "compute_grad_norm": False}
     return {
@@ -89,7 +93,8 @@ def _start(module: nn.Module, adamw: AdamW, stage: int, device: torch.device) ->
     with contextlib.redirect_stdout(sys.stderr):
         deepspeed = _import_deepspeed(device)
         deepspeed.init_distributed(torch.distributed.get_backend(), auto_mpi_discovery=False, verbose=False)
-        config = configuration(stage, host_bound=device.type == "cpu")
+        trained = sum(tensor.numel() for tensor in module.parameters() if tensor.requires_grad)
+        config = configuration(stage, host_bound=device.type == "cpu", trained=trained)
         return deepspeed.initialize(model=module, optimizer=adamw, config=config)[0]
 
 

@@ -286,7 +286,7 @@ def follow_as_on_gpus(rank: int, ranks: int) -> dict[Any, Any]:
     from gmml_cluster.train import zero
 
     real = zero.configuration
-    zero.configuration = lambda stage, host_bound: real(stage, host_bound=False)
+    zero.configuration = lambda stage, host_bound, trained: real(stage, host_bound=False, trained=trained)
     found = follow(rank, ranks, engines=(3,))
     zero.configuration = real
     return found
@@ -341,7 +341,7 @@ def load_and_go_on_as_on_gpus(rank: int, ranks: int, whole: dict[Any, Tensor], c
     from gmml_cluster.train import zero
 
     real = zero.configuration
-    zero.configuration = lambda stage, host_bound: real(stage, host_bound=False)
+    zero.configuration = lambda stage, host_bound, trained: real(stage, host_bound=False, trained=trained)
     found = load_and_go_on(rank, ranks, whole, count, engines=(1, 3), trained=1)
     zero.configuration = real
     return found

@@ -33,7 +33,7 @@ from gmml_cluster.run.root import run_root
 log = run_root(given.root, given.run).log
 me = dict(submit=given.submit, job=given.job, restart=given.restart)
 attempt = protocol.claim(log, **me, layout={}, machine={}).attempt
-protocol.begin(log, attempt, resumed=None, step=0, start_s=0.0, load_s=0.0)
+protocol.begin(log, attempt, resumed=None, step=0, micro=8, start_s=0.0, load_s=0.0)
 print("attempt", attempt, "works", flush=True)
 if attempt == 2:
     protocol.end(log, attempt, "finished", step=9)

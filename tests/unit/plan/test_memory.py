@@ -13,7 +13,7 @@ def state(size, zero, ranks):
     counts = GmmlOptions(name="gmml").counts(Model(size=size), 224)
     memory = memory_of_rank(counts, Engine(zero=zero), ranks=ranks, images=0)
     assert memory.activations_bytes == 0
-    return memory.total_bytes / GIB
+    return (memory.parameters_bytes + memory.gradients_bytes + memory.optimizer_bytes) / GIB
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,13 @@ def test_states_are_shared_out_as_the_stages_of_zero_do(size, stage_0, stage_1, 
 def test_ddp_shares_nothing_and_one_rank_has_nothing_to_share():
     assert state("small", "ddp", 8) == state("small", 0, 8)
     assert len({state("small", zero, 1) for zero in (0, 1, 2, 3, "ddp")}) == 1
+
+
+@pytest.mark.parametrize(("zero", "expected"), [("ddp", 0), (0, 0), (1, 2.5), (2, 2.5), (3, 2)])
+def test_deepspeed_copies_the_weights_it_updates_at_stages_1_and_2_and_buffers_half_of_the_gradients(zero, expected):
+    counts = GmmlOptions(name="gmml").counts(Model(size="tiny"), 224)
+    memory = memory_of_rank(counts, Engine(zero=zero), ranks=8, images=0)
+    assert memory.buffers_bytes / counts.trained == pytest.approx(expected, abs=1e-5)
 
 
 def test_activations_grow_with_the_images_of_a_micro_batch_alone():

@@ -40,7 +40,7 @@ def attempt(token, *, steps=2, cause="finished"):
 
         resumed = protocol.resume(log, mine, holds)
         first = resumed.step + 1 if resumed else 0
-        protocol.begin(log, mine.attempt, resumed=resumed, step=first, start_s=0.0, load_s=0.0)
+        protocol.begin(log, mine.attempt, resumed=resumed, step=first, micro=8, start_s=0.0, load_s=0.0)
         protocol.pin(log, mine.attempt, {"by": mine.attempt})
         for step in range(first, first + steps):
             store.put(f"checkpoints/{step:08d}-{mine.attempt:04d}/manifest.json", b"m")

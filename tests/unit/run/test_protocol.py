@@ -92,7 +92,7 @@ def test_a_stop_fences_nobody(log):
     "say",
     [
         lambda log: commit(log, 1, 5),
-        lambda log: protocol.begin(log, 1, resumed=None, step=0, start_s=1.0, load_s=1.0),
+        lambda log: protocol.begin(log, 1, resumed=None, step=0, micro=8, start_s=1.0, load_s=1.0),
         lambda log: protocol.pin(log, 1, {}),
         lambda log: protocol.end(log, 1, "error"),
         lambda log: protocol.settle(log, 1, "preempted", "told"),
