@@ -128,7 +128,7 @@ class Mae:
         target = patchify(images[:, 0], self.setting.model.patch_size)
         target = standardise(target) if self.options.standardise else target
         removed = self._pair((prediction - target).square().mean(2), mask)
-        scalars = {"prediction_std": self._pair(prediction.std(2), mask)}
+        scalars = {"loss": removed, "prediction_std": self._pair(prediction.std(2), mask)}
         return Losses(removed[:, 0] / removed[:, 1], scalars, {"prediction": prediction.detach(), "mask": mask})
 
     def _pair(self, values_nN: Tensor, counted_nN: Tensor) -> Tensor:

@@ -145,7 +145,9 @@ def _draws(method: Method, draws: Mapping[str, Any], group: int, count: int, rea
         if first < 0 or first % group:
             rule = f"groups of {group} begin at its multiples from 0"
             raise SpecError(Fault("draws.first", f"{first}; {rule}; choose one of them"))
-        made = method.draw(torch.arange(first, first + count), torch.device("cpu"), dtype=real)
+        numbers, host = torch.arange(first, first + count), torch.device("cpu")
+        absent = [name for name in method.draw(numbers, host, dtype=real) if name not in draws]
+        made = method.draw(numbers, host, names=absent, dtype=real)  # nothing that belongs to a draw that is given
     given = {name: torch.tensor(np.asarray(value)) for name, value in draws.items() if name != "first"}
     typed = {name: value.to(real) if value.is_floating_point() else value for name, value in given.items()}
     return method.accept(made | typed, count)

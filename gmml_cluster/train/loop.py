@@ -236,7 +236,7 @@ class Stepper:
         scalars = {
             name: _number(total / count) for name, (total, count) in zip(self._scalars, pairs, strict=True) if count
         }
-        return {
+        line = {
             "step": pending.step,
             "samples": (pending.step + 1) * self.job.batch.size,
             "batch": self.job.batch.size,
@@ -246,8 +246,8 @@ class Stepper:
             "wd": pending.weight_decay,
             "attempt": self.attempt,
             "unchecked": int(told["unchecked"]),
-            **scalars,
         }
+        return {**scalars, **line}
 
 
 def _number(value: Any) -> float | None:

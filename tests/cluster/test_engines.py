@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gmml_cluster.methods import build
 from gmml_cluster.spec.job import Clip, Optim
 from gmml_cluster.spec.job import Engine as EngineSpec
+from gmml_cluster.spec.load import parse_job
 from gmml_cluster.train.engine import Engine, make_engine
 from tests.fixtures.ranks import run_ranks
 
@@ -142,8 +144,17 @@ def run_all(rank: int, ranks: int, names: tuple[str, ...], *arguments: Any) -> d
 
 
 FUNCTIONS = {
-    1: ("print_nothing", "forget_a_tensor", "measure_norms"),
-    2: ("measure_norms", "first_moments", "skip", "latch", "count_waits", "run_bf16", "save_after_two_steps"),
+    1: ("print_nothing", "forget_a_tensor", "measure_norms", "real_gradients_of_one_rank"),
+    2: (
+        "measure_norms",
+        "first_moments",
+        "skip",
+        "latch",
+        "count_waits",
+        "run_bf16",
+        "save_after_two_steps",
+        "real_gradients",
+    ),
     3: ("measure_norms", "resume_straight", "follow", "follow_as_on_gpus"),
 }
 
@@ -175,6 +186,79 @@ def test_norms_of_the_reduced_gradient_equal_a_float64_recomputation(ranks: int)
             norms = [math.sqrt(square) for square in vector[: len(names)]]
             assert norms == pytest.approx(list(expected.values()), rel=2e-6), layout
             assert vector[len(names) + 1] == ranks
+
+
+# ---- gradients of the real methods -----------------------------------------------------------------------------------
+
+REAL = {
+    "gmml": {"name": "gmml"},
+    "mae": {"name": "mae", "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
+}
+REAL_GROUPS, REAL_GROUP = 4, 4
+
+
+def real_job(name: str, *, checkpointing: bool) -> Any:
+    return parse_job(
+        {
+            "name": "real",
+            "model": {"width": 16, "depth": 4, "heads": 2, "patch_size": 4, "drop_path": 0.1 if name == "gmml" else 0},
+            "method": REAL[name],
+            "data": {"corpora": [{"url": "none"}], "image_size": 16, "group": REAL_GROUP},
+            "batch": {"size": REAL_GROUPS * REAL_GROUP},
+            "run": {"steps": 1},
+            "engine": {"activation_checkpointing": checkpointing},
+        }
+    )
+
+
+def real_losses(method: Any, forward: Any, groups: range, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Losses of some groups of the first step."""
+    numbers = torch.arange(groups.start * REAL_GROUP, groups.stop * REAL_GROUP)
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(REAL_GROUPS * REAL_GROUP, method.views, 3, 16, 16, generator=generator)
+    return method.loss(forward, images[numbers].to(dtype), method.draw(numbers, CPU, dtype=dtype)).groups
+
+
+def real_gradients(rank: int, ranks: int, *, layouts: Any = None) -> dict[Any, dict[Any, Tensor]]:
+    """This rank's slices of a tenth of the gradient, which AdamW's first moment is after one step."""
+    found = {}
+    for name, checkpointing, zero in layouts or itertools.product(REAL, (False, True), ENGINES):
+        method = build(real_job(name, checkpointing=checkpointing))
+        engine = make(zero, method.module)
+        first, last = (place * REAL_GROUPS // ranks for place in (rank, rank + 1))
+        losses = real_losses(method, engine.forward, range(first, last))
+        engine.backward(ranks / REAL_GROUPS * losses.sum(), last=True)
+        engine.step(LR, DECAY, torch.zeros(1, dtype=torch.float64))
+        found[name, checkpointing, zero] = {at: part for at, part in state_of(engine).items() if at[1] == "exp_avg"}
+    return found
+
+
+def real_gradients_of_one_rank(rank: int, ranks: int) -> dict[Any, dict[Any, Tensor]]:
+    return real_gradients(rank, ranks, layouts=[(name, False, "ddp") for name in REAL])
+
+
+def exact_gradients(name: str) -> dict[str, Tensor]:
+    method = build(real_job(name, checkpointing=False))
+    method.module.double()
+    real_losses(method, method.module, range(REAL_GROUPS), torch.float64).mean().backward()
+    return {at: p.grad.flatten() for at, p in method.module.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_each_layout_is_at_most_three_times_as_far_from_float64_as_one_rank_for_each_tensor(name: str) -> None:
+    exact = exact_gradients(name)
+
+    def distances(found: list[Any], layout: Any) -> dict[str, float]:
+        whole = joined([of_rank[layout] for of_rank in found])
+        return {
+            at: float((10 * whole[at, "exp_avg"].double() - value).norm() / value.norm()) for at, value in exact.items()
+        }
+
+    alone = distances(found_on(1)["real_gradients_of_one_rank"], (name, False, "ddp"))
+    assert max(alone.values()) < 1e-5
+    for checkpointing, zero in itertools.product((False, True), ENGINES):
+        found = distances(found_on(2)["real_gradients"], (name, checkpointing, zero))
+        assert {at: (far, alone[at]) for at, far in found.items() if far > 3 * alone[at]} == {}, (checkpointing, zero)
 
 
 # ---- clip ----------------------------------------------------------------------------------------------------------

@@ -49,6 +49,14 @@ def test_what_is_absent_is_drawn_for_the_numbers_from_first(name: str, views: in
     assert made["losses"] is made.losses
 
 
+def test_a_given_source_is_not_called_short_for_the_views_of_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gmml_cluster.methods.masking.CANDIDATES", 48)
+    monkeypatch.setattr("gmml_cluster.methods.masking._BITS", 6)
+    weights, source = state("gmml"), np.full((8, 2, 16, 16), -2, np.int16)
+    told = methods.verify(GMML, weights, images(), {"first": 0, "source": source})
+    assert told.scalars["short"][:, 0].sum() == 0
+
+
 def test_without_drop_and_first_no_branch_is_dropped() -> None:
     drawn = methods.draw(GMML, range(8), names=["source", "noise"])
     ones = {**drawn, "drop": np.ones((8, 2, 4, 2))}
