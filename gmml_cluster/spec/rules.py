@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.methods import GmmlOptions, MaeOptions, grid_step, kept_patches, longest_side
+from gmml_cluster.spec.reach import CANDIDATES, SPREAD, reach
 from gmml_cluster.spec.yaml import Path
 
 PATCH = ("model", "patch_size")
@@ -13,6 +14,9 @@ GROUP = ("data", "group")
 BATCH = ("batch", "size")
 LANES = ("data", "lanes")
 NODES = ("resources", "nodes")
+ALIGN = ("method", "align")
+MAX_SIDE = ("method", "max_side")
+RATIOS = (("method", "noise_ratio"), ("method", "alien_ratio"))
 METHOD = ("method", "name")
 
 
@@ -105,12 +109,17 @@ def _gmml(job: JobSpec) -> Iterator[Broken]:
         return
     size, depth = job.data.image_size, job.model.depth
     step, longest = grid_step(options, job.model), longest_side(options, size)
-    align = ("method", "align") if "align" in options.model_fields_set else IMAGE
-    if size % step or step >= longest:
-        rule = f"the step divides the image and is below its longest rectangle of {longest} pixels"
-        cure = "choose a smaller align, or larger images"
+    written = [path for path in (MAX_SIDE, ALIGN) if path[1] in options.model_fields_set]
+    blamed, uses = (written or [IMAGE])[0], (METHOD, ALIGN, IMAGE, PATCH, MAX_SIDE, *RATIOS)
+    if size % step:
+        rule, cure = "the step divides the image", "choose another align, or other images"
         told = f"a mask grid of steps of {step} pixels does not fit images of {size}; {rule}; {cure}"
-        yield _broken(align, told, METHOD, ("method", "align"), IMAGE, PATCH, ("method", "max_side"))
+        yield _broken(ALIGN if ALIGN in written else IMAGE, told, *uses)
+    elif step >= longest or reach(size, step, longest) < _wanted(options):
+        share = f"{CANDIDATES} rectangles of sides below {longest} pixels, in steps of {step}, cannot hide"
+        most = max(options.noise_ratio, options.alien_ratio)
+        told = f"{share} {most:.0%} of images of {size} pixels; {_side_cure(options, size, step)}"
+        yield _broken(blamed, told, *uses)
     if options.taps is not None and (
         sorted(set(options.taps)) != list(options.taps) or options.taps[0] < 1 or options.taps[-1] != depth
     ):
@@ -122,15 +131,34 @@ def _gmml(job: JobSpec) -> Iterator[Broken]:
         yield _broken(GROUP, told, METHOD, ("method", "alien_ratio"), ("method", "self_donor"))
 
 
+def _wanted(options: GmmlOptions) -> float:
+    """What all candidates together have to hide, so that in practice no view falls short."""
+    return max(options.noise_ratio, options.alien_ratio) + SPREAD
+
+
+def _side_cure(options: GmmlOptions, size: int, step: int) -> str:
+    sides = [percent / 100 for percent in range(1, 101)]
+    least = next((side for side in sides if _suffices(options, size, step, int(side * size))), None)
+    smaller = "" if step == 1 else "a smaller method.align, "
+    side = "" if least is None else f"method.max_side of {least} or more, "
+    return f"take {side}{smaller}or lower method.noise_ratio and alien_ratio"
+
+
+def _suffices(options: GmmlOptions, size: int, step: int, longest: int) -> bool:
+    return longest > step and reach(size, step, longest) >= _wanted(options)
+
+
 def _mae(job: JobSpec) -> Iterator[Broken]:
     options = job.method
     if not isinstance(options, MaeOptions):
         return
     patches = (job.data.image_size // job.model.patch_size) ** 2
     kept = kept_patches(options, patches)
+    ratio = ("method", "mask_ratio")
     if not 0 < kept < patches:
-        told = f"{options.mask_ratio} keeps {kept} of {patches} patches; some are kept and some removed; choose another"
-        yield _broken(("method", "mask_ratio"), told, METHOD, IMAGE, PATCH)
+        cure = "some are kept and some removed; choose another mask_ratio, or more patches"
+        told = f"a mask_ratio of {options.mask_ratio} keeps {kept} of {patches} patches; {cure}"
+        yield _broken(ratio if ratio[1] in options.model_fields_set else IMAGE, told, METHOD, ratio, IMAGE, PATCH)
     if job.model.drop_path:
         told = f"{job.model.drop_path} does not fit; MAE drops no blocks; write 0 or leave it out"
         yield _broken(("model", "drop_path"), told, METHOD)

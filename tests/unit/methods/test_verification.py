@@ -110,7 +110,7 @@ def test_verification_leaves_torchs_generator_alone() -> None:
         ({"method": {"name": "gmml", "noise": 1}}, "method.noise: unknown key"),
         ({"model": {**MODEL, "heads": 3}}, "model.heads: 3 heads do not divide the width of 16"),
         ({"model": {**MODEL, "image_size": 18}}, "data.image_size: 18 is no multiple of the patch of 4"),
-        ({"method": {"name": "gmml", "align": 4}}, "method.align: a mask grid of steps of 4 pixels does not fit"),
+        ({"method": {"name": "gmml", "align": 4}}, "method.align: 192 rectangles of sides below 4 pixels"),
         ({"method": {"name": "gmml", "taps": [2, 3]}}, "method.taps: [2, 3] does not fit"),
         ({"method": {"name": "mae"}}, "model.drop_path: 0.1 does not fit; MAE drops no blocks"),
         ({"sede": 1}, "sede: unknown key; did you mean 'seed'?"),

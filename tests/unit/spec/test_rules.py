@@ -1,5 +1,7 @@
 """Rules across the fields of a job."""
 
+import re
+
 import pytest
 
 from gmml_cluster.errors import SpecError
@@ -56,9 +58,9 @@ def test_the_base_breaks_no_rule():
         ({"method": {"taps": (2, 5)}}, "method.taps: [2, 5] does not fit"),
         ({"method": {"taps": (4, 2)}}, "method.taps: [4, 2] does not fit"),
         ({"method": {"taps": (1, 2)}}, "method.taps: [1, 2] does not fit"),
-        ({"method": {"name": "mae", "mask_ratio": 0.99}}, "method.mask_ratio: 0.99 keeps 0 of 64 patches"),
-        ({"method": {"name": "mae", "mask_ratio": 0.9999999}}, "method.mask_ratio: 0.9999999 keeps 0 of 64 patches"),
-        ({**MAE, "data": {"image_size": 4}}, "method.mask_ratio: 0.75 keeps 0 of 1 patches"),
+        ({"method": {"name": "mae", "mask_ratio": 0.99}}, "method.mask_ratio: a mask_ratio of 0.99 keeps 0 of 64"),
+        ({"method": {"name": "mae", "mask_ratio": 0.9999999}}, "method.mask_ratio: a mask_ratio of 0.9999999 keeps 0"),
+        ({**MAE, "data": {"image_size": 4}}, "data.image_size: a mask_ratio of 0.75 keeps 0 of 1 patches"),
         ({**MAE, "model": {"drop_path": 0.1}}, "model.drop_path: 0.1 does not fit; MAE drops no blocks"),
     ],
 )  # fmt: skip
@@ -70,8 +72,17 @@ def test_a_broken_rule_is_told_with_its_numbers_and_a_cure(changes, fault):
 
 def test_a_grid_as_coarse_as_the_longest_rectangle_is_refused_at_32_px():
     assert len(told(model={"patch_size": 16}, method={"align": "patch"})) == 1
-    assert told(model={"patch_size": 8}, method={"align": "patch"}) == []
+    assert told(model={"patch_size": 4}, method={"align": "patch"}) == []
     assert len(told(method={"align": 8, "max_side": 0.25})) == 1
+
+
+def test_rectangles_that_cannot_hide_enough_are_refused_with_a_side_that_can():
+    (fault,) = told(method={"max_side": 0.1})
+    assert fault.startswith("method.max_side: 192 rectangles of sides below 3 pixels, in steps of 1, cannot hide 75%")
+    side = float(re.search(r"max_side of ([\d.]+) or more", fault)[1])
+    assert told(method={"max_side": side}) == []
+    assert len(told(method={"max_side": side - 0.02})) == 1
+    assert told(method={"max_side": 0.1, "noise_ratio": 0.0, "alien_ratio": 0.02}) == []
 
 
 def test_a_lonely_image_may_be_its_own_donor_or_have_none():
