@@ -35,6 +35,9 @@ _EXPECTED = {
     "model_attributes_type": "a mapping",
 }
 
+_LATER = ("evaluate", "metrics", "notify", "retries", "engine.compile")
+"""Fields of jobs that are designed and that this version has not."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -109,6 +112,8 @@ def _any_of(listed: str) -> str:
 
 
 def _unknown(path: Path, model: type[BaseModel], tree: Tree) -> tuple[Path | None, str]:
+    if dotted(path) in _LATER:
+        return None, "comes with a later version; this one would not heed it; leave it out"
     known = sorted({name for owner in _models_at(model, path[:-1], tree) for name in owner.model_fields})
     near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
     if near:

@@ -67,6 +67,8 @@ def test_overrides_reach_every_section(good):
     ("override", "told"),
     [
         ("batch.sise=1", "batch.sise: unknown key; did you mean 'size'?"),
+        ("retries={}", "retries: comes with a later version; this one would not heed it; leave it out"),
+        ("engine.compile=none", "engine.compile: comes with a later version"),
         ("bacth.size=1", "bacth: unknown key; did you mean 'batch'?"),
         ("method.nois_ratio=1", "method.nois_ratio: unknown key; did you mean 'noise_ratio'?"),
         ("method.decoder_depht=1", "method.decoder_depht: unknown key; known are "),
