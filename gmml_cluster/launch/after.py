@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gmml_cluster.errors import Fenced, GmmlError
+from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import COME_BACK, NEVER, RESTARTS, STORAGE
 from gmml_cluster.run.history import Attempt, History
 from gmml_cluster.run.log import Draft, Log
@@ -52,32 +53,71 @@ def after(root: str, run: str, *, submit: str, job: str, restart: int, rc: int) 
     return 0.0 if again else None
 
 
-def settle(log: Log, mine: Incarnation, rc: int) -> bool:
-    """Append what is missing of this incarnation's end, and say whether it starts again."""
+def settle(log: Log, mine: Incarnation, rc: int, *, word: str | None = None) -> bool:
+    """Append what is missing of this incarnation's end, and say whether it starts again.
+
+    Args:
+        log: of the run.
+        mine: the start that is over.
+        rc: highest exit code of its ranks.
+        word: cause that the scheduler proves, as `scheduler_word` has it.
+    """
     try:
         if not _is_told(log, mine):
-            log.append(lambda history: missing_end(history, mine, rc))
+            log.append(lambda history: missing_end(history, mine, rc, word))
+        _settle_notice(log, mine, rc, word)
         history = log.refresh()
     except Fenced:
         return False
-    return goes_again(history, mine, rc) and not _starts_in_vain(log, history)
+    return word != "cancelled" and goes_again(history, mine, rc) and not _starts_in_vain(log, history)
 
 
-def missing_end(history: History, mine: Incarnation, rc: int) -> Draft | None:
+def scheduler_word(state: str, why: str) -> str | None:
+    """The cause that SLURM proves: a job that is ended without a reason was cancelled by a person.
+
+    Args:
+        state: the job's, such as COMPLETING.
+        why: what its stderr says after `DUE TO`; empty where it says nothing.
+    """
+    if state == "COMPLETING" and not why:
+        return "cancelled"
+    return {"PREEMPTION": "preempted", "TIME LIMIT": "time_limit"}.get(why)
+
+
+def missing_end(history: History, mine: Incarnation, rc: int, word: str | None = None) -> Draft | None:
     """The `end` to append: the attempt's, or that of a start which failed before its claim; None where none lacks."""
     if _is_past(history, mine):
         return None
     told = {"message": f"the ranks left with {describe(rc)} and wrote no end", "proof": f"exit code {rc}"}
     attempt = _claimed(history, mine)
     if attempt is not None:
-        return None if attempt.ended else Draft("end", attempt.number, {"cause": cause_of(rc), **told})
-    if history.stopped or history.finished or rc in (0, NEVER) or (rc == COME_BACK and _may_come_back(history, mine)):
+        cause = "cancelled" if word == "cancelled" else cause_of(rc)
+        return None if attempt.ended else Draft("end", attempt.number, {"cause": cause, **told})
+    if (
+        word == "cancelled"
+        or history.stopped
+        or history.finished
+        or rc in (0, NEVER)
+        or (rc == COME_BACK and _may_come_back(history, mine))
+    ):
         return None
     fields: dict[str, Any] = {"submit": mine.submit, "job": mine.job, "restart": mine.restart, "cause": "start_failed"}
     often = f", {_starts_without_claim(history, mine)} starts in a row" if rc == COME_BACK else ""
     return Draft(
         "end", None, {**fields, **told, "message": f"the job left with {describe(rc)} before its claim{often}"}
     )
+
+
+def _settle_notice(log: Log, mine: Incarnation, rc: int, word: str | None) -> None:
+    """Prove an `end notice`: by the scheduler's word, or as lost where a rank was killed before the first step."""
+    history = log.refresh()
+    attempt = _claimed(history, mine)
+    if attempt is None or attempt.ended != "notice" or _is_past(history, mine):
+        return
+    if word is not None:
+        protocol.settle(log, attempt.number, word, "the scheduler's word")
+    elif attempt.first_step is None and rc != COME_BACK:
+        protocol.settle(log, attempt.number, "lost", f"exit code {rc}")
 
 
 def goes_again(history: History, mine: Incarnation, rc: int) -> bool:
@@ -169,9 +209,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", required=True)
     for name in ("restart", "rc"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    for name in ("state", "why"):
+        parser.add_argument(f"--{name}", default="", help="what SLURM says of the job")
     given = parser.parse_args(arguments)
+    mine, word = Incarnation(given.submit, given.job, given.restart), scheduler_word(given.state, given.why)
     try:
-        again = settle(Log(open_store(given.run_root)), Incarnation(given.submit, given.job, given.restart), given.rc)
+        again = settle(Log(open_store(given.run_root)), mine, given.rc, word=word)
     except GmmlError as fault:
         print(f"gmml: {fault}; the exit code decides", file=sys.stderr)
         return fault.exit_code

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gmml_cluster.launch.after import Incarnation, after, main, settle
+from gmml_cluster.launch.after import Incarnation, after, main, scheduler_word, settle
 from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import RESTARTS, UNMET
 from gmml_cluster.run.log import Draft, Log
@@ -68,11 +68,49 @@ def test_a_missing_end_is_appended_with_the_cause_the_code_proves(log: Log, rc: 
     ],
 )
 def test_where_the_end_stands_it_decides_and_not_the_code(log: Log, cause: str, again: bool) -> None:
-    protocol.end(log, claim(log, mine(log)), cause)
+    attempt = claim(log, mine(log))
+    protocol.begin(log, attempt, resumed=None, step=0, start_s=1.0, load_s=1.0, micro=8)
+    protocol.end(log, attempt, cause)
     slots = log.refresh().slots
     for rc in (77, 78, 1, 137):
         assert settle(log, mine(log), rc) is again
     assert log.refresh().slots == slots
+
+
+def test_a_rank_killed_before_its_first_step_is_lost_although_the_end_says_notice(log: Log) -> None:
+    verdicts = []
+    for restart in range(3):
+        protocol.end(log, claim(log, mine(log, restart=restart)), "notice")
+        verdicts.append(settle(log, mine(log, restart=restart), 137))
+    assert verdicts == [True, True, False]
+    assert [attempt.cause for attempt in log.refresh().attempts] == ["lost"] * 3
+    assert list(log.read())[-1].fields["proof"] == "exit code 137"
+
+
+@pytest.mark.parametrize(
+    ("state", "why", "cause", "again"),
+    [
+        ("RUNNING", "", "notice", True),
+        ("COMPLETING", "PREEMPTION", "preempted", True),
+        ("COMPLETING", "TIME LIMIT", "time_limit", True),
+        ("COMPLETING", "JOB REQUEUE", "notice", True),
+        ("COMPLETING", "", "cancelled", False),
+        ("", "", "notice", True),
+    ],
+)
+def test_the_scheduler_s_word_settles_a_notice(log: Log, state: str, why: str, cause: str, again: bool) -> None:
+    protocol.end(log, claim(log, mine(log)), "notice")
+    assert settle(log, mine(log), 77, word=scheduler_word(state, why)) is again
+    assert log.refresh().attempts[-1].cause == cause
+
+
+def test_a_job_cancelled_by_hand_is_cancelled_whether_it_has_an_end_or_a_claim(log: Log) -> None:
+    slots = log.refresh().slots
+    assert settle(log, mine(log), 143, word="cancelled") is False
+    assert log.refresh().slots == slots
+    claim(log, mine(log))
+    assert settle(log, mine(log), 143, word="cancelled") is False
+    assert last(log) == ("end", 1, "cancelled")
 
 
 def test_a_settled_cause_outranks_the_end(log: Log) -> None:

@@ -35,7 +35,7 @@ def home(tmp_path, monkeypatch):
 
 def code(worker=WORKER, **others):
     package = Path(gmml_cluster.__file__).parent
-    names = [path for path in package.rglob("*.py") if path.parent.name in ("gmml_cluster", "launch")]
+    names = [path for path in package.rglob("*.py") if path.parent.name in ("gmml_cluster", "launch", "run")]
     files = {f"gmml_cluster/{path.relative_to(package)}": path.read_bytes() for path in names}
     files |= {
         "gmml_cluster/train/__init__.py": b"",
