@@ -185,7 +185,7 @@ def test_command_prints_what_a_job_file_needs(class_folders, tmp_path):
     with tarfile.open(tmp_path / "out" / "digits-000000.tar") as tar:
         assert len(tar.getnames()) == 30
     again = command(str(class_folders), str(tmp_path / "out"))
-    assert again.returncode == 1
+    assert again.returncode == 3
     assert (
         again.stderr
         == f"{tmp_path}/out: exists and is not empty; a corpus gets a folder of its own; name another or remove it\n"
