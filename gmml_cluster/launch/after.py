@@ -10,9 +10,11 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gmml_cluster.errors import Fenced, GmmlError
+from gmml_cluster.launch.words import last_words
 from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import COME_BACK, NEVER, RESTARTS, STORAGE
 from gmml_cluster.run.history import Attempt, History
@@ -53,7 +55,7 @@ def after(root: str, run: str, *, submit: str, job: str, restart: int, rc: int) 
     return 0.0 if again else None
 
 
-def settle(log: Log, mine: Incarnation, rc: int, *, word: str | None = None) -> bool:
+def settle(log: Log, mine: Incarnation, rc: int, *, word: str | None = None, said: str = "") -> bool:
     """Append what is missing of this incarnation's end, and say whether it starts again.
 
     Args:
@@ -61,10 +63,11 @@ def settle(log: Log, mine: Incarnation, rc: int, *, word: str | None = None) -> 
         mine: the start that is over.
         rc: highest exit code of its ranks.
         word: cause that the scheduler proves, as `scheduler_word` has it.
+        said: last words of a start without a claim, and where they stand.
     """
     try:
         if not _is_told(log, mine):
-            log.append(lambda history: missing_end(history, mine, rc, word))
+            log.append(lambda history: missing_end(history, mine, rc, word, said))
         _settle_notice(log, mine, rc, word)
         history = log.refresh()
     except Fenced:
@@ -84,7 +87,7 @@ def scheduler_word(state: str, why: str) -> str | None:
     return {"PREEMPTION": "preempted", "TIME LIMIT": "time_limit"}.get(why)
 
 
-def missing_end(history: History, mine: Incarnation, rc: int, word: str | None = None) -> Draft | None:
+def missing_end(history: History, mine: Incarnation, rc: int, word: str | None = None, said: str = "") -> Draft | None:
     """The `end` to append: the attempt's, or that of a start which failed before its claim; None where none lacks."""
     if _is_past(history, mine):
         return None
@@ -103,9 +106,8 @@ def missing_end(history: History, mine: Incarnation, rc: int, word: str | None =
         return None
     fields: dict[str, Any] = {"submit": mine.submit, "job": mine.job, "restart": mine.restart, "cause": "start_failed"}
     often = f", {_starts_without_claim(history, mine)} starts in a row" if rc == COME_BACK else ""
-    return Draft(
-        "end", None, {**fields, **told, "message": f"the job left with {describe(rc)} before its claim{often}"}
-    )
+    message = f"the job left with {describe(rc)} before its claim{often}{said and '; '}{said}"
+    return Draft("end", None, {**fields, **told, "message": message})
 
 
 def _settle_notice(log: Log, mine: Incarnation, rc: int, word: str | None) -> None:
@@ -211,10 +213,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("state", "why"):
         parser.add_argument(f"--{name}", default="", help="what SLURM says of the job")
+    parser.add_argument("--errors", type=Path, help="error file of the script and of rank 0")
+    parser.add_argument("--seen", type=int, default=0, help="lines in it that earlier starts wrote")
     given = parser.parse_args(arguments)
     mine, word = Incarnation(given.submit, given.job, given.restart), scheduler_word(given.state, given.why)
+    said = last_words(given.errors, seen=given.seen, rc=given.rc) if given.errors else ""
     try:
-        again = settle(Log(open_store(given.run_root)), mine, given.rc, word=word)
+        again = settle(Log(open_store(given.run_root)), mine, given.rc, word=word, said=said)
     except GmmlError as fault:
         print(f"gmml: {fault}; the exit code decides", file=sys.stderr)
         return fault.exit_code

@@ -1,7 +1,8 @@
 """The batch script of a run on SLURM: submitit's own, with our lines before and after its `srun`.
 
-The setup keeps bash alive under the signals of a notice; the teardown asks `launch.after` whether the job goes again
-and requeues it. Their rule was measured on SLURM 22.05 over preemption with and without grace, time limits and cancels.
+The setup keeps bash alive under the signals of a notice; at its exit the script asks `launch.after` whether the job
+goes again, and requeues it. Their rule was measured on SLURM 22.05 over preemption with and without grace, time limits
+and cancels.
 """
 
 import math
@@ -14,10 +15,11 @@ from typing import Any
 
 from gmml_cluster.errors import Fault, PreflightError
 from gmml_cluster.launch.launcher import Submission
-from gmml_cluster.run.codes import RESTARTS
+from gmml_cluster.run.codes import RESTARTS, UNMET
 
 SHOWN_TOKEN = "<token>"
 AFTER_S = 60
+PATIENCE_S = 300
 OURS = frozenset(
     [
         "array",
@@ -37,40 +39,68 @@ OURS = frozenset(
 )
 _PLACE = "t0ken" * 6
 
+# Whatever ends the script, a failing setup line too, is told by `gmml_after`.
 _GUARDS = """\
 trap '' TERM CONT USR2
 export SUBMITIT_PREEMPT_SIGNAL=URG
+unset "${{!SLURM_MEM_PER_@}}"
 err={error_file}
 seen=$(wc -l < "$err")"""
 
+# A sourced file may go on after a failing line of its own; the profile's lines must not.
+_OWN = """\
+here=${{#BASH_SOURCE[@]}}
+trap 'code=$?; [ ${{#BASH_SOURCE[@]}} -gt $here ] ||
+{{ echo "slurm.setup: $BASH_COMMAND: left with $code" >&2; exit {unmet}; }}' ERR
+{lines}
+trap - ERR
+set +e"""
+
 _CODE = """\
-echo {digest}'  '{archive} | sha256sum --check --status || {{ echo {archive}: not the submitted code >&2; exit 78; }}
+echo {digest}'  '{archive} | sha256sum --check --status ||
+{{ echo {archive}: not the submitted code >&2; exit {unmet}; }}
 export PYTHONSAFEPATH=1 PYTHONPATH={archive}${{PYTHONPATH:+:$PYTHONPATH}}
 export GMML_KILL_WAIT_S=$(scontrol show config | sed -n 's/^KillWait *= \\([0-9]*\\).*/\\1/p')"""
 
 # The code, the state and the reason are taken before anything else; at a preemption without grace what is left is a
-# part of KillWait, and a script that is killed leaves the restart to SLURM.
-_TEARDOWN = """\
+# part of KillWait, and a script that is killed leaves the restart to SLURM. A controller that is away is waited for.
+_AFTER = """\
+ask() {{
+until told=$(timeout 30 scontrol "$@" 2>&1); do
+case "$told" in ''|*contact*|*connect*|*"timed out"*) ;; *) break ;; esac
+[ "$SECONDS" -lt "$patience" ] || break
+sleep 2
+done
+echo "$told"
+}}
+gmml_after() {{
 rc=$?
 trap '' TERM CONT USR2
+trap - ERR EXIT
+set +eu
 restart=${{SLURM_RESTART_COUNT:-0}}
-st=$(scontrol -o show job "$SLURM_JOB_ID" | tr ' ' '\\n' | sed -n 's/^JobState=//p')
 why=$(tail -n +$((seen+1)) "$err" | grep -o 'JOB .* DUE TO .*[A-Z]' | sed 's/.*DUE TO //' | tail -1)
-limit={after_s}
-[ -n "$why" ] && limit=$((${{GMML_KILL_WAIT_S:-30}} / 3 + 1))
+limit={after_s} patience=$((SECONDS + {patience_s}))
+[ -n "$why" ] && limit=$((${{GMML_KILL_WAIT_S:-30}} / 3 + 1)) patience=$((SECONDS + limit))
+st=$(ask -o show job "$SLURM_JOB_ID" | tr ' ' '\\n' | sed -n 's/^JobState=//p')
 shielded='trap "" TERM CONT USR2; exec env "$@"'
-verdict=$(timeout -s KILL $limit sh -c "$shielded" sh {python} -m gmml_cluster.launch.after \
-{run_root} --submit {token} --job "$SLURM_JOB_ID" --restart "$restart" --rc "$rc" | tail -n 1)
-case "$verdict/$rc" in
+verdict=$(set -o pipefail; timeout -s KILL $limit sh -c "$shielded" sh {python} -m gmml_cluster.launch.after \
+{run_root} --submit {token} --job "$SLURM_JOB_ID" --restart "$restart" --rc "$rc" --state "$st" --why "$why" \
+--errors "$err" --seen "$seen" | tail -n 1)
+asked=$?
+case "$verdict/$asked/$rc" in
 requeue/*|nothing/*) ;;
+*/12[67]/*) verdict=nothing; echo "slurm.python: "{shown_python}": cannot be started here" >&2 ;;
 */0|*/78) verdict=nothing ;;
 *) [ "$restart" -lt {restarts} ] && verdict=requeue ;;
 esac
 echo "gmml: ranks ended with $rc, job is $st${{why:+ due to $why}}, restart $restart: ${{verdict:-nothing}}"
 case "$verdict/$st/$why" in
-requeue/RUNNING/*|requeue/COMPLETING/PREEMPTION|"requeue/COMPLETING/TIME LIMIT") scontrol requeue "$SLURM_JOB_ID" ;;
+requeue/RUNNING/*|requeue/COMPLETING/PREEMPTION|"requeue/COMPLETING/TIME LIMIT") ask requeue "$SLURM_JOB_ID" ;;
 esac
-exit $rc"""
+exit $rc
+}}
+trap gmml_after EXIT"""
 
 
 def job_folder(submission: Submission) -> Path:
@@ -131,7 +161,7 @@ def executor(submission: Submission) -> Any:
         **_shape(submission),
         time=math.ceil(slurm.time / 60),
         setup=setup_lines(submission),
-        teardown=teardown_lines(submission),
+        teardown=["gmml_after"],
         srun_args=_srun_arguments(submission),
         additional_parameters=_further_options(submission),
     )
@@ -139,21 +169,24 @@ def executor(submission: Submission) -> Any:
 
 
 def setup_lines(submission: Submission) -> list[str]:
-    """Shell lines before `srun`: guards, environment, the user's own, then the code first on the path."""
+    """Shell lines before `srun`: guards, what follows, environment, the user's own, the code first on the path."""
     profile = submission.profile
     stderr = str(job_folder(submission) / "%j_0_log.err")
     guards = _GUARDS.format(error_file='"$SLURM_JOB_ID"'.join(shlex.quote(part) for part in stderr.split("%j")))
     variables = [f"export {name}={shlex.quote(value)}" for name, value in sorted(profile.environment.items())]
-    own = [*profile.slurm.setup, "set +e"] if profile.slurm.setup else []
-    code = _CODE.format(digest=submission.code.digest, archive=shlex.quote(str(archive(submission))))
-    return [*guards.split("\n"), *variables, *own, *code.split("\n")]
+    own = _OWN.format(unmet=UNMET, lines="\n".join(profile.slurm.setup)) if profile.slurm.setup else ""
+    code = _CODE.format(digest=submission.code.digest, archive=shlex.quote(str(archive(submission))), unmet=UNMET)
+    return [*guards.split("\n"), *_after(submission), *variables, *own.splitlines(), *code.split("\n")]
 
 
-def teardown_lines(submission: Submission) -> list[str]:
-    """Shell lines after `srun`: ask `launch.after`, else go by the bare rule; requeue while SLURM lets us."""
-    return _TEARDOWN.format(
+def _after(submission: Submission) -> list[str]:
+    """Shell lines of `gmml_after`: ask `launch.after`, else go by the bare rule; requeue while SLURM lets us."""
+    python = submission.profile.slurm.python or shlex.quote(sys.executable)
+    return _AFTER.format(
         after_s=AFTER_S,
-        python=submission.profile.slurm.python or shlex.quote(sys.executable),
+        patience_s=PATIENCE_S,
+        python=python,
+        shown_python=shlex.quote(python),
         run_root=shlex.quote(submission.run_root),
         token=shlex.quote(submission.token),
         restarts=RESTARTS,

@@ -207,7 +207,7 @@ def test_a_preemption_without_grace_brings_the_job_back(slurm: Slurm, submit: Su
     until(lambda: slurm.job(urgent)["JobState"] == "COMPLETED", 30, "the urgent job is done")
     note(tmp_path, rank=0, restart=1)
     assert ended(slurm, job) == (*FINISHED, "1")
-    assert causes(tmp_path) == [(0, "notice"), (1, "finished")]
+    assert causes(tmp_path) == [(0, "preempted"), (1, "finished")]
 
 
 def test_a_killed_rank_is_told_as_lost_and_the_job_comes_back(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
@@ -234,6 +234,7 @@ def test_a_cancelled_job_stays_cancelled(slurm: Slurm, submit: Submit, tmp_path:
     SlurmLauncher().cancel(job)
     state, _, restarts = ended(slurm, job)
     assert (state, restarts) == ("CANCELLED", "0")
+    assert causes(tmp_path) == [(0, "cancelled")]
     SlurmLauncher().cancel(job)
 
 

@@ -217,6 +217,15 @@ def test_an_unreachable_log_gives_no_verdict(capsys: pytest.CaptureFixture[str])
     assert "the exit code decides" in told.err
 
 
+def test_a_start_without_a_claim_names_the_error_file_and_quotes_it(log: Log, tmp_path: Path) -> None:
+    errors = tmp_path / "17_0_log.err"
+    errors.write_text("srun: error: of an earlier start\nsrun: error: Unable to create step for job 17: Bad thing\n")
+    words = [str(tmp_path / "a-run"), "--submit", mine(log).submit, "--job", "17", "--restart", "0", "--rc", "1"]
+    assert main([*words, "--errors", str(errors), "--seen", "1"]) == 0
+    told = f"code 1 before its claim; {errors} ends with 'srun: error: Unable to create step for job 17: Bad thing'"
+    assert told in str(log.refresh().submit.failed)
+
+
 def test_neither_pydantic_nor_torch_is_imported() -> None:
     asked = "import sys, gmml_cluster.launch.after; print({'torch', 'pydantic', 'submitit'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)

@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from gmml_cluster.launch import batch
 from gmml_cluster.launch.launcher import Submission
 from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.run.codes import UNMET
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.lengths import NodeRange
 
@@ -19,7 +21,7 @@ DATA = b"not really a zip"
 
 @pytest.fixture
 def submission(tmp_path: Path) -> Submission:
-    profile = {"launcher": "slurm", "root": str(tmp_path), "slurm": {"python": "the_python", "setup": ["set -e"]}}
+    profile = {"launcher": "slurm", "root": str(tmp_path), "slurm": {"python": "the_python", "setup": ["set -eu"]}}
     return Submission(
         root=str(tmp_path),
         name="a-run",
@@ -60,10 +62,11 @@ def outcome(bash: Bash, submission: Submission, *, verdict: str, rc: int, state:
     tool(folder, "the_python", f'echo "$@" > {folder}/asked', verdict or "exit 4")
     line = f"echo '*** JOB 17 ON n1 CANCELLED AT 2 DUE TO {why} ***' >> {err}" if why else "true"
     ranks = [line, f"(exit {rc})"]
-    lines = [*batch.setup_lines(submission), *ranks, *batch.teardown_lines(submission)]
+    lines = [*batch.setup_lines(submission), *ranks, "gmml_after"]
     done = bash(lines, **({"SLURM_RESTART_COUNT": restart} if restart else {}))
     assert done.returncode == rc, done.stderr
-    told = f"{folder}/a-run --submit tok3n --job 17 --restart {restart} --rc {rc}"
+    told = f"{folder}/a-run --submit tok3n --job 17 --restart {restart} --rc {rc} --state {state} --why {why}"
+    told += f" --errors {err} --seen 1"
     assert (folder / "asked").read_text() == f"-m gmml_cluster.launch.after {told}\n"
     return (folder / "requeued").exists()
 
@@ -89,6 +92,7 @@ def outcome(bash: Bash, submission: Submission, *, verdict: str, rc: int, state:
         ("", 77, "COMPLETING", "", 0, False),
         ("echo some warning", 77, "RUNNING", "", 0, True),
         ("echo some warning", 77, "RUNNING", "", 20, False),
+        ("exit 127", 127, "RUNNING", "", 0, False),
     ],
 )
 def test_the_log_s_word_decides_and_without_it_the_exit_code(
@@ -112,8 +116,56 @@ def test_a_cancel_during_the_teardown_lets_the_verdict_be_written(bash: Bash, su
     assert (folder / "written").exists()
 
 
-def test_damaged_code_is_refused_before_anything_runs(bash: Bash, submission: Submission) -> None:
+def with_setup(submission: Submission, lines: list[str]) -> Submission:
+    slurm = submission.profile.slurm.model_copy(update={"setup": tuple(lines)})
+    return replace(submission, profile=submission.profile.model_copy(update={"slurm": slurm}))
+
+
+def test_damaged_code_is_refused_before_anything_runs(bash: Bash, submission: Submission, tmp_path: Path) -> None:
+    tool(tmp_path, "scontrol", "echo JobState=RUNNING")
+    tool(tmp_path, "the_python", f'echo "$@" > {tmp_path}/asked', "echo nothing")
     batch.archive(submission).write_bytes(b"damaged")
     done = bash([*batch.setup_lines(submission), "echo ran"])
-    assert (done.returncode, done.stdout) == (78, "")
+    assert done.returncode == UNMET
+    assert "ran" not in done.stdout.splitlines()
     assert "not the submitted code" in done.stderr
+    assert f"--rc {UNMET} " in (tmp_path / "asked").read_text()
+
+
+@pytest.mark.parametrize("lines", [["true", "ls /nowhere", "true"], ["set -u", 'echo "$NOT_SET"'], ["exit 3"]])
+def test_a_failing_setup_line_ends_the_job_and_is_told(
+    bash: Bash, submission: Submission, tmp_path: Path, lines: list[str]
+) -> None:
+    tool(tmp_path, "scontrol", "echo JobState=RUNNING")
+    tool(tmp_path, "the_python", f'echo "$@" > {tmp_path}/asked', "echo nothing")
+    done = bash([*batch.setup_lines(with_setup(submission, lines)), "echo ran"])
+    assert "ran" not in done.stdout.splitlines()
+    assert f"--rc {done.returncode} " in (tmp_path / "asked").read_text()
+    assert "ls /nowhere" not in lines or "slurm.setup: ls /nowhere: left with 2" in done.stderr
+
+
+def test_what_a_sourced_file_of_the_setup_passes_over_is_passed_over(
+    bash: Bash, submission: Submission, tmp_path: Path
+) -> None:
+    tool(tmp_path, "scontrol", "echo JobState=RUNNING")
+    (tmp_path / "activate").write_text("false\nexport FOUND=1\n")
+    lines = batch.setup_lines(with_setup(submission, [f". {tmp_path}/activate"]))
+    assert bash([*lines, "echo ran $FOUND", "trap - EXIT"]).stdout.splitlines() == ["ran 1"]
+
+
+def test_a_controller_that_is_away_at_the_end_is_waited_for(bash: Bash, submission: Submission, tmp_path: Path) -> None:
+    away = f"[ $(wc -l < {tmp_path}/calls) -gt 3 ] || {{ echo 'Unable to contact slurm controller' >&2; exit 1; }}"
+    tool(tmp_path, "sleep", "true")
+    tool(tmp_path, "scontrol", f"echo $* >> {tmp_path}/calls", away, "echo JobState=RUNNING")
+    tool(tmp_path, "the_python", "echo requeue")
+    bash([*batch.setup_lines(submission), "(exit 77)", "gmml_after"])
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == "requeue 17"
+
+
+def test_memory_asked_for_by_a_surrounding_allocation_does_not_reach_the_ranks(
+    bash: Bash, submission: Submission, tmp_path: Path
+) -> None:
+    tool(tmp_path, "scontrol", "true")
+    shown = bash([*batch.setup_lines(submission), "env", "trap - EXIT"], SLURM_MEM_PER_CPU=100).stdout
+    assert "GMML_KILL_WAIT_S" in shown
+    assert "SLURM_MEM_PER_CPU" not in shown

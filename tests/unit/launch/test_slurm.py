@@ -64,9 +64,9 @@ def test_every_field_of_the_profile_reaches_the_script() -> None:
 def test_guards_stand_first_and_the_exit_code_is_taken_at_once() -> None:
     lines = batch.text(submission()).splitlines()
     assert lines[lines.index("# setup") + 1] == "trap '' TERM CONT USR2"
-    after = lines[lines.index("# teardown") + 1 :]
+    assert lines[lines.index("# teardown") + 1 :] == ["gmml_after"]
+    after = lines[lines.index("gmml_after() {") + 1 :]
     assert after[:2] == ["rc=$?", "trap '' TERM CONT USR2"]
-    assert after[-1] == "exit $rc"
 
 
 def test_a_range_of_nodes_asks_for_whole_shares_so_that_all_free_nodes_are_given() -> None:
