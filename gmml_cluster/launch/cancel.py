@@ -30,18 +30,18 @@ def cancel(run: RunRoot) -> str:
     protocol.stop(run.log, f"cancelled by {getpass.getuser()}")
     if not left:
         return f"stopped; no job of it is queued or runs; gmml resume {run.name} goes on"
-    for job in left:
-        _tell(job, history, jobs)
-    return f"stopping; job {', '.join(left)} saves and leaves; gmml resume {run.name} goes on from there"
+    told = ", ".join(_tell(job, history, jobs) for job in left)
+    return f"stopping; {told}; gmml resume {run.name} goes on from there"
 
 
-def _tell(job: str, history: History, jobs: Jobs) -> None:
+def _tell(job: str, history: History, jobs: Jobs) -> str:
     """A job that is cancelled must leave at once; one whose attempt lives is given notice and the time for a save."""
     alive = living(history, jobs)
     if alive is not None and alive.job == job:
         launcher_of(job).notify(job)
-    else:
-        launcher_of(job).cancel(job)
+        return f"job {job} saves and leaves"
+    launcher_of(job).cancel(job)
+    return f"job {job} is cancelled"
 
 
 def remove(run: RunRoot) -> None:

@@ -10,6 +10,7 @@ from gmml_cluster.run.history import Attempt, History
 
 VERSION = 1
 _FAULTS = ("error", "storage", "not_finite", "hang", "out_of_memory")
+_FINAL = ("error", "not_finite", "out_of_memory", "cancelled")
 State = Literal[
     "empty", "submitted", "queued", "starting", "running", "stopping", "finished", "stopped", "failed", "interrupted"
 ]
@@ -22,11 +23,14 @@ def jobs_of(history: History) -> tuple[str, ...]:
 
 
 def living(history: History, jobs: Mapping[str, str]) -> Attempt | None:
-    """The attempt that lives: the youngest, if it has no `end` and its launcher does not say that its job is gone."""
+    """The attempt that lives: the youngest, if it does."""
     youngest = history.attempts[-1] if history.attempts else None
-    if youngest is None or youngest.ended is not None or jobs.get(youngest.job, "unknown") == "gone":
-        return None
-    return youngest
+    return youngest if youngest is not None and _lives(youngest, jobs) else None
+
+
+def _lives(attempt: Attempt, jobs: Mapping[str, str]) -> bool:
+    """Whether it has no `end`, and its job is not known to be gone, or to wait again for nodes after it lost some."""
+    return attempt.ended is None and jobs.get(attempt.job, "unknown") not in ("gone", "queued")
 
 
 def pending(history: History, jobs: Mapping[str, str]) -> str | None:
@@ -54,10 +58,16 @@ def state(history: History, jobs: Mapping[str, str]) -> State:
         return "stopped"
     waiting = pending(history, jobs)
     if waiting is not None:
-        return "starting" if waiting == "running" else "queued"
+        return "queued" if waiting != "running" else "stopping" if _leaves(history) else "starting"
     if history.submit.failed:
         return "failed"
     return _idle(history)
+
+
+def _leaves(history: History) -> bool:
+    """Whether the youngest submit's last attempt ended for good; its job is about to leave."""
+    youngest = history.attempts[-1] if history.attempts else None
+    return youngest is not None and youngest.submit == history.submitted and youngest.cause in _FINAL
 
 
 def _idle(history: History) -> State:
@@ -106,14 +116,13 @@ def _kept(history: History, attempt: Attempt) -> int:
 
 
 def _attempt(attempt: Attempt, jobs: Mapping[str, str]) -> dict[str, Any]:
-    alive = attempt.ended is None and jobs.get(attempt.job, "unknown") != "gone"
     return {
         "attempt": attempt.number,
         "job": attempt.job,
         "restart": attempt.restart,
         "started": attempt.time,
         "ended": attempt.end_time,
-        "cause": attempt.cause or (None if alive else "lost"),
+        "cause": attempt.cause or (None if _lives(attempt, jobs) else "lost"),
         "first_step": attempt.first_step,
         "last_step": attempt.last_step,
         "layout": dict(attempt.layout),

@@ -72,6 +72,13 @@ def test_a_job_that_has_not_claimed_is_cancelled_again_until_it_is_known_to_be_g
     assert [entry.kind for entry in run.log.read()].count("stop") == 1
 
 
+def test_a_job_that_waits_again_after_a_lost_node_is_cancelled_for_no_rank_can_hear_a_notice(run, scheduler):
+    claimed(run, "17")
+    scheduler.states = {"17": "queued"}
+    assert "job 17 is cancelled" in cancel(run)
+    assert scheduler.told == [("cancel", "17")]
+
+
 def test_a_successor_in_the_queue_is_cancelled_and_the_attempt_before_it_saves(run, scheduler):
     claimed(run, "17")
     submitted(run, "18")

@@ -56,7 +56,7 @@ def test_the_state_follows_the_log_and_the_jobs(log):
     assert state(log.refresh(), {"1": "gone"}) == "stopped"
     number = attempt(log, submit(log, "2"), "2")
     protocol.end(log, number, "error", message="bang")
-    assert [state(log.refresh(), {"2": job}) for job in ("running", "gone")] == ["starting", "failed"]
+    assert [state(log.refresh(), {"2": job}) for job in ("running", "gone")] == ["stopping", "failed"]
     number = attempt(log, submit(log, "3"), "3")
     protocol.end(log, number, "finished", step=9)
     assert state(log.refresh(), {"3": "gone"}) == "finished"
@@ -101,6 +101,12 @@ def test_status_tells_attempts_causes_code_and_goodput(log):
 def test_an_attempt_whose_job_is_gone_counts_as_lost(log):
     attempt(log, submit(log))
     assert status(log.refresh(), {"1": "gone"})["attempts"][0]["cause"] == "lost"
+
+
+def test_an_attempt_whose_job_waits_for_nodes_again_does_not_live(log):
+    attempt(log, submit(log))
+    told = status(log.refresh(), {"1": "queued"})
+    assert (told["state"], told["attempts"][0]["cause"]) == ("queued", "lost")
 
 
 def test_metric_lines_are_the_youngest_attempts_and_none_past_where_it_began(log):
