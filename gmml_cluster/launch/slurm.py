@@ -5,7 +5,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 TOOLS = ("sbatch", "scancel", "scontrol", "squeue", "srun")
 LEAVE_S = 10
 _TOOL_LIMIT_S = 30
+_OPTIONS_BY_ENVIRONMENT = ("SACCT_", "SBATCH_", "SCANCEL_", "SCONTROL_", "SLURM_", "SQUEUE_")
+_SITE = ("SLURM_CLUSTERS", "SLURM_CONF", "SLURM_JWT")
 
 _QUEUED = frozenset(
     ["CONFIGURING", "PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"]
@@ -89,7 +92,8 @@ class SlurmLauncher:
         _write_once(archive, submission.code.data)
         told = (str(archive), submission.code.digest, submission.root, submission.name, submission.token)
         try:
-            job = batch.executor(submission).submit(carrier.main, *told)
+            with _clean_environment():
+                job = batch.executor(submission).submit(carrier.main, *told)
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             raise LaunchError(
                 f"sbatch: {_reason(str(error))}; nothing was submitted; mend it and submit again"
@@ -105,6 +109,7 @@ class SlurmLauncher:
             return states(done.stdout, jobs)
         if "Invalid job id" in done.stderr:
             return states("", jobs)
+        _log.warning("squeue: %s; what is not known to be gone is shown as it was last", _reason(done.stderr))
         return self._poll_accounting(jobs)
 
     def _poll_accounting(self, jobs: Mapping[str, str]) -> dict[str, JobState]:
@@ -163,12 +168,34 @@ def _call(*command: str, text: str | None = None) -> "CompletedProcess[str]":
     """Run a tool; one that is absent or does not answer in time has failed with code 127 or 124."""
     try:
         return subprocess.run(
-            command, input=text, capture_output=True, text=True, check=False, timeout=_TOOL_LIMIT_S, errors="replace"
+            command,
+            input=text,
+            env={name: value for name, value in os.environ.items() if not _is_option(name)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_TOOL_LIMIT_S,
+            errors="replace",
         )
     except FileNotFoundError as error:
         return subprocess.CompletedProcess(command, 127, "", str(error))
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 124, "", f"no answer in {_TOOL_LIMIT_S} s")
+
+
+def _is_option(variable: str) -> bool:
+    """Whether the tools take this variable for an option, which would outrank the script and narrow what they show."""
+    return variable.startswith(_OPTIONS_BY_ENVIRONMENT) and variable not in _SITE
+
+
+@contextmanager
+def _clean_environment() -> Iterator[None]:
+    """This process' environment without the tools' options, for submitit, which hands it to sbatch as it is."""
+    taken = {name: os.environ.pop(name) for name in list(os.environ) if _is_option(name)}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
 
 
 def _judged(script: str, submission: Submission) -> list[Fault]:
@@ -212,9 +239,6 @@ def _secret_faults(submission: Submission) -> Iterable[Fault]:
             yield Fault(
                 "secrets", f"{name} is not set in this shell; the ranks would lack it; export it and submit again"
             )
-    export = os.environ.get("SBATCH_EXPORT", "ALL")
-    if submission.profile.secrets and export != "ALL":
-        yield Fault("SBATCH_EXPORT", f"{export!r} keeps secrets from the job; they travel by the environment; unset it")
 
 
 def _write_once(path: Path, data: bytes) -> None:
