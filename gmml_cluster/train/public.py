@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
+from gmml_cluster.errors import CheckpointError
 from gmml_cluster.methods import build
 from gmml_cluster.methods.method import Method
-from gmml_cluster.run.root import commit_of, run_root
+from gmml_cluster.run.root import RunRoot, commit_of, run_root
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.restore import Reader
 
@@ -30,7 +31,7 @@ def load_trained(root: str, name: str, *, step: int | None = None, untrained: bo
     Args:
         root: folder or URL under which the run lies.
         name: the run's name.
-        step: which commit; the youngest by default.
+        step: which commit; the youngest by default, of a run that goes on too.
         untrained: take the initial weights instead.
 
     Raises:
@@ -42,10 +43,25 @@ def load_trained(root: str, name: str, *, step: int | None = None, untrained: bo
     method.module.eval()
     if untrained:
         return Trained(job, method, -1)
+    return Trained(job, method, _fill(method, run, step))
+
+
+def _fill(method: Method, run: RunRoot, step: int | None) -> int:
+    """Give the method the weights of a commit; its step.
+
+    A run that goes on drops its oldest commits. Where no step was asked for, and the commit has gone so while it was
+    read, the youngest of now is read instead.
+    """
     commit = commit_of(run, step)
-    reader = Reader(run.store, commit.folder, commit.manifest)
-    method.module.load_state_dict({key: reader.tensor(key) for key in method.module.state_dict()})
-    return Trained(job, method, commit.step)
+    try:
+        reader = Reader(run.store, commit.folder, commit.manifest)
+        weights = {key: reader.tensor(key) for key in method.module.state_dict()}
+    except CheckpointError:
+        if step is not None or commit in run.log.refresh().commits:
+            raise
+        return _fill(method, run, None)
+    method.module.load_state_dict(weights)
+    return commit.step
 
 
 def full_precision() -> None:
