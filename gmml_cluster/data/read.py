@@ -1,4 +1,4 @@
-"""Corpora read apart from training: whole and in index order for evaluation, and as lines of the order."""
+"""Corpora read apart from training: in index order for evaluation, and as lines of the order."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -12,49 +12,53 @@ from gmml_cluster.data.decode import BadImage, Pixels, decode
 from gmml_cluster.data.draws import Ints
 from gmml_cluster.data.fetch import Fetcher, Wanted
 from gmml_cluster.data.order import Order
-from gmml_cluster.data.shards import NO_LABEL
 from gmml_cluster.errors import DataError
 from gmml_cluster.plan.lanes import Layout, MicroBatches, micro_batches, rank_lanes
 from gmml_cluster.spec.job import Corpus, Data
 from gmml_cluster.store.store import Store
 
-_CHUNK_SAMPLES = 256
 _LINES_AT_ONCE = 4096
 
 
-def read_labelled(
-    url: str, limit: int | None = None, indexes: Store | None = None
-) -> tuple[list[Pixels], NDArray[np.int64] | None, list[str]]:
-    """A corpus in index order.
+class Samples:
+    """A corpus in index order: its classes at once, its images when they are asked for.
 
     Args:
         url: shards as a job names them.
-        limit: samples read at most, from the first; None reads all.
         indexes: where indexes may lie that are not beside their shards; none is put there.
 
-    Returns:
-        Images, uint8 (height, width, 3) each; classes (n,), -1 where a sample has none, or None where all lack one;
-        names of the members.
-
     Raises:
-        DataError: a shard is damaged or an image cannot be decoded: an evaluation leaves none out in silence.
+        DataError: a shard is damaged.
         StorageError: the store does not answer.
     """
-    pinned = pin([Corpus(url=url)], indexes, checked=False)
-    fetcher, samples = Fetcher(pinned), pinned.shapes[0].samples
-    images: list[Pixels] = []
-    labels: list[int] = []
-    names: list[str] = []
-    for first in range(0, min(samples, samples if limit is None else limit), _CHUNK_SAMPLES):
-        last = min(first + _CHUNK_SAMPLES, samples if limit is None else limit, samples)
-        wanted = [Wanted(0, y) for y in range(first, last)]
-        for sample, data in zip(wanted, fetcher.fetch(wanted), strict=True):
-            located = pinned.locate(0, sample.y)
-            images.append(_decode(str(located), data))
-            labels.append(located.label)
-            names.append(located.member)
-    found = np.array(labels, np.int64)
-    return images, found if (found != NO_LABEL).any() else None, names
+
+    def __init__(self, url: str, indexes: Store | None = None) -> None:
+        self._pin = pin([Corpus(url=url)], indexes, checked=False)
+        self._fetcher = Fetcher(self._pin)
+
+    def __len__(self) -> int:
+        return self._pin.shapes[0].samples
+
+    def labels(self) -> NDArray[np.int64]:
+        """The class of each sample (n,), -1 where it has none."""
+        shards = self._pin.corpora[0].shards
+        found = [self._pin.index_of(shard).records["label"].astype(np.int64) for shard in shards]
+        return np.concatenate([np.zeros(0, np.int64), *found])
+
+    def names(self, places: Iterable[int]) -> list[str]:
+        """The members' names of some samples."""
+        return [self._pin.locate(0, y).member for y in places]
+
+    def images(self, places: Iterable[int]) -> list[Pixels]:
+        """The images of some samples, uint8 (height, width, 3) each; they are not kept.
+
+        Raises:
+            DataError: an image cannot be decoded: an evaluation leaves none out in silence.
+            StorageError: the store does not answer.
+        """
+        wanted = [Wanted(0, y) for y in places]
+        located = [str(self._pin.locate(0, sample.y)) for sample in wanted]
+        return [_decode(where, data) for where, data in zip(located, self._fetcher.fetch(wanted), strict=True)]
 
 
 def _decode(where: str, data: bytes) -> Pixels:

@@ -3,8 +3,8 @@
 Legend: M images, B of a batch, S side the encoder reads, T tokens, D width.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,17 +26,23 @@ MARGIN = 256 / 224
 
 @dataclass(frozen=True)
 class Corpus:
-    """A labelled corpus in memory.
+    """Labelled images that are decoded when a batch of them is asked for, so that memory never holds them all.
 
     Attributes:
-        url: where it was read.
-        images: uint8 RGB arrays (height, width, 3).
+        url: where they lie.
+        places: int64 (M,), each image's place in `images`.
         labels: int64 (M,), classes from 0.
+        images: gives the images at some places, uint8 RGB arrays (height, width, 3).
     """
 
     url: str
-    images: Sequence[NDArray[np.uint8]]
+    places: Tensor
     labels: Tensor
+    images: Callable[[Sequence[int]], Sequence[NDArray[np.uint8]]]
+
+    def part(self, name: str, chosen_M: Tensor) -> "Corpus":
+        """The images for which `chosen_M` is true."""
+        return replace(self, url=f"{self.url} ({name})", places=self.places[chosen_M], labels=self.labels[chosen_M])
 
 
 @dataclass(frozen=True)
@@ -52,24 +58,24 @@ class Labelled:
         return int(self.labels.max()) + 1
 
 
-def read(url: str, limit: int | None = None, indexes: Store | None = None) -> Corpus:
+def read(url: str, indexes: Store | None = None) -> Corpus:
     """The corpus at `url`; samples without a class (label -1) are left out.
 
     Args:
         url: shards as a job names them.
-        limit: samples read at most, from the first.
         indexes: where indexes may lie that are not beside their shards.
 
     Raises:
         DataError: no sample has a label.
     """
-    from gmml_cluster.data.read import read_labelled
+    from gmml_cluster.data.read import Samples
 
-    images, labels, _ = read_labelled(url, limit, indexes)
-    if labels is None or not (labels >= 0).any():
+    samples = Samples(url, indexes)
+    labels = torch.from_numpy(samples.labels())
+    known = (labels >= 0).nonzero().flatten()
+    if not len(known):
         raise DataError(f"{url}: no sample has a label; kNN and linear need classes; add a .cls member to each sample")
-    known = np.flatnonzero(labels >= 0)
-    return Corpus(url, [images[place] for place in known], torch.from_numpy(labels[known].astype(np.int64)))
+    return Corpus(url, known, labels[known], samples.images)
 
 
 def hold_out(bank: Corpus) -> tuple[Corpus, Corpus]:
@@ -83,11 +89,7 @@ def hold_out(bank: Corpus) -> tuple[Corpus, Corpus]:
         held[(bank.labels == label).nonzero().flatten()[9::10]] = True
     if not held.any():
         raise DataError(f"{bank.url}: no class has ten images, so none can be held out; name a corpus by --corpus")
-    rest, tenth = ([bank.images[place] for place in chosen.nonzero().flatten().tolist()] for chosen in (~held, held))
-    return (
-        Corpus(f"{bank.url} (nine tenths)", rest, bank.labels[~held]),
-        Corpus(f"{bank.url} (a held-out tenth)", tenth, bank.labels[held]),
-    )
+    return bank.part("nine tenths", ~held), bank.part("a held-out tenth", held)
 
 
 def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -119,12 +121,12 @@ def pool(
     """One vector (B, D) an image for each named feature, from as few passes as they need.
 
     `class`: the class token of the last block. `mean`: the mean of its patch tokens. `taps`: the mean of the patch
-    tokens of the mean of the tapped blocks. All are read after the final norm.
+    tokens of the mean of the tapped blocks. All are read after the final norm. None keeps the tokens alive.
     """
     tokens: dict[bool, Tensor] = {
         tapped: encoder(images_BCSS, taps=taps if tapped else None) for tapped in {name == "taps" for name in names}
     }
-    return [tokens[False][:, 0] if name == "class" else tokens[name == "taps"][:, 1:].mean(1) for name in names]
+    return [tokens[False][:, 0].clone() if name == "class" else tokens[name == "taps"][:, 1:].mean(1) for name in names]
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,8 @@ class Reader:
     def features(self, corpus: Corpus, names: Sequence[Feature]) -> dict[Feature, Labelled]:
         """Each named feature of the whole corpus, in its order."""
         found: dict[Feature, list[Tensor]] = {name: [] for name in names}
-        for start in range(0, len(corpus.images), BATCH):
-            images = normalised(corpus.images[start : start + BATCH], self.image_size, self.normalise, self.device)
+        for places in corpus.places.split(BATCH):
+            images = normalised(corpus.images(places.tolist()), self.image_size, self.normalise, self.device)
             for name, vectors in zip(names, pool(self.encoder, images, self.taps, names), strict=True):
                 found[name].append(vectors)
         labels = corpus.labels.to(self.device)

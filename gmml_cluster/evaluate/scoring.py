@@ -78,4 +78,4 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
 
 
 def _source(corpus: Corpus) -> tuple[str, int]:
-    return corpus.url, len(corpus.images)
+    return corpus.url, len(corpus.labels)

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from gmml_cluster.errors import GmmlError
-from gmml_cluster.evaluate.features import fit, normalised
+from gmml_cluster.evaluate.features import normalised
 from gmml_cluster.evaluate.reconstruction import Shown, reconstruct
 from gmml_cluster.methods.method import Setting
 from gmml_cluster.run.parts import metric_lines
@@ -92,13 +92,12 @@ def title_of(trained: Trained, run: str, accuracies: tuple[float, float] | None)
 
 def some_images(trained: Trained, corpus: str) -> torch.Tensor:
     """The first images of a corpus as the method reads them: whole groups, at most 64."""
-    from gmml_cluster.data.read import read_labelled
+    from gmml_cluster.data.read import Samples
 
-    data = trained.job.data
-    images, _, _ = read_labelled(corpus, CANDIDATES)
+    data, samples = trained.job.data, Samples(corpus)
     group = Setting.of(trained.job).group
-    whole = [fit(image, data.image_size) for image in images[: len(images) // group * group]]
-    return normalised(whole, data.image_size, data.normalise, torch.device("cpu"))
+    images = samples.images(range(min(len(samples), CANDIDATES) // group * group))
+    return normalised(images, data.image_size, data.normalise, torch.device("cpu"))
 
 
 def lines_of(root: str, run: str) -> list[dict[str, Any]]:

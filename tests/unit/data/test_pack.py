@@ -12,7 +12,7 @@ import pytest
 from gmml_cluster.data import index, pack
 from gmml_cluster.data.corpus import pin
 from gmml_cluster.data.pack import Packed
-from gmml_cluster.data.read import read_labelled
+from gmml_cluster.data.read import Samples
 from gmml_cluster.data.sources import Item, Source, find_source
 from gmml_cluster.errors import DataError, StorageError
 from gmml_cluster.spec.job import Corpus
@@ -35,10 +35,17 @@ def content(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix != ".index"}
 
 
+def everything(folder):
+    """Images, classes and names of a packed corpus."""
+    samples = Samples(str(folder))
+    places = range(len(samples))
+    return samples.images(places), samples.labels(), samples.names(places)
+
+
 def test_class_folders_are_packed_whole_with_labels(class_folders, tmp_path, digits):
     packed = pack.pack(find_source(str(class_folders)), str(tmp_path / "out"), shard_samples=15)
     assert (packed.shards, packed.samples) == ([f"shard-{i:06d}.tar" for i in range(3)], 40)
-    images, labels, names = read_labelled(str(tmp_path / "out"))
+    images, labels, names = everything(tmp_path / "out")
     assert pin([Corpus(url=str(tmp_path / "out"))]).shapes[0].shards == (15, 15, 10)
     assert len(set(names)) == 40
     for image, label, name in zip(images, labels, names, strict=True):
@@ -54,7 +61,7 @@ def test_packing_shuffles_by_the_seed_and_repeats_to_the_byte(class_folders, tmp
         pack.pack(find_source(str(class_folders)), str(tmp_path / name), seed=seed)
     assert content(tmp_path / "a") == content(tmp_path / "b")
     assert content(tmp_path / "a") != content(tmp_path / "c")
-    names = read_labelled(str(tmp_path / "a"))[2]
+    names = everything(tmp_path / "a")[2]
     assert names != sorted(names)
 
 
@@ -69,7 +76,7 @@ def test_index_comes_with_crcs_and_fits_its_shard(class_folders, tmp_path):
 def test_tars_are_packed_anew(digit_shards, tmp_path, digits):
     packed = pack.pack(find_source(str(digit_shards)), str(tmp_path / "out"), shard_samples=100)
     assert (len(packed.shards), packed.samples) == (1, 23)
-    _, labels, names = read_labelled(str(tmp_path / "out"))
+    _, labels, names = everything(tmp_path / "out")
     assert sorted(zip(names, labels.tolist(), strict=True)) == [(f"d{y:04d}.png", digits[y][1]) for y in range(23)]
 
 
@@ -156,7 +163,7 @@ def test_a_link_to_an_empty_folder_is_a_destination(class_folders, tmp_path):
     (tmp_path / "out").symlink_to(tmp_path / "disk")
     pack.pack(find_source(str(class_folders)), str(tmp_path / "out"))
     assert (tmp_path / "out").is_symlink()
-    assert len(read_labelled(str(tmp_path / "out"))[2]) == 40
+    assert len(Samples(str(tmp_path / "out"))) == 40
 
 
 def test_a_mounted_disk_is_refused_before_anything_is_read(class_folders, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 
 from gmml_cluster.data.corpus import pin
 from gmml_cluster.data.order import Order
-from gmml_cluster.data.read import order_lines, read_labelled
+from gmml_cluster.data.read import Samples, order_lines
 from gmml_cluster.errors import DataError, SpecError
 from gmml_cluster.plan.lanes import make_layout
 from gmml_cluster.spec.job import Corpus
@@ -13,37 +13,31 @@ from tests.unit.data.conftest import DATA, needs_photos, write_tar
 
 
 def test_corpus_is_read_in_index_order_with_its_classes(digit_shards, digits):
-    images, labels, names = read_labelled(str(digit_shards))
-    assert names == [f"d{y:04d}.png" for y in range(23)]
-    assert labels.tolist() == [label for _, label in digits[:23]]
-    for image, (grey, _) in zip(images, digits, strict=False):
+    samples = Samples(str(digit_shards))
+    assert samples.names(range(len(samples))) == [f"d{y:04d}.png" for y in range(23)]
+    assert samples.labels().tolist() == [label for _, label in digits[:23]]
+    for image, (grey, _) in zip(samples.images(range(23)), digits[:23], strict=True):
         assert image.shape == (8, 8, 3)
         assert np.array_equal(image[..., 1], grey)
 
 
-def test_limit_reads_the_first(digit_shards):
-    assert read_labelled(str(digit_shards), limit=7)[2] == [f"d{y:04d}.png" for y in range(7)]
+def test_images_come_in_the_order_they_are_asked_for(digit_shards, digits):
+    found = Samples(str(digit_shards)).images([20, 3, 7])
+    assert [image[..., 1].tolist() for image in found] == [digits[place][0].tolist() for place in (20, 3, 7)]
 
 
 @needs_photos
 def test_photographs_are_read_with_minus_one_where_they_have_no_class():
-    images, labels, names = read_labelled(str(DATA / "photos"))
-    assert len(images) == len(set(names)) == 272
-    assert (labels == -1).sum() > 0
-    assert (labels >= 0).sum() >= 264
-
-
-def test_corpus_without_classes_has_no_labels(digit_shards, tmp_path, digits):
-    from tests.unit.data.conftest import png
-
-    write_tar(tmp_path / "s.tar", [("a.png", png(digits[0][0]))])
-    assert read_labelled(str(tmp_path / "s.tar"))[1] is None
+    samples = Samples(str(DATA / "photos"))
+    assert len(samples.images(range(272))) == len(samples) == len(set(samples.names(range(272)))) == 272
+    assert (samples.labels() == -1).sum() > 0
+    assert (samples.labels() >= 0).sum() >= 264
 
 
 def test_undecodable_image_is_named_and_never_left_out(tmp_path):
     write_tar(tmp_path / "s.tar", [("a.png", b"no image")])
     with pytest.raises(DataError, match=r"s\.tar, member a\.png: no image"):
-        read_labelled(str(tmp_path / "s.tar"))
+        Samples(str(tmp_path / "s.tar")).images([0])
 
 
 @pytest.fixture

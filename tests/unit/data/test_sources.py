@@ -7,7 +7,7 @@ import pytest
 from gmml_cluster.data import fetch, indexing
 from gmml_cluster.data.listing import list_shards
 from gmml_cluster.data.pack import pack
-from gmml_cluster.data.read import read_labelled
+from gmml_cluster.data.read import Samples
 from gmml_cluster.data.sources import find_source
 from gmml_cluster.errors import DataError, StorageError
 from tests.unit.data.conftest import png, write_tar
@@ -47,7 +47,7 @@ def test_equal_keys_are_told_apart_and_all_samples_are_packed(tmp_path, image):
     source = find_source(str(folder))
     assert len({item.key for item in source.items}) == 4
     pack(source, str(tmp_path / "out"))
-    assert len(read_labelled(str(tmp_path / "out"))[2]) == 4
+    assert len(Samples(str(tmp_path / "out"))) == 4
 
 
 def test_a_link_that_leads_back_is_refused_by_name(tmp_path, image):

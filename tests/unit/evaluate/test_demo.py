@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gmml_cluster.data.read import read_labelled
+from gmml_cluster.data.read import Samples
 from gmml_cluster.errors import RunFailed
 from gmml_cluster.evaluate.demo import __main__ as demo
 
@@ -72,5 +72,6 @@ def test_an_interrupted_packing_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_digits_packed_by_the_demo_are_readable_where_they_lie(tmp_path):
     pytest.importorskip("sklearn")
     demo._pack(tmp_path / "demo" / "digits")
-    images, labels, _ = read_labelled(str(tmp_path / "demo" / "digits" / "test"), 20)
-    assert (len(images), len(labels)) == (20, 20)
+    samples = Samples(str(tmp_path / "demo" / "digits" / "test"))
+    assert len(samples.images(range(20))) == 20
+    assert (samples.labels() >= 0).all()

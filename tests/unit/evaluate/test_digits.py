@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gmml_cluster.data.read import read_labelled
+from gmml_cluster.data.read import Samples
 from gmml_cluster.errors import DataError
 from gmml_cluster.evaluate.demo import digits as demo
 from gmml_cluster.evaluate.demo.digits import pack_digits, split
@@ -30,12 +30,13 @@ def test_packed_digits_come_back_with_their_labels(digits, packed):
     folder, made = packed
     assert (made["train"].samples, made["test"].samples) == (1297, 500)
     for name, part in split(digits).items():
-        images, labels, members = read_labelled(str(folder / name / "*.tar"))
-        for image, label, member in zip(images[:50], labels[:50], members[:50], strict=True):
+        samples = Samples(str(folder / name / "*.tar"))
+        images, labels, members = samples.images(range(50)), samples.labels(), samples.names(range(len(samples)))
+        for image, label, member in zip(images, labels[:50], members[:50], strict=True):
             place = int(member.split("-")[1].split(".")[0])
             assert (image == part.images[place][:, :, None]).all()
             assert label == part.labels[place]
-        assert len(set(members)) == len(images)
+        assert len(set(members)) == len(samples)
 
 
 def test_the_split_is_fixed_stratified_and_leaves_nothing_out(digits):

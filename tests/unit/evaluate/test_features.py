@@ -1,11 +1,15 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from gmml_cluster.evaluate.features import FEATURES, Corpus, Reader, fit, normalised, pool
+from gmml_cluster.errors import DataError
+from gmml_cluster.evaluate.features import FEATURES, Corpus, Reader, fit, normalised, pool, read
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.job import NORMALISATIONS
+from tests.unit.data.conftest import write_tar
 
 CPU = torch.device("cpu")
 
@@ -69,13 +73,62 @@ def test_features_are_the_tokens_they_are_named_after(encoder):
         torch.testing.assert_close(vectors, expected)
 
 
-def test_features_keep_the_corpus_order_across_batches(encoder, monkeypatch):
+def corpus(*seeds):
+    """A corpus of random images with their seeds as classes."""
+    numbers = torch.tensor(seeds)
+    return Corpus("here", numbers, numbers, lambda places: [image(16, 16, seed) for seed in places])
+
+
+@pytest.fixture
+def reader(encoder, monkeypatch):
     monkeypatch.setattr("gmml_cluster.evaluate.features.BATCH", 4)
-    corpus = Corpus("here", [image(16, 16, seed) for seed in range(11)], torch.arange(11))
-    reader = Reader(encoder, 16, NORMALISATIONS["half"], (2, 4), CPU)
-    found = reader.features(corpus, FEATURES)
-    alone = reader.features(Corpus("here", [corpus.images[9]], torch.tensor([9])), FEATURES)
+    return Reader(encoder, 16, NORMALISATIONS["half"], (2, 4), CPU)
+
+
+def test_features_keep_the_corpus_order_across_batches(reader):
+    found = reader.features(corpus(*range(11)), FEATURES)
+    alone = reader.features(corpus(9), FEATURES)
     for name in FEATURES:
         assert found[name].features.shape == (11, 32)
         torch.testing.assert_close(found[name].features[9:10], alone[name].features)
-    assert torch.equal(found["mean"].labels, corpus.labels)
+    assert found["mean"].labels.tolist() == list(range(11))
+
+
+def test_no_more_than_one_batch_of_images_is_in_memory(reader):
+    living = weakref.WeakSet()
+    asked = []
+
+    class Living(np.ndarray):
+        """An image that is counted while it lives."""
+
+        __hash__ = object.__hash__
+
+    def images(places):
+        asked.append((len(living), len(places)))
+        found = [image(16, 16, seed).view(Living) for seed in places]
+        living.update(found)
+        return found
+
+    reader.features(Corpus("here", torch.arange(11), torch.arange(11), images), FEATURES)
+    assert asked == [(0, 4), (0, 4), (0, 3)]
+
+
+@torch.no_grad()
+def test_a_feature_keeps_no_tokens_in_memory(encoder):
+    for vectors in pool(encoder, torch.randn(3, 3, 16, 16), (2, 4), FEATURES):
+        assert vectors.untyped_storage().nbytes() == 4 * vectors.numel()
+
+
+def test_a_corpus_is_known_by_its_classes_before_any_image_is_decoded(tmp_path):
+    members = [("a.png", b"no image"), ("a.cls", b"1"), ("b.png", b"no image"), ("c.png", b"no image"), ("c.cls", b"0")]
+    write_tar(tmp_path / "s.tar", members)
+    found = read(str(tmp_path))
+    assert (found.places.tolist(), found.labels.tolist()) == ([0, 2], [1, 0])
+    with pytest.raises(DataError, match=r"member c\.png: no image"):
+        found.images([2])
+
+
+def test_a_corpus_without_classes_is_refused(tmp_path):
+    write_tar(tmp_path / "s.tar", [("a.png", b"")])
+    with pytest.raises(DataError, match="no sample has a label"):
+        read(str(tmp_path))
