@@ -150,7 +150,7 @@ class Reader:
     def features(self, corpus: Corpus, names: Sequence[Feature]) -> dict[Feature, Labelled]:
         """Each named feature of the whole corpus, in its order."""
         found: dict[Feature, list[Tensor]] = {name: [] for name in names}
-        for places in corpus.places.split(BATCH):
+        for places in torch.split(corpus.places, BATCH):
             images = normalised(corpus.images(places.tolist()), self.image_size, self.normalise, self.device)
             for name, vectors in zip(names, pool(self.encoder, images, self.taps, names), strict=True):
                 found[name].append(vectors)
