@@ -110,7 +110,8 @@ def test_anchors_are_values_and_their_loops_are_refused():
     assert "inside its own anchor" in read("a: &x [*x]\n")[1][0]
 
 
-def test_aliases_of_aliases_end_before_they_fill_the_memory():
+def test_aliases_of_aliases_end_before_they_fill_the_memory(monkeypatch):
+    monkeypatch.setattr("gmml_cluster.spec.yaml.MOST_VALUES", 1000)
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     with pytest.raises(SpecError, match="aliases of aliases"):
