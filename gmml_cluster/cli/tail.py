@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gmml_cluster.launch.jobs import Jobs, is_busy, poll
 from gmml_cluster.launch.local import LocalJob, LocalLauncher
+from gmml_cluster.launch.words import error_file
 from gmml_cluster.run.history import Attempt, History
 from gmml_cluster.run.ledger import living, pending
 from gmml_cluster.run.parts import log_parts
@@ -66,9 +67,13 @@ def local_output(attempt: Attempt, rank: int) -> Path | None:
 
 
 def start_output(history: History, rank: int) -> Path | None:
-    """The file of this machine that holds what a rank of the youngest submit's last start prints, claimed or not."""
+    """The file that can be read here with what a rank of the youngest submit's last start prints, claimed or not."""
     job = history.submit.job if history.submit else None
-    if job is None or ":" not in job or not LocalJob.read(job).is_here:
+    if history.submit is None or job is None:
+        return None
+    if ":" not in job:
+        return error_file(history.submit.bounds, job, rank)
+    if not LocalJob.read(job).is_here:
         return None
     folder = LocalLauncher().output(job, restart=0, rank=rank).parent
     return max(folder.glob(f"*-rank{rank:04d}.log"), default=None)

@@ -1,10 +1,15 @@
 """How a person ends a run: `cancel` lets it save and stop, `remove` deletes it once nothing works on it."""
 
 import getpass
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.launch.jobs import Jobs, is_busy, is_idle, launcher_of, poll
 from gmml_cluster.launch.lock import forget
+from gmml_cluster.launch.words import folder_of
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import History
 from gmml_cluster.run.ledger import jobs_of, living, pending, state
@@ -54,8 +59,23 @@ def remove(run: RunRoot) -> None:
     jobs = poll({run.name: history})
     if not is_idle(history, jobs):
         raise SpecError(Fault(run.url, f"{_hindrance(run, history, jobs)}; only what nobody works on can be deleted"))
+    folders = _job_folders(run)
     remove_run(run)
     forget(run.root, run.name)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _job_folders(run: RunRoot) -> set[Path]:
+    """Folders of the scripts and logs of all jobs of the run, as its whole log tells."""
+    bounds: dict[str, Mapping[str, Any]] = {}
+    found = set()
+    for entry in run.log.read():
+        if entry.kind == "submit":
+            bounds[entry.token] = entry.fields["bounds"]
+        elif entry.kind == "queued":
+            found.add(folder_of(bounds.get(entry.fields["submit"], {}), entry.fields["job"]))
+    return {folder for folder in found if folder is not None}
 
 
 def _hindrance(run: RunRoot, history: History, jobs: Jobs) -> str:

@@ -299,12 +299,19 @@ def _launch(run: RunRoot, prepared: Prepared, changed: Mapping[str, Any], seen: 
     launcher, submission = prepared.profile.launcher, prepared.submission
     nodes = submission.nodes
     asked = {"nodes": [nodes.least, nodes.most], "ranks_per_node": submission.ranks_per_node}
-    bounds = {"cluster": _lasting(prepared.cluster), **asked}
+    bounds = {"cluster": _lasting(prepared.cluster), **asked, **_job_folder(launcher, submission)}
     code = submission.code.digest
     token = protocol.submit(run.log, launcher=launcher, code=code, bounds=bounds, changed=changed, seen=seen)
     if token is None:
         return None
     return _hand_over(run, launcher_named(launcher), replace(submission, root=run.root, token=token))
+
+
+def _job_folder(launcher: str, submission: Submission) -> dict[str, str]:
+    """Where a reader finds the scheduler's own files."""
+    from gmml_cluster.launch.batch import job_folder
+
+    return {"folder": str(job_folder(submission))} if launcher == "slurm" else {}
 
 
 def _hand_over(run: RunRoot, launcher: Launcher, submission: Submission) -> str:

@@ -1,10 +1,30 @@
-"""The last words of a start that failed before its claim, from the error files of its ranks."""
+"""The last words of a start on SLURM that failed before its claim, from the error files of its ranks."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 _NOISE = re.compile(r"srun: (error: .*(Exited|exit code|Killed|Terminated)|Terminating|Job step|Force)|slurmstepd: ")
 _CHARACTERS = 300
+
+
+def folder_of(submit: Mapping[str, Any], job: str) -> Path | None:
+    """Folder of a job's script and logs; None where its launcher has none.
+
+    Args:
+        submit: `bounds` of the `submit` that the job was started for.
+        job: its id.
+    """
+    folder = submit.get("folder")
+    return None if folder is None else Path(folder.replace("%j", job))
+
+
+def error_file(submit: Mapping[str, Any], job: str, rank: int) -> Path | None:
+    """What a rank of a job's starts wrote to stderr, rank 0 and the script into one file; None where there is none."""
+    folder = folder_of(submit, job)
+    path = None if folder is None else folder / f"{job}_{rank}_log.err"
+    return path if path is not None and path.exists() else None
 
 
 def last_words(errors: Path, *, seen: int, rc: int) -> str:

@@ -29,3 +29,14 @@ def test_a_start_is_shown_before_its_claim_and_gone_on_with_after_it(tmp_path, m
     protocol.end(run.log, attempt, "finished")
     states[job] = "gone"
     assert "".join(texts) == ""
+
+
+def test_a_start_on_slurm_is_shown_by_its_error_file(tmp_path):
+    run = create_run(str(tmp_path / "runs"), "a", {}, {})
+    token = protocol.submit(run.log, launcher="slurm", code="c", bounds={"folder": f"{tmp_path}/jobs/%j"})
+    protocol.queued(run.log, token, "17")
+    assert tail.start_output(run.log.refresh(), 1) is None
+    output = tmp_path / "jobs/17/17_1_log.err"
+    output.parent.mkdir(parents=True)
+    output.touch()
+    assert tail.start_output(run.log.refresh(), 1) == output

@@ -108,6 +108,17 @@ def test_a_finished_run_can_be_deleted_where_its_scheduler_is_out_of_reach(run, 
     assert run.store.list() == []
 
 
+def test_the_scripts_and_logs_of_its_jobs_go_with_a_deleted_run(run, scheduler, tmp_path):
+    folder = tmp_path / "jobs"
+    for job in ("17", "18"):
+        (folder / job).mkdir(parents=True)
+    token = protocol.submit(run.log, launcher="slurm", code="c", bounds={"folder": f"{folder}/%j"})
+    protocol.queued(run.log, token, "17")
+    scheduler.states = {"17": "gone"}
+    remove(run)
+    assert os.listdir(folder) == ["18"]
+
+
 def test_what_this_machine_keeps_of_a_deleted_run_goes_with_it(run, scheduler):
     digest = run_digest(run.root, run.name)
     (state_folder() / digest / "token").mkdir(parents=True)
