@@ -78,15 +78,16 @@ def _number(step: int | None) -> str:
 
 def _print_trouble(ledger: dict[str, Any]) -> None:
     """What went wrong last, and the command that goes on."""
-    told = ledger["start_failed"] or _message(ledger)
     if ledger["state"] in ("failed", "interrupted"):
-        first = (told or "nothing works on it").splitlines()[0]
-        click.echo(f"{ledger['run']}: {first}; gmml resume {ledger['run']} goes on")
+        click.echo(f"{ledger['run']}: {_trouble(ledger).splitlines()[0]}; gmml resume {ledger['run']} goes on")
     if ledger["state"] == "empty":
         click.echo(f"{ledger['run']}: its submission was cut off, or is under way; gmml rm {ledger['run']} deletes it")
 
 
-def _message(ledger: dict[str, Any]) -> str | None:
-    attempts = ledger["attempts"]
-    told: dict[str, Any] = attempts[-1].get("told", {}) if attempts else {}
-    return told.get("message")
+def _trouble(ledger: dict[str, Any]) -> str:
+    if ledger["start_failed"]:
+        return str(ledger["start_failed"])
+    if not ledger["attempts"]:
+        return "nothing works on it"
+    last = ledger["attempts"][-1]
+    return last.get("told", {}).get("message") or f"attempt {last['attempt']} ended with {last['cause']}"

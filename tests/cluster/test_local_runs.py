@@ -101,7 +101,7 @@ def test_ranks_whose_supervisor_is_killed_save_and_leave_and_a_resume_goes_on(wo
     status = json.loads(workshop.call("gmml", "status", "calm", "--json"))
     assert status["state"] == "interrupted"
     assert status["committed_step"] == status["step"] < 59
-    assert "nothing works on it; gmml resume calm goes on" in workshop.call("gmml", "status", "calm")
+    assert "attempt 1 ended with notice; gmml resume calm goes on" in workshop.call("gmml", "status", "calm")
     workshop.call("gmml", "resume", "calm", "--follow")
     begins = [entry["step"] for entry in workshop.entries("calm") if entry["kind"] == "begin"]
     assert begins == [0, status["committed_step"] + 1]

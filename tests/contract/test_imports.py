@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from gmml_cluster.run import protocol
+from gmml_cluster.run.root import create_run
+
 HEAVY = ("pydantic", "torch", "submitit", "ray", "numpy", "deepspeed", "s3fs", "fsspec", "obstore")
 
 REPORT = """
@@ -46,6 +49,15 @@ def test_help_of_gmml_submit_imports_nothing_heavy(tmp_path):
 
 def test_status_without_runs_imports_nothing_heavy(tmp_path):
     assert heavy_imports("gmml_cluster.cli.main", "group", "status", cwd=tmp_path) == []
+
+
+def test_status_of_runs_of_every_launcher_imports_nothing_heavy(tmp_path):
+    for name, job in (("here", "host:here:0"), ("there", "4711")):
+        log = create_run(str(tmp_path / "runs"), name, {}, {"spec": "0", "code": "0", "versions": {}}).log
+        token = protocol.submit(log, launcher="local" if ":" in job else "slurm", code="0", bounds={})
+        protocol.queued(log, token, job)
+        protocol.claim(log, submit=token, job=job, restart=0, layout={}, machine={})
+    assert heavy_imports("gmml_cluster.cli.main", "group", "status", "--root", "runs", cwd=tmp_path) == []
 
 
 def test_the_import_contracts_hold():
