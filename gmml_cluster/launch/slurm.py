@@ -1,6 +1,7 @@
 """The SLURM launcher: submitit carries the job, squeue tells its state, `sbatch --test-only` judges it beforehand."""
 
 import logging
+import math
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gmml_cluster.errors import Fault, LaunchError, PreflightError
 from gmml_cluster.launch.launcher import JobState, Submission
+from gmml_cluster.launch.refusals import reason, refusal
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
@@ -42,17 +44,7 @@ _GONE = frozenset(
         "TIMEOUT",
     ]
 )
-_CURES = {
-    "account": ("slurm.account", "`sacctmgr show associations user=$USER` lists yours"),
-    "partition": ("slurm.partition", "`sinfo -s` lists them"),
-    "qos": ("slurm.qos", "`sacctmgr show qos` lists them"),
-    "feature": ("slurm.constraint", "`sinfo -o '%N %f'` lists the nodes' features"),
-    "time limit": ("slurm.time", "`sinfo -o '%P %l'` lists the limits"),
-    "node": ("resources.nodes", "`sinfo -N -l` lists nodes, CPUs and memory; ask for less"),
-    "memory": ("slurm.memory_per_node", "`sinfo -o '%N %m'` lists it"),
-}
-
-_PREAMBLE = re.compile(r"((sbatch|scancel): )?(error: )?(allocation failure: |Batch job submission failed: )?")
+_WORD = re.compile(r"(\w+)=(\S*)")
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +66,7 @@ class SlurmLauncher:
             return error.faults
         own = [*batch.refused_options(submission), *_folder_faults(folder), *_secret_faults(submission)]
         self._note_kill_wait()
-        return own or _judged(batch.text(submission), submission)
+        return own or _judged(batch.text(submission), submission) or [*_limit_faults(submission)]
 
     def script(self, submission: Submission) -> str:
         """The batch script that `submit` uses, the token shown as `<token>`."""
@@ -96,7 +88,7 @@ class SlurmLauncher:
                 job = batch.executor(submission).submit(carrier.main, *told)
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             raise LaunchError(
-                f"sbatch: {_reason(str(error))}; nothing was submitted; mend it and submit again"
+                f"sbatch: {reason(str(error))}; nothing was submitted; mend it and submit again"
             ) from error
         return str(job.job_id)
 
@@ -109,7 +101,7 @@ class SlurmLauncher:
             return states(done.stdout, jobs)
         if "Invalid job id" in done.stderr:
             return states("", jobs)
-        _log.warning("squeue: %s; what is not known to be gone is shown as it was last", _reason(done.stderr))
+        _log.warning("squeue: %s; what is not known to be gone is shown as it was last", reason(done.stderr))
         return self._poll_accounting(jobs)
 
     def _poll_accounting(self, jobs: Mapping[str, str]) -> dict[str, JobState]:
@@ -139,7 +131,7 @@ class SlurmLauncher:
 def _scancel(*words: str) -> None:
     done = _call("scancel", *words)
     if done.returncode and not re.search("Invalid job id|already completing or completed", done.stderr):
-        told = _reason(done.stderr)
+        told = reason(done.stderr)
         raise LaunchError(f"scancel {' '.join(words)}: {told}; the job may still run; try again")
 
 
@@ -203,27 +195,32 @@ def _judged(script: str, submission: Submission) -> list[Fault]:
     return [] if done.returncode == 0 else [refusal(done.stderr, submission)]
 
 
-def refusal(told: str, submission: Submission) -> Fault:
-    """SLURM's own reason as a sentence that names the field at fault and where to look."""
-    reason = _reason(told)
-    known = ((field, cure) for word, (field, cure) in _CURES.items() if word in reason.lower())
-    field, cure = next(known, ("SLURM", "ask the site, or try `sbatch --test-only` by hand"))
-    value = _value(field, submission)
-    return Fault(field, f"{value}refused by SLURM: {reason}; {cure}")
+def _limit_faults(submission: Submission) -> Iterable[Fault]:
+    """What a site may let wait for ever instead of refusing it: more time or nodes than any partition asked for."""
+    asked = (submission.profile.slurm.partition or "").split(",")
+    shown = [dict(_WORD.findall(line)) for line in _call("scontrol", "-o", "show", "partition").stdout.splitlines()]
+    mine = [
+        one for one in shown if one.get("PartitionName") in asked or (asked == [""] and one.get("Default") == "YES")
+    ]
+    minutes, nodes = math.ceil(submission.profile.slurm.time / 60), submission.nodes.least
+    for field, name, value, told in (
+        ("slurm.time", "MaxTime", minutes, f"{minutes} min"),
+        ("resources.nodes", "MaxNodes", nodes, f"{nodes} nodes"),
+    ):
+        if mine and value > max(limit(one.get(name, "")) for one in mine):
+            most = ", ".join(f"{one['PartitionName']}: {name}={one[name]}" for one in mine)
+            yield Fault(field, f"{told} would wait for ever; the partition's limit is {most}; ask for less")
 
 
-def _value(field: str, submission: Submission) -> str:
-    if field == "resources.nodes":
-        return f"{submission.nodes.least}..{submission.nodes.most} of {submission.ranks_per_node} ranks "
-    given = getattr(submission.profile.slurm, field.removeprefix("slurm."), None)
-    return "" if given is None else f"{given!r} "
-
-
-def _reason(told: str) -> str:
-    """The last line in which a SLURM tool says what is wrong, without its own name and preamble."""
-    lines = [line for line in told.splitlines() if re.search("error|fail", line, re.IGNORECASE)] or told.splitlines()
-    last = lines[-1].strip() if lines else "no reason given"
-    return _PREAMBLE.sub("", last, count=1) or last
+def limit(told: str) -> float:
+    """A number, or minutes of a time as SLURM writes it, `D-HH:MM:SS` or `HH:MM:SS`; infinite for any other word."""
+    if told.isdigit():
+        return int(told)
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", told)
+    if found is None:
+        return math.inf
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return days * 1440 + hours * 60 + minutes + seconds / 60
 
 
 def _folder_faults(folder: Path) -> Iterable[Fault]:

@@ -8,7 +8,8 @@ import pytest
 from gmml_cluster.errors import Fault, LaunchError, PreflightError
 from gmml_cluster.launch import batch
 from gmml_cluster.launch.launcher import Submission, launcher_named
-from gmml_cluster.launch.slurm import SlurmLauncher, refusal, states
+from gmml_cluster.launch.refusals import refusal
+from gmml_cluster.launch.slurm import SlurmLauncher, limit, states
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.lengths import NodeRange
@@ -136,12 +137,38 @@ def test_a_job_not_listed_or_of_another_name_is_gone() -> None:
             "'acc' refused by SLURM: Invalid account or account/partition combination",
         ),
         ("allocation failure: Invalid qos specification", "slurm.qos", "sacctmgr"),
-        ("sbatch: error: Invalid --distribution specification", "SLURM", "Invalid --distribution specification"),
+        ("sbatch: error: Invalid --distribution specification\n", "slurm.sbatch_args", "Invalid --distribution"),
+        (
+            "sbatch: unrecognized option '--bogus=1'\nTry \"sbatch --help\" for more information\n",
+            "slurm.sbatch_args",
+            "unrecognized option '--bogus=1'",
+        ),
+        ("allocation failure: Invalid node name specified\n", "slurm.exclude", "'n9' refused"),
+        ("sbatch: error: Invalid generic resource (gres) specification\n", "slurm.gpus_per_node", "8 refused"),
+        ("allocation failure: Requested node configuration is not available\n", "resources.nodes", "4 ranks, 256 CPUs"),
+        ("allocation failure: Invalid feature specification\n", "slurm.constraint", "sinfo"),
+        (
+            "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's "
+            "size and/or time limits)",
+            "slurm.qos",
+            "ask for less time",
+        ),
+        (
+            "sbatch: error: invalid partition specified: gpu\nallocation failure: Invalid partition name specified\n",
+            "slurm.partition",
+            "'gpu' refused by SLURM: Invalid partition name specified; ",
+        ),
+        (
+            "allocation failure: Requested time limit is invalid (missing or exceeds some limit)",
+            "slurm.time",
+            "refused by SLURM: Requested time limit",
+        ),
         ("", "SLURM", "no reason given"),
     ],
 )
 def test_a_refusal_names_the_field_and_keeps_slurms_reason(told: str, field: str, words: str) -> None:
-    fault = refusal(told, submission(partition="gpu", account="acc"))
+    asked = {"exclude": "n9", "gpus_per_node": 8, "cpus_per_rank": 64}
+    fault = refusal(told, submission(partition="gpu", account="acc", **asked))
     assert fault.where == field
     assert words in fault.message
 
@@ -224,6 +251,27 @@ def test_unset_secrets_are_named(tools: Tools, tmp_path: Path, monkeypatch: pyte
     assert [fault.where for fault in SlurmLauncher().preflight(submission(root=str(tmp_path)))] == ["secrets"]
     monkeypatch.setenv("KEY", "value")
     assert SlurmLauncher().preflight(submission(root=str(tmp_path))) == []
+
+
+@pytest.mark.parametrize(
+    ("partition", "nodes", "fields"),
+    [("short", "2", ["slurm.time"]), ("short,long", "2", []), (None, "2", []), ("long", "9", ["resources.nodes"])],
+)
+def test_what_a_partition_would_let_wait_for_ever_is_refused(
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partition: str | None, nodes: str, fields: list[str]
+) -> None:
+    shown = (
+        "PartitionName=short Default=NO MaxNodes=UNLIMITED MaxTime=00:30:00\n"
+        "PartitionName=long Default=YES MaxNodes=8 MaxTime=7-00:00:00"
+    )
+    tools(srun="", sbatch="", squeue="", scancel="", scontrol=f"echo '{shown}'")
+    monkeypatch.setenv("KEY", "value")
+    faults = SlurmLauncher().preflight(submission(str(tmp_path), nodes, partition=partition, time="2 h"))
+    assert [fault.where for fault in faults] == fields
+
+
+def test_limits_are_read_as_slurm_writes_them() -> None:
+    assert [limit(told) for told in ("8", "1-02:30:00", "00:10:30", "UNLIMITED")] == [8, 1590, 10.5, float("inf")]
 
 
 def test_ray_is_refused_in_a_clear_word() -> None:
