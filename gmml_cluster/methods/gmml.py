@@ -16,12 +16,13 @@ from gmml_cluster.data.draws import Purpose
 from gmml_cluster.data.draws_torch import integer, words
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing, masking
-from gmml_cluster.methods.method import Draws, Forward, Law, Losses, Setting, check_draws
+from gmml_cluster.methods.method import Draws, Forward, Law, Losses, Picture, Setting, check_draws
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.methods import GmmlOptions, grid_step, longest_side
 
 ITSELF, NOISE, ZEROS = -1, -2, -3
 _CODES = {"noise": NOISE, "zeros": ZEROS}
+SHOWN_NOISE, SHOWN_ALIEN = "groups of pixels replaced by noise", "groups replaced from another image"
 
 
 class Head(nn.Module):
@@ -189,6 +190,12 @@ class Gmml:
         }
         outputs = {"prediction": prediction.detach(), "mask": hidden, "corrupted": corrupted}
         return Losses(total / pixels, scalars, outputs)
+
+    def show(self, images: Tensor, draws: Draws, outputs: dict[str, Tensor], *, grey: Tensor) -> Picture:
+        """The painted view and its prediction."""
+        alien = (draws["source"][:, 0] > ITSELF).flatten(1).any(1).tolist()
+        kinds = tuple(SHOWN_ALIEN if one else SHOWN_NOISE for one in alien)
+        return Picture(kinds, outputs["corrupted"][:, 0], outputs["prediction"][:, 0])
 
     def _pair(self, values: Tensor, counted: Tensor) -> Tensor:
         """Sum of the counted values of each group, and their number (g, 2)."""

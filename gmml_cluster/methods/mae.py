@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing
-from gmml_cluster.methods.method import Draws, Forward, Law, Losses, Setting, check_draws
+from gmml_cluster.methods.method import Draws, Forward, Law, Losses, Picture, Setting, check_draws
 from gmml_cluster.models.vit import EPS, Block, VisionTransformer, run_block, sincos_positions
 from gmml_cluster.spec.methods import MaeOptions, kept_patches
+
+REMOVED = "patches removed"
 
 
 class Decoder(nn.Module):
@@ -131,6 +133,15 @@ class Mae:
         scalars = {"loss": removed, "prediction_std": self._pair(prediction.std(2), mask)}
         return Losses(removed[:, 0] / removed[:, 1], scalars, {"prediction": prediction.detach(), "mask": mask})
 
+    def show(self, images: Tensor, draws: Draws, outputs: dict[str, Tensor], *, grey: Tensor) -> Picture:
+        """Removed patches grey, and as they were predicted."""
+        size = self.setting.model.patch_size
+        target, removed, made = patchify(images[:, 0], size), outputs["mask"][:, :, None], outputs["prediction"]
+        made = unstandardise(made, target) if self.options.standardise else made
+        seen = torch.where(removed, grey.repeat(size * size), target)
+        made = torch.where(removed, made, target)
+        return Picture((REMOVED,) * len(images), unpatchify(seen, size), unpatchify(made, size))
+
     def _pair(self, values_nN: Tensor, counted_nN: Tensor) -> Tensor:
         """Sum of the counted values of each group, and their number (g, 2)."""
         pair = torch.stack([torch.where(counted_nN, values_nN, 0.0).sum(1), counted_nN.sum(1)], 1)
@@ -145,10 +156,24 @@ def patchify(images_n3SS: Tensor, patch_size: int) -> Tensor:
     return cells.reshape(n, grid**2, -1)
 
 
+def unpatchify(patches_nNP: Tensor, patch_size: int) -> Tensor:
+    """The inverse of `patchify`: images (n, 3, S, S)."""
+    n, cells, _ = patches_nNP.shape
+    grid = round(cells**0.5)
+    split = patches_nNP.view(n, grid, grid, patch_size, patch_size, 3)
+    return split.permute(0, 5, 1, 3, 2, 4).reshape(n, 3, grid * patch_size, grid * patch_size)
+
+
 def standardise(patches_nNP: Tensor) -> Tensor:
     """Each patch less its mean over the root of its unbiased variance plus 1e-6."""
     variance, mean = torch.var_mean(patches_nNP, 2, keepdim=True)
     return (patches_nNP - mean) / (variance + 1e-6).sqrt()
+
+
+def unstandardise(prediction_nNP: Tensor, target_nNP: Tensor) -> Tensor:
+    """Patches predicted as standardised, with the target's own mean and deviation put back: for the eye alone."""
+    variance, mean = torch.var_mean(target_nNP, 2, keepdim=True)
+    return prediction_nNP * (variance + 1e-6).sqrt() + mean
 
 
 def build(setting: Setting) -> Mae:

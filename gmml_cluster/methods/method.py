@@ -150,6 +150,36 @@ class Method(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Picture:
+    """What a method lets one see of the first views of some images, normalised as they are.
+
+    Attributes:
+        kinds: how each image was corrupted, in words that stand over it; images of one kind stand together.
+        corrupted: what the network was given (n, 3, S, S).
+        reconstructed: what it made of it (n, 3, S, S).
+    """
+
+    kinds: tuple[str, ...]
+    corrupted: Tensor
+    reconstructed: Tensor
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """What a method has beside `Method` whose work can be looked at."""
+
+    def show(self, images: Tensor, draws: Draws, outputs: dict[str, Tensor], *, grey: Tensor) -> Picture:
+        """What is to be seen.
+
+        Args:
+            images: as `loss` got them.
+            draws: as `loss` got them.
+            outputs: of `loss`.
+            grey: a middle grey (3,), normalised like the images, for what was removed.
+        """
+
+
 @runtime_checkable
 class AfterStep(Protocol):
     """What a method with a teacher has beside `Method`."""

@@ -29,17 +29,12 @@ from gmml_cluster.train.public import Trained, load_trained
 COLUMNS = 10
 CANDIDATES = 64
 ROWS = ("original", "corrupted", "reconstructed")
-NAMES = {
-    "noise": "groups of pixels replaced by noise",
-    "alien": "groups replaced from another image",
-    "removed": "patches removed",
-}
 Curve = Sequence[tuple[int, float]]
 
 
 def choose(shown: Sequence[Shown], columns: int = COLUMNS) -> list[Shown]:
     """Equally many of each kind of corruption, the first that come, kind by kind."""
-    kinds = sorted({one.kind for one in shown}, reverse=True)
+    kinds = sorted({one.kind for one in shown})
     each = columns // len(kinds)
     return [one for kind in kinds for one in [one for one in shown if one.kind == kind][:each]]
 
@@ -56,7 +51,7 @@ def draw(shown: Sequence[Shown], curve: Curve, title: str) -> Figure:
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.5, 1))[:, 0]
     kinds = list(dict.fromkeys(one.kind for one in shown))
     for block, kind in zip(above.subfigures(1, len(kinds), squeeze=False, wspace=0.03)[0], kinds, strict=True):
-        _draw_images(block, [one for one in shown if one.kind == kind], NAMES[kind])
+        _draw_images(block, [one for one in shown if one.kind == kind], kind)
     _draw_curve(below.subplots(), curve)
     return figure
 

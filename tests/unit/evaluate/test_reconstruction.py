@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
+from gmml_cluster.errors import SpecError
 from gmml_cluster.evaluate.demo.picture import choose, draw, smooth
-from gmml_cluster.evaluate.reconstruction import Shown, reconstruct, unpatchify, unstandardise
-from gmml_cluster.methods.mae import patchify, standardise
+from gmml_cluster.evaluate.reconstruction import Shown, reconstruct
+from gmml_cluster.methods.gmml import SHOWN_ALIEN, SHOWN_NOISE
+from gmml_cluster.methods.mae import Mae, patchify, standardise, unpatchify, unstandardise
+from gmml_cluster.methods.method import Picture
 
 
 @pytest.fixture
@@ -23,12 +28,12 @@ def test_unstandardise_inverts_standardise(images):
 def test_gmml_shows_noise_and_alien_views_corrupted_on_hidden_pixels_alone(trained, images):
     run = trained("gmml")
     shown = reconstruct(run, images)
-    assert {one.kind for one in shown} == {"noise", "alien"}
+    assert {one.kind for one in shown} == {SHOWN_NOISE, SHOWN_ALIEN}
     source = run.method.draw(torch.arange(64), torch.device("cpu"))["source"][:, 0]
     for one, of_one in zip(shown, source, strict=True):
         visible = of_one == -1
         assert torch.equal(one.corrupted[visible], one.original[visible])
-        assert one.kind == ("alien" if (of_one >= 0).any() else "noise")
+        assert one.kind == (SHOWN_ALIEN if (of_one >= 0).any() else SHOWN_NOISE)
         assert not torch.equal(one.corrupted, one.original)
 
 
@@ -42,13 +47,29 @@ def test_mae_shows_removed_patches_grey_and_keeps_what_was_visible(trained, imag
         torch.testing.assert_close(one.reconstructed[~hidden], one.original[~hidden])
 
 
+def test_any_method_shows_what_its_show_returns(trained, images, monkeypatch):
+    def show(self, views, draws, outputs, *, grey):
+        return Picture(("turned",) * len(views), views[:, 0].flip(3), grey[:, None, None].expand_as(views[:, 0]))
+
+    monkeypatch.setattr(Mae, "show", show)
+    one = reconstruct(trained("mae"), images)[0]
+    assert one.kind == "turned"
+    assert torch.equal(one.corrupted, one.original.flip(1))
+    torch.testing.assert_close(one.reconstructed, torch.full((16, 16, 3), 0.5))
+
+
+def test_a_method_that_shows_nothing_is_refused_by_name(trained, images):
+    with pytest.raises(SpecError, match=r"method.name: 'mae' shows no images; .*`show`; give it one"):
+        reconstruct(replace(trained("mae"), method=object()), images)
+
+
 def some(kinds):
     return [Shown(kind, *(torch.rand(16, 16, 3) for _ in range(3))) for kind in kinds]
 
 
 def test_equally_many_of_each_kind_are_chosen():
     chosen = choose(some(["noise", "alien", "noise", "noise", "alien"] * 8), 10)
-    assert [one.kind for one in chosen] == ["noise"] * 5 + ["alien"] * 5
+    assert [one.kind for one in chosen] == ["alien"] * 5 + ["noise"] * 5
     assert len(choose(some(["removed"] * 12), 10)) == 10
 
 
