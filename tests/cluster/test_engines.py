@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -91,7 +92,9 @@ def make(zero: Any, module: nn.Module | None = None, *, clip: Clip | None = None
     return make_engine(module or make_module(), engine=spec, optim=Optim(clip=clip), device=CPU)
 
 
-def train(engine: Engine, step: int, rank: int, ranks: int, *, micro: int = 1, spoil: bool = False) -> Tensor:
+def train(
+    engine: Engine, step: int, rank: int, ranks: int, *, micro: int = 1, spoil: bool = False, lr: float = LR
+) -> Tensor:
     """One step; its extras are the rank's loss and 1."""
     images = samples(step).reshape(GROUPS, GROUP, 4, PIXELS)
     if spoil and rank == ranks - 1:
@@ -106,7 +109,7 @@ def train(engine: Engine, step: int, rank: int, ranks: int, *, micro: int = 1, s
         share = torch.where(torch.arange(size) < len(chosen), losses, 0.0).sum()
         engine.backward(ranks / GROUPS * share, last=index == micro - 1)
         total += share.detach().double()
-    return engine.step(LR, DECAY, torch.stack([total / GROUPS, torch.ones((), dtype=torch.float64)]))
+    return engine.step(lr, DECAY, torch.stack([total / GROUPS, torch.ones((), dtype=torch.float64)]))
 
 
 def reference(step: int, module: nn.Module) -> dict[str, float]:
@@ -130,17 +133,19 @@ def joined(states: list[dict[tuple[str, str, int], Tensor]]) -> dict[tuple[str, 
     return {at: torch.cat([values for _, values in sorted(found, key=lambda p: p[0])]) for at, found in parts.items()}
 
 
+def gathered(engine: Engine) -> dict[tuple[str, str], Tensor]:
+    """The whole state, on every rank."""
+    states: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(states, state_of(engine))
+    return joined(states)
+
+
 def reader(whole: dict[tuple[str, str], Tensor]) -> Any:
     return lambda name, key, start, numel: whole[name, key][start : start + numel]
 
 
 def same(one: dict[Any, Tensor], other: dict[Any, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-def run_all(rank: int, ranks: int, names: tuple[str, ...], *arguments: Any) -> dict[str, Any]:
-    """What several of the functions below return, within one start of the group."""
-    return {name: globals()[name](rank, ranks, *arguments) for name in names}
 
 
 FUNCTIONS = {
@@ -157,23 +162,33 @@ FUNCTIONS = {
     ),
     3: ("measure_norms", "resume_straight", "follow", "follow_as_on_gpus"),
 }
+LOADING = {1: ("load_and_go_on",), 2: ("load_and_go_on", "load_and_go_on_as_on_gpus"), 3: ("load_and_go_on",)}
+
+
+def run_all(rank: int, ranks: int, saved: Any) -> dict[str, Any]:
+    """What the functions of this number of ranks return; those of LOADING get what two ranks saved."""
+    found = {name: globals()[name](rank, ranks) for name in FUNCTIONS[ranks]}
+    whole, count, _ = saved or found["save_after_two_steps"]
+    return found | {name: globals()[name](rank, ranks, whole, count) for name in LOADING[ranks]}
 
 
 @functools.cache
 def found_on(ranks: int) -> dict[str, list[Any]]:
     """What each of the ranks found, by function; they start once."""
-    found = run_ranks(ranks, run_all, FUNCTIONS[ranks])
-    return {name: [of_rank[name] for of_rank in found] for name in FUNCTIONS[ranks]}
+    found = run_ranks(ranks, run_all, None if ranks == 2 else found_on(2)["save_after_two_steps"][0])
+    return {name: [of_rank[name] for of_rank in found] for name in found[0]}
 
 
 # ---- norms ---------------------------------------------------------------------------------------------------------
 
 
 def measure_norms(rank: int, ranks: int) -> dict[Any, tuple[list[str], list[float]]]:
+    """With a learning rate of 0, so that an engine's weights stay for its next measurement."""
     found = {}
-    for zero, micro in itertools.product(ENGINES, (1, 2, 4)):
+    for zero in ENGINES:
         engine = make(zero)
-        found[zero, micro] = (list(engine.names), train(engine, 0, rank, ranks, micro=micro).tolist())
+        for micro in (1, 2, 4):
+            found[zero, micro] = (list(engine.names), train(engine, 0, rank, ranks, micro=micro, lr=0.0).tolist())
     return found
 
 
@@ -396,11 +411,12 @@ def test_a_teacher_follows_its_student_in_every_engine_and_stays_where_an_update
 
 
 def save_after_two_steps(rank: int, ranks: int) -> tuple[dict[Any, Tensor], int, list[float]]:
+    """The ranks' state, joined, after two steps at stage 1, Adam's count, and the next losses."""
     engine = make(1, clip=Clip())
     for step in range(2):
         train(engine, step, rank, ranks, micro=2)
-    state, count = state_of(engine), engine.adam_step
-    return state, count, [float(train(engine, step, rank, ranks, micro=2)[-2]) for step in (2, 3)]
+    whole, count = gathered(engine), engine.adam_step
+    return whole, count, [float(train(engine, step, rank, ranks, micro=2)[-2]) for step in (2, 3)]
 
 
 def load_and_go_on(
@@ -433,19 +449,16 @@ def load_and_go_on_as_on_gpus(rank: int, ranks: int, whole: dict[Any, Tensor], c
 
 @pytest.fixture(scope="module")
 def saved() -> tuple[dict[Any, Tensor], int, list[float]]:
-    """What two ranks at stage 1 save after two steps, joined, and their next losses."""
-    found = found_on(2)["save_after_two_steps"]
-    return joined([state for state, _, _ in found]), found[0][1], found[0][2]
+    return found_on(2)["save_after_two_steps"][0]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_a_state_of_two_ranks_at_stage_1_is_loaded_to_the_bit_by_any_layout(saved: Any, ranks: int) -> None:
     whole, count, losses = saved
     assert count == 2
-    how = ("load_and_go_on", "load_and_go_on_as_on_gpus")[: 1 + (ranks == 2)]
-    found = run_ranks(ranks, run_all, how, whole, count)
-    for layout in ((name, zero) for name in how for zero in found[0][name]):
-        states, counts, after = zip(*(of_rank[layout[0]][layout[1]] for of_rank in found), strict=True)
+    found = found_on(ranks)
+    for layout in ((name, zero) for name in LOADING[ranks] for zero in found[name][0]):
+        states, counts, after = zip(*(of_rank[layout[1]] for of_rank in found[layout[0]]), strict=True)
         assert same(joined(list(states)), whole), layout
         assert set(counts) == {4}
         for of_rank in after:
@@ -464,16 +477,12 @@ def test_a_state_holds_every_element_of_trained_and_frozen_tensors_and_buffers(s
 
 def resume_straight(rank: int, ranks: int) -> dict[Any, bool]:
     """Whether an engine that loads its own layout's state goes on as the one that saved it, to the bit."""
-    import torch.distributed as dist
-
     found = {}
     for zero in ENGINES:
         engine, resumed = make(zero, clip=Clip()), make(zero, make_module(seed=11), clip=Clip())
         for step in range(2):
             train(engine, step, rank, ranks, micro=2)
-        states: list[Any] = [None] * ranks
-        dist.all_gather_object(states, state_of(engine))
-        resumed.load(reader(joined(states)))
+        resumed.load(reader(gathered(engine)))
         resumed.set_adam_step(engine.adam_step)
         vectors = [[train(e, step, rank, ranks, micro=2) for step in (2, 3)] for e in (engine, resumed)]
         equal = all(torch.equal(one, other) for one, other in zip(*vectors, strict=True))
