@@ -5,12 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from gmml_cluster.data.listing import indexes_below, list_shards
+from gmml_cluster.data.listing import ShardFile, indexes_below, list_shards
 from gmml_cluster.errors import DataError, Fault, StorageError
 from gmml_cluster.plan.lanes import CorpusShape
 from gmml_cluster.spec.job import Corpus, JobSpec
+from gmml_cluster.store.store import Store
 
 _ASKED_AT_ONCE = 16
+_SHARDS_LOOKED_AT = 4
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Indexed:
 
     Attributes:
         shapes: the corpora's shards and their samples; None where one is not known.
-        words: why a corpus is not known, with the cure.
+        words: why a corpus is not known, or that its shards are sorted, with the cure.
     """
 
     shapes: tuple[CorpusShape, ...] | None
@@ -30,10 +32,9 @@ def look_up(job: JobSpec, root: str) -> Indexed:
     """Read the indexes that there are. What cannot be read is the preflight's to refuse; here it is only told."""
     if not _can_read():
         return Indexed(None, ("no index can be read here; pip install 'gmml-cluster[data]' lets the plan know more",))
-    found = [_shape(corpus, root) for corpus in job.data.corpora]
-    known = tuple(shape for shape in found if isinstance(shape, CorpusShape))
-    words = tuple(word for word in found if isinstance(word, str))
-    return Indexed(known if len(known) == len(found) else None, words)
+    found = [_look_at(corpus, root) for corpus in job.data.corpora]
+    known = tuple(shape for shape, _ in found if shape is not None)
+    return Indexed(known if len(known) == len(found) else None, tuple(word for _, word in found if word))
 
 
 def count(job: JobSpec) -> Indexed:
@@ -67,20 +68,38 @@ def _can_read() -> bool:
     return find_spec("numpy") is not None and find_spec("google_crc32c") is not None
 
 
-def _shape(corpus: Corpus, root: str) -> CorpusShape | str | None:
-    """The corpus' shape, or a word on why it is not known; None where it has no sample."""
+def _look_at(corpus: Corpus, root: str) -> tuple[CorpusShape | None, str | None]:
+    """The corpus' shape, None where it is not known or has no sample, and a word on it where there is one."""
     from gmml_cluster.data.index import find_header
 
     try:
         files, indexes = list_shards(corpus.url), indexes_below(root)
         with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
             headers = list(pool.map(lambda file: find_header(file, indexes), files))
+        samples = tuple(header.samples for header in headers if header is not None)
+        if len(samples) < len(files):
+            return None, _not_indexed(corpus.url, root, len(files) - len(samples), len(files))
+        filled = [file for file, held in zip(files, samples, strict=True) if held]
+        return (CorpusShape(corpus.weight, samples), _sorted(corpus.url, filled, indexes)) if filled else (None, None)
     except (DataError, StorageError) as error:
-        return f"not known: {str(error).splitlines()[0]}"
-    samples = tuple(header.samples for header in headers if header is not None)
-    if len(samples) < len(files):
-        what = f"{corpus.url}: {len(files) - len(samples)} of {len(files)} shards have no index"
-        cost = "every byte" if corpus.url.startswith("s3://") else "all headers"
-        cure = f"`gmml corpus index '{corpus.url}' --root {root}` does it beforehand"
-        return f"{what}; rank 0 of the first attempt reads {cost} of them while the others wait; {cure}"
-    return CorpusShape(corpus.weight, samples) if sum(samples) else None
+        return None, f"not known: {str(error).splitlines()[0]}"
+
+
+def _not_indexed(url: str, root: str, missing: int, shards: int) -> str:
+    what = f"{url}: {missing} of {shards} shards have no index"
+    cost = "every byte" if url.startswith("s3://") else "all headers"
+    cure = f"`gmml corpus index '{url}' --root {root}` does it beforehand"
+    return f"{what}; rank 0 of the first attempt reads {cost} of them while the others wait; {cure}"
+
+
+def _sorted(url: str, files: Sequence[ShardFile], indexes: Store) -> str | None:
+    """A word where the labels of a few shards, spread over the corpus, are sorted."""
+    from gmml_cluster.data.index import find
+    from gmml_cluster.data.labels import are_sorted
+
+    looks = min(_SHARDS_LOOKED_AT, len(files))
+    found = (find(files[len(files) * look // looks], indexes) for look in range(looks))
+    if not are_sorted([index.records["label"] for index in found if index is not None]):
+        return None
+    rule = "the images of a group and of a window lie near each other in a shard, so they would be of few classes"
+    return f"{url}: the labels of {looks} of {len(files)} shards look sorted; {rule}; `gmml corpus pack` shuffles them"

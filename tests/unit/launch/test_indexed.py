@@ -37,3 +37,20 @@ def test_a_corpus_that_cannot_be_read_is_told_of(tmp_path):
     found = look_up(job([{"url": str(tmp_path / "none.tar")}]), "/runs")
     assert found.shapes is None
     assert "none.tar does not exist" in found.words[0]
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_a_corpus_whose_labels_are_sorted_is_told_of_with_the_cure(tmp_path, is_sorted):
+    for number in range(5):
+        labels = sorted(range(40), key=lambda y: y if is_sorted else y * 17 % 41)
+        members = [
+            (f"{y:02d}.{end}", data) for y in range(40) for end, data in (("cls", b"%d" % labels[y]), ("png", b""))
+        ]
+        write_tar(tmp_path / f"{number}.tar", members)
+    assert all(index_all(list_shards(str(tmp_path)), None))
+    found = look_up(job([{"url": str(tmp_path)}]), "/elsewhere")
+    assert found.shapes == (CorpusShape(1.0, (40,) * 5),)
+    told = f"{tmp_path}: the labels of 4 of 5 shards look sorted; "
+    assert [word.startswith(told) and word.endswith("`gmml corpus pack` shuffles them") for word in found.words] == (
+        [True] if is_sorted else []
+    )
