@@ -37,6 +37,15 @@ OURS = frozenset(
         "time",
     ]
 )
+_FIELDS = {
+    "account": "account",
+    "constraint": "constraint",
+    "cpus-per-task": "cpus_per_rank",
+    "exclude": "exclude",
+    "mem": "memory_per_node",
+    "partition": "partition",
+    "qos": "qos",
+}
 _PLACE = "t0ken" * 6
 
 # Whatever ends the script, a failing setup line too, is told by `gmml_after`.
@@ -152,7 +161,9 @@ def executor(submission: Submission) -> Any:
     slurm = submission.profile.slurm
     made = Executor(folder=job_folder(submission), python=slurm.python)
     named = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos}
-    placed = {"constraint": slurm.constraint, "exclude": slurm.exclude, "gpus_per_node": slurm.gpus_per_node or None}
+    typed = {"gpus-per-node", "gpus_per_node"} & slurm.sbatch_args.keys()  # such as a100:8, in place of our line
+    gpus = None if typed else slurm.gpus_per_node or None
+    placed = {"constraint": slurm.constraint, "exclude": slurm.exclude, "gpus_per_node": gpus}
     made.update_parameters(
         **{name: value for name, value in {**named, **placed}.items() if value is not None},
         job_name=submission.name,
@@ -194,12 +205,11 @@ def _after(submission: Submission) -> list[str]:
 
 
 def refused_options(submission: Submission) -> list[Fault]:
-    """Options of sbatch that the profile must not set, because the restart depends on them."""
+    """Options of sbatch that the profile must not give by name: the restart depends on them, or a field has them."""
     names = {re.sub("_", "-", name) for name in submission.profile.slurm.sbatch_args}
-    return [
-        Fault("slurm.sbatch_args", f"{name!r} is set by the launcher itself; it cannot be changed; remove it")
-        for name in sorted(names & OURS)
-    ]
+    ours = dict.fromkeys(names & OURS, "is set by the launcher itself; it cannot be changed; remove it")
+    fields = {name: f"has a field of its own; write slurm.{_FIELDS[name]} instead" for name in names & _FIELDS.keys()}
+    return [Fault("slurm.sbatch_args", f"{name!r} {told}") for name, told in sorted({**ours, **fields}.items())]
 
 
 def _shape(submission: Submission) -> dict[str, int]:

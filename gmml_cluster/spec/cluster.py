@@ -1,11 +1,12 @@
 """The cluster profile: where runs go. What is trained is the job's matter (`job.py`)."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from gmml_cluster.spec.base import SpecModel
-from gmml_cluster.spec.units import Duration, Size
+from gmml_cluster.spec.units import Duration, Size, write_seconds
 
 RanksPerNode = Annotated[int, Field(gt=0)] | Literal["auto"]
 
@@ -44,6 +45,13 @@ class SlurmSection(SpecModel):
     srun_args: tuple[str, ...] = ()
     """Further arguments of srun."""
 
+    @model_validator(mode="after")
+    def _notice_within_time(self) -> Self:
+        if self.notice < self.time:
+            return self
+        told = f"notice {write_seconds(self.notice)} is not less than time {write_seconds(self.time)}"
+        raise ValueError(f"{told}; ranks would be told to save as they start; shorten notice or lengthen time")
+
 
 class RaySection(SpecModel):
     """The Ray cluster that runs are sent to."""
@@ -69,3 +77,11 @@ class ClusterProfile(SpecModel):
     """Options of SLURM, for `launcher: slurm`."""
     ray: RaySection | None = None
     """Options of Ray, for `launcher: ray`."""
+
+    @field_validator("environment", "secrets")
+    @classmethod
+    def _are_names(cls, given: dict[str, str] | tuple[str, ...]) -> dict[str, str] | tuple[str, ...]:
+        for name in given:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"{name!r} is no name of a variable; letters, digits and _ make one; mend it")
+        return given

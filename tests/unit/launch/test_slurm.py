@@ -104,6 +104,16 @@ def test_options_that_restarts_depend_on_are_refused(name: str) -> None:
     ]
 
 
+def test_an_option_that_has_a_field_is_refused_and_the_field_named() -> None:
+    (fault,) = batch.refused_options(submission(sbatch_args={"mem": "1G"}))
+    assert "write slurm.memory_per_node instead" in fault.message
+
+
+def test_gpus_of_a_type_stand_in_the_script_once() -> None:
+    made = options(submission(gpus_per_node=8, sbatch_args={"gpus-per-node": "a100:8"}))
+    assert [option for option in made if option.startswith("--gpus-per-node")] == ["--gpus-per-node=a100:8"]
+
+
 def test_no_tool_no_submission_and_the_tools_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     (fault,) = SlurmLauncher().preflight(submission())
