@@ -4,8 +4,10 @@ import logging
 import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +67,7 @@ class SlurmLauncher:
         except PreflightError as error:
             return error.faults
         own = [*batch.refused_options(submission), *_folder_faults(folder), *_secret_faults(submission)]
+        own += _python_faults(submission)
         self._note_kill_wait()
         return own or _judged(batch.text(submission), submission) or [*_limit_faults(submission)]
 
@@ -228,6 +231,26 @@ def _folder_faults(folder: Path) -> Iterable[Fault]:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         told = f"{there} is not a folder you can write to; job scripts and logs lie there; choose another"
         yield Fault("slurm.folder", told)
+
+
+def _python_faults(submission: Submission) -> Iterable[Fault]:
+    """Whether the job's Python runs what restarts depend on; one that only the nodes have is not tried."""
+    python = submission.profile.slurm.python
+    if python is None:
+        return
+    if submission.profile.slurm.setup or shutil.which(shlex.split(python)[0]) is None:
+        _log.warning("slurm.python: %r is found on the nodes alone; whether a job can come back is not tried", python)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / submission.code.file_name
+        archive.write_bytes(submission.code.data)
+        path = ["env", "PYTHONSAFEPATH=1", f"PYTHONPATH={archive}"]
+        done = _call(*path, "sh", "-c", f"{python} -m gmml_cluster.launch.after --help")
+    if done.returncode:
+        told = (done.stderr.strip().splitlines() or [f"code {done.returncode}"])[-1]
+        yield Fault(
+            "slurm.python", f"{python!r} cannot run gmml_cluster.launch.after: {told}; name another, or mend it"
+        )
 
 
 def _secret_faults(submission: Submission) -> Iterable[Fault]:

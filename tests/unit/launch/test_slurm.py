@@ -280,6 +280,27 @@ def test_what_a_partition_would_let_wait_for_ever_is_refused(
     assert [fault.where for fault in faults] == fields
 
 
+@pytest.mark.parametrize(
+    ("python", "words"),
+    [("the_python", "ModuleNotFoundError: fsspec; name another"), ("of-the-nodes", None), (None, None)],
+)
+def test_a_python_that_cannot_bring_a_job_back_is_refused_where_it_can_be_tried(
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str | None, words: str | None
+) -> None:
+    tools(
+        srun="",
+        sbatch="",
+        squeue="",
+        scancel="",
+        scontrol="",
+        the_python="echo ModuleNotFoundError: fsspec >&2; exit 1",
+    )
+    monkeypatch.setenv("KEY", "value")
+    faults = SlurmLauncher().preflight(submission(str(tmp_path), python=python))
+    assert [fault.where for fault in faults] == ["slurm.python"] * (words is not None)
+    assert all(words in fault.message for fault in faults if words)
+
+
 def test_limits_are_read_as_slurm_writes_them() -> None:
     assert [limit(told) for told in ("8", "1-02:30:00", "00:10:30", "UNLIMITED")] == [8, 1590, 10.5, float("inf")]
 
