@@ -1,0 +1,61 @@
+"""The real worker on a real SLURM that takes its nodes away, or has a bad one."""
+
+import pytest
+
+from tests.fixtures.runs import Workshop, ended
+from tests.fixtures.slurm import until
+
+STEPS = 300
+
+
+@pytest.fixture
+def site(tmp_path, slurm, digits):
+    return Workshop(tmp_path, f"{digits}/train/*.tar", str(tmp_path / "runs"), slurm.environment)
+
+
+def submit(site, name, partition, *more, environment=None):
+    section = {"partition": partition, "time": "10 min", "notice": "60 s", "sbatch_args": {"exclusive": True}}
+    cluster = site.profile(1, launcher="slurm", slurm=section, environment=environment or {})
+    job = site.job(name, run={"steps": STEPS}, checkpoint={"every": "1000 steps", "keep": 2})
+    site.call("gmml-submit", job, "--cluster", cluster, "resources.nodes=2", *more)
+
+
+def begun(entries):
+    return any(entry["kind"] == "begin" for entry in entries)
+
+
+def of_kind(entries, kind, field):
+    return [entry[field] for entry in entries if entry["kind"] == kind]
+
+
+def losses(site, run):
+    return [(line["step"], line["loss"], line["grad_norm"]) for line in site.lines(run)]
+
+
+def test_a_preempted_run_comes_back_from_its_notices_checkpoint_bit_for_bit(slurm, site):
+    submit(site, "calm", "r40", "--follow")
+    submit(site, "preempted", "r40")
+    site.until("preempted", begun)
+    urgent = slurm.submit("sleep 1", "-p", "high", "-N", "2", "--exclusive")
+    until(lambda: slurm.job(urgent)["JobState"] == "COMPLETED", 60, "the urgent job is done")
+    entries = site.until("preempted", lambda entries: "finished" in ended(entries))
+    assert ended(entries) == ["notice", "finished"]
+    saved, _ = of_kind(entries, "commit", "step")
+    assert of_kind(entries, "begin", "step") == [0, saved + 1]
+    assert len(set(of_kind(entries, "claim", "job"))) == 1
+    assert losses(site, "preempted") == losses(site, "calm")
+
+
+def test_a_rank_that_fails_before_the_meeting_is_told_by_name_and_tried_three_times(slurm, site):
+    (site.folder / "sitecustomize.py").write_text(
+        "import os, sys\nif os.environ.get('SLURM_PROCID') == '1':\n    sys.modules['torch'] = None\n"
+    )
+    submit(site, "broken", "low", environment={"PYTHONPATH": str(site.folder)})
+    entries = site.until("broken", lambda entries: len(ended(entries)) == 3)
+    assert ended(entries) == ["start_failed"] * 3
+    job = of_kind(entries, "queued", "job")[0]
+    told = entries[-1]["message"]
+    assert f"{job}_1_log.err ends with 'ModuleNotFoundError: import of torch" in told
+    until(lambda: "CO" in slurm.job(job)["JobState"] or "FAILED" in slurm.job(job)["JobState"], 30, "the job is over")
+    assert slurm.job(job)["Restarts"] == "2"
+    assert ".err" in site.call("gmml", "status", "broken")
