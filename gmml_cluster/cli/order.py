@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,12 +52,22 @@ def command(job_or_run: str, samples: range, ranks: int, root: str | None, as_js
     is_job = job_or_run.endswith((".yaml", ".yml"))
     job, layout, pinned = _of_job(job_or_run, root) if is_job else _of_run(job_or_run, root)
     lines = order_lines(layout, pinned, samples, ranks=ranks, micro=job.batch.micro)
-    for place, line in enumerate(lines):
+    for place, line in enumerate(_named(lines, f"--ranks {ranks}")):
         if place == 0 and not as_json:
             click.echo("  ".join(_COLUMNS))
         click.echo(
             json.dumps({"version": VERSION, **line}) if as_json else "  ".join(str(line[name]) for name in _COLUMNS)
         )
+
+
+def _named(lines: Iterator[dict[str, Any]], option: str) -> Iterator[dict[str, Any]]:
+    """The lines; what is refused on the way is the option's fault, as job and run were judged before."""
+    from gmml_cluster.errors import Fault, SpecError
+
+    try:
+        yield from lines
+    except SpecError as error:
+        raise SpecError([Fault(option, fault.message) for fault in error.faults]) from error
 
 
 def _of_job(path: str, root: str | None) -> "tuple[JobSpec, Layout, Pin]":

@@ -38,7 +38,7 @@ from gmml_cluster.run.root import (
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.identity import changeable, differences, identity
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.spec.load import dump, load_profile, parse_job, read_job, read_profile, to_yaml
+from gmml_cluster.spec.load import dump, parse_job, read_job, read_profile, to_yaml
 from gmml_cluster.spec.places import Places
 from gmml_cluster.spec.plugins import plug_in
 from gmml_cluster.spec.yaml import shown
@@ -62,8 +62,13 @@ class Prepared:
 
     @property
     def script(self) -> str:
-        """What would be handed over, the token shown as `<token>`."""
-        return launcher_named(self.profile.launcher).script(self.submission)
+        """What would be handed over, the token shown as `<token>`.
+
+        Raises:
+            PreflightError: the launcher can make none of this profile.
+        """
+        with self.places.told():
+            return launcher_named(self.profile.launcher).script(self.submission)
 
 
 Action = Literal["submitted", "resumed", "already", "finished"]
@@ -249,9 +254,10 @@ def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, 
     changed = dict(last.changed) if last else {}
     known = cluster or (str(last.bounds["cluster"]) if last else "local")
     job = run.job(changed)
-    profile = load_profile(known)
-    prepared = _prepared(job, profile, known, run.root, _look_up(job, profile, run.root))
-    return _go_on(run, history, prepared, changed, take_over=take_over, new_code=new_code)
+    profile, tree = read_profile(known)
+    with Places(profile=tree, origin=f"--cluster {known}").told():
+        prepared = _prepared(job, profile, known, run.root, _look_up(job, profile, run.root))
+        return _go_on(run, history, prepared, changed, take_over=take_over, new_code=new_code)
 
 
 def _go_on(

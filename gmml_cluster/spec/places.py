@@ -17,11 +17,13 @@ class Places:
 
     Attributes:
         corpora: the URL that faults name a corpus by, in the job's order.
+        origin: what stands before a field of a job that was not read from files, such as the option that is at fault.
     """
 
     job: Tree | None = None
     profile: Tree | None = None
     corpora: tuple[str, ...] = ()
+    origin: str = ""
 
     def placed(self, fault: Fault) -> Fault:
         """A fault whose `where` is a field or a corpus, with the file and line in front; any other as it is."""
@@ -29,9 +31,11 @@ class Places:
             path: Path = ("data", "corpora", self.corpora.index(fault.where), "url")
             return _at(self.job, path, f"{dotted(path)}: {fault}", fault)
         path = tuple(int(part) if part.isdecimal() else part for part in fault.where.split("."))
-        owner = self.job if path[0] in JobSpec.model_fields else None
-        owner = self.profile if path[0] in ClusterProfile.model_fields else owner
-        return _at(owner, path, str(fault), fault)
+        if path[0] in ClusterProfile.model_fields:
+            return _at(self.profile, path, str(fault), fault)
+        if path[0] not in JobSpec.model_fields:
+            return fault
+        return _at(self.job, path, str(fault), Fault(self.origin, str(fault)) if self.origin else fault)
 
     @contextmanager
     def told(self) -> Iterator[None]:

@@ -1,8 +1,9 @@
-"""docs/outputs.md lists the fields that are printed, and no others."""
+"""docs/outputs.md lists the fields that are printed, and no others; docs/log.md those of the log."""
 
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -10,11 +11,15 @@ from gmml_cluster.cli import order, outcome
 from gmml_cluster.cli import submit as gmml_submit
 from gmml_cluster.launch.submit import Outcome, prepare
 from gmml_cluster.plan.plan import Plan
+from gmml_cluster.run import protocol
+from gmml_cluster.run.entries import CAUSES, Kind
 from gmml_cluster.run.history import History
 from gmml_cluster.run.ledger import status
-from gmml_cluster.run.root import run_root
+from gmml_cluster.run.root import create_run, run_root
+from tests.unit.train.test_loop import Engine, train
 
-PAGE = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, LOG = (DOCS / "outputs.md").read_text(), (DOCS / "log.md").read_text()
 JOB = """
 name: x
 model: {width: 32, depth: 2, heads: 2, patch_size: 4}
@@ -44,6 +49,12 @@ def of_order(folder):
     return ("version", *order._COLUMNS)
 
 
+def of_metrics(folder):
+    (line,) = train(Engine(), total=1)[3]
+    assert line.pop("two") == 2  # a mean of the stand-in's own
+    return {"version": 1, **line}
+
+
 def of_status(folder):
     return {"run": "x", "root": "r", **status(History(), {})}
 
@@ -56,8 +67,42 @@ def of_status(folder):
         ("The plan", lambda folder: [field.name for field in fields(Plan)]),
         ("`gmml status [RUN] --json`", of_status),
         ("`gmml order JOB --json`", of_order),
+        ("`gmml metrics RUN --json`", of_metrics),
     ],
 )
 def test_the_documented_fields_are_those_printed(tmp_path, monkeypatch, section, printed):
     monkeypatch.chdir(tmp_path)
     assert sorted(documented(section)) == sorted(printed(tmp_path))
+
+
+@pytest.fixture
+def entries(tmp_path):
+    """The log of a run that saw everything: at least one entry of each kind, with all that it may tell."""
+    versions = {"gmml_cluster": "0", "python": "3"}
+    run = create_run(str(tmp_path), "x", {}, {"spec": "0", "code": "0", "versions": versions})
+    log, told = run.log, {"step": 1, "message": "m", "rank": 0, "host": "h", "skipped": [], "proof": "p"}
+    submit = protocol.submit(log, launcher="local", code="0", bounds={})
+    protocol.start_failed(log, submit, message="m", rank=0, host="h")
+    protocol.queued(log, submit, "1")
+    for restart in range(2):
+        number = protocol.claim(log, submit=submit, job="1", restart=restart, layout={}, machine={}).attempt
+        protocol.begin(log, number, resumed=None, step=0, micro=8, start_s=0.0, load_s=0.0)
+        protocol.pin(log, number, {"corpora": "0", "layout": {}, "steps": 9, "decoder": "d"})
+        protocol.repin(log, number, "1", 2)
+        protocol.commit(log, number, step=1, manifest="m", size=1, seconds=0.0)
+        protocol.drop(log, number, log.refresh().commits[-1])
+        protocol.end(log, number, "notice", **told)
+        protocol.settle(log, number, "preempted", "p")
+    protocol.stop(log, "cancelled")
+    return [entry.document() for entry in log.read()]
+
+
+def test_the_log_documents_every_kind_cause_and_field(entries):
+    head = re.findall(r"^\| `(\w+)` \|", LOG.split("\n## Slots")[1].split("\n## ")[0], re.MULTILINE)
+    kinds = dict(re.findall(r"^\| `(\w+)` \| (.*) \|", LOG.split("\n## Kinds")[1].split("\n## ")[0], re.MULTILINE))
+    assert sorted(kinds) == sorted(get_args(Kind)) == sorted({entry["kind"] for entry in entries})
+    assert set(re.findall(r"`(\w+)`", LOG.split("\nCauses: ")[1].split(". ")[0])) == set(CAUSES)
+    for entry in entries:
+        assert list(entry)[: len(head)] == head
+        unknown = set(entry) - set(head) - set(re.findall(r"`(\w+)`", kinds[entry["kind"]]))
+        assert not unknown, f"{entry['kind']}: {unknown}"

@@ -17,7 +17,9 @@ from gmml_cluster.launch.lock import holder, state_folder
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.plan.lanes import CorpusShape
 from gmml_cluster.run import protocol
-from gmml_cluster.run.root import create_run
+from gmml_cluster.run.root import SPEC, code_name, create_run
+from gmml_cluster.spec.identity import identity
+from gmml_cluster.spec.load import dump, load_job, to_yaml
 
 WORKER = """
 import argparse, os, signal
@@ -178,6 +180,34 @@ def test_a_launcher_that_does_not_exist_yet_is_refused_before_any_store_is_asked
     code, _, err = call("gmml-submit", "job.yaml", "--cluster", "later")
     assert code == 3
     assert err.startswith("clusters/later.yaml:1: launcher: 'ray' is not yet in this version")
+
+
+def test_a_dry_run_names_the_line_of_a_profile_that_no_script_can_be_made_of(call, tmp_path, monkeypatch):
+    def unreachable(root, name):
+        raise StorageError(f"{root}: no answer")
+
+    monkeypatch.setattr(submit, "run_root", unreachable)
+    monkeypatch.setattr(submit, "look_up", lambda job, root: Indexed(None))
+    profile = "launcher: slurm\nroot: s3://bucket/runs\nslurm: {cpus_per_rank: 1}\nranks_per_node: 2\n"
+    (tmp_path / "clusters" / "far.yaml").write_text(profile)
+    code, _, err = call("gmml-submit", "job.yaml", "--cluster", "far", "--dry-run")
+    assert code == 3
+    assert err.startswith("clusters/far.yaml:3: slurm.folder: 's3://bucket/runs/.slurm' is no folder; ")
+
+
+def test_a_resume_on_a_cluster_that_does_not_fit_names_the_option_or_the_profiles_line(call, tmp_path, monkeypatch):
+    job = load_job("job.yaml")
+    run = create_run(str(tmp_path / "runs"), "tryit", {SPEC: to_yaml(job).encode()}, {"spec": identity(dump(job))})
+    protocol.submit(run.log, launcher="local", code="0", bounds={"cluster": "here"})
+    (tmp_path / "clusters" / "wide.yaml").write_text("launcher: slurm\nroot: runs\nranks_per_node: 9\n")
+    code, _, err = call("gmml", "resume", "tryit", "--cluster", "wide")
+    assert code == 2
+    assert err.startswith("--cluster wide: resources.nodes: 1 of 9 ranks each have more ranks than 8 lanes; ")
+    run.store.put(code_name("0"), b"")
+    monkeypatch.setattr(submit, "preflight", lambda submission: [Fault("slurm.folder", "none")])
+    code, _, err = call("gmml", "resume", "tryit", "--cluster", "here", "--take-over")
+    assert code == 3
+    assert err == "clusters/here.yaml:1: slurm.folder: none\n"
 
 
 def test_a_refused_preflight_leaves_nothing_behind(call, tmp_path, monkeypatch):

@@ -36,3 +36,8 @@ def test_a_job_whose_corpus_has_no_index_is_ordered_and_nothing_is_left_behind(j
     assert [line["n"] for line in lines] == list(range(8))
     assert len({(line["shard"], line["member"]) for line in lines}) == 8
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_more_ranks_than_lanes_are_the_options_fault(job, tmp_path):
+    done = CliRunner().invoke(command, [str(job), "--ranks", "3", "--root", str(tmp_path / "runs")])
+    assert str(done.exception).startswith("--ranks 3: 3 ranks for 2 lanes; each rank needs a lane; use at most 2 ranks")
