@@ -39,7 +39,7 @@ class SlurmSection(SpecModel):
     python: str | None = None
     """Command that starts Python on a node, a container's wrapper included; null takes the submitting interpreter."""
     setup: tuple[str, ...] = ()
-    """Shell lines that run before the ranks start."""
+    """Shell lines that run before the ranks start; one that fails ends the job (`LINE || true` may fail)."""
     sbatch_args: dict[str, str | bool] = {}
     """Further options of sbatch by name; true for one without a value."""
     srun_args: tuple[str, ...] = ()
