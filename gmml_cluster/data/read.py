@@ -86,7 +86,7 @@ def order_lines(
         n, rank, micro_batch, corpus, epoch, shard, index, member.
 
     Raises:
-        SpecError: there are more ranks than lanes, or `micro` is no multiple of the group.
+        SpecError: there are more ranks than lanes.
     """
     order, cut = Order(layout), micro_batches(layout, ranks, "auto" if micro == "auto" else int(micro))
     waiting = iter(numbers)

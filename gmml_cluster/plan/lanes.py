@@ -1,5 +1,8 @@
 """Lanes of a run: how a batch is shared among corpora, and lanes among ranks (DESIGN section 4). Pure arithmetic.
 
+What `spec/rules.py` refuses is not judged again: groups and lanes divide the batch, windows and micro-batches are whole
+groups, and there is a lane for each corpus.
+
 Legend: B batch, G group, L lanes, L_c lanes of corpus c, N_c its samples, R ranks.
 """
 
@@ -92,13 +95,7 @@ def lane_counts(weights: Sequence[float], lanes: int) -> tuple[int, ...]:
     """Lanes of each corpus by largest remainder of the weights; each gets at least one.
 
     Equal remainders go to the corpus listed first. Weights count as the decimals they are written as.
-
-    Raises:
-        SpecError: there are more corpora than lanes.
     """
-    if lanes < len(weights):
-        message = f"{lanes} lanes for {len(weights)} corpora; each corpus needs a lane; raise lanes or drop corpora"
-        raise SpecError(Fault("data.lanes", message))
     exact = [Fraction(str(weight)) for weight in weights]
     quotas = [weight * lanes / sum(exact) for weight in exact]
     counts = [int(quota) for quota in quotas]
@@ -149,27 +146,17 @@ def micro_batches(layout: Layout, ranks: int, micro: Auto = "auto") -> MicroBatc
         micro: images a rank holds at once, a multiple of the group; `auto` for all of its share.
 
     Raises:
-        SpecError: `micro` is no multiple of the group, or there are more ranks than lanes.
+        SpecError: there are more ranks than lanes.
     """
     fullest = max(groups_of_rank(layout, ranks, rank) for rank in range(ranks))
     groups = fullest if micro == "auto" else min(micro // layout.group, fullest)
-    if micro != "auto" and (micro < 1 or micro % layout.group):
-        cure = f"write a multiple of {layout.group}, or auto"
-        raise SpecError(Fault("batch.micro", f"{micro} is no multiple of the group {layout.group}; {cure}"))
     count = -(-fullest // groups)
     return MicroBatches(groups, count, 1 - layout.batch / layout.group / (ranks * count * groups))
 
 
 def auto_lanes(batch: int, group: int, corpora: Sequence[CorpusShape]) -> int:
-    """The largest divisor of B/G, at most 512, that leaves every corpus 64 whole rows; else one row; else the least.
-
-    Raises:
-        SpecError: no divisor gives each corpus a lane.
-    """
+    """The largest divisor of B/G, at most 512, that leaves every corpus 64 whole rows; else one row; else the least."""
     divisors = [d for d in _divisors(batch // group) if d >= len(corpora)]
-    if not divisors:
-        what = f"{batch} // {group} groups a step for {len(corpora)} corpora"
-        raise SpecError(Fault("batch.size", f"{what}; each corpus needs a lane; raise batch.size or lower data.group"))
     few = [d for d in divisors if d <= MOST_LANES]
     for rows in (ROWS_WANTED, 1):
         for lanes in reversed(few):
@@ -222,14 +209,10 @@ def make_layout(
         corpora: weights and shards.
 
     Raises:
-        SpecError: groups and lanes do not divide the batch, the window is no multiple of the group, a corpus is
-            empty, or there are more corpora than lanes.
+        SpecError: a corpus is empty.
     """
     shapes = tuple(corpora)
-    faults = [*_faults_of_batch(batch, group, lanes), *_faults_of_corpora(shapes)]
-    if window != "auto" and (window < 1 or window % group):
-        cure = f"write {max(window // group, 1) * group}, or auto"
-        faults.append(Fault("data.window", f"{window} is no multiple of the group {group}; {cure}"))
+    faults = _faults_of_corpora(shapes)
     if faults:
         raise SpecError(faults)
     settled = auto_lanes(batch, group, shapes) if lanes == "auto" else lanes
@@ -242,19 +225,6 @@ def make_layout(
         spans=auto_spans(settled, shapes) if spans == "auto" else spans,
         corpora=shapes,
     )
-
-
-def _faults_of_batch(batch: int, group: int, lanes: Auto) -> list[Fault]:
-    if batch % group:
-        near = max(batch // group, 1) * group
-        return [
-            Fault("batch.size", f"{batch} is no multiple of the group {group}; write {near}, or another data.group")
-        ]
-    if lanes == "auto" or batch // group % lanes == 0:
-        return []
-    near = max(d for d in _divisors(batch // group) if d <= max(lanes, 1))
-    what = f"{lanes} lanes of groups of {group} do not divide the batch {batch}"
-    return [Fault("data.lanes", f"{what}; group * lanes divides batch.size; write {near}, or auto")]
 
 
 def _faults_of_corpora(corpora: Sequence[CorpusShape]) -> list[Fault]:

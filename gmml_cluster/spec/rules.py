@@ -13,6 +13,7 @@ IMAGE = ("data", "image_size")
 GROUP = ("data", "group")
 BATCH = ("batch", "size")
 LANES = ("data", "lanes")
+CORPORA = ("data", "corpora")
 NODES = ("resources", "nodes")
 ALIGN = ("method", "align")
 MAX_SIDE = ("method", "max_side")
@@ -45,7 +46,16 @@ def _broken(field: Path, message: str, *others: Path) -> Broken:
 
 def broken_rules(job: JobSpec) -> list[Broken]:
     """All rules that a job breaks."""
-    rules = (_patches_fill_image, _groups_fill_batch, _group_settings, _nodes, _gmml, _mae, _micro)
+    rules = (
+        _patches_fill_image,
+        _groups_fill_batch,
+        _lanes_suffice_for_corpora,
+        _group_settings,
+        _nodes,
+        _gmml,
+        _mae,
+        _micro,
+    )
     return [broken for rule in rules for broken in rule(job)]
 
 
@@ -74,9 +84,15 @@ def _groups_fill_batch(job: JobSpec) -> Iterator[Broken]:
         near = max(each for each in range(1, min(lanes, batch // group) + 1) if batch // group % each == 0)
         told = f"{lanes} lanes of groups of {group} do not divide the batch of {batch}; write {near}, or auto"
         yield _broken(LANES, told, BATCH, GROUP)
-    if lanes != "auto" and lanes < len(job.data.corpora):
-        told = f"{lanes} lanes for {len(job.data.corpora)} corpora; each corpus needs a lane; raise it or drop corpora"
-        yield _broken(LANES, told, ("data", "corpora"))
+
+
+def _lanes_suffice_for_corpora(job: JobSpec) -> Iterator[Broken]:
+    groups, lanes, corpora = job.batch.size // group_of(job), job.data.lanes, len(job.data.corpora)
+    rule = f"for {corpora} corpora; each corpus needs a lane; raise it"
+    if lanes == "auto" and 0 < groups < corpora:
+        yield _broken(BATCH, f"{groups} groups a step {rule}, lower data.group, or drop corpora", GROUP, CORPORA, LANES)
+    if lanes != "auto" and lanes < corpora:
+        yield _broken(LANES, f"{lanes} lanes {rule}, or drop corpora", CORPORA)
 
 
 def _group_settings(job: JobSpec) -> Iterator[Broken]:
