@@ -47,7 +47,7 @@ def test_the_base_breaks_no_rule():
         ({"data": {"lanes": 3}}, "data.lanes: 3 lanes of groups of 8 do not divide the batch of 64; write 2, or auto"),
         ({"data": {"lanes": 16}}, "data.lanes: 16 lanes of groups of 8 do not divide the batch of 64; write 8"),
         ({"data": {"lanes": 1, "corpora": [{"url": "a"}, {"url": "b"}]}}, "data.lanes: 1 lanes for 2 corpora"),
-        ({"batch": {"size": 8}, "data": {"corpora": [{"url": "a"}, {"url": "b"}]}}, "batch.size: 1 groups a step for 2"),
+        ({"batch": {"size": 8}, "data": {"corpora": [{"url": "a"}, {"url": "b"}]}}, "batch.size: 1 groups a step"),
         ({"data": {"window": 100}}, "data.window: 100 is no multiple of the group of 8; write 96, or auto"),
         ({"data": {"lanes": 2}, "resources": {"nodes": "3..4"}}, "resources.nodes: 3 nodes of at least one rank"),
         ({"resources": {"nodes": 9}}, "resources.nodes: 9 nodes of at least one rank each have more ranks than 8"),
