@@ -29,6 +29,14 @@ def test_the_promised_recipes_and_profiles_are_there():
     assert {named(path) for path in PROFILES} == {"local", "slurm", "ray"}
 
 
+@pytest.mark.parametrize("path", [*JOBS, *PROFILES], ids=named)
+def test_a_file_opens_with_the_schema_by_which_editors_complete_and_check_it(path):
+    schema = path.read_text().splitlines()[0].removeprefix("# yaml-language-server: $schema=")
+    kind = "job" if path in JOBS else "profile"
+    assert (path.parent / schema).resolve() == ROOT / "docs" / "schema" / f"{kind}.schema.json"
+    assert (path.parent / schema).is_file()
+
+
 @pytest.mark.parametrize("path", JOBS, ids=named)
 def test_a_recipe_loads_under_the_name_of_its_file(path):
     job = load_job(path)
