@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.fixtures.runs import DEADLINE_S, ended
 
@@ -155,11 +157,14 @@ def copied(workshop, name):
     return root
 
 
+OTHER_LAYOUTS = {1: ("engine.zero=ddp",), 3: ("engine.zero=3", "engine.activation_checkpointing=true")}
+
+
 def test_other_ranks_and_stages_go_on_with_equal_losses_and_damage_falls_back(workshop, stopped, undisturbed):
-    for ranks, zero in ((1, 0), (3, 2)):
+    for ranks, changes in OTHER_LAYOUTS.items():
         root = copied(workshop, f"other-{ranks}")
         profile = workshop.profile(ranks, root)
-        workshop.call("gmml-submit", workshop.job("calm"), "--cluster", profile, f"engine.zero={zero}", "--follow")
+        workshop.call("gmml-submit", workshop.job("calm"), "--cluster", profile, *changes, "--follow")
         lines = workshop.lines(f"{root}/calm")
         begin = stopped[-1] + 1
         assert [line["step"] for line in lines] == list(range(60))
@@ -181,3 +186,13 @@ def damage(path):
         byte = file.read(1)[0]
         file.seek(-100, os.SEEK_END)
         file.write(bytes([byte ^ 1]))
+
+
+def test_a_run_in_bf16_is_near_the_one_in_fp32_and_not_it_and_saves_fp32_weights(workshop, undisturbed):
+    changes = ("engine.precision=bf16", "run.steps=6")
+    workshop.call("gmml-submit", workshop.job("half"), "--cluster", workshop.profile(2), *changes, "--follow")
+    losses = [line["loss"] for line in workshop.lines("half")]
+    assert losses == pytest.approx([line["loss"] for line in undisturbed[:6]], rel=0.01)
+    assert losses[0] != pytest.approx(undisturbed[0]["loss"], rel=1e-6)
+    (weights,) = Path(workshop.root).glob("half/checkpoints/*/rank-00000.safetensors")
+    assert {tensor.dtype for tensor in load_file(weights).values()} == {torch.float32}
