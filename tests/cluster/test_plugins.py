@@ -1,9 +1,25 @@
 """A method of another package, with a teacher, trains through the real commands and goes on after a cancel."""
 
+from gmml_cluster.run.root import commit_of, run_root
+from gmml_cluster.train.restore import Reader
 from tests.fixtures.plugins import install
 from tests.fixtures.runs import ended
 
-METHOD = {"name": "theirs", "momentum": 0.5}
+METHOD = {"name": "theirs", "momentum": 0.98}
+"""A teacher that still remembers its beginning after 40 steps."""
+
+
+def final_weights(workshop, run):
+    """Of the youngest commit, by name."""
+    found = run_root(workshop.root, run)
+    commit = commit_of(found, None)
+    assert commit.step == 39
+    reader = Reader(found.store, commit.folder, commit.manifest)
+    return {name: reader.tensor(name) for name in reader.shapes}
+
+
+def distance(one, other):
+    return float((one - other).abs().max())
 
 
 def test_a_method_of_another_package_with_a_teacher_trains_and_goes_on_at_another_stage(workshop):
@@ -23,6 +39,10 @@ def test_a_method_of_another_package_with_a_teacher_trains_and_goes_on_at_anothe
     assert len(losses[0]) == len(losses[1]) == 40
     assert max(abs(one - other) for one, other in zip(*losses, strict=True)) < 1e-6
     assert losses[0][0] > 0
+    calm, resumed = final_weights(workshop, "calm"), final_weights(workshop, "stopped")
+    teacher = [name for name in calm if name.startswith("teacher.")]
+    assert max(distance(calm[name], calm[name.replace("teacher.", "encoder.")]) for name in teacher) > 1e-3
+    assert max(distance(calm[name], resumed[name]) for name in teacher) < 1e-6
     del workshop.extra["PYTHONPATH"]
     refused = workshop.call("gmml-submit", job, "--cluster", profile, "--dry-run", code=2)
     assert refused == ""
