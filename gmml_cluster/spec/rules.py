@@ -46,16 +46,7 @@ def _broken(field: Path, message: str, *others: Path) -> Broken:
 
 def broken_rules(job: JobSpec) -> list[Broken]:
     """All rules that a job breaks."""
-    rules = (
-        _patches_fill_image,
-        _groups_fill_batch,
-        _lanes_suffice_for_corpora,
-        _group_settings,
-        _nodes,
-        _gmml,
-        _mae,
-        _micro,
-    )
+    rules = (_patches_fill_image, _groups_fill_batch, _whole_groups, _lanes_suffice_for_corpora, _nodes, _gmml, _mae)
     return [broken for rule in rules for broken in rule(job)]
 
 
@@ -95,11 +86,12 @@ def _lanes_suffice_for_corpora(job: JobSpec) -> Iterator[Broken]:
         yield _broken(LANES, f"{lanes} lanes {rule}, or drop corpora", CORPORA)
 
 
-def _group_settings(job: JobSpec) -> Iterator[Broken]:
-    group, window = group_of(job), job.data.window
-    if window != "auto" and window % group:
-        cure = f"write {_nearest_multiple(window, group)}, or auto"
-        yield _broken(("data", "window"), f"{window} is no multiple of the group of {group}; {cure}", GROUP)
+def _whole_groups(job: JobSpec) -> Iterator[Broken]:
+    group = group_of(job)
+    for field, number in ((("data", "window"), job.data.window), (("batch", "micro"), job.batch.micro)):
+        if number != "auto" and number % group:
+            cure = f"write {_nearest_multiple(number, group)}, or auto"
+            yield _broken(field, f"{number} is no multiple of the group of {group}; {cure}", GROUP)
 
 
 def _nodes(job: JobSpec) -> Iterator[Broken]:
@@ -110,13 +102,6 @@ def _nodes(job: JobSpec) -> Iterator[Broken]:
         told = f"{least} nodes of at least one rank each have more ranks than {most} {name}; a rank needs a lane"
         cure = f"write {most} at most, or raise batch.size or data.lanes"
         yield _broken(NODES, f"{told}; {cure}", BATCH, GROUP, LANES)
-
-
-def _micro(job: JobSpec) -> Iterator[Broken]:
-    group, micro = group_of(job), job.batch.micro
-    if micro != "auto" and micro % group:
-        cure = f"write {_nearest_multiple(micro, group)}, or auto"
-        yield _broken(("batch", "micro"), f"{micro} is no multiple of the group of {group}; {cure}", GROUP)
 
 
 def _gmml(job: JobSpec) -> Iterator[Broken]:
