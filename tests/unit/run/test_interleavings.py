@@ -154,9 +154,9 @@ def test_after_every_crash_the_next_attempt_takes_over_and_finishes():
 
 
 def test_two_claims_in_every_order_of_their_requests():
-    """Exhaustive over the first nine requests of two jobs that claim."""
+    """Exhaustive over the first nine requests of two jobs that claim, alike but for which of them makes the first."""
     seen = set()
-    for order in itertools.product((0, 1), repeat=9):
+    for order in itertools.product((0,), *[(0, 1)] * 8):
         store, token = submitted()
         bodies = [claimer(token, job) for job in ("a", "b")]
         final = explore(bodies, store, [(number, "") for number in order])

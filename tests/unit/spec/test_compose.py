@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmml_cluster.errors import SpecError
@@ -142,12 +142,14 @@ TREES = st.dictionaries(
 ).map(planted)
 
 
+@settings(max_examples=30)
 @given(TREES)
 def test_merging_with_nothing_changes_nothing(tree):
     empty = planted({})
     assert merge(tree, empty).plain() == tree.plain() == merge(empty, tree).plain()
 
 
+@settings(max_examples=30)
 @given(TREES)
 def test_merging_twice_is_merging_once(tree):
     assert merge(tree, tree).plain() == tree.plain()
