@@ -23,7 +23,7 @@ demo: $(VENV)/.installed-demo ## Pre-train a small GMML encoder on this machine 
 
 test: install apt check ## Everything: set-up, format, lint, types, contracts, unit tests, then the cluster tests
 	@echo "== cluster tests (real daemons, real ranks)"
-	@$(BIN)/python -m pytest tests/cluster
+	@$(BIN)/python -m pytest tests/cluster tests/faults
 
 check: lint ## Format, lint, types, contracts, unit tests: under two minutes
 	@echo "== unit, contract and golden tests"

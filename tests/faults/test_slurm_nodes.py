@@ -1,4 +1,4 @@
-"""The real worker on a real SLURM that takes its nodes away, or has a bad one."""
+"""The real worker on a real SLURM whose nodes are taken away or are bad."""
 
 import pytest
 
