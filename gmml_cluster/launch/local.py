@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gmml_cluster.errors import Fault, LaunchError
 from gmml_cluster.launch.launcher import JobState, Submission
-from gmml_cluster.launch.lock import Holder, holder, lock_path, run_digest, state_folder
+from gmml_cluster.launch.lock import NAMELESS, Holder, holder, lock_path, run_digest, state_folder
 from gmml_cluster.launch.snapshot import cache_folder, unpack
 
 READY_S = 150.0
@@ -46,10 +46,11 @@ class LocalJob:
 
     @property
     def state(self) -> JobState:
-        """Unknown on another machine, whose locks cannot be seen from here."""
-        if not self.is_here:
-            return "unknown"
-        return "running" if self.supervisor() else "gone"
+        """Unknown on another machine, whose locks cannot be seen from here, and while a holder has no name yet."""
+        found = holder(lock_path(self.run)) if self.is_here else NAMELESS
+        if found is None:
+            return "gone"
+        return "running" if found.submit == self.submit else "gone" if found.submit else "unknown"
 
 
 class LocalLauncher:

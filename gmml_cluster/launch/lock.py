@@ -40,6 +40,9 @@ class Holder:
                 os.kill(self.pid, signal.SIGTERM)
 
 
+NAMELESS = Holder(host="", pid=0, submit="")
+
+
 def state_folder() -> Path:
     """Where this machine keeps what is its own alone: locks and the ranks' output."""
     home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -69,15 +72,15 @@ def folder_of(root: str) -> Path | None:
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds the lock now; None where nobody does."""
+    """Who holds the lock now; None where nobody does, `NAMELESS` where its holder has not written its name yet."""
     try:
         with path.open("rb") as file:
-            return None if _take(file, fcntl.LOCK_SH) else Holder(**json.loads(file.read() or b"null") or _UNKNOWN)
+            if _take(file, fcntl.LOCK_SH):
+                return None
+            written = file.read()
     except FileNotFoundError:
         return None
-
-
-_UNKNOWN = {"host": "", "pid": 0, "submit": ""}
+    return Holder(**json.loads(written)) if written else NAMELESS
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """The local launcher from end to end, with a stand-in for the training worker inside the submitted code."""
 
+import fcntl
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -116,6 +118,15 @@ def test_the_ranks_run_the_submitted_code_and_not_what_lies_here(tmp_path):
     job = LocalLauncher().submit(submission(tmp_path, snapshot=code(worker)))
     wait_for(lambda: LocalLauncher().poll({job: "a"}) == {job: "gone"})
     assert texts(job)[0].startswith(f"{tmp_path}/gmml-{os.getuid()}/")
+
+
+def test_a_lock_whose_holder_has_no_name_yet_tells_of_no_job_that_it_is_gone():
+    job = LocalJob(host=socket.gethostname(), run="nameless", submit="s")
+    lock_path("nameless").parent.mkdir(parents=True, exist_ok=True)
+    with lock_path("nameless").open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert job.state == "unknown"
+    assert job.state == "gone"
 
 
 def test_a_job_of_another_machine_is_unknown_and_cannot_be_told_from_here():
