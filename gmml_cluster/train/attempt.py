@@ -138,7 +138,6 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> in
     saver = _saver(rank, engine, stepper, first)
     if rank.speaks:
         stepper.save_due = _clock(rank, saver)
-    if rank.speaks:
         start_s = time.monotonic() - rank.began
         protocol.begin(
             rank.run.log,
