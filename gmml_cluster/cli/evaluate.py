@@ -20,7 +20,7 @@ from gmml_cluster.cli.compute import run_module
     type=click.Choice(["class", "mean", "taps"]),
     help="What is read of the encoder; may be given again; all by default.",
 )
-@click.option("--untrained", is_flag=True, help="Score the weights that the run began with.")
+@click.option("--untrained", is_flag=True, help="Score the network before its first step, made from the seed.")
 @options.root
 @options.as_json
 def command(

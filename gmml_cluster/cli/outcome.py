@@ -14,7 +14,9 @@ VERSION = 1
 _SAID = {
     "submitted": "is submitted as job {job}",
     "resumed": "goes on as job {job}",
-    "already": "is queued or lives already as job {job}; nothing was done; --take-over submits anew",
+    "already": "is queued or lives already as job {job}; nothing was done, no change taken; gmml cancel it first, or "
+    "--take-over submits anew",
+    "stopping": "is still stopping as job {job}; nothing was done; try again when gmml status says stopped",
     "finished": "has finished already; nothing was done",
 }
 

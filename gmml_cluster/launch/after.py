@@ -24,6 +24,7 @@ from gmml_cluster.store.store import open_store
 TRIES = 3
 _FREE = ("notice", "preempted", "time_limit")
 _COUNTED = ("lost", "node_lost", "killed", "storage", "hang")
+_WORD = "the scheduler's word"
 _PROVED = {STORAGE: "storage", COME_BACK: "notice"}
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 
@@ -72,7 +73,7 @@ def settle(log: Log, mine: Incarnation, rc: int, *, word: str | None = None, sai
         history = log.refresh()
     except Fenced:
         return False
-    return word != "cancelled" and goes_again(history, mine, rc) and not _starts_in_vain(log, history)
+    return word != "cancelled" and goes_again(history, mine, rc, word) and not _starts_in_vain(log, history)
 
 
 def scheduler_word(state: str, why: str) -> str | None:
@@ -91,13 +92,13 @@ def missing_end(history: History, mine: Incarnation, rc: int, word: str | None =
     """The `end` to append: the attempt's, or that of a start which failed before its claim; None where none lacks."""
     if _is_past(history, mine):
         return None
-    told = {"message": f"the ranks left with {describe(rc)} and wrote no end", "proof": f"exit code {rc}"}
+    proof = f"exit code {rc}" if word is None else _WORD
+    told = {"message": f"the ranks left with {describe(rc)} and wrote no end", "proof": proof}
     attempt = _claimed(history, mine)
     if attempt is not None:
-        cause = "cancelled" if word == "cancelled" else cause_of(rc)
-        return None if attempt.ended else Draft("end", attempt.number, {"cause": cause, **told})
+        return None if attempt.ended else Draft("end", attempt.number, {"cause": word or cause_of(rc), **told})
     if (
-        word == "cancelled"
+        word is not None
         or history.stopped
         or history.finished
         or rc in (0, NEVER)
@@ -117,18 +118,18 @@ def _settle_notice(log: Log, mine: Incarnation, rc: int, word: str | None) -> No
     if attempt is None or attempt.ended != "notice" or _is_past(history, mine):
         return
     if word is not None:
-        protocol.settle(log, attempt.number, word, "the scheduler's word")
+        protocol.settle(log, attempt.number, word, _WORD)
     elif attempt.first_step is None and rc != COME_BACK:
         protocol.settle(log, attempt.number, "lost", f"exit code {rc}")
 
 
-def goes_again(history: History, mine: Incarnation, rc: int) -> bool:
-    """Whether the job starts again, its `end` being in the history."""
+def goes_again(history: History, mine: Incarnation, rc: int, word: str | None = None) -> bool:
+    """Whether the job starts again, its `end` being in the history; arguments as of `settle`."""
     if _is_past(history, mine) or history.stopped or history.finished:
         return False
     attempt = _claimed(history, mine)
     if attempt is None:
-        return rc not in (0, NEVER) and (rc != COME_BACK or _may_come_back(history, mine))
+        return rc not in (0, NEVER) and (word in _FREE or rc != COME_BACK or _may_come_back(history, mine))
     if attempt.cause in _FREE:
         return True
     return attempt.cause in _COUNTED and _tries_without_commit(history, mine) < TRIES

@@ -95,7 +95,7 @@ st=$(ask -o show job "$SLURM_JOB_ID" | tr ' ' '\\n' | sed -n 's/^JobState=//p')
 shielded='trap "" TERM CONT USR2; exec env "$@"'
 verdict=$(set -o pipefail; timeout -s KILL $limit sh -c "$shielded" sh {python} -m gmml_cluster.launch.after \
 {run_root} --submit {token} --job "$SLURM_JOB_ID" --restart "$restart" --rc "$rc" --state "$st" --why "$why" \
---errors "$err" --seen "$seen" | tail -n 1)
+--errors "$err" --seen "${{seen:-0}}" | tail -n 1)
 asked=$?
 case "$verdict/$asked/$rc" in
 requeue/*|nothing/*) ;;

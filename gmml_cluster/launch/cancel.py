@@ -35,8 +35,10 @@ def cancel(run: RunRoot) -> str:
     protocol.stop(run.log, f"cancelled by {getpass.getuser()}")
     if not left:
         return f"stopped; no job of it is queued or runs; gmml resume {run.name} goes on"
+    history = run.log.refresh()  # a queued job may have claimed before the stop, though not after it
+    jobs = poll({run.name: history})
     told = ", ".join(_tell(job, history, jobs) for job in left)
-    return f"stopping; {told}; gmml resume {run.name} goes on from there"
+    return f"stopping; {told}; once it is stopped, gmml resume {run.name} goes on from there"
 
 
 def _tell(job: str, history: History, jobs: Jobs) -> str:

@@ -71,7 +71,7 @@ class Prepared:
             return launcher_named(self.profile.launcher).script(self.submission)
 
 
-Action = Literal["submitted", "resumed", "already", "finished"]
+Action = Literal["submitted", "resumed", "already", "stopping", "finished"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Outcome:
 
     Attributes:
         action: `submitted` (a new run), `resumed` (another attempt of one), `already` (a job of it is queued or
-            lives) or `finished` (nothing is left to do).
+            lives), `stopping` (the same, and it was cancelled) or `finished` (nothing is left to do).
         job: the launcher's id; empty where there is none.
         changed: fields outside the identity that hold from now on: name -> [value in spec.yaml, value now].
     """
@@ -106,9 +106,11 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
     with places.told():
         indexed = _look_up(job, profile, root)
         job = with_source(job, root)
-        made, words = _both(
+        made, (history, words) = _both(
             lambda: _prepared(job, profile, cluster, root, indexed), lambda: _compared(job, root, indexed)
         )
+        if history.submit is not None:
+            made = _with_code_of(run_root(root, job.name), history, made)
         return replace(made, plan=replace(made.plan, words=(*made.plan.words, *words)), places=places)
 
 
@@ -118,17 +120,18 @@ def _look_up(job: JobSpec, profile: ClusterProfile, root: str) -> Indexed:
     return look_up(job, root)
 
 
-def _compared(job: JobSpec, root: str, indexed: Indexed) -> list[str]:
-    """What could not be compared with what lies there.
+def _compared(job: JobSpec, root: str, indexed: Indexed) -> tuple[History, list[str]]:
+    """The history of the run of this name, and what could not be compared with what lies there.
 
     Raises:
         SpecError: an index contradicts the job, or a run of this name has another identity.
     """
     faults = miscounted(job, indexed.shapes) if indexed.shapes else []
-    words = []
+    words, history = [], History()
     try:
         run = run_root(root, job.name)
-        if run.log.refresh().run:
+        history = run.log.refresh()
+        if history.run:
             _changes(run, dump(job))
         else:
             _demand_begun(run, is_run(run))
@@ -138,7 +141,7 @@ def _compared(job: JobSpec, root: str, indexed: Indexed) -> list[str]:
         faults += error.faults
     if faults:
         raise SpecError(faults)
-    return words
+    return history, words
 
 
 def _both(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
@@ -268,15 +271,26 @@ def _go_on(
     if history.finished and _length(changed) == _length(last.changed if last else {}):
         return Outcome(run, "finished", job, {})
     if not take_over and is_busy(history, poll({run.name: history})):
-        return Outcome(run, "already", job, {})
-    if not new_code and last is not None:
-        code = Snapshot(last.code, run.store.get(code_name(last.code)))
-        prepared = replace(prepared, submission=replace(prepared.submission, code=code))
+        return Outcome(run, "already" if history.stopped is None else "stopping", job, {})
+    if not new_code:
+        prepared = _with_code_of(run, history, prepared)
     _refuse(preflight(prepared.submission))
     prepared = _counted(prepared)
     code = prepared.submission.code
     run.store.put(code_name(code.digest), code.data)
     return _outcome(run, "resumed", _launch(run, prepared, changed, history), changed)
+
+
+def _with_code_of(run: RunRoot, history: History, prepared: Prepared) -> Prepared:
+    """The same with the code that the run was submitted with, and a word where another is installed here."""
+    last, submission = history.submit, prepared.submission
+    if last is None or last.code == submission.code.digest:
+        return prepared
+    code = Snapshot(last.code, run.store.get(code_name(last.code)))
+    cure = f"gmml resume {run.name} --code takes what is installed here, {submission.code.digest[:12]}"
+    word = f"goes on with the run's own code, {last.code[:12]}; {cure}"
+    plan = replace(prepared.plan, words=(*prepared.plan.words, word))
+    return replace(prepared, plan=plan, submission=replace(submission, code=code))
 
 
 def _length(changed: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from gmml_cluster.launch.lock import holder, state_folder
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.plan.lanes import CorpusShape
 from gmml_cluster.run import protocol
-from gmml_cluster.run.root import SPEC, code_name, create_run
+from gmml_cluster.run.root import SPEC, code_name, create_run, run_root
 from gmml_cluster.spec.identity import identity
 from gmml_cluster.spec.load import dump, load_job, to_yaml
 
@@ -284,6 +284,27 @@ def test_sample_numbers_that_cannot_be_are_refused(call, given, told):
     code, _, err = call("gmml", "order", "job.yaml", "--samples", given)
     assert code == 2
     assert told in err
+
+
+def test_a_dry_run_of_a_run_that_stands_shows_the_code_that_it_goes_on_with(call, unstarted, monkeypatch):
+    submitted(call)
+    monkeypatch.setattr(submit, "take", lambda *_: Snapshot.of({"gmml_cluster/__init__.py": b"new = True"}))
+    told = json.loads(submitted(call, "--dry-run", "--json")[1])
+    assert told["code"] == run_root("runs", "tryit").log.refresh().submit.code
+    assert any("gmml resume tryit --code takes" in word for word in told["plan"]["words"])
+
+
+def test_a_run_that_is_still_stopping_is_neither_resumed_nor_taken_over(call, unstarted, monkeypatch):
+    submitted(call)
+    monkeypatch.setattr(LocalLauncher, "poll", lambda self, jobs: dict.fromkeys(jobs, "running"))
+    run = run_root("runs", "tryit")
+    named = {"submit": run.log.refresh().submit.token, "job": run.log.refresh().submit.job, "restart": 0}
+    protocol.claim(run.log, **named, layout={}, machine={})
+    protocol.stop(run.log, "cancelled by a person")
+    code, out, _ = call("gmml", "resume", "tryit")
+    assert code == 0
+    assert "tryit is still stopping" in out
+    assert "--take-over" not in out
 
 
 def test_a_checked_log_is_told_to_machines_too(call, unstarted):

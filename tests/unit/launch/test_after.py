@@ -113,6 +113,16 @@ def test_a_job_cancelled_by_hand_is_cancelled_whether_it_has_an_end_or_a_claim(l
     assert last(log) == ("end", 1, "cancelled")
 
 
+@pytest.mark.parametrize("word", ["preempted", "time_limit"])
+def test_what_the_scheduler_took_costs_no_try_although_the_ranks_were_killed(log: Log, word: str) -> None:
+    for restart in range(0, 8, 2):
+        assert settle(log, mine(log, restart=restart), 79, word=word) is True
+        claim(log, mine(log, restart=restart + 1))
+        assert settle(log, mine(log, restart=restart + 1), 137, word=word) is True
+    assert [attempt.cause for attempt in log.refresh().attempts] == [word] * 4
+    assert last(log)[0] == "end"
+
+
 def test_a_settled_cause_outranks_the_end(log: Log) -> None:
     protocol.end(log, claim(log, mine(log)), "notice")
     protocol.settle(log, 1, "cancelled", "by its stderr")
