@@ -1,7 +1,7 @@
 """Shards of a corpus by its URL: braces, `*` and folders. Needs no numpy."""
 
 import itertools
-import os.path
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -58,8 +58,9 @@ def list_shards(url: str) -> list[ShardFile]:
             any depth. Files and folders whose names begin with a dot are left out unless they are named.
 
     Raises:
-        DataError: a shard that is named does not exist, one is named twice, is a link to nothing, or none is found.
-        StorageError: the store does not answer.
+        DataError: a shard that is named does not exist, one is named twice, is a link to nothing, none is found, or
+            shards may lie behind a link to a folder.
+        StorageError: the store does not answer, or a folder of it cannot be read.
     """
     patterns = [_absolute(pattern) for pattern in _expanded(url)]
     plain = [pattern for pattern in patterns if "*" not in pattern and pattern.endswith(SHARD_SUFFIX)]
@@ -109,21 +110,42 @@ def _common_beginning(least: str, greatest: str) -> str:
 def _match(url: str, pattern: str, known: dict[str, ShardFile]) -> list[ShardFile]:
     if "*" in pattern:
         folder = split_url(pattern[: pattern.index("*")])[0]
-        wanted = re.compile(_STAR.join(re.escape(part) for part in pattern[len(folder.rstrip("/")) + 1 :].split("*")))
-        return _list(folder, wanted)
+        inside = pattern[len(folder.rstrip("/")) + 1 :]
+        parts = inside.split("/")
+        passed = "|".join(_starred("/".join(parts[:depth])) for depth in range(1, len(parts)))
+        return _list(folder, inside.partition("*")[0], _starred(inside), passed)
     if not pattern.endswith(SHARD_SUFFIX):
-        return _list(pattern, re.compile(f"(?:{_STAR}/)*{_STAR}"))
+        anything = f"(?:{_STAR}/)*{_STAR}"
+        return _list(pattern, "", anything, anything)
     if pattern not in known:
         raise DataError(f"{url}: {pattern} does not exist; every shard that is named must; check the URL")
     return [known[pattern]]
 
 
-def _list(folder: str, wanted: re.Pattern[str]) -> list[ShardFile]:
+def _starred(pattern: str) -> str:
+    return _STAR.join(re.escape(part) for part in pattern.split("*"))
+
+
+def _list(folder: str, prefix: str, wanted: str, passed: str) -> list[ShardFile]:
+    """Shards whose names in the folder are wanted; folders on the way to them are passed."""
+    listed = store_of(folder).list(prefix)
+    if "://" not in folder:
+        _refuse_links(folder, re.compile(passed))
     return [
         _shard(folder, found)
-        for found in store_of(folder).list()
-        if found.name.endswith(SHARD_SUFFIX) and wanted.fullmatch(found.name)
+        for found in listed
+        if found.name.endswith(SHARD_SUFFIX) and re.fullmatch(wanted, found.name)
     ]
+
+
+def _refuse_links(top: str, passed: re.Pattern[str]) -> None:
+    for parent, folders, _ in os.walk(top):
+        paths = {name: os.path.join(parent, name) for name in folders}
+        folders[:] = [name for name, path in paths.items() if passed.fullmatch(os.path.relpath(path, top))]
+        link = next((paths[name] for name in folders if os.path.islink(paths[name])), None)
+        if link is not None:
+            rule = "a corpus follows none below its folder, lest a shard count twice"
+            raise DataError(f"{link}: is a link to a folder; {rule}; name it in the URL by braces, or move it away")
 
 
 def _shard(folder: str, found: Stat) -> ShardFile:

@@ -101,10 +101,16 @@ class PosixStore:
         return self._folder / checked(self.url, name)
 
     def _names(self, prefix: str) -> Iterator[str]:
+        """Files that the prefix reaches; links to folders are not followed, so that no delete leaves the store.
+
+        Raises:
+            StorageError: a folder that the prefix reaches cannot be read.
+        """
         top = self._folder / prefix.rpartition("/")[0]
-        paths = (Path(folder) / file for folder, _, files in os.walk(top) for file in files)
-        names = (path.relative_to(self._folder).as_posix() for path in paths)
-        return (name for name in names if name.startswith(prefix))
+        for parent, folders, files in os.walk(top, onerror=_unlisted):
+            below = Path(parent).relative_to(self._folder)
+            folders[:] = [name for name in folders if (below / name).as_posix().startswith(prefix)]
+            yield from (name for file in files if (name := (below / file).as_posix()).startswith(prefix))
 
     def _stats(self, names: Iterable[str]) -> Iterator[Stat]:
         for name in names:
@@ -187,6 +193,11 @@ class PosixStore:
     def _failed(self, name: str, error: OSError) -> StorageError:
         rule = _FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else _REFUSED
         return StorageError(f"{self._folder}/{name}: {error.strerror}; {rule}")
+
+
+def _unlisted(error: OSError) -> None:
+    if error.errno not in _NO_SUCH:  # a folder may vanish while its parent is listed
+        raise StorageError(f"{error.filename}: {error.strerror}; {_REFUSED}") from error
 
 
 def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:

@@ -98,7 +98,13 @@ class Store(Protocol):
         ...
 
     def list(self, prefix: str = "") -> "builtins.list[Stat]":
-        """All objects whose names begin with the characters of `prefix`, at any depth, sorted by name."""
+        """All objects whose names begin with the characters of `prefix`, at any depth, sorted by name.
+
+        Links to folders are not followed.
+
+        Raises:
+            StorageError: the store does not answer, or a folder of it cannot be read.
+        """
         ...
 
     def folders(self) -> "builtins.list[str]":

@@ -69,3 +69,18 @@ def test_a_shard_that_is_a_link_to_nothing_is_named(tmp_path, url):
     (tmp_path / ".#notes").symlink_to("somebody@somewhere")
     with pytest.raises(DataError, match=r"/b\.tar: is a link that leads nowhere"):
         list_shards(f"{tmp_path}{url}")
+
+
+@pytest.mark.parametrize(("url", "refused"), [("", True), ("/*/*.tar", True), ("/*.tar", False), ("/linked", False)])
+def test_a_link_to_a_folder_is_named_where_shards_may_lie_behind_it(tmp_path, url, refused):
+    corpus, elsewhere = tmp_path / "corpus", tmp_path / "elsewhere"
+    for folder in (corpus, elsewhere):
+        folder.mkdir()
+        (folder / "a.tar").touch()
+    (corpus / "linked").symlink_to(elsewhere)
+    (corpus / ".hidden").symlink_to(elsewhere)
+    if refused:
+        with pytest.raises(DataError, match=r"/corpus/linked: is a link to a folder"):
+            list_shards(f"{corpus}{url}")
+    else:
+        assert [shard.name for shard in list_shards(f"{corpus}{url}")] == ["a.tar"]

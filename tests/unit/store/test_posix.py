@@ -185,3 +185,41 @@ def test_a_full_disk_is_told_with_its_own_cure(store, monkeypatch, number):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match=rf"a: {os.strerror(number)}; the disk or your quota is full; free space"):
         store.put("a", b"x")
+
+
+def failing(monkeypatch, folder, number):
+    """Let one folder fail to be read."""
+    scan = os.scandir
+
+    def scandir(path):
+        if os.fspath(path) == str(folder):
+            raise OSError(number, os.strerror(number), str(folder))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_folder_that_cannot_be_read_is_named_where_the_prefix_reaches_it(store, tmp_path, monkeypatch, number):
+    for name in ("a/1", "b/1"):
+        store.put(name, b"")
+    failing(monkeypatch, tmp_path / "runs" / "b", number)
+    for prefix in ("", "b", "b/"):
+        with pytest.raises(StorageError, match=r"/runs/b: .*; the folder must be readable"):
+            store.list(prefix)
+    assert [found.name for found in store.list("a")] == ["a/1"]
+
+
+def test_a_folder_that_vanishes_while_it_is_listed_is_passed_over(store, tmp_path, monkeypatch):
+    for name in ("a/1", "b/1"):
+        store.put(name, b"")
+    failing(monkeypatch, tmp_path / "runs" / "b", errno.ENOENT)
+    assert [found.name for found in store.list()] == ["a/1"]
+
+
+def test_what_lies_behind_a_link_to_a_folder_is_not_listed(store, tmp_path):
+    store.put("a", b"")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "1").touch()
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "others")
+    assert [found.name for found in store.list()] == ["a"]
