@@ -7,6 +7,7 @@ version. Beside a folder's shards records are memory-mapped.
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -126,9 +127,7 @@ def parse(where: str, data: bytes) -> ShardIndex:
         DataError: it is damaged.
     """
     header, start = parse_header(where, data)
-    end = start + header.samples * RECORD.itemsize
-    if len(data) < end:
-        raise DataError(f"{where}: ends at byte {len(data)}, {end} wanted; the index is damaged; delete it")
+    end = _end_of_records(where, header, start, len(data))
     return ShardIndex(header, np.frombuffer(data, RECORD, header.samples, start), lambda: data[end:])
 
 
@@ -199,9 +198,17 @@ def fits(header: Header, shard: ShardFile) -> bool:
     return header.size == shard.size and (header.checked or header.version == shard.version)
 
 
+def _end_of_records(where: str, header: Header, start: int, size: int) -> int:
+    end = start + header.samples * RECORD.itemsize
+    if size < end:
+        raise DataError(f"{where}: ends at byte {size}, {end} wanted; the index is damaged; delete it")
+    return end
+
+
 def _map(path: Path) -> ShardIndex:
     with path.open("rb") as file:
         header, start = parse_header(str(path), file.read(_HEADER_READ_BYTES))
+        _end_of_records(str(path), header, start, os.fstat(file.fileno()).st_size)
         records = np.memmap(file, RECORD, "r", start, header.samples) if header.samples else np.zeros(0, RECORD)
     return ShardIndex(header, records, lambda: parse(str(path), path.read_bytes()).read_names())
 

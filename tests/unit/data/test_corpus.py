@@ -46,6 +46,14 @@ def test_damaged_index_is_refused(digit_shards, spoil):
         index.parse("I", spoil(made))
 
 
+def test_truncated_index_beside_a_shard_is_refused(digit_shards):
+    with_crcs(digit_shards)
+    cut = digit_shards / "train-002.tar.index"
+    cut.write_bytes(cut.read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"train-002\.tar\.index: ends at byte \d+, \d+ wanted; .*delete it"):
+        index.find(list_shards(str(digit_shards))[2], None)
+
+
 def test_samples_are_located_with_their_labels(digit_shards, digits):
     corpus = pinned(digit_shards)
     assert corpus.shapes[0].shards == (5, 0, 17, 1)
