@@ -227,7 +227,7 @@ def verify_shard(shard: PinnedShard) -> None:
 def repin(pinned: Pin, indexes: Store) -> Pin:
     """The pin with the present sizes and versions of its shards, if their samples are those that were pinned.
 
-    Proof are equal lengths and CRCs: of an index that fits the shard as it is now, and else of every byte of it.
+    Proof are equal lengths and CRCs: of an index made of just the present version, and else of every byte.
 
     Raises:
         ShardChanged: a shard holds other samples, is gone, or its samples had no CRCs that could prove anything.
@@ -250,14 +250,21 @@ def _repinned(shard: PinnedShard, now: ShardFile | None, indexes: Store) -> Pinn
         told = "its size or version changed, and it had no CRCs which could prove that its samples are the same"
         raise ShardChanged(f"{shard.file.url}: {told}; put the old file back, with its time, or start a new run")
     try:
-        header = index.find_header(now, indexes)
-        found = header.crcs if header is not None and header.checked else index_checked(now, indexes).header.crcs
+        found = _crcs_of_version(now, indexes) or index_checked(now, indexes).header.crcs
     except DataError as error:
         raise ShardChanged(f"{error}; it was whole when the run began") from error
     if found != known:
         told = "holds other samples than when the run began"
         raise ShardChanged(f"{shard.file.url}: {told}; a run's shards never change; put it back or start a new run")
     return replace(shard, file=now, crcs=known)
+
+
+def _crcs_of_version(shard: ShardFile, indexes: Store) -> str:
+    """`Header.crcs` of an index of the shard's present version; one that fits by size may speak of older bytes."""
+    header = index.find_header(shard, indexes)
+    if header is not None and header.checked and header.version == shard.version:
+        return header.crcs
+    return index.stored_crcs(shard, indexes)
 
 
 def pin(corpora: Sequence[CorpusSpec], indexes: Store | None = None, *, checked: bool = True) -> Pin:
