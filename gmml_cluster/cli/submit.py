@@ -8,7 +8,7 @@ import click
 from gmml_cluster.cli import leave, options
 
 if TYPE_CHECKING:
-    from gmml_cluster.launch.submit import Prepared
+    from gmml_cluster.launch.prepare import Prepared
 
 VERSION = 1
 
@@ -34,7 +34,8 @@ def command(
 
     KEY=VALUE overrides a field, as in batch.size=512. The same run submitted again goes on where it stopped.
     """
-    from gmml_cluster.launch.submit import prepare, submit
+    from gmml_cluster.launch.prepare import prepare
+    from gmml_cluster.launch.submit import submit
 
     prepared = prepare(job, cluster=cluster or "local", overrides=overrides)
     if dry_run:

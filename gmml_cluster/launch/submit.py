@@ -1,33 +1,34 @@
-"""From a job file to a job: validate, plan, preflight, create the run, append `submit`, launch, append `queued`.
+"""From what was prepared to a job: preflight, create the run, append `submit`, launch, append `queued`.
 
 What is refused on the way leaves nothing behind.
 """
 
-import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import gmml_cluster
 from gmml_cluster import __version__
-from gmml_cluster.errors import Fault, PreflightError, SpecError, StorageError
-from gmml_cluster.launch.forks import with_source
-from gmml_cluster.launch.indexed import Indexed, count, look_up, miscounted
+from gmml_cluster.errors import Fault, PreflightError
 from gmml_cluster.launch.jobs import is_busy, poll
 from gmml_cluster.launch.launcher import Launcher, Submission, launcher_named
 from gmml_cluster.launch.preflight import preflight
-from gmml_cluster.launch.snapshot import Snapshot, take
-from gmml_cluster.launch.supervisor import thread_environment
-from gmml_cluster.plan.plan import Plan, make_plan
+from gmml_cluster.launch.prepare import (
+    Prepared,
+    changes_of,
+    counted,
+    demand_begun,
+    known_by_indexes,
+    planned,
+    with_code_of,
+)
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import History
 from gmml_cluster.run.root import (
     SPEC,
     RunRoot,
-    absolute,
     code_name,
     create_run,
     is_run,
@@ -35,40 +36,11 @@ from gmml_cluster.run.root import (
     remove_run,
     run_root,
 )
-from gmml_cluster.spec.cluster import ClusterProfile
-from gmml_cluster.spec.identity import changeable, differences, identity
-from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.spec.load import dump, parse_job, read_job, read_profile, to_yaml
+from gmml_cluster.spec.identity import identity
+from gmml_cluster.spec.load import dump, read_profile, to_yaml
 from gmml_cluster.spec.places import Places
-from gmml_cluster.spec.plugins import plug_in
-from gmml_cluster.spec.yaml import shown
 
-SHOWN_TOKEN = "<token>"
 WITHDRAW_S = 30.0
-A = TypeVar("A")
-B = TypeVar("B")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A job that may be submitted: all that is known before anything is touched."""
-
-    job: JobSpec
-    profile: ClusterProfile
-    cluster: str
-    plan: Plan
-    submission: Submission
-    places: Places = field(default_factory=Places)
-
-    @property
-    def script(self) -> str:
-        """What would be handed over, the token shown as `<token>`.
-
-        Raises:
-            PreflightError: the launcher can make none of this profile.
-        """
-        with self.places.told():
-            return launcher_named(self.profile.launcher).script(self.submission)
 
 
 Action = Literal["submitted", "resumed", "already", "stopping", "finished"]
@@ -91,125 +63,6 @@ class Outcome:
     changed: Mapping[str, Any]
 
 
-def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepared:
-    """Validate and plan a job file.
-
-    Raises:
-        SpecError: all faults of the job file and the profile, or else of `init`, or else of the plan, of numbers that
-            an index contradicts, and of a name that another run has.
-        PreflightError: this version has no launcher for the profile.
-    """
-    (job, job_tree), (profile, profile_tree) = _both(lambda: read_job(path, overrides), lambda: read_profile(cluster))
-    job = with_absolute_paths(job)
-    places = Places(job_tree, profile_tree, tuple(corpus.url for corpus in job.data.corpora))
-    root = absolute(profile.root)
-    with places.told():
-        indexed = _look_up(job, profile, root)
-        job = with_source(job, root)
-        made, (history, words) = _both(
-            lambda: _prepared(job, profile, cluster, root, indexed), lambda: _compared(job, root, indexed)
-        )
-        if history.submit is not None:
-            made = _with_code_of(run_root(root, job.name), history, made)
-        return replace(made, plan=replace(made.plan, words=(*made.plan.words, *words)), places=places)
-
-
-def _look_up(job: JobSpec, profile: ClusterProfile, root: str) -> Indexed:
-    """What indexes say, once it is known that there is a launcher: without one no store is asked."""
-    launcher_named(profile.launcher)
-    return look_up(job, root)
-
-
-def _compared(job: JobSpec, root: str, indexed: Indexed) -> tuple[History, list[str]]:
-    """The history of the run of this name, and what could not be compared with what lies there.
-
-    Raises:
-        SpecError: an index contradicts the job, or a run of this name has another identity.
-    """
-    faults = miscounted(job, indexed.shapes) if indexed.shapes else []
-    words, history = [], History()
-    try:
-        run = run_root(root, job.name)
-        history = run.log.refresh()
-        if history.run:
-            _changes(run, dump(job))
-        else:
-            _demand_begun(run, is_run(run))
-    except StorageError as error:
-        words.append(f"whether a run has this name already is not known: {str(error).splitlines()[0]}")
-    except SpecError as error:
-        faults += error.faults
-    if faults:
-        raise SpecError(faults)
-    return history, words
-
-
-def _both(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
-    """Both results, or the faults of both."""
-    try:
-        made = first()
-    except SpecError as error:
-        try:
-            second()
-        except SpecError as other:
-            raise SpecError([*error.faults, *other.faults]) from error
-        raise
-    return made, second()
-
-
-def _prepared(job: JobSpec, profile: ClusterProfile, cluster: str, root: str, indexed: Indexed) -> Prepared:
-    plan = make_plan(job, profile, indexed.shapes)
-    plan = replace(plan, environment=_environment(profile, plan.ranks[1]), words=(*plan.words, *indexed.words))
-    submission = Submission(
-        root=root,
-        name=job.name,
-        token=SHOWN_TOKEN,
-        profile=profile,
-        nodes=plan.node_range,
-        ranks_per_node=plan.ranks_per_node,
-        code=code_for(job.method.name),
-        corpora=tuple(corpus.url for corpus in job.data.corpora),
-        bytes_per_rank=plan.memory.total_bytes,
-        max_pixels=job.data.max_pixels,
-    )
-    return Prepared(job=job, profile=profile, cluster=cluster, plan=plan, submission=submission)
-
-
-def _counted(prepared: Prepared) -> Prepared:
-    """The same, planned again with the lanes known, where this machine would start ranks that may be more."""
-    plan, old = prepared.plan, prepared.submission
-    if prepared.profile.launcher != "local" or plan.lanes is not None or plan.ranks_per_node == 1:
-        return prepared
-    new = _prepared(prepared.job, prepared.profile, prepared.cluster, old.root, count(prepared.job))
-    return replace(prepared, plan=new.plan, submission=replace(new.submission, code=old.code))
-
-
-def _environment(profile: ClusterProfile, ranks: int) -> dict[str, str]:
-    """What the profile sets for every rank, and what the local launcher adds."""
-    if profile.launcher != "local":
-        return dict(profile.environment)
-    return {**thread_environment(ranks, {**os.environ, **profile.environment}), **profile.environment}
-
-
-def code_for(method: str) -> Snapshot:
-    """Snapshot of this project, and of the plug-in that has the method.
-
-    Raises:
-        PreflightError: they are too large.
-        SpecError: the plug-in's package cannot be found.
-    """
-    ours, plug = Path(gmml_cluster.__file__).parent, plug_in(method)
-    return take(ours) if plug is None else take(ours, *plug.packages, metadata=plug.metadata)
-
-
-def with_absolute_paths(job: JobSpec) -> JobSpec:
-    """The job with the paths of its corpora made absolute, so that it can be resumed from any folder."""
-    spec = dump(job)
-    for corpus in spec["data"]["corpora"]:
-        corpus["url"] = absolute(corpus["url"])
-    return parse_job(spec)
-
-
 def submit(prepared: Prepared, *, take_over: bool = False) -> Outcome:
     """Submit a new run, or go on with the one of this name and identity. A failure leaves nothing behind.
 
@@ -229,11 +82,11 @@ def _submit(prepared: Prepared, take_over: bool) -> Outcome:
     run = run_root(prepared.submission.root, prepared.job.name)
     history = run.log.refresh()
     if history.run:
-        changed = _changes(run, dump(prepared.job))
+        changed = changes_of(run, dump(prepared.job))
         return _go_on(run, history, prepared, changed, take_over=take_over, new_code=False)
-    _demand_begun(run, is_run(run))
+    demand_begun(run, is_run(run))
     _refuse(preflight(prepared.submission))
-    prepared = _counted(prepared)
+    prepared = counted(prepared)
     run = create_run(run.root, run.name, _files(prepared), _opening(prepared))
     try:
         note_root(run.root)
@@ -252,14 +105,14 @@ def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, 
         new_code: run the code that is installed here instead of the run's.
     """
     history = run.log.refresh()
-    _demand_begun(run, not history.run)
+    demand_begun(run, not history.run)
     last = history.submit
     changed = dict(last.changed) if last else {}
     known = cluster or (str(last.bounds["cluster"]) if last else "local")
     job = run.job(changed)
     profile, tree = read_profile(known)
     with Places(profile=tree, origin=f"--cluster {known}").told():
-        prepared = _prepared(job, profile, known, run.root, _look_up(job, profile, run.root))
+        prepared = planned(job, profile, known, run.root, known_by_indexes(job, profile, run.root))
         return _go_on(run, history, prepared, changed, take_over=take_over, new_code=new_code)
 
 
@@ -273,37 +126,17 @@ def _go_on(
     if not take_over and is_busy(history, poll({run.name: history})):
         return Outcome(run, "already" if history.stopped is None else "stopping", job, {})
     if not new_code:
-        prepared = _with_code_of(run, history, prepared)
+        prepared = with_code_of(run, history, prepared)
     _refuse(preflight(prepared.submission))
-    prepared = _counted(prepared)
+    prepared = counted(prepared)
     code = prepared.submission.code
     run.store.put(code_name(code.digest), code.data)
     return _outcome(run, "resumed", _launch(run, prepared, changed, history), changed)
 
 
-def _with_code_of(run: RunRoot, history: History, prepared: Prepared) -> Prepared:
-    """The same with the code that the run was submitted with, and a word where another is installed here."""
-    last, submission = history.submit, prepared.submission
-    if last is None or last.code == submission.code.digest:
-        return prepared
-    code = Snapshot(last.code, run.store.get(code_name(last.code)))
-    cure = f"gmml resume {run.name} --code takes what is installed here, {submission.code.digest[:12]}"
-    word = f"goes on with the run's own code, {last.code[:12]}; {cure}"
-    plan = replace(prepared.plan, words=(*prepared.plan.words, word))
-    return replace(prepared, plan=plan, submission=replace(submission, code=code))
-
-
 def _length(changed: Mapping[str, Any]) -> dict[str, Any]:
     """The changes that let a run grow."""
     return {name: values for name, values in changed.items() if name.split(".")[0] == "run"}
-
-
-def _demand_begun(run: RunRoot, cut_off: bool) -> None:
-    if cut_off:
-        told = (
-            "its log does not open; a submission of this name was cut off, or a removal, or one is under way elsewhere"
-        )
-        raise SpecError(Fault(run.url, f"{told}; gmml rm {run.url} deletes what is left; then submit again"))
 
 
 def _outcome(run: RunRoot, action: Action, job: str | None, changed: Mapping[str, Any]) -> Outcome:
@@ -374,20 +207,3 @@ def _opening(prepared: Prepared) -> dict[str, Any]:
     digest = identity(dump(prepared.job))
     versions = {"gmml_cluster": __version__, "python": platform.python_version()}
     return {"spec": digest, "code": prepared.submission.code.digest, "versions": versions}
-
-
-def _spec(run: RunRoot) -> dict[str, Any]:
-    return dump(run.job({}))
-
-
-def _changes(run: RunRoot, new: dict[str, Any]) -> dict[str, Any]:
-    old = _spec(run)
-    differ = differences(old, new)
-    if differ:
-        raise SpecError([_differs(run, field, *values) for field, values in differ.items()])
-    return changeable(old, new)
-
-
-def _differs(run: RunRoot, field: str, old: Any, new: Any) -> Fault:
-    told = f"{shown(new)}, but the run {run.name!r} under {run.root} was submitted with {shown(old)}"
-    return Fault(field, f"{told}; a run computes what it was submitted with; set it back or give another name")

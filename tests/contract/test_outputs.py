@@ -9,7 +9,8 @@ import pytest
 
 from gmml_cluster.cli import order, outcome
 from gmml_cluster.cli import submit as gmml_submit
-from gmml_cluster.launch.submit import Outcome, prepare
+from gmml_cluster.launch.prepare import prepare
+from gmml_cluster.launch.submit import Outcome
 from gmml_cluster.plan.plan import Plan
 from gmml_cluster.run import protocol
 from gmml_cluster.run.entries import CAUSES, Kind

@@ -12,7 +12,7 @@ from gmml_cluster.cli import leave
 from gmml_cluster.cli.main import group
 from gmml_cluster.cli.submit import command as gmml_submit
 from gmml_cluster.errors import Fault, StorageError
-from gmml_cluster.launch import submit
+from gmml_cluster.launch import prepare, submit
 from gmml_cluster.launch.indexed import Indexed
 from gmml_cluster.launch.local import LocalLauncher
 from gmml_cluster.launch.lock import holder, state_folder
@@ -69,7 +69,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(submit, "take", stand_in)
+    monkeypatch.setattr(prepare, "take", stand_in)
     monkeypatch.setattr(submit, "preflight", lambda submission: [])
     (tmp_path / "clusters").mkdir()
     (tmp_path / "clusters" / "here.yaml").write_text("{launcher: local, root: runs, ranks_per_node: 2}")
@@ -182,7 +182,7 @@ def test_faults_of_job_and_profile_are_told_together(call, tmp_path):
 
 
 def test_a_launcher_that_does_not_exist_yet_is_refused_before_any_store_is_asked(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(submit, "run_root", None)
+    monkeypatch.setattr(prepare, "run_root", None)
     (tmp_path / "clusters" / "later.yaml").write_text("launcher: ray\nroot: s3://nowhere/runs\n")
     code, _, err = call("gmml-submit", "job.yaml", "--cluster", "later")
     assert code == 3
@@ -193,8 +193,8 @@ def test_a_dry_run_names_the_line_of_a_profile_that_no_script_can_be_made_of(cal
     def unreachable(root, name):
         raise StorageError(f"{root}: no answer")
 
-    monkeypatch.setattr(submit, "run_root", unreachable)
-    monkeypatch.setattr(submit, "look_up", lambda job, root: Indexed(None))
+    monkeypatch.setattr(prepare, "run_root", unreachable)
+    monkeypatch.setattr(prepare, "look_up", lambda job, root: Indexed(None))
     profile = "launcher: slurm\nroot: s3://bucket/runs\nslurm: {cpus_per_rank: 1}\nranks_per_node: 2\n"
     (tmp_path / "clusters" / "far.yaml").write_text(profile)
     code, _, err = call("gmml-submit", "job.yaml", "--cluster", "far", "--dry-run")
@@ -225,7 +225,7 @@ def test_a_refused_preflight_leaves_nothing_behind(call, tmp_path, monkeypatch):
 
 def test_a_job_that_cannot_be_launched_leaves_nothing_behind(call, tmp_path, monkeypatch):
     broken = Snapshot.of({"gmml_cluster/__init__.py": b"raise SystemExit('no bananas')"})
-    monkeypatch.setattr(submit, "take", lambda *_: broken)
+    monkeypatch.setattr(prepare, "take", lambda *_: broken)
     code, _, err = submitted(call)
     assert code == 4
     assert "no bananas" in err
@@ -259,14 +259,14 @@ def test_a_dry_run_says_why_a_corpus_or_the_root_is_not_known(call, tmp_path, mo
     def unreachable(root, name):
         raise StorageError(f"{root}: no answer")
 
-    monkeypatch.setattr(submit, "run_root", unreachable)
+    monkeypatch.setattr(prepare, "run_root", unreachable)
     code, out, _ = submitted(call, "--dry-run")
     assert code == 0
     assert f"whether a run has this name already is not known: {tmp_path}/runs: no answer" in out
 
 
 def test_samples_that_an_index_contradicts_are_refused(call, monkeypatch):
-    monkeypatch.setattr(submit, "look_up", lambda job, root: Indexed((CorpusShape(1.0, (6000, 40)),)))
+    monkeypatch.setattr(prepare, "look_up", lambda job, root: Indexed((CorpusShape(1.0, (6000, 40)),)))
     code, _, err = submitted(call)
     assert code == 2
     assert err.startswith("job.yaml:5: data.corpora.0.samples: 6400 given, and the index counts 6040; ")
@@ -288,7 +288,7 @@ def test_sample_numbers_that_cannot_be_are_refused(call, given, told):
 
 def test_a_dry_run_of_a_run_that_stands_shows_the_code_that_it_goes_on_with(call, unstarted, monkeypatch):
     submitted(call)
-    monkeypatch.setattr(submit, "take", lambda *_: Snapshot.of({"gmml_cluster/__init__.py": b"new = True"}))
+    monkeypatch.setattr(prepare, "take", lambda *_: Snapshot.of({"gmml_cluster/__init__.py": b"new = True"}))
     told = json.loads(submitted(call, "--dry-run", "--json")[1])
     assert told["code"] == run_root("runs", "tryit").log.refresh().submit.code
     assert any("gmml resume tryit --code takes" in word for word in told["plan"]["words"])

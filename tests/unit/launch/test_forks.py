@@ -4,7 +4,7 @@ import pytest
 
 from gmml_cluster.errors import SpecError
 from gmml_cluster.launch.forks import with_source
-from gmml_cluster.launch.submit import prepare
+from gmml_cluster.launch.prepare import prepare
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import SPEC, create_run
 from gmml_cluster.spec.load import load_job, to_yaml

@@ -9,8 +9,8 @@ import pytest
 
 from gmml_cluster.errors import LaunchError, PreflightError
 from gmml_cluster.launch import snapshot
+from gmml_cluster.launch.prepare import code_for
 from gmml_cluster.launch.snapshot import Snapshot, take, unpack
-from gmml_cluster.launch.submit import code_for
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from gmml_cluster.errors import SpecError, StorageError
-from gmml_cluster.launch import submit
+from gmml_cluster.launch import prepare, submit
 from gmml_cluster.launch.launcher import Submission
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.run import protocol
@@ -85,9 +85,9 @@ def test_a_first_local_run_over_few_images_starts_no_more_ranks_than_lanes(tmp_p
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     profile = {"launcher": "local", "root": str(tmp_path / "runs"), "ranks_per_node": 2}
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(profile))
-    prepared = submit.prepare(str(tmp_path / "job.yaml"), cluster=str(tmp_path / "cluster.yaml"))
+    prepared = prepare.prepare(str(tmp_path / "job.yaml"), cluster=str(tmp_path / "cluster.yaml"))
     assert (prepared.plan.lanes, prepared.submission.ranks_per_node) == (None, 2)
-    counted = submit._counted(prepared)
+    counted = prepare.counted(prepared)
     assert (counted.plan.lanes, counted.submission.ranks_per_node) == (1, 1)
     assert counted.submission.code is prepared.submission.code
     assert not (tmp_path / "runs").exists()

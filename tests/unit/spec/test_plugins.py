@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from gmml_cluster.errors import SpecError
+from gmml_cluster.launch.prepare import code_for
 from gmml_cluster.launch.snapshot import Snapshot, unpack
-from gmml_cluster.launch.submit import code_for
 from gmml_cluster.spec.offered import plug_ins
 from gmml_cluster.spec.plugins import METHODS, claims, plug_in
 from tests.fixtures.plugins import install
