@@ -169,7 +169,7 @@ def _put_shard(place: _Place, name: str, samples: Sequence[tuple[Item, bytes]]) 
     made = index.build(ShardFile(str(path), path.stat().st_size, ""), checked=True)
     if made.header.samples != len(samples):
         what = f"{made.header.samples} samples were found of {len(samples)} written"
-        raise DataError(f"{name}: {what}; names told two images not apart; rename the images, and say so to us")
+        raise DataError(f"{name}: {what}; names told two images not apart; rename the images")
     final = place.put(name)
     (place.work / f"{name}{INDEX_SUFFIX}").write_bytes(index.with_version(made, final.version).to_bytes())
     place.put(f"{name}{INDEX_SUFFIX}")

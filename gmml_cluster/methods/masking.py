@@ -16,8 +16,8 @@ from torch import Tensor
 
 from gmml_cluster.data.draws import Purpose
 from gmml_cluster.data.draws_torch import integer, words
+from gmml_cluster.spec.reach import CANDIDATES as CANDIDATES
 
-CANDIDATES = 192
 _BITS = 48
 _PIXELS_AT_ONCE = 1 << 20
 
