@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gmml_cluster.store.store import open_store
+from gmml_cluster.store.open import open_store
 from tests.fixtures.s3 import running_s3
 from tests.fixtures.slurm import missing, running_slurm
 

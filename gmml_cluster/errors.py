@@ -8,13 +8,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One thing that is wrong: where it stands and what it is, with the cure."""
+    """One thing that is wrong.
+
+    Attributes:
+        where: file and line, field, shard and member, or rank and node.
+        problem: what is wrong, with the value and the rule that it breaks.
+        hint: what the user should do; empty where `problem` says it.
+    """
 
     where: str
-    message: str
+    problem: str
+    hint: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}"
+        return f"{self.where}: {self.problem}" + (f"; {self.hint}" if self.hint else "")
 
 
 class GmmlError(Exception):

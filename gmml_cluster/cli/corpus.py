@@ -11,7 +11,7 @@ from gmml_cluster.cli.compute import demand
 from gmml_cluster.errors import GmmlError
 
 if TYPE_CHECKING:
-    from gmml_cluster.data.pack import Packed
+    from gmml_cluster.data.packing.pack import Packed
 
 _NAMED = 20
 
@@ -34,8 +34,8 @@ def pack(source: str, destination: str, shard_samples: int, seed: int, prefix: s
     that cannot be decoded is left out and named; what is no image is counted.
     """
     demand("numpy")
-    from gmml_cluster.data.pack import pack
-    from gmml_cluster.data.sources import find_source
+    from gmml_cluster.data.packing.pack import pack
+    from gmml_cluster.data.packing.sources import find_source
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was begun is undone, as after Ctrl-C
     found = find_source(source)
@@ -55,8 +55,8 @@ def index(url: str, root: str | None) -> int:
     URL names shards as a job does. A shard whose index has checksums already is passed over.
     """
     demand("numpy")
-    from gmml_cluster.data.indexing import demand_writable, index_all
-    from gmml_cluster.data.listing import indexes_below, list_shards
+    from gmml_cluster.data.corpus.checksums import demand_writable, index_all
+    from gmml_cluster.data.corpus.listing import indexes_below, list_shards
 
     shards, indexes = list_shards(url), None if root is None else indexes_below(root)
     demand_writable(shards, indexes)

@@ -34,7 +34,7 @@ def command(
     as_json: bool,
 ) -> int:
     """Score the encoder of RUN's youngest checkpoint by nearest neighbours or a linear probe, in one process."""
-    from gmml_cluster.cli.finding import find
+    from gmml_cluster.launch.find import find
 
     found = find(run, root)
     given = [("--bank", bank), ("--corpus", corpus), *(("--feature", feature) for feature in features)]

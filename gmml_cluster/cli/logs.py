@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 @options.root
 def command(run: str, follow: bool, rank: int | None, attempt: int | None, root: str | None) -> None:
     """Print what a rank of an attempt of RUN printed, under the attempt's first error."""
-    from gmml_cluster.cli import tail
-    from gmml_cluster.cli.finding import find
+    from gmml_cluster.launch.find import find
+    from gmml_cluster.launch.follow import File, Tail, start_output
+    from gmml_cluster.launch.follow import follow as follow_output
 
     found = find(run, root)
     history = found.log.refresh()
@@ -30,17 +31,17 @@ def command(run: str, follow: bool, rank: int | None, attempt: int | None, root:
     if chosen is not None:
         _check_rank(chosen, rank)
     if follow:
-        for text in tail.follow(found, rank or 0, first=attempt):
+        for text in follow_output(found, rank or 0, first=attempt):
             click.echo(text, nl=False)
         return
     if chosen is None:
         click.echo(f"{found.name}: no attempt has begun; {_start(history)}", err=True)
-        path = tail.start_output(history, rank or 0)
-        click.echo(tail.File(path).new() if path else "", nl=False)
+        path = start_output(history, rank or 0)
+        click.echo(File(path).new() if path else "", nl=False)
         return
     if chosen.told.get("message"):
         click.echo(headline(chosen), err=True)
-    click.echo(tail.Tail(found, chosen, _rank(chosen, rank)).new(), nl=False)
+    click.echo(Tail(found, chosen, _rank(chosen, rank)).new(), nl=False)
 
 
 def _attempt(run: "RunRoot", history: "History", number: int | None) -> "Attempt | None":

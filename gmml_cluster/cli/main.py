@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import click
 
-from gmml_cluster.cli import leave
+from gmml_cluster.cli import run_command
 
 _COMMANDS = {
     "status": ("status", "What runs are doing, at which step, and what ended their attempts."),
@@ -53,7 +53,7 @@ def group() -> None:
 
 def gmml() -> NoReturn:
     """Entry of the command `gmml`."""
-    leave.run(group)
+    run_command.run(group)
 
 
 if __name__ == "__main__":

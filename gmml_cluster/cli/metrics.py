@@ -21,8 +21,8 @@ _SHOWN = ("step", "loss", "grad_norm", "lr", "samples_per_s", "data_wait_s", "at
 @options.as_json
 def command(run: str, tensorboard: str | None, root: str | None, as_json: bool) -> int:
     """Print RUN's metrics, one line a step: of the youngest attempt that made the step; --json prints every figure."""
-    from gmml_cluster.cli.finding import find
-    from gmml_cluster.run.parts import metric_lines
+    from gmml_cluster.launch.find import find
+    from gmml_cluster.run.uploads import metric_lines
 
     found = find(run, root)
     lines = metric_lines(found.store, found.log.refresh())
@@ -51,5 +51,5 @@ def _write_events(lines: Iterable[dict[str, Any]], folder: str) -> int:
 
     demand("tensorboard")
     text = "\n".join(map(json.dumps, lines))
-    command = [sys.executable, "-m", "gmml_cluster.cli.events", folder]
+    command = [sys.executable, "-m", "gmml_cluster.cli.tensorboard", folder]
     return subprocess.run(command, input=text, text=True, check=False).returncode

@@ -10,8 +10,8 @@ import click
 from gmml_cluster.cli import options
 
 if TYPE_CHECKING:
-    from gmml_cluster.data.corpus import Pin
-    from gmml_cluster.plan.lanes import Layout
+    from gmml_cluster.data.corpus.pin import Pin
+    from gmml_cluster.plan.sample_layout import SampleLayout
     from gmml_cluster.spec.job import JobSpec
 
 VERSION = 1
@@ -47,7 +47,7 @@ def command(job_or_run: str, samples: range, ranks: int, root: str | None, as_js
     from gmml_cluster.cli.compute import demand
 
     demand("numpy")
-    from gmml_cluster.data.read import order_lines
+    from gmml_cluster.data.eval_reader import order_lines
 
     is_job = job_or_run.endswith((".yaml", ".yml"))
     job, layout, pinned = _of_job(job_or_run, root) if is_job else _of_run(job_or_run, root)
@@ -67,31 +67,31 @@ def _named(lines: Iterator[dict[str, Any]], option: str) -> Iterator[dict[str, A
     try:
         yield from lines
     except SpecError as error:
-        raise SpecError([Fault(option, fault.message) for fault in error.faults]) from error
+        raise SpecError([Fault(option, fault.problem, fault.hint) for fault in error.faults]) from error
 
 
-def _of_job(path: str, root: str | None) -> "tuple[JobSpec, Layout, Pin]":
+def _of_job(path: str, root: str | None) -> "tuple[JobSpec, SampleLayout, Pin]":
     """Indexes are looked for below the root that a submission takes where no cluster is named; none is left there."""
-    from gmml_cluster.data.corpus import pin
-    from gmml_cluster.data.listing import indexes_below
+    from gmml_cluster.data.corpus.listing import indexes_below
+    from gmml_cluster.data.corpus.pin import pin
     from gmml_cluster.plan.steps import layout_of
     from gmml_cluster.run.root import absolute
-    from gmml_cluster.spec.load import load_profile, read_job
-    from gmml_cluster.spec.places import Places
+    from gmml_cluster.spec.loading.locations import Locations
+    from gmml_cluster.spec.loading.validate import load_profile, read_job
 
     job, tree = read_job(path)
-    with Places(tree).told():
+    with Locations(tree).told():
         pinned = pin(job.data.corpora, indexes_below(absolute(root or load_profile("local").root)), checked=False)
         layout = layout_of(job, pinned.shapes)
     return job, layout, pinned
 
 
-def _of_run(run: str, root: str | None) -> "tuple[JobSpec, Layout, Pin]":
-    from gmml_cluster.cli.finding import find
-    from gmml_cluster.data.corpus import Pin
-    from gmml_cluster.data.listing import indexes_below
+def _of_run(run: str, root: str | None) -> "tuple[JobSpec, SampleLayout, Pin]":
+    from gmml_cluster.data.corpus.listing import indexes_below
+    from gmml_cluster.data.corpus.pin import Pin
     from gmml_cluster.errors import Fault, SpecError
-    from gmml_cluster.plan.lanes import Layout
+    from gmml_cluster.launch.find import find
+    from gmml_cluster.plan.sample_layout import SampleLayout
     from gmml_cluster.run.root import corpora_name
 
     found = find(run, root)
@@ -103,4 +103,4 @@ def _of_run(run: str, root: str | None) -> "tuple[JobSpec, Layout, Pin]":
     corpora = json.loads(found.store.get(corpora_name(pinned["corpora"])))
     job = found.job(submit.changed if submit else {})
     pin = Pin.from_json(corpora, indexes_below(found.root))
-    return job, Layout.from_json(pinned["layout"], pin.shapes), pin
+    return job, SampleLayout.from_json(pinned["layout"], pin.shapes), pin

@@ -17,8 +17,8 @@ def command(
     run: str, cluster: str | None, code: bool, take_over: bool, follow: bool, root: str | None, as_json: bool
 ) -> None:
     """Go on with RUN from its youngest checkpoint; lifts a cancel. The profile is the last submission's by default."""
-    from gmml_cluster.cli.finding import find
-    from gmml_cluster.cli.outcome import tell
+    from gmml_cluster.cli.submit_report import tell
+    from gmml_cluster.launch.find import find
     from gmml_cluster.launch.submit import resume
 
     outcome = resume(find(run, root), cluster=cluster, new_code=code, take_over=take_over)

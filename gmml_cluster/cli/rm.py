@@ -11,8 +11,8 @@ from gmml_cluster.cli import options
 @options.root
 def command(run: str, yes: bool, root: str | None) -> None:
     """Delete RUN with its checkpoints, its log last; refused while a job of it is queued or an attempt lives."""
-    from gmml_cluster.cli.finding import find
     from gmml_cluster.launch.cancel import remove
+    from gmml_cluster.launch.find import find
 
     found = find(run, root)
     if not yes:

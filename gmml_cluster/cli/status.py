@@ -30,8 +30,8 @@ def command(run: str | None, root: str | None, as_json: bool) -> None:
 
 def _ledgers(run: str | None, root: str | None) -> list[dict[str, Any]]:
     """Of the run, or of all that can be read; one that cannot is told of on stderr."""
-    from gmml_cluster.cli.finding import every, find
     from gmml_cluster.errors import StorageError
+    from gmml_cluster.launch.find import every, find
     from gmml_cluster.launch.jobs import poll
     from gmml_cluster.run.ledger import status
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from gmml_cluster.cli import leave, options
+from gmml_cluster.cli import options, run_command
 
 if TYPE_CHECKING:
     from gmml_cluster.launch.prepare import Prepared
@@ -41,14 +41,14 @@ def command(
     if dry_run:
         click.echo(json.dumps(document(prepared)) if as_json else text(prepared))
         return
-    from gmml_cluster.cli.outcome import tell
+    from gmml_cluster.cli.submit_report import tell
 
     tell(submit(prepared, take_over=take_over), as_json=as_json, follow=follow)
 
 
 def document(prepared: "Prepared") -> dict[str, Any]:
     """What a dry run tells machines."""
-    from gmml_cluster.spec.load import dump
+    from gmml_cluster.spec.loading.validate import dump
 
     return {
         "version": VERSION,
@@ -71,7 +71,7 @@ def text(prepared: "Prepared") -> str:
 
 def main() -> NoReturn:
     """Entry of the command `gmml-submit`."""
-    leave.run(command)
+    run_command.run(command)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from gmml_cluster.data.draws import Purpose
-from gmml_cluster.data.draws_torch import bernoulli, integer, uniform, words
+from gmml_cluster.data.random.philox import Purpose
+from gmml_cluster.data.random.philox_torch import bernoulli, integer, uniform, words
 from gmml_cluster.spec.job import Augment, Blur, Jitter, Normalise
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _NONE = range(5)

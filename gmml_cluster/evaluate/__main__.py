@@ -7,11 +7,11 @@ from typing import Any
 import click
 from rich.console import Console
 
-from gmml_cluster.data.listing import indexes_below
+from gmml_cluster.data.corpus.listing import indexes_below
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.evaluate.features import FEATURES
 from gmml_cluster.evaluate.scoring import SCORES, Request, evaluate
-from gmml_cluster.train.public import load_trained
+from gmml_cluster.train.checkpoints.load_trained import load_trained
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, given: str) -> tuple[str, ...]:

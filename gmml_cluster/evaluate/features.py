@@ -16,7 +16,7 @@ from torch import Tensor
 from gmml_cluster.errors import DataError
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.job import Normalise
-from gmml_cluster.store.store import Store
+from gmml_cluster.store.protocol import Store
 
 Feature = Literal["class", "mean", "taps"]
 FEATURES: tuple[Feature, ...] = ("class", "mean", "taps")
@@ -25,7 +25,7 @@ MARGIN = 256 / 224
 
 
 @dataclass(frozen=True)
-class Corpus:
+class EvalCorpus:
     """Labelled images that are decoded when a batch of them is asked for, so that memory never holds them all.
 
     Attributes:
@@ -40,7 +40,7 @@ class Corpus:
     labels: Tensor
     images: Callable[[Sequence[int]], Sequence[NDArray[np.uint8]]]
 
-    def part(self, name: str, chosen_M: Tensor) -> "Corpus":
+    def part(self, name: str, chosen_M: Tensor) -> "EvalCorpus":
         """The images for which `chosen_M` is true."""
         return replace(self, url=f"{self.url} ({name})", places=self.places[chosen_M], labels=self.labels[chosen_M])
 
@@ -58,7 +58,7 @@ class Labelled:
         return int(self.labels.max()) + 1
 
 
-def read(url: str, indexes: Store | None = None) -> Corpus:
+def read(url: str, indexes: Store | None = None) -> EvalCorpus:
     """The corpus at `url`; samples without a class (label -1) are left out.
 
     Args:
@@ -68,17 +68,17 @@ def read(url: str, indexes: Store | None = None) -> Corpus:
     Raises:
         DataError: no sample has a label.
     """
-    from gmml_cluster.data.read import Samples
+    from gmml_cluster.data.eval_reader import Samples
 
     samples = Samples(url, indexes)
     labels = torch.from_numpy(samples.labels())
     known = (labels >= 0).nonzero().flatten()
     if not len(known):
         raise DataError(f"{url}: no sample has a label; kNN and linear need classes; add a .cls member to each sample")
-    return Corpus(url, known, labels[known], samples.images)
+    return EvalCorpus(url, known, labels[known], samples.images)
 
 
-def hold_out(bank: Corpus) -> tuple[Corpus, Corpus]:
+def hold_out(bank: EvalCorpus) -> tuple[EvalCorpus, EvalCorpus]:
     """The bank without every tenth image of each class, and those: no image votes for itself.
 
     Raises:
@@ -130,7 +130,7 @@ def pool(
 
 
 @dataclass(frozen=True)
-class Reader:
+class FeatureReader:
     """A frozen encoder and how its images are prepared.
 
     Attributes:
@@ -147,7 +147,7 @@ class Reader:
     device: torch.device
 
     @torch.inference_mode()
-    def features(self, corpus: Corpus, names: Sequence[Feature]) -> dict[Feature, Labelled]:
+    def features(self, corpus: EvalCorpus, names: Sequence[Feature]) -> dict[Feature, Labelled]:
         """Each named feature of the whole corpus, in its order."""
         found: dict[Feature, list[Tensor]] = {name: [] for name in names}
         for places in torch.split(corpus.places, BATCH):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gmml_cluster.data.draws_torch import words
+from gmml_cluster.data.random.philox_torch import words
 from gmml_cluster.errors import DataError
 from gmml_cluster.evaluate.features import Labelled
 from gmml_cluster.evaluate.score import Score

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from gmml_cluster.errors import Fault, SpecError
-from gmml_cluster.methods.method import Shows
+from gmml_cluster.methods.protocol import Shows
 from gmml_cluster.spec.job import Normalise
-from gmml_cluster.train.public import Trained
+from gmml_cluster.train.checkpoints.load_trained import Trained
 
 GREY = 0.5
 

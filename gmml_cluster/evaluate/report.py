@@ -14,7 +14,7 @@ Bold: the number to report; its lr was chosen on a held-out tenth of the bank. F
 
 
 @dataclass(frozen=True)
-class Report:
+class EvalReport:
     """Scores of one run at one step.
 
     Attributes:

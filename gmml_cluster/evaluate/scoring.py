@@ -6,14 +6,14 @@ from typing import cast
 
 import torch
 
-from gmml_cluster.evaluate.features import FEATURES, Corpus, Feature, Reader, hold_out, read
+from gmml_cluster.evaluate.features import FEATURES, EvalCorpus, Feature, FeatureReader, hold_out, read
 from gmml_cluster.evaluate.knn import knn
 from gmml_cluster.evaluate.linear import linear
-from gmml_cluster.evaluate.report import Report
+from gmml_cluster.evaluate.report import EvalReport
 from gmml_cluster.evaluate.score import Score
 from gmml_cluster.models.vit import VisionTransformer
-from gmml_cluster.store.store import Store
-from gmml_cluster.train.public import Trained, full_precision
+from gmml_cluster.store.protocol import Store
+from gmml_cluster.train.checkpoints.load_trained import Trained, full_precision
 
 SCORES = ("knn", "linear")
 
@@ -39,14 +39,14 @@ class Request:
     untrained: bool = False
 
 
-def reader_of(trained: Trained) -> Reader:
+def reader_of(trained: Trained) -> FeatureReader:
     """The run's encoder, frozen, on the GPU where there is one."""
     full_precision()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = trained.method.module.to(device).eval().requires_grad_(False)
     data = trained.job.data
     encoder = cast(VisionTransformer, module.encoder)
-    return Reader(encoder, data.image_size, data.normalise, trained.method.taps, device)
+    return FeatureReader(encoder, data.image_size, data.normalise, trained.method.taps, device)
 
 
 def features_of(trained: Trained) -> list[Feature]:
@@ -55,7 +55,7 @@ def features_of(trained: Trained) -> list[Feature]:
     return [name for name in FEATURES if name != "taps" or apart]
 
 
-def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -> Report:
+def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -> EvalReport:
     """Read both corpora and score the encoder, feature by feature; `indexes` may hold those of their shards."""
     bank = read(request.bank or trained.job.data.corpora[0].url, indexes=indexes)
     bank, corpus = hold_out(bank) if request.corpus is None else (bank, read(request.corpus, indexes=indexes))
@@ -67,7 +67,7 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
             found += knn(of_bank[feature], of_corpus[feature], feature=feature)
         if "linear" in request.names:
             found += linear(of_bank[feature], of_corpus[feature], feature=feature, seed=trained.job.seed)
-    return Report(
+    return EvalReport(
         run=request.run,
         step=trained.step,
         untrained=request.untrained,
@@ -77,5 +77,5 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
     )
 
 
-def _source(corpus: Corpus) -> tuple[str, int]:
+def _source(corpus: EvalCorpus) -> tuple[str, int]:
     return corpus.url, len(corpus.labels)

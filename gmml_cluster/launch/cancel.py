@@ -8,8 +8,8 @@ from typing import Any
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.launch.jobs import Jobs, is_busy, is_idle, launcher_of, poll
-from gmml_cluster.launch.lock import forget
-from gmml_cluster.launch.words import folder_of
+from gmml_cluster.launch.local.lock import forget
+from gmml_cluster.launch.slurm.logs import folder_of
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import History
 from gmml_cluster.run.ledger import jobs_of, living, pending, state

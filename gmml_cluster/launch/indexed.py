@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from gmml_cluster.data.listing import ShardFile, indexes_below, list_shards
+from gmml_cluster.data.corpus.listing import ShardFile, indexes_below, list_shards
 from gmml_cluster.errors import DataError, Fault, StorageError
-from gmml_cluster.plan.lanes import CorpusShape
-from gmml_cluster.spec.job import Corpus, JobSpec
-from gmml_cluster.store.store import Store
+from gmml_cluster.plan.sample_layout import CorpusShape
+from gmml_cluster.spec.job import CorpusSpec, JobSpec
+from gmml_cluster.store.protocol import Store
 
 _ASKED_AT_ONCE = 16
 _SHARDS_LOOKED_AT = 4
@@ -46,7 +46,7 @@ def count(job: JobSpec) -> Indexed:
     """
     if not _can_read() or any(corpus.url.startswith("s3://") for corpus in job.data.corpora):
         return Indexed(None)
-    from gmml_cluster.data.corpus import pin
+    from gmml_cluster.data.corpus.pin import pin
 
     return Indexed(pin(job.data.corpora).shapes)
 
@@ -68,9 +68,9 @@ def _can_read() -> bool:
     return find_spec("numpy") is not None and find_spec("google_crc32c") is not None
 
 
-def _look_at(corpus: Corpus, root: str) -> tuple[CorpusShape | None, str | None]:
+def _look_at(corpus: CorpusSpec, root: str) -> tuple[CorpusShape | None, str | None]:
     """The corpus' shape, None where it is not known or has no sample, and a word on it where there is one."""
-    from gmml_cluster.data.index import find_header
+    from gmml_cluster.data.corpus.index import find_header
 
     try:
         files, indexes = list_shards(corpus.url), indexes_below(root)
@@ -94,8 +94,8 @@ def _not_indexed(url: str, root: str, missing: int, shards: int) -> str:
 
 def _sorted(url: str, files: Sequence[ShardFile], indexes: Store) -> str | None:
     """A word where the labels of a few shards, spread over the corpus, are sorted."""
-    from gmml_cluster.data.index import find
-    from gmml_cluster.data.labels import are_sorted
+    from gmml_cluster.data.corpus.index import find
+    from gmml_cluster.data.corpus.labels import are_sorted
 
     looks = min(_SHARDS_LOOKED_AT, len(files))
     found = (find(files[len(files) * look // looks], indexes) for look in range(looks))

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from gmml_cluster.errors import GmmlError
-from gmml_cluster.launch.launcher import JobState, Launcher, launcher_named
+from gmml_cluster.launch.protocol import JobState, Launcher, launcher_named
 from gmml_cluster.run.history import History
 from gmml_cluster.run.ledger import jobs_of, pending, state
 

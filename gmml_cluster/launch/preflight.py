@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from gmml_cluster.errors import DataError, Fault, SpecError, StorageError
-from gmml_cluster.launch.launcher import Submission, launcher_named
+from gmml_cluster.launch.protocol import Submission, launcher_named
+from gmml_cluster.store.open import open_store
 from gmml_cluster.store.probe import probe
-from gmml_cluster.store.store import open_store
 
 _LOOKS, _LOOK_BYTES = 8, 2**16
 _IMAGE_MARKS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
@@ -66,8 +66,8 @@ def _unreadable(url: str, refusal: Callable[[bytes], str | None]) -> str | None:
 
 
 def _samples(url: str) -> Iterator[tuple[str, bytes]]:
-    from gmml_cluster.data.listing import list_shards, split_url, store_of
-    from gmml_cluster.data.shards import read_samples
+    from gmml_cluster.data.corpus.listing import list_shards, split_url, store_of
+    from gmml_cluster.data.corpus.tar import read_samples
 
     for shard in list_shards(url):
         folder, name = split_url(shard.url)
@@ -79,7 +79,7 @@ def _samples(url: str) -> Iterator[tuple[str, bytes]]:
 def _judge(max_pixels: int | None) -> Callable[[bytes], str | None]:
     """Says why bytes are no image: by decoding where a decoder is installed, else by their first bytes."""
     try:
-        from gmml_cluster.data.decode import BadImage, decode
+        from gmml_cluster.data.reader.decode import BadImage, decode
     except ImportError:
         _log.warning("no image decoder is installed here: of a sample of each corpus only the first bytes are checked")
         return lambda data: None if data.startswith(_IMAGE_MARKS) else f"begins with {data[:8].hex()}"

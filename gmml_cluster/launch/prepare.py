@@ -8,21 +8,21 @@ from typing import Any, TypeVar
 
 import gmml_cluster
 from gmml_cluster.errors import Fault, SpecError, StorageError
-from gmml_cluster.launch.forks import with_source
 from gmml_cluster.launch.indexed import Indexed, count, look_up, miscounted
-from gmml_cluster.launch.launcher import Submission, launcher_named
+from gmml_cluster.launch.init_source import with_source
+from gmml_cluster.launch.local.supervisor import thread_environment
+from gmml_cluster.launch.protocol import Submission, launcher_named
 from gmml_cluster.launch.snapshot import Snapshot, take
-from gmml_cluster.launch.supervisor import thread_environment
 from gmml_cluster.plan.plan import Plan, make_plan
 from gmml_cluster.run.history import History
 from gmml_cluster.run.root import RunRoot, absolute, code_name, is_run, run_root
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.identity import changeable, differences
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.spec.load import dump, parse_job, read_job, read_profile
-from gmml_cluster.spec.places import Places
-from gmml_cluster.spec.plugins import plug_in
-from gmml_cluster.spec.yaml import shown
+from gmml_cluster.spec.loading.locations import Locations
+from gmml_cluster.spec.loading.validate import dump, parse_job, read_job, read_profile
+from gmml_cluster.spec.loading.yaml import shown
+from gmml_cluster.spec.methods.plugins import plug_in
 
 SHOWN_TOKEN = "<token>"
 A = TypeVar("A")
@@ -38,7 +38,7 @@ class Prepared:
     cluster: str
     plan: Plan
     submission: Submission
-    places: Places = field(default_factory=Places)
+    places: Locations = field(default_factory=Locations)
 
     @property
     def script(self) -> str:
@@ -61,7 +61,7 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
     """
     (job, job_tree), (profile, profile_tree) = _both(lambda: read_job(path, overrides), lambda: read_profile(cluster))
     job = with_absolute_paths(job)
-    places = Places(job_tree, profile_tree, tuple(corpus.url for corpus in job.data.corpora))
+    places = Locations(job_tree, profile_tree, tuple(corpus.url for corpus in job.data.corpora))
     root = absolute(profile.root)
     with places.told():
         indexed = known_by_indexes(job, profile, root)

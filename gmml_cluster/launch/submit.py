@@ -13,7 +13,6 @@ from typing import Any, Literal
 from gmml_cluster import __version__
 from gmml_cluster.errors import Fault, PreflightError
 from gmml_cluster.launch.jobs import is_busy, poll
-from gmml_cluster.launch.launcher import Launcher, Submission, launcher_named
 from gmml_cluster.launch.preflight import preflight
 from gmml_cluster.launch.prepare import (
     Prepared,
@@ -24,6 +23,7 @@ from gmml_cluster.launch.prepare import (
     planned,
     with_code_of,
 )
+from gmml_cluster.launch.protocol import Launcher, Submission, launcher_named
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import History
 from gmml_cluster.run.root import (
@@ -37,8 +37,8 @@ from gmml_cluster.run.root import (
     run_root,
 )
 from gmml_cluster.spec.identity import identity
-from gmml_cluster.spec.load import dump, read_profile, to_yaml
-from gmml_cluster.spec.places import Places
+from gmml_cluster.spec.loading.locations import Locations
+from gmml_cluster.spec.loading.validate import dump, read_profile, to_yaml
 
 WITHDRAW_S = 30.0
 
@@ -47,7 +47,7 @@ Action = Literal["submitted", "resumed", "already", "stopping", "finished"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Submitted:
     """What came of a submission.
 
     Attributes:
@@ -63,7 +63,7 @@ class Outcome:
     changed: Mapping[str, Any]
 
 
-def submit(prepared: Prepared, *, take_over: bool = False) -> Outcome:
+def submit(prepared: Prepared, *, take_over: bool = False) -> Submitted:
     """Submit a new run, or go on with the one of this name and identity. A failure leaves nothing behind.
 
     Args:
@@ -78,7 +78,7 @@ def submit(prepared: Prepared, *, take_over: bool = False) -> Outcome:
         return _submit(prepared, take_over)
 
 
-def _submit(prepared: Prepared, take_over: bool) -> Outcome:
+def _submit(prepared: Prepared, take_over: bool) -> Submitted:
     run = run_root(prepared.submission.root, prepared.job.name)
     history = run.log.refresh()
     if history.run:
@@ -97,7 +97,7 @@ def _submit(prepared: Prepared, take_over: bool) -> Outcome:
     return _outcome(run, "submitted", job, {})
 
 
-def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, take_over: bool = False) -> Outcome:
+def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, take_over: bool = False) -> Submitted:
     """Go on with a run from its youngest checkpoint, with the changes that its last submit made; lifts a stop.
 
     Args:
@@ -111,20 +111,20 @@ def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, 
     known = cluster or (str(last.bounds["cluster"]) if last else "local")
     job = run.job(changed)
     profile, tree = read_profile(known)
-    with Places(profile=tree, origin=f"--cluster {known}").told():
+    with Locations(profile=tree, origin=f"--cluster {known}").told():
         prepared = planned(job, profile, known, run.root, known_by_indexes(job, profile, run.root))
         return _go_on(run, history, prepared, changed, take_over=take_over, new_code=new_code)
 
 
 def _go_on(
     run: RunRoot, history: History, prepared: Prepared, changed: Mapping[str, Any], *, take_over: bool, new_code: bool
-) -> Outcome:
+) -> Submitted:
     last = history.submit
     job = last.job or "" if last else ""
     if history.finished and _length(changed) == _length(last.changed if last else {}):
-        return Outcome(run, "finished", job, {})
+        return Submitted(run, "finished", job, {})
     if not take_over and is_busy(history, poll({run.name: history})):
-        return Outcome(run, "already" if history.stopped is None else "stopping", job, {})
+        return Submitted(run, "already" if history.stopped is None else "stopping", job, {})
     if not new_code:
         prepared = with_code_of(run, history, prepared)
     _refuse(preflight(prepared.submission))
@@ -139,12 +139,12 @@ def _length(changed: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values for name, values in changed.items() if name.split(".")[0] == "run"}
 
 
-def _outcome(run: RunRoot, action: Action, job: str | None, changed: Mapping[str, Any]) -> Outcome:
+def _outcome(run: RunRoot, action: Action, job: str | None, changed: Mapping[str, Any]) -> Submitted:
     """What came of a launch; without a job another's submit came first."""
     if job is not None:
-        return Outcome(run, action, job, changed)
+        return Submitted(run, action, job, changed)
     submit = run.log.refresh().submit
-    return Outcome(run, "already", submit.job or "" if submit else "", {})
+    return Submitted(run, "already", submit.job or "" if submit else "", {})
 
 
 def _launch(run: RunRoot, prepared: Prepared, changed: Mapping[str, Any], seen: History) -> str | None:
@@ -162,7 +162,7 @@ def _launch(run: RunRoot, prepared: Prepared, changed: Mapping[str, Any], seen: 
 
 def _job_folder(launcher: str, submission: Submission) -> dict[str, str]:
     """Where a reader finds the scheduler's own files."""
-    from gmml_cluster.launch.batch import job_folder
+    from gmml_cluster.launch.slurm.batch import job_folder
 
     return {"folder": str(job_folder(submission))} if launcher == "slurm" else {}
 

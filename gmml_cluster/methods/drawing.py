@@ -9,8 +9,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from gmml_cluster.data.draws import Purpose
-from gmml_cluster.data.draws_torch import bernoulli, uniform, uniform_plus, words
+from gmml_cluster.data.random.philox import Purpose
+from gmml_cluster.data.random.philox_torch import bernoulli, uniform, uniform_plus, words
 
 WORDS_AT_ONCE = 1 << 22
 

@@ -12,13 +12,13 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from gmml_cluster.data.draws import Purpose
-from gmml_cluster.data.draws_torch import integer, words
+from gmml_cluster.data.random.philox import Purpose
+from gmml_cluster.data.random.philox_torch import integer, words
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing, masking
-from gmml_cluster.methods.method import Draws, Forward, Law, Losses, Picture, Setting, check_draws
+from gmml_cluster.methods.protocol import Draws, Forward, InitDistribution, Losses, Picture, Setting, check_draws
 from gmml_cluster.models.vit import VisionTransformer
-from gmml_cluster.spec.methods import GmmlOptions, grid_step, longest_side
+from gmml_cluster.spec.methods.options import GmmlOptions, grid_step, longest_side
 
 ITSELF, NOISE, ZEROS = -1, -2, -3
 _CODES = {"noise": NOISE, "zeros": ZEROS}
@@ -76,13 +76,13 @@ class Gmml:
         )
         self.module: nn.Module = GmmlModel(encoder, self.taps, model.width)
 
-    def law(self, name: str, shape: torch.Size) -> Law:
+    def init_distribution(self, name: str, shape: torch.Size) -> InitDistribution:
         """METHODS 0.5: convolutions as the framework makes them, all else normal 0.02."""
         if name.startswith(("encoder.patch_embed.", "head.convTrans.")):
-            return Law("uniform", (3 * self.setting.model.patch_size**2) ** -0.5)
+            return InitDistribution("uniform", (3 * self.setting.model.patch_size**2) ** -0.5)
         if name.endswith(".bias"):
-            return Law("constant", 0.0)
-        return Law("constant", 1.0) if len(shape) == 1 else Law("normal", 0.02)
+            return InitDistribution("constant", 0.0)
+        return InitDistribution("constant", 1.0) if len(shape) == 1 else InitDistribution("normal", 0.02)
 
     def draw(
         self,

@@ -10,10 +10,10 @@ import zlib
 import torch
 from torch import Tensor
 
-from gmml_cluster.data.draws import Purpose
-from gmml_cluster.data.draws_torch import philox, uniform
+from gmml_cluster.data.random.philox import Purpose
+from gmml_cluster.data.random.philox_torch import philox, uniform
 from gmml_cluster.methods.drawing import normals
-from gmml_cluster.methods.method import Law, Method
+from gmml_cluster.methods.protocol import InitDistribution, Method
 
 _BLOCKS_AT_ONCE = 1 << 14
 
@@ -21,12 +21,12 @@ _BLOCKS_AT_ONCE = 1 << 14
 def initial_weights(method: Method, seed: int) -> dict[str, Tensor]:
     """Float32 weights on the CPU for every parameter of the method's module."""
     return {
-        name: draw_weight(seed, name, parameter.shape, method.law(name, parameter.shape))
+        name: draw_weight(seed, name, parameter.shape, method.init_distribution(name, parameter.shape))
         for name, parameter in method.module.named_parameters()
     }
 
 
-def draw_weight(seed: int, name: str, shape: torch.Size, law: Law) -> Tensor:
+def draw_weight(seed: int, name: str, shape: torch.Size, law: InitDistribution) -> Tensor:
     """A parameter's initial value, drawn in stretches that fit a cache."""
     if law.kind == "constant":
         return torch.full(shape, law.scale, device="cpu")

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing
-from gmml_cluster.methods.method import Draws, Forward, Law, Losses, Picture, Setting, check_draws
+from gmml_cluster.methods.protocol import Draws, Forward, InitDistribution, Losses, Picture, Setting, check_draws
 from gmml_cluster.models.vit import EPS, Block, VisionTransformer, run_block, sincos_positions
-from gmml_cluster.spec.methods import MaeOptions, kept_patches
+from gmml_cluster.spec.methods.options import MaeOptions, kept_patches
 
 REMOVED = "patches removed"
 
@@ -88,15 +88,19 @@ class Mae:
         )
         self.module: nn.Module = MaeModel(encoder, decoder)
 
-    def law(self, name: str, shape: torch.Size) -> Law:
+    def init_distribution(self, name: str, shape: torch.Size) -> InitDistribution:
         """METHODS 0.5: matrices Xavier uniform, tokens normal 0.02, the convolution's bias as the framework has it."""
         if name.endswith(("cls_token", "mask_token")):
-            return Law("normal", 0.02)
+            return InitDistribution("normal", 0.02)
         if name == "encoder.patch_embed.proj.bias":
-            return Law("uniform", (3 * self.setting.model.patch_size**2) ** -0.5)
+            return InitDistribution("uniform", (3 * self.setting.model.patch_size**2) ** -0.5)
         if name.endswith(".bias"):
-            return Law("constant", 0.0)
-        return Law("constant", 1.0) if len(shape) == 1 else Law("uniform", (6 / (shape[0] + shape[1:].numel())) ** 0.5)
+            return InitDistribution("constant", 0.0)
+        return (
+            InitDistribution("constant", 1.0)
+            if len(shape) == 1
+            else InitDistribution("uniform", (6 / (shape[0] + shape[1:].numel())) ** 0.5)
+        )
 
     def draw(
         self,

@@ -14,9 +14,9 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from gmml_cluster.data.draws import Purpose
-from gmml_cluster.data.draws_torch import integer, words
-from gmml_cluster.spec.reach import CANDIDATES as CANDIDATES
+from gmml_cluster.data.random.philox import Purpose
+from gmml_cluster.data.random.philox_torch import integer, words
+from gmml_cluster.spec.methods.reach import CANDIDATES as CANDIDATES
 
 _BITS = 48
 _PIXELS_AT_ONCE = 1 << 20

@@ -6,8 +6,8 @@ Source: METHODS 8.5-8.7. Not counted: fragmentation and workspaces; allow 15 to 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gmml_cluster.spec.counts import Counts
-from gmml_cluster.spec.job import Engine
+from gmml_cluster.spec.job import EngineSpec
+from gmml_cluster.spec.methods.counts import Counts
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Memory:
         return {**asdict(self), "total_bytes": self.total_bytes}
 
 
-def memory_of_rank(counts: Counts, engine: Engine, *, ranks: int, images: int) -> Memory:
+def memory_of_rank(counts: Counts, engine: EngineSpec, *, ranks: int, images: int) -> Memory:
     """Memory of a rank that holds micro-batches of `images`.
 
     With P trained parameters and n ranks: 4P weights, 4P gradients, 8P moments; moments are shared out over the ranks

@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gmml_cluster.errors import Fault, SpecError
-from gmml_cluster.plan.environment import Machine, ranks_per_node, this_machine
-from gmml_cluster.plan.lanes import CorpusShape, Layout, groups_of_rank, micro_batches
+from gmml_cluster.plan.machine import Machine, ranks_per_node, this_machine
 from gmml_cluster.plan.memory import Memory, memory_of_rank
+from gmml_cluster.plan.sample_layout import CorpusShape, SampleLayout, groups_of_rank, micro_batches
 from gmml_cluster.plan.steps import epoch_steps, layout_of, steps_without_corpora, total_steps
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.spec.lengths import NodeRange
 from gmml_cluster.spec.rules import group_of
+from gmml_cluster.spec.scalars import NodeRange
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def make_plan(
     )
 
 
-def _layout(job: JobSpec, shapes: Sequence[CorpusShape] | None) -> Layout | None:
+def _layout(job: JobSpec, shapes: Sequence[CorpusShape] | None) -> SampleLayout | None:
     """The layout of a job's corpora as indexed, or as the spec counts them; None where neither knows all of them."""
     corpora = job.data.corpora
     if shapes is None:
@@ -158,17 +158,17 @@ def _layout(job: JobSpec, shapes: Sequence[CorpusShape] | None) -> Layout | None
     return layout_of(job, shapes)
 
 
-def _lanes_alone(job: JobSpec) -> Layout | None:
+def _lanes_alone(job: JobSpec) -> SampleLayout | None:
     """Lanes that the spec gives, of corpora that are not known: enough to share a step out, not to order samples."""
     if job.data.lanes == "auto":
         return None
     corpora = tuple(CorpusShape(corpus.weight, ()) for corpus in job.data.corpora)
     group = group_of(job)
-    return Layout(job.seed, job.batch.size, group, job.data.lanes, window=group, spans=1, corpora=corpora)
+    return SampleLayout(job.seed, job.batch.size, group, job.data.lanes, window=group, spans=1, corpora=corpora)
 
 
 def _place(
-    job: JobSpec, profile: ClusterProfile, machine: Machine | None, layout: Layout | None
+    job: JobSpec, profile: ClusterProfile, machine: Machine | None, layout: SampleLayout | None
 ) -> tuple[tuple[int, int], int, list[str]]:
     """Nodes and ranks of a node within the lanes, and what was cut."""
     nodes, per_node = job.resources.nodes, ranks_per_node(profile, machine)
@@ -198,7 +198,7 @@ def _this_node(nodes: NodeRange, words: list[str]) -> NodeRange:
     return NodeRange(least=1, most=1)
 
 
-def _most_ranks(job: JobSpec, layout: Layout | None) -> tuple[int, str]:
+def _most_ranks(job: JobSpec, layout: SampleLayout | None) -> tuple[int, str]:
     """Ranks at most, and what there are so many of."""
     if layout is not None:
         return layout.lanes, "lanes"
@@ -207,7 +207,7 @@ def _most_ranks(job: JobSpec, layout: Layout | None) -> tuple[int, str]:
     return job.batch.size // group_of(job), "groups a step"
 
 
-def _share(job: JobSpec, layout: Layout, ranks: int) -> Share:
+def _share(job: JobSpec, layout: SampleLayout, ranks: int) -> Share:
     cut = micro_batches(layout, ranks, job.batch.micro)
     groups = [groups_of_rank(layout, ranks, rank) for rank in range(ranks)]
     return Share(
@@ -219,7 +219,7 @@ def _share(job: JobSpec, layout: Layout, ranks: int) -> Share:
     )
 
 
-def _mixing(job: JobSpec, layout: Layout) -> tuple[Mixing, ...]:
+def _mixing(job: JobSpec, layout: SampleLayout) -> tuple[Mixing, ...]:
     weights = [corpus.weight for corpus in job.data.corpora]
     return tuple(
         Mixing(url=corpus.url, lanes=lanes, asked=corpus.weight / sum(weights), achieved=achieved)
@@ -227,7 +227,7 @@ def _mixing(job: JobSpec, layout: Layout) -> tuple[Mixing, ...]:
     )
 
 
-def _spans(job: JobSpec, layout: Layout | None, *, indexed: bool) -> int | None:
+def _spans(job: JobSpec, layout: SampleLayout | None, *, indexed: bool) -> int | None:
     if job.data.spans != "auto":
         return job.data.spans
     return layout.spans if layout is not None and indexed else None

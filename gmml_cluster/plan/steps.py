@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from gmml_cluster.plan.lanes import CorpusShape, Layout, make_layout
+from gmml_cluster.plan.sample_layout import CorpusShape, SampleLayout, make_layout
 from gmml_cluster.spec.job import JobSpec, Run
 from gmml_cluster.spec.rules import group_of
 
 
-def layout_of(job: JobSpec, shapes: Sequence[CorpusShape]) -> Layout:
+def layout_of(job: JobSpec, shapes: Sequence[CorpusShape]) -> SampleLayout:
     """The layout of a job whose corpora are known.
 
     Raises:
@@ -24,12 +24,12 @@ def layout_of(job: JobSpec, shapes: Sequence[CorpusShape]) -> Layout:
     return make_layout(seed=job.seed, batch=job.batch.size, group=group_of(job), corpora=shapes, **settings)
 
 
-def epoch_steps(layout: Layout) -> float:
+def epoch_steps(layout: SampleLayout) -> float:
     """Steps in which the first corpus is drawn once, N_1 L / (L_1 B); seldom whole."""
     return float(_epoch(layout))
 
 
-def total_steps(job: JobSpec, layout: Layout) -> int:
+def total_steps(job: JobSpec, layout: SampleLayout) -> int:
     """Steps of a run whose corpora are known: T = ceil(epochs N_1 L / (L_1 B)), or as the spec says without them."""
     known = steps_without_corpora(job.run, job.batch.size)
     return math.ceil(Fraction(str(job.run.epochs)) * _epoch(layout)) if known is None else known
@@ -42,5 +42,5 @@ def steps_without_corpora(run: Run, batch: int) -> int | None:
     return None if run.samples is None else -(-run.samples // batch)
 
 
-def _epoch(layout: Layout) -> Fraction:
+def _epoch(layout: SampleLayout) -> Fraction:
     return Fraction(layout.corpora[0].samples * layout.lanes, layout.lane_counts[0] * layout.batch)

@@ -11,7 +11,7 @@ from typing import Any
 from gmml_cluster.errors import Fenced, StorageError
 from gmml_cluster.run.entries import SUMMED, Entry, decode, slot_name
 from gmml_cluster.run.history import History, fold, from_sum
-from gmml_cluster.store.store import Missing, Store
+from gmml_cluster.store.protocol import NotFound, Store
 
 _SLOT = re.compile(r"log/(\d{8})\.json")
 
@@ -132,7 +132,7 @@ class Log:
         name = slot_name(slot)
         try:
             return decode(self.store.get(name), f"{self.store.url}/{name}")
-        except Missing:
+        except NotFound:
             return None
 
     def _tail(self) -> History:
@@ -162,5 +162,5 @@ def _sum_of(entry: Entry) -> History | None:
 
 def _last_slot(store: Store) -> int:
     """Number of the last slot, by listing; -1 where there is none."""
-    names = (_SLOT.fullmatch(found.name) for found in store.list("log/"))
+    names = (_SLOT.fullmatch(found.name) for found in store.list_objects("log/"))
     return max((int(name[1]) for name in names if name), default=-1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from gmml_cluster.run.history import Commit, History
 from gmml_cluster.run.log import Log
 from gmml_cluster.run.protocol import drop, look
-from gmml_cluster.store.store import Store
+from gmml_cluster.store.protocol import Store
 
 _FOLDER = re.compile(r"checkpoints/(\d+)-(\d+)/.+")
 
@@ -55,7 +55,7 @@ def retire(store: Store, log: Log, attempt: int, *, keep: int, keep_every: int |
     """
     for victim in victims(look(log, attempt), keep=keep, keep_every=keep_every):
         drop(log, attempt, victim)
-    names = [found.name for found in store.list("checkpoints/")]
+    names = [found.name for found in store.list_objects("checkpoints/")]
     store.delete(debris(look(log, attempt), attempt, names))
     writes = {write.name: write for write in store.unfinished("checkpoints/")}
     store.discard(writes[name] for name in debris(look(log, attempt), attempt, list(writes)))

@@ -18,7 +18,8 @@ from gmml_cluster.errors import CheckpointError, Fault, SpecError, StorageError
 from gmml_cluster.run.entries import slot_name
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.log import Draft, Log
-from gmml_cluster.store.store import Exists, Missing, Store, open_store
+from gmml_cluster.store.open import open_store
+from gmml_cluster.store.protocol import AlreadyExists, NotFound, Store
 
 if TYPE_CHECKING:
     from gmml_cluster.spec.job import JobSpec
@@ -62,7 +63,7 @@ class RunRoot:
         Raises:
             SpecError: it is damaged, or another version of gmml_cluster wrote it and this one cannot read it.
         """
-        from gmml_cluster.spec.resolved import load_resolved  # `gmml status` reads runs without pydantic
+        from gmml_cluster.spec.stored import load_resolved  # `gmml status` reads runs without pydantic
 
         version = json.loads(self.store.get(RUN))["version"]
         if version != VERSION:
@@ -138,7 +139,7 @@ def create_run(root: str, name: str, files: Mapping[str, bytes], opening: Mappin
             written.append(file)
             run.store.put(file, data)
         run.log.append(lambda history: Draft("open", None, opening, run=token))
-    except Exists:
+    except AlreadyExists:
         raise
     except BaseException:
         open_store(root).delete(f"{name}/{file}" for file in reversed([*written, slot_name(0)]))
@@ -152,7 +153,7 @@ def remove_run(run: RunRoot) -> None:
     The caller has made sure that no job is queued and no attempt lives.
     """
     run.store.discard(run.store.unfinished())
-    names = [found.name for found in run.store.list() if found.name != RUN]
+    names = [found.name for found in run.store.list_objects() if found.name != RUN]
     slots = sorted((name for name in names if name.startswith("log/")), reverse=True)
     run.store.delete(name for name in names if not name.startswith("log/"))
     for slot in slots:
@@ -248,8 +249,8 @@ def is_run(run: RunRoot) -> bool:
     """Whether a run lies here, or what a cut off submission or removal left of one: `gmml rm` deletes either."""
     try:
         run.store.stat(RUN)
-    except Missing:
-        return bool(run.store.list("log/"))
+    except NotFound:
+        return bool(run.store.list_objects("log/"))
     return True
 
 

@@ -15,9 +15,9 @@ from pydantic import (
 
 from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.braces import check_braces
-from gmml_cluster.spec.lengths import Interval, Length, NodeRange
-from gmml_cluster.spec.methods import divisor_of_width
-from gmml_cluster.spec.offered import MethodOptions, advised_drop_path
+from gmml_cluster.spec.methods.options import divisor_of_width
+from gmml_cluster.spec.methods.registry import MethodOptions, advised_drop_path
+from gmml_cluster.spec.scalars import Interval, Length, NodeRange
 
 MOST_STEPS = 10**9
 MOST_SAMPLES = 10**15
@@ -87,7 +87,7 @@ def _with_sound_braces(url: str) -> str:
     return url
 
 
-class Corpus(SpecModel):
+class CorpusSpec(SpecModel):
     """A set of tar shards."""
 
     url: Annotated[str, AfterValidator(_with_sound_braces)] = Field(min_length=1)
@@ -191,7 +191,7 @@ Auto = Annotated[int, Field(gt=0, le=MOST_BATCH)] | Literal["auto"]
 class Data(SpecModel):
     """The corpora and how samples are drawn from them."""
 
-    corpora: tuple[Corpus, ...] = Field(min_length=1)
+    corpora: tuple[CorpusSpec, ...] = Field(min_length=1)
     """What is read; lanes are shared out by weight."""
     image_size: int = Field(224, gt=0, le=_MOST_PIXELS_OF_A_SIDE)
     """Side of a view in pixels."""
@@ -240,7 +240,7 @@ class Clip(SpecModel):
     """Whether each tensor's norm is bounded, as GMML does, or the norm over all."""
 
 
-class Schedule(SpecModel):
+class ScheduleSpec(SpecModel):
     """The learning rate over the run."""
 
     law: Literal["steps", "fractional"] = "steps"
@@ -273,7 +273,7 @@ class Optim(SpecModel):
     """What is never decayed: tensors of one dimension and biases, or these and positions and tokens."""
     clip: Clip | None = Clip()
     """Clipping; null for none."""
-    schedule: Schedule = Schedule()
+    schedule: ScheduleSpec = ScheduleSpec()
     """Learning rate over the run."""
 
 
@@ -296,7 +296,7 @@ class Run(SpecModel):
         return self
 
 
-class Engine(SpecModel):
+class EngineSpec(SpecModel):
     """How the step is computed."""
 
     zero: Literal[0, 1, 2, 3, "ddp"] = 1
@@ -359,7 +359,7 @@ class JobSpec(SpecModel):
     """How weights are updated."""
     run: Run
     """How long."""
-    engine: Engine = Engine()
+    engine: EngineSpec = EngineSpec()
     """What computes the step, in which precision, at what cost in memory."""
     checkpoint: Checkpoint = Checkpoint()
     """What is saved when."""

@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.spec.methods import GmmlOptions, MaeOptions, grid_step, kept_patches, longest_side
-from gmml_cluster.spec.reach import CANDIDATES, SPREAD, reach
-from gmml_cluster.spec.yaml import Path
+from gmml_cluster.spec.loading.yaml import Path
+from gmml_cluster.spec.methods.options import GmmlOptions, MaeOptions, grid_step, kept_patches, longest_side
+from gmml_cluster.spec.methods.reach import CANDIDATES, SPREAD, reach
 
 PATCH = ("model", "patch_size")
 IMAGE = ("data", "image_size")

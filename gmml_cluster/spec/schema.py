@@ -9,7 +9,7 @@ from gmml_cluster.spec.job import JobSpec
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _EXTENDS = {"type": "string", "description": "File that this one extends, relative to it; mappings merge."}
-_ITEMS = ("Corpus",)
+_ITEMS = ("CorpusSpec",)
 """Items of lists: they are written whole, since lists are replaced and not merged."""
 
 

@@ -4,7 +4,6 @@ A name appears complete or not at all: the bytes are written to a temporary file
 (create-once) or renamed (put), and the folder is fsynced. Files and folders take the mode of the store's top folder.
 """
 
-import builtins
 import errno
 import os
 import secrets
@@ -15,7 +14,7 @@ from stat import S_ISDIR
 from typing import BinaryIO
 
 from gmml_cluster.errors import StorageError
-from gmml_cluster.store.store import Exists, Missing, Stat, Unfinished, checked
+from gmml_cluster.store.protocol import AlreadyExists, NotFound, Stat, Unfinished, checked
 
 TEMPORARY = ".gmml-writing-"
 _COPY_BYTES = 8 * 2**20
@@ -67,11 +66,11 @@ class PosixStore:
             raise self._fault(name, error) from error
         return Stat(name, found.st_size, str(found.st_mtime_ns))
 
-    def list(self, prefix: str = "") -> "builtins.list[Stat]":
+    def list_objects(self, prefix: str = "") -> list[Stat]:
         names = self._names(prefix)
         return sorted(self._stats(name for name in names if not _is_temporary(name)))
 
-    def folders(self) -> "builtins.list[str]":
+    def folders(self) -> list[str]:
         try:
             return sorted(entry.name for entry in os.scandir(self._folder) if entry.is_dir())
         except FileNotFoundError:
@@ -88,7 +87,7 @@ class PosixStore:
                 raise self._fault(name, error) from error
             self._prune(path.parent)
 
-    def unfinished(self, prefix: str = "") -> "builtins.list[Unfinished]":
+    def unfinished(self, prefix: str = "") -> list[Unfinished]:
         return sorted(Unfinished(name) for name in self._names(prefix) if _is_temporary(name))
 
     def discard(self, unfinished: Iterable[Unfinished]) -> None:
@@ -116,7 +115,7 @@ class PosixStore:
         for name in names:
             try:
                 yield self.stat(name)
-            except Missing:  # deleted between the listing and now, unless it is a link to nothing
+            except NotFound:  # deleted between the listing and now, unless it is a link to nothing
                 if self._path(name).is_symlink():
                     yield Stat(name, 0, "")
 
@@ -130,7 +129,7 @@ class PosixStore:
                 temporary.unlink(missing_ok=True)
             _sync(path.parent)
         except FileExistsError as error:
-            raise Exists(f"{path}: exists already; it is written once; read it instead") from error
+            raise AlreadyExists(f"{path}: exists already; it is written once; read it instead") from error
         except OSError as error:
             raise self._failed(name, error) from error
 
@@ -187,7 +186,7 @@ class PosixStore:
     def _fault(self, name: str, error: OSError) -> StorageError:
         if error.errno in _NO_SUCH:
             where = f"{self._folder}/{name}"
-            return Missing(f"{where}: does not exist; it was deleted or never written; list {self._folder}")
+            return NotFound(f"{where}: does not exist; it was deleted or never written; list {self._folder}")
         return self._failed(name, error)
 
     def _failed(self, name: str, error: OSError) -> StorageError:

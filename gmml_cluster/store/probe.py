@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from gmml_cluster.errors import Fault, PreflightError, StorageError
-from gmml_cluster.store.store import Exists, Missing, Store
+from gmml_cluster.store.protocol import AlreadyExists, NotFound, Store
 
 
 def probe(store: Store) -> None:
@@ -23,7 +23,11 @@ def probe(store: Store) -> None:
             store.delete([name])
     with _right(store, "delete"):
         store.delete([name])
-        _demand(store, name not in [found.name for found in store.list(".probe/")], "a deleted object is still listed")
+        _demand(
+            store,
+            name not in [found.name for found in store.list_objects(".probe/")],
+            "a deleted object is still listed",
+        )
 
 
 def _probe_create(store: Store, name: str, body: bytes) -> None:
@@ -32,7 +36,7 @@ def _probe_create(store: Store, name: str, body: bytes) -> None:
     with _right(store, "create"):
         try:
             store.create(name, secrets.token_hex(16).encode())
-        except Exists:
+        except AlreadyExists:
             return
     raise _refused(
         store,
@@ -44,13 +48,17 @@ def _probe_create(store: Store, name: str, body: bytes) -> None:
 def _probe_reads(store: Store, name: str, body: bytes) -> None:
     with _right(store, "get"):
         _demand(store, store.get(name) == body, "another content than was written came back")
-    with _right(store, "get a missing name (on S3 it needs the right to list)"), suppress(Missing):
+    with _right(store, "get a missing name (on S3 it needs the right to list)"), suppress(NotFound):
         store.get(f"{name}-missing")
         _demand(store, False, "an object that was never written was found")
     with _right(store, "get a range"):
         _demand(store, store.get(name, 3, 7) == body[3:10], "a range read answered other bytes")
     with _right(store, "list"):
-        _demand(store, name in [found.name for found in store.list(".probe/")], "an object just written is not listed")
+        _demand(
+            store,
+            name in [found.name for found in store.list_objects(".probe/")],
+            "an object just written is not listed",
+        )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from gmml_cluster.errors import StorageError
-from gmml_cluster.store.store import Missing
+from gmml_cluster.store.protocol import NotFound
 
 REQUEST_S = 30.0
 DEADLINE_S = 300.0
@@ -146,7 +146,7 @@ def conflicts(error: BaseException) -> bool:
 def _fault(where: str, error: BaseException) -> StorageError:
     told = str(error) or type(error).__name__
     if status_of(error) == 404 and "bucket" not in told.lower():
-        return Missing(f"{where}: does not exist; it was deleted or never written; list the store")
+        return NotFound(f"{where}: does not exist; it was deleted or never written; list the store")
     if isinstance(error, PermissionError):
         return StorageError(f"{where}: refused ({told}); the credentials lack this right or are wrong; grant it")
     if passes(error):

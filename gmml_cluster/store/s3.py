@@ -4,7 +4,6 @@ Creates are single requests with `If-None-Match: *`; only large puts go in parts
 `requests.py`.
 """
 
-import builtins
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -13,8 +12,8 @@ from contextlib import suppress
 from typing import Any
 
 from gmml_cluster.errors import StorageError
+from gmml_cluster.store.protocol import AlreadyExists, NotFound, Stat, Unfinished, checked
 from gmml_cluster.store.requests import Requests, conflicts, status_of
-from gmml_cluster.store.store import Exists, Missing, Stat, Unfinished, checked
 
 SINGLE_PUT_BYTES = 64 * 2**20
 PART_BYTES = 32 * 2**20
@@ -82,12 +81,12 @@ class S3Store:
         )
         return Stat(name, found["ContentLength"], found["ETag"].strip('"'))
 
-    def list(self, prefix: str = "") -> "builtins.list[Stat]":
+    def list_objects(self, prefix: str = "") -> list[Stat]:
         skip = len(self._inside)
         found = (item for page in self._pages(*_OBJECTS, prefix) for item in page.get("Contents", ()))
         return sorted(Stat(item["Key"][skip:], item["Size"], item["ETag"].strip('"')) for item in found)
 
-    def folders(self) -> "builtins.list[str]":
+    def folders(self) -> list[str]:
         skip = len(self._inside)
         found = (item for page in self._pages(*_OBJECTS, "", Delimiter="/") for item in page.get("CommonPrefixes", ()))
         return sorted(item["Prefix"][skip:].rstrip("/") for item in found)
@@ -98,7 +97,7 @@ class S3Store:
             chunk = {"Objects": keys[first : first + _DELETED_AT_ONCE], "Quiet": True}
             self._requests.persist(self.url, lambda chunk=chunk: self._delete(chunk))  # type: ignore[misc]
 
-    def unfinished(self, prefix: str = "") -> "builtins.list[Unfinished]":
+    def unfinished(self, prefix: str = "") -> list[Unfinished]:
         skip = len(self._inside)
         found = (item for page in self._pages(*_UPLOADS, prefix) for item in page.get("Uploads", ()))
         return sorted(Unfinished(item["Key"][skip:], item["UploadId"]) for item in found)
@@ -106,7 +105,7 @@ class S3Store:
     def discard(self, unfinished: Iterable[Unfinished]) -> None:
         for write in unfinished:
             where = {**self._target(write.name), "UploadId": write.upload}
-            with suppress(Missing):
+            with suppress(NotFound):
                 self._abort(where)
 
     def child(self, prefix: str) -> "S3Store":
@@ -129,10 +128,10 @@ class S3Store:
         """
         try:
             standing = self.get(name)
-        except Missing:
+        except NotFound:
             return False
         if standing != body:
-            raise Exists(f"{self._where(name)}: exists already; it is written once; read it instead")
+            raise AlreadyExists(f"{self._where(name)}: exists already; it is written once; read it instead")
         return True
 
     def _read(self, where: dict[str, str]) -> bytes:

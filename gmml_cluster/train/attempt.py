@@ -12,14 +12,14 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 
-from gmml_cluster.data import sweep
-from gmml_cluster.data.bad import Limit
-from gmml_cluster.data.order import Order
-from gmml_cluster.data.stream import Stream
+from gmml_cluster.data.corpus import background_checksums
+from gmml_cluster.data.reader.bad_samples import Limit
+from gmml_cluster.data.reader.order import Order
+from gmml_cluster.data.reader.stream import Stream
 from gmml_cluster.errors import Fenced, StorageError
-from gmml_cluster.methods import build
-from gmml_cluster.methods.method import Method
-from gmml_cluster.plan.lanes import groups_of_rank, micro_batches
+from gmml_cluster.methods.build import build
+from gmml_cluster.methods.protocol import Method
+from gmml_cluster.plan.sample_layout import groups_of_rank, micro_batches
 from gmml_cluster.plan.steps import epoch_steps
 from gmml_cluster.run import protocol, retention
 from gmml_cluster.run.codes import NEVER
@@ -27,20 +27,21 @@ from gmml_cluster.run.interval import between_interruptions_s, save_interval_s
 from gmml_cluster.run.log import Log
 from gmml_cluster.run.root import RunRoot, log_stem, metrics_stem, run_root
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.train.checkpoint import Saved, Saver
-from gmml_cluster.train.ending import CODES, Start, leave_alone, leave_early, settled, tell_end, tell_failed_start
-from gmml_cluster.train.engine import Engine, make_engine
-from gmml_cluster.train.guardian import Guardian, repeat
-from gmml_cluster.train.initial import take_init
-from gmml_cluster.train.leaving import Leaving
-from gmml_cluster.train.loop import Outcome, Report, Stepper, run
-from gmml_cluster.train.optim import Course
-from gmml_cluster.train.public import full_precision
-from gmml_cluster.train.publish import FIRST_PUBLISH_S, PUBLISH_S, Parts, PartsHandler, log_format
-from gmml_cluster.train.rendezvous import GROUP_TIMEOUT, START_S, Board, Place, meet
-from gmml_cluster.train.resuming import Peers, load
-from gmml_cluster.train.site import preemption_under_way, threads
-from gmml_cluster.train.terms import Incarnation, Terms, pinned_corpora, settle
+from gmml_cluster.train.checkpoints.load_trained import full_precision
+from gmml_cluster.train.checkpoints.resume import Peers, load
+from gmml_cluster.train.checkpoints.save import Saved, Saver
+from gmml_cluster.train.checkpoints.warm_start import take_init
+from gmml_cluster.train.engines.adamw import Schedule
+from gmml_cluster.train.engines.build import make_engine
+from gmml_cluster.train.engines.engine import Engine
+from gmml_cluster.train.loop import LoopResult, Report, Stepper, run
+from gmml_cluster.train.ranks.agreement import StartInfo, Terms, pinned_corpora, settle
+from gmml_cluster.train.ranks.cluster_env import preemption_under_way, threads
+from gmml_cluster.train.ranks.ending import CODES, Start, leave_alone, leave_early, settled, tell_end, tell_failed_start
+from gmml_cluster.train.ranks.log_upload import FIRST_PUBLISH_S, PUBLISH_S, Parts, PartsHandler, log_format
+from gmml_cluster.train.ranks.rendezvous import GROUP_TIMEOUT, START_S, KeyValueStore, RankInfo, meet
+from gmml_cluster.train.ranks.shutdown import Leaving
+from gmml_cluster.train.ranks.signals import Guardian, repeat
 
 LOOK_S = 3.0
 PROGRESS_S = 5.0
@@ -53,8 +54,8 @@ class Rank:
     """What a rank of an attempt holds from the agreement on."""
 
     run: RunRoot
-    place: Place
-    board: Board
+    place: RankInfo
+    board: KeyValueStore
     guardian: Guardian
     leaving: Leaving
     terms: Terms
@@ -64,15 +65,15 @@ class Rank:
     start: Start
 
     @property
-    def speaks(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this rank writes the log."""
         return self.place.rank == 0
 
 
-def run_attempt(incarnation: Incarnation, guardian: Guardian) -> NoReturn:
+def run_attempt(incarnation: StartInfo, guardian: Guardian) -> NoReturn:
     """Run this rank and end the process."""
     began = time.monotonic()
-    place = Place.from_environment()
+    place = RankInfo.from_environment()
     root = run_root(incarnation.root, incarnation.run)
     guardian.watches = [lambda: leave_alone(guardian)]
     board, watched = meet(root.store, incarnation.key, place)
@@ -101,7 +102,7 @@ def run_attempt(incarnation: Incarnation, guardian: Guardian) -> NoReturn:
 
 
 def _agree(
-    root: RunRoot, incarnation: Incarnation, place: Place, board: Board, leaving: Leaving, start: Start
+    root: RunRoot, incarnation: StartInfo, place: RankInfo, board: KeyValueStore, leaving: Leaving, start: Start
 ) -> tuple[Terms, protocol.Claim | None]:
     if place.rank != 0:
         return Terms(**board.wait("terms", timeout_s=START_S)), None
@@ -136,7 +137,7 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> in
         return _end(rank, "finished", first - 1)
     stepper = _stepper(rank, engine, method, device, manifest, first)
     saver = _saver(rank, engine, stepper, first)
-    if rank.speaks:
+    if rank.is_rank_zero:
         stepper.save_due = _clock(rank, saver)
         start_s = time.monotonic() - rank.began
         protocol.begin(
@@ -158,7 +159,7 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> in
     return _end(rank, outcome, last)
 
 
-def _device(place: Place) -> torch.device:
+def _device(place: RankInfo) -> torch.device:
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank)
         return torch.device("cuda", place.local_rank)
@@ -188,7 +189,7 @@ def _watch(rank: Rank) -> None:
     rank.leaving.last_words = log.publish
     for parts in (log, rank.metrics):
         repeat(PUBLISH_S, parts.publish, first_s=FIRST_PUBLISH_S)
-    if rank.speaks:
+    if rank.is_rank_zero:
         looking = Log(store)  # of its own: the saving thread's appends may hold the other for minutes
         repeat(LOOK_S, lambda: _look(rank, looking))
 
@@ -205,7 +206,7 @@ def _stepper(
     job, place = rank.job, rank.place
     pinned = pinned_corpora(rank.run, rank.terms.pinned)
     layout = rank.terms.order(pinned)
-    sweep.start(pinned, place.ranks, place.rank)
+    background_checksums.start(pinned, place.ranks, place.rank)
     stream = Stream(
         Order(layout),
         pinned,
@@ -221,7 +222,9 @@ def _stepper(
         method=method,
         engine=engine,
         batches=stream,
-        course=Course.of(job.optim, batch=job.batch.size, run_steps=rank.terms.steps, epoch_steps=epoch_steps(layout)),
+        course=Schedule.of(
+            job.optim, batch=job.batch.size, run_steps=rank.terms.steps, epoch_steps=epoch_steps(layout)
+        ),
         micro=micro_batches(layout, place.ranks, job.batch.micro),
         groups=groups_of_rank(layout, place.ranks, place.rank),
         group=layout.group,
@@ -293,7 +296,7 @@ def _writer(rank: Rank) -> Callable[[Report], None]:
 
     def write(report: Report) -> None:
         nonlocal tell
-        if not rank.speaks:
+        if not rank.is_rank_zero:
             return
         rank.start.last_step = report.line["step"]
         rank.metrics.add(json.dumps(report.line))
@@ -326,8 +329,8 @@ def _look(rank: Rank, log: Log) -> None:
         rank.guardian.orders.give("cancelled")
 
 
-def _end(rank: Rank, outcome: Outcome, last: int) -> int:
-    if rank.speaks:
+def _end(rank: Rank, outcome: LoopResult, last: int) -> int:
+    if rank.is_rank_zero:
         rank.metrics.publish()
         outcome = settled(rank.run, rank.terms.attempt, outcome)
         protocol.end(rank.run.log, rank.terms.attempt, outcome, step=last)

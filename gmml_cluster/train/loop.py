@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gmml_cluster.data.augment import prepare
-from gmml_cluster.data.bad import Limit
-from gmml_cluster.data.stream import HostBatch
-from gmml_cluster.methods.method import AfterStep, Losses, Method
-from gmml_cluster.plan.lanes import MicroBatches
+from gmml_cluster.data.reader.bad_samples import Limit
+from gmml_cluster.data.reader.stream import HostBatch
+from gmml_cluster.methods.protocol import AfterStep, Losses, Method
+from gmml_cluster.plan.sample_layout import MicroBatches
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.train.engine import Engine
-from gmml_cluster.train.guardian import Orders
-from gmml_cluster.train.optim import Course
-from gmml_cluster.train.rendezvous import Place
-from gmml_cluster.train.seam import SKIPS_LATCH
+from gmml_cluster.train.engines.adamw import Schedule
+from gmml_cluster.train.engines.engine import Engine
+from gmml_cluster.train.engines.gradients import SKIPS_LATCH
+from gmml_cluster.train.ranks.rendezvous import RankInfo
+from gmml_cluster.train.ranks.signals import StopRequest
 
-Outcome = Literal["", "finished", "notice", "cancelled", "not_finite"]
+LoopResult = Literal["", "finished", "notice", "cancelled", "not_finite"]
 _FIXED = ("loss", "notice", "cancelled", "save", "unchecked")
 _OWN = 3  # seconds waited for data, seconds of the step, and the name of a bad sample that the rank met
 
@@ -65,7 +65,7 @@ class Report:
     """
 
     line: dict[str, Any]
-    stop: Outcome
+    stop: LoopResult
     save: bool
     skipped: bool
 
@@ -89,13 +89,13 @@ class Stepper:
     method: Method
     engine: Engine
     batches: Batches
-    course: Course
+    course: Schedule
     micro: MicroBatches
     groups: int
     group: int
-    place: Place
+    place: RankInfo
     device: torch.device
-    orders: Orders
+    orders: StopRequest
     limit: Limit
     attempt: int
     save_due: Callable[[], bool] = lambda: False
@@ -225,7 +225,7 @@ class Stepper:
             "unchecked": self.unchecked,
         }
 
-    def _stop(self, told: dict[str, float]) -> Outcome:
+    def _stop(self, told: dict[str, float]) -> LoopResult:
         if self.skips_in_a_row >= SKIPS_LATCH:
             return "not_finite"
         if told["cancelled"] > 0:
@@ -275,7 +275,7 @@ class Saving(Protocol):
 
 def run(
     stepper: Stepper, saver: Saving, *, first: int, total: int, every_steps: int | None, write: Callable[[Report], None]
-) -> tuple[Outcome, int]:
+) -> tuple[LoopResult, int]:
     """Train from step `first` to the end of the run, or to a stop; the state of the last step made is being saved.
 
     Returns:
@@ -284,7 +284,7 @@ def run(
     behind: Pending | None = None
     for step in range(first, total):
         ahead: Pending | None = stepper.enqueue(step)
-        stop: Outcome = ""
+        stop: LoopResult = ""
         save = step == total - 1 or (every_steps is not None and (step + 1) % every_steps == 0)
         if behind is not None:
             report = stepper.settle(behind)

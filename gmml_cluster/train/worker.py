@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from gmml_cluster.run.codes import UNMET
-from gmml_cluster.train.guardian import Guardian
+from gmml_cluster.train.ranks.signals import Guardian
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -25,10 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         guardian.install(_pipe())
 
         from gmml_cluster.train.attempt import run_attempt
-        from gmml_cluster.train.terms import Incarnation
+        from gmml_cluster.train.ranks.agreement import StartInfo
 
-        run_attempt(Incarnation(given.root, given.run, given.submit, given.job, given.restart), guardian)
-    except BaseException:  # whoever has met its peers leaves through `train/leaving.py`
+        run_attempt(StartInfo(given.root, given.run, given.submit, given.job, given.restart), guardian)
+    except BaseException:  # whoever has met its peers leaves through `train/ranks/shutdown.py`
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(UNMET)

@@ -16,11 +16,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gmml_cluster.methods import build
-from gmml_cluster.spec.job import Clip, Optim
-from gmml_cluster.spec.job import Engine as EngineSpec
-from gmml_cluster.spec.load import parse_job
-from gmml_cluster.train.engine import Engine, make_engine
+from gmml_cluster.methods.build import build
+from gmml_cluster.spec.job import Clip, EngineSpec, Optim
+from gmml_cluster.spec.loading.validate import parse_job
+from gmml_cluster.train.engines.build import make_engine
+from gmml_cluster.train.engines.engine import Engine
 from tests.fixtures.ranks import run_ranks
 
 ENGINES = ("ddp", 0, 1, 2, 3)
@@ -382,7 +382,7 @@ def follow(rank: int, ranks: int, *, engines: Any = ENGINES) -> dict[Any, Any]:
 
 def follow_as_on_gpus(rank: int, ranks: int) -> dict[Any, Any]:
     """The same at stage 3 with small tensors that stay gathered."""
-    from gmml_cluster.train import zero
+    from gmml_cluster.train.engines import zero
 
     real = zero.configuration
     zero.configuration = lambda stage, host_bound, trained: real(stage, host_bound=False, trained=trained)
@@ -438,7 +438,7 @@ def load_and_go_on(
 
 def load_and_go_on_as_on_gpus(rank: int, ranks: int, whole: dict[Any, Tensor], count: int) -> dict[Any, Any]:
     """The same with contiguous gradients, and at stage 3 with small tensors that stay gathered once they were used."""
-    from gmml_cluster.train import zero
+    from gmml_cluster.train.engines import zero
 
     real = zero.configuration
     zero.configuration = lambda stage, host_bound, trained: real(stage, host_bound=False, trained=trained)

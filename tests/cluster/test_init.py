@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from gmml_cluster.train.public import load_trained
+from gmml_cluster.train.checkpoints.load_trained import load_trained
 from tests.fixtures.runs import ended
 
 STILL = {

@@ -9,7 +9,8 @@ import pytest
 from gmml_cluster.run import protocol
 from gmml_cluster.run.log import Log, check
 from gmml_cluster.run.root import create_run
-from gmml_cluster.store.store import Exists, open_store
+from gmml_cluster.store.open import open_store
+from gmml_cluster.store.protocol import AlreadyExists
 
 CLAIMERS = 16
 
@@ -55,11 +56,11 @@ def test_of_sixteen_creators_on_s3_exactly_one_wins_the_slot(s3_url):
 
     def create(number):
         store = open_store(s3_url)
-        store.list()
+        store.list_objects()
         gate.wait()
         try:
             store.create("log/00000000.json", f"claimer {number}".encode())
-        except Exists:
+        except AlreadyExists:
             return None
         return number
 

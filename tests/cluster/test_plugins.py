@@ -1,7 +1,7 @@
 """A method of another package, with a teacher, trains through the real commands and goes on after a cancel."""
 
 from gmml_cluster.run.root import commit_of, run_root
-from gmml_cluster.train.restore import Reader
+from gmml_cluster.train.checkpoints.read import CheckpointReader
 from tests.fixtures.plugins import install
 from tests.fixtures.runs import ended
 
@@ -14,7 +14,7 @@ def final_weights(workshop, run):
     found = run_root(workshop.root, run)
     commit = commit_of(found, None)
     assert commit.step == 39
-    reader = Reader(found.store, commit.folder, commit.manifest)
+    reader = CheckpointReader(found.store, commit.folder, commit.manifest)
     return {name: reader.tensor(name) for name in reader.shapes}
 
 

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from gmml_cluster.data import pack
-from gmml_cluster.data.corpus import Pin, pin
-from gmml_cluster.data.order import Order
-from gmml_cluster.data.sources import find_source
-from gmml_cluster.data.stream import Stream
-from gmml_cluster.plan.lanes import make_layout
-from gmml_cluster.spec.job import Corpus, Data
-from gmml_cluster.store.store import open_store
+from gmml_cluster.data.corpus.pin import Pin, pin
+from gmml_cluster.data.packing import pack
+from gmml_cluster.data.packing.sources import find_source
+from gmml_cluster.data.reader.order import Order
+from gmml_cluster.data.reader.stream import Stream
+from gmml_cluster.plan.sample_layout import make_layout
+from gmml_cluster.spec.job import CorpusSpec, Data
+from gmml_cluster.store.open import open_store
 from tests.unit.data.conftest import digit_shards, digits
 
 __all__ = ["digit_shards", "digits"]
@@ -29,16 +29,16 @@ def test_shards_in_a_store_are_indexed_once_and_give_the_images_of_the_folder(s3
     store = open_store(s3_url)
     for path in digit_shards.iterdir():
         store.put_file(f"digits/{path.name}", path)
-    found = pin([Corpus(url=f"{s3_url}/digits/train-{{000..003}}.tar")], store.child(".corpora"))
-    assert len(store.list(".corpora/")) == 4
+    found = pin([CorpusSpec(url=f"{s3_url}/digits/train-{{000..003}}.tar")], store.child(".corpora"))
+    assert len(store.list_objects(".corpora/")) == 4
     again = Pin.from_json(found.to_json(), store.child(".corpora"))
-    assert np.array_equal(streamed(again, 4), streamed(pin([Corpus(url=str(digit_shards))]), 4))
+    assert np.array_equal(streamed(again, 4), streamed(pin([CorpusSpec(url=str(digit_shards))]), 4))
 
 
 def test_packing_into_a_store_leaves_shards_with_indexes_beside_them(s3_url, digit_shards):
     packed = pack.pack(find_source(str(digit_shards)), f"{s3_url}/packed", shard_samples=10)
-    names = [found.name for found in open_store(s3_url).child("packed").list()]
+    names = [found.name for found in open_store(s3_url).child("packed").list_objects()]
     assert names == [f"{shard}{suffix}" for shard in packed.shards for suffix in ("", ".index")]
-    pinned = pin([Corpus(url=f"{s3_url}/packed")])
+    pinned = pin([CorpusSpec(url=f"{s3_url}/packed")])
     assert pinned.shapes[0].shards == (10, 10, 3)
     assert pinned.locate(0, 0).crc is not None

@@ -7,8 +7,9 @@ import pytest
 
 from gmml_cluster.errors import PreflightError, StorageError
 from gmml_cluster.store import requests, s3
+from gmml_cluster.store.open import open_store
 from gmml_cluster.store.probe import probe
-from gmml_cluster.store.store import Exists, Missing, open_store
+from gmml_cluster.store.protocol import AlreadyExists, NotFound
 from tests.fixtures.proxy import Proxy, Rule
 
 
@@ -26,7 +27,7 @@ def proxied(s3_server, s3_url, monkeypatch):
 
 def test_a_good_store_passes_the_probe_and_keeps_nothing_of_it(store):
     probe(store)
-    assert store.list() == []
+    assert store.list_objects() == []
 
 
 def test_a_store_that_lets_an_object_be_created_twice_is_refused_by_name(bad_s3_server, monkeypatch):
@@ -35,7 +36,7 @@ def test_a_store_that_lets_an_object_be_created_twice_is_refused_by_name(bad_s3_
     url = f"s3://{bad_s3_server.make_bucket()}"
     with pytest.raises(PreflightError, match=f"{re.escape(url)}: .*created again.*If-None-Match.*use a folder"):
         probe(open_store(url))
-    assert open_store(url).list() == []
+    assert open_store(url).list_objects() == []
 
 
 def test_wrong_credentials_are_told_with_the_right_that_lacks(s3_url, monkeypatch):
@@ -64,14 +65,14 @@ def test_objects_are_written_read_listed_and_deleted(store):
     assert store.get("a/b", 2, 3) == b"234"
     assert store.get("a/b", 8) == store.get("a/b", 8, 100) == b"89"
     assert store.get("a/b", 10, 5) == store.get("a/empty") == b""
-    assert [found.name for found in store.list()] == ["a-c", "a/b", "a/empty"]
-    assert [found.name for found in store.child("a").list("e")] == ["empty"]
+    assert [found.name for found in store.list_objects()] == ["a-c", "a/b", "a/empty"]
+    assert [found.name for found in store.child("a").list_objects("e")] == ["empty"]
     assert store.folders() == ["a"]
-    assert store.stat("a/b") == store.list("a/b")[0]
+    assert store.stat("a/b") == store.list_objects("a/b")[0]
     store.delete(["a/b", "a/b", "never"])
-    with pytest.raises(Missing):
+    with pytest.raises(NotFound):
         store.get("a/b")
-    with pytest.raises(Missing):
+    with pytest.raises(NotFound):
         store.stat("a/b")
 
 
@@ -94,7 +95,7 @@ def test_large_puts_go_in_parts_and_come_back_whole(store, tmp_path, monkeypatch
 
 def test_create_once(store):
     store.create("log/0", b"mine")
-    with pytest.raises(Exists):
+    with pytest.raises(AlreadyExists):
         store.create("log/0", b"yours")
     assert store.get("log/0") == b"mine"
 
@@ -119,7 +120,7 @@ def test_a_create_that_lost_while_its_reply_was_lost_says_so(proxied):
     proxy, store = proxied
     store.create("slot", b"theirs")
     proxy.rules.append(Rule("drop_response", "PUT", "/slot$"))
-    with pytest.raises(Exists):
+    with pytest.raises(AlreadyExists):
         store.create("slot", b"mine")
 
 
@@ -130,9 +131,9 @@ def test_every_other_request_is_tried_again(proxied):
     store.put("a", b"1")
     assert store.get("a") == b"1"
     assert store.stat("a").size == 1
-    assert len(store.list()) == 1
+    assert len(store.list_objects()) == 1
     store.delete(["a"])
-    assert store.list() == []
+    assert store.list_objects() == []
     assert all(rule.times == 0 for rule in proxy.rules)
 
 
@@ -149,7 +150,7 @@ def test_a_forked_child_uses_connections_of_its_own(store):
 def test_uploads_that_a_killed_writer_left_are_told_and_discarded(store):
     for name in ("checkpoints/1/a", "other"):
         store._requests.send("create_multipart_upload", **store._target(name))
-    assert store.list() == []
+    assert store.list_objects() == []
     (write,) = store.unfinished("checkpoints/")
     assert write.name == "checkpoints/1/a"
     store.discard([write, write])

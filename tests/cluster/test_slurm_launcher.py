@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from gmml_cluster.launch import snapshot
-from gmml_cluster.launch.launcher import Submission
-from gmml_cluster.launch.slurm import SlurmLauncher
+from gmml_cluster.launch.protocol import Submission
+from gmml_cluster.launch.slurm.launcher import SlurmLauncher
 from gmml_cluster.run import protocol
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.spec.cluster import ClusterProfile
-from gmml_cluster.spec.lengths import NodeRange
-from gmml_cluster.store.store import open_store
+from gmml_cluster.spec.scalars import NodeRange
+from gmml_cluster.store.open import open_store
 from tests.fixtures.slurm import Slurm, slurm, until
 
 __all__ = ["slurm"]
@@ -31,7 +31,7 @@ WORKER = """
 import json, os, pathlib, signal, sys, time
 from gmml_cluster.run import protocol
 from gmml_cluster.run.log import Log
-from gmml_cluster.store.store import open_store
+from gmml_cluster.store.open import open_store
 argued = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 restart, rank = int(argued["--restart"]), int(os.environ["RANK"])
 does = os.environ["BEHAVIOUR"].split(",")[restart]
@@ -279,4 +279,4 @@ def test_preflight_says_in_a_sentence_why_slurm_refuses(
 ) -> None:
     faults = SlurmLauncher().preflight(submission_for(tmp_path, **options))
     assert [fault.where for fault in faults] == [field]
-    assert all(word in faults[0].message for word in words), faults[0]
+    assert all(word in faults[0].problem for word in words), faults[0]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gmml_cluster.store.store import open_store
+from gmml_cluster.store.open import open_store
 from tests.fixtures.runs import REPOSITORY, Workshop, ended
 
 CIFAR = REPOSITORY.parent / "shared" / "data"
@@ -73,5 +73,5 @@ def test_two_nodes_stream_from_s3_and_a_cancelled_run_resumes_bit_for_bit(site):
     assert ended(entries) == ["cancelled", "finished"]
     assert [entry["step"] for entry in entries if entry["kind"] == "begin"] == [0, stopped + 1]
     assert losses(site.lines("broken")) == losses(calm)
-    files = [found.name for found in open_store(site.root).list("broken/checkpoints/")]
+    files = [found.name for found in open_store(site.root).list_objects("broken/checkpoints/")]
     assert any(name.endswith("manifest.json") for name in files)

@@ -14,11 +14,11 @@ HEAVY = ("pydantic", "torch", "submitit", "ray", "numpy", "deepspeed", "s3fs", "
 
 REPORT = """
 import json, sys
-from gmml_cluster.cli import leave
+from gmml_cluster.cli import run_command
 sys.argv = json.loads(sys.argv[1])
 from {module} import {name} as command
 try:
-    leave.run(command)
+    run_command.run(command)
 finally:
     print("\\n" + json.dumps(sorted(set(sys.modules) & set({heavy}))), file=sys.stderr)
 """

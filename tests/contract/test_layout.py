@@ -36,7 +36,7 @@ def test_recipes_and_profiles_ship_in_the_wheel(wheel, folder):
 def test_profiles_are_found_from_the_source_tree_and_from_the_wheel(wheel, tmp_path):
     script = """
 import gmml_cluster
-from gmml_cluster.spec.load import load_profile
+from gmml_cluster.spec.loading.validate import load_profile
 print(gmml_cluster.__file__, load_profile("local").launcher)
 """
     for place in (ROOT, wheel):

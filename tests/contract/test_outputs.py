@@ -7,10 +7,10 @@ from typing import get_args
 
 import pytest
 
-from gmml_cluster.cli import order, outcome
+from gmml_cluster.cli import order, submit_report
 from gmml_cluster.cli import submit as gmml_submit
 from gmml_cluster.launch.prepare import prepare
-from gmml_cluster.launch.submit import Outcome
+from gmml_cluster.launch.submit import Submitted
 from gmml_cluster.plan.plan import Plan
 from gmml_cluster.run import protocol
 from gmml_cluster.run.entries import CAUSES, Kind
@@ -37,7 +37,7 @@ def documented(section):
 
 
 def of_submit(folder):
-    return outcome.document(Outcome(run_root(str(folder), "x"), "submitted", "1", {}))
+    return submit_report.document(Submitted(run_root(str(folder), "x"), "submitted", "1", {}))
 
 
 def of_dry_run(folder):

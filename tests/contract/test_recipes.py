@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gmml_cluster.plan.environment import Machine
+from gmml_cluster.plan.machine import Machine
 from gmml_cluster.plan.plan import make_plan
-from gmml_cluster.spec.load import dump, load_job, load_profile, parse_job
+from gmml_cluster.spec.loading.validate import dump, load_job, load_profile, parse_job
 
 ROOT = Path(__file__).parents[2]
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))

@@ -10,9 +10,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from gmml_cluster.errors import SpecError
-from gmml_cluster.spec.load import dump, load_job, load_profile, parse_job
+from gmml_cluster.spec.loading.validate import dump, load_job, load_profile, parse_job
+from gmml_cluster.spec.loading.yaml import read_yaml
 from gmml_cluster.spec.schema import job_schema, profile_schema
-from gmml_cluster.spec.yaml import read_yaml
 
 ROOT = Path(__file__).parents[2]
 KINDS = {"job": (job_schema, ROOT / "jobs"), "profile": (profile_schema, ROOT / "clusters")}

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from gmml_cluster import methods
-from gmml_cluster.data import draws_torch
-from gmml_cluster.methods import masking
-from gmml_cluster.spec.methods import GmmlOptions, longest_side
+from gmml_cluster.data.random import philox_torch
+from gmml_cluster.methods import masking, reference
+from gmml_cluster.spec.methods.options import GmmlOptions, longest_side
 
 DRAWS, TABLE_DRAWS = 1000, 10_000
 AT_ONCE = 10  # what fits a cache: four times as many take half as long again
@@ -44,7 +43,7 @@ def measured(case: tuple[int, int, int, str]) -> dict[str, np.ndarray]:
 
 
 def measured_some(numbers: torch.Tensor, size: int, align: int, patch: int, kind: str) -> dict[str, np.ndarray]:
-    target = masking.target_pixels(draws_torch.words(0, 40, numbers, 4)[:, 2], RATIO[kind], size)
+    target = masking.target_pixels(philox_torch.words(0, 40, numbers, 4)[:, 2], RATIO[kind], size)
     longest = longest_side(GmmlOptions(name="gmml"), size)
     rectangles = masking.draw_rectangles(0, numbers, views=1, size=size, align=align, longest=longest)
     cover = covered(rectangles, target, size, align)
@@ -100,6 +99,6 @@ def test_masks_have_the_statistics_of_the_table(case: tuple[int, int, int, str])
 def test_released_mixture_is_half_noise_and_half_alien(align: int, mean: float, spread: float) -> None:
     model = {"width": 32, "depth": 2, "heads": 2, "patch_size": 4, "image_size": 32, "mlp_ratio": 4, "drop_path": 0}
     spec = {"model": model, "method": {"name": "gmml", "align": align, "views": 1}, "data": {"group": 8}, "seed": 0}
-    source = methods.draw(spec, range(DRAWS), names=["source"])["source"]
+    source = reference.draw(spec, range(DRAWS), names=["source"])["source"]
     assert_mean((source != -1).mean((1, 2, 3)), mean, spread)
     assert_mean((source >= 0).any((1, 2, 3)).astype(float), 0.5, 0.5)

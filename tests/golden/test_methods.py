@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from gmml_cluster import methods
-from gmml_cluster.data import draws_torch
-from gmml_cluster.methods import drawing, mae, masking
-from gmml_cluster.methods.building import blank
-from gmml_cluster.methods.verification import _setting
-from gmml_cluster.spec.methods import GmmlOptions, longest_side
+from gmml_cluster.data.random import philox_torch
+from gmml_cluster.methods import drawing, mae, masking, reference
+from gmml_cluster.methods.build import blank
+from gmml_cluster.methods.reference import _setting
+from gmml_cluster.spec.methods.options import GmmlOptions, longest_side
 
 GROUP, COUNT, SIZE, PATCH = 4, 8, 16, 4
 MODEL = {"width": 32, "depth": 2, "heads": 2, "patch_size": PATCH, "image_size": SIZE, "mlp_ratio": 4, "drop_path": 0.1}
@@ -83,7 +82,7 @@ CASES = {
 def test_losses_and_gradients_are_the_reference(case: str, dtype: Any, tolerance: float) -> None:
     spec, views, draws, losses, norm, qkv = CASES[case]
     weights = state(spec)
-    result = methods.verify(spec, weights, images(views), draws, dtype=dtype, gradients=list(weights))
+    result = reference.verify(spec, weights, images(views), draws, dtype=dtype, gradients=list(weights))
     squares = {name: float((g.astype(np.float64) ** 2).sum()) for name, g in result.gradients.items() if g is not None}
     assert result.losses == pytest.approx(losses, abs=tolerance)
     assert sum(squares.values()) ** 0.5 == pytest.approx(norm, abs=tolerance)
@@ -144,14 +143,14 @@ def test_gmml_is_told_from_its_wrong_readings() -> None:
     with torch.no_grad():
         wrong = gmml_wrong()
     assert wrong == pytest.approx(told, abs=1e-6), "the readings are those the specification names"
-    loss = methods.verify(GMML, state(GMML), images(2), gmml_draws(), dtype="float64").losses[0]
+    loss = reference.verify(GMML, state(GMML), images(2), gmml_draws(), dtype="float64").losses[0]
     assert min(abs(loss - value) for value in wrong.values()) > 1e-4
 
 
 def mae_wrong() -> dict[str, float]:
     method, clean = corrupted_model(MAE, 1)
     draws = method.accept({"mask": torch.tensor(mae_draws()["mask"])}, COUNT)
-    result = methods.verify(MAE, state(MAE), images(1), mae_draws(), dtype="float64")
+    result = reference.verify(MAE, state(MAE), images(1), mae_draws(), dtype="float64")
     prediction, mask = torch.tensor(result.outputs["prediction"]), draws["mask"]
     patches = mae.patchify(clean[:, 0], PATCH)
     variance, mean = torch.var_mean(patches, 2, correction=0, keepdim=True)
@@ -174,7 +173,7 @@ def test_mae_is_told_from_its_wrong_readings() -> None:
     with torch.no_grad():
         wrong = mae_wrong()
     assert wrong == pytest.approx(told, abs=1e-6), "the readings are those the specification names"
-    loss = methods.verify(MAE, state(MAE), images(1), mae_draws(), dtype="float64").losses[0]
+    loss = reference.verify(MAE, state(MAE), images(1), mae_draws(), dtype="float64").losses[0]
     assert min(abs(loss - value) for value in wrong.values()) > 1e-4
 
 
@@ -182,7 +181,7 @@ FAR = 2**33 + 7
 
 
 def test_mae_keeps_the_reference_tokens() -> None:
-    drawn = methods.draw({**MAE, "seed": 7}, [0, 1, FAR])
+    drawn = reference.draw({**MAE, "seed": 7}, [0, 1, FAR])
     kept = [np.flatnonzero(~row).tolist() for row in drawn["mask"]]
     assert kept == [[7, 9, 11, 14], [2, 3, 5, 6], [2, 4, 10, 11]]
     assert drawn["keep"].tolist() == kept
@@ -215,7 +214,7 @@ def gmml_spec(size: int, align: int, patch: int = 16) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("size", "align"), MASKS)
 def test_gmml_masks_are_the_reference(size: int, align: int) -> None:
-    source = methods.draw(gmml_spec(size, align), [0, 2], names=["source"])["source"]
+    source = reference.draw(gmml_spec(size, align), [0, 2], names=["source"])["source"]
     for n, view, branch, _, _, masked, crc in MASKS[size, align]:
         shown = source[[0, 2].index(n), view]
         hidden = shown != -1
@@ -227,7 +226,7 @@ def test_gmml_masks_are_the_reference(size: int, align: int) -> None:
 @pytest.mark.parametrize(("size", "align"), MASKS)
 def test_gmml_targets_and_rectangles_are_the_reference(size: int, align: int) -> None:
     numbers = torch.tensor([0, 2])
-    drawn = draws_torch.words(7, 40, numbers, 4, 0), draws_torch.words(7, 40, numbers, 4, 1)
+    drawn = philox_torch.words(7, 40, numbers, 4, 0), philox_torch.words(7, 40, numbers, 4, 1)
     longest = longest_side(GmmlOptions(name="gmml"), size)
     rectangles = masking.draw_rectangles(7, numbers, views=2, size=size, align=align, longest=longest)
     for n, view, branch, pixels, used, _, _ in MASKS[size, align]:
@@ -238,7 +237,7 @@ def test_gmml_targets_and_rectangles_are_the_reference(size: int, align: int) ->
 
 
 def test_gmml_donors_are_the_reference() -> None:
-    words = [draws_torch.words(7, 40, torch.tensor([n]), 2, view)[:, 1] for n, view in ((0, 0), (0, 1), (2, 0))]
+    words = [philox_torch.words(7, 40, torch.tensor([n]), 2, view)[:, 1] for n, view in ((0, 0), (0, 1), (2, 0))]
     method = blank(_setting(gmml_spec(32, 1)))
     alien = torch.zeros(1, dtype=torch.int64)
     assert [int(method._content(alien, word, torch.tensor([n]))) for word, n in zip(words, (0, 0, 2), strict=True)] == [
@@ -252,7 +251,7 @@ def test_normals_are_the_reference() -> None:
     spec = gmml_spec(32, 1)
     noise = blank(_setting(spec)).draw(torch.tensor([0]), torch.device("cpu"), names=["noise"], dtype=torch.float64)
     assert noise["noise"][0, 0, 0, 0, :2].tolist() == pytest.approx([-0.438760759, 2.059638256], abs=1e-9)
-    single = methods.draw(spec, [0], names=["noise"])["noise"]
+    single = reference.draw(spec, [0], names=["noise"])["noise"]
     assert single == pytest.approx(noise["noise"].numpy(), abs=2e-6)
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gmml_cluster.data.draws import Purpose
-from gmml_cluster.data.permute import permutation_key, permute
+from gmml_cluster.data.random.feistel import permutation_key, permute
+from gmml_cluster.data.random.philox import Purpose
 
 SPANS = (Purpose.SPANS, (0, 0, 0, 0), "59c2c148 f7fde228")
 WINDOW = (Purpose.LANE_WINDOW, (3, 1, 2, 9), "f8161bee 94f6cfd5")

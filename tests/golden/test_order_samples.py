@@ -4,8 +4,8 @@ import zlib
 
 import numpy as np
 
-from gmml_cluster.data.order import Order
-from gmml_cluster.plan.lanes import CorpusShape, make_layout
+from gmml_cluster.data.reader.order import Order
+from gmml_cluster.plan.sample_layout import CorpusShape, make_layout
 
 FIRST_ROW = [23, 24, 26, 29, 132, 145, 135, 137, 49, 44, 50, 46, 19, 20, 11, 12, 79, 76, 80, 78, 7, 5, 4, 6]
 TABLE_CRC = 418018878

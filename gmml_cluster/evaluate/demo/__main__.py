@@ -12,7 +12,7 @@ import click
 
 from gmml_cluster.errors import GmmlError, RunFailed
 from gmml_cluster.evaluate.demo.digits import pack_digits
-from gmml_cluster.spec.load import load_profile
+from gmml_cluster.spec.loading.validate import load_profile
 
 JOB = "jobs/quickstart.yaml"
 RUN = "quickstart"

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gmml_cluster.data.pack import Packed, pack
-from gmml_cluster.data.sources import Item, Source
+from gmml_cluster.data.packing.pack import Packed, pack
+from gmml_cluster.data.packing.sources import Item, Source
 from gmml_cluster.errors import GmmlError
 
 SIDE = 16

@@ -21,10 +21,10 @@ from matplotlib.figure import Figure, SubFigure
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.evaluate.features import normalised
 from gmml_cluster.evaluate.reconstruction import Shown, reconstruct
-from gmml_cluster.methods.method import Setting
-from gmml_cluster.run.parts import metric_lines
+from gmml_cluster.methods.protocol import Setting
 from gmml_cluster.run.root import run_root
-from gmml_cluster.train.public import Trained, load_trained
+from gmml_cluster.run.uploads import metric_lines
+from gmml_cluster.train.checkpoints.load_trained import Trained, load_trained
 
 COLUMNS = 10
 CANDIDATES = 64
@@ -87,7 +87,7 @@ def title_of(trained: Trained, run: str, accuracies: tuple[float, float] | None)
 
 def some_images(trained: Trained, corpus: str) -> torch.Tensor:
     """The first images of a corpus as the method reads them: whole groups, at most 64."""
-    from gmml_cluster.data.read import Samples
+    from gmml_cluster.data.eval_reader import Samples
 
     data, samples = trained.job.data, Samples(corpus)
     group = Setting.of(trained.job).group

@@ -8,20 +8,20 @@ from socket import gethostname
 import pytest
 
 import gmml_cluster
-from gmml_cluster.cli import leave
+from gmml_cluster.cli import run_command
 from gmml_cluster.cli.main import group
 from gmml_cluster.cli.submit import command as gmml_submit
 from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.launch import prepare, submit
 from gmml_cluster.launch.indexed import Indexed
-from gmml_cluster.launch.local import LocalLauncher
-from gmml_cluster.launch.lock import holder, state_folder
+from gmml_cluster.launch.local.launcher import LocalLauncher
+from gmml_cluster.launch.local.lock import holder, state_folder
 from gmml_cluster.launch.snapshot import Snapshot
-from gmml_cluster.plan.lanes import CorpusShape
+from gmml_cluster.plan.sample_layout import CorpusShape
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import SPEC, code_name, create_run, run_root
 from gmml_cluster.spec.identity import identity
-from gmml_cluster.spec.load import dump, load_job, to_yaml
+from gmml_cluster.spec.loading.validate import dump, load_job, to_yaml
 
 WORKER = """
 import argparse, os, signal
@@ -86,7 +86,7 @@ def call(monkeypatch, capsys):
     def run(command, *arguments):
         monkeypatch.setattr("sys.argv", [command, *arguments])
         with pytest.raises(SystemExit) as left:
-            leave.run(gmml_submit if command == "gmml-submit" else group)
+            run_command.run(gmml_submit if command == "gmml-submit" else group)
         out, err = capsys.readouterr()
         return left.value.code, out, err
 

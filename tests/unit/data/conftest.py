@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from gmml_cluster.data import listing
+from gmml_cluster.data.corpus import listing
 from gmml_cluster.store.posix import PosixStore
-from gmml_cluster.store.store import Stat
+from gmml_cluster.store.protocol import Stat
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 needs_photos = pytest.mark.skipif(not (DATA / "photos").is_dir(), reason="no ../shared/data/photos")
@@ -75,8 +75,8 @@ class CountingStore:
     def stat(self, name):
         return Stat(name, self.inner.stat(name).size, self.version)
 
-    def list(self, prefix=""):
-        return [self.stat(found.name) for found in self.inner.list(prefix)]
+    def list_objects(self, prefix=""):
+        return [self.stat(found.name) for found in self.inner.list_objects(prefix)]
 
     def __getattr__(self, name):
         return getattr(self.inner, name)

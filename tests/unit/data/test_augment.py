@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from gmml_cluster.data import draws
 from gmml_cluster.data.augment import prepare
+from gmml_cluster.data.random import philox
 from gmml_cluster.spec.job import AUGMENTS, NORMALISATIONS, Augment, Blur, Jitter, Normalise
 
 PLAIN = Normalise(mean=(0, 0, 0), std=(1, 1, 1))
@@ -26,14 +26,14 @@ def made(augment: Augment, pixels: torch.Tensor, first: int = 0) -> np.ndarray:
     return prepare(pixels, numbers, seed=SEED, augment=augment, normalise=PLAIN).numpy()
 
 
-def words(purpose: draws.Purpose, number: int, view: int) -> np.ndarray:
-    return draws.words(SEED, purpose, np.array([number]), 9, view)[0]
+def words(purpose: philox.Purpose, number: int, view: int) -> np.ndarray:
+    return philox.words(SEED, purpose, np.array([number]), 9, view)[0]
 
 
 def adjusted(pixels: np.ndarray, number: int, view: int, law: Jitter) -> np.ndarray:
     """Colour jitter of one image (side, side, 3) in [0, 1], pixel by pixel."""
-    w = words(draws.Purpose.COLOUR, number, view)
-    u = draws.uniform(w).astype(float)
+    w = words(philox.Purpose.COLOUR, number, view)
+    u = philox.uniform(w).astype(float)
     strengths = (law.brightness, law.contrast, law.saturation)
     brightness, contrast, saturation = (1 - s + 2 * s * u[2 + k] for k, s in enumerate(strengths))
     turn, weights = law.hue * (2 * u[5] - 1), np.array([0.2989, 0.587, 0.114])
@@ -48,9 +48,9 @@ def adjusted(pixels: np.ndarray, number: int, view: int, law: Jitter) -> np.ndar
         lambda x: np.clip(saturation * x + (1 - saturation) * (x @ weights)[..., None], 0, 1),
         lambda x: np.apply_along_axis(hue, 2, x),
     )
-    if not draws.bernoulli(w, law.probability)[0]:
+    if not philox.bernoulli(w, law.probability)[0]:
         return pixels
-    for index in list(permutations(range(4)))[int(draws.integer(w, 24)[1])]:
+    for index in list(permutations(range(4)))[int(philox.integer(w, 24)[1])]:
         pixels = operations[index](pixels)
     return pixels
 
@@ -60,7 +60,7 @@ def test_colour_jitter_is_that_of_single_images(strength: float) -> None:
     law = Jitter(probability=0.8, brightness=strength, contrast=strength, saturation=strength, hue=strength / 2)
     pixels = images()
     found = made(Augment(jitter=law), pixels)
-    orders = {int(draws.integer(words(draws.Purpose.COLOUR, n, v), 24)[1]) for n in range(COUNT) for v in range(2)}
+    orders = {int(philox.integer(words(philox.Purpose.COLOUR, n, v), 24)[1]) for n in range(COUNT) for v in range(2)}
     assert len(orders) == 24, "every order of the four operations is met"
     for number, view in np.ndindex(COUNT, 2):
         single = pixels[number, view].numpy().transpose(1, 2, 0) / 255
@@ -83,8 +83,8 @@ def test_blur_is_that_of_single_images() -> None:
     found = made(Augment(blur=law), pixels)
     seen = set()
     for number, view in np.ndindex(20, 2):
-        w = words(draws.Purpose.COLOUR, number, view)
-        on, radius = bool(draws.bernoulli(w, 0.5)[7]), 0.1 + 1.9 * float(draws.uniform(w)[8])
+        w = words(philox.Purpose.COLOUR, number, view)
+        on, radius = bool(philox.bernoulli(w, 0.5)[7]), 0.1 + 1.9 * float(philox.uniform(w)[8])
         single = pixels[number, view].numpy() / 255
         np.testing.assert_allclose(found[number, view], blurred(single, radius) if on else single, atol=1e-4)
         seen.add(on)
@@ -96,7 +96,7 @@ def test_half_of_the_views_are_mirrored_each_by_its_own_draw() -> None:
     found, clean = made(Augment(flip=True), pixels), pixels.numpy() / np.float32(255)
     mirrored = (found == clean[..., ::-1]).all((2, 3, 4))
     assert ((found == clean).all((2, 3, 4)) != mirrored).all()
-    drawn = [[bool(draws.bernoulli(words(draws.Purpose.FLIP, n, v), 0.5)[0]) for v in range(2)] for n in range(400)]
+    drawn = [[bool(philox.bernoulli(words(philox.Purpose.FLIP, n, v), 0.5)[0]) for v in range(2)] for n in range(400)]
     assert mirrored.tolist() == drawn
     assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / 800**0.5
     assert (mirrored[:, 0] != mirrored[:, 1]).any()

@@ -1,9 +1,9 @@
 import pytest
 
 from gmml_cluster.evaluate.demo.digits import Digits, load
-from gmml_cluster.methods import build
+from gmml_cluster.methods.build import build
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.train.public import Trained
+from gmml_cluster.train.checkpoints.load_trained import Trained
 
 METHODS = {
     "gmml": {"name": "gmml", "views": 1, "taps": [1, 2]},

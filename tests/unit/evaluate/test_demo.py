@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gmml_cluster.data.read import Samples
+from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.errors import RunFailed
 from gmml_cluster.evaluate.demo import __main__ as demo
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gmml_cluster.data.read import Samples
+from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.errors import DataError
 from gmml_cluster.evaluate.demo import digits as demo
 from gmml_cluster.evaluate.demo.digits import pack_digits, split
@@ -51,7 +51,7 @@ def test_the_split_is_fixed_stratified_and_leaves_nothing_out(digits):
 def test_the_job_normalises_by_what_the_packer_measured(packed):
     from pathlib import Path
 
-    from gmml_cluster.spec.load import load_job
+    from gmml_cluster.spec.loading.validate import load_job
 
     found = packed[1]["train"]
     normalise = load_job(Path(demo.__file__).parents[3] / "jobs" / "quickstart.yaml").data.normalise

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from gmml_cluster.errors import DataError
-from gmml_cluster.evaluate.features import FEATURES, Corpus, Reader, fit, normalised, pool, read
+from gmml_cluster.evaluate.features import FEATURES, EvalCorpus, FeatureReader, fit, normalised, pool, read
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.job import NORMALISATIONS
 from tests.unit.data.conftest import write_tar
@@ -76,13 +76,13 @@ def test_features_are_the_tokens_they_are_named_after(encoder):
 def corpus(*seeds):
     """A corpus of random images with their seeds as classes."""
     numbers = torch.tensor(seeds)
-    return Corpus("here", numbers, numbers, lambda places: [image(16, 16, seed) for seed in places])
+    return EvalCorpus("here", numbers, numbers, lambda places: [image(16, 16, seed) for seed in places])
 
 
 @pytest.fixture
 def reader(encoder, monkeypatch):
     monkeypatch.setattr("gmml_cluster.evaluate.features.BATCH", 4)
-    return Reader(encoder, 16, NORMALISATIONS["half"], (2, 4), CPU)
+    return FeatureReader(encoder, 16, NORMALISATIONS["half"], (2, 4), CPU)
 
 
 def test_features_keep_the_corpus_order_across_batches(reader):
@@ -109,7 +109,7 @@ def test_no_more_than_one_batch_of_images_is_in_memory(reader):
         living.update(found)
         return found
 
-    reader.features(Corpus("here", torch.arange(11), torch.arange(11), images), FEATURES)
+    reader.features(EvalCorpus("here", torch.arange(11), torch.arange(11), images), FEATURES)
     assert asked == [(0, 4), (0, 4), (0, 3)]
 
 

@@ -8,7 +8,7 @@ from gmml_cluster.evaluate.demo.picture import choose, draw, smooth
 from gmml_cluster.evaluate.reconstruction import Shown, reconstruct
 from gmml_cluster.methods.gmml import SHOWN_ALIEN, SHOWN_NOISE
 from gmml_cluster.methods.mae import Mae, patchify, standardise, unpatchify, unstandardise
-from gmml_cluster.methods.method import Picture
+from gmml_cluster.methods.protocol import Picture
 
 
 @pytest.fixture

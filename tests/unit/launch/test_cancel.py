@@ -7,7 +7,7 @@ import pytest
 from gmml_cluster.errors import SpecError
 from gmml_cluster.launch import jobs
 from gmml_cluster.launch.cancel import cancel, remove
-from gmml_cluster.launch.lock import lock_path, run_digest, state_folder
+from gmml_cluster.launch.local.lock import lock_path, run_digest, state_folder
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run
 
@@ -98,14 +98,14 @@ def test_a_stopped_run_is_deleted_only_when_its_job_is_known_to_be_gone(run, sch
         remove(run)
     scheduler.states = {"17": "gone"}
     remove(run)
-    assert run.store.list() == []
+    assert run.store.list_objects() == []
 
 
 def test_a_finished_run_can_be_deleted_where_its_scheduler_is_out_of_reach(run, scheduler):
     protocol.end(run.log, claimed(run, "17"), "finished")
     scheduler.states = {"17": "unknown"}
     remove(run)
-    assert run.store.list() == []
+    assert run.store.list_objects() == []
 
 
 def test_the_scripts_and_logs_of_its_jobs_go_with_a_deleted_run(run, scheduler, tmp_path):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from gmml_cluster.data.indexing import index_all
-from gmml_cluster.data.listing import indexes_below, list_shards
+from gmml_cluster.data.corpus.checksums import index_all
+from gmml_cluster.data.corpus.listing import indexes_below, list_shards
 from gmml_cluster.launch.indexed import Indexed, look_up
-from gmml_cluster.plan.lanes import CorpusShape
+from gmml_cluster.plan.sample_layout import CorpusShape
 from tests.unit.data.conftest import write_tar
 from tests.unit.plan.test_plan import job
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from gmml_cluster.errors import Fault
-from gmml_cluster.launch.launcher import Submission
 from gmml_cluster.launch.preflight import memory_limit, preflight
+from gmml_cluster.launch.protocol import Submission
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.spec.cluster import ClusterProfile
-from gmml_cluster.spec.lengths import NodeRange
+from gmml_cluster.spec.scalars import NodeRange
 
 
 def png() -> bytes:
@@ -67,22 +67,22 @@ def test_a_corpus_without_an_image_is_refused_by_shard_and_member(tmp_path: Path
     corpus = shard(tmp_path / "a.tar", {f"{number}.png": b"noise" for number in range(9)})
     (fault,) = preflight(submission(tmp_path, corpus))
     assert fault.where == corpus
-    assert f"{corpus}: 7.png" in fault.message
+    assert f"{corpus}: 7.png" in fault.problem
     empty = shard(tmp_path / "b.tar", {"1.txt": b"words"})
-    assert "no shard holds an image" in preflight(submission(tmp_path, empty))[0].message
+    assert "no shard holds an image" in preflight(submission(tmp_path, empty))[0].problem
 
 
 def test_a_corpus_whose_images_are_all_too_large_for_the_job_is_refused(tmp_path: Path) -> None:
     corpus = shard(tmp_path / "a.tar", {"1.png": png()})
     assert preflight(replace(submission(tmp_path, corpus), max_pixels=16)) == []
     (fault,) = preflight(replace(submission(tmp_path, corpus), max_pixels=15))
-    assert "1.png: 4 x 4 pixels; the limit is 15 (data.max_pixels); 8 samples were tried" in fault.message
+    assert "1.png: 4 x 4 pixels; the limit is 15 (data.max_pixels); 8 samples were tried" in fault.problem
 
 
 def test_without_a_decoder_the_first_bytes_are_judged_and_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, "gmml_cluster.data.decode", None)
+    monkeypatch.setitem(sys.modules, "gmml_cluster.data.reader.decode", None)
     good, bad = shard(tmp_path / "a.tar", {"1.png": png()}), shard(tmp_path / "b.tar", {"1.png": b"noise"})
     (fault,) = preflight(submission(tmp_path, good, bad))
     assert fault.where == bad
@@ -93,7 +93,7 @@ def test_memory_over_the_node_s_is_refused_with_both_figures(tmp_path: Path) -> 
     slurm = {"memory_per_node": "3 GiB", "folder": str(tmp_path)}
     given = replace(submission(tmp_path, launcher="slurm", slurm=slurm), bytes_per_rank=2**31)
     (fault, *_) = preflight(given)
-    assert (fault.where, "4.0 GiB" in fault.message, "3.0 GiB" in fault.message) == ("memory", True, True)
+    assert (fault.where, "4.0 GiB" in fault.problem, "3.0 GiB" in fault.problem) == ("memory", True, True)
 
 
 def test_memory_of_gpus_is_not_judged_here(tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_memory_of_gpus_is_not_judged_here(tmp_path: Path) -> None:
 
 def test_a_launcher_not_in_this_version_is_a_fault(tmp_path: Path) -> None:
     faults = preflight(submission(tmp_path, launcher="ray"))
-    assert faults == [Fault("launcher", faults[0].message)]
-    assert "not yet in this version" in faults[0].message
+    assert faults == [Fault("launcher", faults[0].problem)]
+    assert "not yet in this version" in faults[0].problem
 
 
 def test_no_heavy_package_is_imported_to_load_it() -> None:

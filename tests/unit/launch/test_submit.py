@@ -5,13 +5,13 @@ import yaml
 
 from gmml_cluster.errors import SpecError, StorageError
 from gmml_cluster.launch import prepare, submit
-from gmml_cluster.launch.launcher import Submission
+from gmml_cluster.launch.protocol import Submission
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.run import protocol
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.root import create_run, run_root
 from gmml_cluster.spec.cluster import ClusterProfile
-from gmml_cluster.spec.lengths import NodeRange
+from gmml_cluster.spec.scalars import NodeRange
 from tests.unit.launch.test_preflight import png, shard
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gmml_cluster.methods.method import Setting
+from gmml_cluster.methods.protocol import Setting
 from gmml_cluster.spec.job import JobSpec
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gmml_cluster.methods.building import blank, build
+from gmml_cluster.methods.build import blank, build
 from gmml_cluster.methods.gmml import ITSELF, NOISE, ZEROS, Gmml, default_taps
 from tests.unit.methods.jobs import job, setting
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gmml_cluster.methods.building import blank, build
+from gmml_cluster.methods.build import blank, build
 from gmml_cluster.methods.mae import Mae, patchify, standardise
-from gmml_cluster.methods.method import Method
+from gmml_cluster.methods.protocol import Method
 from gmml_cluster.spec.job import SIZES
 from tests.unit.methods.jobs import job, setting
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmml_cluster.methods import masking
-from gmml_cluster.spec.methods import GmmlOptions, longest_side
+from gmml_cluster.spec.methods.options import GmmlOptions, longest_side
 
 RELEASED = GmmlOptions(name="gmml")
 # image sides with the steps that divide them and leave a choice of sides

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gmml_cluster.methods.building import build
+from gmml_cluster.methods.build import build
 from tests.unit.methods.jobs import job
 
 OPTIONS = {

@@ -3,15 +3,15 @@
 import pytest
 
 from gmml_cluster.plan.memory import memory_of_rank
-from gmml_cluster.spec.job import Engine, Model
-from gmml_cluster.spec.methods import GmmlOptions
+from gmml_cluster.spec.job import EngineSpec, Model
+from gmml_cluster.spec.methods.options import GmmlOptions
 
 GIB = 2**30
 
 
 def state(size, zero, ranks):
     counts = GmmlOptions(name="gmml").counts(Model(size=size), 224)
-    memory = memory_of_rank(counts, Engine(zero=zero), ranks=ranks, images=0)
+    memory = memory_of_rank(counts, EngineSpec(zero=zero), ranks=ranks, images=0)
     assert memory.activations_bytes == 0
     return (memory.parameters_bytes + memory.gradients_bytes + memory.optimizer_bytes) / GIB
 
@@ -40,32 +40,32 @@ def test_ddp_shares_nothing_and_one_rank_has_nothing_to_share():
 @pytest.mark.parametrize(("zero", "expected"), [("ddp", 0), (0, 0), (1, 2.5), (2, 2.5), (3, 2)])
 def test_deepspeed_copies_the_weights_it_updates_at_stages_1_and_2_and_buffers_half_of_the_gradients(zero, expected):
     counts = GmmlOptions(name="gmml").counts(Model(size="tiny"), 224)
-    memory = memory_of_rank(counts, Engine(zero=zero), ranks=8, images=0)
+    memory = memory_of_rank(counts, EngineSpec(zero=zero), ranks=8, images=0)
     assert memory.buffers_bytes / counts.trained == pytest.approx(expected, abs=1e-5)
 
 
 def test_activations_grow_with_the_images_of_a_micro_batch_alone():
     counts = GmmlOptions(name="gmml").counts(Model(size="base"), 224)
-    one, many = (memory_of_rank(counts, Engine(), ranks=4, images=images) for images in (1, 64))
+    one, many = (memory_of_rank(counts, EngineSpec(), ranks=4, images=images) for images in (1, 64))
     assert many.activations_bytes == 64 * one.activations_bytes > 0
     assert (many.parameters_bytes, many.optimizer_bytes) == (one.parameters_bytes, one.optimizer_bytes)
 
 
 def test_the_example_of_vit_base_under_autocast():
     counts = GmmlOptions(name="gmml").counts(Model(size="base"), 224)
-    memory = memory_of_rank(counts, Engine(zero=0, precision="bf16"), ranks=1, images=64)
+    memory = memory_of_rank(counts, EngineSpec(zero=0, precision="bf16"), ranks=1, images=64)
     assert memory.total_bytes / GIB == pytest.approx(9.9, abs=0.6)
 
 
 def test_checkpointing_trades_memory_for_arithmetic():
     counts = GmmlOptions(name="gmml").counts(Model(size="large"), 224)
     plain, saving = (
-        memory_of_rank(counts, Engine(activation_checkpointing=on), ranks=1, images=8) for on in (False, True)
+        memory_of_rank(counts, EngineSpec(activation_checkpointing=on), ranks=1, images=8) for on in (False, True)
     )
     assert saving.activations_bytes < plain.activations_bytes / 3
 
 
 def test_the_parts_add_up():
     counts = GmmlOptions(name="gmml").counts(Model(size="tiny"), 224)
-    told = memory_of_rank(counts, Engine(), ranks=2, images=8).to_json()
+    told = memory_of_rank(counts, EngineSpec(), ranks=2, images=8).to_json()
     assert told.pop("total_bytes") == sum(told.values())

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from gmml_cluster.errors import SpecError
 from gmml_cluster.plan.describe import describe
-from gmml_cluster.plan.environment import Machine, ranks_per_node, this_machine
-from gmml_cluster.plan.lanes import CorpusShape
+from gmml_cluster.plan.machine import Machine, ranks_per_node, this_machine
 from gmml_cluster.plan.plan import make_plan
+from gmml_cluster.plan.sample_layout import CorpusShape
 from gmml_cluster.spec.cluster import ClusterProfile
-from gmml_cluster.spec.load import parse_job
+from gmml_cluster.spec.loading.validate import parse_job
 
 MACHINE = Machine(cores=2, gpus=0)
 SHAPES = (CorpusShape(1.0, (700, 0, 597)),)

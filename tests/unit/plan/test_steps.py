@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmml_cluster.plan.lanes import CorpusShape, make_layout
+from gmml_cluster.plan.sample_layout import CorpusShape, make_layout
 from gmml_cluster.plan.steps import epoch_steps, layout_of, steps_without_corpora, total_steps
 from gmml_cluster.spec.job import Run
-from gmml_cluster.spec.load import parse_job
+from gmml_cluster.spec.loading.validate import parse_job
 
 
 def job(run, group="auto", batch=64):

@@ -1,11 +1,10 @@
 """A store in memory, shared by several views, each of which a scheduler may stop before and after every request."""
 
-import builtins
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gmml_cluster.errors import StorageError
-from gmml_cluster.store.store import Exists, Missing, Stat, Unfinished
+from gmml_cluster.store.protocol import AlreadyExists, NotFound, Stat, Unfinished
 
 
 class Crashed(BaseException):
@@ -38,7 +37,7 @@ class MemoryStore:
 
         def act(key):
             if self.objects.setdefault(key, bytes(data)) != data:
-                raise Exists(key)
+                raise AlreadyExists(key)
 
         self._act("create", name, act)
 
@@ -51,14 +50,14 @@ class MemoryStore:
     def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         data = self._act("get", name, self.objects.get)
         if data is None:
-            raise Missing(name)
+            raise NotFound(name)
         return data[start:] if length is None else data[start : start + length]
 
     def stat(self, name: str) -> Stat:
         data = self.get(name)
         return Stat(name, len(data), str(hash(data)))
 
-    def list(self, prefix: str = "") -> list[Stat]:
+    def list_objects(self, prefix: str = "") -> list[Stat]:
         def act(key):
             names = [name for name in self.objects if name.startswith(key)]
             return sorted(Stat(name[len(self.prefix) :], len(self.objects[name]), "") for name in names)
@@ -66,13 +65,13 @@ class MemoryStore:
         return self._act("list", prefix, act)
 
     def folders(self):
-        return sorted({stat.name.split("/")[0] for stat in self.list() if "/" in stat.name})
+        return sorted({stat.name.split("/")[0] for stat in self.list_objects() if "/" in stat.name})
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
             self._act("delete", name, lambda key: self.objects.pop(key, None))
 
-    def unfinished(self, prefix: str = "") -> "builtins.list[Unfinished]":
+    def unfinished(self, prefix: str = "") -> list[Unfinished]:
         return []
 
     def discard(self, unfinished: Iterable[Unfinished]) -> None:

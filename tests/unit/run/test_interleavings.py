@@ -11,7 +11,7 @@ from gmml_cluster.run.entries import decode
 from gmml_cluster.run.history import History, fold
 from gmml_cluster.run.log import Draft, Log, check
 from gmml_cluster.run.retention import retire
-from gmml_cluster.store.store import Missing
+from gmml_cluster.store.protocol import NotFound
 from tests.unit.run.memory import MemoryStore
 from tests.unit.run.scheduler import play
 
@@ -35,7 +35,7 @@ def attempt(token, *, steps=2, cause="finished"):
         def holds(commit):
             try:
                 store.get(f"{commit.folder}/manifest.json")
-            except Missing as error:
+            except NotFound as error:
                 raise CheckpointError("gone") from error
 
         resumed = protocol.resume(log, mine, holds)

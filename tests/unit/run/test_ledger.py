@@ -5,8 +5,8 @@ import pytest
 from gmml_cluster.run import protocol
 from gmml_cluster.run.ledger import jobs_of, state, status
 from gmml_cluster.run.log import Draft, Log
-from gmml_cluster.run.parts import log_parts, metric_lines
 from gmml_cluster.run.root import log_stem, metrics_stem
+from gmml_cluster.run.uploads import log_parts, metric_lines
 from tests.unit.run.memory import MemoryStore
 
 

@@ -79,7 +79,7 @@ def test_a_removed_run_takes_no_more_entries(store):
     store.delete([slot_name(1), slot_name(0)])
     with pytest.raises(Fenced, match="is removed"):
         log.append(note)
-    assert store.list() == []
+    assert store.list_objects() == []
 
 
 def test_an_empty_log_takes_only_an_open():

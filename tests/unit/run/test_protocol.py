@@ -4,8 +4,8 @@ from gmml_cluster.errors import CheckpointError, Fenced, StorageError
 from gmml_cluster.run import protocol
 from gmml_cluster.run.log import Draft, Log, check
 from gmml_cluster.run.retention import debris, retire, victims
+from gmml_cluster.store.open import open_store
 from gmml_cluster.store.posix import TEMPORARY
-from gmml_cluster.store.store import open_store
 from tests.unit.run.memory import MemoryStore
 
 
@@ -219,7 +219,7 @@ def test_what_is_dropped_is_deleted_with_the_debris_of_older_attempts(store, log
     for folder in folders:
         store.put(f"checkpoints/{folder}/manifest.json", b"")
     retire(store, log, second, keep=1, keep_every=None)
-    left = [found.name.split("/")[1] for found in store.list("checkpoints/")]
+    left = [found.name.split("/")[1] for found in store.list_objects("checkpoints/")]
     assert left == ["00000019-0002", "00000029-0002", "00000029-0003"]
     assert [c.step for c in log.refresh().commits] == [19]
 
@@ -232,7 +232,7 @@ def test_a_fenced_attempt_deletes_nothing(store, log):
     started(log)
     with pytest.raises(Fenced):
         retire(store, log, first, keep=1, keep_every=None)
-    assert store.list("checkpoints/")
+    assert store.list_objects("checkpoints/")
     assert list(debris(log.refresh(), 2, ["elsewhere/x"])) == []
 
 

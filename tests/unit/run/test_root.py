@@ -17,7 +17,7 @@ from gmml_cluster.run.root import (
     runs_under,
 )
 from gmml_cluster.store.posix import TEMPORARY, PosixStore
-from gmml_cluster.store.store import Exists
+from gmml_cluster.store.protocol import AlreadyExists
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_created_run_has_its_files_and_an_open_entry(root):
 
 def test_a_name_is_taken_once(root):
     create(root, "a")
-    with pytest.raises(Exists):
+    with pytest.raises(AlreadyExists):
         create(root, "a")
     assert run_root(root, "a").log.refresh().slots == 1
 
@@ -138,7 +138,7 @@ def test_a_removed_run_is_gone_and_its_log_went_last_from_the_highest_slot_down(
 
 
 def test_reading_runs_imports_neither_pydantic_nor_torch_nor_s3fs():
-    modules = "root, ledger, log, protocol, parts, retention"
+    modules = "root, ledger, log, protocol, uploads, retention"
     code = f"from gmml_cluster.run import {modules}; from gmml_cluster.store import probe, posix; import sys; "
     code += "print([m for m in ('pydantic', 'torch', 'numpy', 's3fs', 'asyncio') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,9 +5,10 @@ import inspect
 import pytest
 from pydantic import BaseModel
 
-from gmml_cluster.spec import base, cluster, job, lengths, methods
+from gmml_cluster.spec import base, cluster, job, scalars
+from gmml_cluster.spec.methods import options
 
-MODULES = (base, cluster, job, lengths, methods)
+MODULES = (base, cluster, job, scalars, options)
 MODELS = sorted(
     {
         model
@@ -26,7 +27,7 @@ def test_every_model_and_field_has_a_docstring(model):
 
 
 def test_the_models_are_found():
-    assert {job.JobSpec, job.Optim, cluster.SlurmSection, methods.GmmlOptions} <= set(MODELS)
+    assert {job.JobSpec, job.Optim, cluster.SlurmSection, options.GmmlOptions} <= set(MODELS)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)

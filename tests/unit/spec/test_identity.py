@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmml_cluster.spec.identity import changeable, differences, identity
-from gmml_cluster.spec.load import dump, parse_job
-from gmml_cluster.spec.resolved import apply
+from gmml_cluster.spec.loading.validate import dump, parse_job
+from gmml_cluster.spec.stored import apply
 
 SPEC = dump(
     parse_job(

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from gmml_cluster.errors import SpecError
-from gmml_cluster.spec.load import parse_job
+from gmml_cluster.spec.loading.validate import parse_job
 from gmml_cluster.spec.rules import broken_rules, group_of
 
 BASE = {

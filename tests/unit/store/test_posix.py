@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from gmml_cluster.errors import PreflightError, StorageError
+from gmml_cluster.store.open import open_store
 from gmml_cluster.store.posix import TEMPORARY
 from gmml_cluster.store.probe import probe
-from gmml_cluster.store.store import Exists, Missing, open_store
+from gmml_cluster.store.protocol import AlreadyExists, NotFound
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def store(tmp_path):
 
 def test_a_created_object_is_never_overwritten(store):
     store.create("log/0", b"mine")
-    with pytest.raises(Exists, match="log/0: exists already"):
+    with pytest.raises(AlreadyExists, match="log/0: exists already"):
         store.create("log/0", b"yours")
     assert store.get("log/0") == b"mine"
 
@@ -31,7 +32,7 @@ def test_of_many_creators_one_wins_and_its_bytes_stand(store):
         gate.wait()
         try:
             store.create("slot", b"%d" % number)
-        except Exists:
+        except AlreadyExists:
             return None
         return number
 
@@ -62,27 +63,27 @@ def test_put_file_copies(store, tmp_path):
 def test_what_is_not_an_object_is_missing(store, ask, name):
     store.put("file", b"")
     store.put("folder/x", b"")
-    with pytest.raises(Missing):
+    with pytest.raises(NotFound):
         getattr(store, ask)(name)
 
 
 def test_listing_is_sorted_recursive_and_by_prefix(store):
     for name in ("b/c/d", "b-a", "b/a", "c"):
         store.put(name, b"12")
-    assert [found.name for found in store.list()] == ["b-a", "b/a", "b/c/d", "c"]
-    assert [found.name for found in store.list("b/")] == ["b/a", "b/c/d"]
-    assert [found.name for found in store.list("b")] == ["b-a", "b/a", "b/c/d"]
-    assert [found.name for found in store.child("b").list("c/")] == ["c/d"]
-    assert store.list("z/") == []
+    assert [found.name for found in store.list_objects()] == ["b-a", "b/a", "b/c/d", "c"]
+    assert [found.name for found in store.list_objects("b/")] == ["b/a", "b/c/d"]
+    assert [found.name for found in store.list_objects("b")] == ["b-a", "b/a", "b/c/d"]
+    assert [found.name for found in store.child("b").list_objects("c/")] == ["c/d"]
+    assert store.list_objects("z/") == []
     assert store.folders() == ["b"]
-    assert store.list("c")[0] == store.stat("c")
-    assert open_store(f"{store.url}/none").list() == open_store(f"{store.url}/none").folders() == []
+    assert store.list_objects("c")[0] == store.stat("c")
+    assert open_store(f"{store.url}/none").list_objects() == open_store(f"{store.url}/none").folders() == []
 
 
 def test_a_file_that_is_being_written_is_not_listed(store):
     store.put("a", b"")
     Path(store.url, f"{TEMPORARY}x").write_bytes(b"half")
-    assert [found.name for found in store.list()] == ["a"]
+    assert [found.name for found in store.list_objects()] == ["a"]
 
 
 def test_delete_passes_over_what_is_missing_and_removes_empty_folders(store):
@@ -127,7 +128,7 @@ def test_a_file_url_is_a_folder(tmp_path):
 
 def test_the_probe_passes_and_leaves_nothing(store):
     probe(store)
-    assert store.list() == []
+    assert store.list_objects() == []
 
 
 def test_the_probe_names_the_right_that_lacks(tmp_path):
@@ -141,7 +142,7 @@ def test_the_probe_names_the_right_that_lacks(tmp_path):
     [
         ("create", "created again"),
         ("get", "another content"),
-        ("list", "not listed"),
+        ("list_objects", "not listed"),
         ("delete", "still listed"),
     ],
 )
@@ -153,7 +154,12 @@ def test_the_probe_refuses_a_store_that_breaks_a_promise(store, broken, told):
 class Broken:
     def __init__(self, store, method):
         self._store = store
-        lies = {"create": store.put, "get": lambda *_: b"", "list": lambda prefix: [], "delete": lambda names: None}
+        lies = {
+            "create": store.put,
+            "get": lambda *_: b"",
+            "list_objects": lambda prefix: [],
+            "delete": lambda names: None,
+        }
         setattr(self, method, lies[method])
 
     def __getattr__(self, name):
@@ -171,7 +177,7 @@ def killed_while_writing(store, name):
 def test_what_a_killed_writer_left_is_told_apart_and_can_be_discarded(store):
     path = killed_while_writing(store, "checkpoints/1/a")
     killed_while_writing(store, "log/0")
-    assert store.list() == []
+    assert store.list_objects() == []
     store.discard(store.unfinished("checkpoints/"))
     assert [write.name for write in store.unfinished()] == [f"log/{TEMPORARY}0"]
     assert not path.parent.exists()
@@ -206,15 +212,15 @@ def test_a_folder_that_cannot_be_read_is_named_where_the_prefix_reaches_it(store
     failing(monkeypatch, tmp_path / "runs" / "b", number)
     for prefix in ("", "b", "b/"):
         with pytest.raises(StorageError, match=r"/runs/b: .*; the folder must be readable"):
-            store.list(prefix)
-    assert [found.name for found in store.list("a")] == ["a/1"]
+            store.list_objects(prefix)
+    assert [found.name for found in store.list_objects("a")] == ["a/1"]
 
 
 def test_a_folder_that_vanishes_while_it_is_listed_is_passed_over(store, tmp_path, monkeypatch):
     for name in ("a/1", "b/1"):
         store.put(name, b"")
     failing(monkeypatch, tmp_path / "runs" / "b", errno.ENOENT)
-    assert [found.name for found in store.list()] == ["a/1"]
+    assert [found.name for found in store.list_objects()] == ["a/1"]
 
 
 def test_what_lies_behind_a_link_to_a_folder_is_not_listed(store, tmp_path):
@@ -222,4 +228,4 @@ def test_what_lies_behind_a_link_to_a_folder_is_not_listed(store, tmp_path):
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "1").touch()
     (tmp_path / "runs" / "linked").symlink_to(tmp_path / "others")
-    assert [found.name for found in store.list()] == ["a"]
+    assert [found.name for found in store.list_objects()] == ["a"]

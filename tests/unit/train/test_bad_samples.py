@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gmml_cluster.data.bad import Limit
-from gmml_cluster.data.corpus import pin
-from gmml_cluster.data.order import Order
-from gmml_cluster.data.stream import Stream
+from gmml_cluster.data.corpus.pin import pin
+from gmml_cluster.data.reader.bad_samples import Limit
+from gmml_cluster.data.reader.order import Order
+from gmml_cluster.data.reader.stream import Stream
 from gmml_cluster.errors import DataError
-from gmml_cluster.plan.lanes import MicroBatches, groups_of_rank, make_layout
-from gmml_cluster.spec.job import Corpus
-from gmml_cluster.train.rendezvous import Place
+from gmml_cluster.plan.sample_layout import MicroBatches, groups_of_rank, make_layout
+from gmml_cluster.spec.job import CorpusSpec
+from gmml_cluster.train.ranks.rendezvous import RankInfo
 from tests.unit.data.conftest import png, write_tar
 from tests.unit.train.test_loop import BATCH, GROUP, Engine, job, stepper
 
@@ -28,7 +28,7 @@ def corpora(tmp_path):
             (f"d{y:03d}.png", b"no image" if y % 4 == 0 else png(np.full((8, 8), y, np.uint8))) for y in range(count)
         ]
         write_tar(tmp_path / name / "s.tar", members)
-    return pin([Corpus(url=str(tmp_path / name)) for name in ("few", "many")])
+    return pin([CorpusSpec(url=str(tmp_path / name)) for name in ("few", "many")])
 
 
 class Attempt:
@@ -46,7 +46,7 @@ class Attempt:
                 stepper(Engine(), micro=MicroBatches(groups_of_rank(layout, ranks, rank), 1, 0.0)),
                 batches=self.streams[rank],
                 groups=groups_of_rank(layout, ranks, rank),
-                place=Place(rank, ranks, rank, ranks),
+                place=RankInfo(rank, ranks, rank, ranks),
                 limit=Limit(corpora, max_bad),
                 bad=list(bad),
             )

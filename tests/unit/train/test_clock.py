@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from gmml_cluster.run.history import History
-from gmml_cluster.spec.lengths import Interval
+from gmml_cluster.spec.scalars import Interval
 from gmml_cluster.train.attempt import _clock
 
 

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from gmml_cluster.data.bad import Limit
-from gmml_cluster.data.corpus import Pin, PinnedCorpus, PinnedShard
-from gmml_cluster.data.fetch import Wanted
-from gmml_cluster.data.listing import ShardFile
-from gmml_cluster.data.stream import HostBatch
-from gmml_cluster.methods import build
-from gmml_cluster.methods.method import Follow, Losses
-from gmml_cluster.plan.lanes import MicroBatches
-from gmml_cluster.spec.load import parse_job
-from gmml_cluster.train.guardian import Orders
+from gmml_cluster.data.corpus.listing import ShardFile
+from gmml_cluster.data.corpus.pin import Pin, PinnedCorpus, PinnedShard
+from gmml_cluster.data.reader.bad_samples import Limit
+from gmml_cluster.data.reader.fetch import Wanted
+from gmml_cluster.data.reader.stream import HostBatch
+from gmml_cluster.methods.build import build
+from gmml_cluster.methods.protocol import EmaUpdate, Losses
+from gmml_cluster.plan.sample_layout import MicroBatches
+from gmml_cluster.spec.loading.validate import parse_job
+from gmml_cluster.train.checkpoints.resume import skips_to_resume
+from gmml_cluster.train.engines.adamw import Schedule
 from gmml_cluster.train.loop import Stepper, padded, run
-from gmml_cluster.train.optim import Course
-from gmml_cluster.train.rendezvous import Place
-from gmml_cluster.train.resuming import skips_to_resume
+from gmml_cluster.train.ranks.rendezvous import RankInfo
+from gmml_cluster.train.ranks.signals import StopRequest
 
 GROUP, BATCH = 2, 12
 PIN = Pin([PinnedCorpus("/c", 1.0, "identity", (PinnedShard(ShardFile("/c/s.tar", 1, "1"), 24),))])
@@ -89,7 +89,7 @@ class Taught(Method):
     """Has a teacher whose weight falls with the schedule."""
 
     def after_step(self, step, steps):
-        return Follow(("teacher.w",), ("encoder.w",), 1 - step / steps)
+        return EmaUpdate(("teacher.w",), ("encoder.w",), 1 - step / steps)
 
 
 def stepper(engine, *, method=None, micro=None, orders=None, save_due=lambda: False, first=0):
@@ -99,13 +99,13 @@ def stepper(engine, *, method=None, micro=None, orders=None, save_due=lambda: Fa
         method=method or Method(),
         engine=engine,
         batches=Batches(first),
-        course=Course.of(spec.optim, batch=BATCH, run_steps=100, epoch_steps=1),
+        course=Schedule.of(spec.optim, batch=BATCH, run_steps=100, epoch_steps=1),
         micro=micro or MicroBatches(6, 1, 0.0),
         groups=6,
         group=GROUP,
-        place=Place(0, 1, 0, 1),
+        place=RankInfo(0, 1, 0, 1),
         device=torch.device("cpu"),
-        orders=orders or Orders(),
+        orders=orders or StopRequest(),
         limit=Limit(PIN, 0.5),
         attempt=3,
         save_due=save_due,
@@ -158,7 +158,7 @@ def test_saves_fall_on_multiples_of_the_interval_and_on_the_last_step():
 
 
 def test_a_notice_is_read_one_step_late_and_the_step_made_then_is_saved():
-    orders = Orders()
+    orders = StopRequest()
     orders.give("notice")
     engine = Engine()
     outcome, last, saved, lines = train(engine, orders=orders)
@@ -168,13 +168,13 @@ def test_a_notice_is_read_one_step_late_and_the_step_made_then_is_saved():
 
 
 def test_a_notice_in_the_last_step_loses_to_the_end_of_the_run():
-    orders = Orders()
+    orders = StopRequest()
     orders.give("notice")
     assert train(Engine(), total=2, orders=orders)[:3] == ("finished", 1, [1])
 
 
 def test_a_cancel_outranks_a_notice():
-    orders = Orders()
+    orders = StopRequest()
     orders.give("cancelled")
     orders.give("notice")
     assert train(Engine(), orders=orders)[0] == "cancelled"

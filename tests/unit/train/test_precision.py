@@ -1,6 +1,6 @@
 import torch
 
-from gmml_cluster.train.public import full_precision
+from gmml_cluster.train.checkpoints.load_trained import full_precision
 
 
 def test_fp32_is_not_tf32() -> None:

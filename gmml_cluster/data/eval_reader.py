@@ -1,0 +1,119 @@
+"""Corpora read apart from training: in index order for evaluation, and as lines of the order."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmml_cluster.data.corpus.pin import Pin, pin
+from gmml_cluster.data.random.philox import Ints
+from gmml_cluster.data.reader.decode import BadImage, Pixels, decode
+from gmml_cluster.data.reader.fetch import Fetcher, Wanted
+from gmml_cluster.data.reader.order import Order
+from gmml_cluster.errors import DataError
+from gmml_cluster.plan.sample_layout import MicroBatches, SampleLayout, micro_batches, rank_lanes
+from gmml_cluster.spec.job import CorpusSpec, Data
+from gmml_cluster.store.protocol import Store
+
+_LINES_AT_ONCE = 4096
+
+
+class Samples:
+    """A corpus in index order: its classes at once, its images when they are asked for.
+
+    Args:
+        url: shards as a job names them.
+        indexes: where indexes may lie that are not beside their shards; none is put there.
+
+    Raises:
+        DataError: a shard is damaged.
+        StorageError: the store does not answer.
+    """
+
+    def __init__(self, url: str, indexes: Store | None = None) -> None:
+        self._pin = pin([CorpusSpec(url=url)], indexes, checked=False)
+        self._fetcher = Fetcher(self._pin)
+
+    def __len__(self) -> int:
+        return self._pin.shapes[0].samples
+
+    def labels(self) -> NDArray[np.int64]:
+        """The class of each sample (n,), -1 where it has none."""
+        shards = self._pin.corpora[0].shards
+        found = [self._pin.index_of(shard).records["label"].astype(np.int64) for shard in shards]
+        return np.concatenate([np.zeros(0, np.int64), *found])
+
+    def names(self, places: Iterable[int]) -> list[str]:
+        """The members' names of some samples."""
+        return [self._pin.locate(0, y).member for y in places]
+
+    def images(self, places: Iterable[int]) -> list[Pixels]:
+        """The images of some samples, uint8 (height, width, 3) each; they are not kept.
+
+        Raises:
+            DataError: an image cannot be decoded: an evaluation leaves none out in silence.
+            StorageError: the store does not answer.
+        """
+        wanted = [Wanted(0, y) for y in places]
+        located = [str(self._pin.locate(0, sample.y)) for sample in wanted]
+        return [_decode(where, data) for where, data in zip(located, self._fetcher.fetch(wanted), strict=True)]
+
+
+def _decode(where: str, data: bytes) -> Pixels:
+    try:
+        return decode(data, Data.model_fields["max_pixels"].default)
+    except BadImage as error:
+        raise DataError(
+            f"{where}: no image ({error}); an evaluation reads every sample; pack the corpus again"
+        ) from error
+
+
+def order_lines(
+    layout: SampleLayout, pinned: Pin, numbers: Iterable[int], *, ranks: int, micro: int | str = "auto"
+) -> Iterator[dict[str, Any]]:
+    """What `gmml order` prints: for each sample number where it is drawn from and which rank draws it.
+
+    Args:
+        layout: the run's layout.
+        pinned: its corpora.
+        numbers: sample numbers, in the order of the lines.
+        ranks: number of ranks.
+        micro: images a rank holds at once, as in the spec.
+
+    Yields:
+        n, rank, micro_batch, corpus, epoch, shard, index, member.
+
+    Raises:
+        SpecError: there are more ranks than lanes.
+    """
+    order, cut = Order(layout), micro_batches(layout, ranks, "auto" if micro == "auto" else int(micro))
+    waiting = iter(numbers)
+    while chunk := list(islice(waiting, _LINES_AT_ONCE)):
+        listed = np.array(chunk, np.int64)
+        places = order.places(listed)
+        rank, micro_batch = rank_places(layout, cut, listed, ranks)
+        for at, n in enumerate(chunk):
+            corpus, y = int(places.corpus[at]), int(places.y[at])
+            located = pinned.locate(corpus, y)
+            yield {
+                "n": n,
+                "rank": int(rank[at]),
+                "micro_batch": int(micro_batch[at]),
+                "corpus": corpus,
+                "epoch": int(places.epoch[at]),
+                "shard": located.shard,
+                "index": located.index,
+                "member": located.member,
+            }
+
+
+def rank_places(layout: SampleLayout, cut: MicroBatches, numbers: Ints, ranks: int) -> tuple[Ints, Ints]:
+    """Rank and micro-batch of each sample number."""
+    owned = [rank_lanes(layout.lanes, ranks, rank) for rank in range(ranks)]
+    starts, widths = np.array([lanes.start for lanes in owned]), np.array([len(lanes) for lanes in owned])
+    row, lane = np.divmod(numbers // layout.group, layout.lanes)
+    rank = np.searchsorted(starts, lane, side="right") - 1
+    place = row % layout.steps_rows * widths[rank] + lane - starts[rank]
+    return rank, place // cut.groups_per_micro

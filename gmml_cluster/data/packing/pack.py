@@ -1,0 +1,230 @@
+"""`gmml corpus pack SRC DST`: images shuffled into tar shards with indexes. Equal sources and options give equal bytes.
+
+Nothing is left at DST when packing fails.
+"""
+
+import io
+import math
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmml_cluster.data.corpus import index
+from gmml_cluster.data.corpus.listing import INDEX_SUFFIX, SHARD_SUFFIX, ShardFile
+from gmml_cluster.data.corpus.tar import LABEL_EXTENSION, NO_LABEL
+from gmml_cluster.data.packing.sources import Item, Source
+from gmml_cluster.data.random.feistel import permutation_key, permute
+from gmml_cluster.data.random.philox import Purpose
+from gmml_cluster.data.reader.decode import BadImage, decode
+from gmml_cluster.errors import DataError, StorageError
+from gmml_cluster.spec.job import Data
+from gmml_cluster.store.open import open_store
+
+CLASSES = "classes.txt"
+_READ_AT_ONCE = 128
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a corpus is made."""
+
+    work: Path
+    """Folder in which each file is written first."""
+    put: Callable[[str], ShardFile]
+    """Makes a file that was written there final, and says where it lies."""
+
+
+@dataclass
+class Packed:
+    """What was packed."""
+
+    shards: list[str] = field(default_factory=list)
+    """Names of the shards."""
+    samples: int = 0
+    left_out: list[str] = field(default_factory=list)
+    """Images that cannot be decoded, with the reason."""
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 3)))
+    """Sums over the images of their mean and mean square by channel, RGB in [0, 1]."""
+
+    @property
+    def braces(self) -> str:
+        """The shards' names as one pattern."""
+        first, last = self.shards[0], self.shards[-1]
+        number = slice(-len("000000") - len(SHARD_SUFFIX), -len(SHARD_SUFFIX))
+        return first if first == last else f"{first[: number.start]}{{{first[number]}..{last[number]}}}{SHARD_SUFFIX}"
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean by channel; every image counts alike."""
+        return tuple(float(mean) for mean in self.sums[0] / max(self.samples, 1))
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation by channel; every image counts alike."""
+        squares = self.sums[1] / max(self.samples, 1)
+        return tuple(math.sqrt(max(square - mean**2, 0.0)) for square, mean in zip(squares, self.mean, strict=True))
+
+
+def pack(
+    source: Source,
+    destination: str,
+    *,
+    shard_samples: int = 1000,
+    seed: int = 0,
+    prefix: str = "shard",
+    advance: Callable[[int], None] = lambda _: None,
+) -> Packed:
+    """Shuffle images into shards at DST, with their indexes, and `classes.txt` where classes have names.
+
+    Images go in as they are, byte for byte; one that cannot be decoded is left out and named in the result.
+
+    Args:
+        source: the images; their order is part of what decides the bytes.
+        destination: a folder that does not exist or is empty, or an `s3://` URL below which nothing lies.
+        shard_samples: samples a shard; the last has what is left.
+        seed: of the shuffle.
+        prefix: first part of the shards' names.
+        advance: told how many more samples are done.
+
+    Raises:
+        DataError: there is no image, or something lies at DST.
+        StorageError: the store fails.
+    """
+    packed = Packed()
+    with _destination(destination) as place:
+        good = _decodable(_shuffled(source.items, seed), packed, advance)
+        while samples := list(islice(good, shard_samples)):
+            name = f"{prefix}-{len(packed.shards):06d}{SHARD_SUFFIX}"
+            _put_shard(place, name, samples)
+            packed.shards.append(name)
+        if not packed.samples:
+            what = f"{len(source.items)} images, none of which can be decoded"
+            raise DataError(f"{destination}: {what}; images are .jpg, .jpeg, .png or .webp; check the source")
+        if source.classes:
+            (place.work / CLASSES).write_text("".join(f"{name}\n" for name in source.classes), encoding="utf-8")
+            place.put(CLASSES)
+    return packed
+
+
+def _shuffled(items: Sequence[Item], seed: int) -> Iterator[Item]:
+    zero = np.zeros(1, np.int64)
+    key = permutation_key(seed, Purpose.PACK, (zero, zero, zero, zero))
+    for place in permute(key, np.full(len(items), len(items)), np.arange(len(items))):
+        yield items[place]
+
+
+def _decodable(items: Iterator[Item], packed: Packed, advance: Callable[[int], None]) -> Iterator[tuple[Item, bytes]]:
+    """The items that decode, with their bytes, counted in `packed`."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while chunk := list(islice(items, _READ_AT_ONCE)):
+            for item, (data, found) in zip(chunk, pool.map(_measure, chunk), strict=True):
+                if isinstance(found, str):
+                    packed.left_out.append(f"{item.key}.{item.extension}: {found}")
+                    continue
+                packed.samples += 1
+                packed.sums += found
+                yield item, data
+            advance(len(chunk))
+
+
+def _measure(item: Item) -> tuple[bytes, NDArray[np.float64] | str]:
+    """The item's bytes, and its means and mean squares by channel or why it does not decode."""
+    data = item.read()
+    try:
+        pixels = decode(data, Data.model_fields["max_pixels"].default)
+    except BadImage as error:
+        return data, str(error)
+    levels = np.arange(256) / 255
+    shares = [np.bincount(pixels[..., channel].ravel(), minlength=256) / pixels[..., 0].size for channel in range(3)]
+    return data, np.array([[share @ levels for share in shares], [share @ levels**2 for share in shares]])
+
+
+def _write_tar(path: Path, samples: Sequence[tuple[Item, bytes]]) -> None:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for item, data in samples:
+            _add(tar, f"{item.key}.{item.extension}", data)
+            if item.label != NO_LABEL:
+                _add(tar, f"{item.key}.{LABEL_EXTENSION}", str(item.label).encode())
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = len(data), 0o644, 0
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _put_shard(place: _Place, name: str, samples: Sequence[tuple[Item, bytes]]) -> None:
+    """Put a shard and its index, which carries the version that the shard got where it lies."""
+    path = place.work / name
+    _write_tar(path, samples)
+    made = index.build(ShardFile(str(path), path.stat().st_size, ""), checked=True)
+    if made.header.samples != len(samples):
+        what = f"{made.header.samples} samples were found of {len(samples)} written"
+        raise DataError(f"{name}: {what}; names told two images not apart; rename the images")
+    final = place.put(name)
+    (place.work / f"{name}{INDEX_SUFFIX}").write_bytes(index.with_version(made, final.version).to_bytes())
+    place.put(f"{name}{INDEX_SUFFIX}")
+
+
+@contextmanager
+def _destination(url: str) -> Iterator[_Place]:
+    """Where a corpus is written; all of it is undone when the block fails."""
+    try:
+        if url.startswith("s3://"):
+            yield from _store_destination(url)
+        else:
+            yield from _folder_destination(Path(os.path.realpath(Path(url.removeprefix("file://")).expanduser())))
+    except OSError as error:
+        where = error.filename or (tempfile.gettempdir() if url.startswith("s3://") else url)
+        told = f"{error.strerror or error}; nothing of the corpus is kept; mend it or name another place"
+        raise StorageError(f"{where}: {told}") from error
+
+
+def _folder_destination(folder: Path) -> Iterator[_Place]:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(
+            f"{folder}: exists and is not empty; a corpus gets a folder of its own; name another or remove it"
+        )
+    if folder.is_mount():
+        raise DataError(f"{folder}: is where a disk is mounted; a corpus appears whole, by a name; name a folder below")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.packing-", dir=folder.parent) as work:
+        whole = Path(work, "corpus")
+        whole.mkdir()
+
+        def put(name: str) -> ShardFile:
+            found = (whole / name).stat()
+            return ShardFile(str(folder / name), found.st_size, str(found.st_mtime_ns))
+
+        yield _Place(whole, put)
+        os.replace(whole, folder)
+
+
+def _store_destination(url: str) -> Iterator[_Place]:
+    store = open_store(url)
+    if store.list_objects():
+        raise DataError(f"{url}: is not empty; a corpus gets a place of its own; name another or remove what is there")
+    names: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="gmml-pack-") as work:
+
+        def put(name: str) -> ShardFile:
+            names.append(name)
+            store.put_file(name, Path(work, name))
+            Path(work, name).unlink()
+            found = store.stat(name)
+            return ShardFile(f"{store.url}/{name}", found.size, found.version)
+
+        try:
+            yield _Place(Path(work), put)
+        except BaseException:
+            store.delete(names)
+            raise

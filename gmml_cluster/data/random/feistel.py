@@ -1,0 +1,54 @@
+"""Permutations by arithmetic: a keyed Feistel network with cycle walking (DESIGN section 4). No table is held."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmml_cluster.data.random.philox import Ints, philox
+
+_ROUNDS = 6
+_ZERO = np.zeros(1, np.uint64)
+Key = tuple[NDArray[np.uint64], NDArray[np.uint64]]
+
+
+def permutation_key(seed: int, purpose: int | Ints, counter: tuple[Ints, Ints, Ints, Ints]) -> Key:
+    """The key of each permutation: words 0 and 1 of Philox at (epoch, corpus, lane in the corpus, window)."""
+    k0, k1, _, _ = philox(
+        (seed, np.asarray(purpose).astype(np.uint64)), tuple(part.astype(np.uint64) for part in counter)
+    )
+    return k0, k1
+
+
+def permute(key: Key, sizes: Ints, positions: Ints) -> Ints:
+    """The item at each position of its permutation.
+
+    Args:
+        key: of each permutation; arrays of (n,) or of one element.
+        sizes: int64 (n,), items of each permutation, at least 1.
+        positions: int64 (n,), 0 .. size - 1.
+
+    Returns:
+        int64 (n,), 0 .. size - 1; distinct for distinct positions under one key and size.
+    """
+    limits = np.asarray(sizes, np.int64).astype(np.uint64)
+    k0, k1 = (np.broadcast_to(half, limits.shape) for half in key)
+    half_bits = (_bit_lengths(limits - np.uint64(1)) + np.uint64(1)) >> np.uint64(1)
+    items = np.asarray(positions, np.int64).astype(np.uint64)
+    walking = np.flatnonzero(limits > np.uint64(1))
+    while walking.size:
+        items[walking] = _feistel((k0[walking], k1[walking]), half_bits[walking], items[walking])
+        walking = walking[items[walking] >= limits[walking]]
+    return items.astype(np.int64)
+
+
+def _bit_lengths(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Bits of each value below 2**53."""
+    return np.frexp(values.astype(np.float64))[1].astype(np.uint64)
+
+
+def _feistel(key: Key, half_bits: NDArray[np.uint64], items: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    mask = (np.uint64(1) << half_bits) - np.uint64(1)
+    high, low = items >> half_bits, items & mask
+    for r in range(_ROUNDS):
+        drawn, _, _, _ = philox(key, (low, np.full_like(low, r), _ZERO, _ZERO))
+        high, low = low, high ^ (drawn & mask)
+    return (high << half_bits) | low

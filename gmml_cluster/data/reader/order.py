@@ -1,0 +1,175 @@
+"""The order of samples, in closed form (DESIGN section 4): which image sample number n is. Seeking is arithmetic.
+
+Legend: n sample number, G group, L lanes, q row, c corpus, L_c its lanes, k lane within it, i place in the group,
+m the corpus' own sample number, N its samples, e epoch, j place in the epoch, R = L_c * G, M whole rows of an epoch's
+body, t place in a lane's stretch, W window, K spans a shard, y index of a sample in its corpus.
+"""
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from gmml_cluster.data.random.feistel import permutation_key, permute
+from gmml_cluster.data.random.philox import Ints, Purpose
+from gmml_cluster.plan.sample_layout import SampleLayout, lane_places, rank_lanes
+
+_EPOCHS_HELD = 4
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where samples come from; arrays of one length."""
+
+    corpus: Ints
+    """Number of the corpus, as listed in the spec."""
+    epoch: Ints
+    """Epoch of that corpus, from 0."""
+    y: Ints
+    """Index in the corpus: shards in listed order, then members."""
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """The window of each position of an epoch: what is permuted, with which key, and where it begins."""
+
+    purpose: Ints
+    lane: Ints
+    number: Ints
+    start: Ints
+    size: Ints
+    offset: Ints
+
+
+class Order:
+    """The order of a layout. Safe to use from several threads.
+
+    Each process holds the cumulative span counts of the last epochs, 8 bytes a span (decision 0013).
+    """
+
+    def __init__(self, layout: SampleLayout) -> None:
+        self.layout = layout
+        self._lane_corpus, self._lane_k = np.array(lane_places(layout.lane_counts), np.int64).T
+        self._corpora = [_CorpusOrder(layout, c) for c in range(len(layout.corpora))]
+
+    def places(self, numbers: Ints) -> Places:
+        """The sample of each number: a function of the layout and the number alone.
+
+        Args:
+            numbers: int64 (n,), not negative, in any order.
+
+        Returns:
+            Corpus, epoch and y, each (n,).
+        """
+        numbers = np.asarray(numbers, np.int64)
+        group, i = np.divmod(numbers, self.layout.group)
+        row, lane = np.divmod(group, self.layout.lanes)
+        corpus, k = self._lane_corpus[lane], self._lane_k[lane]
+        epoch, y = np.empty_like(numbers), np.empty_like(numbers)
+        for c, order in enumerate(self._corpora):
+            own = corpus == c
+            epoch[own], y[own] = order.places(row[own], k[own], i[own])
+        return Places(corpus, epoch, y)
+
+    def rank_numbers(self, step: int, ranks: int, rank: int) -> Ints:
+        """Sample numbers of a rank in a step: whole groups, upwards, int64 (groups of the rank * G,).
+
+        Raises:
+            SpecError: there are more ranks than lanes.
+        """
+        layout = self.layout
+        lanes = np.array(rank_lanes(layout.lanes, ranks, rank), np.int64)
+        rows = step * layout.steps_rows + np.arange(layout.steps_rows, dtype=np.int64)
+        groups = rows[:, None] * layout.lanes + lanes
+        return (groups.reshape(-1, 1) * layout.group + np.arange(layout.group)).reshape(-1)
+
+
+class _CorpusOrder:
+    """The order within one corpus."""
+
+    def __init__(self, layout: SampleLayout, corpus: int) -> None:
+        self._seed, self._corpus = layout.seed, corpus
+        self._group, self._window, self._spans = layout.group, layout.window, layout.spans
+        self._lanes = layout.lane_counts[corpus]
+        self._shards = np.array(layout.corpora[corpus].shards, np.int64)
+        self._shard_starts = np.cumsum(self._shards) - self._shards
+        self._samples = int(self._shards.sum())
+        self._streams: dict[int, Ints] = {}
+        self._lock = threading.Lock()
+
+    def places(self, row: Ints, k: Ints, i: Ints) -> tuple[Ints, Ints]:
+        """Epoch and y of places in the corpus' rows."""
+        epoch, j = np.divmod((row * self._lanes + k) * self._group + i, self._samples)
+        windows = self._windows(epoch, j, k)
+        key = permutation_key(
+            self._seed, windows.purpose, (epoch, np.full_like(epoch, self._corpus), windows.lane, windows.number)
+        )
+        position = windows.start + permute(key, windows.size, windows.offset)
+        y = np.empty_like(position)
+        for e in np.unique(epoch):
+            own = epoch == e
+            y[own] = self._samples_of_stream(int(e), position[own])
+        return epoch, y
+
+    def _windows(self, epoch: Ints, j: Ints, k: Ints) -> _Windows:
+        """The window of each place j of its epoch: whole epoch, head, tail, or a window of lane k."""
+        N, R = self._samples, self._lanes * self._group
+        head, tail = -epoch * N % R, (epoch + 1) * N % R
+        whole = (head + tail > N) | (N <= R)
+        in_head, in_tail = j < head, j >= N - tail
+        stretch = (N - head - tail) // R * self._group
+        t = (j - head) // R * self._group + (j - head) % R % self._group
+        number, begin, size = self._lane_windows(t, k, stretch)
+        cases = [whole, in_head, in_tail]
+        zero = np.zeros_like(j)
+        start = np.select(cases, [zero, zero, N - tail], head + k * stretch + begin)
+        return _Windows(
+            purpose=np.select(
+                cases,
+                [zero + Purpose.WHOLE_EPOCH, zero + Purpose.HEAD, zero + Purpose.TAIL],
+                zero + Purpose.LANE_WINDOW,
+            ),
+            lane=np.select(cases, [zero, zero, zero], k),
+            number=np.select(cases, [zero, zero, zero], number),
+            start=start,
+            size=np.select(cases, [zero + N, head, tail], size),
+            offset=np.select(cases, [j, j, j - (N - tail)], t - begin),
+        )
+
+    def _lane_windows(self, t: Ints, k: Ints, stretch: Ints) -> tuple[Ints, Ints, Ints]:
+        """Number, begin and size of the window around place t of lane k; windows of lanes are staggered in time."""
+        W, G = self._window, self._group
+        first = -G * (k * (W // G) // self._lanes) % W
+        since = (t - first) // W
+        begin = np.maximum(first + since * W, 0)
+        return since + (first > 0), begin, np.minimum(first + (since + 1) * W, stretch) - begin
+
+    def _samples_of_stream(self, epoch: int, positions: Ints) -> Ints:
+        """The y at each position of the epoch's stream: its spans, permuted."""
+        ends = self._stream_ends(epoch)
+        place = np.searchsorted(ends, positions, side="right")
+        spans = self._permuted_spans(epoch, place)
+        return self._span_starts(spans) + positions - (ends[place] - self._span_sizes(spans))
+
+    def _stream_ends(self, epoch: int) -> Ints:
+        """Cumulative counts of the epoch's spans in their permuted order."""
+        with self._lock:
+            if epoch not in self._streams:
+                while len(self._streams) >= _EPOCHS_HELD:
+                    del self._streams[next(iter(self._streams))]
+                spans = self._permuted_spans(epoch, np.arange(len(self._shards) * self._spans))
+                self._streams[epoch] = np.cumsum(self._span_sizes(spans))
+            return self._streams[epoch]
+
+    def _permuted_spans(self, epoch: int, places: Ints) -> Ints:
+        one = np.zeros(1, np.int64)
+        key = permutation_key(self._seed, Purpose.SPANS, (one + epoch, one + self._corpus, one, one))
+        return permute(key, np.full_like(places, len(self._shards) * self._spans), places)
+
+    def _span_starts(self, spans: Ints) -> Ints:
+        shard, f = np.divmod(spans, self._spans)
+        return self._shard_starts[shard] + self._shards[shard] * f // self._spans
+
+    def _span_sizes(self, spans: Ints) -> Ints:
+        samples, f = self._shards[spans // self._spans], spans % self._spans
+        return samples * (f + 1) // self._spans - samples * f // self._spans

@@ -1,0 +1,123 @@
+"""What a rank printed, as it appears: from this machine's own file if it lies here, else from published parts."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gmml_cluster.launch.jobs import Jobs, is_busy, poll
+from gmml_cluster.launch.local.launcher import LocalJob, LocalLauncher
+from gmml_cluster.launch.slurm.logs import error_file
+from gmml_cluster.run.history import Attempt, History
+from gmml_cluster.run.ledger import living, pending
+from gmml_cluster.run.uploads import log_parts
+
+if TYPE_CHECKING:
+    from gmml_cluster.run.root import RunRoot
+
+LOOK_S = 1.0
+POLL_S = 5.0
+
+
+class File:
+    """A file of this machine that grows; each `new` gives what came since the last."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read = 0
+
+    def new(self) -> str:
+        """Text that appeared since the last call; empty where none did."""
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            data = file.read()
+        self._read += len(data)
+        return data.decode(errors="replace")
+
+
+class Tail:
+    """The output of one rank of one attempt; each `new` gives what came since the last.
+
+    Args:
+        begun: the file that was read before the attempt claimed; gone on with, if it is the attempt's.
+    """
+
+    def __init__(self, run: "RunRoot", attempt: Attempt, rank: int, begun: File | None = None) -> None:
+        self.attempt = attempt
+        self._run, self._rank = run, rank
+        path = local_output(attempt, rank)
+        self._file = begun if begun is not None and begun.path == path else File(path) if path else None
+        self._read = 0
+
+    def new(self) -> str:
+        """Text that appeared since the last call; empty where none did."""
+        if self._file is not None:
+            return self._file.new()
+        parts = log_parts(self._run.store, attempt=self.attempt.number, rank=self._rank)[self._read :]
+        self._read += len(parts)
+        return "".join(self._run.store.get(part).decode(errors="replace") for part in parts)
+
+
+def local_output(attempt: Attempt, rank: int) -> Path | None:
+    """The file of this machine that holds what the rank printed; None where there is none."""
+    if ":" not in attempt.job or not LocalJob.read(attempt.job).is_here:
+        return None
+    path = LocalLauncher().output(attempt.job, restart=attempt.restart, rank=rank)
+    return path if path.exists() else None
+
+
+def start_output(history: History, rank: int) -> Path | None:
+    """The file that can be read here with what a rank of the youngest submit's last start prints, claimed or not."""
+    job = history.submit.job if history.submit else None
+    if history.submit is None or job is None:
+        return None
+    if ":" not in job:
+        return error_file(history.submit.bounds, job, rank)
+    if not LocalJob.read(job).is_here:
+        return None
+    folder = LocalLauncher().output(job, restart=0, rank=rank).parent
+    return max(folder.glob(f"*-rank{rank:04d}.log"), default=None)
+
+
+def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[str]:
+    """Texts of a rank over all attempts from the first or else the youngest on, until nothing of the run is at work.
+
+    A start on this machine is shown before its claim.
+    """
+    tail: Tail | None = None
+    begun: File | None = None
+    history = run.log.refresh()
+    for attempt in history.attempts[:-1]:
+        if first is not None and attempt.number >= first:
+            yield Tail(run, attempt, rank).new()
+    jobs, asked = poll({run.name: history}), time.monotonic()
+    while True:
+        history = run.log.refresh()
+        youngest = history.attempts[-1] if history.attempts else None
+        if youngest is not None and (tail is None or tail.attempt.number != youngest.number) and _is_new(history, jobs):
+            if tail is not None:
+                yield tail.new()
+            tail = Tail(run, youngest, rank, begun)
+        if time.monotonic() - asked > POLL_S or _has_ended(history):
+            jobs, asked = poll({run.name: history}), time.monotonic()
+        path = start_output(history, rank) if tail is None else None
+        if path is not None:
+            begun = begun if begun is not None and begun.path == path else File(path)
+            yield begun.new()
+        if tail is not None:
+            yield tail.new()
+        if not is_busy(history, jobs) and pending(history, jobs) in (None, "unknown"):
+            return
+        time.sleep(LOOK_S)
+
+
+def _is_new(history: History, jobs: Jobs) -> bool:
+    """Whether the youngest attempt belongs to the youngest submit, or still lives."""
+    submit = history.submit
+    return living(history, jobs) is not None or (submit is not None and history.attempts[-1].submit == submit.token)
+
+
+def _has_ended(history: History) -> bool:
+    return (
+        history.finished or history.stopped is not None or (history.submit is not None and bool(history.submit.failed))
+    )

@@ -1,0 +1,152 @@
+"""Runs on this machine: a detached supervisor for each, found again by its lock."""
+
+import os
+import select
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gmml_cluster.errors import Fault, LaunchError
+from gmml_cluster.launch.local.lock import NAMELESS, Holder, holder, lock_path, run_digest, state_folder
+from gmml_cluster.launch.protocol import JobState, Submission
+from gmml_cluster.launch.snapshot import cache_folder, unpack
+
+READY_S = 150.0
+
+
+@dataclass(frozen=True)
+class LocalJob:
+    """What a local job's id says: `host:run:submit`, run being the digest that names its lock."""
+
+    host: str
+    run: str
+    submit: str
+
+    @classmethod
+    def read(cls, job: str) -> "LocalJob":
+        """The parts of an id."""
+        return cls(*job.rsplit(":", 2))
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.run}:{self.submit}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the machine that it was submitted on."""
+        return self.host == socket.gethostname()
+
+    def supervisor(self) -> Holder | None:
+        """The supervisor that serves this job now."""
+        found = holder(lock_path(self.run))
+        return found if found is not None and found.submit == self.submit else None
+
+    @property
+    def state(self) -> JobState:
+        """Unknown on another machine, whose locks cannot be seen from here, and while a holder has no name yet."""
+        found = holder(lock_path(self.run)) if self.is_here else NAMELESS
+        if found is None:
+            return "gone"
+        return "running" if found.submit == self.submit else "gone" if found.submit else "unknown"
+
+
+class LocalLauncher:
+    """Keeps the Launcher protocol on this machine."""
+
+    def preflight(self, submission: Submission) -> list[Fault]:
+        """What would keep this submission from running here."""
+        least = submission.nodes.least
+        if least == 1:
+            return []
+        told = f"{least} nodes at least; this machine is one; set resources.nodes=1 or name another cluster"
+        return [Fault("resources.nodes", told)]
+
+    def script(self, submission: Submission) -> str:
+        """The supervisor's command, the token shown as `<token>`."""
+        return shlex.join([sys.executable, *_arguments(submission, "<token>")]).replace("'<token>'", "<token>") + "\n"
+
+    def submit(self, submission: Submission) -> str:
+        """Start the supervisor and return when it holds the run's lock; one that serves an older submit is told first.
+
+        Raises:
+            LaunchError: it did not come up; its last words are quoted.
+        """
+        run = run_digest(submission.root, submission.name)
+        other = holder(lock_path(run))
+        if other is not None:
+            other.tell()
+        job = LocalJob(host=socket.gethostname(), run=run, submit=submission.token)
+        code = unpack(submission.code.data, submission.code.digest, cache_folder())
+        output = state_folder() / run / submission.token / "supervisor.log"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        arguments = [*_arguments(submission, submission.token), "--job", str(job)]
+        _start(arguments, {**os.environ, **submission.profile.environment, "PYTHONPATH": _path(code)}, output)
+        return str(job)
+
+    def poll(self, jobs: Mapping[str, str]) -> dict[str, JobState]:
+        """State of each job by its lock; a job of another machine is unknown here."""
+        return {job: LocalJob.read(job).state for job in jobs}
+
+    def notify(self, job: str) -> None:
+        """Give the job's ranks notice through its supervisor, which then ends the job.
+
+        Raises:
+            LaunchError: the job runs on another machine.
+        """
+        local = LocalJob.read(job)
+        if not local.is_here:
+            raise LaunchError(f"{job}: started on {local.host}, which cannot be told from here; cancel it there")
+        supervisor = local.supervisor()
+        if supervisor is not None:
+            supervisor.tell()
+
+    cancel = notify
+
+    def output(self, job: str, *, restart: int, rank: int) -> Path:
+        """File on this machine with what a rank of an attempt printed; it need not exist."""
+        local = LocalJob.read(job)
+        return state_folder() / local.run / local.submit / f"{restart:03d}-rank{rank:04d}.log"
+
+
+def _path(code: Path) -> str:
+    return os.pathsep.join([str(code), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _arguments(submission: Submission, token: str) -> list[str]:
+    module = ["-P", "-m", "gmml_cluster.launch.local.supervisor", "--root", submission.root, "--run", submission.name]
+    return [*module, "--submit", token, "--ranks", str(submission.ranks_per_node)]
+
+
+def _start(arguments: list[str], environment: Mapping[str, str], output: Path) -> None:
+    heard, ready = os.pipe()
+    try:
+        with output.open("ab") as file:
+            process = subprocess.Popen(
+                [sys.executable, *arguments, "--ready", str(ready)],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=environment,
+                cwd=output.parent,
+                pass_fds=[ready],
+                start_new_session=True,
+            )
+    finally:
+        os.close(ready)
+    try:
+        _await_ready(heard, output)
+    except BaseException:  # an impatient person's too: nothing may work on a run that is about to be removed
+        process.kill()
+        process.wait()
+        raise
+
+
+def _await_ready(heard: int, output: Path) -> None:
+    with os.fdopen(heard, "rb") as pipe:
+        if select.select([pipe], [], [], READY_S)[0] and pipe.read(1):
+            return
+    last = (output.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+    raise LaunchError(f"{output}: the supervisor did not start: {last}; mend this and submit again")

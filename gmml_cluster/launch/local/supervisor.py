@@ -1,0 +1,230 @@
+"""The local scheduler of one run: starts its ranks, and after each attempt does what the log allows.
+
+`python -m gmml_cluster.launch.local.supervisor` runs detached, from the unpacked code snapshot. It holds the run's lock
+and a pipe to every rank, so that the ranks save and leave if it dies.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gmml_cluster.errors import GmmlError, LaunchError
+from gmml_cluster.launch.local.lock import Holder, held, run_digest, state_folder
+from gmml_cluster.run.codes import NEVER, RESTARTS
+
+LEAVE_S = 60.0
+TAKE_OVER_S = 120.0
+_TICK_S = 0.2
+_RETRY_S = 10.0
+_STOP = (signal.SIGTERM, signal.SIGUSR2)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One submission on this machine."""
+
+    root: str
+    run: str
+    submit: str
+    id: str
+    ranks: int
+
+    def output(self, restart: int, rank: int) -> Path:
+        """File that holds what a rank printed."""
+        folder = state_folder() / run_digest(self.root, self.run) / self.submit
+        return folder / f"{restart:03d}-rank{rank:04d}.log"
+
+    def worker(self, restart: int) -> list[str]:
+        """Command that starts a rank."""
+        named = {"root": self.root, "run": self.run, "submit": self.submit, "job": self.id, "restart": str(restart)}
+        module = [sys.executable, "-P", "-u", "-m", "gmml_cluster.train.worker"]
+        return module + [word for name, value in named.items() for word in (f"--{name}", value)]
+
+
+@dataclass
+class Ranks:
+    """The processes of one attempt; leaving the context stops, by pid, those that still run.
+
+    Attributes:
+        locks: descriptors of the run's locks, which every rank holds too.
+    """
+
+    job: Job
+    restart: int
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    locks: Sequence[int] = ()
+
+    def __enter__(self) -> "Ranks":
+        self._pipes: list[int] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
+        try:
+            for rank in range(self.job.ranks):
+                self._processes.append(self._start(rank))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        for pipe in self._pipes:
+            os.close(pipe)
+
+    def _start(self, rank: int) -> subprocess.Popen[bytes]:
+        output = self.job.output(self.restart, rank)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        theirs, ours = os.pipe()
+        self._pipes.append(ours)
+        environment = {**self.environment, **rank_environment(rank, self.job.ranks), "GMML_PIPE": str(theirs)}
+        try:
+            with output.open("ab") as file:
+                return subprocess.Popen(
+                    self.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    env=environment,
+                    pass_fds=[theirs, *self.locks],
+                )
+        finally:
+            os.close(theirs)
+
+    def notify(self) -> None:
+        """Give every rank notice: it saves and leaves."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.terminate()
+
+    @property
+    def code(self) -> int:
+        """The highest exit code, a signal counting as 128 and its number; known when the context is left."""
+        return max(_code(process.returncode) for process in self._processes)
+
+    def wait(self) -> bool:
+        """Wait until all ranks have left, or 60 s after the first left badly; whether notice was given on the way."""
+        told, deadline = False, float("inf")
+        while any(process.poll() is None for process in self._processes):
+            if signal.sigtimedwait(_STOP, _TICK_S):
+                told = True
+                self.notify()
+            if any(process.poll() for process in self._processes):
+                deadline = min(deadline, time.monotonic() + LEAVE_S)
+            if time.monotonic() > deadline:
+                _log.warning("ranks stayed %g s after the first had left; they are killed", LEAVE_S)
+                break
+        return told
+
+
+def _code(returncode: int) -> int:
+    return 128 - returncode if returncode < 0 else returncode
+
+
+def rank_environment(rank: int, ranks: int) -> dict[str, str]:
+    """Variables that tell a rank its place; several ranks share the cores one thread each."""
+    place = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": ranks}
+    return {**{name: str(value) for name, value in place.items()}, **thread_environment(ranks, os.environ)}
+
+
+def thread_environment(ranks: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """What keeps ranks that share a machine from starting a thread for every core each."""
+    return {"OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", "1")} if ranks > 1 else {}
+
+
+Judge = Callable[[int, int], float | None]
+"""From restart count and exit code to the seconds to wait before the next attempt; None ends the job."""
+
+
+def supervise(job: Job, judge: Judge, command: Callable[[int], Sequence[str]], locks: Sequence[int] = ()) -> int:
+    """Run attempts until `judge` or a notice ends the job; the exit code of the last."""
+    restart = 0
+    while True:
+        with Ranks(job, restart, command(restart), locks=locks) as ranks:
+            told = ranks.wait()
+        code = ranks.code
+        pause = judge(restart, code)
+        _log.info("attempt after %d restarts left with %d; %s", restart, code, _verdict(pause, told))
+        if told or pause is None or signal.sigtimedwait(_STOP, pause):
+            return code
+        restart += 1
+
+
+def _verdict(pause: float | None, told: bool) -> str:
+    return "the job ends" if told or pause is None else f"again in {pause:g} s"
+
+
+def judge_by_log(job: Job) -> Judge:
+    """The verdict of `launch.after`; where the log cannot be reached, that of the exit code, at most 20 times."""
+
+    def judge(restart: int, code: int) -> float | None:
+        from gmml_cluster.launch.restart import after
+
+        try:
+            return after(job.root, job.run, submit=job.submit, job=job.id, restart=restart, rc=code)
+        except GmmlError as fault:
+            _log.warning("%s; the exit code decides", fault)
+            return None if code in (0, NEVER) or restart >= RESTARTS else _RETRY_S
+
+    return judge
+
+
+def _served(job: Job, locks: Sequence[int]) -> int:
+    """The exit code of a job.
+
+    Raises:
+        LaunchError: its ranks cannot be started here, which the log tells too.
+    """
+    try:
+        return supervise(job, judge_by_log(job), job.worker, locks)
+    except OSError as error:
+        fault = LaunchError(f"{error.filename or job.id}: {error.strerror}; ranks cannot be started so; mend it")
+        _tell(job, fault)
+        raise fault from error
+
+
+def _tell(job: Job, fault: LaunchError) -> None:
+    from gmml_cluster.run import protocol
+    from gmml_cluster.run.log import Log
+    from gmml_cluster.store.open import open_store
+
+    log = Log(open_store(f"{job.root}/{job.run}"))
+    protocol.start_failed(log, job.submit, job=job.id, message=str(fault))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry of the detached process; a byte on descriptor `--ready` tells the submitter that the lock is held."""
+    parser = argparse.ArgumentParser(prog="python -m gmml_cluster.launch.local.supervisor", description=__doc__)
+    for name in ("root", "run", "submit", "job"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--ranks", type=int, required=True)
+    parser.add_argument("--ready", type=int, required=True)
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*_STOP, signal.SIGCONT))
+    job = Job(root=given.root, run=given.run, submit=given.submit, id=given.job, ranks=given.ranks)
+    me = Holder(host=socket.gethostname(), pid=os.getpid(), submit=job.submit)
+    try:
+        with held(job.root, job.run, me, wait_s=TAKE_OVER_S) as locks:
+            os.write(given.ready, b"1")
+            os.close(given.ready)
+            return _served(job, locks)
+    except GmmlError as fault:
+        print(fault, file=sys.stderr)
+        return fault.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""From a job to its method with initial weights."""
+
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.methods.init import initial_weights
+from gmml_cluster.methods.protocol import Method, Setting
+from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.spec.methods.plugins import BUILT_IN, METHODS, claims
+
+
+def build(job: JobSpec) -> Method:
+    """The method of a job, its weights a function of the job's seed; float32 on the CPU.
+
+    torch's generator is not touched.
+
+    Raises:
+        SpecError: the setting does not fit together, or nothing installed has the method.
+    """
+    method = blank(Setting.of(job))
+    method.module.load_state_dict(initial_weights(method, job.seed), assign=True)
+    return method
+
+
+def blank(setting: Setting) -> Method:
+    """A method whose weights are on torch's meta device: shapes and draws without memory."""
+    with torch.device("meta"):
+        return _builder(setting.options.name)(setting)  # type: ignore[no-any-return]
+
+
+def _builder(name: str) -> Any:
+    if name in BUILT_IN:
+        return import_module(BUILT_IN[name]).build
+    offered = claims(METHODS)
+    if name not in offered:
+        known = ", ".join(sorted({*BUILT_IN, *offered}))
+        raise SpecError(Fault("method.name", f"{name!r}; nothing installed has it; known are {known}"))
+    return offered[name].load()

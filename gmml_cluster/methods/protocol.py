@@ -1,0 +1,217 @@
+"""What a method is, and what it is built from.
+
+Dims: n images of whole groups, g groups, V views, C channels, S side of an image, L blocks.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.spec.job import JobSpec, Model
+from gmml_cluster.spec.methods.registry import MethodOptions
+from gmml_cluster.spec.rules import group_of
+
+Draws = dict[str, Tensor]
+Forward = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that decides what a method computes.
+
+    Attributes:
+        model: the encoder.
+        options: the method's own options.
+        image_size: side of a view in pixels.
+        group: consecutive samples that may be coupled.
+        checkpointing: whether blocks are recomputed in the backward pass.
+    """
+
+    seed: int
+    model: Model
+    options: MethodOptions
+    image_size: int
+    group: int
+    checkpointing: bool = False
+
+    @classmethod
+    def of(cls, job: JobSpec) -> "Setting":
+        """The setting of a job that keeps the rules of `gmml_cluster.spec.rules`."""
+        return cls(
+            seed=job.seed,
+            model=job.model,
+            options=job.method,
+            image_size=job.data.image_size,
+            group=group_of(job),
+            checkpointing=job.engine.activation_checkpointing,
+        )
+
+    @property
+    def patches(self) -> int:
+        """Patches of a view."""
+        return int((self.image_size // self.model.patch_size) ** 2)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a method computes from some groups.
+
+    Attributes:
+        groups: loss of each group (g,).
+        scalars: name to (g, 2), sum and count of what is averaged over groups, ranks and micro-batches.
+        outputs: what one may look at, detached: prediction, mask and the like.
+    """
+
+    groups: Tensor
+    scalars: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class InitDistribution:
+    """Distribution of an initial parameter.
+
+    Attributes:
+        kind: `constant`: the value `scale`. `uniform`: on [-scale, scale). `normal`: standard deviation `scale`.
+        like: another parameter whose draws it takes, so that it begins equal to it, as a teacher does to its student.
+    """
+
+    kind: Literal["constant", "uniform", "normal"]
+    scale: float
+    like: str | None = None
+
+
+@dataclass(frozen=True)
+class EmaUpdate:
+    """Frozen parameters that move towards trained ones: target + weight * (source - target).
+
+    Attributes:
+        targets: names of the frozen.
+        sources: names of the trained, each of its target's shape.
+        weight: 0 to 1; 1 less the momentum of a teacher.
+    """
+
+    targets: tuple[str, ...]
+    sources: tuple[str, ...]
+    weight: float
+
+
+class Method(Protocol):
+    """A way to learn from images alone; one file, one class.
+
+    Attributes:
+        views: crops of an image.
+        module: trained and frozen parameters by the names of METHODS 9.2; its `encoder` is what a run is for.
+        taps: blocks, counted from 1, whose mean is read as the feature `taps`.
+    """
+
+    views: int
+    module: nn.Module
+    taps: tuple[int, ...]
+
+    def draw(
+        self,
+        numbers: Tensor,
+        device: torch.device,
+        *,
+        names: Collection[str] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Draws:
+        """Draws of each sample number, made on the device.
+
+        Args:
+            numbers: int64 (n,).
+            device: where they are made.
+            names: which to make; None makes all.
+            dtype: type of those that are not integers.
+        """
+
+    def accept(self, given: Draws, count: int) -> Draws:
+        """Draws from outside for `count` images, checked, and completed by what follows from them.
+
+        Raises:
+            SpecError: one is unknown, absent or of another shape.
+        """
+
+    def init_distribution(self, name: str, shape: torch.Size) -> InitDistribution:
+        """How a parameter is initialised."""
+
+    def loss(self, forward: Forward, images: Tensor, draws: Draws) -> Losses:
+        """Losses of whole groups.
+
+        Args:
+            forward: calls `module`, or the engine's wrapping of it.
+            images: normalised float (n, V, 3, S, S), groups of consecutive numbers.
+            draws: of `draw`.
+        """
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a method lets one see of the first views of some images, normalised as they are.
+
+    Attributes:
+        kinds: how each image was corrupted, in words that stand over it; images of one kind stand together.
+        corrupted: what the network was given (n, 3, S, S).
+        reconstructed: what it made of it (n, 3, S, S).
+    """
+
+    kinds: tuple[str, ...]
+    corrupted: Tensor
+    reconstructed: Tensor
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """What a method has beside `Method` whose work can be looked at."""
+
+    def show(self, images: Tensor, draws: Draws, outputs: dict[str, Tensor], *, grey: Tensor) -> Picture:
+        """What is to be seen.
+
+        Args:
+            images: as `loss` got them.
+            draws: as `loss` got them.
+            outputs: of `loss`.
+            grey: a middle grey (3,), normalised like the images, for what was removed.
+        """
+
+
+@runtime_checkable
+class AfterStep(Protocol):
+    """What a method with a teacher has beside `Method`."""
+
+    def after_step(self, step: int, steps: int) -> EmaUpdate:
+        """What follows what once a step, after its update; not applied where the update was left out.
+
+        Args:
+            step: counted from 0.
+            steps: length of the schedule of the learning rate.
+        """
+
+
+def check_draws(given: Draws, shapes: dict[str, tuple[int, ...]], needed: Collection[str]) -> None:
+    """Refuse draws that are unknown, absent though needed, or of another shape, all at once.
+
+    Args:
+        given: draws by name.
+        shapes: the shape of each that is known.
+        needed: names that may not be absent.
+
+    Raises:
+        SpecError: with a fault for each.
+    """
+    faults = [
+        Fault(f"draws.{name}", f"shape {tuple(value.shape)}; it is {shapes[name]}; mend the array")
+        for name, value in given.items()
+        if name in shapes and tuple(value.shape) != shapes[name]
+    ]
+    for name in sorted(set(given) - set(shapes)):
+        faults.append(Fault(f"draws.{name}", f"unknown; known are {', '.join(shapes)}; leave it out"))
+    for name in sorted(set(needed) - set(given)):
+        faults.append(Fault(f"draws.{name}", "absent, and so is `first`; nothing says what to draw; give one of them"))
+    if faults:
+        raise SpecError(faults)

@@ -1,0 +1,157 @@
+"""What a method computes, seen from outside: METHODS 9.2. One process, arrays in, arrays out.
+
+Dims: B images of whole groups, G images of a group, V views, S side of an image, N patches.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.methods.build import blank
+from gmml_cluster.methods.protocol import Draws, Method, Setting
+from gmml_cluster.spec.loading.validate import parse_job
+
+Arrays = Mapping[str, NDArray[Any]]
+TYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What came out; also by key, as in `result["losses"]`.
+
+    Attributes:
+        losses: (B / G,).
+        scalars: name to (B / G, 2), sum and count.
+        outputs: what the method shows, such as `prediction` and `mask`.
+        gradients: of the mean of the losses by parameter; None where autograd never comes.
+    """
+
+    losses: NDArray[Any]
+    scalars: dict[str, NDArray[Any]]
+    outputs: dict[str, NDArray[Any]]
+    gradients: dict[str, NDArray[Any] | None]
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+
+def verify(
+    spec: Mapping[str, Any],
+    state: Arrays,
+    images: NDArray[Any],
+    draws: Mapping[str, Any],
+    *,
+    dtype: Literal["float32", "float64", "bf16"] = "float32",
+    gradients: Sequence[str] = (),
+) -> Verification:
+    """Losses, scalars, outputs and gradients of a method at given weights, images and draws.
+
+    Args:
+        spec: `model` {width, depth, heads, patch_size, image_size, mlp_ratio, drop_path}, `method` with its options,
+            `data` {group}, `seed`.
+        state: exactly the parameters, by name.
+        images: (B, V, 3, S, S), cropped, flipped, coloured and normalised.
+        draws: by name; what is absent is drawn for the sample numbers from `draws["first"]`.
+        dtype: what is computed in; `bf16` is float32 with the module under autocast.
+        gradients: names of parameters.
+
+    Raises:
+        SpecError: arguments that do not fit, each named.
+    """
+    setting, real = _setting(spec), TYPES[dtype]
+    method = blank(setting)
+    _load(method, state, real)
+    pixels = _images(images, method.views, setting).to(real)
+    given = _draws(method, draws, setting.group, len(pixels), real)
+    parameters = dict(method.module.named_parameters())
+    if unknown := sorted(set(gradients) - set(parameters)):
+        raise SpecError(Fault("gradients", f"{unknown}; the method has no such parameters; choose among its own"))
+    module = method.module
+    forward = torch.autocast("cpu", torch.bfloat16)(module.__call__) if dtype == "bf16" else module
+    losses = method.loss(forward, pixels, given)
+    found: tuple[Tensor | None, ...] = ()
+    if gradients:
+        chosen = [parameters[name] for name in gradients]
+        found = torch.autograd.grad(losses.groups.mean(), chosen, allow_unused=True)
+    return Verification(
+        losses=_array(losses.groups),
+        scalars={name: _array(pair) for name, pair in losses.scalars.items()},
+        outputs={name: _array(output) for name, output in losses.outputs.items()},
+        gradients={n: None if g is None else _array(g) for n, g in zip(gradients, found, strict=False)},
+    )
+
+
+def draw(
+    spec: Mapping[str, Any], numbers: Sequence[int] | NDArray[Any], *, names: Collection[str] | None = None
+) -> dict[str, NDArray[Any]]:
+    """The draws of sample numbers, as `verify` makes them.
+
+    Args:
+        spec: as in `verify`.
+        numbers: sample numbers.
+        names: which draws; None for all.
+    """
+    method = blank(_setting(spec))
+    made = method.draw(torch.as_tensor(numbers, dtype=torch.int64), torch.device("cpu"), names=names)
+    return {name: _array(value) for name, value in made.items()}
+
+
+def _setting(spec: Mapping[str, Any]) -> Setting:
+    """The setting of a specification, checked as a job; what verification does not read is filled in."""
+    model, method = dict(spec.get("model", {})), dict(spec.get("method", {}))
+    if method.pop("amt", False):
+        raise SpecError(Fault("method.amt", "True; attention-driven masking is not built yet; leave it out"))
+    data = {"corpora": [{"url": "none"}], "image_size": model.pop("image_size", None), **spec.get("data", {})}
+    batch = {"size": 8 if data.get("group", "auto") == "auto" else data["group"]}
+    rest = {"name": "verify", "run": {"steps": 1}, "batch": batch}
+    return Setting.of(parse_job({**rest, **spec, "model": model, "method": method, "data": data}))
+
+
+def _load(method: Method, state: Arrays, real: torch.dtype) -> None:
+    shapes = {name: tuple(parameter.shape) for name, parameter in method.module.named_parameters()}
+    told = [
+        f"{what} {sorted(names)}"
+        for what, names in (("missing", set(shapes) - set(state)), ("extra", set(state) - set(shapes)))
+        if names
+    ]
+    wrong = {name: np.shape(state[name]) for name in set(shapes) & set(state) if np.shape(state[name]) != shapes[name]}
+    told += [f"{name} of shape {wrong[name]}, not {shapes[name]}" for name in sorted(wrong)]
+    if told:
+        raise SpecError(
+            Fault("state", f"{', '.join(told)}; it holds exactly the method's parameters; mend the mapping")
+        )
+    tensors = {name: torch.tensor(np.asarray(value), dtype=real) for name, value in state.items()}
+    method.module.load_state_dict(tensors, assign=True)
+
+
+def _images(images: NDArray[Any], views: int, setting: Setting) -> Tensor:
+    wanted = (views, 3, setting.image_size, setting.image_size)
+    if np.shape(images)[1:] != wanted or not len(images) or len(images) % setting.group:
+        rule = f"(B, {', '.join(map(str, wanted))}) is asked for, B a multiple of the group of {setting.group}"
+        raise SpecError(Fault("images", f"shape {np.shape(images)}; {rule}; mend the array"))
+    return torch.tensor(np.asarray(images))
+
+
+def _draws(method: Method, draws: Mapping[str, Any], group: int, count: int, real: torch.dtype) -> Draws:
+    made: Draws = {}
+    if "first" in draws:
+        first = int(draws["first"])
+        if first < 0 or first % group:
+            rule = f"groups of {group} begin at its multiples from 0"
+            raise SpecError(Fault("draws.first", f"{first}; {rule}; choose one of them"))
+        numbers, host = torch.arange(first, first + count), torch.device("cpu")
+        absent = [name for name in method.draw(numbers, host, dtype=real) if name not in draws]
+        made = method.draw(numbers, host, names=absent, dtype=real)  # nothing that belongs to a draw that is given
+    given = {name: torch.tensor(np.asarray(value)) for name, value in draws.items() if name != "first"}
+    typed = {name: value.to(real) if value.is_floating_point() else value for name, value in given.items()}
+    return method.accept(made | typed, count)
+
+
+def _array(value: Tensor) -> NDArray[Any]:
+    return value.detach().cpu().numpy()

@@ -1,0 +1,173 @@
+"""Reading job files and cluster profiles: all faults at once, each with its file, line and field."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml as pyyaml
+from pydantic import BaseModel, ValidationError
+
+import gmml_cluster
+from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.spec.cluster import ClusterProfile
+from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.spec.loading.compose import EXTENDS, compose, merge
+from gmml_cluster.spec.loading.messages import Finding, dotted, findings, where
+from gmml_cluster.spec.loading.yaml import Path as FieldPath
+from gmml_cluster.spec.loading.yaml import Tree, read_scalar
+from gmml_cluster.spec.rules import Broken, broken_rules
+
+M = TypeVar("M", bound=BaseModel)
+Rules = Callable[[Any], list[Broken]]
+_STAND_IN: dict[str, Any] = {
+    "name": "x",
+    "model": {"width": 720720, "depth": 1, "heads": 1, "patch_size": 1},
+    "method": {"name": "mae"},
+    "data": {"corpora": [{"url": "x"}]},
+    "batch": {"size": 1},
+    "run": {"steps": 1},
+}
+"""Stands where a job's own values are at fault, so that its other values can be tried against the rules."""
+
+
+def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
+    """The job that a file describes.
+
+    Args:
+        path: the file; what it extends is relative to it.
+        overrides: `a.b=value` each, laid on top; the value is YAML.
+
+    Raises:
+        SpecError: all faults of the files and overrides.
+    """
+    return read_job(path, overrides)[0]
+
+
+def load_profile(name_or_path: str | Path) -> ClusterProfile:
+    """The cluster profile of a name or file: NAME is ./clusters/NAME.yaml, else the one that comes with the package.
+
+    Raises:
+        SpecError: there is none, or all faults of its file.
+    """
+    return read_profile(name_or_path)[0]
+
+
+def read_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec, Tree]:
+    """What `load_job` gives, and the tree that says where each field was written."""
+    faults: list[Fault] = []
+    tree = compose(Path(path), overrides, faults)
+    return _checked(JobSpec, tree, faults, broken_rules), tree
+
+
+def read_profile(name_or_path: str | Path) -> tuple[ClusterProfile, Tree]:
+    """What `load_profile` gives, and the tree that says where each field was written."""
+    faults: list[Fault] = []
+    tree = compose(profile_path(str(name_or_path)), (), faults)
+    return _checked(ClusterProfile, tree, faults, lambda profile: []), tree
+
+
+def parse_job(given: Mapping[str, Any]) -> JobSpec:
+    """The job of a mapping, such as `dump` makes.
+
+    Raises:
+        SpecError: all its faults.
+    """
+    return _checked(JobSpec, _planted(given), [], broken_rules)
+
+
+def dump(spec: BaseModel) -> dict[str, Any]:
+    """The spec with every field, ready for JSON; `parse_job` reads a job back as it was."""
+    return spec.model_dump(mode="json")
+
+
+def to_yaml(spec: BaseModel) -> str:
+    """The spec with every field as YAML; `load_job` and `load_profile` read it back as it was."""
+    return str(pyyaml.dump(dump(spec), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
+
+
+def profile_path(name: str) -> Path:
+    """The file that a profile's name stands for.
+
+    Raises:
+        SpecError: no profile has the name; those that there are are listed.
+    """
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return Path(name)
+    folders = [Path("clusters"), *packaged("clusters")]
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = ", ".join(sorted({file.stem for folder in folders for file in folder.glob("*.yaml")}))
+    raise SpecError(Fault("--cluster", f"{name!r} is no profile; known are {known}; name one of them or a file"))
+
+
+def packaged(folder: str) -> list[Path]:
+    """Where the package's own `jobs` or `clusters` lie: in an installed package, or beside it in a checkout."""
+    package = Path(gmml_cluster.__file__).parent
+    return [place for place in (package / folder, package.parent / folder) if place.is_dir()]
+
+
+def _checked(model: type[M], tree: Tree, faults: list[Fault], rules: Rules) -> M:
+    """The validated model; rules are tried on what is sound, so that all faults are told together.
+
+    Where a base could not be read, what is missing may stand there, and no rule can be tried.
+    """
+    spoilt = {fault.where for fault in faults}
+    spec, wrong = _validated(model, tree)
+    is_partial = EXTENDS in tree.value
+    if is_partial:
+        wrong = [finding for finding in wrong if not finding.is_missing]
+    tried = spec if spec is not None or is_partial else _mended(model, tree, wrong)
+    doubtful = {path for finding in wrong for path in (finding.path, finding.near) if path}
+    broken = [each for each in rules(tried) if not each.touches(doubtful)] if tried is not None else []
+    faults = [
+        *faults,
+        *(finding.fault for finding in wrong if finding.fault.where not in spoilt),
+        *(Fault(where(tree, each.field), f"{dotted(each.field)}: {each.message}") for each in broken),
+    ]
+    if faults or spec is None:
+        raise SpecError(faults)
+    return spec
+
+
+def _mended(model: type[M], tree: Tree, wrong: Sequence[Finding]) -> M | None:
+    """The spec with stand-ins for what is at fault; None where that is not enough."""
+    for finding in wrong:
+        tree = _without(tree, finding.path)
+    return _validated(model, merge(_planted(_STAND_IN), tree))[0]
+
+
+def _validated(model: type[M], tree: Tree) -> tuple[M | None, list[Finding]]:
+    try:
+        return model.model_validate(tree.plain(), strict=True), []
+    except ValidationError as error:
+        return None, findings(error.errors(), model, tree)
+
+
+def _without(tree: Tree, path: FieldPath) -> Tree:
+    """The tree less what stands at a path, if anything does."""
+    inside = tree.value
+    if not path or not isinstance(inside, dict) or path[0] not in inside:
+        return tree
+    name = str(path[0])
+    if len(path) == 1 or not isinstance(inside[name].value, dict):
+        return Tree({key: child for key, child in inside.items() if key != name}, tree.where)
+    return Tree({**inside, name: _without(inside[name], path[1:])}, tree.where)
+
+
+def _planted(given: Any) -> Tree:
+    if isinstance(given, Mapping):
+        return Tree({str(name): _planted(child) for name, child in given.items()}, "spec")
+    if isinstance(given, list | tuple):
+        return Tree(tuple(map(_planted, given)), "spec")
+    return Tree(given, "spec")
+
+
+class _Dumper(pyyaml.SafeDumper):
+    """Quotes what the core schema would not read as a word."""
+
+    def represent_word(self, word: str) -> pyyaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", word, style=None if read_scalar(word) is word else "'")
+
+
+_Dumper.add_representer(str, _Dumper.represent_word)

@@ -1,0 +1,70 @@
+"""The methods that a job may name: those built in, and those of the plug-ins installed here."""
+
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
+
+from pydantic import Field
+
+from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.spec.base import SpecModel
+from gmml_cluster.spec.methods.options import GmmlOptions, MaeOptions
+from gmml_cluster.spec.methods.plugins import OPTIONS, claims
+
+FIRST_PURPOSE = 256
+"""Purposes of draws from here on belong to plug-ins; METHODS 9.1."""
+_ASKED = ("name", "views", "advised_group", "counts", "purposes")
+
+
+def plug_ins() -> list[type[SpecModel]]:
+    """Classes of options of the plug-ins, in the order of their names.
+
+    Raises:
+        SpecError: one cannot be used, or two draw for one purpose.
+    """
+    found = {name: _options(entry) for name, entry in sorted(claims(OPTIONS).items())}
+    owners: dict[int, str] = {}
+    for name, options in found.items():
+        for purpose in sorted(options.purposes):  # type: ignore[attr-defined]
+            other = "this project" if purpose < FIRST_PURPOSE else owners.get(purpose, "")
+            if other:
+                rule = f"plug-ins have those from {FIRST_PURPOSE} up, each its own"
+                told = f"{name!r} draws for purpose {purpose}, which belongs to {other}"
+                raise SpecError(Fault("method.name", f"{told}; {rule}; uninstall it, or let it take another"))
+            owners[purpose] = name
+    return list(found.values())
+
+
+def _options(entry: EntryPoint) -> type[SpecModel]:
+    try:
+        found: Any = entry.load()
+    except Exception as error:
+        told = f"{entry.value}: {type(error).__name__}: {error}; it offers the method {entry.name!r}"
+        raise SpecError(Fault("method.name", f"{told}; mend or uninstall its package")) from error
+    if not isinstance(found, type) or not issubclass(found, SpecModel):
+        raise _unfit(entry, "is no subclass of gmml_cluster.spec.base.SpecModel")
+    missing = [name for name in _ASKED if name not in found.model_fields and not hasattr(found, name)]
+    if missing:
+        raise _unfit(entry, f"lacks {', '.join(missing)}")
+    if get_args(found.model_fields["name"].annotation) != (entry.name,):
+        raise _unfit(entry, f'lacks the field `name: Literal["{entry.name}"]`')
+    return found
+
+
+def _unfit(entry: EntryPoint, told: str) -> SpecError:
+    return SpecError(Fault("method.name", f"{entry.value} {told}; docs/methods.md says what options have; mend it"))
+
+
+_OFFERED: tuple[type[SpecModel], ...] = (GmmlOptions, MaeOptions, *plug_ins())
+
+if TYPE_CHECKING:
+    MethodOptions = GmmlOptions | MaeOptions
+else:
+    MethodOptions = Annotated[Union[_OFFERED], Field(discriminator="name")]  # noqa: UP007
+
+
+def advised_drop_path(name: object) -> float | None:
+    """What the method of a name takes as `model.drop_path`, 0 where it says nothing; None where there is none."""
+    for options in _OFFERED:
+        if get_args(options.model_fields["name"].annotation) == (name,):
+            return float(getattr(options, "advised_drop_path", 0.0))
+    return None

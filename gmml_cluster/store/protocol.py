@@ -1,0 +1,138 @@
+"""Where runs and corpora lie: create-once, put, range reads, list and delete, on folders and object stores alike.
+
+Nothing else talks to storage. A store is thread-safe and may be used after a fork.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from os import PathLike
+from typing import Protocol
+
+from gmml_cluster.errors import StorageError
+
+FORBIDDEN_PARTS = ("", ".", "..")
+
+
+class AlreadyExists(StorageError):
+    """The name exists already, with bytes that are not ours."""
+
+
+class NotFound(StorageError):
+    """The name does not exist."""
+
+
+@dataclass(frozen=True, order=True)
+class Stat:
+    """What a store tells of an object.
+
+    Attributes:
+        name: relative to the store it was asked of.
+        size: bytes.
+        version: changes whenever the content does: the ETag, or a file's mtime in nanoseconds; empty in a listing
+            where the name is a link that leads nowhere.
+    """
+
+    name: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True, order=True)
+class Unfinished:
+    """A write that was begun and did not end: its writer is still at it, or was killed.
+
+    Attributes:
+        name: of the object; on a folder, of the temporary file beside it. Relative to the store it was asked of.
+        upload: id of the multipart upload; empty on a folder.
+    """
+
+    name: str
+    upload: str = ""
+
+
+class Store(Protocol):
+    """Objects by name below one URL. Names are relative, of parts joined by `/`, none of them empty, `.` or `..`.
+
+    Every method raises StorageError where the store fails after all retries, `NotFound` and `AlreadyExists` among them.
+    """
+
+    @property
+    def url(self) -> str:
+        """The folder, or `s3://bucket/prefix`, without a slash at its end."""
+        ...
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write the object if its name is free: of all who try, one alone succeeds.
+
+        An outcome that is not known (a lost reply) is settled by reading back: equal bytes are ours, so each body must
+        hold a token that is drawn for it alone.
+
+        Raises:
+            AlreadyExists: another's object has the name.
+        """
+        ...
+
+    def put(self, name: str, data: bytes | memoryview) -> None:
+        """Write the object whether or not it exists; readers see the old content or the new, never a part."""
+        ...
+
+    def put_file(self, name: str, path: str | PathLike[str]) -> None:
+        """Write a local file's content, as `put` does."""
+        ...
+
+    def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """The bytes from `start` on, at most `length` of them; fewer where the object ends.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+        ...
+
+    def stat(self, name: str) -> Stat:
+        """Size and version.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+        ...
+
+    def list_objects(self, prefix: str = "") -> list[Stat]:
+        """All objects whose names begin with the characters of `prefix`, at any depth, sorted by name.
+
+        Links to folders are not followed.
+
+        Raises:
+            StorageError: the store does not answer, or a folder of it cannot be read.
+        """
+        ...
+
+    def folders(self) -> list[str]:
+        """The first parts of all names that have more than one, sorted, without reading what lies below them."""
+        ...
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove objects; names that do not exist are passed over."""
+        ...
+
+    def unfinished(self, prefix: str = "") -> list[Unfinished]:
+        """Writes below the store, under names as in `list_objects`, that did not end; no other call shows them."""
+        ...
+
+    def discard(self, unfinished: Iterable[Unfinished]) -> None:
+        """Remove what such writes left; those that have ended meanwhile are passed over."""
+        ...
+
+    def child(self, prefix: str) -> "Store":
+        """The store below this one, under `prefix`."""
+        ...
+
+
+def checked(url: str, name: str) -> str:
+    """The name itself, if it stays below the store.
+
+    Raises:
+        StorageError: it is empty, absolute, or climbs out.
+    """
+    if any(part in FORBIDDEN_PARTS for part in name.split("/")):
+        raise StorageError(f"{url}: name {name!r}; names are relative and have no empty, `.` or `..` part; rename it")
+    return name

@@ -1,0 +1,40 @@
+"""Reads whose content can be checked: one bad answer of a store is not yet a damaged object."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+READS = 4
+_PAUSE_S = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+def read_verified(read: Callable[[], T], check: Callable[[T], None], *, pause_s: float = _PAUSE_S) -> T:
+    """What `read` returns once `check` accepts it; a refused answer is read again, 4 reads in all.
+
+    Object stores and the proxies before them answer with flipped or missing bytes once in a while, and range reads
+    carry no checksum of their own. Only an answer that stays wrong says that the object itself is damaged.
+
+    Args:
+        read: fetches the content anew at every call.
+        check: raises where the content is not what its checksum, length or format promises.
+        pause_s: seconds before the second read; doubled before each further one.
+
+    Raises:
+        Exception: what `check` raised the last time; what `read` raises is not caught.
+    """
+    for attempt in range(1, READS):
+        content = read()
+        try:
+            check(content)
+        except Exception as error:
+            _log.warning("%s; read again (%d of %d)", error, attempt + 1, READS)
+            time.sleep(pause_s * 2 ** (attempt - 1))
+        else:
+            return content
+    content = read()
+    check(content)
+    return content

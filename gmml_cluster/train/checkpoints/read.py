@@ -1,0 +1,129 @@
+"""Reading checkpoints by tensor name and range, block by block, each block checked."""
+
+import hashlib
+import json
+from collections import OrderedDict
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import torch
+
+from gmml_cluster.errors import CheckpointError
+from gmml_cluster.store.protocol import NotFound, Store
+from gmml_cluster.train.checkpoints.save import BLOCK_BYTES, VERSION
+
+_CACHED_READS = 4
+
+
+class CheckpointReader:
+    """One committed checkpoint.
+
+    Args:
+        store: the run root.
+        folder: the checkpoint's folder.
+        sha256: digest of the manifest, from the log.
+
+    Raises:
+        CheckpointError: the manifest is missing, is not the one that was committed, or is of another version.
+    """
+
+    def __init__(self, store: Store, folder: str, sha256: str) -> None:
+        self._store, self._folder = store, folder
+        self.manifest = _manifest(store, f"{folder}/manifest.json", sha256)
+        self._files = {file["file"]: file for file in self.manifest["files"]}
+        self._cache: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor by name."""
+        return {name: tuple(tensor["shape"]) for name, tensor in self.manifest["tensors"].items()}
+
+    def read(self, name: str, key: str, start: int, numel: int) -> torch.Tensor:
+        """Elements `start` to `start + numel` of the flattened tensor.
+
+        Args:
+            key: `value`, `exp_avg` or `exp_avg_sq`.
+
+        Raises:
+            CheckpointError: a block is damaged, or the slices leave an element out.
+        """
+        out = torch.empty(numel, dtype=torch.float32)
+        filled = 0
+        for part in self._slices(name, key):
+            low, high = max(start, part["start"]), min(start + numel, part["start"] + part["numel"])
+            if low < high:
+                at = part["offset"] + 4 * (low - part["start"])
+                out[low - start : high - start] = self._floats(part["file"], at, high - low)
+                filled += high - low
+        if filled != numel:
+            what = f"{self._where}: {name} ({key}) holds {filled} of elements {start}..{start + numel}"
+            raise CheckpointError(f"{what}; a checkpoint covers each element once; resume from the one before")
+        return out
+
+    def verify(self, rank: int, ranks: int) -> None:
+        """Check this rank's share of the files, every `ranks`-th from `rank`, block by block.
+
+        Raises:
+            CheckpointError: one is missing or damaged.
+        """
+        for file in sorted(self._files)[rank::ranks]:
+            for block in range(len(self._files[file]["crc32c"])):
+                self._fetch(file, block, block)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The whole tensor, in its shape."""
+        shape = self.shapes[name]
+        return self.read(name, "value", 0, int(np.prod(shape, dtype=np.int64))).reshape(shape)
+
+    @property
+    def _where(self) -> str:
+        return f"{self._store.url}/{self._folder}"
+
+    def _slices(self, name: str, key: str) -> list[dict[str, Any]]:
+        if name not in self.manifest["tensors"]:
+            raise CheckpointError(f"{self._where}: holds no tensor {name!r}; the model is another; name the run's own")
+        return [part for part in self.manifest["tensors"][name]["slices"] if part["key"] == key]
+
+    def _floats(self, file: str, offset: int, count: int) -> torch.Tensor:
+        first, last = offset // BLOCK_BYTES, (offset + 4 * count - 1) // BLOCK_BYTES
+        data = self._blocks(file, first, last)
+        begin = offset - first * BLOCK_BYTES
+        return torch.from_numpy(np.frombuffer(data, dtype="<f4", count=count, offset=begin).astype(np.float32))
+
+    def _blocks(self, file: str, first: int, last: int) -> bytes:
+        if last - first > 1:
+            return self._fetch(file, first, last)
+        wanted = (file, first, last)
+        if wanted not in self._cache:
+            self._cache[wanted] = self._fetch(*wanted)
+            if len(self._cache) > _CACHED_READS:
+                self._cache.popitem(last=False)
+        return self._cache[wanted]
+
+    def _fetch(self, file: str, first: int, last: int) -> bytes:
+        size, sums = self._files[file]["size"], self._files[file]["crc32c"]
+        start, end = first * BLOCK_BYTES, min((last + 1) * BLOCK_BYTES, size)
+        try:
+            data = self._store.get(f"{self._folder}/{file}", start, end - start)
+        except NotFound as error:
+            raise CheckpointError(f"{self._where}/{file}: is missing; the checkpoint is damaged") from error
+        for block in range(first, last + 1):
+            at = (block - first) * BLOCK_BYTES
+            if google_crc32c.value(data[at : at + BLOCK_BYTES]) != sums[block]:
+                raise CheckpointError(f"{self._where}/{file}: block {block} disagrees with its CRC32C; it is damaged")
+        return data
+
+
+def _manifest(store: Store, name: str, sha256: str) -> dict[str, Any]:
+    where = f"{store.url}/{name}"
+    try:
+        data = store.get(name)
+    except NotFound as error:
+        raise CheckpointError(f"{where}: is missing; the checkpoint is damaged; the one before is taken") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise CheckpointError(f"{where}: is not the manifest that was committed; the one before is taken")
+    manifest: dict[str, Any] = json.loads(data)
+    if manifest["version"] != VERSION:
+        raise CheckpointError(f"{where}: has format version {manifest['version']}; this code reads {VERSION}")
+    return manifest

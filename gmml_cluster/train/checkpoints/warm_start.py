@@ -1,0 +1,97 @@
+"""A fresh start from another run's commit, as a job's `init` asks; each rank reads just the ranges that it holds."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from torch import Tensor
+
+from gmml_cluster.errors import CheckpointError
+from gmml_cluster.methods.protocol import AfterStep, Method
+from gmml_cluster.run.history import Commit
+from gmml_cluster.run.root import RunRoot, commit_of, run_at
+from gmml_cluster.spec.job import Init, JobSpec
+from gmml_cluster.train.checkpoints.read import CheckpointReader
+from gmml_cluster.train.checkpoints.resume import Peers
+from gmml_cluster.train.engines.engine import Engine
+from gmml_cluster.train.engines.slices import VALUE
+from gmml_cluster.train.ranks.rendezvous import START_S
+
+ENCODER = "encoder."
+_LISTED = 5
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def take_init(peers: Peers, job: JobSpec, method: Method, engine: Engine) -> None:
+    """Take the weights of another run's commit, and with `all` AdamW's moments and step count. A collective.
+
+    Args:
+        job: this run's, with an `init`.
+        method: this run's.
+
+    Raises:
+        CheckpointError: the commit is gone or damaged, or does not hold what this run's module needs.
+    """
+    assert job.init is not None
+    source = run_at(job.init.run)
+    teachers = None if source.job({}).method.name == job.method.name else _teachers(method)
+    try:
+        _take(source, _agreed(peers, source, job.init), job.init, teachers, engine)
+    except CheckpointError as error:
+        cure = f"if {source.name} dropped it meanwhile, gmml rm {peers.run.name} and submit with a step that it keeps"
+        raise CheckpointError(f"init: {error}; {cure}") from error
+
+
+def _agreed(peers: Peers, source: RunRoot, init: Init) -> Commit:
+    """The commit that rank 0 finds, on every rank."""
+    if peers.place.rank == 0:
+        peers.board.set("init", asdict(commit_of(source, init.step)))
+    return Commit(**peers.board.wait("init", timeout_s=START_S))
+
+
+def _teachers(method: Method) -> Mapping[str, str]:
+    """Frozen tensors of a method, and the trained one that each follows and so begins equal to."""
+    if not isinstance(method, AfterStep):
+        return {}
+    follow = method.after_step(0, 1)
+    return dict(zip(follow.targets, follow.sources, strict=True))
+
+
+def _take(source: RunRoot, commit: Commit, init: Init, teachers: Mapping[str, str] | None, engine: Engine) -> None:
+    reader = CheckpointReader(source.store, commit.folder, commit.manifest)
+    names = taken(engine.shapes, reader.shapes, teachers)
+
+    def read(name: str, key: str, start: int, numel: int) -> Tensor | None:
+        wanted = name in names and (key == VALUE or init.what == "all")
+        return reader.read(names[name], key, start, numel) if wanted else None
+
+    engine.load(read)
+    if init.what == "all":
+        engine.set_adam_step(reader.manifest["adam_step"])
+
+
+def taken(needed: Shapes, held: Shapes, teachers: Mapping[str, str] | None) -> dict[str, str]:
+    """Tensors of the module -> what they take: all, or of another method's run the encoder and its teacher.
+
+    Args:
+        needed: shapes of the module's tensors.
+        held: shapes in the checkpoint.
+        teachers: tensors that follow others; None where the checkpoint is of the same method.
+
+    Raises:
+        CheckpointError: one is missing, or has another shape.
+    """
+    names = {name: name if teachers is None else teachers.get(name, name) for name in needed}
+    if teachers is not None:
+        names = {name: source for name, source in names.items() if source.startswith(ENCODER)}
+    unlike = [(name, source) for name, source in names.items() if held.get(source) != needed[name]]
+    differ = [f"{name} {list(needed[name])} ({_told(held, source)})" for name, source in unlike]
+    if differ:
+        more = f" and {len(differ) - _LISTED} more" if len(differ) > _LISTED else ""
+        what = f"{len(differ)} of {len(names)} tensors disagree: {', '.join(differ[:_LISTED])}{more}"
+        raise CheckpointError(f"{what}; names and shapes are to be equal; give the model and method of that run")
+    return names
+
+
+def _told(held: Shapes, name: str) -> str:
+    return f"there {list(held[name])}" if name in held else "not there"

@@ -1,0 +1,28 @@
+"""From a job's `engine` section to the engine of a rank. DeepSpeed is imported only where a ZeRO stage asks for it."""
+
+import torch
+from torch import nn
+
+from gmml_cluster.spec.job import EngineSpec, Optim
+from gmml_cluster.train.engines.adamw import make_adamw
+from gmml_cluster.train.engines.ddp import DdpEngine
+from gmml_cluster.train.engines.engine import Engine
+from gmml_cluster.train.engines.slices import saved_shapes
+
+
+def make_engine(module: nn.Module, *, engine: EngineSpec, optim: Optim, device: torch.device) -> Engine:
+    """The engine that a job asks for; it takes the module over. A collective: all ranks make it together.
+
+    `engine.activation_checkpointing` and `engine.deterministic` are not its matter.
+    """
+    module.to(device)
+    if engine.precision == "bf16":
+        # inside the module: DeepSpeed switches off an autocast that it meets around its forward
+        module.forward = torch.autocast(device.type, dtype=torch.bfloat16)(module.forward)
+    shapes = saved_shapes(module)
+    adamw = make_adamw(module, optim)
+    if engine.zero == "ddp":
+        return DdpEngine(module, adamw, shapes=shapes, clip=optim.clip)
+    from gmml_cluster.train.engines.zero import ZeroEngine
+
+    return ZeroEngine(module, adamw, stage=engine.zero, shapes=shapes, clip=optim.clip, device=device)

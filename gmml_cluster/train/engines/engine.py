@@ -1,0 +1,140 @@
+"""Engines hide how a step is computed: plain DDP, or DeepSpeed's ZeRO stages 0 to 3.
+
+Weights are fp32 in all of them; `precision: bf16` runs the module's forward under autocast. The process group stands
+before an engine is made, and the module is the same on every rank.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from gmml_cluster.spec.job import Clip
+from gmml_cluster.train.engines.adamw import create_state
+from gmml_cluster.train.engines.gradients import Seam
+from gmml_cluster.train.engines.partitions import Partitioning
+from gmml_cluster.train.engines.slices import Read, Slice, check_owners, fill
+
+__all__ = ["Engine", "Read", "Slice"]
+
+
+class Engine(ABC):
+    """One rank's part in the training step.
+
+    A step is `forward` and `backward` for each micro-batch, then `step`. Every micro-batch touches every trained
+    tensor.
+
+    Attributes:
+        module: the bare module; at stage 3 its parameters are empty outside of `forward`.
+        names: trained tensors, in the order of the sums of squares that `step` returns.
+        shapes: of all tensors that are state, as they were before a stage 3 took them apart.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        adamw: AdamW,
+        layout: Partitioning,
+        *,
+        shapes: dict[str, tuple[int, ...]],
+        clip: Clip | None,
+    ) -> None:
+        trained = [name for name, tensor in module.named_parameters() if tensor.requires_grad]
+        device = layout.flats()[0].device
+        self._seam = Seam(trained, clip, device, counts=not layout.replicated or dist.get_rank() == 0)
+        self.module, self.names, self.shapes = module, self._seam.names, shapes
+        self._adamw, self._layout = adamw, layout
+        create_state(adamw, layout.flats())
+        adamw.found_inf = self._seam.found_inf  # type: ignore[attr-defined]
+        check_owners(self.slices(), shapes, device)
+
+    @abstractmethod
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Add a micro-batch's gradients.
+
+        Args:
+            loss: 0-d; ranks * group / batch times the sum of the micro-batch's group losses, as ranks are averaged.
+            last: whether it is the step's last micro-batch.
+        """
+
+    @abstractmethod
+    def step(self, lr: float, weight_decay: float, extras: Tensor) -> Tensor:
+        """Reduce, clip and update; nothing waits for the device.
+
+        But for stage 3 on GPUs: DeepSpeed's host waits there once a micro-batch for the stream that reduces gradients,
+        and where it is more than two reductions ahead.
+
+        Where the reduced vector is not finite, weights, moments and Adam's step stay to the bit.
+
+        Args:
+            lr: this step's learning rate.
+            weight_decay: this step's weight decay.
+            extras: float64 (E,) on the device, summed over ranks.
+
+        Returns:
+            float64 (T + E,) on the device, equal on all ranks: sums of squares of each tensor's gradient before
+            clipping, in the order of `names`, then the sums of extras.
+        """
+
+    @torch.no_grad()
+    def lerp(self, targets: Sequence[str], sources: Sequence[str], weight: float) -> None:
+        """Move frozen tensors towards trained ones, after `step`: target + weight * (source - target).
+
+        Each rank moves what it holds. Where the step's update was left out, they stay to the bit. Nothing waits for
+        the device.
+
+        Args:
+            targets: names of frozen parameters.
+            sources: names of trained parameters, each of its target's shape.
+            weight: 0 to 1.
+        """
+        weight_now = weight * (1 - self._seam.found_inf)
+        held = self._layout.resident(targets), self._layout.resident(sources)
+        for target, source in zip(*held, strict=True):
+            target.lerp_(source, weight_now)
+
+    @property
+    def skips_in_a_row(self) -> Tensor:
+        """0-d int64 on the device: updates left out in a row, equal on all ranks.
+
+        It is state: a resume fills in what was saved. At 3 it stays, and every later update is left out too.
+        """
+        return self._seam.skips_in_a_row
+
+    @property
+    def adam_step(self) -> int:
+        """Updates that were applied, as AdamW counts them; reading it waits for the device."""
+        return int(self._adamw.state[self._layout.flats()[0]]["step"])
+
+    def set_adam_step(self, step: int) -> None:
+        """Set AdamW's own count, which its bias correction reads; exact up to 2**24."""
+        for flat in self._layout.flats():
+            self._adamw.state[flat]["step"].fill_(step)
+
+    def slices(self) -> list[Slice]:
+        """What this rank saves; over the ranks every element once. The views show training's state, not a copy."""
+        return self._layout.owned()
+
+    def load(self, read: Read) -> None:
+        """Take weights, moments, frozen tensors and buffers from a checkpoint of any layout. A collective.
+
+        Adam's step and `skips_in_a_row` are set apart from it.
+
+        Args:
+            read: `read(name, key, start, numel)` returns those elements as a 1-d float32 tensor on any device, or None
+                to leave them as they are; it is called for just the ranges that this rank holds.
+
+        Raises:
+            CheckpointError: `read` returned another number of elements.
+        """
+        with torch.no_grad():
+            fill(self._layout.held(), read)
+            self._layout.refresh()

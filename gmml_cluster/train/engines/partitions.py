@@ -1,0 +1,235 @@
+"""Where weights, gradients and AdamW's state lie on a rank: whole, in flat partitions, or in shards of each tensor.
+
+The two of DeepSpeed read its internals; `zero.py` checks at start-up that they are there.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from gmml_cluster.errors import GmmlError
+from gmml_cluster.train.engines.adamw import ADAM_STATE
+from gmml_cluster.train.engines.gradients import NamedGradient
+from gmml_cluster.train.engines.slices import VALUE, Slice, buffers, share
+
+
+class Partitioning(Protocol):
+    """Where an engine keeps its tensors on this rank.
+
+    Attributes:
+        replicated: whether all ranks hold the same whole gradients.
+    """
+
+    replicated: bool
+
+    def flats(self) -> list[Tensor]:
+        """The tensors that AdamW holds state for."""
+
+    def gradients(self) -> list[NamedGradient]:
+        """This rank's averaged gradients between reduction and update, in the same order at every step."""
+
+    def owned(self) -> list[Slice]:
+        """What this rank saves: every element of every tensor is saved by one rank."""
+
+    def held(self) -> list[Slice]:
+        """What this rank must be given when it loads."""
+
+    def refresh(self) -> None:
+        """Bring the working copies of the weights up to date after `held` was written. A collective."""
+
+    def resident(self, names: Iterable[str]) -> list[Tensor]:
+        """Of each parameter what this rank computes with between two steps: whole, or its shard."""
+
+
+def _trained(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    return ((name, tensor) for name, tensor in module.named_parameters() if tensor.requires_grad)
+
+
+def _frozen(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    return ((name, tensor) for name, tensor in module.named_parameters() if not tensor.requires_grad)
+
+
+def _share(wholes: list[Slice]) -> list[Slice]:
+    return share(wholes, dist.get_world_size(), dist.get_rank())
+
+
+def _frozen_wholes(module: nn.Module) -> list[Slice]:
+    frozen = [Slice(name, tuple(p.shape), 0, {VALUE: p.detach().view(-1)}) for name, p in _frozen(module)]
+    return [*frozen, *buffers(module)]
+
+
+def _wholes(module: nn.Module, names: Iterable[str]) -> list[Tensor]:
+    return [module.get_parameter(name).detach() for name in names]
+
+
+class Replicated:
+    """DDP and stage 0: every rank holds every tensor whole, and saves an equal part of each."""
+
+    replicated = True
+
+    def __init__(self, module: nn.Module, adamw: AdamW) -> None:
+        self._module, self._adamw = module, adamw
+
+    def flats(self) -> list[Tensor]:
+        return [tensor for _, tensor in _trained(self._module)]
+
+    def gradients(self) -> list[NamedGradient]:
+        return [(name, self._gradient(name, tensor)) for name, tensor in _trained(self._module)]
+
+    def _gradient(self, name: str, tensor: Tensor) -> Tensor:
+        if tensor.grad is None:
+            what = f"{name}: got no gradient; every trained tensor takes part in every micro-batch"
+            raise GmmlError(f"{what}; freeze it, or add 0 * its sum to the loss")
+        return tensor.grad.view(-1)
+
+    def held(self) -> list[Slice]:
+        trained = [self._whole(name, tensor) for name, tensor in _trained(self._module)]
+        return [*trained, *_frozen_wholes(self._module)]
+
+    def _whole(self, name: str, tensor: Tensor) -> Slice:
+        state = {key: self._adamw.state[tensor][key].view(-1) for key in ADAM_STATE}
+        return Slice(name, tuple(tensor.shape), 0, {VALUE: tensor.detach().view(-1), **state})
+
+    def owned(self) -> list[Slice]:
+        return _share(self.held())
+
+    def refresh(self) -> None:
+        """Nothing to do: AdamW updates the very tensors that the module computes with."""
+
+    def resident(self, names: Iterable[str]) -> list[Tensor]:
+        return _wholes(self._module, names)
+
+
+class Partitioned:
+    """Stages 1 and 2: a parameter group is one flat tensor, cut into a partition per rank; a tensor may straddle two.
+
+    Args:
+        zero: DeepSpeedZeroOptimizer.
+    """
+
+    replicated = False
+
+    def __init__(self, module: nn.Module, adamw: AdamW, zero: Any) -> None:
+        self._module, self._adamw, self._zero = module, adamw, zero
+
+    def flats(self) -> list[Tensor]:
+        return list(self._zero.single_partition_of_fp32_groups)
+
+    def _here(self) -> Iterator[tuple[str, Tensor, Any]]:
+        """Trained tensors of which this rank holds a fragment, with DeepSpeed's mapping of it."""
+        for name, tensor in _trained(self._module):
+            mapping = getattr(tensor, "_hp_mapping", None)
+            if mapping is not None:
+                yield name, tensor, mapping
+
+    def gradients(self) -> list[NamedGradient]:
+        pieces = {group: self._pieces(group) for group in self._zero.averaged_gradients}
+        return [
+            (name, pieces[mapping.param_group_index][mapping.hp_fragment_address.start])
+            for name, _, mapping in self._here()
+        ]
+
+    def _pieces(self, group: int) -> dict[int, Tensor]:
+        """Gradients of a group's partition by their offset in it; padding comes last."""
+        found, offset = {}, 0
+        for piece in self._zero.averaged_gradients[group]:
+            found[offset] = piece.view(-1)
+            offset += piece.numel()
+        return found
+
+    def _parts(self) -> list[Slice]:
+        return [self._part(name, tensor, mapping) for name, tensor, mapping in self._here()]
+
+    def _part(self, name: str, tensor: Tensor, mapping: Any) -> Slice:
+        flat = self._zero.single_partition_of_fp32_groups[mapping.param_group_index]
+        state = self._adamw.state[flat]
+        here = mapping.hp_fragment_address
+        sources = {VALUE: flat.detach(), **{key: state[key] for key in ADAM_STATE}}
+        views = {key: source.narrow(0, here.start, here.numel) for key, source in sources.items()}
+        return Slice(name, tuple(tensor.shape), mapping.lp_fragment_address.start, views)
+
+    def owned(self) -> list[Slice]:
+        return [*self._parts(), *_share(_frozen_wholes(self._module))]
+
+    def held(self) -> list[Slice]:
+        return [*self._parts(), *_frozen_wholes(self._module)]
+
+    def refresh(self) -> None:
+        self._zero.update_lp_params()
+
+    def resident(self, names: Iterable[str]) -> list[Tensor]:
+        return _wholes(self._module, names)
+
+
+class Sharded:
+    """Stage 3: every tensor, trained or frozen, is cut into equal shards, the last of them padded.
+
+    Args:
+        zero: DeepSpeedZeroOptimizer_Stage3.
+    """
+
+    replicated = False
+
+    def __init__(self, module: nn.Module, adamw: AdamW, zero: Any) -> None:
+        self._module, self._adamw, self._zero = module, adamw, zero
+        self._names = {id(tensor): name for name, tensor in module.named_parameters()}
+
+    def flats(self) -> list[Tensor]:
+        return list(self._zero.fp32_partitioned_groups_flat)
+
+    def _range(self, tensor: Any) -> tuple[int, int]:
+        part = tensor.ds_tensor.numel()
+        start = part * dist.get_rank()
+        return start, max(0, min(part, tensor.ds_numel - start))
+
+    def gradients(self) -> list[NamedGradient]:
+        found = []
+        for group, tensors in enumerate(self._zero.fp16_groups):
+            for tensor, gradient in zip(tensors, self._zero.averaged_gradients[group], strict=True):
+                numel = self._range(tensor)[1]
+                if numel:
+                    found.append((self._names[id(tensor)], gradient.view(-1).narrow(0, 0, numel)))
+        return found
+
+    def _trained_part(self, name: str, tensor: Any) -> Slice:
+        start, numel = self._range(tensor)
+        group, offset, _ = self._zero.grad_position[self._zero.get_param_id(tensor)]
+        flat = self._zero.fp32_partitioned_groups_flat[group]
+        sources = {VALUE: flat.detach(), **{key: self._adamw.state[flat][key] for key in ADAM_STATE}}
+        views = {key: source.narrow(0, offset, numel) for key, source in sources.items()}
+        return Slice(name, tuple(tensor.ds_shape), start, views)
+
+    def _frozen_part(self, name: str, tensor: Any) -> Slice:
+        start, numel = self._range(tensor)
+        return Slice(
+            name, tuple(tensor.ds_shape), start, {VALUE: tensor.ds_tensor.detach().view(-1).narrow(0, 0, numel)}
+        )
+
+    def _parts(self) -> list[Slice]:
+        trained = [self._trained_part(name, tensor) for name, tensor in _trained(self._module)]
+        frozen = [self._frozen_part(name, tensor) for name, tensor in _frozen(self._module)]
+        return [part for part in (*trained, *frozen) if part.numel]
+
+    def owned(self) -> list[Slice]:
+        return [*self._parts(), *_share(buffers(self._module))]
+
+    def held(self) -> list[Slice]:
+        return [*self._parts(), *buffers(self._module)]
+
+    def refresh(self) -> None:
+        # first let go of whole tensors that a forward left gathered, for a gathered tensor is not gathered again
+        self._zero._partition_all_parameters()
+        for group in range(len(self._zero.fp16_groups)):
+            self._zero._reassign_or_swap_out_partitioned_parameters(group)
+        small = self._zero.persistent_parameters
+        if small:
+            small[0].all_gather(small)
+
+    def resident(self, names: Iterable[str]) -> list[Tensor]:
+        # small tensors may stay gathered from step to step: a whole copy beside the shard
+        parameters: list[Any] = [self._module.get_parameter(name) for name in names]
+        gathered = [tensor for tensor in parameters if tensor.ds_persist]
+        return [*(tensor.ds_tensor for tensor in parameters), *(tensor.detach() for tensor in gathered)]

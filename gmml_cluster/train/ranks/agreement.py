@@ -1,0 +1,178 @@
+"""What the ranks of an attempt agree on before the first weight is set; rank 0 reads the log and speaks, all listen."""
+
+import importlib.metadata
+import json
+import logging
+import platform
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gmml_cluster.data.corpus.listing import indexes_below
+from gmml_cluster.data.corpus.pin import Pin, pin, repin
+from gmml_cluster.data.reader.decode import decoder_name
+from gmml_cluster.plan.sample_layout import SampleLayout
+from gmml_cluster.plan.steps import layout_of, total_steps
+from gmml_cluster.run import protocol
+from gmml_cluster.run.protocol import Claim
+from gmml_cluster.run.root import RunRoot, corpora_name
+from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.store.probe import probe
+from gmml_cluster.store.protocol import Store
+from gmml_cluster.train.ranks.rendezvous import RankInfo
+
+_DIFFERS = "pixels may differ in the last bit, and which samples are bad"
+_VERSIONS = ("torch", "deepspeed", "numpy", "opencv-python-headless", "simplejpeg", "Pillow")
+
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StartInfo:
+    """Which start of which job this process belongs to, as the launcher says."""
+
+    root: str
+    run: str
+    submit: str
+    job: str
+    restart: int
+
+    @property
+    def key(self) -> str:
+        """A name that no other incarnation shares."""
+        return f"{self.submit}-{self.job}-{self.restart}"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds for an attempt, on every rank alike.
+
+    Attributes:
+        changed: fields outside the identity that hold for this attempt: name -> [value in spec.yaml, value now].
+        layout: the order of samples, without the shards' counts.
+        pinned: digest of the pinned corpora.
+        steps: updates of the whole run.
+    """
+
+    attempt: int
+    changed: dict[str, Any]
+    layout: dict[str, Any]
+    pinned: str
+    steps: int
+
+    def job(self, run: RunRoot) -> JobSpec:
+        """The run's spec with this attempt's changes."""
+        return run.job(self.changed)
+
+    def order(self, pinned: Pin) -> SampleLayout:
+        """The order of samples of the pinned corpora."""
+        return SampleLayout.from_json(self.layout, pinned.shapes)
+
+
+def settle(
+    run: RunRoot, incarnation: StartInfo, place: RankInfo, claimed: Callable[[int], None]
+) -> tuple[Terms, Claim]:
+    """Rank 0's: probe the store, claim, and pin the corpora, or see that they still are what was pinned.
+
+    Args:
+        claimed: called with the attempt's number as soon as it is claimed: from then on its end must be told.
+
+    Raises:
+        Fenced: this job has no right to claim.
+        PreflightError: the store lacks what a run needs.
+        SpecError, DataError: the corpora do not fit the spec.
+        ShardChanged: a shard no longer holds what was pinned.
+    """
+    probe(run.store)
+    history = run.log.refresh()
+    job = run.job(history.submit.changed if history.submit else {})
+    claim = protocol.claim(
+        run.log,
+        submit=incarnation.submit,
+        job=incarnation.job,
+        restart=incarnation.restart,
+        layout=layout_fields(job, place),
+        machine=machine_fields(place),
+        claimed=claimed,
+    )
+    job = run.job(claim.changed)
+    fields = _pin(run, claim.attempt, job) if claim.pin is None else _pinned_before(run, claim.attempt, job, claim.pin)
+    return Terms(claim.attempt, dict(claim.changed), fields["layout"], fields["corpora"], fields["steps"]), claim
+
+
+def _pin(run: RunRoot, attempt: int, job: JobSpec) -> dict[str, Any]:
+    pinned = pin(job.data.corpora, indexes(run))
+    layout = layout_of(job, pinned.shapes)
+    _put(run, pinned)
+    fields = {"corpora": pinned.digest, "layout": layout.to_json(), "steps": total_steps(job, layout)}
+    return dict(protocol.pin(run.log, attempt, {**fields, "decoder": decoder_name()}))
+
+
+def _pinned_before(run: RunRoot, attempt: int, job: JobSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What the `pin` that stands says of this attempt: of the shards' present versions and of a run that grew."""
+    old = pinned_corpora(run, fields["corpora"])
+    now = repin(old, indexes(run))
+    moved = len(set(now.files) - set(old.files))
+    if moved:
+        _log.warning("%d shards have another size or version than before, and the same samples", moved)
+        _put(run, now)
+        protocol.repin(run.log, attempt, now.digest, moved)
+    if decoder_name() != fields["decoder"]:
+        _log.warning("images are decoded by %s, the run began with %s; %s", decoder_name(), fields["decoder"], _DIFFERS)
+    layout = SampleLayout.from_json(fields["layout"], now.shapes)
+    steps = fields["steps"] if job.optim.schedule.samples is None else total_steps(job, layout)
+    return {**fields, "corpora": now.digest, "steps": steps}
+
+
+def _put(run: RunRoot, pinned: Pin) -> None:
+    run.store.put(corpora_name(pinned.digest), json.dumps(pinned.to_json()).encode())
+
+
+def pinned_corpora(run: RunRoot, digest: str) -> Pin:
+    """The corpora as the first attempt found them."""
+    return Pin.from_json(json.loads(run.store.get(corpora_name(digest))), indexes(run))
+
+
+def indexes(run: RunRoot) -> Store:
+    """Where indexes of shards lie that cannot lie beside them."""
+    return indexes_below(run.root)
+
+
+def layout_fields(job: JobSpec, place: RankInfo) -> dict[str, Any]:
+    """What grade B of exactness depends on."""
+    return {
+        "ranks": place.ranks,
+        "ranks_per_node": place.local_ranks,
+        "zero": job.engine.zero,
+        "precision": job.engine.precision,
+        "micro": job.batch.micro,
+        "deterministic": job.engine.deterministic,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def machine_fields(place: RankInfo) -> dict[str, Any]:
+    """Where the attempt runs, and on what versions."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    versions = {name: _version(name) for name in _VERSIONS}
+    return {"host": socket.gethostname(), "nodes": place.ranks // place.local_ranks, "device": device, **versions}
+
+
+def _processor() -> str:
+    """Model of this node's processor, or its architecture where the kernel tells no model."""
+    cpuinfo = Path("/proc/cpuinfo")
+    told = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    return told[1] if told else platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

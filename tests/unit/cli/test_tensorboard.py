@@ -1,0 +1,27 @@
+"""TensorBoard's files are made of the joined metric lines."""
+
+from gmml_cluster.cli.tensorboard import scalars, write
+
+
+def read(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(e.step, e.wall_time, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_each_number_of_a_line_is_a_curve_over_steps(tmp_path):
+    lines = [{"step": s, "time": 100.0 + s, "attempt": 1, "loss": 0.5 / 2**s, "name": "x"} for s in range(3)]
+    assert write(lines, tmp_path) == 3
+    assert read(tmp_path) == {"loss": [(0, 100.0, 0.5), (1, 101.0, 0.25), (2, 102.0, 0.125)]}
+
+
+def test_writing_again_replaces_the_curve(tmp_path):
+    write([{"step": 0, "time": 1.0, "loss": 1.0}], tmp_path)
+    write([{"step": 0, "time": 1.0, "loss": 2.0}], tmp_path)
+    assert read(tmp_path) == {"loss": [(0, 1.0, 2.0)]}
+
+
+def test_words_and_truths_are_no_curves():
+    assert list(scalars({"step": 1, "loss": 1, "cause": "notice", "skipped": True})) == [("loss", 1.0)]

@@ -1,0 +1,102 @@
+"""Samples of tars by WebDataset's convention."""
+
+import io
+import tarfile
+
+import pytest
+
+from gmml_cluster.data.corpus.tar import RangeFile, read_samples
+from gmml_cluster.errors import DataError
+from tests.unit.data.conftest import write_tar
+
+
+def samples(path, size=None, block_bytes=512):
+    data = path.read_bytes()[:size]
+    return list(read_samples("S", lambda start, length: data[start : start + length], len(data), block_bytes))
+
+
+def test_samples_are_neighbours_of_one_key(tmp_path):
+    members = [
+        ("a/one.jpg", b"11"),
+        ("a/one.cls", b"7"),
+        ("a/two.json", b"{}"),
+        ("a/two.x.jpg", b"no image: its extension is x.jpg"),
+        ("three.cls", b"12\n"),
+        ("three.JPEG", b"333"),
+        ("b/one.webp", b"4444"),
+        ("b/one.cls", b"cat"),
+        (".hidden.jpg", b"no key"),
+    ]
+    path = write_tar(tmp_path / "s.tar", members)
+    found = samples(path)
+    assert [(s.name, s.length, s.label) for s in found] == [
+        ("a/one.jpg", 2, 7),
+        ("three.JPEG", 3, 12),
+        ("b/one.webp", 4, -1),
+    ]
+    assert [path.read_bytes()[s.offset :][: s.length] for s in found] == [b"11", b"333", b"4444"]
+
+
+def test_long_and_foreign_names_are_kept(tmp_path):
+    name = "x" * 120 + "/" + "é" * 60 + ".png"
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo(name)
+        info.size = 3
+        tar.addfile(info, io.BytesIO(b"abc"))
+    assert [s.name for s in samples(tmp_path / "s.tar")] == [name]
+
+
+def test_empty_tar_has_no_samples(tmp_path):
+    assert samples(write_tar(tmp_path / "s.tar", [])) == []
+
+
+@pytest.mark.parametrize("size", [0, 100, 700, 1024, 1536, 2048, 2560])
+def test_shard_cut_short_anywhere_is_refused(tmp_path, size):
+    path = write_tar(tmp_path / "s.tar", [("a.png", b"x" * 600), ("b.png", b"y")])
+    with pytest.raises(DataError, match=r"^S: "):
+        samples(path, size)
+
+
+def test_damaged_header_in_the_middle_is_refused_and_not_taken_for_the_end(tmp_path):
+    path = write_tar(tmp_path / "s.tar", [("a.png", b"x"), ("b.png", b"y"), ("c.png", b"z")])
+    data = bytearray(path.read_bytes())
+    data[1024 + 5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="at byte 1024"):
+        samples(path)
+
+
+def test_what_is_no_tar_is_refused(tmp_path):
+    path = tmp_path / "s.tar"
+    path.write_bytes(b"<html>not found</html>" * 100)
+    with pytest.raises(DataError, match="is no tar"):
+        samples(path)
+
+
+def test_a_pass_forwards_reads_each_byte_once(tmp_path):
+    path = write_tar(tmp_path / "s.tar", [(f"{i}.png", bytes(900)) for i in range(40)])
+    data, asked = path.read_bytes(), []
+
+    def read(start, length):
+        asked.append(start)
+        return data[start : start + length]
+
+    list(read_samples("S", read, len(data), 4096, digest=lambda image: None))
+    assert asked == list(range(0, asked[-1] + 1, 4096))
+
+
+def test_range_file_reads_as_a_file_does():
+    data = bytes(range(256)) * 10
+    file = RangeFile(lambda start, length: data[start : start + length], len(data), 100)
+    file.seek(-60, io.SEEK_END)
+    assert file.read() == data[-60:]
+    file.seek(950)
+    assert file.at(0, 7) == data[:7]
+    assert file.read(120) == data[950:1070]
+
+
+def test_tars_behind_one_another_are_refused(tmp_path):
+    path = write_tar(tmp_path / "s.tar", [("a.png", bytes(2**20))])
+    path.write_bytes(write_tar(tmp_path / "t.tar", [("b.png", b"x")]).read_bytes() + path.read_bytes())
+    with pytest.raises(DataError, match="members end at byte 1024 of"):
+        samples(path, block_bytes=2**16)

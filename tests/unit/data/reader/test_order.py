@@ -1,0 +1,124 @@
+"""The laws of the order (DESIGN sections 1 and 4), over corpora of uneven and empty shards."""
+
+from collections import defaultdict
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gmml_cluster.data.reader.order import Order
+from gmml_cluster.plan.sample_layout import CorpusShape, SampleLayout, lane_places
+from tests.unit.data.reader import order_oracle as oracle
+
+shards = st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(lambda counts: sum(counts) > 0)
+corpora = st.lists(st.builds(CorpusShape, st.integers(1, 9).map(float), shards.map(tuple)), min_size=1, max_size=3)
+
+
+@st.composite
+def layouts(draw):
+    shapes = tuple(draw(corpora))
+    group, lanes = draw(st.integers(1, 4)), draw(st.integers(len(shapes), 7))
+    return SampleLayout(
+        seed=draw(st.integers(0, 2**32 - 1)),
+        batch=group * lanes * draw(st.integers(1, 3)),
+        group=group,
+        lanes=lanes,
+        window=group * draw(st.integers(1, 6)),
+        spans=draw(st.integers(1, 5)),
+        corpora=shapes,
+    )
+
+
+def drawn(order, samples):
+    places = order.places(np.arange(samples))
+    return list(zip(places.corpus.tolist(), places.epoch.tolist(), places.y.tolist(), strict=True))
+
+
+@settings(max_examples=20, deadline=None)
+@given(layouts())
+def test_order_equals_the_sequential_oracle(layout):
+    assert drawn(Order(layout), 150) == oracle.order(layout, 150)
+
+
+@settings(max_examples=8, deadline=None)
+@given(layouts())
+def test_every_epoch_visits_every_sample_exactly_once(layout):
+    visited = defaultdict(list)
+    for corpus, epoch, y in drawn(Order(layout), 400):
+        visited[corpus, epoch].append(y)
+    for c, shape in enumerate(layout.corpora):
+        last = max(epoch for corpus, epoch in visited if corpus == c)
+        for epoch in range(last):
+            assert sorted(visited[c, epoch]) == list(range(shape.samples))
+
+
+def test_epochs_of_a_corpus_with_bodies_heads_and_tails_visit_every_sample_once():
+    layout = SampleLayout(
+        seed=5, batch=24, group=2, lanes=6, window=8, spans=3, corpora=(CorpusShape(1.0, (61, 0, 7, 90)),)
+    )
+    y = Order(layout).places(np.arange(158 * 20)).y.reshape(20, 158)
+    assert (np.sort(y, axis=1) == np.arange(158)).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(layouts(), st.integers(0, 2**40))
+def test_mixing_is_exact_in_every_row_and_groups_are_of_one_corpus(layout, row):
+    width = layout.lanes * layout.group
+    corpus = Order(layout).places(row * width + np.arange(width)).corpus.reshape(layout.lanes, layout.group)
+    assert (corpus == corpus[:, :1]).all()
+    assert np.bincount(corpus[:, 0], minlength=len(layout.corpora)).tolist() == list(layout.lane_counts)
+    assert corpus[:, 0].tolist() == [c for c, _ in lane_places(layout.lane_counts)]
+
+
+@settings(max_examples=6, deadline=None)
+@given(layouts(), st.integers(0, 2**30))
+def test_ranks_of_every_number_split_a_step_into_the_same_samples(layout, step):
+    order = Order(layout)
+    whole = order.places(step * layout.batch + np.arange(layout.batch))
+    by_number = dict(zip((step * layout.batch + np.arange(layout.batch)).tolist(), whole.y.tolist(), strict=True))
+    for ranks in range(1, layout.lanes + 1):
+        shares = [order.rank_numbers(step, ranks, rank) for rank in range(ranks)]
+        assert sorted(np.concatenate(shares).tolist()) == list(by_number)
+        for share in shares:
+            assert (share.reshape(-1, layout.group) % layout.group == np.arange(layout.group)).all()
+            assert (np.diff(share) > 0).all()
+            assert order.places(share).y.tolist() == [by_number[n] for n in share.tolist()]
+
+
+@settings(max_examples=10, deadline=None)
+@given(layouts(), st.lists(st.integers(0, 2**45), min_size=1, max_size=6))
+def test_seeking_needs_no_replay(layout, numbers):
+    together = Order(layout).places(np.array(numbers))
+    for place, n in enumerate(numbers):
+        alone = Order(layout).places(np.array([n]))
+        assert (alone.corpus[0], alone.epoch[0], alone.y[0]) == (
+            together.corpus[place],
+            together.epoch[place],
+            together.y[place],
+        )
+
+
+def test_windows_of_lanes_open_evenly_in_time():
+    layout = SampleLayout(
+        seed=1, batch=16, group=2, lanes=8, window=16, spans=1, corpora=(CorpusShape(1.0, (16 * 16 * 8,)),)
+    )
+    order = Order(layout)._corpora[0]
+    t = np.arange(0, 256, 2)
+    begins = [order._lane_windows(t, np.full_like(t, k), np.full_like(t, 256))[1] for k in range(8)]
+    opened = np.sum([np.diff(begin) > 0 for begin in begins], axis=0)
+    assert opened[8:].tolist() == [1] * len(opened[8:])
+
+
+def test_samples_of_a_group_come_from_one_window_of_neighbours():
+    layout = SampleLayout(
+        seed=1, batch=64, group=8, lanes=8, window=32, spans=1, corpora=(CorpusShape(1.0, (8 * 64 * 8,)),)
+    )
+    y = Order(layout).places(np.arange(4096)).y.reshape(-1, 8)
+    assert (y.max(axis=1) - y.min(axis=1)).max() < 32
+    assert (y // 512 == (y[:, :1] // 512)).all()
+
+
+def test_a_second_epoch_is_shuffled_anew():
+    layout = SampleLayout(seed=1, batch=8, group=2, lanes=4, window=8, spans=2, corpora=(CorpusShape(1.0, (50, 46)),))
+    y = Order(layout).places(np.arange(192)).y
+    assert not np.array_equal(y[:96], y[96:])

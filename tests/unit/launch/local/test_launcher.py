@@ -1,0 +1,152 @@
+"""The local launcher from end to end, with a stand-in for the training worker inside the submitted code."""
+
+import fcntl
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import gmml_cluster
+from gmml_cluster.errors import LaunchError
+from gmml_cluster.launch.local.launcher import LocalJob, LocalLauncher
+from gmml_cluster.launch.local.lock import holder, lock_path, run_digest
+from gmml_cluster.launch.protocol import Submission
+from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.spec.cluster import ClusterProfile
+from gmml_cluster.spec.scalars import NodeRange
+
+WORKER = """
+import os, signal, sys
+print("started", os.getpid(), *sys.argv[1:], os.environ["FRUIT"], flush=True)
+signal.sigwait([signal.SIGTERM])
+print("saved", flush=True)
+os._exit(77)
+"""
+AFTER = "def after(*_, **__): return None\n"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+
+def code(worker=WORKER, **others):
+    package = Path(gmml_cluster.__file__).parent
+    names = [
+        path
+        for path in package.rglob("*.py")
+        if path.relative_to(package).parts[0] in ("errors.py", "__init__.py", "launch", "run")
+    ]
+    files = {f"gmml_cluster/{path.relative_to(package)}": path.read_bytes() for path in names}
+    files |= {
+        "gmml_cluster/train/__init__.py": b"",
+        "gmml_cluster/train/worker.py": worker.encode(),
+        "gmml_cluster/launch/restart.py": AFTER.encode(),
+        **others,
+    }
+    return Snapshot.of(files)
+
+
+def submission(tmp_path, token="t1", snapshot=None, nodes=1):
+    return Submission(
+        root=str(tmp_path / "runs"),
+        name="a",
+        token=token,
+        profile=ClusterProfile(launcher="local", root=str(tmp_path / "runs"), environment={"FRUIT": "pear"}),
+        nodes=NodeRange(least=nodes, most=nodes),
+        ranks_per_node=2,
+        code=snapshot or code(),
+    )
+
+
+def wait_for(condition, deadline_s=30):
+    until = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < until, "the awaited event did not come"
+        time.sleep(0.02)
+
+
+def texts(job):
+    outputs = [LocalLauncher().output(job, restart=0, rank=rank) for rank in range(2)]
+    return [output.read_text() if output.exists() else "" for output in outputs]
+
+
+def test_a_job_runs_until_it_is_cancelled_and_its_ranks_save(tmp_path):
+    launcher = LocalLauncher()
+    job = launcher.submit(submission(tmp_path))
+    assert launcher.poll({job: "a"}) == {job: "running"}
+    wait_for(lambda: all(text.startswith("started") for text in texts(job)))
+    root = str(tmp_path / "runs")
+    assert f"--root {root} --run a --submit t1 --job {job} --restart 0 pear" in texts(job)[0]
+    launcher.cancel(job)
+    wait_for(lambda: launcher.poll({job: "a"}) == {job: "gone"})
+    assert all(text.endswith("saved\n") for text in texts(job))
+    launcher.cancel(job)
+
+
+def test_a_newer_submit_takes_over_from_the_supervisor(tmp_path):
+    launcher = LocalLauncher()
+    first = launcher.submit(submission(tmp_path, "t1"))
+    wait_for(lambda: all(text.startswith("started") for text in texts(first)))
+    second = launcher.submit(submission(tmp_path, "t2"))
+    assert launcher.poll({first: "a", second: "a"}) == {first: "gone", second: "running"}
+    assert all(text.endswith("saved\n") for text in texts(first))
+    launcher.cancel(second)
+    wait_for(lambda: launcher.poll({second: "a"}) == {second: "gone"})
+
+
+def test_a_supervisor_that_cannot_start_is_quoted_and_leaves_no_lock(tmp_path):
+    broken = code(**{"gmml_cluster/launch/local/supervisor.py": b"raise SystemExit('no bananas')"})
+    with pytest.raises(LaunchError, match="did not start: no bananas"):
+        LocalLauncher().submit(submission(tmp_path, snapshot=broken))
+    assert holder(lock_path(run_digest(str(tmp_path / "runs"), "a"))) is None
+
+
+def test_a_supervisor_does_not_outlive_an_interrupted_submission(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("select.select", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        LocalLauncher().submit(submission(tmp_path))
+    assert holder(lock_path(run_digest(str(tmp_path / "runs"), "a"))) is None
+
+
+def test_the_ranks_run_the_submitted_code_and_not_what_lies_here(tmp_path):
+    worker = "import gmml_cluster; print(gmml_cluster.__file__)"
+    job = LocalLauncher().submit(submission(tmp_path, snapshot=code(worker)))
+    wait_for(lambda: LocalLauncher().poll({job: "a"}) == {job: "gone"})
+    assert texts(job)[0].startswith(f"{tmp_path}/gmml-{os.getuid()}/")
+
+
+def test_a_lock_whose_holder_has_no_name_yet_tells_of_no_job_that_it_is_gone():
+    job = LocalJob(host=socket.gethostname(), run="nameless", submit="s")
+    lock_path("nameless").parent.mkdir(parents=True, exist_ok=True)
+    with lock_path("nameless").open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert job.state == "unknown"
+    assert job.state == "gone"
+
+
+def test_a_job_of_another_machine_is_unknown_and_cannot_be_told_from_here():
+    job = str(LocalJob(host="elsewhere", run="0123456789abcdef", submit="t"))
+    assert LocalLauncher().poll({job: "a"}) == {job: "unknown"}
+    with pytest.raises(LaunchError, match=r"started on elsewhere.*cancel it there"):
+        LocalLauncher().cancel(job)
+
+
+def test_two_nodes_are_refused_with_the_cure(tmp_path):
+    (fault,) = LocalLauncher().preflight(submission(tmp_path, nodes=2))
+    assert "resources.nodes=1" in str(fault)
+    assert LocalLauncher().preflight(submission(tmp_path)) == []
+
+
+def test_the_script_shows_the_command_without_the_token(tmp_path):
+    text = LocalLauncher().script(submission(tmp_path))
+    assert text.startswith(sys.executable)
+    assert "--submit <token> --ranks 2" in text

@@ -1,0 +1,252 @@
+"""The local scheduler with stand-in ranks: small scripts in place of the training worker."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from gmml_cluster.errors import LaunchError
+from gmml_cluster.launch.local import supervisor
+from gmml_cluster.launch.local.lock import Holder, held, holder, lock_path, run_digest
+from gmml_cluster.launch.local.supervisor import Job, Ranks, supervise
+from gmml_cluster.run import protocol
+from gmml_cluster.run.root import create_run
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR2))
+    yield tmp_path
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGUSR2))
+
+
+def job(tmp_path, ranks=2):
+    return Job(root=str(tmp_path / "runs"), run="a", submit="token", id="job", ranks=ranks)
+
+
+def python(code):
+    return [sys.executable, "-S", "-c", textwrap.dedent(code)]
+
+
+def wait_for(condition, deadline_s=20):
+    until = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < until, "the awaited event did not come"
+        time.sleep(0.01)
+
+
+def run_once(job, command):
+    with Ranks(job, 0, command) as ranks:
+        told = ranks.wait()
+    return ranks.code, told
+
+
+def test_each_rank_is_told_its_place_and_one_thread(tmp_path):
+    job_ = job(tmp_path, ranks=3)
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS")
+    code, _ = run_once(job_, python(f"import os, json; print(json.dumps([os.environ[n] for n in {names}]))"))
+    assert code == 0
+    told = [json.loads(job_.output(0, rank).read_text()) for rank in range(3)]
+    assert told == [[str(rank), "3", str(rank), "3", "1"] for rank in range(3)]
+
+
+def test_a_lone_rank_keeps_all_threads(tmp_path):
+    job_ = job(tmp_path, ranks=1)
+    run_once(job_, python("import os; print('OMP_NUM_THREADS' in os.environ)"))
+    assert job_.output(0, 0).read_text() == "False\n"
+
+
+def test_the_highest_code_counts_and_a_signal_as_128_more(tmp_path):
+    code, _ = run_once(job(tmp_path), python("import os; os._exit(77 if os.environ['RANK'] == '0' else 1)"))
+    assert code == 77
+    code, _ = run_once(job(tmp_path, 1), python("import os; os.kill(os.getpid(), 9)"))
+    assert code == 128 + signal.SIGKILL
+
+
+def test_ranks_that_cannot_all_be_started_are_stopped(tmp_path, monkeypatch):
+    start, started = Ranks._start, []
+
+    def one_alone(ranks, rank):
+        if rank == 1:
+            raise OSError("no more processes")
+        started.append(start(ranks, rank))
+        return started[-1]
+
+    monkeypatch.setattr(Ranks, "_start", one_alone)
+    with pytest.raises(OSError, match="no more processes"):
+        run_once(job(tmp_path), python("import time; time.sleep(60)"))
+    assert started[0].returncode == -signal.SIGKILL
+
+
+def test_a_rank_that_stays_after_another_failed_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "LEAVE_S", 0.5)
+    code, _ = run_once(
+        job(tmp_path), python("import os, time; time.sleep(600) if os.environ['RANK'] == '0' else os._exit(1)")
+    )
+    assert code == 128 + signal.SIGKILL
+
+
+def test_signals_reach_a_rank_only_when_it_unblocks_them(tmp_path):
+    job_ = job(tmp_path, ranks=1)
+    unblock = """
+        import os, signal
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        print(signal.SIGTERM in blocked and signal.SIGUSR2 in blocked)
+        """
+    run_once(job_, python(unblock))
+    assert job_.output(0, 0).read_text() == "True\n"
+
+
+def test_a_restart_is_counted_and_follows_the_verdict(tmp_path):
+    job_, seen = job(tmp_path, ranks=1), []
+
+    def judge(restart, code):
+        seen.append((restart, code))
+        return 0.01 if restart < 2 else None
+
+    assert supervise(job_, judge, lambda restart: python(f"import os; os._exit({70 + restart})")) == 72
+    assert seen == [(0, 70), (1, 71), (2, 72)]
+    assert job_.output(2, 0).exists()
+
+
+def test_notice_reaches_all_ranks_and_ends_the_job(tmp_path):
+    job_ = job(tmp_path)
+    script = """
+        import os, signal
+        print(os.getppid(), flush=True)
+        signal.sigwait([signal.SIGTERM])
+        print("saved", flush=True)
+        os._exit(77)
+        """
+    pid = os.fork()
+    if pid == 0:
+        os._exit(supervise(job_, lambda *_: 0.0, lambda _: python(script)))
+    outputs = [job_.output(0, rank) for rank in range(2)]
+    wait_for(lambda: all(output.exists() and output.read_text() for output in outputs))
+    os.kill(pid, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 77
+    assert all(output.read_text().endswith("saved\n") for output in outputs)
+    assert not job_.output(1, 0).exists()
+
+
+def test_the_pipe_of_a_rank_closes_when_the_supervisor_is_killed(tmp_path):
+    job_ = job(tmp_path, ranks=2)
+    script = """
+        import os
+        print(os.getpid(), flush=True)
+        os.read(int(os.environ["GMML_PIPE"]), 1)
+        print("alone", flush=True)
+        """
+    pid = os.fork()
+    if pid == 0:
+        os._exit(supervise(job_, lambda *_: None, lambda _: python(script)))
+    outputs = [job_.output(0, rank) for rank in range(2)]
+    wait_for(lambda: all(output.exists() and output.read_text() for output in outputs))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    wait_for(lambda: all(output.read_text().endswith("alone\n") for output in outputs))
+
+
+def test_a_lock_names_its_holder_and_refuses_a_second(tmp_path):
+    root = str(tmp_path / "runs")
+    me = Holder(host=socket.gethostname(), pid=os.getpid(), submit="one")
+    path = lock_path(run_digest(root, "a"))
+    assert holder(path) is None
+    with held(root, "a", me, wait_s=0):
+        assert holder(path) == me
+        assert holder(Path(root) / "a" / "supervisor.lock") == me
+        with (
+            pytest.raises(LaunchError, match=rf"process {os.getpid()} on .* holds this run"),
+            held(root, "a", me, wait_s=0.2),
+        ):
+            pass
+    assert holder(path) is None
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    code = """
+        import os, sys
+        from gmml_cluster.launch.local.lock import Holder, held
+        with held(sys.argv[1], "a", Holder("here", os.getpid(), "t"), wait_s=0):
+            print("held", flush=True)
+            sys.stdin.read()
+        """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "runs")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    path = lock_path(run_digest(str(tmp_path / "runs"), "a"))
+    assert holder(path) == Holder("here", process.pid, "t")
+    process.kill()
+    process.communicate()
+    assert holder(path) is None
+
+
+def test_ranks_that_outlive_their_supervisor_hold_the_lock_until_the_last_has_left(tmp_path):
+    job_ = job(tmp_path, ranks=2)
+    me = Holder(host=socket.gethostname(), pid=0, submit="token")
+    script = """
+        import os, sys
+        print("works", flush=True)
+        os.read(int(os.environ["GMML_PIPE"]), 1)
+        while os.path.exists(sys.argv[1]): pass
+        """
+    saving = tmp_path / "saving"
+    saving.touch()
+    pid = os.fork()
+    if pid == 0:
+        with held(job_.root, job_.run, me, wait_s=0) as locks:
+            os._exit(supervise(job_, lambda *_: None, lambda _: [*python(script), str(saving)], locks))
+    outputs = [job_.output(0, rank) for rank in range(2)]
+    wait_for(lambda: all(output.exists() and output.read_text() for output in outputs))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    path = lock_path(run_digest(job_.root, job_.run))
+    assert holder(path) == me
+    saving.unlink()
+    wait_for(lambda: holder(path) is None)
+
+
+def test_a_holder_that_is_gone_or_elsewhere_is_not_told(monkeypatch):
+    told = []
+
+    def kill(pid, number):
+        told.append(pid)
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "kill", kill)
+    Holder(host=socket.gethostname(), pid=7, submit="t").tell()
+    Holder(host="elsewhere", pid=8, submit="t").tell()
+    assert told == [7]
+
+
+def test_a_lock_that_was_let_go_names_nobody(tmp_path):
+    root = str(tmp_path / "runs")
+    with held(root, "a", Holder(host="h", pid=1, submit="one"), wait_s=0):
+        pass
+    assert lock_path(run_digest(root, "a")).read_bytes() == b""
+
+
+def test_the_same_root_written_with_a_slash_is_the_same_lock():
+    assert run_digest("/a/b/", "c") == run_digest("/a/b", "c")
+    assert run_digest("/a/b", "c") != run_digest("/a/b", "d")
+
+
+def test_ranks_that_cannot_be_started_are_told_in_the_log(tmp_path, monkeypatch):
+    run = create_run(str(tmp_path / "runs"), "a", {}, {})
+    token = protocol.submit(run.log, launcher="local", code="c", bounds={})
+    job_ = Job(root=run.root, run="a", submit=token, id="job", ranks=1)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    with pytest.raises(LaunchError, match=r"file.*: Not a directory; ranks cannot be started so"):
+        supervisor._served(job_, [])
+    assert "Not a directory" in run.log.refresh().submit.failed

@@ -1,0 +1,171 @@
+"""The lines around srun, run by a real bash with stand-ins for scontrol and Python."""
+
+import hashlib
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gmml_cluster.launch.protocol import Submission
+from gmml_cluster.launch.slurm import batch
+from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.run.codes import UNMET
+from gmml_cluster.spec.cluster import ClusterProfile
+from gmml_cluster.spec.scalars import NodeRange
+
+Bash = Callable[..., subprocess.CompletedProcess[str]]
+DATA = b"not really a zip"
+
+
+@pytest.fixture
+def submission(tmp_path: Path) -> Submission:
+    profile = {"launcher": "slurm", "root": str(tmp_path), "slurm": {"python": "the_python", "setup": ["set -eu"]}}
+    return Submission(
+        root=str(tmp_path),
+        name="a-run",
+        token="tok3n",
+        profile=ClusterProfile.model_validate(profile),
+        nodes=NodeRange(least=1, most=1),
+        ranks_per_node=1,
+        code=Snapshot(hashlib.sha256(DATA).hexdigest(), DATA),
+    )
+
+
+@pytest.fixture
+def bash(tmp_path: Path, submission: Submission) -> Bash:
+    """Runs shell lines as job 17, in whose stderr file one line stands already."""
+    (tmp_path / ".slurm/17").mkdir(parents=True)
+    (tmp_path / ".slurm/code").mkdir()
+    (tmp_path / ".slurm/17/17_0_log.err").write_text("*** JOB 17 ON n1 CANCELLED AT 1 DUE TO PREEMPTION ***\n")
+    batch.archive(submission).write_bytes(DATA)
+
+    def run(lines: list[str], **environment: object) -> subprocess.CompletedProcess[str]:
+        path = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "17"}
+        given = {**path, **{name: str(value) for name, value in environment.items()}}
+        return subprocess.run(["bash", "-c", "\n".join(lines)], env=given, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def tool(folder: Path, name: str, *lines: str) -> None:
+    (folder / name).write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    (folder / name).chmod(0o755)
+
+
+def outcome(bash: Bash, submission: Submission, *, verdict: str, rc: int, state: str, why: str, restart: int) -> bool:
+    """Whether the script of a job that ended so calls `scontrol requeue`."""
+    folder = Path(submission.root)
+    err = folder / ".slurm/17/17_0_log.err"
+    tool(folder, "scontrol", f'[ "$1" = requeue ] && touch {folder}/requeued', f"echo JobState={state} StdErr={err}")
+    tool(folder, "the_python", f'echo "$@" > {folder}/asked', verdict or "exit 4")
+    line = f"echo '*** JOB 17 ON n1 CANCELLED AT 2 DUE TO {why} ***' >> {err}" if why else "true"
+    ranks = [line, f"(exit {rc})"]
+    lines = [*batch.setup_lines(submission), *ranks, "gmml_after"]
+    done = bash(lines, **({"SLURM_RESTART_COUNT": restart} if restart else {}))
+    assert done.returncode == rc, done.stderr
+    told = f"{folder}/a-run --submit tok3n --job 17 --restart {restart} --rc {rc} --state {state} --why {why}"
+    told += f" --errors {err} --seen 1"
+    assert (folder / "asked").read_text() == f"-m gmml_cluster.launch.restart {told}\n"
+    return (folder / "requeued").exists()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "rc", "state", "why", "restart", "requeued"),
+    [
+        ("echo requeue", 77, "RUNNING", "", 0, True),
+        ("echo requeue", 77, "COMPLETING", "PREEMPTION", 0, True),
+        ("echo requeue", 77, "COMPLETING", "TIME LIMIT", 0, True),
+        ("echo requeue", 77, "COMPLETING", "", 0, False),
+        ("echo requeue", 77, "COMPLETING", "JOB REQUEUE", 0, False),
+        ("echo requeue", 78, "RUNNING", "", 0, True),
+        ("echo requeue", 77, "RUNNING", "", 500, True),
+        ("echo nothing", 77, "RUNNING", "", 0, False),
+        ("echo nothing", 137, "COMPLETING", "PREEMPTION", 0, False),
+        ("", 77, "RUNNING", "", 0, True),
+        ("", 137, "RUNNING", "", 19, True),
+        ("", 137, "RUNNING", "", 20, False),
+        ("", 1, "COMPLETING", "PREEMPTION", 3, True),
+        ("", 78, "RUNNING", "", 0, False),
+        ("", 0, "RUNNING", "", 0, False),
+        ("", 77, "COMPLETING", "", 0, False),
+        ("echo some warning", 77, "RUNNING", "", 0, True),
+        ("echo some warning", 77, "RUNNING", "", 20, False),
+        ("exit 127", 127, "RUNNING", "", 0, False),
+    ],
+)
+def test_the_log_s_word_decides_and_without_it_the_exit_code(
+    bash: Bash, submission: Submission, verdict: str, rc: int, state: str, why: str, restart: int, requeued: bool
+) -> None:
+    found = outcome(bash, submission, verdict=verdict, rc=rc, state=state, why=why, restart=restart)
+    assert found is requeued
+
+
+def test_a_verdict_that_never_comes_is_not_waited_for(
+    bash: Bash, submission: Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "AFTER_S", 1)
+    assert outcome(bash, submission, verdict="exec sleep 60", rc=77, state="RUNNING", why="", restart=0)
+
+
+def test_a_cancel_during_the_teardown_lets_the_verdict_be_written(bash: Bash, submission: Submission) -> None:
+    folder = Path(submission.root)
+    verdict = f"kill -TERM 0; sleep 0.2; touch {folder}/written; echo nothing"
+    assert not outcome(bash, submission, verdict=verdict, rc=77, state="COMPLETING", why="", restart=0)
+    assert (folder / "written").exists()
+
+
+def with_setup(submission: Submission, lines: list[str]) -> Submission:
+    slurm = submission.profile.slurm.model_copy(update={"setup": tuple(lines)})
+    return replace(submission, profile=submission.profile.model_copy(update={"slurm": slurm}))
+
+
+def test_damaged_code_is_refused_before_anything_runs(bash: Bash, submission: Submission, tmp_path: Path) -> None:
+    tool(tmp_path, "scontrol", "echo JobState=RUNNING")
+    tool(tmp_path, "the_python", f'echo "$@" > {tmp_path}/asked', "echo nothing")
+    batch.archive(submission).write_bytes(b"damaged")
+    done = bash([*batch.setup_lines(submission), "echo ran"])
+    assert done.returncode == UNMET
+    assert "ran" not in done.stdout.splitlines()
+    assert "not the submitted code" in done.stderr
+    assert f"--rc {UNMET} " in (tmp_path / "asked").read_text()
+
+
+@pytest.mark.parametrize("lines", [["true", "ls /nowhere", "true"], ["set -u", 'echo "$NOT_SET"'], ["exit 3"]])
+def test_a_failing_setup_line_ends_the_job_and_is_told(
+    bash: Bash, submission: Submission, tmp_path: Path, lines: list[str]
+) -> None:
+    tool(tmp_path, "scontrol", "echo JobState=RUNNING")
+    tool(tmp_path, "the_python", f'echo "$@" > {tmp_path}/asked', "echo nothing")
+    done = bash([*batch.setup_lines(with_setup(submission, lines)), "echo ran"])
+    assert "ran" not in done.stdout.splitlines()
+    assert f"--rc {done.returncode} " in (tmp_path / "asked").read_text()
+    assert "ls /nowhere" not in lines or "slurm.setup: ls /nowhere: left with 2" in done.stderr
+
+
+def test_what_a_sourced_file_of_the_setup_passes_over_is_passed_over(
+    bash: Bash, submission: Submission, tmp_path: Path
+) -> None:
+    tool(tmp_path, "scontrol", "echo JobState=RUNNING")
+    (tmp_path / "activate").write_text("false\nexport FOUND=1\n")
+    lines = batch.setup_lines(with_setup(submission, [f". {tmp_path}/activate"]))
+    assert bash([*lines, "echo ran $FOUND", "trap - EXIT"]).stdout.splitlines() == ["ran 1"]
+
+
+def test_a_controller_that_is_away_at_the_end_is_waited_for(bash: Bash, submission: Submission, tmp_path: Path) -> None:
+    away = f"[ $(wc -l < {tmp_path}/calls) -gt 3 ] || {{ echo 'Unable to contact slurm controller' >&2; exit 1; }}"
+    tool(tmp_path, "sleep", "true")
+    tool(tmp_path, "scontrol", f"echo $* >> {tmp_path}/calls", away, "echo JobState=RUNNING")
+    tool(tmp_path, "the_python", "echo requeue")
+    bash([*batch.setup_lines(submission), "(exit 77)", "gmml_after"])
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == "requeue 17"
+
+
+def test_memory_asked_for_by_a_surrounding_allocation_does_not_reach_the_ranks(
+    bash: Bash, submission: Submission, tmp_path: Path
+) -> None:
+    tool(tmp_path, "scontrol", "true")
+    shown = bash([*batch.setup_lines(submission), "env", "trap - EXIT"], SLURM_MEM_PER_CPU=100).stdout
+    assert "GMML_KILL_WAIT_S" in shown
+    assert "SLURM_MEM_PER_CPU" not in shown

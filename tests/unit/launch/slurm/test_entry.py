@@ -1,0 +1,110 @@
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gmml_cluster.launch.slurm import entry
+from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.run import codes
+
+STEP = {
+    "SLURM_PROCID": "5",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_NTASKS": "16",
+    "SLURM_LOCALID": "1",
+    "SLURM_GTIDS": "4,5,6",
+    "SLURM_NODEID": "1",
+    "SLURM_JOB_ID": "17",
+}
+
+WORKER = """
+import json, os, signal, sys
+print(json.dumps({"argv": sys.argv[1:], "rank": os.environ["RANK"],
+    "held": sorted(n.name for n in signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+    "waiting": sorted(n.name for n in signal.sigpending())}))
+"""
+
+# What submitit does before it calls the entry: its own handlers, and a thread that blocks nothing.
+CALLER = """
+import os, signal, sys, threading, time
+signal.signal(signal.SIGTERM, lambda *_: print("lost"))
+from gmml_cluster.launch.slurm import entry
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+real = os.execve
+def execve(*arguments):
+    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGURG):
+        os.kill(os.getpid(), number)
+    time.sleep(0.2)
+    real(*arguments)
+entry.os.execve = execve
+entry.main(*sys.argv[1:])
+"""
+
+
+def test_place_is_that_of_the_step_not_of_the_job() -> None:
+    assert entry.rank_environment(STEP) == {
+        "RANK": "5",
+        "WORLD_SIZE": "8",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "3",
+        "NODE_RANK": "1",
+    }
+
+
+def test_restart_count_is_0_where_slurm_leaves_it_unset() -> None:
+    assert entry.restart_count({}) == "0"
+    assert entry.restart_count({"SLURM_RESTART_COUNT": "3"}) == "3"
+
+
+def test_only_the_interpreters_own_modules_are_imported_before_signals_are_held() -> None:
+    tree = ast.parse(Path(entry.__file__).read_text())
+    imported = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    from_ = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert imported | from_ == {"os", "signal", "sys", "collections.abc", "typing"}
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Snapshot:
+    package = Path(entry.__file__).parents[2]
+    kept = [
+        "__init__.py",
+        "errors.py",
+        "launch/__init__.py",
+        "launch/slurm/__init__.py",
+        "launch/slurm/entry.py",
+        "launch/snapshot.py",
+    ]
+    files = {f"gmml_cluster/{name}": (package / name).read_bytes() for name in [*kept, "train/__init__.py"]}
+    made = Snapshot.of({**files, "gmml_cluster/train/worker.py": WORKER.encode()})
+    (tmp_path / made.file_name).write_bytes(made.data)
+    return made
+
+
+def test_a_notice_on_the_way_to_the_worker_waits_there_for_its_handlers(code: Snapshot, tmp_path: Path) -> None:
+    environment = {**os.environ, **STEP, "TMPDIR": str(tmp_path), "PYTHONPATH": str(tmp_path / code.file_name)}
+    arguments = [str(tmp_path / code.file_name), code.digest, "s3://b/p", "a-run", "tok"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", CALLER, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["argv"] == ["--root", "s3://b/p", "--run", "a-run", "--submit", "tok", "--job", "17", "--restart", "0"]
+    assert told["rank"] == "5"
+    assert told["held"] == sorted(number.name for number in entry.HELD_BACK)
+    assert told["waiting"] == [signal.SIGTERM.name, signal.SIGUSR2.name]
+
+
+def test_a_rank_that_cannot_become_the_worker_leaves_with_a_code_that_wins_over_its_peers(
+    code: Snapshot, tmp_path: Path
+) -> None:
+    archive = tmp_path / code.file_name
+    environment = {**os.environ, **STEP, "TMPDIR": str(tmp_path)}
+    arguments = [str(archive), "another-digest", "s3://b/p", "a-run", "tok"]
+    done = subprocess.run([sys.executable, "-P", "-c", CALLER, *arguments], env=environment, capture_output=True)
+    assert done.returncode == codes.UNMET > codes.COME_BACK
+    assert b"Traceback" in done.stderr

@@ -1,0 +1,313 @@
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gmml_cluster.errors import Fault, LaunchError, PreflightError
+from gmml_cluster.launch.protocol import Submission, launcher_named
+from gmml_cluster.launch.slurm import batch
+from gmml_cluster.launch.slurm.errors import refusal
+from gmml_cluster.launch.slurm.launcher import SlurmLauncher, limit, states
+from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.spec.cluster import ClusterProfile
+from gmml_cluster.spec.scalars import NodeRange
+
+Tools = Callable[..., Path]
+
+
+def submission(root: str = "/runs", nodes: str = "2", ranks: int = 4, **slurm: object) -> Submission:
+    profile = ClusterProfile.model_validate(
+        {"launcher": "slurm", "root": root, "environment": {"A": "it's"}, "secrets": ["KEY"], "slurm": slurm}
+    )
+    return Submission(
+        root=root,
+        name="a-run",
+        token="tok3n",
+        profile=profile,
+        nodes=NodeRange.model_validate(nodes),
+        ranks_per_node=ranks,
+        code=Snapshot("d1ge5t", b""),
+    )
+
+
+def options(made: Submission) -> set[str]:
+    return {line.removeprefix("#SBATCH ") for line in batch.text(made).splitlines() if line.startswith("#SBATCH ")}
+
+
+def test_every_field_of_the_profile_reaches_the_script() -> None:
+    made = submission(
+        partition="gpu", account="acc", qos="low", constraint="a100", exclude="n7", gpus_per_node=4, cpus_per_rank=8,
+        memory_per_node="64 GiB", time="90 min", notice="2 min", setup=["module load cuda"], folder="/shared/jobs",
+        sbatch_args={"mail_type": "END", "exclusive": True}, srun_args=["--cpu-bind=none"],
+        python="apptainer exec i.sif python",
+    )  # fmt: skip
+    assert options(made) >= {
+        "--partition=gpu", "--account=acc", "--qos=low", "--constraint=a100", "--exclude=n7", "--gpus-per-node=4",
+        "--cpus-per-task=8", "--ntasks-per-node=4", "--mem=65536M", "--time=90", "--signal=USR2@120", "--requeue",
+        "--open-mode=append", "--comment=tok3n", "--job-name=a-run", "--nodes=2", "--mail-type=END", "--exclusive",
+        "--output=/shared/jobs/%j/%j_0_log.out",
+    }  # fmt: skip
+    lines = batch.text(made).splitlines()
+    srun = next(line for line in lines if line.startswith("srun "))
+    for word in (
+        "--kill-on-bad-exit=1",
+        "--export=ALL",
+        "--ntasks-per-node=4",
+        "--cpu-bind=none",
+        "i.sif python -u -m",
+    ):
+        assert word in srun
+    assert lines.index("module load cuda") < lines.index(srun)
+    assert "export A='it'\"'\"'s'" in lines
+
+
+def test_guards_stand_first_and_the_exit_code_is_taken_at_once() -> None:
+    lines = batch.text(submission()).splitlines()
+    assert lines[lines.index("# setup") + 1] == "trap '' TERM CONT USR2"
+    assert lines[lines.index("# teardown") + 1 :] == ["gmml_after"]
+    after = lines[lines.index("gmml_after() {") + 1 :]
+    assert after[:2] == ["rc=$?", "trap '' TERM CONT USR2"]
+
+
+def test_a_range_of_nodes_asks_for_whole_shares_so_that_all_free_nodes_are_given() -> None:
+    made = options(submission(nodes="2..16", cpus_per_rank=3))
+    assert {"--nodes=2-16", "--cpus-per-task=12"} <= made
+    assert not any(option.startswith("--ntasks") for option in made)
+
+
+def test_the_script_shown_differs_from_the_real_one_in_the_token_alone() -> None:
+    made = submission()
+    assert batch.shown(made).replace("<token>", "tok3n") == batch.text(made)
+    assert batch.shown(made) == batch.shown(replace(made, token="<token>"))
+
+
+def test_a_job_that_must_not_be_requeued_says_so() -> None:
+    made = options(submission(sbatch_args={"no-requeue": True}))
+    assert "--no-requeue" in made
+    assert "--requeue" not in made
+
+
+def test_an_object_store_as_root_needs_a_folder_for_scripts() -> None:
+    with pytest.raises(PreflightError, match=r"slurm\.folder.*share"):
+        batch.job_folder(submission(root="s3://bucket/runs"))
+    assert batch.job_folder(submission(root="s3://bucket/runs", folder="/nfs/j%j/x")) == Path("/nfs/j%j/x")
+    assert batch.shared_folder(submission(root="s3://bucket/runs", folder="/nfs/j%j/x")) == Path("/nfs")
+    assert batch.shared_folder(submission()) == Path("/runs/.slurm")
+
+
+@pytest.mark.parametrize("name", ["signal", "open_mode", "job-name"])
+def test_options_that_restarts_depend_on_are_refused(name: str) -> None:
+    assert [fault.where for fault in batch.refused_options(submission(sbatch_args={name: "x"}))] == [
+        "slurm.sbatch_args"
+    ]
+
+
+def test_an_option_that_has_a_field_is_refused_and_the_field_named() -> None:
+    (fault,) = batch.refused_options(submission(sbatch_args={"mem": "1G"}))
+    assert "write slurm.memory_per_node instead" in fault.problem
+
+
+def test_gpus_of_a_type_stand_in_the_script_once() -> None:
+    made = options(submission(gpus_per_node=8, sbatch_args={"gpus-per-node": "a100:8"}))
+    assert [option for option in made if option.startswith("--gpus-per-node")] == ["--gpus-per-node=a100:8"]
+
+
+def test_no_tool_no_submission_and_the_tools_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    (fault,) = SlurmLauncher().preflight(submission())
+    assert "sbatch, scancel, scontrol, squeue, srun not found" in fault.problem
+
+
+@pytest.mark.parametrize(
+    ("word", "state"),
+    [
+        ("PENDING", "queued"), ("REQUEUE_HOLD", "queued"), ("CONFIGURING", "queued"),
+        ("RUNNING", "running"), ("COMPLETING", "running"), ("SIGNALING", "running"), ("SUSPENDED", "running"),
+        ("COMPLETED", "gone"), ("CANCELLED by 1000", "gone"), ("PREEMPTED", "gone"), ("TIMEOUT", "gone"),
+        ("A_STATE_OF_NEXT_YEAR", "unknown"),
+    ],
+)  # fmt: skip
+def test_states_of_slurm_are_told_in_four_words(word: str, state: str) -> None:
+    assert states(f"7|{word}|a-run\n", {"7": "a-run"}) == {"7": state}
+
+
+def test_a_job_not_listed_or_of_another_name_is_gone() -> None:
+    assert states("7|RUNNING|other|run\n", {"7": "a-run", "8": "a-run"}) == {"7": "gone", "8": "gone"}
+
+
+@pytest.mark.parametrize(
+    ("told", "field", "words"),
+    [
+        ("allocation failure: Invalid partition name specified", "slurm.partition", "'gpu' refused by SLURM: Invalid"),
+        (
+            "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
+            "slurm.account",
+            "'acc' refused by SLURM: Invalid account or account/partition combination",
+        ),
+        ("allocation failure: Invalid qos specification", "slurm.qos", "sacctmgr"),
+        ("sbatch: error: Invalid --distribution specification\n", "slurm.sbatch_args", "Invalid --distribution"),
+        (
+            "sbatch: unrecognized option '--bogus=1'\nTry \"sbatch --help\" for more information\n",
+            "slurm.sbatch_args",
+            "unrecognized option '--bogus=1'",
+        ),
+        ("allocation failure: Invalid node name specified\n", "slurm.exclude", "'n9' refused"),
+        ("sbatch: error: Invalid generic resource (gres) specification\n", "slurm.gpus_per_node", "8 refused"),
+        ("allocation failure: Requested node configuration is not available\n", "resources.nodes", "4 ranks, 256 CPUs"),
+        ("allocation failure: Invalid feature specification\n", "slurm.constraint", "sinfo"),
+        (
+            "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's "
+            "size and/or time limits)",
+            "slurm.qos",
+            "ask for less time",
+        ),
+        (
+            "sbatch: error: invalid partition specified: gpu\nallocation failure: Invalid partition name specified\n",
+            "slurm.partition",
+            "'gpu' refused by SLURM: Invalid partition name specified; ",
+        ),
+        (
+            "allocation failure: Requested time limit is invalid (missing or exceeds some limit)",
+            "slurm.time",
+            "refused by SLURM: Requested time limit",
+        ),
+        ("", "SLURM", "no reason given"),
+    ],
+)
+def test_a_refusal_names_the_field_and_keeps_slurms_reason(told: str, field: str, words: str) -> None:
+    asked = {"exclude": "n9", "gpus_per_node": 8, "cpus_per_rank": 64}
+    fault = refusal(told, submission(partition="gpu", account="acc", **asked))
+    assert fault.where == field
+    assert words in fault.problem
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
+    """Puts shell scripts in the place of SLURM's tools; each call is noted in `calls`."""
+
+    def put(**scripts: str) -> Path:
+        for name, script in scripts.items():
+            path = tmp_path / name
+            path.write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/calls\n{script}\n')
+            path.chmod(0o755)
+        return tmp_path / "calls"
+
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return put
+
+
+@pytest.mark.parametrize("variable", ["SQUEUE_PARTITION", "SBATCH_NO_REQUEUE", "SLURM_MEM_PER_CPU"])
+def test_no_tool_takes_options_from_the_shell(
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "of-the-shell")
+    monkeypatch.setenv("SLURM_CONF", "/etc/a/slurm.conf")
+    told = f"env >> {tmp_path}/environment"
+    tools(srun="", squeue=f"{told}; echo '1|RUNNING|a'", sbatch=f"{told}; echo Submitted batch job 17")
+    assert SlurmLauncher().poll({"1": "a"}) == {"1": "running"}
+    assert SlurmLauncher().submit(submission(root=str(tmp_path / "runs"))) == "17"
+    seen = (tmp_path / "environment").read_text()
+    assert "of-the-shell" not in seen
+    assert seen.count("SLURM_CONF=/etc/a/slurm.conf") == 2
+    assert os.environ[variable] == "of-the-shell"
+
+
+def test_many_jobs_cost_one_call(tools: Tools) -> None:
+    calls = tools(squeue="echo '1|RUNNING|a'; echo '2|PENDING|b'", sacct="exit 1")
+    assert SlurmLauncher().poll({"1": "a", "2": "b", "3": "c"}) == {"1": "running", "2": "queued", "3": "gone"}
+    assert calls.read_text().splitlines() == ["squeue -h -t all -j 1,2,3 -o %i|%T|%j"]
+    assert SlurmLauncher().poll({}) == {}
+
+
+def test_the_one_job_that_squeue_does_not_know_is_gone(tools: Tools) -> None:
+    tools(squeue="echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert SlurmLauncher().poll({"1": "a"}) == {"1": "gone"}
+
+
+@pytest.mark.parametrize("accounting", ["exit 1", "echo '1|RUNNING|a'", ""])
+def test_where_squeue_fails_only_a_proven_end_is_an_end(tools: Tools, accounting: str) -> None:
+    tools(squeue="exit 1", sacct=accounting)
+    assert SlurmLauncher().poll({"1": "a"}) == {"1": "unknown"}
+    tools(squeue="exit 1", sacct="echo '1|FAILED|a'")
+    assert SlurmLauncher().poll({"1": "a", "2": "b"}) == {"1": "gone", "2": "unknown"}
+
+
+def test_cancelling_what_is_gone_is_no_error_and_an_unreachable_slurm_is(tools: Tools) -> None:
+    tools(scancel="echo 'scancel: error: Kill job error on job id 1: Invalid job id specified' >&2; exit 1")
+    SlurmLauncher().cancel("1")
+    tools(scancel="echo 'scancel: error: Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(LaunchError, match="Unable to contact slurm controller"):
+        SlurmLauncher().cancel("1")
+
+
+def test_a_notice_signals_the_ranks_and_a_cancel_ends_the_job(tools: Tools) -> None:
+    calls = tools(scancel="")
+    SlurmLauncher().notify("1")
+    SlurmLauncher().cancel("1")
+    assert calls.read_text().splitlines() == ["scancel --signal=USR2 1", "scancel 1"]
+
+
+def test_a_refused_job_is_told_with_slurms_reason(tools: Tools, tmp_path: Path) -> None:
+    tools(srun="", sbatch="echo 'sbatch: error: Batch job submission failed: Job violates policy' >&2; exit 1")
+    with pytest.raises(LaunchError, match="Job violates policy"):
+        SlurmLauncher().submit(submission(root=str(tmp_path / "runs")))
+
+
+def test_unset_secrets_are_named(tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools(srun="", sbatch="", squeue="", scancel="", scontrol="echo 'KillWait                = 30 sec'")
+    monkeypatch.delenv("KEY", raising=False)
+    assert [fault.where for fault in SlurmLauncher().preflight(submission(root=str(tmp_path)))] == ["secrets"]
+    monkeypatch.setenv("KEY", "value")
+    assert SlurmLauncher().preflight(submission(root=str(tmp_path))) == []
+
+
+@pytest.mark.parametrize(
+    ("partition", "nodes", "fields"),
+    [("short", "2", ["slurm.time"]), ("short,long", "2", []), (None, "2", []), ("long", "9", ["resources.nodes"])],
+)
+def test_what_a_partition_would_let_wait_for_ever_is_refused(
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partition: str | None, nodes: str, fields: list[str]
+) -> None:
+    shown = (
+        "PartitionName=short Default=NO MaxNodes=UNLIMITED MaxTime=00:30:00\n"
+        "PartitionName=long Default=YES MaxNodes=8 MaxTime=7-00:00:00"
+    )
+    tools(srun="", sbatch="", squeue="", scancel="", scontrol=f"echo '{shown}'")
+    monkeypatch.setenv("KEY", "value")
+    faults = SlurmLauncher().preflight(submission(str(tmp_path), nodes, partition=partition, time="2 h"))
+    assert [fault.where for fault in faults] == fields
+
+
+@pytest.mark.parametrize(
+    ("python", "words"),
+    [("the_python", "ModuleNotFoundError: fsspec; name another"), ("of-the-nodes", None), (None, None)],
+)
+def test_a_python_that_cannot_bring_a_job_back_is_refused_where_it_can_be_tried(
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str | None, words: str | None
+) -> None:
+    tools(
+        srun="",
+        sbatch="",
+        squeue="",
+        scancel="",
+        scontrol="",
+        the_python="echo ModuleNotFoundError: fsspec >&2; exit 1",
+    )
+    monkeypatch.setenv("KEY", "value")
+    faults = SlurmLauncher().preflight(submission(str(tmp_path), python=python))
+    assert [fault.where for fault in faults] == ["slurm.python"] * (words is not None)
+    assert all(words in fault.problem for fault in faults if words)
+
+
+def test_limits_are_read_as_slurm_writes_them() -> None:
+    assert [limit(told) for told in ("8", "1-02:30:00", "00:10:30", "UNLIMITED")] == [8, 1590, 10.5, float("inf")]
+
+
+def test_ray_is_refused_in_a_clear_word() -> None:
+    with pytest.raises(PreflightError) as refused:
+        launcher_named("ray")
+    assert refused.value.faults == [
+        Fault("launcher", "'ray' is not yet in this version; local and slurm are; choose a profile with one of them")
+    ]

@@ -1,0 +1,60 @@
+"""Where runs are sought."""
+
+import pytest
+
+from gmml_cluster.errors import SpecError, StorageError
+from gmml_cluster.launch.find import every, find, known_roots
+from gmml_cluster.run.root import create_run, note_root
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def make_run(root, name):
+    return create_run(str(root), name, {"spec.yaml": b"{}"}, {"spec": "0", "code": "0", "versions": {}})
+
+
+def test_runs_lie_under_profiles_roots_and_noted_ones(tmp_path):
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "clusters" / "mine.yaml").write_text(f"launcher: local\nroot: {tmp_path}/profiled\n")
+    make_run(tmp_path / "profiled", "a")
+    make_run(tmp_path / "elsewhere", "b")
+    note_root(str(tmp_path / "elsewhere"))
+    assert {run.name for run in every(None)} == {"a", "b"}
+    assert find("a", None).root == str(tmp_path / "profiled")
+
+
+def test_a_given_root_narrows_the_search(tmp_path):
+    make_run(tmp_path / "one", "a")
+    make_run(tmp_path / "two", "a")
+    for root in ("one", "two"):
+        note_root(str(tmp_path / root))
+    with pytest.raises(SpecError, match="means 2 runs"):
+        find("a", None)
+    assert find("a", "two").root == str(tmp_path / "two")
+    assert known_roots("two") == [str(tmp_path / "two")]
+
+
+def test_a_profile_that_is_no_mapping_or_names_no_root_is_passed_over(tmp_path):
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "clusters" / "odd.yaml").write_text("- 1\n")
+    (tmp_path / "clusters" / "heir.yaml").write_text("extends: odd.yaml\n")
+    assert not any("odd" in root or "heir" in root for root in known_roots(None))
+
+
+def test_an_object_store_is_left_as_it_is_written():
+    assert known_roots("s3://bucket/prefix/") == ["s3://bucket/prefix"]
+
+
+def test_a_root_that_cannot_be_read_hides_no_runs_of_others(tmp_path, capsys):
+    make_run(tmp_path / "good", "a")
+    note_root(str(tmp_path / "good"))
+    (tmp_path / "home/.local/state/gmml/roots").open("a").write("gopher://nowhere\n")
+    assert [run.name for run in every(None)] == ["a"]
+    assert "gopher" in capsys.readouterr().err
+    with pytest.raises(StorageError):
+        every("gopher://nowhere")

@@ -1,0 +1,42 @@
+"""Who follows a run on this machine sees it from its first line on, each line once."""
+
+import socket
+
+from gmml_cluster.launch import follow
+from gmml_cluster.launch.local.launcher import LocalJob, LocalLauncher
+from gmml_cluster.run import protocol
+from gmml_cluster.run.root import create_run
+
+
+def test_a_start_is_shown_before_its_claim_and_gone_on_with_after_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    run = create_run(str(tmp_path / "runs"), "a", {}, {})
+    token = protocol.submit(run.log, launcher="local", code="c", bounds={})
+    job = str(LocalJob(host=socket.gethostname(), run="0" * 16, submit=token))
+    protocol.queued(run.log, token, job)
+    states = {job: "running"}
+    monkeypatch.setattr(follow, "poll", lambda histories: states)
+    monkeypatch.setattr(follow, "LOOK_S", 0.0)
+    output = LocalLauncher().output(job, restart=0, rank=0)
+    output.parent.mkdir(parents=True)
+    output.write_text("starts\n")
+    texts = follow.follow(run, 0)
+    assert next(texts) == "starts\n"
+    attempt = protocol.claim(run.log, submit=token, job=job, restart=0, layout={}, machine={}).attempt
+    with output.open("a") as file:
+        file.write("step 1\n")
+    assert next(texts) == "step 1\n"
+    protocol.end(run.log, attempt, "finished")
+    states[job] = "gone"
+    assert "".join(texts) == ""
+
+
+def test_a_start_on_slurm_is_shown_by_its_error_file(tmp_path):
+    run = create_run(str(tmp_path / "runs"), "a", {}, {})
+    token = protocol.submit(run.log, launcher="slurm", code="c", bounds={"folder": f"{tmp_path}/jobs/%j"})
+    protocol.queued(run.log, token, "17")
+    assert follow.start_output(run.log.refresh(), 1) is None
+    output = tmp_path / "jobs/17/17_1_log.err"
+    output.parent.mkdir(parents=True)
+    output.touch()
+    assert follow.start_output(run.log.refresh(), 1) == output

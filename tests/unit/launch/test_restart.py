@@ -1,0 +1,260 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gmml_cluster.launch.restart import JobStart, after, main, scheduler_word, settle
+from gmml_cluster.run import protocol
+from gmml_cluster.run.codes import RESTARTS, UNMET
+from gmml_cluster.run.log import Draft, Log
+from gmml_cluster.store.open import open_store
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    """A run that was submitted once."""
+    made = Log(open_store(tmp_path / "a-run"))
+    put(made, "open", None, run="r")
+    submit(made)
+    return made
+
+
+def put(log: Log, kind: str, attempt: int | None, *, run: str = "", **fields: object) -> None:
+    log.append(lambda _: Draft(kind, attempt, fields, run=run))
+
+
+def submit(log: Log) -> None:
+    protocol.submit(log, launcher="slurm", code="c", bounds={})
+
+
+def mine(log: Log, *, restart: int = 0, job: str = "17") -> JobStart:
+    submitted = log.refresh().submit
+    assert submitted is not None
+    return JobStart(submitted.token, job, restart)
+
+
+def claim(log: Log, who: JobStart) -> int:
+    told = {"submit": who.submit, "job": who.job, "restart": who.restart}
+    return protocol.claim(log, **told, layout={}, machine={}).attempt
+
+
+def last(log: Log) -> tuple[str, int | None, str]:
+    entry = list(log.read())[-1]
+    return entry.kind, entry.attempt, entry.fields.get("cause", "")
+
+
+@pytest.mark.parametrize(
+    ("rc", "cause", "again"),
+    [(77, "notice", True), (1, "error", False), (74, "storage", True), (137, "lost", True), (143, "lost", True),
+     (139, "error", False), (78, "error", False), (0, "error", False)],
+)  # fmt: skip
+def test_a_missing_end_is_appended_with_the_cause_the_code_proves(log: Log, rc: int, cause: str, again: bool) -> None:
+    claim(log, mine(log))
+    assert settle(log, mine(log), rc) is again
+    assert last(log) == ("end", 1, cause)
+
+
+@pytest.mark.parametrize(
+    ("cause", "again"),
+    [
+        ("notice", True),
+        ("lost", True),
+        ("storage", True),
+        ("finished", False),
+        ("cancelled", False),
+        ("error", False),
+        ("fenced", False),
+    ],
+)
+def test_where_the_end_stands_it_decides_and_not_the_code(log: Log, cause: str, again: bool) -> None:
+    attempt = claim(log, mine(log))
+    protocol.begin(log, attempt, resumed=None, step=0, start_s=1.0, load_s=1.0, micro=8)
+    protocol.end(log, attempt, cause)
+    slots = log.refresh().slots
+    for rc in (77, 78, 1, 137):
+        assert settle(log, mine(log), rc) is again
+    assert log.refresh().slots == slots
+
+
+def test_a_rank_killed_before_its_first_step_is_lost_although_the_end_says_notice(log: Log) -> None:
+    verdicts = []
+    for restart in range(3):
+        protocol.end(log, claim(log, mine(log, restart=restart)), "notice")
+        verdicts.append(settle(log, mine(log, restart=restart), 137))
+    assert verdicts == [True, True, False]
+    assert [attempt.cause for attempt in log.refresh().attempts] == ["lost"] * 3
+    assert list(log.read())[-1].fields["proof"] == "exit code 137"
+
+
+@pytest.mark.parametrize(
+    ("state", "why", "cause", "again"),
+    [
+        ("RUNNING", "", "notice", True),
+        ("COMPLETING", "PREEMPTION", "preempted", True),
+        ("COMPLETING", "TIME LIMIT", "time_limit", True),
+        ("COMPLETING", "JOB REQUEUE", "notice", True),
+        ("COMPLETING", "", "cancelled", False),
+        ("", "", "notice", True),
+    ],
+)
+def test_the_scheduler_s_word_settles_a_notice(log: Log, state: str, why: str, cause: str, again: bool) -> None:
+    protocol.end(log, claim(log, mine(log)), "notice")
+    assert settle(log, mine(log), 77, word=scheduler_word(state, why)) is again
+    assert log.refresh().attempts[-1].cause == cause
+
+
+def test_a_job_cancelled_by_hand_is_cancelled_whether_it_has_an_end_or_a_claim(log: Log) -> None:
+    slots = log.refresh().slots
+    assert settle(log, mine(log), 143, word="cancelled") is False
+    assert log.refresh().slots == slots
+    claim(log, mine(log))
+    assert settle(log, mine(log), 143, word="cancelled") is False
+    assert last(log) == ("end", 1, "cancelled")
+
+
+@pytest.mark.parametrize("word", ["preempted", "time_limit"])
+def test_what_the_scheduler_took_costs_no_try_although_the_ranks_were_killed(log: Log, word: str) -> None:
+    for restart in range(0, 8, 2):
+        assert settle(log, mine(log, restart=restart), 79, word=word) is True
+        claim(log, mine(log, restart=restart + 1))
+        assert settle(log, mine(log, restart=restart + 1), 137, word=word) is True
+    assert [attempt.cause for attempt in log.refresh().attempts] == [word] * 4
+    assert last(log)[0] == "end"
+
+
+def test_a_settled_cause_outranks_the_end(log: Log) -> None:
+    protocol.end(log, claim(log, mine(log)), "notice")
+    protocol.settle(log, 1, "cancelled", "by its stderr")
+    assert settle(log, mine(log), 77) is False
+
+
+def test_a_person_s_stop_ends_the_restarts(log: Log) -> None:
+    protocol.end(log, claim(log, mine(log)), "notice")
+    protocol.stop(log, "cancelled by a person")
+    assert settle(log, mine(log), 77) is False
+
+
+@pytest.mark.parametrize("younger", ["submit", "claim of the next start", "claim of another job"])
+def test_nothing_at_all_is_done_where_a_younger_claim_or_submit_stands(log: Log, younger: str) -> None:
+    first = mine(log)
+    claim(log, first)
+    if younger == "submit":
+        submit(log)
+    else:
+        claim(log, mine(log, restart=1) if younger == "claim of the next start" else mine(log, job="18"))
+    slots = log.refresh().slots
+    assert settle(log, first, 137) is False
+    assert log.refresh().slots == slots
+
+
+def test_a_start_that_failed_before_its_claim_is_told_and_tried_three_times_in_all(log: Log) -> None:
+    verdicts = [settle(log, mine(log, restart=restart), 1) for restart in range(3)]
+    assert verdicts == [True, True, False]
+    assert last(log) == ("end", None, "start_failed")
+    assert log.refresh().submit is not None
+    assert "code 1 before its claim" in str(log.refresh().submit.failed)
+
+
+def test_many_preemptions_before_do_not_count_against_a_start(log: Log) -> None:
+    for restart in range(6):
+        claim(log, mine(log, restart=restart))
+        assert settle(log, mine(log, restart=restart), 77) is True
+    assert settle(log, mine(log, restart=6), 143) is True
+
+
+def test_a_notice_before_the_claim_comes_back_without_a_word(log: Log) -> None:
+    slots = log.refresh().slots
+    assert settle(log, mine(log), 77) is True
+    assert log.refresh().slots == slots
+
+
+def test_notices_before_the_claim_come_back_twenty_times_and_are_then_told(log: Log) -> None:
+    verdicts = [settle(log, mine(log, restart=restart), 77) for restart in range(RESTARTS + 1)]
+    assert verdicts == [True] * RESTARTS + [False]
+    assert last(log) == ("end", None, "start_failed")
+    assert f"code 77 before its claim, {RESTARTS + 1} starts in a row" in str(log.refresh().submit.failed)
+
+
+def test_a_claim_starts_the_count_of_notices_before_it_anew(log: Log) -> None:
+    claim(log, mine(log, restart=RESTARTS))
+    assert settle(log, mine(log, restart=RESTARTS), 77) is True
+    assert settle(log, mine(log, restart=2 * RESTARTS), 77) is True
+
+
+def test_a_rank_that_failed_before_the_meeting_counts_whatever_its_peers_left_with(log: Log) -> None:
+    verdicts = [settle(log, mine(log, restart=restart), max(77, UNMET)) for restart in range(3)]
+    assert verdicts == [True, True, False]
+
+
+def test_who_had_no_right_to_claim_leaves_no_trace(log: Log) -> None:
+    slots = log.refresh().slots
+    assert settle(log, mine(log), 78) is False
+    assert log.refresh().slots == slots
+
+
+def test_three_lost_attempts_without_a_checkpoint_are_enough(log: Log) -> None:
+    verdicts = []
+    for restart in range(3):
+        claim(log, mine(log, restart=restart))
+        verdicts.append(settle(log, mine(log, restart=restart), 137))
+    assert verdicts == [True, True, False]
+
+
+def test_a_checkpoint_starts_the_count_of_lost_attempts_anew(log: Log) -> None:
+    for restart in range(5):
+        attempt = claim(log, mine(log, restart=restart))
+        protocol.commit(log, attempt, step=10 * restart + 9, manifest="m", size=1, seconds=1.0)
+        assert settle(log, mine(log, restart=restart), 137) is True
+
+
+def test_a_removed_run_is_left_alone(tmp_path: Path) -> None:
+    assert after(str(tmp_path), "a-run", submit="s1", job="17", restart=0, rc=137) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_verdict_is_the_only_line_printed(log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    claim(log, mine(log))
+    words = [str(tmp_path / "a-run"), "--submit", mine(log).submit, "--job", "17", "--restart", "0", "--rc", "77"]
+    assert main(words) == 0
+    assert capsys.readouterr().out == "requeue\n"
+
+
+def test_an_unreachable_log_gives_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ftp://nowhere/a-run", "--submit", "s1", "--job", "17", "--restart", "0", "--rc", "77"]) != 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "the exit code decides" in told.err
+
+
+def test_a_start_without_a_claim_names_the_error_file_and_quotes_it(log: Log, tmp_path: Path) -> None:
+    errors = tmp_path / "17_0_log.err"
+    errors.write_text("srun: error: of an earlier start\nsrun: error: Unable to create step for job 17: Bad thing\n")
+    words = [str(tmp_path / "a-run"), "--submit", mine(log).submit, "--job", "17", "--restart", "0", "--rc", "1"]
+    assert main([*words, "--errors", str(errors), "--seen", "1"]) == 0
+    told = f"code 1 before its claim; {errors} ends with 'srun: error: Unable to create step for job 17: Bad thing'"
+    assert told in str(log.refresh().submit.failed)
+
+
+def test_neither_pydantic_nor_torch_is_imported() -> None:
+    asked = "import sys, gmml_cluster.launch.restart; print({'torch', 'pydantic', 'submitit'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_failed_start_that_the_ranks_told_of_is_told_once(log: Log) -> None:
+    who = mine(log)
+    protocol.start_failed(log, who.submit, job=who.job, restart=who.restart, message="the store refuses a right")
+    slots = log.refresh().slots
+    assert settle(log, who, 1) is True
+    assert log.refresh().slots == slots
+    assert settle(log, mine(log, restart=1), 1) is True
+    assert log.refresh().slots == slots + 1
+
+
+def test_a_claim_that_the_ranks_took_for_a_failed_start_gets_an_end_and_the_job_comes_back(log: Log) -> None:
+    who = mine(log)
+    claim(log, who)
+    protocol.start_failed(log, who.submit, job=who.job, restart=who.restart, message="no answer")
+    assert settle(log, who, 74) is True
+    assert last(log) == ("end", 1, "storage")

@@ -1,0 +1,292 @@
+"""What a user is told of a bad job file, and what a good one becomes."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gmml_cluster.errors import SpecError
+from gmml_cluster.spec.cluster import ClusterProfile
+from gmml_cluster.spec.loading.validate import dump, load_job, load_profile, parse_job, to_yaml
+
+GOOD = """\
+name: demo
+model: {width: 64, depth: 4, heads: 2, patch_size: 4}
+method: {name: gmml}
+data:
+  corpora:
+    - {url: "train-*.tar"}
+  image_size: 16
+batch: {size: 64}
+run: {steps: 10}
+"""
+
+
+@pytest.fixture
+def good(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def faults(path, *overrides):
+    with pytest.raises(SpecError) as caught:
+        load_job(path, overrides)
+    assert caught.value.exit_code == 2
+    return [str(fault).replace(f"{path.parent}/", "") for fault in caught.value.faults]
+
+
+def test_a_job_is_loaded_with_its_defaults(good):
+    job = load_job(good)
+    assert (job.model.width, job.engine.zero, job.optim.lr, job.data.group) == (64, 1, 5e-4, "auto")
+    assert job.data.augment.jitter is not None
+    assert job.data.augment.jitter.probability == 0.3
+
+
+@pytest.mark.parametrize(
+    ("given", "settled"),
+    [({}, {"gmml": 0.1, "mae": 0}), ({"drop_path": None}, {"gmml": 0.1, "mae": 0}), ({"drop_path": 0.0}, {"gmml": 0})],
+)
+def test_stochastic_depth_is_the_methods_unless_the_job_says_so(given, settled):
+    for method, rate in settled.items():
+        model = {"width": 64, "depth": 4, "heads": 2, "patch_size": 4, **given}
+        spec = {"name": "x", "model": model, "method": {"name": method}, "batch": {"size": 8}, "run": {"steps": 1}}
+        assert dump(parse_job({**spec, "data": {"corpora": [{"url": "x"}]}}))["model"]["drop_path"] == rate
+
+
+def test_overrides_reach_every_section(good):
+    job = load_job(good, ["batch.size=128", "optim.lr=1e-4", "checkpoint.every=90 min", "resources.nodes=2..4",
+                          "data.corpora.0.weight=2", "optim.clip=null", "data.augment=none"])  # fmt: skip
+    assert (job.batch.size, job.optim.lr, job.checkpoint.every.seconds) == (128, 1e-4, 5400)
+    assert (job.resources.nodes.least, job.resources.nodes.most) == (2, 4)
+    assert (job.data.corpora[0].weight, job.optim.clip, job.data.augment.flip) == (2.0, None, False)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("batch.sise=1", "batch.sise: unknown key; did you mean 'size'?"),
+        ("retries={}", "retries: comes with a later version; this one would not heed it; leave it out"),
+        ("engine.compile=none", "engine.compile: comes with a later version"),
+        ("bacth.size=1", "bacth: unknown key; did you mean 'batch'?"),
+        ("method.nois_ratio=1", "method.nois_ratio: unknown key; did you mean 'noise_ratio'?"),
+        ("method.decoder_depht=1", "method.decoder_depht: unknown key; known are "),
+        ("data.corpora.0.ulr=x", "data.corpora.0.ulr: unknown key; did you mean 'url'?"),
+        ("data.augment={crop: {scael: [0, 1]}}", "data.augment.crop.scael: unknown key; did you mean 'scale'?"),
+        ("batch.size=many", "batch.size: 'many' does not fit; write a whole number"),
+        ("batch.size='64'", "batch.size: '64' does not fit; write a whole number"),
+        ("batch.size=6.5", "batch.size: 6.5 does not fit; write a whole number"),
+        ("batch.size=true", "batch.size: true does not fit; write a whole number"),
+        ("batch.size=0", "batch.size: 0 does not fit; write a number above 0"),
+        ("seed=true", "seed: true does not fit; write a whole number"),
+        ("seed=4294967296", "seed: 4294967296 does not fit; write a number below 4,294,967,296"),
+        ("batch.micro=some", "batch.micro: 'some' does not fit; write a whole number, or 'auto'"),
+        ("optim.lr=fast", "optim.lr: 'fast' does not fit; write a number"),
+        ("optim.lr=.nan", "optim.lr: nan does not fit; write a finite number"),
+        ("optim.betas=[0.9]", "optim.betas: [0.9] is too short; write 2 values or more"),
+        ("optim.betas=[0, 0, 0]", "optim.betas: [0, 0, 0] does not fit; write a list of at most 2"),
+        ("optim.betas=[0.9, 1.0]", "optim.betas.1: 1.0 does not fit; write a number below 1"),
+        ("data.normalise={mean: [0, 0, 0], std: [1, 0, 1]}", "data.normalise.std.1: 0 does not fit"),
+        ("data.augment={crop: {scale: [0.5, 1.5]}}", "data.augment.crop.scale.1: 1.5 does not fit"),
+        ("data.augment={crop: {scale: [0.5, 0.2]}}", "data.augment.crop.scale: [0.5, 0.2] runs backwards"),
+        ("data.augment={crop: {ratio: [0, 1]}}", "data.augment.crop.ratio.0: 0 does not fit; write a number above 0"),
+        ("data.augment={blur: {radius: [2, 1]}}", "data.augment.blur.radius: [2.0, 1.0] runs backwards"),
+        ("data.corpora.0.url=''", "data.corpora.0.url: '' does not fit; write a word that is not empty"),
+        ("data.corpora.0.url=t-{5..1}.tar", "data.corpora.0.url: {5..1} is no range; it counts upwards"),
+        ("run={epochs: 1e308}", "run.epochs: 1e+308 does not fit; write a number of at most 1,000,000"),
+        (f"run.steps={10**30}", f"run.steps: {10**30} does not fit; write a number of at most 1,000,000,000"),
+        (f"batch.size={10**25}", f"batch.size: {10**25} does not fit; write a number of at most 10,000,000"),
+        (f"optim.schedule.warmup={10**30} steps", f"optim.schedule.warmup.steps: {10**30} does not fit"),
+        (f"checkpoint.every={'9' * 400} h", "checkpoint.every: '99999999999999999999' is beyond all use"),
+        (f"resources.nodes={10**9}", f"resources.nodes: '{10**9}' is no range of nodes; write a number from 1"),
+        ("engine.deterministic=yes", "engine.deterministic: 'yes' does not fit; write true or false"),
+        ("engine.zero=4", "engine.zero: 4 does not fit; write 0, 1, 2, 3 or 'ddp'"),
+        ("method.name=mea", "method.name: 'mea' does not fit; write 'gmml' or 'mae'"),
+        ("method={views: 1}", "method.name: missing; write 'name: ...' under 'method'"),
+        ("method=gmml", "method: 'gmml' does not fit; write a mapping"),
+        ("method.taps=[]", "method.taps: [] does not fit; write a list of at least 1"),
+        ("data.augment=gmnl", "data.augment: 'gmnl' is no preset; known are none, gmml, mae, or write a mapping"),
+        ("data.corpora=[]", "data.corpora: [] does not fit; write a list of at least 1"),
+        ("data.corpora=x.tar", "data.corpora: 'x.tar' does not fit; write a list"),
+        ("data.corpora.0.weight=0", "data.corpora.0.weight: 0 does not fit; write a number above 0"),
+        ("name=Bad Name", "name: 'Bad Name' does not fit; a run's name has 1 to 63 of a-z"),
+        ("name=../up", "name: '../up' does not fit; a run's name has"),
+        ("checkpoint.every=30", "checkpoint.every: '30' is no interval; write auto, '500 steps', or a duration"),
+        ("checkpoint.every=0 steps", "checkpoint.every: '0 steps' never passes"),
+        ("optim.schedule.warmup=10", "optim.schedule.warmup: '10' is no length; write '10 epochs'"),
+        ("resources.nodes=4..2", "resources.nodes: '4..2' is no range of nodes"),
+        ("model.heads=3", "model.heads: 3 heads do not divide the width of 64; choose a divisor"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_told_by_its_override_field_value_and_cure(good, override, told):
+    found = faults(good, override)
+    assert len(found) == 1
+    assert found[0].startswith(f"override {override}: {told}")
+
+
+@pytest.mark.parametrize(("override", "given"), [("run.epochs=1", "epochs and steps"), ("run.steps=null", "nothing")])
+def test_a_run_has_exactly_one_length(good, override, given):
+    rule = "give exactly one of epochs, steps, samples, and null for others"
+    assert faults(good, override) == [f"job.yaml:9: run: {given} given; {rule}"]
+    assert load_job(good, ["run.steps=null", "run.epochs=1.5"]).run.epochs == 1.5
+
+
+def test_gmml_that_hides_nothing_is_refused(good):
+    found = faults(good, "method.alien_ratio=0", "method.noise_ratio=0")
+    assert found == ["override method.alien_ratio=0: method.alien_ratio: 0, and noise_ratio is 0 too; nothing would be "
+                     "hidden; raise one of them"]  # fmt: skip
+
+
+def test_faults_of_a_file_name_its_lines(good):
+    good.write_text(GOOD.replace("  image_size: 16", "  image_sise: 16").replace("{steps: 10}", "{stesp: 10}"))
+    assert faults(good) == [
+        "job.yaml:7: data.image_sise: unknown key; did you mean 'image_size'?",
+        "job.yaml:9: run.stesp: unknown key; did you mean 'steps'?",
+    ]
+
+
+def test_a_fault_names_the_file_that_the_value_really_came_from(good):
+    child = good.parent / "child.yaml"
+    child.write_text("extends: job.yaml\nbatch: {micro: 3}\n")
+    good.write_text(GOOD.replace("heads: 2", "heads: 3"))
+    assert [fault.split(" ")[0] for fault in faults(child)] == ["job.yaml:2:", "child.yaml:2:"]
+
+
+def test_missing_sections_are_named(good):
+    good.write_text("name: x\nbatch: {}\n")
+    assert faults(good) == [
+        "job.yaml:1: model: missing; write 'model: ...'",
+        "job.yaml:1: method: missing; write 'method: ...'",
+        "job.yaml:1: data: missing; write 'data: ...'",
+        "job.yaml:2: batch.size: missing; write 'size: ...' under 'batch'",
+        "job.yaml:1: run: missing; write 'run: ...'",
+    ]
+
+
+def test_faults_of_every_kind_are_told_at_once(good):
+    good.write_text(GOOD + "name: again\nfoo: 1\nseed: !!set {}\n")
+    found = faults(good, "batch.micro=12", "nonsense", "method.taps=[9]", "engine.zero=7")
+    kinds = ["written twice", "remove the tag", "is no override", "foo: unknown key", "engine.zero", "batch.micro",
+             "method.taps"]  # fmt: skip
+    assert len(found) == len(kinds)
+    assert all(sum(kind in fault for fault in found) == 1 for kind in kinds)
+
+
+def test_a_base_that_cannot_be_read_hides_no_fault_and_makes_none_up(good):
+    good.write_text("extends: nowhere.yaml\nname: x\ndata: {image_size: 33}\nbatch: {sise: 64}\n")
+    found = faults(good, "engine.zero=7")
+    assert [fault.split(";")[0] for fault in found] == [
+        "job.yaml:1: extends: no file nowhere.yaml",
+        "job.yaml:4: batch.sise: unknown key",
+        "override engine.zero=7: engine.zero: 7 does not fit",
+    ]
+
+
+def test_a_rule_is_not_tried_on_a_field_that_is_itself_at_fault(good):
+    found = faults(good, "data.group=none", "batch.micro=3", "model.patch_size=5")
+    assert [fault.split(": ")[1] for fault in found] == ["data.group", "data.image_size"]
+    assert len(faults(good, "data.image_sise=17")) == 1
+
+
+def test_bare_numbers_are_no_durations(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("launcher: slurm\nroot: /r\nslurm: {time: 24, notice: 1.5, memory_per_node: 64}\n")
+    with pytest.raises(SpecError) as caught:
+        load_profile(path)
+    told = [str(fault).split(": ")[1:] for fault in caught.value.faults]
+    assert {field: what.split(" lacks a unit;")[0] for field, what in told} == {
+        "slurm.time": "24", "slurm.notice": "1.5", "slurm.memory_per_node": "64"}  # fmt: skip
+
+
+def test_a_profile_is_found_by_name_here_first_then_in_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_profile("local").root == "runs"
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "clusters" / "local.yaml").write_text("launcher: local\nroot: elsewhere\n")
+    assert load_profile("local").root == "elsewhere"
+    assert load_profile(str(tmp_path / "clusters" / "local.yaml")).root == "elsewhere"
+
+
+def test_an_unknown_profile_lists_the_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match=r"--cluster: 'nowhere' is no profile; known are .*local.*slurm"):
+        load_profile("nowhere")
+
+
+def test_yaml_and_mapping_read_back_as_the_same_job(good):
+    job = load_job(good, ["method={name: mae, mask_ratio: 0.5}", "checkpoint.every=7 steps", "resources.nodes=2..3"])
+    assert parse_job(json.loads(json.dumps(dump(job)))) == job
+    again = good.parent / "again.yaml"
+    again.write_text(to_yaml(job))
+    assert load_job(again) == job
+
+
+def test_a_profile_reads_back_as_the_same(tmp_path):
+    given = ClusterProfile.model_validate(
+        {"launcher": "slurm", "root": "no", "environment": {"A": "1", "B": "1e-4", "C": "yes", "D": ""},
+         "slurm": {"time": "1.5 h", "memory_per_node": "3 GiB", "sbatch_args": {"nice": "0o7", "exclusive": True}}}
+    )  # fmt: skip
+    path = tmp_path / "c.yaml"
+    path.write_text(to_yaml(given))
+    assert load_profile(path) == given
+
+
+def test_parse_job_tells_faults_as_fields():
+    with pytest.raises(SpecError, match="spec: name: missing"):
+        parse_job({"batch": {"size": 1}})
+
+
+RUNS = st.one_of(
+    st.fixed_dictionaries({"steps": st.integers(1, 10**9)}),
+    st.fixed_dictionaries({"samples": st.integers(1, 10**12)}),
+    st.fixed_dictionaries({"epochs": st.floats(1e-3, 1e6)}),
+)
+LENGTHS = st.one_of(
+    st.floats(0, 1e6).map(lambda x: f"{x:.6f} epochs"), st.integers(0, 10**9).map("{} steps".format),
+    st.integers(0, 10**12).map("{} samples".format),
+)  # fmt: skip
+INTERVALS = st.one_of(
+    st.just("auto"),
+    st.integers(1, 10**6).map("{} steps".format),
+    st.builds("{:.3f} {}".format, st.floats(0.01, 1e5), st.sampled_from(["s", "min", "h", "d"])),
+)
+METHODS = st.one_of(
+    st.fixed_dictionaries({"name": st.just("gmml")}, optional={"preset": st.sampled_from(["paper", "released"]),
+        "views": st.sampled_from([1, 2]), "noise_ratio": st.floats(0.1, 0.8), "self_donor": st.booleans()}),
+    st.fixed_dictionaries({"name": st.just("mae")}, optional={"mask_ratio": st.floats(0.1, 0.9)}),
+)  # fmt: skip
+SPECS = st.fixed_dictionaries(
+    {
+        "name": st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True),
+        "model": st.just({"size": "tiny", "patch_size": 4}),
+        "method": METHODS,
+        "data": st.fixed_dictionaries(
+            {"corpora": st.just([{"url": "x"}]), "image_size": st.sampled_from([32, 64])},
+            optional={"augment": st.sampled_from(["none", "gmml", "mae", {"flip": True, "crop": {"scale": [0.1, 1]}}])},
+        ),
+        "batch": st.just({"size": 64}),
+        "run": RUNS,
+    },
+    optional={
+        "seed": st.integers(0, 2**32 - 1),
+        "optim": st.fixed_dictionaries({"lr": st.floats(1e-9, 10), "schedule": LENGTHS.map(lambda x: {"warmup": x})}),
+        "checkpoint": INTERVALS.map(lambda x: {"every": x}),
+    },
+)
+
+
+@settings(max_examples=60)
+@given(SPECS)
+def test_every_job_survives_being_written_and_read(spec):
+    job = parse_job(spec)
+    assert parse_job(json.loads(json.dumps(dump(job)))) == job
+
+
+@settings(max_examples=25)
+@given(SPECS)
+def test_every_job_survives_yaml(tmp_path_factory, spec):
+    job = parse_job(spec)
+    path = tmp_path_factory.mktemp("specs") / "job.yaml"
+    path.write_text(to_yaml(job))
+    assert load_job(path) == job

@@ -1,0 +1,190 @@
+"""A checkpoint gives back by name and range what any ranks saved, and never gives back damage."""
+
+import json
+import threading
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from gmml_cluster.errors import CheckpointError
+from gmml_cluster.store.posix import PosixStore
+from gmml_cluster.train.checkpoints import save as saving
+from gmml_cluster.train.checkpoints.read import CheckpointReader
+from gmml_cluster.train.checkpoints.save import Saved, Saver
+from gmml_cluster.train.engines.slices import Slice
+from gmml_cluster.train.ranks.rendezvous import RankInfo
+
+
+class SharedStore:
+    """A board for ranks that are threads of one process."""
+
+    def __init__(self):
+        self._values, self._changed = {}, threading.Condition()
+
+    def set(self, key, value):
+        with self._changed:
+            self._values[key] = json.dumps(value)
+            self._changed.notify_all()
+
+    @property
+    def keys(self):
+        return set(self._values)
+
+    def delete(self, key):
+        del self._values[key]
+
+    def wait(self, key, *, timeout_s):
+        with self._changed:
+            if not self._changed.wait_for(lambda: key in self._values, timeout_s):
+                raise TimeoutError(key)
+            return json.loads(self._values[key])
+
+
+def cut(tensors, edges, ranks):
+    """Slices of each rank: the tensors laid end to end and cut at `edges`."""
+    bounds = [0, *sorted(edges), sum(t.numel() for t in tensors.values())]
+    owned, offset = [[] for _ in range(ranks)], 0
+    for name, tensor in tensors.items():
+        for rank in range(ranks):
+            low = max(bounds[rank], offset) - offset
+            high = min(bounds[rank + 1], offset + tensor.numel()) - offset
+            if low < high:
+                views = {"value": tensor.view(-1)[low:high], "exp_avg": -tensor.view(-1)[low:high]}
+                owned[rank].append(Slice(name, tuple(tensor.shape), low, views))
+        offset += tensor.numel()
+    return owned
+
+
+def save(folder, owned, step=7, state=None):
+    store, board, commits = PosixStore(folder), SharedStore(), []
+    ranks = len(owned)
+    savers = [
+        Saver(
+            store,
+            board,
+            RankInfo(rank, ranks, rank, ranks),
+            attempt=2,
+            slices=lambda part=part: part,
+            commit=lambda saved, state: commits.append(saved),
+        )
+        for rank, part in enumerate(owned)
+    ]
+    for saver in savers:
+        saver.begin(step, state or {"adam_step": 5, "skipped_steps": [3]})
+    for saver in savers:
+        saver.finish()
+    assert len(commits) == 1
+    assert board.keys == {f"saved/{step}"}, "the ranks' parts of the manifest are forgotten"
+    return store, commits[0]
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_any_range_is_read_back_whatever_the_ranks_owned(tmp_path_factory, data):
+    shapes = data.draw(st.lists(st.sampled_from([(1,), (7,), (3, 5), (64, 33)]), min_size=1, max_size=5))
+    tensors = {
+        f"t{i}": torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i, shape in enumerate(shapes)
+    }
+    total = sum(t.numel() for t in tensors.values())
+    edges = data.draw(st.lists(st.integers(0, total), max_size=3))
+    store, saved = save(tmp_path_factory.mktemp("run"), cut(tensors, edges, len(edges) + 1))
+    reader = CheckpointReader(store, saved.folder, saved.manifest_sha256)
+    assert reader.shapes == {name: tuple(t.shape) for name, t in tensors.items()}
+    for name, tensor in tensors.items():
+        start = data.draw(st.integers(0, tensor.numel() - 1))
+        numel = data.draw(st.integers(1, tensor.numel() - start))
+        expected = tensor.view(-1)[start : start + numel]
+        assert torch.equal(reader.read(name, "value", start, numel), expected)
+        assert torch.equal(reader.read(name, "exp_avg", start, numel), -expected)
+        assert torch.equal(reader.tensor(name), tensor)
+
+
+def test_the_files_are_safetensors_that_the_public_library_reads(tmp_path):
+    tensors = {"a.weight": torch.arange(12.0).view(3, 4)}
+    _, saved = save(tmp_path, cut(tensors, [5], 2))
+    first = load_file(tmp_path / saved.folder / "rank-00000.safetensors")
+    assert first["a.weight|value|0"].tolist() == [0, 1, 2, 3, 4]
+    second = load_file(tmp_path / saved.folder / "rank-00001.safetensors")
+    assert second["a.weight|exp_avg|5"].tolist() == [-5, -6, -7, -8, -9, -10, -11]
+
+
+def test_the_manifest_carries_the_scalar_state(tmp_path):
+    store, saved = save(tmp_path, cut({"a": torch.ones(4)}, [], 1), step=41)
+    manifest = CheckpointReader(store, saved.folder, saved.manifest_sha256).manifest
+    assert (manifest["step"], manifest["attempt"], manifest["adam_step"], manifest["skipped_steps"]) == (41, 2, 5, [3])
+
+
+def test_one_flipped_byte_is_named_by_file_and_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "BLOCK_BYTES", 256)
+    monkeypatch.setattr("gmml_cluster.train.checkpoints.read.BLOCK_BYTES", 256)
+    store, saved = save(tmp_path, cut({"a": torch.ones(400)}, [], 1))
+    path = tmp_path / saved.folder / "rank-00000.safetensors"
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
+    reader = CheckpointReader(store, saved.folder, saved.manifest_sha256)
+    with pytest.raises(CheckpointError, match=r"rank-00000.safetensors: block 3 "):
+        reader.verify(0, 1)
+    with pytest.raises(CheckpointError, match="block 3 "):
+        reader.tensor("a")
+
+
+def test_a_manifest_that_is_not_the_committed_one_is_refused(tmp_path):
+    store, saved = save(tmp_path, cut({"a": torch.ones(4)}, [], 1))
+    with pytest.raises(CheckpointError, match="not the manifest that was committed"):
+        CheckpointReader(store, saved.folder, "0" * 64)
+
+
+def test_a_missing_file_is_damage(tmp_path):
+    store, saved = save(tmp_path, cut({"a": torch.ones(4)}, [2], 2))
+    store.delete([f"{saved.folder}/rank-00001.safetensors"])
+    reader = CheckpointReader(store, saved.folder, saved.manifest_sha256)
+    reader.verify(0, 2)
+    with pytest.raises(CheckpointError, match=r"rank-00001\.safetensors: is missing"):
+        reader.verify(1, 2)
+
+
+def test_what_is_saved_are_the_values_at_begin_whatever_training_does_next(tmp_path):
+    tensor = torch.zeros(1000)
+    store, board, commits = PosixStore(tmp_path), SharedStore(), []
+    held = threading.Event()
+
+    def commit(saved: Saved, state):
+        commits.append(saved)
+
+    class SlowStore(PosixStore):
+        def put(self, name, data):
+            held.wait(10)
+            super().put(name, data)
+
+    saver = Saver(
+        SlowStore(tmp_path),
+        board,
+        RankInfo(0, 1, 0, 1),
+        attempt=0,
+        slices=lambda: [Slice("a", (1000,), 0, {"value": tensor})],
+        commit=commit,
+    )
+    saver.begin(0, {"adam_step": 1, "skipped_steps": []})
+    tensor.fill_(9.0)
+    held.set()
+    saver.finish()
+    reader = CheckpointReader(store, commits[0].folder, commits[0].manifest_sha256)
+    assert torch.equal(reader.tensor("a"), torch.zeros(1000))
+
+
+def test_a_save_that_fails_is_told_to_the_loop(tmp_path):
+    class FullStore(PosixStore):
+        def put(self, name, data):
+            raise OSError("no space left")
+
+    part = [Slice("a", (4,), 0, {"value": torch.ones(4)})]
+    saver = Saver(
+        FullStore(tmp_path), SharedStore(), RankInfo(0, 1, 0, 1), attempt=0, slices=lambda: part, commit=lambda *_: None
+    )
+    saver.begin(0, {"adam_step": 1, "skipped_steps": []})
+    with pytest.raises(OSError, match="no space left"):
+        saver.finish()

@@ -1,0 +1,121 @@
+"""What a fresh start takes from another run's commit: by name and shape, or it is refused."""
+
+import pytest
+import torch
+
+from gmml_cluster.errors import CheckpointError
+from gmml_cluster.methods.build import blank
+from gmml_cluster.methods.protocol import Setting
+from gmml_cluster.run import protocol
+from gmml_cluster.run.history import checkpoint_folder
+from gmml_cluster.run.root import SPEC, create_run
+from gmml_cluster.spec.loading.validate import parse_job, to_yaml
+from gmml_cluster.train.checkpoints.resume import Peers
+from gmml_cluster.train.checkpoints.warm_start import take_init, taken
+from gmml_cluster.train.engines.slices import Slice
+from gmml_cluster.train.ranks.rendezvous import RankInfo
+from tests.unit.train.checkpoints.test_save import SharedStore, save
+
+NEEDED = {"encoder.norm.bias": (4,), "head.bias": (2,)}
+JOB = {
+    "name": "first",
+    "model": {"width": 32, "depth": 2, "heads": 2, "patch_size": 4},
+    "method": {"name": "gmml"},
+    "data": {"corpora": [{"url": "x"}], "image_size": 32, "group": 8},
+    "batch": {"size": 64},
+    "run": {"steps": 10},
+}
+
+
+def test_the_same_method_takes_every_tensor():
+    assert taken(NEEDED, {**NEEDED, "more": (1,)}, None) == {name: name for name in NEEDED}
+
+
+def test_another_method_takes_the_encoder_alone():
+    held = {"encoder.norm.bias": (4,), "head.bias": (3,)}
+    assert taken(NEEDED, held, {}) == {"encoder.norm.bias": "encoder.norm.bias"}
+
+
+def test_a_teacher_of_another_method_begins_equal_to_its_student():
+    needed = {**NEEDED, "teacher.norm.bias": (4,)}
+    names = taken(needed, {"encoder.norm.bias": (4,)}, {"teacher.norm.bias": "encoder.norm.bias"})
+    assert names == {"encoder.norm.bias": "encoder.norm.bias", "teacher.norm.bias": "encoder.norm.bias"}
+
+
+def test_every_tensor_that_disagrees_is_named_with_both_shapes():
+    with pytest.raises(CheckpointError) as refused:
+        taken(NEEDED, {"encoder.norm.bias": (5,)}, None)
+    told = "2 of 2 tensors disagree: encoder.norm.bias [4] (there [5]), head.bias [2] (not there); "
+    assert str(refused.value).startswith(told)
+
+
+def test_many_that_disagree_are_counted():
+    with pytest.raises(CheckpointError, match=r"9 of 9 tensors disagree: .* and 4 more;"):
+        taken({f"t{i}": (1,) for i in range(9)}, {}, None)
+
+
+class FakeEngine:
+    """Takes what it is given of its tensors' keys."""
+
+    shapes = NEEDED
+
+    def load(self, read):
+        keys = [(name, key) for name in self.shapes for key in ("value", "exp_avg")]
+        given = {key: read(*key, 0, self.shapes[key[0]][0]) for key in keys}
+        self.got = {key: tensor.tolist() for key, tensor in given.items() if tensor is not None}
+
+    def set_adam_step(self, step):
+        self.adam_step = step
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A run with one commit, of step 7: weights 0, 1, 2, ... and their negatives as moments."""
+    run = create_run(str(tmp_path), "first", {SPEC: to_yaml(parse_job(JOB)).encode()}, {})
+    token = protocol.submit(run.log, launcher="local", code="c", bounds={})
+    claim = protocol.claim(run.log, submit=token, job="1", restart=0, layout={}, machine={})
+    weights = {name: torch.arange(float(shape[0])) for name, shape in NEEDED.items()}
+    whole = [Slice(n, tuple(w.shape), 0, {"value": w, "exp_avg": -w}) for n, w in weights.items()]
+    _, saved = save(tmp_path / "first", [whole])
+    (tmp_path / "first" / saved.folder).rename(tmp_path / "first" / checkpoint_folder(7, claim.attempt))
+    protocol.commit(run.log, claim.attempt, step=7, manifest=saved.manifest_sha256, size=1, seconds=1.0)
+    return run
+
+
+def begun(source, what, method="gmml"):
+    engine = FakeEngine()
+    peers = Peers(source, RankInfo(0, 1, 0, 1), SharedStore())
+    job = parse_job({**JOB, "method": {"name": method}, "init": {"run": source.url, "step": 7, "what": what}})
+    take_init(peers, job, blank(Setting.of(job)), engine)
+    return engine
+
+
+def test_weights_leave_moments_and_adams_step_alone(source):
+    engine = begun(source, "weights")
+    assert engine.got == {("encoder.norm.bias", "value"): [0, 1, 2, 3], ("head.bias", "value"): [0, 1]}
+    assert not hasattr(engine, "adam_step")
+
+
+def test_all_takes_moments_and_adams_step_too(source):
+    engine = begun(source, "all")
+    assert engine.got[("encoder.norm.bias", "exp_avg")] == [0, -1, -2, -3]
+    assert len(engine.got) == 4
+    assert engine.adam_step == 5
+
+
+def test_of_another_method_the_encoders_weights_are_read_alone(source):
+    assert list(begun(source, "weights", method="mae").got) == [("encoder.norm.bias", "value")]
+
+
+def test_a_commit_that_was_dropped_meanwhile_is_told_with_the_cure(source):
+    (claimed,) = source.log.refresh().commits
+    protocol.drop(source.log, claimed.attempt, claimed)
+    with pytest.raises(CheckpointError, match=r"init: .* known are none.*; if first dropped it meanwhile, gmml rm"):
+        begun(source, "weights")
+
+
+def test_files_that_go_while_they_are_read_are_told_with_the_cure(source):
+    (claimed,) = source.log.refresh().commits
+    source.store.delete([f"{claimed.folder}/rank-00000.safetensors"])
+    with pytest.raises(CheckpointError, match=r"init: .*is missing.*; if first dropped it meanwhile"):
+        begun(source, "weights")

@@ -1,0 +1,80 @@
+"""What an attempt takes over from the pin of the first, and what may differ by then."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gmml_cluster.data.corpus.checksums import index_checked
+from gmml_cluster.data.corpus.listing import list_shards
+from gmml_cluster.run import protocol
+from gmml_cluster.run.root import create_run, run_root
+from gmml_cluster.spec.loading.validate import to_yaml
+from gmml_cluster.train.ranks import agreement
+from gmml_cluster.train.ranks.agreement import StartInfo, pinned_corpora, settle
+from gmml_cluster.train.ranks.rendezvous import RankInfo
+from tests.unit.data.conftest import png, write_tar
+from tests.unit.train.test_loop import job
+
+
+class Run:
+    """A run over one indexed shard of 48 images, whose attempts settle one after the other."""
+
+    def __init__(self, folder):
+        self.shard = folder / "corpus" / "s.tar"
+        self.shard.parent.mkdir()
+        write_tar(self.shard, [(f"{y:02d}.png", png(np.full((8, 8), y, np.uint8))) for y in range(48)])
+        index_checked(list_shards(str(self.shard))[0], None)
+        spec = job()
+        corpora = (spec.data.corpora[0].model_copy(update={"url": str(self.shard)}),)
+        schedule = spec.optim.schedule.model_copy(update={"samples": 1200})
+        spec = spec.model_copy(
+            update={
+                "data": spec.data.model_copy(update={"corpora": corpora}),
+                "optim": spec.optim.model_copy(update={"schedule": schedule}),
+            }
+        )
+        self.root = create_run(str(folder / "runs"), "x", {"spec.yaml": to_yaml(spec).encode()}, {})
+
+    def attempt(self, **changed):
+        run = run_root(self.root.root, "x")
+        token = protocol.submit(run.log, launcher="local", code="c", bounds={}, changed=changed)
+        return settle(run, StartInfo(run.root, "x", token, "j", 0), RankInfo(0, 1, 0, 1), lambda attempt: None)[0]
+
+    def entries(self, kind):
+        return [entry.fields for entry in self.root.log.read(0) if entry.kind == kind]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+def test_the_first_pin_holds_and_lists_no_shard_in_the_log(run):
+    first, second = run.attempt(), run.attempt()
+    assert second == replace(first, attempt=2)
+    assert len(run.entries("pin")) == 1
+    assert "corpora" not in run.entries("pin")[0]["layout"]
+    assert first.order(pinned_corpora(run.root, first.pinned)).corpora[0].samples == 48
+
+
+def test_touched_corpus_is_pinned_anew_by_an_entry_and_the_run_goes_on(run):
+    first = run.attempt()
+    os.utime(run.shard, ns=(1, 1))
+    second, third = run.attempt(), run.attempt()
+    assert second.pinned == third.pinned != first.pinned
+    assert pinned_corpora(run.root, second.pinned).locate(0, 7).index == 7
+    assert [entry.get("repinned") for entry in run.entries("pin")] == [None, 1]
+
+
+def test_a_run_whose_schedule_stands_by_itself_grows(run):
+    assert run.attempt().steps == 100
+    assert run.attempt(**{"run.steps": [100, 130]}).steps == 130
+
+
+def test_another_decoder_is_told_by_name(run, monkeypatch, caplog):
+    run.attempt()
+    monkeypatch.setattr(agreement, "decoder_name", lambda: "other-1.0")
+    run.attempt()
+    assert "images are decoded by other-1.0, the run began with simplejpeg-" in caplog.text
