@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gmml_cluster.run.log import Log
 
 VERSION = 1
-_LONG = ("sum", "layout", "traceback")
+_LONG = ("sum", "layout", "topology", "traceback")
 
 
 @click.command("log")

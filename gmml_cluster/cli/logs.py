@@ -68,7 +68,7 @@ def _older(run: "RunRoot", number: int) -> "Attempt | None":
 
 
 def _check_rank(attempt: "Attempt", rank: int | None) -> None:
-    ranks = attempt.layout.get("ranks")
+    ranks = attempt.topology.get("ranks")
     if rank is not None and ranks is not None and rank >= ranks:
         told = f"attempt {attempt.number} has no rank {rank}; it has {ranks}, counted from 0"
         raise click.BadParameter(told, param_hint="--rank")

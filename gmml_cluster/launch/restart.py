@@ -16,14 +16,13 @@ from typing import Any
 from gmml_cluster.errors import Fenced, GmmlError
 from gmml_cluster.launch.slurm.logs import last_words
 from gmml_cluster.run import protocol
+from gmml_cluster.run.causes import COUNTED, FREE
 from gmml_cluster.run.codes import COME_BACK, NEVER, RESTARTS, STORAGE
 from gmml_cluster.run.history import Attempt, History
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.store.open import open_store
 
 TRIES = 3
-_FREE = ("notice", "preempted", "time_limit")
-_COUNTED = ("lost", "node_lost", "killed", "storage", "hang")
 _WORD = "the scheduler's word"
 _PROVED = {STORAGE: "storage", COME_BACK: "notice"}
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
@@ -118,9 +117,9 @@ def _settle_notice(log: Log, mine: JobStart, rc: int, word: str | None) -> None:
     if attempt is None or attempt.ended != "notice" or _is_past(history, mine):
         return
     if word is not None:
-        protocol.settle(log, attempt.number, word, _WORD)
+        protocol.resolve_cause(log, attempt.number, word, _WORD)
     elif attempt.first_step is None and rc != COME_BACK:
-        protocol.settle(log, attempt.number, "lost", f"exit code {rc}")
+        protocol.resolve_cause(log, attempt.number, "lost", f"exit code {rc}")
 
 
 def goes_again(history: History, mine: JobStart, rc: int, word: str | None = None) -> bool:
@@ -129,10 +128,10 @@ def goes_again(history: History, mine: JobStart, rc: int, word: str | None = Non
         return False
     attempt = _claimed(history, mine)
     if attempt is None:
-        return rc not in (0, NEVER) and (word in _FREE or rc != COME_BACK or _may_come_back(history, mine))
-    if attempt.cause in _FREE:
+        return rc not in (0, NEVER) and (word in FREE or rc != COME_BACK or _may_come_back(history, mine))
+    if attempt.cause in FREE:
         return True
-    return attempt.cause in _COUNTED and _tries_without_commit(history, mine) < TRIES
+    return attempt.cause in COUNTED and _tries_without_commit(history, mine) < TRIES
 
 
 def cause_of(rc: int) -> str:
@@ -179,7 +178,7 @@ def _starts_without_claim(history: History, mine: JobStart) -> int:
 def _tries_without_commit(history: History, mine: JobStart) -> int:
     """Attempts of counted causes under this submit since the last one that made a checkpoint."""
     since = history.commits[-1].attempt if history.commits else 0
-    return sum(a.number > since and a.submit == mine.submit and a.cause in _COUNTED for a in history.attempts)
+    return sum(a.number > since and a.submit == mine.submit and a.cause in COUNTED for a in history.attempts)
 
 
 def _is_told(log: Log, mine: JobStart) -> bool:

@@ -3,16 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from gmml_cluster.errors import StorageError
 
 Kind = Literal["open", "submit", "queued", "claim", "begin", "pin", "commit", "drop", "end", "cause", "stop"]
-Cause = Literal[
-    "finished", "notice", "preempted", "time_limit", "cancelled", "fenced", "node_lost", "killed", "out_of_memory",
-    "error", "hang", "storage", "not_finite", "start_failed", "lost",
-]  # fmt: skip
-CAUSES: tuple[str, ...] = get_args(Cause)
 SUMMED = ("claim", "commit", "end")
 _HEAD = ("slot", "kind", "attempt", "run", "token", "time")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gmml_cluster.run.entries import Entry
 
-VERSION = 2
+VERSION = 3
 KEPT_ATTEMPTS = 50
 _TOLD = ("rank", "host", "message", "proof")
 _MESSAGE_CHARACTERS = 500
@@ -65,7 +65,7 @@ class Attempt:
         first_step: the step it began with; None before its `begin`.
         last_step: the last step it told of, by `commit` or `end`; None where it told of none.
         ended: cause in its `end`; None as long as there is none.
-        settled: cause that a later `cause` proved.
+        resolved: cause that a later `cause` proved.
         told: what its `end` adds: message, rank, host, proof, as far as known.
     """
 
@@ -75,18 +75,18 @@ class Attempt:
     restart: int
     time: float
     code: str
-    layout: Mapping[str, Any] = field(default_factory=dict)
+    topology: Mapping[str, Any] = field(default_factory=dict)
     first_step: int | None = None
     last_step: int | None = None
     ended: str | None = None
-    settled: str | None = None
+    resolved: str | None = None
     end_time: float | None = None
     told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cause(self) -> str | None:
         """Why it ended, by the best word there is; None while it has no `end`."""
-        return self.settled or self.ended
+        return self.resolved or self.ended
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,9 @@ def _queued(history: History, entry: Entry) -> History:
 
 
 def _claim(history: History, entry: Entry) -> History:
-    fields = {name: entry.fields[name] for name in ("submit", "job", "restart", "layout")}
+    fields = {name: entry.fields[name] for name in ("submit", "job", "restart")}
+    # until format 3 the field was called `layout`; logs that were written then are still read
+    fields["topology"] = entry.fields["topology"] if "topology" in entry.fields else entry.fields["layout"]
     assert entry.attempt is not None
     submit = replace(history.submit, failed=None) if history.submit else None
     code = submit.code if submit else ""
@@ -244,7 +246,7 @@ def _start_failed(history: History, fields: Mapping[str, Any]) -> History:
 
 
 def _cause(history: History, entry: Entry) -> History:
-    return _with_attempt(history, entry.fields["of"], settled=entry.fields["cause"])
+    return _with_attempt(history, entry.fields["of"], resolved=entry.fields["cause"])
 
 
 def _stop(history: History, entry: Entry) -> History:

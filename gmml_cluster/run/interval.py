@@ -2,12 +2,12 @@
 
 import math
 
+from gmml_cluster.run.causes import DELIBERATE
 from gmml_cluster.run.history import History
 
 FIRST_S = 600.0
 LEAST_S, MOST_S = 60.0, 3600.0
 PRIOR_S = 24 * 3600.0
-_ASKED_FOR = ("finished", "cancelled", "fenced")
 
 
 def save_interval_s(cost_s: float | None, between_s: float) -> float:
@@ -35,5 +35,5 @@ def between_interruptions_s(history: History, now: float) -> float:
         now: seconds since 1970; an attempt without an `end` is counted up to it.
     """
     spans = [(now if a.end_time is None else a.end_time) - a.time for a in history.attempts]
-    interrupted = sum(a.cause is not None and a.cause not in _ASKED_FOR for a in history.attempts)
+    interrupted = sum(a.cause is not None and a.cause not in DELIBERATE for a in history.attempts)
     return (PRIOR_S + sum(max(span, 0.0) for span in spans)) / (1 + interrupted)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from gmml_cluster.run.history import Attempt, History
 
-VERSION = 1
+VERSION = 2
 _FAULTS = ("error", "storage", "not_finite", "hang", "out_of_memory")
 _FINAL = ("error", "not_finite", "out_of_memory", "cancelled")
 State = Literal[
@@ -125,7 +125,7 @@ def _attempt(attempt: Attempt, jobs: Mapping[str, str]) -> dict[str, Any]:
         "cause": attempt.cause or (None if _lives(attempt, jobs) else "lost"),
         "first_step": attempt.first_step,
         "last_step": attempt.last_step,
-        "layout": dict(attempt.layout),
+        "topology": dict(attempt.topology),
         "code": attempt.code,
         **({"told": dict(attempt.told)} if attempt.told else {}),
     }

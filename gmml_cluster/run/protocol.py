@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gmml_cluster.errors import CheckpointError, Fenced
-from gmml_cluster.run.entries import CAUSES, Entry
+from gmml_cluster.run.causes import CAUSES
+from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.history import Commit, History
 from gmml_cluster.run.log import Draft, Log
 
@@ -85,7 +86,7 @@ def claim(
     submit: str,
     job: str,
     restart: int,
-    layout: Mapping[str, Any],
+    topology: Mapping[str, Any],
     machine: Mapping[str, Any],
     proofs: Callable[[int], tuple[str, str] | None] = lambda attempt: None,
     claimed: Callable[[int], None] = lambda attempt: None,
@@ -99,7 +100,7 @@ def claim(
         submit: token of the submit that this job was started for.
         job: the launcher's id.
         restart: how often the launcher has restarted the job.
-        layout: ranks, ZeRO stage, precision, micro-batch, threads.
+        topology: ranks, ZeRO stage, precision, micro-batch, threads.
         machine: nodes, devices, versions.
         proofs: cause and proof of an older attempt's end, where they are known; otherwise it counts as `lost`.
         claimed: called with the attempt's number as soon as it stands: from then on its end must be told.
@@ -107,7 +108,7 @@ def claim(
     Raises:
         Fenced: this job has not, or no longer, the right to claim; it leaves for good and claims nothing.
     """
-    fields = {"submit": submit, "job": job, "restart": restart, "layout": dict(layout), "machine": dict(machine)}
+    fields = {"submit": submit, "job": job, "restart": restart, "topology": dict(topology), "machine": dict(machine)}
 
     def make(history: History) -> Draft:
         refused = refusal(history, submit)
@@ -292,14 +293,14 @@ def start_failed(log: Log, submit: str, **told: Any) -> None:
     log.append(make)
 
 
-def settle(log: Log, attempt: int, cause: str, proof: str) -> None:
-    """Append `cause`, which proves why an attempt that ended with `notice` did; nothing where that is settled."""
+def resolve_cause(log: Log, attempt: int, cause: str, proof: str) -> None:
+    """Append `cause`, which proves why an attempt that ended with `notice` did; nothing where that is resolved."""
     _known(cause)
 
     def make(history: History) -> Draft | None:
         _demand_youngest(log, history, attempt)
         ended = history.attempt(attempt)
-        if ended is None or ended.ended != "notice" or ended.settled:
+        if ended is None or ended.ended != "notice" or ended.resolved:
             return None
         return Draft("cause", None, {"of": attempt, "cause": cause, "proof": proof})
 

@@ -28,7 +28,7 @@ def claimed(tmp_path):
 
 def claim(url, submit, job):
     log = Log(open_store(url))
-    return protocol.claim(log, submit=submit, job=job, restart=0, layout={}, machine={}).attempt
+    return protocol.claim(log, submit=submit, job=job, restart=0, topology={}, machine={}).attempt
 
 
 def claim_or_fenced(url, submit, job):

@@ -44,7 +44,9 @@ told = {"argued": argued, "code": __file__, "path": os.environ["PYTHONPATH"], "p
 log = None
 if rank == 0 and "://" not in argued["--root"]:
     log = Log(open_store(argued["--root"] + "/" + argued["--run"]))
-    claim = protocol.claim(log, submit=argued["--submit"], job=argued["--job"], restart=restart, layout={}, machine={})
+    claim = protocol.claim(
+        log, submit=argued["--submit"], job=argued["--job"], restart=restart, topology={}, machine={}
+    )
 ended = pathlib.Path(os.environ["NOTES"]) / f"ended-{restart}"
 def leave(code, cause):
     for number in (signal.SIGTERM, signal.SIGUSR2):

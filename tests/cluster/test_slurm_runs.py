@@ -59,7 +59,7 @@ def test_two_nodes_stream_from_s3_and_a_cancelled_run_resumes_bit_for_bit(site):
     first, last = (sum(line["loss"] for line in part) / 30 for part in (calm[:30], calm[-30:]))
     assert last < 0.95 * first
     claim = next(entry for entry in site.entries("calm") if entry["kind"] == "claim")
-    assert (claim["layout"]["ranks"], claim["layout"]["zero"]) == (2, 1)
+    assert (claim["topology"]["ranks"], claim["topology"]["zero"]) == (2, 1)
 
     submit(site, "broken", cluster)
     site.until("broken", lambda entries: any(entry["kind"] == "begin" for entry in entries))

@@ -56,7 +56,7 @@ def test_status_of_runs_of_every_launcher_imports_nothing_heavy(tmp_path):
         log = create_run(str(tmp_path / "runs"), name, {}, {"spec": "0", "code": "0", "versions": {}}).log
         token = protocol.submit(log, launcher="local" if ":" in job else "slurm", code="0", bounds={})
         protocol.queued(log, token, job)
-        protocol.claim(log, submit=token, job=job, restart=0, layout={}, machine={})
+        protocol.claim(log, submit=token, job=job, restart=0, topology={}, machine={})
     assert heavy_imports("gmml_cluster.cli.main", "group", "status", "--root", "runs", cwd=tmp_path) == []
 
 

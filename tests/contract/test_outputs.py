@@ -13,7 +13,8 @@ from gmml_cluster.launch.prepare import prepare
 from gmml_cluster.launch.submit import Submitted
 from gmml_cluster.plan.plan import Plan
 from gmml_cluster.run import protocol
-from gmml_cluster.run.entries import CAUSES, Kind
+from gmml_cluster.run.causes import CAUSES
+from gmml_cluster.run.entries import Kind
 from gmml_cluster.run.history import History
 from gmml_cluster.run.ledger import status
 from gmml_cluster.run.root import create_run, run_root
@@ -86,14 +87,14 @@ def entries(tmp_path):
     protocol.start_failed(log, submit, message="m", rank=0, host="h")
     protocol.queued(log, submit, "1")
     for restart in range(2):
-        number = protocol.claim(log, submit=submit, job="1", restart=restart, layout={}, machine={}).attempt
+        number = protocol.claim(log, submit=submit, job="1", restart=restart, topology={}, machine={}).attempt
         protocol.begin(log, number, resumed=None, step=0, micro=8, start_s=0.0, load_s=0.0)
         protocol.pin(log, number, {"corpora": "0", "layout": {}, "steps": 9, "decoder": "d"})
         protocol.repin(log, number, "1", 2)
         protocol.commit(log, number, step=1, manifest="m", size=1, seconds=0.0)
         protocol.drop(log, number, log.refresh().commits[-1])
         protocol.end(log, number, "notice", **told)
-        protocol.settle(log, number, "preempted", "p")
+        protocol.resolve_cause(log, number, "preempted", "p")
     protocol.stop(log, "cancelled")
     return [entry.document() for entry in log.read()]
 

@@ -97,7 +97,7 @@ def settle(
         submit=incarnation.submit,
         job=incarnation.job,
         restart=incarnation.restart,
-        layout=layout_fields(job, place),
+        topology=topology_fields(job, place),
         machine=machine_fields(place),
         claimed=claimed,
     )
@@ -144,7 +144,7 @@ def indexes(run: RunRoot) -> Store:
     return indexes_below(run.root)
 
 
-def layout_fields(job: JobSpec, place: RankInfo) -> dict[str, Any]:
+def topology_fields(job: JobSpec, place: RankInfo) -> dict[str, Any]:
     """What grade B of exactness depends on."""
     return {
         "ranks": place.ranks,

@@ -36,7 +36,7 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.root import run_root
 log = run_root(given.root, given.run).log
 me = dict(submit=given.submit, job=given.job, restart=given.restart)
-attempt = protocol.claim(log, **me, layout={}, machine={}).attempt
+attempt = protocol.claim(log, **me, topology={}, machine={}).attempt
 protocol.begin(log, attempt, resumed=None, step=0, micro=8, start_s=0.0, load_s=0.0)
 print("attempt", attempt, "works", flush=True)
 if attempt == 2:
@@ -299,7 +299,7 @@ def test_a_run_that_is_still_stopping_is_neither_resumed_nor_taken_over(call, un
     monkeypatch.setattr(LocalLauncher, "poll", lambda self, jobs: dict.fromkeys(jobs, "running"))
     run = run_root("runs", "tryit")
     named = {"submit": run.log.refresh().submit.token, "job": run.log.refresh().submit.job, "restart": 0}
-    protocol.claim(run.log, **named, layout={}, machine={})
+    protocol.claim(run.log, **named, topology={}, machine={})
     protocol.stop(run.log, "cancelled by a person")
     code, out, _ = call("gmml", "resume", "tryit")
     assert code == 0
@@ -348,7 +348,7 @@ def test_an_attempt_older_than_the_last_fifty_is_still_read(call, tmp_path):
     run = create_run(str(tmp_path / "runs"), "restless", {}, {"spec": "0", "code": "0", "versions": {}})
     token = protocol.submit(run.log, launcher="local", code="0", bounds={"cluster": "here"}, changed={})
     for restart in range(53):
-        protocol.claim(run.log, submit=token, job="gone", restart=restart, layout={"ranks": 1}, machine={})
+        protocol.claim(run.log, submit=token, job="gone", restart=restart, topology={"ranks": 1}, machine={})
     run.store.put("attempts/0002/rank-00000-000000.log", b"here I was\n")
     assert call("gmml", "logs", "restless", "--attempt", "2")[:2] == (0, "here I was\n")
     code, _, err = call("gmml", "logs", "restless", "--attempt", "54")
@@ -371,7 +371,7 @@ def test_a_rank_that_an_attempt_does_not_have_is_refused(call, tmp_path):
     log = create_run(str(tmp_path / "runs"), "claimed", {}, {"spec": "0", "code": "0", "versions": {}}).log
     token = protocol.submit(log, launcher="local", code="0", bounds={"cluster": "here"}, changed={})
     protocol.queued(log, token, "gone")
-    protocol.claim(log, submit=token, job="gone", restart=0, layout={"ranks": 2}, machine={})
+    protocol.claim(log, submit=token, job="gone", restart=0, topology={"ranks": 2}, machine={})
     code, _, err = call("gmml", "logs", "claimed", "--rank", "2")
     assert code == 2
     assert "attempt 1 has no rank 2; it has 2, counted from 0" in err

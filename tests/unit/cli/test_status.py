@@ -25,7 +25,7 @@ def shown(root):
 def test_a_run_that_ended_names_its_message_or_else_its_cause(tmp_path, cause, told, line):
     run = create_run(str(tmp_path), "tryit", {}, {"spec": "0", "code": "0", "versions": {}})
     token = protocol.submit(run.log, launcher="local", code="0", bounds={})
-    number = protocol.claim(run.log, submit=token, job="j", restart=0, layout={}, machine={}).attempt
+    number = protocol.claim(run.log, submit=token, job="j", restart=0, topology={}, machine={}).attempt
     protocol.end(run.log, number, cause, **told)
     assert f"\ntryit: {line}; gmml resume tryit goes on\n" in shown(tmp_path)
 

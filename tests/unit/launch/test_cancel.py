@@ -49,7 +49,7 @@ def submitted(run, job):
 
 def claimed(run, job):
     token = submitted(run, job)
-    return protocol.claim(run.log, submit=token, job=job, restart=0, layout={}, machine={}).attempt
+    return protocol.claim(run.log, submit=token, job=job, restart=0, topology={}, machine={}).attempt
 
 
 @pytest.mark.parametrize("state", ["running", "unknown"])

@@ -22,7 +22,7 @@ def test_a_start_is_shown_before_its_claim_and_gone_on_with_after_it(tmp_path, m
     output.write_text("starts\n")
     texts = follow.follow(run, 0)
     assert next(texts) == "starts\n"
-    attempt = protocol.claim(run.log, submit=token, job=job, restart=0, layout={}, machine={}).attempt
+    attempt = protocol.claim(run.log, submit=token, job=job, restart=0, topology={}, machine={}).attempt
     with output.open("a") as file:
         file.write("step 1\n")
     assert next(texts) == "step 1\n"

@@ -29,7 +29,7 @@ def made(tmp_path, spec, steps=()):
     """A run of this spec with commits."""
     run = create_run(str(tmp_path / "runs"), spec.name, {SPEC: to_yaml(spec).encode()}, {})
     token = protocol.submit(run.log, launcher="local", code="c", bounds={})
-    attempt = protocol.claim(run.log, submit=token, job="1", restart=0, layout={}, machine={}).attempt
+    attempt = protocol.claim(run.log, submit=token, job="1", restart=0, topology={}, machine={}).attempt
     for step in steps:
         commit(run, attempt, step)
     return run, attempt

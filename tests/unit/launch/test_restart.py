@@ -36,7 +36,7 @@ def mine(log: Log, *, restart: int = 0, job: str = "17") -> JobStart:
 
 def claim(log: Log, who: JobStart) -> int:
     told = {"submit": who.submit, "job": who.job, "restart": who.restart}
-    return protocol.claim(log, **told, layout={}, machine={}).attempt
+    return protocol.claim(log, **told, topology={}, machine={}).attempt
 
 
 def last(log: Log) -> tuple[str, int | None, str]:
@@ -125,7 +125,7 @@ def test_what_the_scheduler_took_costs_no_try_although_the_ranks_were_killed(log
 
 def test_a_settled_cause_outranks_the_end(log: Log) -> None:
     protocol.end(log, claim(log, mine(log)), "notice")
-    protocol.settle(log, 1, "cancelled", "by its stderr")
+    protocol.resolve_cause(log, 1, "cancelled", "by its stderr")
     assert settle(log, mine(log), 77) is False
 
 

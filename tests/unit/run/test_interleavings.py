@@ -30,7 +30,7 @@ def attempt(token, *, steps=2, cause="finished"):
 
     def body(store):
         log = Log(store)
-        mine = protocol.claim(log, submit=token, job="j", restart=0, layout={}, machine={})
+        mine = protocol.claim(log, submit=token, job="j", restart=0, topology={}, machine={})
 
         def holds(commit):
             try:
@@ -166,6 +166,6 @@ def test_two_claims_in_every_order_of_their_requests():
 
 def claimer(token, job):
     def body(store):
-        protocol.claim(Log(store), submit=token, job=job, restart=0, layout={}, machine={})
+        protocol.claim(Log(store), submit=token, job=job, restart=0, topology={}, machine={})
 
     return body

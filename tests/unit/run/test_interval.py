@@ -57,7 +57,7 @@ def test_what_a_person_asked_for_and_a_clock_set_back_count_for_nothing():
     assert between_interruptions_s(history(*asked), HOUR) == 24 * HOUR
 
 
-def test_the_settled_cause_decides():
-    settled = replace(attempt(1, 0.0, 0.0, "notice"), settled="cancelled")
-    assert between_interruptions_s(history(settled), 0.0) == 24 * HOUR
-    assert between_interruptions_s(history(replace(settled, settled="preempted")), 0.0) == 12 * HOUR
+def test_the_resolved_cause_decides():
+    resolved = replace(attempt(1, 0.0, 0.0, "notice"), resolved="cancelled")
+    assert between_interruptions_s(history(resolved), 0.0) == 24 * HOUR
+    assert between_interruptions_s(history(replace(resolved, resolved="preempted")), 0.0) == 12 * HOUR

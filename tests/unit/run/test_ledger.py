@@ -24,7 +24,7 @@ def submit(log, job="1", code="c"):
 
 
 def attempt(log, token, job="1", first=0):
-    number = protocol.claim(log, submit=token, job=job, restart=0, layout={"ranks": 2}, machine={}).attempt
+    number = protocol.claim(log, submit=token, job=job, restart=0, topology={"ranks": 2}, machine={}).attempt
     protocol.begin(log, number, resumed=None, step=first, micro=8, start_s=0.0, load_s=0.0)
     return number
 

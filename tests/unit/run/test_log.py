@@ -91,7 +91,7 @@ def test_a_reader_needs_only_the_tail(store):
     log = Log(store)
     for _ in range(20):
         log.append(note)
-    log.append(lambda history: Draft("claim", 1, {"submit": "s", "job": "j", "restart": 0, "layout": {}}))
+    log.append(lambda history: Draft("claim", 1, {"submit": "s", "job": "j", "restart": 0, "topology": {}}))
     log.append(note)
     read = []
     reader = Log(store.view(before=lambda method, name: read.append(name) if method == "get" else None))
@@ -102,14 +102,21 @@ def test_a_reader_needs_only_the_tail(store):
 def test_a_sum_of_another_version_is_passed_over(store, monkeypatch):
     log = Log(store)
     monkeypatch.setattr("gmml_cluster.run.history.VERSION", 99)
-    log.append(lambda history: Draft("claim", 1, {"submit": "s", "job": "j", "restart": 0, "layout": {}}))
+    log.append(lambda history: Draft("claim", 1, {"submit": "s", "job": "j", "restart": 0, "topology": {}}))
     monkeypatch.undo()
     assert Log(store).refresh().last_attempt == 1
 
 
+def test_a_claim_of_an_older_version_has_its_topology_under_the_name_layout(store):
+    Log(store).append(
+        lambda history: Draft("claim", 1, {"submit": "s", "job": "j", "restart": 0, "layout": {"ranks": 2}})
+    )
+    assert Log(store).refresh().attempts[0].topology == {"ranks": 2}
+
+
 def test_check_names_a_slot_whose_sum_is_wrong(store):
     log = Log(store)
-    log.append(lambda history: Draft("claim", 1, {"submit": "s", "job": "j", "restart": 0, "layout": {}}))
+    log.append(lambda history: Draft("claim", 1, {"submit": "s", "job": "j", "restart": 0, "topology": {}}))
     assert check(log) == []
     wrong = History(slots=1, run="r", last_attempt=7).to_sum()
     entry = decode(store.get(slot_name(1)), "")

@@ -26,7 +26,7 @@ def submit(log, **changed):
 
 
 def claim(log, token, **more):
-    return protocol.claim(log, submit=token, job="j", restart=0, layout={"ranks": 2}, machine={}, **more)
+    return protocol.claim(log, submit=token, job="j", restart=0, topology={"ranks": 2}, machine={}, **more)
 
 
 def commit(log, attempt, step):
@@ -95,7 +95,7 @@ def test_a_stop_fences_nobody(log):
         lambda log: protocol.begin(log, 1, resumed=None, step=0, micro=8, start_s=1.0, load_s=1.0),
         lambda log: protocol.pin(log, 1, {}),
         lambda log: protocol.end(log, 1, "error"),
-        lambda log: protocol.settle(log, 1, "preempted", "told"),
+        lambda log: protocol.resolve_cause(log, 1, "preempted", "told"),
         lambda log: protocol.look(log, 1),
     ],
 )
@@ -125,10 +125,10 @@ def test_the_first_end_counts(log):
 
 def test_a_cause_settles_a_notice_once(log):
     attempt = started(log)
-    protocol.settle(log, attempt, "preempted", "too early")
+    protocol.resolve_cause(log, attempt, "preempted", "too early")
     protocol.end(log, attempt, "notice")
-    protocol.settle(log, attempt, "preempted", "DUE TO PREEMPTION")
-    protocol.settle(log, attempt, "time_limit", "late")
+    protocol.resolve_cause(log, attempt, "preempted", "DUE TO PREEMPTION")
+    protocol.resolve_cause(log, attempt, "time_limit", "late")
     assert (log.refresh().attempts[0].ended, log.refresh().attempts[0].cause) == ("notice", "preempted")
 
 
@@ -256,7 +256,7 @@ def test_a_claim_that_fails_after_its_slot_has_told_its_number(store, log):
     heard = []
     unlucky = Log(store.view(before=down_once_claimed))
     with pytest.raises(StorageError):
-        protocol.claim(unlucky, submit=token, job="1", restart=0, layout={}, machine={}, claimed=heard.append)
+        protocol.claim(unlucky, submit=token, job="1", restart=0, topology={}, machine={}, claimed=heard.append)
     assert heard == [log.refresh().last_attempt] == [1]
 
 

@@ -34,7 +34,7 @@ class LiveRun:
         self.folder = folder
         self.run = create_run(str(folder), "live", {SPEC: to_yaml(JOB).encode()}, {})
         token = protocol.submit(self.run.log, launcher="local", code="c", bounds={})
-        self.attempt = protocol.claim(self.run.log, submit=token, job="1", restart=0, layout={}, machine={}).attempt
+        self.attempt = protocol.claim(self.run.log, submit=token, job="1", restart=0, topology={}, machine={}).attempt
 
     def commit(self, step):
         state = build(JOB).module.state_dict()

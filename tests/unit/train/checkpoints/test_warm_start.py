@@ -73,7 +73,7 @@ def source(tmp_path):
     """A run with one commit, of step 7: weights 0, 1, 2, ... and their negatives as moments."""
     run = create_run(str(tmp_path), "first", {SPEC: to_yaml(parse_job(JOB)).encode()}, {})
     token = protocol.submit(run.log, launcher="local", code="c", bounds={})
-    claim = protocol.claim(run.log, submit=token, job="1", restart=0, layout={}, machine={})
+    claim = protocol.claim(run.log, submit=token, job="1", restart=0, topology={}, machine={})
     weights = {name: torch.arange(float(shape[0])) for name, shape in NEEDED.items()}
     whole = [Slice(n, tuple(w.shape), 0, {"value": w, "exp_avg": -w}) for n, w in weights.items()]
     _, saved = save(tmp_path / "first", [whole])
