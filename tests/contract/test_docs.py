@@ -17,12 +17,27 @@ from gmml_cluster.spec.methods.options import GmmlOptions, MaeOptions
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gmml_cluster"
-PAGES = [ROOT / "README.md", ROOT / "docker" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "docker" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SHELL = ("", "sh", "bash", "console", "shell")
-FOREIGN = {"--dependency"}
+FOREIGN = {
+    "--dependency",
+    "--export",
+    "--kill-on-bad-exit",
+    "--no-kill",
+    "--no-requeue",
+    "--open-mode",
+    "--requeue",
+    "--signal",
+    "--test-only",
+}
 """Options of other programs."""
 ENDS = {"|", "||", "&&", ";", "&", ">", ">>", "<", "#"}
 
@@ -94,8 +109,34 @@ def files_shown(text):
     return {match[1]: match.string for match in found if match}
 
 
+def submitted_jobs(words):
+    return [word for word in words if words[0] == "gmml-submit" and re.fullmatch(r"jobs/[a-z0-9_]+\.yaml", word)]
+
+
+def sources_named(text):
+    names = {name for name in inline(text) if re.fullmatch(r"[\w./-]*\w/[\w/.-]+\.(?:py|json|yaml|sh)", name)}
+    return {name.partition(":")[0] for name in names}
+
+
 def exists(name, *folders):
     return any((folder / name).exists() for folder in folders)
+
+
+def test_the_checks_below_find_what_they_check():
+    texts = [page.read_text() for page in PAGES]
+    found = {
+        "links": sum(len(LINK.findall(without_fences(text))) for text in texts),
+        "commands": sum(len(list(commands(text))) for text in texts),
+        "options": sum(one.startswith("--") for text in texts for one in inline(text)),
+        "jobs": sum(len(submitted_jobs(words)) for text in texts for words in commands(text)),
+        "files": sum(len(sources_named(text)) for text in texts),
+        "files spelt out": sum(len(files_shown(text)) for text in texts),
+        "python": sum(len(fences(text, "python")) for text in texts),
+    }
+    least = {
+        "links": 40, "commands": 60, "options": 15, "jobs": 6, "files": 80, "files spelt out": 1, "python": 2,
+    }  # fmt: skip
+    assert {name: count for name, count in found.items() if count < least[name]} == {}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -114,16 +155,16 @@ def test_commands_and_options_are_in_the_cli(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_options_named_alone_are_somewhere_in_the_cli(page):
-    told = {re.split(r"[ =]", text)[0] for text in inline(page.read_text()) if text.startswith("--")}
-    assert not told - FOREIGN - set().union(*map(options_of, every_command()))
+    named_options = {re.split(r"[ =]", text)[0] for text in inline(page.read_text()) if text.startswith("--")}
+    assert not named_options - FOREIGN - set().union(*map(options_of, every_command()))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_submitted_jobs_load_with_their_overrides(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     for words in commands(page.read_text()):
-        jobs = [word for word in words if re.fullmatch(r"jobs/[a-z0-9_]+\.yaml", word)]
-        if words[0] == "gmml-submit" and jobs:
+        jobs = submitted_jobs(words)
+        if jobs:
             overrides = [word for word in words[words.index(jobs[0]) + 1 :] if re.match(r"[a-z_.0-9]+=", word)]
             load_job(jobs[0], overrides)
 
@@ -132,15 +173,13 @@ def test_submitted_jobs_load_with_their_overrides(page, monkeypatch):
 def test_files_named_are_there(page):
     text = page.read_text()
     recipes = set(re.findall(r"\b(?:jobs|clusters)/[a-z0-9_]+\.yaml\b", text))
-    sources = {name for name in inline(text) if re.fullmatch(r"[\w./-]*\w/[\w/.-]+\.(?:py|json|yaml)", name)}
-    sources = {name.partition(":")[0] for name in sources}
-    told = [name for name in recipes - set(files_shown(text)) if not exists(name, ROOT)]
-    told += [
+    missing = [name for name in recipes - set(files_shown(text)) if not exists(name, ROOT)]
+    missing += [
         name
-        for name in sources
+        for name in sources_named(text)
         if not name.startswith(("log/", "clusters/", "attempts/")) and not exists(name, ROOT, PACKAGE)
     ]
-    assert not told
+    assert not missing
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if files_shown(page.read_text())], ids=named)
@@ -162,7 +201,7 @@ def test_python_examples_run(page, tmp_path):
 
 
 @pytest.mark.parametrize("options", [GmmlOptions, MaeOptions], ids=["gmml", "mae"])
-def test_the_page_of_methods_tells_every_option_with_its_default(options):
+def test_the_page_of_methods_lists_every_option_with_its_default(options):
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", (ROOT / "docs" / "methods.md").read_text(), re.MULTILINE)
     defaults = {name: shown(field.default) for name, field in options.model_fields.items() if name != "name"}
     assert {name: default.strip("`") for name, default in rows if name in defaults} == defaults
