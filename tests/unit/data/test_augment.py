@@ -10,6 +10,7 @@ import torch
 from gmml_cluster.data.augment import prepare
 from gmml_cluster.data.random import philox
 from gmml_cluster.spec.job import AUGMENTS, NORMALISATIONS, Augment, Blur, Jitter, Normalise
+from tests.fixtures.tolerances import ULP, assert_array_close_to_scale
 
 PLAIN = Normalise(mean=(0, 0, 0), std=(1, 1, 1))
 SEED, SIDE, COUNT = 11, 8, 60
@@ -65,7 +66,7 @@ def test_colour_jitter_is_that_of_single_images(strength: float) -> None:
     for number, view in np.ndindex(COUNT, 2):
         single = pixels[number, view].numpy().transpose(1, 2, 0) / 255
         expected = adjusted(single, number, view, law).transpose(2, 0, 1)
-        np.testing.assert_allclose(found[number, view], expected, atol=5e-6)
+        np.testing.assert_allclose(found[number, view], expected, rtol=0, atol=64 * ULP)
 
 
 def blurred(pixels: np.ndarray, radius: float) -> np.ndarray:
@@ -86,7 +87,7 @@ def test_blur_is_that_of_single_images() -> None:
         w = words(philox.Purpose.COLOUR, number, view)
         on, radius = bool(philox.bernoulli(w, 0.5)[7]), 0.1 + 1.9 * float(philox.uniform(w)[8])
         single = pixels[number, view].numpy() / 255
-        np.testing.assert_allclose(found[number, view], blurred(single, radius) if on else single, atol=1e-4)
+        np.testing.assert_allclose(found[number, view], blurred(single, radius) if on else single, rtol=0, atol=1e-4)
         seen.add(on)
     assert seen == {True, False}
 
@@ -107,11 +108,13 @@ def test_normalisation_comes_last() -> None:
     found = prepare(pixels, torch.arange(4), seed=0, augment=AUGMENTS["none"], normalise=imagenet)
     mean, std = (np.array(values).reshape(3, 1, 1) for values in (imagenet.mean, imagenet.std))
     assert found.dtype == torch.float32
-    np.testing.assert_allclose(found.numpy(), (pixels.numpy() / 255 - mean) / std, atol=1e-5)
+    assert_array_close_to_scale(found.numpy(), (pixels.numpy() / 255 - mean) / std, ulps=16)
 
 
 def test_a_sample_looks_the_same_in_any_batch() -> None:
     pixels = images(8)
     whole = made(AUGMENTS["gmml"], pixels, first=96)
     for part in (slice(0, 4), slice(4, 8)):
-        assert np.array_equal(made(AUGMENTS["gmml"], pixels[part], first=96 + part.start), whole[part])
+        alone = made(AUGMENTS["gmml"], pixels[part], first=96 + part.start)
+        # a matrix product may sum in another order at another batch size
+        assert_array_close_to_scale(alone, whole[part], ulps=4)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from gmml_cluster.evaluate.features import Labelled
 from gmml_cluster.evaluate.knn import class_scores, knn, nearest
+from tests.fixtures.tolerances import ULP
 
 
 def labelled(count, width, classes, seed):
@@ -44,7 +45,7 @@ def test_neighbours_agree_with_scikit_learn():
     distance, places = neighbours.fit(bank.features.numpy()).kneighbors(query.features.numpy())
     similarity, found = nearest(bank.features, query.features, 7)
     assert (found.numpy() == places).all()
-    np.testing.assert_allclose(similarity.numpy(), 1 - distance, atol=1e-5)
+    np.testing.assert_allclose(similarity.numpy(), 1 - distance, rtol=0, atol=64 * ULP)
 
 
 def test_chunks_change_nothing():
