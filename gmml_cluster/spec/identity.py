@@ -13,6 +13,8 @@ Changes = dict[str, list[Any]]
 """Dotted field -> [old value, new value]."""
 SECTIONS = ("seed", "init", "model", "method", "data", "optim")
 FIELDS = ("batch.size", "engine.precision")
+_LATER_FIELDS = {"image": None, "refuse_damaged": False}
+"""Fields of a corpus that the first version did not have, with the value that means what it did."""
 
 
 def identity(spec: Spec) -> str:
@@ -44,7 +46,7 @@ def changeable(old: Spec, new: Spec) -> Changes:
 
 def _identifying(spec: Spec) -> dict[str, Any]:
     kept = {name: spec[name] for name in SECTIONS if spec.get(name) is not None}
-    kept["data"] = {**spec["data"], "corpora": [_without_samples(corpus) for corpus in spec["data"]["corpora"]]}
+    kept["data"] = {**spec["data"], "corpora": [_deciding(corpus) for corpus in spec["data"]["corpora"]]}
     for field in FIELDS:
         section, name = field.split(".")
         kept[section] = {name: spec[section][name]}
@@ -53,8 +55,13 @@ def _identifying(spec: Spec) -> dict[str, Any]:
     return kept
 
 
-def _without_samples(corpus: Spec) -> dict[str, Any]:
-    return {name: value for name, value in corpus.items() if name != "samples"}
+def _deciding(corpus: Spec) -> dict[str, Any]:
+    """A corpus without what only helps to plan, and without later fields where they change nothing.
+
+    So a run that began before a field existed keeps its identity.
+    """
+    kept = {name: value for name, value in corpus.items() if name != "samples"}
+    return {name: value for name, value in kept.items() if name not in _LATER_FIELDS or value != _LATER_FIELDS[name]}
 
 
 def _has_grown(old: Spec, new: Spec) -> bool:

@@ -23,6 +23,7 @@ MOST_STEPS = 10**9
 MOST_SAMPLES = 10**15
 MOST_BATCH = 10**7
 _MOST_PIXELS_OF_A_SIDE = 10**4
+_IMAGE_FIELD = r"(?i:[^/.][^/]*\.)?(?i:jpg|jpeg|png|webp)"
 _RUN_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 
@@ -87,6 +88,13 @@ def _with_sound_braces(url: str) -> str:
     return url
 
 
+def _image_field(given: str) -> str:
+    if not re.fullmatch(_IMAGE_FIELD, given):
+        rule = "the field is what follows the first dot of a member's name and ends in jpg, jpeg, png or webp"
+        raise ValueError(f"{given!r} names no image field; {rule}; write left.jpg for 000017.left.jpg")
+    return given.lower()
+
+
 class CorpusSpec(SpecModel):
     """A set of tar shards."""
 
@@ -96,6 +104,11 @@ class CorpusSpec(SpecModel):
     """Share of the samples drawn, relative to the other corpora."""
     samples: int | None = Field(None, gt=0, le=MOST_SAMPLES)
     """Number of samples, for plans made before the corpus is indexed; checked against the index."""
+    image: Annotated[str, AfterValidator(_image_field)] | None = None
+    """Which member of a sample is its image: all of the member's name behind the first dot, such as `left.jpg` of
+    `000017.left.jpg`. null takes the first member that is a jpg, jpeg, png or webp."""
+    refuse_damaged: bool = False
+    """Whether an image that decodes although its JPEG data are damaged is a bad sample; otherwise it is only counted."""
 
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:

@@ -125,6 +125,17 @@ def test_how_many_samples_a_plan_was_told_of_is_no_part_of_the_identity():
     assert apply(SPEC, changeable(SPEC, other)) == other
 
 
+def test_runs_from_before_a_corpus_named_its_image_field_keep_their_identity():
+    old = copy.deepcopy(SPEC)
+    for corpus in old["data"]["corpora"]:
+        del corpus["image"], corpus["refuse_damaged"]
+    assert (identity(old), differences(old, SPEC)) == (identity(SPEC), {})
+    for field, value in (("image", "left.jpg"), ("refuse_damaged", True)):
+        other = changed(SPEC, f"data.corpora.0.{field}", value)
+        assert identity(other) != identity(SPEC)
+        assert list(differences(old, other)) == [f"data.corpora.0.{field}"]
+
+
 @given(st.lists(st.sampled_from([*IDENTIFYING.items(), *FREE.items()]), unique_by=lambda change: change[0]))
 def test_identities_agree_exactly_where_nothing_differs(changes):
     other = SPEC
