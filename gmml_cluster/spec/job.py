@@ -108,7 +108,7 @@ class CorpusSpec(SpecModel):
     """Which member of a sample is its image: all of the member's name behind the first dot, such as `left.jpg` of
     `000017.left.jpg`. null takes the first member that is a jpg, jpeg, png or webp."""
     refuse_damaged: bool = False
-    """Whether an image that decodes although its JPEG data are damaged is a bad sample; otherwise it is only counted."""
+    """Whether an image that decodes although its JPEG data are damaged is a bad sample; else it is only counted."""
 
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
