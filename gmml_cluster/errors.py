@@ -1,14 +1,11 @@
-"""The faults of this project, named by what their reader must do. A leaf: everything may import it.
-
-A message reads `<where>: <what is wrong, with the value>; <rule or reason>; <what to do>`.
-"""
+"""The exceptions of this project, named by what their reader must do. A leaf: everything may import it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One thing that is wrong.
+    """One thing that is wrong, printed as `where: problem; hint`.
 
     Attributes:
         where: file and line, field, shard and member, or rank and node.
@@ -25,9 +22,16 @@ class Fault:
 
 
 class GmmlError(Exception):
-    """Root of all faults that a user can mend; `exit_code` is what a command leaves with."""
+    """Base of all errors that a user can do something about; `exit_code` is the exit code of the command.
+
+    Args:
+        fault: what is wrong. A plain text is for messages that were printed elsewhere, such as a rank's.
+    """
 
     exit_code = 1
+
+    def __init__(self, fault: Fault | str = "") -> None:
+        super().__init__(str(fault))  # the text alone, so that the exception can be pickled between processes
 
 
 class SpecError(GmmlError):
@@ -41,29 +45,35 @@ class SpecError(GmmlError):
 
 
 class PreflightError(SpecError):
-    """The cluster, the store or credentials refuse this run: mend them."""
+    """The cluster, the store or the credentials would not let this run work: fix them."""
 
     exit_code = 3
 
 
 class LaunchError(GmmlError):
-    """The scheduler or the store could not be reached or refused; nothing is known to run."""
+    """The scheduler or the store could not be reached or refused; no job is known to run."""
 
     exit_code = 4
 
 
 class StorageError(GmmlError):
-    """The store failed, or answered what it must not, after all retries."""
+    """The store failed, or returned something impossible, after all retries."""
 
     exit_code = 4
 
 
 class ShardChanged(StorageError):
-    """A shard no longer is what its run pinned: put it back."""
+    """A shard is no longer the file that its run pinned: restore it."""
+
+
+class RunDamaged(GmmlError):
+    """A file of a run was edited or damaged after the submission: restore it."""
+
+    exit_code = 3
 
 
 class DataError(GmmlError):
-    """A corpus is damaged or has changed: mend the corpus."""
+    """A corpus is damaged or has changed: fix the corpus."""
 
     exit_code = 3
 
@@ -81,4 +91,4 @@ class RunFailed(GmmlError):
 
 
 class Fenced(GmmlError):
-    """A younger attempt, a stop or another run holds the log: leave quietly and publish nothing."""
+    """A later attempt, a stop or another run owns the log: exit quietly and write nothing more."""

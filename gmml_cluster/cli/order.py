@@ -92,7 +92,6 @@ def _of_run(run: str, root: str | None) -> "tuple[JobSpec, SampleLayout, Pin]":
     from gmml_cluster.errors import Fault, SpecError
     from gmml_cluster.launch.find import find
     from gmml_cluster.plan.sample_layout import SampleLayout
-    from gmml_cluster.run.root import corpora_name
 
     found = find(run, root)
     history = found.log.refresh()
@@ -100,7 +99,7 @@ def _of_run(run: str, root: str | None) -> "tuple[JobSpec, SampleLayout, Pin]":
     if pinned is None:
         told = "its first attempt has not pinned the corpora yet; wait for it, or name the job file"
         raise SpecError(Fault(found.url, told))
-    corpora = json.loads(found.store.get(corpora_name(pinned["corpora"])))
+    corpora = found.corpora(pinned["corpora"])
     job = found.job(submit.changed if submit else {})
     pin = Pin.from_json(corpora, indexes_below(found.root))
     return job, SampleLayout.from_json(pinned["layout"], pin.shapes), pin

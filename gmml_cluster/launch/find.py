@@ -15,34 +15,34 @@ def find(run: str, root: str | None) -> "RunRoot":
     Raises:
         SpecError: there is none, or there are several; lists them.
     """
-    from gmml_cluster.run.root import find_run
+    from gmml_cluster.run.discovery import demand_root, find_run
 
+    if root is not None and "/" not in run:
+        demand_root(root)
     return find_run(run, known_roots(root))
 
 
 def every(root: str | None) -> "list[RunRoot]":
-    """All runs that lie under the known roots; a root that cannot be read is told of on stderr.
+    """All runs that lie under the known roots; a root that cannot be read is reported on stderr.
 
     Raises:
-        StorageError: the one root that was asked for cannot be read.
+        SpecError: the one root that was asked for does not exist.
+        StorageError: it cannot be read.
     """
-    from gmml_cluster.errors import StorageError
-    from gmml_cluster.run.root import runs_under
+    from gmml_cluster.run.discovery import runs_below, runs_under
 
-    found: list[RunRoot] = []
-    for known in known_roots(root):
-        try:
-            found += runs_under(known)
-        except StorageError as fault:
-            if root is not None:
-                raise
-            print(fault, file=sys.stderr)
-    return found
+    if root is not None:
+        return runs_under(root)
+    found = runs_below(known_roots(None))
+    for fault in found.faults:
+        print(fault, file=sys.stderr)
+    return list(found.runs)
 
 
 def known_roots(root: str | None) -> list[str]:
     """The root that was given alone, else those of the profiles and the noted ones, each once."""
-    from gmml_cluster.run.root import absolute, noted_roots
+    from gmml_cluster.run.discovery import noted_roots
+    from gmml_cluster.run.root import absolute
 
     if root is not None:
         return [absolute(root)]

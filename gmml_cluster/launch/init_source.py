@@ -1,7 +1,8 @@
 """Where a job's `init` leads: the run and the step that are meant, fixed when the job is first submitted."""
 
 from gmml_cluster.errors import CheckpointError, Fault, SpecError
-from gmml_cluster.run.root import RunRoot, commit_of, run_at, run_root
+from gmml_cluster.run.discovery import run_at
+from gmml_cluster.run.root import RunRoot, commit_of, run_root
 from gmml_cluster.spec.job import Init, JobSpec
 from gmml_cluster.store.open import open_store
 

@@ -14,8 +14,9 @@ from gmml_cluster.launch.local.supervisor import thread_environment
 from gmml_cluster.launch.protocol import Submission, launcher_named
 from gmml_cluster.launch.snapshot import Snapshot, take
 from gmml_cluster.plan.plan import Plan, make_plan
+from gmml_cluster.run.discovery import is_run
 from gmml_cluster.run.history import History
-from gmml_cluster.run.root import RunRoot, absolute, code_name, is_run, run_root
+from gmml_cluster.run.root import RunRoot, absolute, run_root
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.identity import changeable, differences
 from gmml_cluster.spec.job import JobSpec
@@ -172,7 +173,7 @@ def with_code_of(run: RunRoot, history: History, prepared: Prepared) -> Prepared
     last, submission = history.submit, prepared.submission
     if last is None or last.code == submission.code.digest:
         return prepared
-    code = Snapshot(last.code, run.store.get(code_name(last.code)))
+    code = Snapshot(last.code, run.code(last.code))
     cure = f"gmml resume {run.name} --code takes what is installed here, {submission.code.digest[:12]}"
     word = f"goes on with the run's own code, {last.code[:12]}; {cure}"
     plan = replace(prepared.plan, words=(*prepared.plan.words, word))

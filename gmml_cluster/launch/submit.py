@@ -25,14 +25,13 @@ from gmml_cluster.launch.prepare import (
 )
 from gmml_cluster.launch.protocol import Launcher, Submission, launcher_named
 from gmml_cluster.run import protocol
+from gmml_cluster.run.discovery import is_run, note_root
 from gmml_cluster.run.history import History
 from gmml_cluster.run.root import (
     SPEC,
     RunRoot,
     code_name,
     create_run,
-    is_run,
-    note_root,
     remove_run,
     run_root,
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from gmml_cluster.run.entries import Entry
 
-VERSION = 3
+VERSION = 4
 KEPT_ATTEMPTS = 50
 _TOLD = ("rank", "host", "message", "proof")
 _MESSAGE_CHARACTERS = 500
@@ -96,6 +96,8 @@ class History:
     Attributes:
         run: the run's token; empty before `open`.
         opened: fields of `open`.
+        location: folder or URL of the run, by `open` or the last submit that found it elsewhere; empty in logs of
+            earlier versions, which do not record it.
         submit: the youngest.
         last_attempt: number of the last claim; 0 before the first.
         attempts: the last 50, oldest first; causes of the older ones are counted in `older`.
@@ -109,6 +111,7 @@ class History:
     slots: int = 0
     run: str = ""
     opened: Mapping[str, Any] = field(default_factory=dict)
+    location: str = ""
     submit: Submit | None = None
     last_attempt: int = 0
     attempts: tuple[Attempt, ...] = ()
@@ -164,13 +167,16 @@ def fold(history: History, entry: Entry) -> History:
 
 
 def _open(history: History, entry: Entry) -> History:
-    return replace(history, run=entry.run, opened=dict(entry.fields))
+    fields = entry.fields
+    location = f"{fields['root']}/{fields['name']}" if "root" in fields else ""
+    return replace(history, run=entry.run, opened=dict(fields), location=location)
 
 
 def _submit(history: History, entry: Entry) -> History:
     fields = {name: entry.fields[name] for name in ("launcher", "code", "changed", "bounds")}
     submit = Submit(slot=entry.slot, token=entry.token, time=entry.time, **fields)
-    return replace(history, submit=submit, stopped=None, finished=False)
+    location = entry.fields.get("location", history.location)
+    return replace(history, location=location, submit=submit, stopped=None, finished=False)
 
 
 def _queued(history: History, entry: Entry) -> History:

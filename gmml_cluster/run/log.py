@@ -62,6 +62,14 @@ class Log:
             self._advance(token=None)
             return self._history
 
+    def opened(self) -> Mapping[str, Any]:
+        """Fields of `open`, which is slot 0; empty where there is none. One request, unlike `refresh` on a long log."""
+        with self._lock:
+            if self._history.slots:
+                return self._history.opened
+        first = self._entry(0)
+        return first.fields if first is not None and first.kind == "open" else {}
+
     def append(self, make: Callable[[History], Draft | None]) -> Entry | None:
         """Create the first free slot; safe to lose replies, for the entry's token tells it from others'.
 

@@ -46,6 +46,9 @@ def submit(
 ) -> str | None:
     """Append `submit`, before the scheduler is called; lifts a stop, and takes the right to claim from older ones.
 
+    A run that lies elsewhere than its log records has been moved: the entry then records where it is now. Whether it is
+    a copy of a run that still exists must have been asked before (`location.demand_in_place`).
+
     Args:
         log: of the run.
         launcher: which takes it.
@@ -60,7 +63,10 @@ def submit(
     fields = {"launcher": launcher, "code": code, "bounds": dict(bounds), "changed": dict(changed or {})}
 
     def make(history: History) -> Draft | None:
-        return Draft("submit", None, fields) if seen is None or history.submitted == seen.submitted else None
+        if seen is not None and history.submitted != seen.submitted:
+            return None
+        moved = {"location": log.store.url} if history.location not in ("", log.store.url) else {}
+        return Draft("submit", None, {**fields, **moved})
 
     entry = log.append(make)
     return None if entry is None else entry.token

@@ -1,25 +1,24 @@
-"""The run root: what lies where in it, how it is made, found and removed."""
+"""The run root: what lies where in it, how a run is made, read and removed."""
 
+import hashlib
 import json
-import logging
-import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmml_cluster import __version__
-from gmml_cluster.errors import CheckpointError, Fault, SpecError, StorageError
+from gmml_cluster.errors import CheckpointError, Fault, RunDamaged, SpecError
 from gmml_cluster.run.entries import slot_name
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.store.open import open_store
-from gmml_cluster.store.protocol import AlreadyExists, NotFound, Store
+from gmml_cluster.store.protocol import AlreadyExists, Store
+from gmml_cluster.store.verified import read_verified
 
 if TYPE_CHECKING:
     from gmml_cluster.spec.job import JobSpec
@@ -27,13 +26,15 @@ if TYPE_CHECKING:
 VERSION = 1
 SPEC = "spec.yaml"
 RUN = "run.json"
-_log = logging.getLogger(__name__)
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True)
 class RunRoot:
-    """A run where it lies: `<root>/<name>`, its store and its log.
+    """A run where it was found: `<root>/<name>`, its store and its log.
+
+    Every file that a digest stands for is read by a method of this class, which compares it with the digest each time:
+    a file that was edited or damaged since the submission would otherwise train something else in silence.
 
     Attributes:
         root: folder or URL under which runs lie.
@@ -61,23 +62,73 @@ class RunRoot:
         """The job file as it was resolved at submission, with the changes of a submit.
 
         Raises:
-            SpecError: it is damaged, or another version of gmml_cluster wrote it and this one cannot read it.
+            RunDamaged: `spec.yaml` or `run.json` is not what was submitted.
+            SpecError: another version of gmml_cluster wrote it and this one cannot read it.
         """
         from gmml_cluster.spec.stored import load_resolved  # `gmml status` reads runs without pydantic
 
-        version = json.loads(self.store.get(RUN))["version"]
+        version = json.loads(self._submitted(RUN))["version"]
         if version != VERSION:
-            raise SpecError(Fault(f"{self.url}/{RUN}", f"version {version}; {VERSION} is known here; {self._versions}"))
+            problem = f"version {version}; {VERSION} is known here; {self._versions}"
+            raise SpecError(Fault(f"{self.url}/{RUN}", problem, "use the one that submitted it"))
         try:
-            return load_resolved(self.store.get(SPEC), changed)
+            return load_resolved(self._submitted(SPEC), changed)
         except SpecError as error:
-            told = [Fault(f"{self.url}/{SPEC}", f"{fault}; {self._versions}") for fault in error.faults]
-            raise SpecError(told) from error
+            faults = [
+                Fault(f"{self.url}/{SPEC}", f"{fault}; {self._versions}", "use the one that submitted it")
+                for fault in error.faults
+            ]
+            raise SpecError(faults) from error
+
+    def code(self, digest: str) -> bytes:
+        """The zip of the code that a submit or an attempt names.
+
+        Raises:
+            RunDamaged: its bytes are not those of the digest.
+        """
+        return self._read(code_name(digest), digest, _sha256, f"restore it, or gmml resume {self.name} --code")
+
+    def corpora(self, digest: str) -> dict[str, Any]:
+        """The corpora as a `pin` fixed them: what `Pin.from_json` reads.
+
+        Raises:
+            RunDamaged: the document is not the one of the digest.
+        """
+        hint = f"restore it; without it the samples of {self.name} are not known"
+        document: dict[str, Any] = json.loads(self._read(corpora_name(digest), digest, _corpora_digest, hint))
+        return document
+
+    def _submitted(self, name: str) -> bytes:
+        """A file that was written once, at submission. Logs of earlier versions have no `files`: it is not compared."""
+        digest = self.log.opened().get("files", {}).get(name)
+        hint = "restore the submitted file; to train something else submit it under another name"
+        return self.store.get(name) if digest is None else self._read(name, digest, _sha256, hint)
+
+    def _read(self, name: str, digest: str, digest_of: Callable[[bytes], str], hint: str) -> bytes:
+        def check(data: bytes) -> None:
+            found = digest_of(data)
+            if found != digest:
+                problem = f"has SHA-256 {found[:12]}..., but the log records {digest[:12]}...: edited or damaged since"
+                raise RunDamaged(Fault(f"{self.url}/{name}", problem, hint))
+
+        return read_verified(lambda: self.store.get(name), check)
 
     @property
     def _versions(self) -> str:
-        theirs = self.log.refresh().opened.get("versions", {}).get("gmml_cluster", "of an unknown version")
-        return f"the run was submitted with gmml_cluster {theirs}, this is {__version__}; use the one that submitted it"
+        theirs = self.log.opened().get("versions", {}).get("gmml_cluster", "of an unknown version")
+        return f"the run was submitted with gmml_cluster {theirs}, this is {__version__}"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _corpora_digest(data: bytes) -> str:
+    """As `Pin.digest` has it: of the `corpora` alone, in a fixed spelling."""
+    try:
+        return _sha256(json.dumps(json.loads(data)["corpora"], sort_keys=True).encode())
+    except (ValueError, KeyError, TypeError):
+        return "no JSON document"
 
 
 def absolute(url: str) -> str:
@@ -91,9 +142,9 @@ def run_root(root: str, name: str) -> RunRoot:
     Raises:
         SpecError: no run can have this name.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         rule = "1 to 63 characters of a-z, 0-9, `.`, `_`, `-`, the first a letter or a digit"
-        raise SpecError(Fault("name", f"{name!r}; a run's name has {rule}; rename it"))
+        raise SpecError(Fault("name", f"{name!r}; a run's name has {rule}", "rename it"))
     return RunRoot(open_store(root).url, name)
 
 
@@ -124,21 +175,23 @@ def create_run(root: str, name: str, files: Mapping[str, bytes], opening: Mappin
         root: folder or URL under which runs lie.
         name: of the run.
         files: what is written once, by name within the run root: the spec, the code.
-        opening: fields of `open`.
+        opening: fields of `open` beside `root`, `name` and `files`, which it always has.
 
     Raises:
-        Exists: a run has this name.
+        AlreadyExists: a run has this name.
         SpecError: no run can have this name.
     """
     run, token = run_root(root, name), secrets.token_hex(16)
-    document = {"version": VERSION, "name": name, "run": token, "time": time.time()}
+    document = json.dumps({"version": VERSION, "name": name, "run": token, "time": time.time()}).encode()
+    digests = {file: _sha256(data) for file, data in {RUN: document, **files}.items()}
+    fields = {"root": run.root, "name": name, "files": digests, **opening}
     written = [RUN]
     try:
-        run.store.create(RUN, json.dumps(document).encode())
+        run.store.create(RUN, document)
         for file, data in files.items():
             written.append(file)
             run.store.put(file, data)
-        run.log.append(lambda history: Draft("open", None, opening, run=token))
+        run.log.append(lambda history: Draft("open", None, fields, run=token))
     except AlreadyExists:
         raise
     except BaseException:
@@ -161,60 +214,8 @@ def remove_run(run: RunRoot) -> None:
     open_store(run.root).delete([f"{run.name}/{RUN}"])
 
 
-def runs_under(root: str) -> list[RunRoot]:
-    """The runs that lie under a root, by name.
-
-    Raises:
-        StorageError: the root cannot be read.
-    """
-    store = open_store(root)
-    named = (RunRoot(store.url, name) for name in store.folders() if _NAME.fullmatch(name))
-    return [run for run in named if is_run(run)]
-
-
-def find_run(text: str, roots: Iterable[str]) -> RunRoot:
-    """The run that is meant by a folder or URL of its own, by its name, or by a prefix that no other run shares.
-
-    Args:
-        text: what a user wrote.
-        roots: where runs may lie; one that cannot be read is told of where nothing is found.
-
-    Raises:
-        SpecError: no run is meant, or several are; lists them.
-    """
-    if "/" in text:
-        return run_at(text)
-    unread: list[str] = []
-    candidates = list(_candidates(text, roots, unread))
-    found = [run for run in candidates if run.name == text] or candidates
-    if len(found) == 1:
-        return found[0]
-    if found:
-        listed = ", ".join(run.url for run in found)
-        raise SpecError(
-            Fault(text, f"means {len(found)} runs: {listed}; name one; give more of the name, or its folder")
-        )
-    told = "; ".join(unread) or "no root that is known holds it"
-    raise SpecError(
-        Fault(text, f"no such run ({told}); runs are sought under known roots; name its folder or --root URL")
-    )
-
-
-def run_at(url: str) -> RunRoot:
-    """The run whose folder or URL this is.
-
-    Raises:
-        SpecError: it holds no run.
-    """
-    root, _, name = open_store(url).url.rpartition("/")
-    run = RunRoot(root, name)
-    if not is_run(run):
-        raise SpecError(Fault(url, f"holds no run; a run's folder has a {RUN}; name such a folder"))
-    return run
-
-
 def commit_of(run: RunRoot, step: int | None) -> Commit:
-    """The run's commit of a step; its youngest where the step is None.
+    """The run's commit of a step; its latest where the step is None.
 
     Raises:
         CheckpointError: there is no such commit.
@@ -225,53 +226,6 @@ def commit_of(run: RunRoot, step: int | None) -> Commit:
         return found[-1]
     known = ", ".join(str(commit.step) for commit in commits) or "none"
     wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
-    raise CheckpointError(f"{run.url}: {wanted} is asked for, known are {known}; name one of them or train first")
-
-
-def _candidates(prefix: str, roots: Iterable[str], unread: list[str]) -> Iterator[RunRoot]:
-    for root in dict.fromkeys(_resolved(root) for root in roots):
-        try:
-            store = open_store(root)
-            named = (RunRoot(store.url, name) for name in store.folders() if name.startswith(prefix))
-            yield from (run for run in named if is_run(run))
-        except StorageError as error:
-            _log.warning("%s; runs under it are not seen", error)
-            unread.append(str(error))
-
-
-def _resolved(root: str) -> str:
-    """One spelling of a root, so that links and slashes do not make two of it."""
-    path = root.removeprefix("file://")
-    return root.rstrip("/") if "://" in path else os.path.realpath(os.path.expanduser(path))
-
-
-def is_run(run: RunRoot) -> bool:
-    """Whether a run lies here, or what a cut off submission or removal left of one: `gmml rm` deletes either."""
-    try:
-        run.store.stat(RUN)
-    except NotFound:
-        return bool(run.store.list_objects("log/"))
-    return True
-
-
-def note_root(root: str) -> None:
-    """Remember on this machine that runs lie under a root."""
-    url = open_store(root).url
-    if url in noted_roots():
-        return
-    path = _roots_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(f"{url}\n")
-
-
-def noted_roots() -> list[str]:
-    """The roots that submissions from this machine noted, oldest first."""
-    with suppress(FileNotFoundError):
-        return list(dict.fromkeys(_roots_file().read_text().split("\n")[:-1]))
-    return []
-
-
-def _roots_file() -> Path:
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(home) / "gmml" / "roots"
+    raise CheckpointError(
+        Fault(run.url, f"{wanted} is asked for, known are {known}", "name one of them or train first")
+    )

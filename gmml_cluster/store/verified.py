@@ -1,8 +1,8 @@
 """Reads whose content can be checked: one bad answer of a store is not yet a damaged object."""
 
 import logging
-import time
 from collections.abc import Callable
+from time import sleep as _sleep
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ def read_verified(read: Callable[[], T], check: Callable[[T], None], *, pause_s:
             check(content)
         except Exception as error:
             _log.warning("%s; read again (%d of %d)", error, attempt + 1, READS)
-            time.sleep(pause_s * 2 ** (attempt - 1))
+            _sleep(pause_s * 2 ** (attempt - 1))
         else:
             return content
     content = read()

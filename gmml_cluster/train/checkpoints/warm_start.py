@@ -7,8 +7,9 @@ from torch import Tensor
 
 from gmml_cluster.errors import CheckpointError
 from gmml_cluster.methods.protocol import AfterStep, Method
+from gmml_cluster.run.discovery import run_at
 from gmml_cluster.run.history import Commit
-from gmml_cluster.run.root import RunRoot, commit_of, run_at
+from gmml_cluster.run.root import RunRoot, commit_of
 from gmml_cluster.spec.job import Init, JobSpec
 from gmml_cluster.train.checkpoints.read import CheckpointReader
 from gmml_cluster.train.checkpoints.resume import Peers

@@ -136,7 +136,7 @@ def _put(run: RunRoot, pinned: Pin) -> None:
 
 def pinned_corpora(run: RunRoot, digest: str) -> Pin:
     """The corpora as the first attempt found them."""
-    return Pin.from_json(json.loads(run.store.get(corpora_name(digest))), indexes(run))
+    return Pin.from_json(run.corpora(digest), indexes(run))
 
 
 def indexes(run: RunRoot) -> Store:

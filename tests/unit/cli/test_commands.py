@@ -1,5 +1,6 @@
 """A run's life through the commands, on the real local launcher and log, with a stand-in for the training worker."""
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -205,12 +206,13 @@ def test_a_dry_run_names_the_line_of_a_profile_that_no_script_can_be_made_of(cal
 def test_a_resume_on_a_cluster_that_does_not_fit_names_the_option_or_the_profiles_line(call, tmp_path, monkeypatch):
     job = load_job("job.yaml")
     run = create_run(str(tmp_path / "runs"), "tryit", {SPEC: to_yaml(job).encode()}, {"spec": identity(dump(job))})
-    protocol.submit(run.log, launcher="local", code="0", bounds={"cluster": "here"})
+    code_digest = hashlib.sha256(b"").hexdigest()
+    protocol.submit(run.log, launcher="local", code=code_digest, bounds={"cluster": "here"})
     (tmp_path / "clusters" / "wide.yaml").write_text("launcher: slurm\nroot: runs\nranks_per_node: 9\n")
     code, _, err = call("gmml", "resume", "tryit", "--cluster", "wide")
     assert code == 2
     assert err.startswith("--cluster wide: resources.nodes: 1 of 9 ranks each have more ranks than 8 lanes; ")
-    run.store.put(code_name("0"), b"")
+    run.store.put(code_name(code_digest), b"")
     monkeypatch.setattr(submit, "preflight", lambda submission: [Fault("slurm.folder", "none")])
     code, _, err = call("gmml", "resume", "tryit", "--cluster", "here", "--take-over")
     assert code == 3

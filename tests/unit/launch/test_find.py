@@ -4,7 +4,8 @@ import pytest
 
 from gmml_cluster.errors import SpecError, StorageError
 from gmml_cluster.launch.find import every, find, known_roots
-from gmml_cluster.run.root import create_run, note_root
+from gmml_cluster.run.discovery import note_root
+from gmml_cluster.run.root import create_run
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,8 @@ import pytest
 
 from gmml_cluster.errors import SpecError, StorageError
 from gmml_cluster.run import protocol
-from gmml_cluster.run.root import (
-    create_run,
-    find_run,
-    note_root,
-    noted_roots,
-    remove_run,
-    run_root,
-    runs_under,
-)
+from gmml_cluster.run.discovery import find_run
+from gmml_cluster.run.root import create_run, remove_run, run_root
 from gmml_cluster.store.posix import TEMPORARY, PosixStore
 from gmml_cluster.store.protocol import AlreadyExists
 
@@ -32,7 +25,9 @@ def create(root, name):
 def test_a_created_run_has_its_files_and_an_open_entry(root):
     run = create(root, "a")
     assert run.store.get("spec.yaml") == b"name: a\n"
-    assert run.log.refresh().opened == {"code": "d"}
+    opened = dict(run.log.refresh().opened)
+    assert sorted(opened.pop("files")) == ["code/d.zip", "run.json", "spec.yaml"]
+    assert opened == {"code": "d", "root": root, "name": "a"}
     assert json.loads(run.store.get("run.json"))["run"] == run.log.refresh().run
 
 
@@ -64,59 +59,12 @@ def test_a_name_that_could_leave_the_root_is_refused(root, name):
         create(root, name)
 
 
-def test_a_run_is_found_by_name_unique_prefix_or_folder(root):
-    for name in ("vit", "vit-large", "mae"):
-        create(root, name)
-    assert find_run("vit", [root]).name == "vit"
-    assert find_run("vit-", [root]).name == "vit-large"
-    assert find_run(f"{root}/mae", []).url == f"{root}/mae"
-    assert [run.name for run in runs_under(root)] == ["mae", "vit", "vit-large"]
-
-
 def test_what_a_removal_left_of_a_log_is_found_so_that_it_can_be_removed(root):
     run = run_root(root, "a")
     run.store.put("log/00000004.json", b"{}")
     assert find_run("a", [root]) == find_run(run.url, []) == run
     remove_run(run)
     assert os.listdir(root) == []
-
-
-def test_a_root_that_cannot_be_read_is_told_although_the_run_is_found(root, caplog):
-    create(root, "a")
-    assert find_run("a", ["gs://x", root]).name == "a"
-    assert "gs://x: no store" in caplog.text
-
-
-def test_two_hits_are_a_fault_that_lists_them(root, tmp_path):
-    create(root, "vit-a"), create(root, "vit-b"), create(str(tmp_path / "other"), "vit-a")
-    with pytest.raises(SpecError, match=f"means 2 runs: {root}/vit-a, {root}/vit-b"):
-        find_run("vit", [root])
-    with pytest.raises(SpecError, match="means 2 runs"):
-        find_run("vit-a", [root, str(tmp_path / "other")])
-
-
-def test_one_root_under_two_names_is_one_hit(root, tmp_path):
-    create(root, "a")
-    os.symlink(root, tmp_path / "link")
-    assert find_run("a", [root, f"{root}/", str(tmp_path / "link")]).name == "a"
-
-
-def test_where_nothing_is_found_unreadable_roots_are_told(root, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SpecError, match="no such run"):
-        find_run("a", [root])
-    with pytest.raises(SpecError, match=r"no such run \(gs://x: no store"):
-        find_run("a", [root, "gs://x"])
-    with pytest.raises(SpecError, match="holds no run"):
-        find_run(f"{root}/a", [])
-
-
-def test_roots_are_noted_once_under_xdg_state_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    assert noted_roots() == []
-    note_root("s3://bucket/runs"), note_root("/runs"), note_root("s3://bucket/runs/")
-    assert noted_roots() == ["s3://bucket/runs", "/runs"]
-    assert (tmp_path / "state/gmml/roots").exists()
 
 
 def test_a_removed_run_is_gone_and_its_log_went_last_from_the_highest_slot_down(root, monkeypatch):
@@ -138,7 +86,7 @@ def test_a_removed_run_is_gone_and_its_log_went_last_from_the_highest_slot_down(
 
 
 def test_reading_runs_imports_neither_pydantic_nor_torch_nor_s3fs():
-    modules = "root, ledger, log, protocol, uploads, retention"
+    modules = "causes, discovery, location, root, ledger, log, protocol, uploads, retention"
     code = f"from gmml_cluster.run import {modules}; from gmml_cluster.store import probe, posix; import sys; "
     code += "print([m for m in ('pydantic', 'torch', 'numpy', 's3fs', 'asyncio') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
