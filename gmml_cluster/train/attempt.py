@@ -31,9 +31,9 @@ from gmml_cluster.train.checkpoints.load_trained import full_precision
 from gmml_cluster.train.checkpoints.resume import Peers, load
 from gmml_cluster.train.checkpoints.save import Saved, Saver
 from gmml_cluster.train.checkpoints.warm_start import take_init
-from gmml_cluster.train.engines.adamw import Schedule
 from gmml_cluster.train.engines.build import make_engine
 from gmml_cluster.train.engines.engine import Engine
+from gmml_cluster.train.engines.schedule import Schedule
 from gmml_cluster.train.loop import LoopResult, Report, Stepper, run
 from gmml_cluster.train.ranks.agreement import StartInfo, Terms, pinned_corpora, settle
 from gmml_cluster.train.ranks.cluster_env import preemption_under_way, threads

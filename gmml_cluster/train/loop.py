@@ -22,9 +22,9 @@ from gmml_cluster.data.reader.stream import HostBatch
 from gmml_cluster.methods.protocol import AfterStep, Losses, Method
 from gmml_cluster.plan.sample_layout import MicroBatches
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.train.engines.adamw import Schedule
 from gmml_cluster.train.engines.engine import Engine
 from gmml_cluster.train.engines.gradients import SKIPS_LATCH
+from gmml_cluster.train.engines.schedule import Schedule
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 from gmml_cluster.train.ranks.signals import StopRequest
 

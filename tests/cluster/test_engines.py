@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -35,6 +36,7 @@ from tests.fixtures.engines import (
     state_of,
     train,
 )
+from tests.fixtures.ranks import GROUP_TIMEOUT
 from tests.fixtures.tolerances import ULP
 
 
@@ -43,7 +45,7 @@ def found_on(ranks: int) -> dict[str, list[Any]]:
     """What each of the ranks found, by function."""
     functions = {
         1: (print_nothing, forget_a_tensor, measure_norms, real_gradients_of_one_rank),
-        2: (measure_norms, first_moments, skip, latch, count_waits, run_bf16, real_gradients),
+        2: (measure_norms, first_moments, skip, latch, count_waits, run_bf16, real_gradients, time_outs),
         3: (measure_norms,),
     }
     return on_ranks(ranks, functions[ranks])
@@ -281,6 +283,22 @@ def test_the_counter_of_waits_sees_them() -> None:
     with waits:
         assert float(torch.ones(3).sum()) == 3
     assert waits.met["_local_scalar_dense"] == 1
+
+
+# ---- time-outs -----------------------------------------------------------------------------------------------------
+
+
+def time_outs(rank: int, ranks: int) -> list[float]:
+    """Seconds after which a collective of each process group gives up, where an engine made some."""
+    make(1)
+    groups = dist.distributed_c10d._world.pg_map
+    return [group._get_backend(CPU).options._timeout.total_seconds() for group in groups]
+
+
+def test_every_process_group_of_deepspeed_has_the_time_out_of_the_one_it_was_given() -> None:
+    for of_rank in found_on(2)["time_outs"]:
+        assert len(of_rank) > 1, "DeepSpeed made a group of its own"
+        assert set(of_rank) == {GROUP_TIMEOUT.total_seconds()}
 
 
 # ---- precision, output, faults -------------------------------------------------------------------------------------

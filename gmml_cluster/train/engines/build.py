@@ -1,4 +1,4 @@
-"""From a job's `engine` section to the engine of a rank. DeepSpeed is imported only where a ZeRO stage asks for it."""
+"""From a job's `engine` section to the engine of a rank."""
 
 import torch
 from torch import nn
@@ -11,18 +11,19 @@ from gmml_cluster.train.engines.slices import saved_shapes
 
 
 def make_engine(module: nn.Module, *, engine: EngineSpec, optim: Optim, device: torch.device) -> Engine:
-    """The engine that a job asks for; it takes the module over. A collective: all ranks make it together.
+    """The engine that a job asks for, over a module that it takes over. A collective: all ranks make it together.
 
-    `engine.activation_checkpointing` and `engine.deterministic` are not its matter.
+    `engine.activation_checkpointing` is read by the method and `engine.deterministic` by the attempt.
     """
     module.to(device)
     if engine.precision == "bf16":
         # inside the module: DeepSpeed switches off an autocast that it meets around its forward
         module.forward = torch.autocast(device.type, dtype=torch.bfloat16)(module.forward)
-    shapes = saved_shapes(module)
+    shapes = saved_shapes(module)  # before stage 3 empties the parameters
     adamw = make_adamw(module, optim)
     if engine.zero == "ddp":
         return DdpEngine(module, adamw, shapes=shapes, clip=optim.clip)
+    # imported here, as it imports DeepSpeed's configuration of the environment; `ddp` runs without DeepSpeed
     from gmml_cluster.train.engines.zero import ZeroEngine
 
     return ZeroEngine(module, adamw, stage=engine.zero, shapes=shapes, clip=optim.clip, device=device)

@@ -1,6 +1,6 @@
-"""Engines hide how a step is computed: plain DDP, or DeepSpeed's ZeRO stages 0 to 3.
+"""What every engine promises. An engine hides how a step is computed: plain DDP, or DeepSpeed's ZeRO stages 0 to 3.
 
-Weights are fp32 in all of them; `precision: bf16` runs the module's forward under autocast. The process group stands
+Weights are fp32 in all of them; `precision: bf16` runs the module's forward under autocast. The process group exists
 before an engine is made, and the module is the same on every rank.
 """
 
@@ -15,7 +15,7 @@ from torch.optim import AdamW
 
 from gmml_cluster.spec.job import Clip
 from gmml_cluster.train.engines.adamw import create_state
-from gmml_cluster.train.engines.gradients import Seam
+from gmml_cluster.train.engines.gradients import GradientHook
 from gmml_cluster.train.engines.partitions import Partitioning
 from gmml_cluster.train.engines.slices import Read, Slice, check_owners, fill
 
@@ -26,7 +26,7 @@ class Engine(ABC):
     """One rank's part in the training step.
 
     A step is `forward` and `backward` for each micro-batch, then `step`. Every micro-batch touches every trained
-    tensor.
+    tensor: one that is used on some ranks only gives ZeRO collectives of unequal sizes.
 
     Attributes:
         module: the bare module; at stage 3 its parameters are empty outside of `forward`.
@@ -38,18 +38,20 @@ class Engine(ABC):
         self,
         module: nn.Module,
         adamw: AdamW,
-        layout: Partitioning,
+        partitioning: Partitioning,
         *,
         shapes: dict[str, tuple[int, ...]],
         clip: Clip | None,
     ) -> None:
         trained = [name for name, tensor in module.named_parameters() if tensor.requires_grad]
-        device = layout.flats()[0].device
-        self._seam = Seam(trained, clip, device, counts=not layout.replicated or dist.get_rank() == 0)
-        self.module, self.names, self.shapes = module, self._seam.names, shapes
-        self._adamw, self._layout = adamw, layout
-        create_state(adamw, layout.flats())
-        adamw.found_inf = self._seam.found_inf  # type: ignore[attr-defined]
+        device = partitioning.optimizer_tensors()[0].device
+        contributes = not partitioning.replicated or dist.get_rank() == 0
+        self._hook = GradientHook(trained, clip, device, contributes=contributes)
+        self.module, self.names, self.shapes = module, self._hook.names, shapes
+        self._adamw, self._partitioning = adamw, partitioning
+        create_state(adamw, partitioning.optimizer_tensors())
+        # fused AdamW reads this attribute in every step; it is the same tensor for good, so a skip needs no host
+        adamw.found_inf = self._hook.found_inf  # type: ignore[attr-defined]
         check_owners(self.slices(), shapes, device)
 
     @abstractmethod
@@ -69,10 +71,10 @@ class Engine(ABC):
     def step(self, lr: float, weight_decay: float, extras: Tensor) -> Tensor:
         """Reduce, clip and update; nothing waits for the device.
 
-        But for stage 3 on GPUs: DeepSpeed's host waits there once a micro-batch for the stream that reduces gradients,
-        and where it is more than two reductions ahead.
+        Except at stage 3 on GPUs: once a micro-batch DeepSpeed's host waits for the stream that reduces gradients,
+        and wherever it is more than two reductions ahead.
 
-        Where the reduced vector is not finite, weights, moments and Adam's step stay to the bit.
+        Where the reduced vector is not finite, weights, moments and Adam's step count keep their bits.
 
         Args:
             lr: this step's learning rate.
@@ -88,45 +90,45 @@ class Engine(ABC):
     def lerp(self, targets: Sequence[str], sources: Sequence[str], weight: float) -> None:
         """Move frozen tensors towards trained ones, after `step`: target + weight * (source - target).
 
-        Each rank moves what it holds. Where the step's update was left out, they stay to the bit. Nothing waits for
-        the device.
+        Each rank moves what it holds. Where the step's update was skipped, the targets keep their bits. Nothing waits
+        for the device.
 
         Args:
             targets: names of frozen parameters.
             sources: names of trained parameters, each of its target's shape.
             weight: 0 to 1.
         """
-        weight_now = weight * (1 - self._seam.found_inf)
-        held = self._layout.resident(targets), self._layout.resident(sources)
-        for target, source in zip(*held, strict=True):
+        weight_now = weight * (1 - self._hook.found_inf)
+        copies = self._partitioning.working_copies(targets), self._partitioning.working_copies(sources)
+        for target, source in zip(*copies, strict=True):
             target.lerp_(source, weight_now)
 
     @property
     def skips_in_a_row(self) -> Tensor:
-        """0-d int64 on the device: updates left out in a row, equal on all ranks.
+        """0-d int64 on the device: skipped updates in a row, equal on all ranks.
 
-        It is state: a resume fills in what was saved. At 3 it stays, and every later update is left out too.
+        It is state: a resume fills in what was saved. At 3 it stays, and every later update is skipped too.
         """
-        return self._seam.skips_in_a_row
+        return self._hook.skips_in_a_row
 
     @property
     def adam_step(self) -> int:
         """Updates that were applied, as AdamW counts them; reading it waits for the device."""
-        return int(self._adamw.state[self._layout.flats()[0]]["step"])
+        return int(self._adamw.state[self._partitioning.optimizer_tensors()[0]]["step"])
 
     def set_adam_step(self, step: int) -> None:
-        """Set AdamW's own count, which its bias correction reads; exact up to 2**24."""
-        for flat in self._layout.flats():
-            self._adamw.state[flat]["step"].fill_(step)
+        """Set AdamW's own count, which its bias correction reads; exact up to 2**24, as it is a float32."""
+        for tensor in self._partitioning.optimizer_tensors():
+            self._adamw.state[tensor]["step"].fill_(step)
 
     def slices(self) -> list[Slice]:
         """What this rank saves; over the ranks every element once. The views show training's state, not a copy."""
-        return self._layout.owned()
+        return self._partitioning.owned()
 
     def load(self, read: Read) -> None:
-        """Take weights, moments, frozen tensors and buffers from a checkpoint of any layout. A collective.
+        """Take weights, moments, frozen tensors and buffers from a checkpoint of any ranks and stage. A collective.
 
-        Adam's step and `skips_in_a_row` are set apart from it.
+        Adam's step count and `skips_in_a_row` are set by themselves.
 
         Args:
             read: `read(name, key, start, numel)` returns those elements as a 1-d float32 tensor on any device, or None
@@ -136,5 +138,5 @@ class Engine(ABC):
             CheckpointError: `read` returned another number of elements.
         """
         with torch.no_grad():
-            fill(self._layout.held(), read)
-            self._layout.refresh()
+            fill(self._partitioning.held(), read)
+            self._partitioning.refresh()

@@ -1,6 +1,7 @@
-"""Between reduction and update: norms, clip and the finite flag, at one place for every engine (DESIGN 7 and 8).
+"""Between the reduction of gradients and the update: norms, the finite flag and the clip, one code for every engine.
 
-Here gradients are already averaged over ranks. One all-reduce of one float64 vector, and nothing waits for the device.
+Gradients are already averaged over the ranks here. One all-reduce of one small float64 vector; nothing waits for the
+device, since a read of a norm would stop the queue once a step.
 """
 
 from collections.abc import Sequence
@@ -9,38 +10,41 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gmml_cluster.errors import GmmlError
+from gmml_cluster.errors import Fault, GmmlError
 from gmml_cluster.spec.job import Clip
 
 SKIPS_LATCH = 3
+"""After so many skipped updates in a row every later one is skipped too, until the count is set anew."""
 _EPS = 1e-6
 
 NamedGradient = tuple[str, Tensor]
 
 
-class Seam:
-    """Judges and clips the gradients of a step.
+class GradientHook:
+    """Reduces the norms of a step's gradients, decides whether the update happens, and clips in place.
 
     Attributes:
         names: trained tensors, in the order of the vector's first elements.
-        found_inf: 0-d float32, exactly 1 where the update must not happen, else exactly 0; on the device.
-        skips_in_a_row: 0-d int64 on the device; at 3 it stays, and with it `found_inf`, until it is set anew.
+        found_inf: 0-d float32 on the device: 1 where the update must not happen, else 0. Fused AdamW reads it. Exactly
+            0 or 1: with 2 the update is applied and the step count goes down (torch 2.13).
+        skips_in_a_row: 0-d int64 on the device; at `SKIPS_LATCH` it stays, and `found_inf` with it.
 
     Args:
-        counts: whether this rank's gradients enter the sums; where ranks hold the same whole gradients one does.
+        contributes: whether this rank's gradients enter the sums; where all ranks hold the same whole gradients, only
+            rank 0's do, else each tensor would be counted once a rank.
     """
 
-    def __init__(self, names: Sequence[str], clip: Clip | None, device: torch.device, *, counts: bool) -> None:
+    def __init__(self, names: Sequence[str], clip: Clip | None, device: torch.device, *, contributes: bool) -> None:
         self.names = tuple(names)
         self.found_inf = torch.zeros((), dtype=torch.float32, device=device)
         self.skips_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
-        self._clip, self._device, self._counts = clip, device, counts
+        self._clip, self._device, self._contributes = clip, device, contributes
         self._order: tuple[str, ...] | None = None
-        self._index = torch.empty(0, dtype=torch.int64, device=device)
+        self._rows = torch.empty(0, dtype=torch.int64, device=device)
 
     @torch.no_grad()
     def __call__(self, gradients: Sequence[NamedGradient], extras: Tensor) -> Tensor:
-        """Reduce, judge, clip in place.
+        """Reduce, check and clip.
 
         Args:
             gradients: this rank's slices of the averaged gradients, as 1-d views of what the optimizer reads.
@@ -53,36 +57,45 @@ class Seam:
         views = [view for _, view in gradients]
         tensors = len(self.names)
         vector = torch.cat([torch.zeros(tensors, dtype=torch.float64, device=self._device), extras])
-        if views and self._counts:
+        if views and self._contributes:
+            # in float64: a float32 sum of squares, and so the clip, would depend on how a stage cuts tensors
             norms = torch.stack(torch._foreach_norm(views, 2, dtype=torch.float64))
-            vector[:tensors].index_add_(0, self._index, norms.square_())
-        dist.all_reduce(vector)
-        self._judge(vector)
+            vector[:tensors].index_add_(0, self._rows, norms.square_())
+        dist.all_reduce(vector)  # every rank takes part, also one that owns padding alone
+        self._decide(vector)
         if views and self._clip is not None:
-            self._shorten(views, vector[:tensors], self._clip)
+            self._clip_views(views, vector[:tensors], self._clip)
         return vector
 
     def _learn_order(self, order: tuple[str, ...]) -> None:
+        """Upload the vector's row of each slice, once; a change later means that a tensor's gradient went missing."""
         if self._order is None:
             row = {name: number for number, name in enumerate(self.names)}
-            self._index = torch.tensor([row[name] for name in order], dtype=torch.int64).to(self._device)
+            self._rows = torch.tensor([row[name] for name in order], dtype=torch.int64).to(self._device)
             self._order = order
         elif self._order != order:
-            changed = sorted(set(self._order) ^ set(order))
-            raise GmmlError(
-                f"gradients: {', '.join(changed)} had one in some steps only; "
-                "every trained tensor takes part in every micro-batch; freeze it, or add 0 * its sum to the loss"
-            )
+            changed = ", ".join(sorted(set(self._order) ^ set(order)))
+            raise missing_gradient(changed, "had a gradient in some steps only")
 
-    def _judge(self, vector: Tensor) -> None:
+    def _decide(self, vector: Tensor) -> None:
+        """Set `found_inf` and the count of skips from the reduced vector: NaN and inf of any rank survive the sum."""
         bad = torch.isfinite(vector).all().logical_not_()
         latched = self.skips_in_a_row >= SKIPS_LATCH
         self.found_inf.copy_(bad | latched)
         counted = (self.skips_in_a_row + 1) * bad
         self.skips_in_a_row.copy_(torch.where(latched, self.skips_in_a_row, counted))
 
-    def _shorten(self, views: list[Tensor], squares: Tensor, clip: Clip) -> None:
+    def _clip_views(self, views: list[Tensor], squares: Tensor, clip: Clip) -> None:
         if clip.by == "global":
             squares = squares.sum().expand_as(squares)
         factors = (clip.norm / (squares.sqrt() + _EPS)).clamp_(max=1.0).float()
-        torch._foreach_mul_(views, list(factors[self._index].unbind()))
+        torch._foreach_mul_(views, list(factors[self._rows].unbind()))
+
+
+def missing_gradient(name: str, problem: str) -> GmmlError:
+    """The error of a trained tensor that a micro-batch left out.
+
+    It is fatal: a tensor used on some ranks only gives ZeRO collectives of unequal sizes, a hang on NCCL.
+    """
+    rule = "every trained tensor takes part in every micro-batch"
+    return GmmlError(Fault(name, f"{problem}; {rule}", "freeze it, or add 0 * its sum to the loss"))

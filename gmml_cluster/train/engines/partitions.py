@@ -1,6 +1,9 @@
-"""Where weights, gradients and AdamW's state lie on a rank: whole, in flat partitions, or in shards of each tensor.
+"""Where weights, gradients and AdamW's state are on a rank: whole, in flat partitions, or in shards of each tensor.
 
-The two of DeepSpeed read its internals; `zero.py` checks at start-up that they are there.
+`Partitioned` and `Sharded` read private attributes of DeepSpeed 0.19.8 (docs/reference/deepspeed.md); `zero.py` checks
+at start-up that they exist. Its public helpers were tried first: `safe_get_full_*` costs three collectives a tensor,
+`safe_set_full_fp32_param` fails on some ranks where ranks do not divide a tensor, and `load_checkpoint` refuses another
+number of ranks.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,9 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from gmml_cluster.errors import GmmlError
 from gmml_cluster.train.engines.adamw import ADAM_STATE
-from gmml_cluster.train.engines.gradients import NamedGradient
+from gmml_cluster.train.engines.gradients import NamedGradient, missing_gradient
 from gmml_cluster.train.engines.slices import VALUE, Slice, buffers, share
 
 
@@ -25,8 +27,8 @@ class Partitioning(Protocol):
 
     replicated: bool
 
-    def flats(self) -> list[Tensor]:
-        """The tensors that AdamW holds state for."""
+    def optimizer_tensors(self) -> list[Tensor]:
+        """The tensors that AdamW holds state for: parameters, or flat partitions of many."""
 
     def gradients(self) -> list[NamedGradient]:
         """This rank's averaged gradients between reduction and update, in the same order at every step."""
@@ -38,10 +40,10 @@ class Partitioning(Protocol):
         """What this rank must be given when it loads."""
 
     def refresh(self) -> None:
-        """Bring the working copies of the weights up to date after `held` was written. A collective."""
+        """Bring the weights that the module computes with up to date after `held` was written. A collective."""
 
-    def resident(self, names: Iterable[str]) -> list[Tensor]:
-        """Of each parameter what this rank computes with between two steps: whole, or its shard."""
+    def working_copies(self, names: Iterable[str]) -> list[Tensor]:
+        """What this rank's forward uses of each parameter between two steps: the whole tensor, or its shard."""
 
 
 def _trained(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -73,7 +75,7 @@ class Replicated:
     def __init__(self, module: nn.Module, adamw: AdamW) -> None:
         self._module, self._adamw = module, adamw
 
-    def flats(self) -> list[Tensor]:
+    def optimizer_tensors(self) -> list[Tensor]:
         return [tensor for _, tensor in _trained(self._module)]
 
     def gradients(self) -> list[NamedGradient]:
@@ -81,8 +83,7 @@ class Replicated:
 
     def _gradient(self, name: str, tensor: Tensor) -> Tensor:
         if tensor.grad is None:
-            what = f"{name}: got no gradient; every trained tensor takes part in every micro-batch"
-            raise GmmlError(f"{what}; freeze it, or add 0 * its sum to the loss")
+            raise missing_gradient(name, "got no gradient")
         return tensor.grad.view(-1)
 
     def held(self) -> list[Slice]:
@@ -99,12 +100,21 @@ class Replicated:
     def refresh(self) -> None:
         """Nothing to do: AdamW updates the very tensors that the module computes with."""
 
-    def resident(self, names: Iterable[str]) -> list[Tensor]:
+    def working_copies(self, names: Iterable[str]) -> list[Tensor]:
         return _wholes(self._module, names)
 
 
 class Partitioned:
-    """Stages 1 and 2: a parameter group is one flat tensor, cut into a partition per rank; a tensor may straddle two.
+    """Stages 1 and 2: each parameter group is one flat tensor, cut into a partition a rank; a tensor may straddle two.
+
+    Of DeepSpeedZeroOptimizer this reads:
+        single_partition_of_fp32_groups: by group, this rank's flat master weights, which AdamW updates.
+        averaged_gradients: by group, the reduced gradients as a list of pieces in the partition's order; the last may
+            be padding. They are there between the reduction and the update, when `grad` of the parameters is gone
+            and the flat gradient does not exist yet.
+        update_lp_params: copies master weights into the module's parameters and gathers them over the ranks.
+        _hp_mapping, on a parameter: where its fragment lies in the partition (`hp_fragment_address`) and in the
+            flattened parameter (`lp_fragment_address`); None where this rank holds nothing of it.
 
     Args:
         zero: DeepSpeedZeroOptimizer.
@@ -115,10 +125,10 @@ class Partitioned:
     def __init__(self, module: nn.Module, adamw: AdamW, zero: Any) -> None:
         self._module, self._adamw, self._zero = module, adamw, zero
 
-    def flats(self) -> list[Tensor]:
+    def optimizer_tensors(self) -> list[Tensor]:
         return list(self._zero.single_partition_of_fp32_groups)
 
-    def _here(self) -> Iterator[tuple[str, Tensor, Any]]:
+    def _local_fragments(self) -> Iterator[tuple[str, Tensor, Any]]:
         """Trained tensors of which this rank holds a fragment, with DeepSpeed's mapping of it."""
         for name, tensor in _trained(self._module):
             mapping = getattr(tensor, "_hp_mapping", None)
@@ -129,7 +139,7 @@ class Partitioned:
         pieces = {group: self._pieces(group) for group in self._zero.averaged_gradients}
         return [
             (name, pieces[mapping.param_group_index][mapping.hp_fragment_address.start])
-            for name, _, mapping in self._here()
+            for name, _, mapping in self._local_fragments()
         ]
 
     def _pieces(self, group: int) -> dict[int, Tensor]:
@@ -141,14 +151,14 @@ class Partitioned:
         return found
 
     def _parts(self) -> list[Slice]:
-        return [self._part(name, tensor, mapping) for name, tensor, mapping in self._here()]
+        return [self._part(name, tensor, mapping) for name, tensor, mapping in self._local_fragments()]
 
     def _part(self, name: str, tensor: Tensor, mapping: Any) -> Slice:
         flat = self._zero.single_partition_of_fp32_groups[mapping.param_group_index]
         state = self._adamw.state[flat]
-        here = mapping.hp_fragment_address
+        fragment = mapping.hp_fragment_address
         sources = {VALUE: flat.detach(), **{key: state[key] for key in ADAM_STATE}}
-        views = {key: source.narrow(0, here.start, here.numel) for key, source in sources.items()}
+        views = {key: source.narrow(0, fragment.start, fragment.numel) for key, source in sources.items()}
         return Slice(name, tuple(tensor.shape), mapping.lp_fragment_address.start, views)
 
     def owned(self) -> list[Slice]:
@@ -158,14 +168,26 @@ class Partitioned:
         return [*self._parts(), *_frozen_wholes(self._module)]
 
     def refresh(self) -> None:
+        # the module computes with parameters of its own, which only an update would have refreshed
         self._zero.update_lp_params()
 
-    def resident(self, names: Iterable[str]) -> list[Tensor]:
+    def working_copies(self, names: Iterable[str]) -> list[Tensor]:
         return _wholes(self._module, names)
 
 
 class Sharded:
     """Stage 3: every tensor, trained or frozen, is cut into equal shards, the last of them padded.
+
+    Of DeepSpeedZeroOptimizer_Stage3 this reads:
+        fp32_partitioned_groups_flat: by sub-group, this rank's flat master weights, which AdamW updates.
+        fp16_groups: by sub-group, its parameters, whatever their type.
+        averaged_gradients: by sub-group, one reduced and padded shard a parameter, in the order of `fp16_groups`.
+        grad_position, get_param_id: (sub-group, offset in its flat tensor, length) of a parameter's shard.
+        _reassign_or_swap_out_partitioned_parameters: copies a sub-group's master weights into the shards that
+            forward gathers from.
+        _partition_all_parameters: releases gathered parameters.
+        persistent_parameters: parameters below a threshold of size, which stay gathered from step to step.
+    And of a parameter: ds_tensor (its shard, padded), ds_numel and ds_shape (of the whole), ds_persist.
 
     Args:
         zero: DeepSpeedZeroOptimizer_Stage3.
@@ -175,12 +197,14 @@ class Sharded:
 
     def __init__(self, module: nn.Module, adamw: AdamW, zero: Any) -> None:
         self._module, self._adamw, self._zero = module, adamw, zero
+        # by identity: stage 3 knows parameters as objects, and `in` or `==` on tensors would compare values
         self._names = {id(tensor): name for name, tensor in module.named_parameters()}
 
-    def flats(self) -> list[Tensor]:
+    def optimizer_tensors(self) -> list[Tensor]:
         return list(self._zero.fp32_partitioned_groups_flat)
 
     def _range(self, tensor: Any) -> tuple[int, int]:
+        """Start and length of this rank's shard without its padding; a small tensor may end before this rank."""
         part = tensor.ds_tensor.numel()
         start = part * dist.get_rank()
         return start, max(0, min(part, tensor.ds_numel - start))
@@ -191,6 +215,7 @@ class Sharded:
             for tensor, gradient in zip(tensors, self._zero.averaged_gradients[group], strict=True):
                 numel = self._range(tensor)[1]
                 if numel:
+                    # padding is left out: what stands there is not a gradient, and could spoil a norm
                     found.append((self._names[id(tensor)], gradient.view(-1).narrow(0, 0, numel)))
         return found
 
@@ -204,9 +229,8 @@ class Sharded:
 
     def _frozen_part(self, name: str, tensor: Any) -> Slice:
         start, numel = self._range(tensor)
-        return Slice(
-            name, tuple(tensor.ds_shape), start, {VALUE: tensor.ds_tensor.detach().view(-1).narrow(0, 0, numel)}
-        )
+        shard = tensor.ds_tensor.detach().view(-1).narrow(0, 0, numel)
+        return Slice(name, tuple(tensor.ds_shape), start, {VALUE: shard})
 
     def _parts(self) -> list[Slice]:
         trained = [self._trained_part(name, tensor) for name, tensor in _trained(self._module)]
@@ -220,16 +244,18 @@ class Sharded:
         return [*self._parts(), *buffers(self._module)]
 
     def refresh(self) -> None:
-        # first let go of whole tensors that a forward left gathered, for a gathered tensor is not gathered again
+        # first release whole tensors that a forward left gathered: a gathered tensor is not gathered again, and the
+        # next forward would compute with the old weights
         self._zero._partition_all_parameters()
         for group in range(len(self._zero.fp16_groups)):
             self._zero._reassign_or_swap_out_partitioned_parameters(group)
+        # persistent ones are gathered by an update alone; without this they would stay stale until the first
         small = self._zero.persistent_parameters
         if small:
             small[0].all_gather(small)
 
-    def resident(self, names: Iterable[str]) -> list[Tensor]:
-        # small tensors may stay gathered from step to step: a whole copy beside the shard
+    def working_copies(self, names: Iterable[str]) -> list[Tensor]:
+        # a small tensor may stay gathered from step to step: then both its shard and the whole copy are in use
         parameters: list[Any] = [self._module.get_parameter(name) for name in names]
         gathered = [tensor for tensor in parameters if tensor.ds_persist]
         return [*(tensor.ds_tensor for tensor in parameters), *(tensor.detach() for tensor in gathered)]

@@ -1,6 +1,6 @@
-"""Slices: which part of which tensor lies where, named so that any layout can be loaded from any other.
+"""Slices: contiguous ranges of flattened tensors, by name, so that any ranks and stage can load what others saved.
 
-A slice is a contiguous range of a flattened tensor. Nothing here talks to DeepSpeed.
+Nothing here knows DeepSpeed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gmml_cluster.errors import CheckpointError, GmmlError
+from gmml_cluster.errors import CheckpointError, Fault, GmmlError
 
 VALUE = "value"
 Read = Callable[[str, str, int, int], Tensor | None]
@@ -49,13 +49,13 @@ def equal_part(total: int, ranks: int, rank: int) -> tuple[int, int]:
 
 
 def share(wholes: Iterable[Slice], ranks: int, rank: int) -> list[Slice]:
-    """A rank's part of tensors that every rank holds whole; what is empty is left out."""
+    """A rank's part of tensors that every rank holds whole; empty parts are left out."""
     parts = [whole.narrow(*equal_part(whole.numel, ranks, rank)) for whole in wholes]
     return [part for part in parts if part.numel]
 
 
 def buffers(module: nn.Module) -> list[Slice]:
-    """The module's buffers, whole, but for the non-persistent ones."""
+    """The module's persistent buffers, whole. What is computed from the job (fixed positions) is not saved."""
     kept = module.state_dict(keep_vars=True).keys()
     found = [(name, buffer) for name, buffer in module.named_buffers() if name in kept]
     return [Slice(name, tuple(buffer.shape), 0, {VALUE: buffer.view(-1)}) for name, buffer in found]
@@ -79,16 +79,18 @@ def fill(held: Iterable[Slice], read: Read) -> None:
             if given is None:
                 continue
             if given.shape != view.shape:
-                what = f"{part.name}: {key} of elements {part.start}.. came as {tuple(given.shape)}"
-                raise CheckpointError(f"{what}; {view.numel()} elements were asked for; the checkpoint is damaged")
+                problem = f"{key} from element {part.start} has shape {tuple(given.shape)}, not ({view.numel()},)"
+                raise CheckpointError(Fault(part.name, f"{problem}; the checkpoint is damaged"))
             view.copy_(given)
 
 
 def check_owners(owned: Sequence[Slice], shapes: dict[str, tuple[int, ...]], device: torch.device) -> None:
     """Check over all ranks that every element of every tensor has exactly one owner. A collective.
 
+    An element without an owner would be missing from every checkpoint, and the run would notice at its resume.
+
     Raises:
-        GmmlError: one has none or several; the engine's layout is not what this code takes it for.
+        GmmlError: one has none or several; the engine does not partition tensors as this code expects.
     """
     here = {part.name: [part.start, part.numel] for part in owned}
     ranges = torch.tensor([here.get(name, [0, 0]) for name in shapes], dtype=torch.int64)
@@ -107,5 +109,5 @@ def _check_tiling(name: str, total: int, ranges: list[list[int]]) -> None:
     else:
         if end == total:
             return
-    what = f"{name}: ranks own the ranges {ranges} (start, length) of {total} elements"
-    raise GmmlError(f"{what}; each element has one owner; this version of the engine is not the one that was measured")
+    problem = f"ranks own the ranges {ranges} (start, length) of {total} elements; each element has one owner"
+    raise GmmlError(Fault(name, problem, "install the versions of torch and deepspeed in constraints.txt"))

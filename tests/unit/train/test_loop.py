@@ -16,7 +16,7 @@ from gmml_cluster.methods.protocol import EmaUpdate, Losses
 from gmml_cluster.plan.sample_layout import MicroBatches
 from gmml_cluster.spec.loading.validate import parse_job
 from gmml_cluster.train.checkpoints.resume import skips_to_resume
-from gmml_cluster.train.engines.adamw import Schedule
+from gmml_cluster.train.engines.schedule import Schedule
 from gmml_cluster.train.loop import Stepper, padded, run
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 from gmml_cluster.train.ranks.signals import StopRequest

@@ -1,0 +1,98 @@
+"""Learning rate and weight decay of each step (docs/reference/methods.md).
+
+Both are pure functions in float64. A step's values depend on the step alone, so nothing of a schedule is saved.
+"""
+
+import math
+from dataclasses import dataclass
+
+from gmml_cluster.spec.job import Optim
+
+
+def _half_cosine(base: float, final: float, progress: float) -> float:
+    return final + 0.5 * (base - final) * (1 + math.cos(math.pi * progress))
+
+
+def steps_schedule(step: int, *, base: float, final: float, warmup_steps: int, total_steps: int) -> float:
+    """`schedule.law: steps`: linear warm-up that reaches `base` on its last step, then a half cosine to `final`.
+
+    The cosine begins at `base` too, so `base` is taken twice; `final` is reached on step `total_steps` and kept from
+    there on. A warm-up of one step is one step at 0, as in GMML's released code.
+    """
+    if step < warmup_steps:
+        return base * (step / (warmup_steps - 1)) if warmup_steps > 1 else 0.0
+    if step >= total_steps:
+        return final
+    return _half_cosine(base, final, (step - warmup_steps) / (total_steps - warmup_steps))
+
+
+def fractional_schedule(step: int, *, base: float, final: float, warmup_steps: int, total_steps: int) -> float:
+    """`schedule.law: fractional`: linear warm-up that reaches `base` on the step after it, then a half cosine.
+
+    MAE's released code evaluates this at fractions of an epoch; at a step's start both are the same number.
+    """
+    if step < warmup_steps:
+        return base * step / warmup_steps
+    if step >= total_steps:
+        return final
+    return _half_cosine(base, final, (step - warmup_steps) / (total_steps - warmup_steps))
+
+
+_SCHEDULES = {"steps": steps_schedule, "fractional": fractional_schedule}
+
+
+def peak_learning_rate(optim: Optim, batch: int) -> float:
+    """The learning rate after warm-up: `lr` scaled to the images of a step, or as it is where `lr_per` is null."""
+    return optim.lr if optim.lr_per is None else optim.lr * batch / optim.lr_per
+
+
+def learning_rate(optim: Optim, step: int, *, batch: int, warmup_steps: int, total_steps: int) -> float:
+    """The learning rate of a step.
+
+    Args:
+        optim: base rate and schedule.
+        step: counted from 0.
+        batch: images a step.
+        warmup_steps: length of the warm-up.
+        total_steps: length of the schedule.
+    """
+    schedule, base = _SCHEDULES[optim.schedule.law], peak_learning_rate(optim, batch)
+    return schedule(step, base=base, final=optim.schedule.final_lr, warmup_steps=warmup_steps, total_steps=total_steps)
+
+
+def weight_decay(optim: Optim, step: int, *, total_steps: int) -> float:
+    """The weight decay of a step: `steps` without warm-up. AdamW multiplies it by the scheduled learning rate."""
+    decay = optim.weight_decay
+    return steps_schedule(step, base=decay.start, final=decay.end, warmup_steps=0, total_steps=total_steps)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate and weight decay of every step of a run.
+
+    Attributes:
+        batch: images a step.
+        warmup_steps: length of the warm-up.
+        total_steps: length of the schedule, which may be shorter or longer than the run.
+    """
+
+    optim: Optim
+    batch: int
+    warmup_steps: int
+    total_steps: int
+
+    @classmethod
+    def of(cls, optim: Optim, *, batch: int, run_steps: int, epoch_steps: float) -> "Schedule":
+        """The schedule of a run of `run_steps` steps, where an epoch of the first corpus is `epoch_steps` steps."""
+        warmup = optim.schedule.warmup.in_steps(batch=batch, epoch_steps=epoch_steps)
+        samples = optim.schedule.samples
+        return cls(optim, batch, warmup, run_steps if samples is None else -(-samples // batch))
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        lengths = {"warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
+        return learning_rate(self.optim, step, batch=self.batch, **lengths)
+
+    def weight_decay(self, step: int) -> float:
+        """The weight decay of a step, counted from 0."""
+        return weight_decay(self.optim, step, total_steps=self.total_steps)
