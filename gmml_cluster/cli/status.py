@@ -46,7 +46,10 @@ def _ledgers(run: str | None, root: str | None) -> list[dict[str, Any]]:
             print(fault, file=sys.stderr)
     runs = [found for found in runs if found.url in histories]
     jobs = poll(histories)
-    return [{"run": found.name, "root": found.root, **status(histories[found.url], jobs)} for found in runs]
+    return [
+        {"run": found.name, "root": found.root, **status(histories[found.url], jobs[found.url].states)}
+        for found in runs
+    ]
 
 
 def _print(ledgers: list[dict[str, Any]]) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from gmml_cluster.errors import Fault, SpecError
-from gmml_cluster.launch.jobs import Jobs, is_busy, is_idle, launcher_of, poll
+from gmml_cluster.launch.jobs import JobRef, Jobs, is_busy, is_idle, poll_one, refs_of
 from gmml_cluster.launch.local.lock import forget
+from gmml_cluster.launch.registry import launcher_named
 from gmml_cluster.launch.slurm.logs import folder_of
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import History
-from gmml_cluster.run.ledger import jobs_of, living, pending, state
+from gmml_cluster.run.ledger import living, pending, state
 from gmml_cluster.run.root import RunRoot, remove_run
 
 
@@ -28,27 +29,27 @@ def cancel(run: RunRoot) -> str:
     history = run.log.refresh()
     if history.finished:
         return "has finished already; nothing was done"
-    jobs = poll({run.name: history})
-    left = [job for job in jobs_of(history) if jobs[job] != "gone"]
+    jobs = poll_one(run.name, history)
+    left = [job for job in refs_of(history) if jobs.reports[job].state != "gone"]
     if history.stopped is not None and not left:
         return f"was stopped already ({history.stopped}); nothing was done"
     protocol.stop(run.log, f"cancelled by {getpass.getuser()}")
     if not left:
         return f"stopped; no job of it is queued or runs; gmml resume {run.name} goes on"
     history = run.log.refresh()  # a queued job may have claimed before the stop, though not after it
-    jobs = poll({run.name: history})
-    told = ", ".join(_tell(job, history, jobs) for job in left)
-    return f"stopping; {told}; once it is stopped, gmml resume {run.name} goes on from there"
+    jobs = poll_one(run.name, history)
+    done = ", ".join(_end_job(job, history, jobs) for job in left)
+    return f"stopping; {done}; once it is stopped, gmml resume {run.name} goes on from there"
 
 
-def _tell(job: str, history: History, jobs: Jobs) -> str:
-    """A job that is cancelled must leave at once; one whose attempt lives is given notice and the time for a save."""
-    alive = living(history, jobs)
-    if alive is not None and alive.job == job:
-        launcher_of(job).notify(job)
-        return f"job {job} saves and leaves"
-    launcher_of(job).cancel(job)
-    return f"job {job} is cancelled"
+def _end_job(job: JobRef, history: History, jobs: Jobs) -> str:
+    """Notify a job whose attempt lives, so that it has time for a save; cancel any other, which must exit at once."""
+    launcher, alive = launcher_named(job.launcher), living(history, jobs.states)
+    if alive is not None and JobRef.of(alive) == job:
+        launcher.notify(job.id)
+        return f"job {job.id} saves and leaves"
+    launcher.cancel(job.id)
+    return f"job {job.id} is cancelled"
 
 
 def remove(run: RunRoot) -> None:
@@ -58,7 +59,7 @@ def remove(run: RunRoot) -> None:
         SpecError: a job of it is queued, or an attempt lives, or nobody knows.
     """
     history = run.log.refresh()
-    jobs = poll({run.name: history})
+    jobs = poll_one(run.name, history)
     if not is_idle(history, jobs):
         raise SpecError(Fault(run.url, f"{_hindrance(run, history, jobs)}; only what nobody works on can be deleted"))
     folders = _job_folders(run)
@@ -82,9 +83,9 @@ def _job_folders(run: RunRoot) -> set[Path]:
 
 def _hindrance(run: RunRoot, history: History, jobs: Jobs) -> str:
     """Why a run cannot be deleted now, and what to do."""
-    told, job = state(history, jobs), history.submit.job if history.submit else None
+    now, job = state(history, jobs.states), history.submit.job if history.submit else None
     if is_busy(history, jobs):
-        return f"it is {told}; gmml cancel {run.name} first, and wait until it is stopped"
-    if pending(history, jobs) == "unknown":
-        return f"it is {told}, but whether job {job} is gone cannot be asked from here; ask where its scheduler answers"
-    return f"it is {told}, but job {job} is still leaving; try again in a moment"
+        return f"it is {now}; gmml cancel {run.name} first, and wait until it is stopped"
+    if pending(history, jobs.states) == "unknown":
+        return f"it is {now}, but whether job {job} is gone cannot be asked from here; ask where its scheduler answers"
+    return f"it is {now}, but job {job} is still leaving; try again in a moment"

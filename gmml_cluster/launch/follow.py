@@ -1,13 +1,12 @@
 """What a rank printed, as it appears: from this machine's own file if it lies here, else from published parts."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gmml_cluster.launch.jobs import Jobs, is_busy, poll
-from gmml_cluster.launch.local.launcher import LocalJob, LocalLauncher
-from gmml_cluster.launch.slurm.logs import error_file
+from gmml_cluster.launch.jobs import JobRef, Jobs, is_busy, poll_one
+from gmml_cluster.launch.registry import LAUNCHERS, launcher_named
 from gmml_cluster.run.history import Attempt, History
 from gmml_cluster.run.ledger import living, pending
 from gmml_cluster.run.uploads import log_parts
@@ -60,23 +59,19 @@ class Tail:
 
 def local_output(attempt: Attempt, rank: int) -> Path | None:
     """The file of this machine that holds what the rank printed; None where there is none."""
-    if ":" not in attempt.job or not LocalJob.read(attempt.job).is_here:
-        return None
-    path = LocalLauncher().output(attempt.job, restart=attempt.restart, rank=rank)
-    return path if path.exists() else None
+    return _output(JobRef.of(attempt), {}, attempt.restart, rank)
 
 
 def start_output(history: History, rank: int) -> Path | None:
     """The file that can be read here with what a rank of the youngest submit's last start prints, claimed or not."""
-    job = history.submit.job if history.submit else None
-    if history.submit is None or job is None:
+    submit = history.submit
+    return None if submit is None else _output(JobRef.of(submit), submit.bounds, None, rank)
+
+
+def _output(job: JobRef | None, bounds: Mapping[str, Any], restart: int | None, rank: int) -> Path | None:
+    if job is None or job.launcher not in LAUNCHERS:
         return None
-    if ":" not in job:
-        return error_file(history.submit.bounds, job, rank)
-    if not LocalJob.read(job).is_here:
-        return None
-    folder = LocalLauncher().output(job, restart=0, rank=rank).parent
-    return max(folder.glob(f"*-rank{rank:04d}.log"), default=None)
+    return launcher_named(job.launcher).output(job.id, bounds, restart=restart, rank=rank)
 
 
 def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[str]:
@@ -90,7 +85,7 @@ def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[s
     for attempt in history.attempts[:-1]:
         if first is not None and attempt.number >= first:
             yield Tail(run, attempt, rank).new()
-    jobs, asked = poll({run.name: history}), time.monotonic()
+    jobs, asked = poll_one(run.name, history), time.monotonic()
     while True:
         history = run.log.refresh()
         youngest = history.attempts[-1] if history.attempts else None
@@ -99,14 +94,14 @@ def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[s
                 yield tail.new()
             tail = Tail(run, youngest, rank, begun)
         if time.monotonic() - asked > POLL_S or _has_ended(history):
-            jobs, asked = poll({run.name: history}), time.monotonic()
+            jobs, asked = poll_one(run.name, history), time.monotonic()
         path = start_output(history, rank) if tail is None else None
         if path is not None:
             begun = begun if begun is not None and begun.path == path else File(path)
             yield begun.new()
         if tail is not None:
             yield tail.new()
-        if not is_busy(history, jobs) and pending(history, jobs) in (None, "unknown"):
+        if not is_busy(history, jobs) and pending(history, jobs.states) in (None, "unknown"):
             return
         time.sleep(LOOK_S)
 
@@ -114,7 +109,9 @@ def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[s
 def _is_new(history: History, jobs: Jobs) -> bool:
     """Whether the youngest attempt belongs to the youngest submit, or still lives."""
     submit = history.submit
-    return living(history, jobs) is not None or (submit is not None and history.attempts[-1].submit == submit.token)
+    return living(history, jobs.states) is not None or (
+        submit is not None and history.attempts[-1].submit == submit.token
+    )
 
 
 def _has_ended(history: History) -> bool:

@@ -21,11 +21,11 @@ class Indexed:
 
     Attributes:
         shapes: the corpora's shards and their samples; None where one is not known.
-        words: why a corpus is not known, or that its shards are sorted, with the cure.
+        notes: why a corpus is not known, or that its shards are sorted, with the cure.
     """
 
     shapes: tuple[CorpusShape, ...] | None
-    words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def look_up(job: JobSpec, root: str) -> Indexed:
@@ -34,7 +34,7 @@ def look_up(job: JobSpec, root: str) -> Indexed:
         return Indexed(None, ("no index can be read here; pip install 'gmml-cluster[data]' lets the plan know more",))
     found = [_look_at(corpus, root) for corpus in job.data.corpora]
     known = tuple(shape for shape, _ in found if shape is not None)
-    return Indexed(known if len(known) == len(found) else None, tuple(word for _, word in found if word))
+    return Indexed(known if len(known) == len(found) else None, tuple(note for _, note in found if note))
 
 
 def count(job: JobSpec) -> Indexed:

@@ -1,61 +1,91 @@
-"""What schedulers say of runs: one poll a launcher, however many runs are asked about."""
+"""Jobs of runs: how they are named, and what their schedulers report, by one poll a launcher for all runs."""
 
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from gmml_cluster.errors import GmmlError
-from gmml_cluster.launch.protocol import JobState, Launcher, launcher_named
-from gmml_cluster.run.history import History
+from gmml_cluster.launch.protocol import JobReport, JobState
+from gmml_cluster.launch.registry import launcher_named
+from gmml_cluster.run.history import Attempt, History, Submit
 from gmml_cluster.run.ledger import jobs_of, pending, state
-
-Jobs = dict[str, JobState]
 
 _BUSY = ("submitted", "queued", "starting", "running", "stopping")
 
 _log = logging.getLogger(__name__)
 
 
-def poll(histories: Mapping[str, History]) -> Jobs:
-    """States of all jobs that matter to these runs; unknown where their launcher cannot be asked.
+@dataclass(frozen=True, order=True)
+class JobRef:
+    """A job: the launcher that took it, and the id that it has there."""
+
+    launcher: str
+    id: str
+
+    @classmethod
+    def of(cls, entry: Submit | Attempt) -> "JobRef | None":
+        """The job of a submit or an attempt; None where the log has not learnt of one yet."""
+        return cls(entry.launcher, entry.job) if entry.job else None
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What the launchers report of the jobs of one run."""
+
+    reports: Mapping[JobRef, JobReport] = field(default_factory=dict)
+
+    @property
+    def states(self) -> dict[str, JobState]:
+        """Job id -> state, as the ledger wants them."""
+        return {job.id: report.state for job, report in self.reports.items()}
+
+
+def refs_of(history: History) -> tuple[JobRef, ...]:
+    """The jobs whose states decide what a run is doing: the latest submit's, and those of attempts without an `end`."""
+    wanted = set(jobs_of(history))
+    entries: list[Submit | Attempt] = [*([history.submit] if history.submit else []), *history.attempts]
+    found = (JobRef.of(entry) for entry in entries)
+    return tuple(dict.fromkeys(job for job in found if job is not None and job.id in wanted))
+
+
+def poll(histories: Mapping[str, History]) -> dict[str, Jobs]:
+    """The jobs of each run; unknown where their launcher cannot be asked.
 
     Args:
         histories: name or URL of the run -> its history.
     """
+    wanted = {run: refs_of(history) for run, history in histories.items()}
     asked: dict[str, dict[str, str]] = defaultdict(dict)
-    for name, history in histories.items():
-        for job in jobs_of(history):
-            asked[_kind(job)][job] = name.rpartition("/")[2]
-    return {job: told for launcher, jobs in asked.items() for job, told in _poll(launcher, jobs).items()}
+    for run, refs in wanted.items():
+        for job in refs:
+            asked[job.launcher][job.id] = run.rpartition("/")[2]
+    reports = {launcher: _poll(launcher, jobs) for launcher, jobs in asked.items()}
+    return {run: Jobs({job: reports[job.launcher][job.id] for job in refs}) for run, refs in wanted.items()}
 
 
-def launcher_of(job: str) -> Launcher:
-    """The launcher that took a job."""
-    return launcher_named(_kind(job))
+def poll_one(name: str, history: History) -> Jobs:
+    """The jobs of one run."""
+    return poll({name: history})[name]
 
 
-def _kind(job: str) -> str:
-    """Job ids tell their launcher: SLURM's are numbers, the local one's `host:run:submit`."""
-    return "local" if ":" in job else "slurm"
-
-
-def _poll(launcher: str, jobs: Mapping[str, str]) -> Jobs:
+def _poll(launcher: str, jobs: Mapping[str, str]) -> dict[str, JobReport]:
     try:
         return launcher_named(launcher).poll(jobs)
     except GmmlError as fault:
         _log.warning("%s cannot be asked: %s", launcher, fault)
-        return dict.fromkeys(jobs, "unknown")
+        return dict.fromkeys(jobs, JobReport("unknown"))
 
 
 def is_busy(history: History, jobs: Jobs) -> bool:
     """Whether a job of the run is queued, or an attempt lives."""
-    return state(history, jobs) in _BUSY
+    return state(history, jobs.states) in _BUSY
 
 
 def is_idle(history: History, jobs: Jobs) -> bool:
     """Whether surely nothing of the run is at work.
 
-    A job that is about to leave is at work, and so is one that nobody can be asked about, unless the run has finished.
+    A job that is about to exit is at work, and so is one that cannot be asked about, unless the run has finished.
     """
-    told = pending(history, jobs)
-    return not is_busy(history, jobs) and (told is None or (told == "unknown" and history.finished))
+    waiting = pending(history, jobs.states)
+    return not is_busy(history, jobs) and (waiting is None or (waiting == "unknown" and history.finished))

@@ -9,7 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from gmml_cluster.errors import DataError, Fault, SpecError, StorageError
-from gmml_cluster.launch.protocol import Submission, launcher_named
+from gmml_cluster.launch.protocol import Submission
+from gmml_cluster.launch.registry import launcher_named
+from gmml_cluster.spec.job import Data
 from gmml_cluster.store.open import open_store
 from gmml_cluster.store.probe import probe
 
@@ -19,12 +21,12 @@ _IMAGE_MARKS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 _log = logging.getLogger(__name__)
 
 
-def preflight(submission: Submission) -> list[Fault]:
+def preflight(submission: Submission, data: Data) -> list[Fault]:
     """All that would stop this submission: store, corpora, memory, and what its launcher finds; empty if nothing.
 
-    Leaves nothing behind, and raises for nothing that a user can mend.
+    Leaves nothing behind, and raises for nothing that a user can fix.
     """
-    found = [*_store_faults(submission.root), *_corpus_faults(submission), *_memory_faults(submission)]
+    found = [*_store_faults(submission.root), *_corpus_faults(data), *_memory_faults(submission)]
     try:
         return found + launcher_named(submission.profile.launcher).preflight(submission)
     except SpecError as error:
@@ -46,9 +48,10 @@ def _existing(folder: Path) -> Path:
     return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
 
 
-def _corpus_faults(submission: Submission) -> list[Fault]:
-    refusal = _judge(submission.max_pixels)
-    return [Fault(url, told) for url in submission.corpora if (told := _unreadable(url, refusal)) is not None]
+def _corpus_faults(data: Data) -> list[Fault]:
+    refusal = _judge(data.max_pixels)
+    urls = [corpus.url for corpus in data.corpora]
+    return [Fault(url, told) for url in urls if (told := _unreadable(url, refusal)) is not None]
 
 
 def _unreadable(url: str, refusal: Callable[[bytes], str | None]) -> str | None:
@@ -97,11 +100,11 @@ def _judge(max_pixels: int | None) -> Callable[[bytes], str | None]:
 def _memory_faults(submission: Submission) -> Iterator[Fault]:
     """CPU ranks share the node's memory; what a GPU holds is known on the node alone."""
     limit = memory_limit(submission)
-    needed = submission.bytes_per_rank * submission.ranks_per_node
+    needed = submission.plan.memory.total_bytes * submission.plan.ranks_per_node
     if limit is not None and needed > limit:
         yield Fault(
             "memory",
-            f"{submission.ranks_per_node} ranks need about {needed / 2**30:.1f} GiB of a node; it has "
+            f"{submission.plan.ranks_per_node} ranks need about {needed / 2**30:.1f} GiB of a node; it has "
             f"{limit / 2**30:.1f} GiB for them; set batch.micro lower, engine.zero higher, or ask for more memory",
         )
 

@@ -1,46 +1,58 @@
-"""What starts runs: one protocol, kept by the local machine, SLURM and Ray. A launcher keeps no state of its own."""
+"""The protocol of launchers, which start runs on this machine, on SLURM or on Ray. A launcher keeps no state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from gmml_cluster.errors import Fault, PreflightError
+from gmml_cluster.errors import Fault
 
 if TYPE_CHECKING:  # `gmml status` polls without pydantic
     from gmml_cluster.launch.snapshot import Snapshot
+    from gmml_cluster.plan.machine import Machine
+    from gmml_cluster.plan.plan import Plan
     from gmml_cluster.spec.cluster import ClusterProfile
-    from gmml_cluster.spec.scalars import NodeRange
 
 JobState = Literal["queued", "running", "gone", "unknown"]
+TRAIN_MODULE = "gmml_cluster.train.worker"
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """What a scheduler says of a job.
+
+    Attributes:
+        state: `unknown` where the scheduler cannot be asked; never taken for `gone`.
+        reason: why a queued job waits, in the scheduler's words; empty where it gives none.
+        expected_start: seconds since 1970; None where the scheduler has no estimate.
+    """
+
+    state: JobState
+    reason: str = ""
+    expected_start: float | None = None
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One request to run: what a launcher must know of a run and its plan.
+    """One request to run.
 
     Attributes:
         root: folder or `s3://` URL under which the run root `<root>/<name>` lies.
         name: the run's name.
         token: the `submit` entry's token; argument and comment of the job.
-        profile: where it goes.
-        nodes: bounds of the number of nodes.
-        ranks_per_node: ranks of each node, resolved (never `auto`).
+        profile: the cluster.
+        plan: nodes, ranks and memory, as resolved for this profile.
         code: the packages that will run.
-        corpora: URLs of the corpora, for the preflight.
-        max_pixels: of an image that is no bad sample; None where any is good.
-        bytes_per_rank: estimated memory of a rank; 0 where there is no estimate.
+        module: what each rank starts as `python -m MODULE --root --run --submit --job --restart`.
     """
 
     root: str
     name: str
     token: str
     profile: "ClusterProfile"
-    nodes: "NodeRange"
-    ranks_per_node: int
+    plan: "Plan"
     code: "Snapshot"
-    corpora: tuple[str, ...] = ()
-    bytes_per_rank: int = 0
-    max_pixels: int | None = None
+    module: str = TRAIN_MODULE
 
     @property
     def run_root(self) -> str:
@@ -49,14 +61,26 @@ class Submission:
 
 
 class Launcher(Protocol):
-    """Takes submissions to a place where they run, and tells how they fare there."""
+    """Starts submissions and reports on their jobs. Job ids are the launcher's own; `JobRef` names them elsewhere."""
+
+    def node(self, profile: "ClusterProfile") -> "Machine | None":
+        """What a node of this cluster offers; None where only the profile's own fields say something of it."""
+        ...
+
+    def environment(self, profile: "ClusterProfile", ranks_per_node: int) -> dict[str, str]:
+        """Variables that are set for every rank: the profile's, and those that the launcher adds."""
+        ...
 
     def preflight(self, submission: Submission) -> list[Fault]:
-        """What would keep this submission from running; never raises for what a user can mend."""
+        """What would keep this submission from running; never raises for what a user can fix."""
         ...
 
     def script(self, submission: Submission) -> str:
         """What `submit` would hand over, to the byte, the token shown as `<token>`."""
+        ...
+
+    def bounds(self, submission: Submission) -> dict[str, str]:
+        """What this launcher adds to the `bounds` of the `submit` entry, such as where its own files lie."""
         ...
 
     def submit(self, submission: Submission) -> str:
@@ -67,8 +91,8 @@ class Launcher(Protocol):
         """
         ...
 
-    def poll(self, jobs: Mapping[str, str]) -> dict[str, JobState]:
-        """State of each job, by one call to the scheduler.
+    def poll(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
+        """Report on each job, by one call to the scheduler.
 
         Args:
             jobs: job id -> name of its run; another run's job under a reused id counts as gone.
@@ -76,7 +100,7 @@ class Launcher(Protocol):
         ...
 
     def notify(self, job: str) -> None:
-        """Give the ranks of a running job notice: they save, however long that takes, and leave.
+        """Signal the ranks of a running job to save, however long that takes, and exit.
 
         Raises:
             LaunchError: the scheduler is out of reach.
@@ -84,30 +108,20 @@ class Launcher(Protocol):
         ...
 
     def cancel(self, job: str) -> None:
-        """Ask the job to end, queued or running. A job that is gone is left in peace.
+        """Ask the job to end, queued or running; does nothing for a job that is gone.
 
         Raises:
             LaunchError: the scheduler is out of reach.
         """
         ...
 
+    def output(self, job: str, bounds: Mapping[str, Any], *, restart: int | None, rank: int) -> Path | None:
+        """File that can be read here with exactly what a rank printed in one start; None where there is none.
 
-def launcher_named(kind: str) -> Launcher:
-    """The launcher of this name: what a profile says under `launcher`, and what a `submit` entry keeps.
-
-    Raises:
-        PreflightError: this version has no such launcher.
-    """
-    if kind == "local":
-        from gmml_cluster.launch.local.launcher import LocalLauncher
-
-        return LocalLauncher()
-    if kind == "slurm":
-        from gmml_cluster.launch.slurm.launcher import SlurmLauncher
-
-        return SlurmLauncher()
-    raise PreflightError(
-        Fault(
-            "launcher", f"{kind!r} is not yet in this version; local and slurm are; choose a profile with one of them"
-        )
-    )
+        Args:
+            job: its id.
+            bounds: of the `submit` entry that the job was started for.
+            restart: which start; None for the latest, whose number need not be known.
+            rank: of the attempt.
+        """
+        ...

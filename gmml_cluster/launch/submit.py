@@ -11,36 +11,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gmml_cluster import __version__
-from gmml_cluster.errors import Fault, PreflightError
-from gmml_cluster.launch.jobs import is_busy, poll
+from gmml_cluster.errors import PreflightError
+from gmml_cluster.launch.code import code_of_run
+from gmml_cluster.launch.existing import changes_of, refuse_cut_off
+from gmml_cluster.launch.indexed import look_up
+from gmml_cluster.launch.jobs import is_busy, poll_one
 from gmml_cluster.launch.preflight import preflight
-from gmml_cluster.launch.prepare import (
-    Prepared,
-    changes_of,
-    counted,
-    demand_begun,
-    known_by_indexes,
-    planned,
-    with_code_of,
-)
-from gmml_cluster.launch.protocol import Launcher, Submission, launcher_named
+from gmml_cluster.launch.prepare import Prepared, plan_submission, with_lanes_counted
+from gmml_cluster.launch.protocol import Launcher, Submission
+from gmml_cluster.launch.registry import launcher_named
 from gmml_cluster.run import protocol
-from gmml_cluster.run.discovery import is_run, note_root
+from gmml_cluster.run.discovery import note_root
 from gmml_cluster.run.history import History
-from gmml_cluster.run.root import (
-    SPEC,
-    RunRoot,
-    code_name,
-    create_run,
-    remove_run,
-    run_root,
-)
+from gmml_cluster.run.root import SPEC, RunRoot, code_name, create_run, remove_run, run_root
 from gmml_cluster.spec.identity import identity
 from gmml_cluster.spec.loading.locations import Locations
 from gmml_cluster.spec.loading.validate import dump, read_profile, to_yaml
 
 WITHDRAW_S = 30.0
-
 
 Action = Literal["submitted", "resumed", "already", "stopping", "finished"]
 
@@ -63,7 +51,7 @@ class Submitted:
 
 
 def submit(prepared: Prepared, *, take_over: bool = False) -> Submitted:
-    """Submit a new run, or go on with the one of this name and identity. A failure leaves nothing behind.
+    """Submit a new run, or continue the one of this name and identity. A failure leaves nothing behind.
 
     Args:
         take_over: submit anew although a job of the run is queued or lives; its attempt is then fenced.
@@ -73,64 +61,73 @@ def submit(prepared: Prepared, *, take_over: bool = False) -> Submitted:
         PreflightError: all that would stop the run.
         LaunchError: the scheduler refused, or is out of reach.
     """
-    with prepared.places.told():
-        return _submit(prepared, take_over)
-
-
-def _submit(prepared: Prepared, take_over: bool) -> Submitted:
-    run = run_root(prepared.submission.root, prepared.job.name)
-    history = run.log.refresh()
-    if history.run:
+    with prepared.locations.told():
+        run = run_root(prepared.submission.root, prepared.job.name)
+        history = run.log.refresh()
+        if not history.run:
+            return _begin(run, prepared)
         changed = changes_of(run, dump(prepared.job))
-        return _go_on(run, history, prepared, changed, take_over=take_over, new_code=False)
-    demand_begun(run, is_run(run))
-    _refuse(preflight(prepared.submission))
-    prepared = counted(prepared)
-    run = create_run(run.root, run.name, _files(prepared), _opening(prepared))
-    try:
-        note_root(run.root)
-        job = _launch(run, prepared, {}, run.log.refresh())
-    except BaseException:
-        remove_run(run)
-        raise
-    return _outcome(run, "submitted", job, {})
+        return _continue(run, history, prepared, changed, take_over=take_over, new_code=False)
 
 
 def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, take_over: bool = False) -> Submitted:
-    """Go on with a run from its youngest checkpoint, with the changes that its last submit made; lifts a stop.
+    """Continue a run from its latest checkpoint, with the changes that its last submit made; lifts a stop.
 
     Args:
-        cluster: profile; the last submit's by default. The root stays where the run was found.
+        run: where it was found, which need not be the profile's root.
+        cluster: profile; the last submit's by default.
         new_code: run the code that is installed here instead of the run's.
+        take_over: as for `submit`.
     """
     history = run.log.refresh()
-    demand_begun(run, not history.run)
+    if not history.run:
+        refuse_cut_off(run)
     last = history.submit
     changed = dict(last.changed) if last else {}
     known = cluster or (str(last.bounds["cluster"]) if last else "local")
     job = run.job(changed)
     profile, tree = read_profile(known)
     with Locations(profile=tree, origin=f"--cluster {known}").told():
-        prepared = planned(job, profile, known, run.root, known_by_indexes(job, profile, run.root))
-        return _go_on(run, history, prepared, changed, take_over=take_over, new_code=new_code)
+        launcher_named(profile.launcher)  # asked first: no store is read for a launcher that does not exist
+        submission = plan_submission(job, profile, run.root, look_up(job, run.root))
+        prepared = Prepared(job, known, submission)
+        return _continue(run, history, prepared, changed, take_over=take_over, new_code=new_code)
 
 
-def _go_on(
+def _begin(run: RunRoot, prepared: Prepared) -> Submitted:
+    """A run that does not exist yet: check, create, launch; what fails after the creation removes it again."""
+    refuse_cut_off(run)
+    prepared = _checked(prepared)
+    code, spec = prepared.submission.code, dump(prepared.job)
+    files = {SPEC: to_yaml(prepared.job).encode(), code_name(code.digest): code.data}
+    versions = {"gmml_cluster": __version__, "python": platform.python_version()}
+    opening = {"spec": identity(spec), "code": code.digest, "versions": versions}
+    run = create_run(run.root, run.name, files, opening)
+    try:
+        note_root(run.root)
+        return _launch(run, prepared, "submitted", {}, run.log.refresh())
+    except BaseException:
+        remove_run(run)
+        raise
+
+
+def _continue(
     run: RunRoot, history: History, prepared: Prepared, changed: Mapping[str, Any], *, take_over: bool, new_code: bool
 ) -> Submitted:
+    """A run that exists: nothing where it has finished or is busy, else check and launch another job of it."""
     last = history.submit
     job = last.job or "" if last else ""
     if history.finished and _length(changed) == _length(last.changed if last else {}):
         return Submitted(run, "finished", job, {})
-    if not take_over and is_busy(history, poll({run.name: history})):
+    if not take_over and is_busy(history, poll_one(run.name, history)):
         return Submitted(run, "already" if history.stopped is None else "stopping", job, {})
-    if not new_code:
-        prepared = with_code_of(run, history, prepared)
-    _refuse(preflight(prepared.submission))
-    prepared = counted(prepared)
+    if last is not None and not new_code:
+        code, _ = code_of_run(run, last, prepared.submission.code)
+        prepared = replace(prepared, submission=replace(prepared.submission, code=code))
+    prepared = _checked(prepared)
     code = prepared.submission.code
     run.store.put(code_name(code.digest), code.data)
-    return _outcome(run, "resumed", _launch(run, prepared, changed, history), changed)
+    return _launch(run, prepared, "resumed", changed, history)
 
 
 def _length(changed: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,35 +135,44 @@ def _length(changed: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values for name, values in changed.items() if name.split(".")[0] == "run"}
 
 
-def _outcome(run: RunRoot, action: Action, job: str | None, changed: Mapping[str, Any]) -> Submitted:
-    """What came of a launch; without a job another's submit came first."""
-    if job is not None:
-        return Submitted(run, action, job, changed)
-    submit = run.log.refresh().submit
-    return Submitted(run, "already", submit.job or "" if submit else "", {})
+def _checked(prepared: Prepared) -> Prepared:
+    """The submission after its preflight, with no more ranks than lanes.
+
+    Raises:
+        PreflightError: all that would stop the run.
+    """
+    faults = preflight(prepared.submission, prepared.job.data)
+    if faults:
+        raise PreflightError(faults)
+    return with_lanes_counted(prepared)
 
 
-def _launch(run: RunRoot, prepared: Prepared, changed: Mapping[str, Any], seen: History) -> str | None:
-    """The job's id; None where another submit stands than the one that was seen."""
-    launcher, submission = prepared.profile.launcher, prepared.submission
-    nodes = submission.nodes
-    asked = {"nodes": [nodes.least, nodes.most], "ranks_per_node": submission.ranks_per_node}
-    bounds = {"cluster": _lasting(prepared.cluster), **asked, **_job_folder(launcher, submission)}
-    code = submission.code.digest
-    token = protocol.submit(run.log, launcher=launcher, code=code, bounds=bounds, changed=changed, seen=seen)
+def _launch(run: RunRoot, prepared: Prepared, action: Action, changed: Mapping[str, Any], seen: History) -> Submitted:
+    """Append `submit`, hand the job over and append `queued`; `already` where another submit came since `seen`."""
+    submission = replace(prepared.submission, root=run.root)
+    launcher = launcher_named(submission.profile.launcher)
+    token = protocol.submit(
+        run.log,
+        launcher=submission.profile.launcher,
+        code=submission.code.digest,
+        bounds={**_bounds(prepared), **launcher.bounds(submission)},
+        changed=changed,
+        seen=seen,
+    )
     if token is None:
-        return None
-    return _hand_over(run, launcher_named(launcher), replace(submission, root=run.root, token=token))
+        submit = run.log.refresh().submit
+        return Submitted(run, "already", submit.job or "" if submit else "", {})
+    return Submitted(run, action, hand_over(run, launcher, replace(submission, token=token)), changed)
 
 
-def _job_folder(launcher: str, submission: Submission) -> dict[str, str]:
-    """Where a reader finds the scheduler's own files."""
-    from gmml_cluster.launch.slurm.batch import job_folder
+def _bounds(prepared: Prepared) -> dict[str, Any]:
+    plan, cluster = prepared.plan, prepared.cluster
+    lasting = str(Path(cluster).absolute()) if Path(cluster).is_file() else cluster  # `gmml resume` runs elsewhere
+    return {"cluster": lasting, "nodes": list(plan.nodes), "ranks_per_node": plan.ranks_per_node}
 
-    return {"folder": str(job_folder(submission))} if launcher == "slurm" else {}
 
-
-def _hand_over(run: RunRoot, launcher: Launcher, submission: Submission) -> str:
+def hand_over(run: RunRoot, launcher: Launcher, submission: Submission) -> str:
+    """Launch and append `queued`; a job that the log cannot name is taken back, and the start recorded as failed."""
     job = None
     try:
         job = launcher.submit(submission)
@@ -183,26 +189,5 @@ def _withdraw(launcher: Launcher, run: RunRoot, job: str) -> None:
     """Take back a job that no log names, and wait until it no longer touches the run."""
     launcher.cancel(job)
     deadline = time.monotonic() + WITHDRAW_S
-    while launcher.poll({job: run.name})[job] != "gone" and time.monotonic() < deadline:
+    while launcher.poll({job: run.name})[job].state != "gone" and time.monotonic() < deadline:
         time.sleep(0.2)
-
-
-def _lasting(cluster: str) -> str:
-    """A profile's name as it is, the path of one made absolute."""
-    return str(Path(cluster).absolute()) if Path(cluster).is_file() else cluster
-
-
-def _refuse(faults: list[Fault]) -> None:
-    if faults:
-        raise PreflightError(faults)
-
-
-def _files(prepared: Prepared) -> dict[str, bytes]:
-    code = prepared.submission.code
-    return {SPEC: to_yaml(prepared.job).encode(), code_name(code.digest): code.data}
-
-
-def _opening(prepared: Prepared) -> dict[str, Any]:
-    digest = identity(dump(prepared.job))
-    versions = {"gmml_cluster": __version__, "python": platform.python_version()}
-    return {"spec": digest, "code": prepared.submission.code.digest, "versions": versions}

@@ -6,7 +6,7 @@ from typing import Any
 
 from gmml_cluster.run.entries import Entry
 
-VERSION = 4
+VERSION = 5
 KEPT_ATTEMPTS = 50
 _TOLD = ("rank", "host", "message", "proof")
 _MESSAGE_CHARACTERS = 500
@@ -67,6 +67,7 @@ class Attempt:
         ended: cause in its `end`; None as long as there is none.
         resolved: cause that a later `cause` proved.
         told: what its `end` adds: message, rank, host, proof, as far as known.
+        launcher: which took the job, as the submit that it claimed for says.
     """
 
     number: int
@@ -82,6 +83,7 @@ class Attempt:
     resolved: str | None = None
     end_time: float | None = None
     told: Mapping[str, Any] = field(default_factory=dict)
+    launcher: str = ""
 
     @property
     def cause(self) -> str | None:
@@ -191,8 +193,8 @@ def _claim(history: History, entry: Entry) -> History:
     fields["topology"] = entry.fields["topology"] if "topology" in entry.fields else entry.fields["layout"]
     assert entry.attempt is not None
     submit = replace(history.submit, failed=None) if history.submit else None
-    code = submit.code if submit else ""
-    attempt = Attempt(number=entry.attempt, time=entry.time, code=code, **fields)
+    code, launcher = (submit.code, submit.launcher) if submit else ("", "")
+    attempt = Attempt(number=entry.attempt, time=entry.time, code=code, launcher=launcher, **fields)
     kept, older = (*history.attempts, attempt), dict(history.older)
     for old in kept[:-KEPT_ATTEMPTS]:
         cause = old.cause or "lost"

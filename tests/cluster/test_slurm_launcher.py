@@ -15,8 +15,8 @@ from gmml_cluster.launch.slurm.launcher import SlurmLauncher
 from gmml_cluster.run import protocol
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.spec.cluster import ClusterProfile
-from gmml_cluster.spec.scalars import NodeRange
 from gmml_cluster.store.open import open_store
+from tests.fixtures import submissions
 from tests.fixtures.slurm import Slurm, slurm, until
 
 __all__ = ["slurm"]
@@ -100,15 +100,12 @@ def submission_for(
             "slurm": {"partition": "low", "time": "10 min", "notice": "60 s", **section},
         }
     )
-    return Submission(
-        root=profile.root,
-        name=NAME,
-        token=token,
-        profile=profile,
-        nodes=NodeRange.model_validate(nodes),
-        ranks_per_node=1,
-        code=code(),
-    )
+    return submissions.submission(profile, name=NAME, token=token, nodes=nodes, code=code())
+
+
+def polled(jobs: dict[str, str]) -> dict[str, str]:
+    """State of each job, as the launcher reports it."""
+    return {job: report.state for job, report in SlurmLauncher().poll(jobs).items()}
 
 
 @pytest.fixture
@@ -150,7 +147,7 @@ def note(notes: Path, *, rank: int, restart: int = 0) -> dict[str, Any]:
 
 def ended(slurm: Slurm, job: str) -> tuple[str, str, str]:
     """State, exit code and restarts of a job that is gone."""
-    until(lambda: SlurmLauncher().poll({job: NAME}) == {job: "gone"}, 40, f"job {job} is gone")
+    until(lambda: polled({job: NAME}) == {job: "gone"}, 40, f"job {job} is gone")
     told = slurm.job(job)
     return told["JobState"], told["ExitCode"], told["Restarts"]
 
@@ -232,7 +229,7 @@ def test_a_cancelled_job_stays_cancelled(slurm: Slurm, submit: Submit, tmp_path:
     _, job = submit("wait,finish")
     for rank in range(2):
         note(tmp_path, rank=rank)
-    assert SlurmLauncher().poll({job: NAME}) == {job: "running"}
+    assert polled({job: NAME}) == {job: "running"}
     SlurmLauncher().cancel(job)
     state, _, restarts = ended(slurm, job)
     assert (state, restarts) == ("CANCELLED", "0")
@@ -253,9 +250,9 @@ def test_a_queued_job_is_told_queued_and_another_runs_job_under_its_number_gone(
     slurm: Slurm, submit: Submit, tmp_path: Path
 ) -> None:
     _, job = submit("finish", sbatch_args={"hold": True})
-    assert SlurmLauncher().poll({job: NAME, "999999": NAME}) == {job: "queued", "999999": "gone"}
-    assert SlurmLauncher().poll({job: "another-run"}) == {job: "gone"}
-    assert SlurmLauncher().poll({"999999": NAME}) == {"999999": "gone"}
+    assert polled({job: NAME, "999999": NAME}) == {job: "queued", "999999": "gone"}
+    assert polled({job: "another-run"}) == {job: "gone"}
+    assert polled({"999999": NAME}) == {"999999": "gone"}
     SlurmLauncher().cancel(job)
     assert ended(slurm, job)[0] == "CANCELLED"
 

@@ -9,11 +9,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import Fault, LaunchError
 from gmml_cluster.launch.local.lock import NAMELESS, Holder, holder, lock_path, run_digest, state_folder
-from gmml_cluster.launch.protocol import JobState, Submission
+from gmml_cluster.launch.local.supervisor import thread_environment
+from gmml_cluster.launch.protocol import JobReport, JobState, Submission
 from gmml_cluster.launch.snapshot import cache_folder, unpack
+
+if TYPE_CHECKING:  # `gmml status` polls without pydantic
+    from gmml_cluster.plan.machine import Machine
+    from gmml_cluster.spec.cluster import ClusterProfile
 
 READY_S = 150.0
 
@@ -28,8 +34,9 @@ class LocalJob:
 
     @classmethod
     def read(cls, job: str) -> "LocalJob":
-        """The parts of an id."""
-        return cls(*job.rsplit(":", 2))
+        """The parts of an id; one that this launcher never gave out is of no host, and so unknown everywhere."""
+        host, run, submit = ["", "", *job.rsplit(":", 2)][-3:]
+        return cls(host, run, submit)
 
     def __str__(self) -> str:
         return f"{self.host}:{self.run}:{self.submit}"
@@ -56,17 +63,32 @@ class LocalJob:
 class LocalLauncher:
     """Keeps the Launcher protocol on this machine."""
 
+    def node(self, profile: "ClusterProfile") -> "Machine":
+        """This machine."""
+        from gmml_cluster.plan.machine import this_machine
+
+        return this_machine()
+
+    def environment(self, profile: "ClusterProfile", ranks_per_node: int) -> dict[str, str]:
+        """The profile's variables, and one thread for each of several ranks that share this machine."""
+        here = {**os.environ, **profile.environment}
+        return {**thread_environment(ranks_per_node, here), **profile.environment}
+
     def preflight(self, submission: Submission) -> list[Fault]:
         """What would keep this submission from running here."""
-        least = submission.nodes.least
+        least, _ = submission.plan.nodes
         if least == 1:
             return []
-        told = f"{least} nodes at least; this machine is one; set resources.nodes=1 or name another cluster"
-        return [Fault("resources.nodes", told)]
+        problem = f"{least} nodes at least; this machine is one"
+        return [Fault("resources.nodes", problem, "set resources.nodes=1 or name another cluster")]
 
     def script(self, submission: Submission) -> str:
         """The supervisor's command, the token shown as `<token>`."""
         return shlex.join([sys.executable, *_arguments(submission, "<token>")]).replace("'<token>'", "<token>") + "\n"
+
+    def bounds(self, submission: Submission) -> dict[str, str]:
+        """Nothing: output lies where the job's id says."""
+        return {}
 
     def submit(self, submission: Submission) -> str:
         """Start the supervisor and return when it holds the run's lock; one that serves an older submit is told first.
@@ -86,9 +108,9 @@ class LocalLauncher:
         _start(arguments, {**os.environ, **submission.profile.environment, "PYTHONPATH": _path(code)}, output)
         return str(job)
 
-    def poll(self, jobs: Mapping[str, str]) -> dict[str, JobState]:
+    def poll(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
         """State of each job by its lock; a job of another machine is unknown here."""
-        return {job: LocalJob.read(job).state for job in jobs}
+        return {job: JobReport(LocalJob.read(job).state) for job in jobs}
 
     def notify(self, job: str) -> None:
         """Give the job's ranks notice through its supervisor, which then ends the job.
@@ -105,10 +127,13 @@ class LocalLauncher:
 
     cancel = notify
 
-    def output(self, job: str, *, restart: int, rank: int) -> Path:
-        """File on this machine with what a rank of an attempt printed; it need not exist."""
+    def output(self, job: str, bounds: Mapping[str, Any], *, restart: int | None, rank: int) -> Path | None:
+        """File on this machine with what a rank printed in one start; None where there is none."""
         local = LocalJob.read(job)
-        return state_folder() / local.run / local.submit / f"{restart:03d}-rank{rank:04d}.log"
+        if not local.is_here:
+            return None
+        start = "*" if restart is None else f"{restart:03d}"
+        return max((state_folder() / local.run / local.submit).glob(f"{start}-rank{rank:04d}.log"), default=None)
 
 
 def _path(code: Path) -> str:
@@ -116,8 +141,9 @@ def _path(code: Path) -> str:
 
 
 def _arguments(submission: Submission, token: str) -> list[str]:
-    module = ["-P", "-m", "gmml_cluster.launch.local.supervisor", "--root", submission.root, "--run", submission.name]
-    return [*module, "--submit", token, "--ranks", str(submission.ranks_per_node)]
+    supervisor = ["-P", "-m", "gmml_cluster.launch.local.supervisor"]
+    run = ["--root", submission.root, "--run", submission.name, "--submit", token]
+    return [*supervisor, *run, "--module", submission.module, "--ranks", str(submission.plan.ranks_per_node)]
 
 
 def _start(arguments: list[str], environment: Mapping[str, str], output: Path) -> None:

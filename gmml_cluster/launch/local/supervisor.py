@@ -38,6 +38,7 @@ class Job:
     submit: str
     id: str
     ranks: int
+    module: str
 
     def output(self, restart: int, rank: int) -> Path:
         """File that holds what a rank printed."""
@@ -47,7 +48,7 @@ class Job:
     def worker(self, restart: int) -> list[str]:
         """Command that starts a rank."""
         named = {"root": self.root, "run": self.run, "submit": self.submit, "job": self.id, "restart": str(restart)}
-        module = [sys.executable, "-P", "-u", "-m", "gmml_cluster.train.worker"]
+        module = [sys.executable, "-P", "-u", "-m", self.module]
         return module + [word for name, value in named.items() for word in (f"--{name}", value)]
 
 
@@ -207,14 +208,14 @@ def _tell(job: Job, fault: LaunchError) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of the detached process; a byte on descriptor `--ready` tells the submitter that the lock is held."""
     parser = argparse.ArgumentParser(prog="python -m gmml_cluster.launch.local.supervisor", description=__doc__)
-    for name in ("root", "run", "submit", "job"):
+    for name in ("root", "run", "submit", "job", "module"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--ranks", type=int, required=True)
     parser.add_argument("--ready", type=int, required=True)
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     signal.pthread_sigmask(signal.SIG_BLOCK, (*_STOP, signal.SIGCONT))
-    job = Job(root=given.root, run=given.run, submit=given.submit, id=given.job, ranks=given.ranks)
+    job = Job(root=given.root, run=given.run, submit=given.submit, id=given.job, ranks=given.ranks, module=given.module)
     me = Holder(host=socket.gethostname(), pid=os.getpid(), submit=job.submit)
     try:
         with held(job.root, job.run, me, wait_s=TAKE_OVER_S) as locks:

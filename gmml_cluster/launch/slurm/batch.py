@@ -168,7 +168,7 @@ def executor(submission: Submission) -> Any:
         **{name: value for name, value in {**named, **placed}.items() if value is not None},
         job_name=submission.name,
         comment=submission.token,
-        nodes=submission.nodes.least,
+        nodes=submission.plan.node_range.least,
         **_shape(submission),
         time=math.ceil(slurm.time / 60),
         setup=setup_lines(submission),
@@ -218,22 +218,22 @@ def _shape(submission: Submission) -> dict[str, int]:
     With `--ntasks-per-node` SLURM 22.05 gives a range of nodes fewer than are free (one for `1-3`), so a range asks for
     one task of a node's CPUs; srun divides it among the ranks.
     """
-    ranks, cpus = submission.ranks_per_node, submission.profile.slurm.cpus_per_rank
-    if submission.nodes.most > submission.nodes.least:
+    ranks, cpus = submission.plan.ranks_per_node, submission.profile.slurm.cpus_per_rank
+    if submission.plan.node_range.most > submission.plan.node_range.least:
         return {"cpus_per_task": ranks * cpus}
     return {"ntasks_per_node": ranks, "cpus_per_task": cpus}
 
 
 def _srun_arguments(submission: Submission) -> list[str]:
     tasks = [
-        f"--ntasks-per-node={submission.ranks_per_node}",
+        f"--ntasks-per-node={submission.plan.ranks_per_node}",
         f"--cpus-per-task={submission.profile.slurm.cpus_per_rank}",
     ]
     return [*tasks, "--kill-on-bad-exit=1", "--export=ALL", *submission.profile.slurm.srun_args]
 
 
 def _further_options(submission: Submission) -> dict[str, str | bool]:
-    slurm, nodes = submission.profile.slurm, submission.nodes
+    slurm, nodes = submission.profile.slurm, submission.plan.node_range
     options: dict[str, str | bool] = {"requeue": True, "open-mode": "append", "signal": f"USR2@{round(slurm.notice)}"}
     if nodes.most > nodes.least:
         options["nodes"] = f"{nodes.least}-{nodes.most}"

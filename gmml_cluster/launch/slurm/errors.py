@@ -47,8 +47,8 @@ def _value(field: str, submission: Submission) -> str:
 
 def _size(submission: Submission) -> str:
     """All that no node may be large enough for: SLURM does not say which of it."""
-    slurm, ranks = submission.profile.slurm, submission.ranks_per_node
+    slurm, ranks = submission.profile.slurm, submission.plan.ranks_per_node
     parts = [f"{ranks} ranks", f"{ranks * slurm.cpus_per_rank} CPUs (slurm.cpus_per_rank={slurm.cpus_per_rank})"]
     if slurm.memory_per_node is not None:
         parts.append(f"{slurm.memory_per_node / 2**30:g} GiB (slurm.memory_per_node)")
-    return f"{submission.nodes.least}..{submission.nodes.most} nodes of {', '.join(parts)} "
+    return f"{submission.plan.node_range.least}..{submission.plan.node_range.most} nodes of {', '.join(parts)} "

@@ -11,14 +11,17 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import Fault, LaunchError, PreflightError
-from gmml_cluster.launch.protocol import JobState, Submission
+from gmml_cluster.launch.protocol import JobReport, JobState, Submission
 from gmml_cluster.launch.slurm.errors import reason, refusal
+from gmml_cluster.launch.slurm.logs import error_file
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
+
+    from gmml_cluster.spec.cluster import ClusterProfile
 
 TOOLS = ("sbatch", "scancel", "scontrol", "squeue", "srun")
 LEAVE_S = 10
@@ -54,6 +57,13 @@ _log = logging.getLogger(__name__)
 class SlurmLauncher:
     """Runs on the SLURM cluster that the tools on PATH speak to."""
 
+    def node(self, profile: "ClusterProfile") -> None:
+        """Not known here: the profile's own fields say what a node has."""
+
+    def environment(self, profile: "ClusterProfile", ranks_per_node: int) -> dict[str, str]:
+        """The profile's variables alone."""
+        return dict(profile.environment)
+
     def preflight(self, submission: Submission) -> list[Fault]:
         """Tools, folder, options and secrets; then SLURM's own judgement of the very script."""
         from gmml_cluster.launch.slurm import batch
@@ -77,6 +87,12 @@ class SlurmLauncher:
 
         return batch.shown(submission)
 
+    def bounds(self, submission: Submission) -> dict[str, str]:
+        """The folder of each job's script and logs, for whoever reads them without the profile."""
+        from gmml_cluster.launch.slurm import batch
+
+        return {"folder": str(batch.job_folder(submission))}
+
     def submit(self, submission: Submission) -> str:
         """Write the code where all nodes see it, hand the script to sbatch, and return the job's number."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -95,17 +111,17 @@ class SlurmLauncher:
             ) from error
         return str(job.job_id)
 
-    def poll(self, jobs: Mapping[str, str]) -> dict[str, JobState]:
+    def poll(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
         """States by one squeue; where it fails, ended jobs by sacct if there is one; else unknown."""
         if not jobs:
             return {}
         done = _call("squeue", "-h", "-t", "all", "-j", ",".join(jobs), "-o", "%i|%T|%j")
         if done.returncode == 0:
-            return states(done.stdout, jobs)
+            return _reports(states(done.stdout, jobs))
         if "Invalid job id" in done.stderr:
-            return states("", jobs)
+            return _reports(states("", jobs))
         _log.warning("squeue: %s; what is not known to be gone is shown as it was last", reason(done.stderr))
-        return self._poll_accounting(jobs)
+        return _reports(self._poll_accounting(jobs))
 
     def _poll_accounting(self, jobs: Mapping[str, str]) -> dict[str, JobState]:
         done = _call("sacct", "-n", "-P", "-X", "-j", ",".join(jobs), "-o", "JobID,State,JobName")
@@ -120,6 +136,10 @@ class SlurmLauncher:
     def cancel(self, job: str) -> None:
         """Ask SLURM to end the job; a job it no longer knows is left in peace."""
         _scancel(job)
+
+    def output(self, job: str, bounds: Mapping[str, Any], *, restart: int | None, rank: int) -> Path | None:
+        """The rank's error file, for the latest start; it holds all starts, so none is that of a given one."""
+        return error_file(bounds, job, rank) if restart is None else None
 
     def _note_kill_wait(self) -> None:
         found = re.search(r"^KillWait\s*=\s*(\d+)", _call("scontrol", "show", "config").stdout, re.MULTILINE)
@@ -148,6 +168,10 @@ def states(listing: str, jobs: Mapping[str, str]) -> dict[str, JobState]:
         job: _state(rows[job][0]) if job in rows and rows[job][1].strip() == name else "gone"
         for job, name in jobs.items()
     }
+
+
+def _reports(told: Mapping[str, JobState]) -> dict[str, JobReport]:
+    return {job: JobReport(state) for job, state in told.items()}
 
 
 def _state(word: str) -> JobState:
@@ -205,7 +229,7 @@ def _limit_faults(submission: Submission) -> Iterable[Fault]:
     mine = [
         one for one in shown if one.get("PartitionName") in asked or (asked == [""] and one.get("Default") == "YES")
     ]
-    minutes, nodes = math.ceil(submission.profile.slurm.time / 60), submission.nodes.least
+    minutes, nodes = math.ceil(submission.profile.slurm.time / 60), submission.plan.node_range.least
     for field, name, value, told in (
         ("slurm.time", "MaxTime", minutes, f"{minutes} min"),
         ("resources.nodes", "MaxNodes", nodes, f"{nodes} nodes"),

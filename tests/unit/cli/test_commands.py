@@ -13,10 +13,12 @@ from gmml_cluster.cli import run_command
 from gmml_cluster.cli.main import group
 from gmml_cluster.cli.submit import command as gmml_submit
 from gmml_cluster.errors import Fault, StorageError
-from gmml_cluster.launch import prepare, submit
+from gmml_cluster.launch import code as launch_code
+from gmml_cluster.launch import existing, prepare, submit
 from gmml_cluster.launch.indexed import Indexed
 from gmml_cluster.launch.local.launcher import LocalLauncher
 from gmml_cluster.launch.local.lock import holder, state_folder
+from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.plan.sample_layout import CorpusShape
 from gmml_cluster.run import protocol
@@ -70,8 +72,8 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(prepare, "take", stand_in)
-    monkeypatch.setattr(submit, "preflight", lambda submission: [])
+    monkeypatch.setattr(launch_code, "take", stand_in)
+    monkeypatch.setattr(submit, "preflight", lambda *_: [])
     (tmp_path / "clusters").mkdir()
     (tmp_path / "clusters" / "here.yaml").write_text("{launcher: local, root: runs, ranks_per_node: 2}")
     (tmp_path / "job.yaml").write_text(JOB)
@@ -162,7 +164,7 @@ def test_faults_of_plan_and_preflight_name_file_and_line(call, tmp_path, monkeyp
     assert err.startswith("override resources.nodes=4: resources.nodes: 4 nodes of at least one rank each")
     corpus = str(tmp_path / "corpus")
     faults = [Fault(corpus, "no shards"), Fault("slurm.folder", "none"), Fault("memory", "too little")]
-    monkeypatch.setattr(submit, "preflight", lambda submission: faults)
+    monkeypatch.setattr(submit, "preflight", lambda *_: faults)
     code, _, err = submitted(call)
     assert code == 3
     assert err.splitlines() == [
@@ -183,7 +185,7 @@ def test_faults_of_job_and_profile_are_told_together(call, tmp_path):
 
 
 def test_a_launcher_that_does_not_exist_yet_is_refused_before_any_store_is_asked(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "run_root", None)
+    monkeypatch.setattr(existing, "run_root", None)
     (tmp_path / "clusters" / "later.yaml").write_text("launcher: ray\nroot: s3://nowhere/runs\n")
     code, _, err = call("gmml-submit", "job.yaml", "--cluster", "later")
     assert code == 3
@@ -194,7 +196,7 @@ def test_a_dry_run_names_the_line_of_a_profile_that_no_script_can_be_made_of(cal
     def unreachable(root, name):
         raise StorageError(f"{root}: no answer")
 
-    monkeypatch.setattr(prepare, "run_root", unreachable)
+    monkeypatch.setattr(existing, "run_root", unreachable)
     monkeypatch.setattr(prepare, "look_up", lambda job, root: Indexed(None))
     profile = "launcher: slurm\nroot: s3://bucket/runs\nslurm: {cpus_per_rank: 1}\nranks_per_node: 2\n"
     (tmp_path / "clusters" / "far.yaml").write_text(profile)
@@ -213,21 +215,21 @@ def test_a_resume_on_a_cluster_that_does_not_fit_names_the_option_or_the_profile
     assert code == 2
     assert err.startswith("--cluster wide: resources.nodes: 1 of 9 ranks each have more ranks than 8 lanes; ")
     run.store.put(code_name(code_digest), b"")
-    monkeypatch.setattr(submit, "preflight", lambda submission: [Fault("slurm.folder", "none")])
+    monkeypatch.setattr(submit, "preflight", lambda *_: [Fault("slurm.folder", "none")])
     code, _, err = call("gmml", "resume", "tryit", "--cluster", "here", "--take-over")
     assert code == 3
     assert err == "clusters/here.yaml:1: slurm.folder: none\n"
 
 
 def test_a_refused_preflight_leaves_nothing_behind(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(submit, "preflight", lambda submission: [Fault("store", "refused")])
+    monkeypatch.setattr(submit, "preflight", lambda *_: [Fault("store", "refused")])
     assert submitted(call)[0] == 3
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_job_that_cannot_be_launched_leaves_nothing_behind(call, tmp_path, monkeypatch):
     broken = Snapshot.of({"gmml_cluster/__init__.py": b"raise SystemExit('no bananas')"})
-    monkeypatch.setattr(prepare, "take", lambda *_: broken)
+    monkeypatch.setattr(launch_code, "take", lambda *_: broken)
     code, _, err = submitted(call)
     assert code == 4
     assert "no bananas" in err
@@ -239,7 +241,7 @@ def test_a_dry_run_touches_nothing(call, tmp_path):
     before = sorted(path.name for path in tmp_path.iterdir())
     code, out, _ = submitted(call, "--dry-run", "--json")
     assert code == 0
-    assert json.loads(out)["script"].endswith("--submit <token> --ranks 2\n")
+    assert json.loads(out)["script"].endswith("--submit <token> --module gmml_cluster.train.worker --ranks 2\n")
     assert json.loads(out)["spec"]["data"]["corpora"][0]["url"] == str(tmp_path / "corpus")
     assert submitted(call, "--dry-run")[1].count("<token>") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == before
@@ -261,7 +263,7 @@ def test_a_dry_run_says_why_a_corpus_or_the_root_is_not_known(call, tmp_path, mo
     def unreachable(root, name):
         raise StorageError(f"{root}: no answer")
 
-    monkeypatch.setattr(prepare, "run_root", unreachable)
+    monkeypatch.setattr(existing, "run_root", unreachable)
     code, out, _ = submitted(call, "--dry-run")
     assert code == 0
     assert f"whether a run has this name already is not known: {tmp_path}/runs: no answer" in out
@@ -290,7 +292,7 @@ def test_sample_numbers_that_cannot_be_are_refused(call, given, told):
 
 def test_a_dry_run_of_a_run_that_stands_shows_the_code_that_it_goes_on_with(call, unstarted, monkeypatch):
     submitted(call)
-    monkeypatch.setattr(prepare, "take", lambda *_: Snapshot.of({"gmml_cluster/__init__.py": b"new = True"}))
+    monkeypatch.setattr(launch_code, "take", lambda *_: Snapshot.of({"gmml_cluster/__init__.py": b"new = True"}))
     told = json.loads(submitted(call, "--dry-run", "--json")[1])
     assert told["code"] == run_root("runs", "tryit").log.refresh().submit.code
     assert any("gmml resume tryit --code takes" in word for word in told["plan"]["words"])
@@ -298,7 +300,7 @@ def test_a_dry_run_of_a_run_that_stands_shows_the_code_that_it_goes_on_with(call
 
 def test_a_run_that_is_still_stopping_is_neither_resumed_nor_taken_over(call, unstarted, monkeypatch):
     submitted(call)
-    monkeypatch.setattr(LocalLauncher, "poll", lambda self, jobs: dict.fromkeys(jobs, "running"))
+    monkeypatch.setattr(LocalLauncher, "poll", lambda self, jobs: dict.fromkeys(jobs, JobReport("running")))
     run = run_root("runs", "tryit")
     named = {"submit": run.log.refresh().submit.token, "job": run.log.refresh().submit.job, "restart": 0}
     protocol.claim(run.log, **named, topology={}, machine={})

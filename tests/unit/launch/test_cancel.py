@@ -5,9 +5,11 @@ import os
 import pytest
 
 from gmml_cluster.errors import SpecError
+from gmml_cluster.launch import cancel as commands
 from gmml_cluster.launch import jobs
 from gmml_cluster.launch.cancel import cancel, remove
 from gmml_cluster.launch.local.lock import lock_path, run_digest, state_folder
+from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run
 
@@ -19,7 +21,7 @@ class Scheduler:
         self.states, self.told = {}, []
 
     def poll(self, asked):
-        return {job: self.states[job] for job in asked}
+        return {job: JobReport(self.states[job]) for job in asked}
 
     def notify(self, job):
         self.told.append(("notify", job))
@@ -31,7 +33,8 @@ class Scheduler:
 @pytest.fixture
 def scheduler(monkeypatch):
     made = Scheduler()
-    monkeypatch.setattr(jobs, "launcher_named", lambda kind: made)
+    for module in (jobs, commands):
+        monkeypatch.setattr(module, "launcher_named", lambda name: made)
     return made
 
 

@@ -3,7 +3,10 @@
 import socket
 
 from gmml_cluster.launch import follow
-from gmml_cluster.launch.local.launcher import LocalJob, LocalLauncher
+from gmml_cluster.launch.jobs import JobRef, Jobs
+from gmml_cluster.launch.local.launcher import LocalJob
+from gmml_cluster.launch.local.lock import state_folder
+from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run
 
@@ -14,10 +17,10 @@ def test_a_start_is_shown_before_its_claim_and_gone_on_with_after_it(tmp_path, m
     token = protocol.submit(run.log, launcher="local", code="c", bounds={})
     job = str(LocalJob(host=socket.gethostname(), run="0" * 16, submit=token))
     protocol.queued(run.log, token, job)
-    states = {job: "running"}
-    monkeypatch.setattr(follow, "poll", lambda histories: states)
+    reports = {JobRef("local", job): JobReport("running")}
+    monkeypatch.setattr(follow, "poll_one", lambda name, history: Jobs(reports))
     monkeypatch.setattr(follow, "LOOK_S", 0.0)
-    output = LocalLauncher().output(job, restart=0, rank=0)
+    output = state_folder() / ("0" * 16) / token / "000-rank0000.log"
     output.parent.mkdir(parents=True)
     output.write_text("starts\n")
     texts = follow.follow(run, 0)
@@ -27,7 +30,7 @@ def test_a_start_is_shown_before_its_claim_and_gone_on_with_after_it(tmp_path, m
         file.write("step 1\n")
     assert next(texts) == "step 1\n"
     protocol.end(run.log, attempt, "finished")
-    states[job] = "gone"
+    reports[JobRef("local", job)] = JobReport("gone")
     assert "".join(texts) == ""
 
 

@@ -3,18 +3,19 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from gmml_cluster.errors import Fault
-from gmml_cluster.launch.preflight import memory_limit, preflight
+from gmml_cluster.launch.preflight import memory_limit
+from gmml_cluster.launch.preflight import preflight as preflight_of
 from gmml_cluster.launch.protocol import Submission
-from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.plan.memory import Memory
 from gmml_cluster.spec.cluster import ClusterProfile
-from gmml_cluster.spec.scalars import NodeRange
+from gmml_cluster.spec.job import Data
+from tests.fixtures import submissions
 
 
 def png() -> bytes:
@@ -32,50 +33,52 @@ def shard(path: Path, members: Mapping[str, bytes]) -> str:
     return str(path)
 
 
-def submission(root: Path, *corpora: str, **profile: object) -> Submission:
-    return Submission(
-        root=str(root),
-        name="a-run",
-        token="t",
-        profile=ClusterProfile.model_validate({"launcher": "local", "root": str(root), **profile}),
-        nodes=NodeRange(least=1, most=1),
-        ranks_per_node=2,
-        code=Snapshot("d", b""),
-        corpora=corpora,
-    )
+def submission(root: Path, *, bytes_per_rank: int = 0, **profile: object) -> Submission:
+    made = ClusterProfile.model_validate({"launcher": "local", "root": str(root), **profile})
+    memory = Memory(bytes_per_rank, 0, 0, 0, 0)
+    return submissions.with_plan(submissions.submission(made, ranks_per_node=2), memory=memory)
+
+
+def data(*corpora: str, **fields: object) -> Data:
+    return Data.model_validate({"corpora": [{"url": url} for url in corpora or ("/none",)], "image_size": 8, **fields})
+
+
+def preflight(root: Path, *corpora: str, max_pixels: int | None = None, **made: object) -> list[Fault]:
+    limit = {} if max_pixels is None else {"max_pixels": max_pixels}
+    return preflight_of(submission(root, **made), data(*corpora, **limit))  # type: ignore[arg-type]
 
 
 def test_a_sound_submission_has_no_faults_and_leaves_nothing_behind(tmp_path: Path) -> None:
     corpus = shard(tmp_path / "a.tar", {"1.png": png()})
-    assert preflight(submission(tmp_path / "new" / "runs", corpus)) == []
+    assert preflight(tmp_path / "new" / "runs", corpus) == []
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    greedy = replace(submission(tmp_path / "file", f"{tmp_path}/none.tar"), bytes_per_rank=2**60)
-    assert [fault.where for fault in preflight(greedy)][-2:] == [f"{tmp_path}/none.tar", "memory"]
-    assert len(preflight(greedy)) == 3
+    faults = preflight(tmp_path / "file", f"{tmp_path}/none.tar", bytes_per_rank=2**60)
+    assert [fault.where for fault in faults][-2:] == [f"{tmp_path}/none.tar", "memory"]
+    assert len(faults) == 3
 
 
 def test_a_bad_sample_among_good_ones_does_not_refuse_a_corpus(tmp_path: Path) -> None:
     corpus = shard(tmp_path / "a.tar", {"1.png": b"noise", "2.png": png()})
-    assert preflight(submission(tmp_path, corpus)) == []
+    assert preflight(tmp_path, corpus) == []
 
 
 def test_a_corpus_without_an_image_is_refused_by_shard_and_member(tmp_path: Path) -> None:
     corpus = shard(tmp_path / "a.tar", {f"{number}.png": b"noise" for number in range(9)})
-    (fault,) = preflight(submission(tmp_path, corpus))
+    (fault,) = preflight(tmp_path, corpus)
     assert fault.where == corpus
     assert f"{corpus}: 7.png" in fault.problem
     empty = shard(tmp_path / "b.tar", {"1.txt": b"words"})
-    assert "no shard holds an image" in preflight(submission(tmp_path, empty))[0].problem
+    assert "no shard holds an image" in preflight(tmp_path, empty)[0].problem
 
 
 def test_a_corpus_whose_images_are_all_too_large_for_the_job_is_refused(tmp_path: Path) -> None:
     corpus = shard(tmp_path / "a.tar", {"1.png": png()})
-    assert preflight(replace(submission(tmp_path, corpus), max_pixels=16)) == []
-    (fault,) = preflight(replace(submission(tmp_path, corpus), max_pixels=15))
+    assert preflight(tmp_path, corpus, max_pixels=16) == []
+    (fault,) = preflight(tmp_path, corpus, max_pixels=15)
     assert "1.png: 4 x 4 pixels; the limit is 15 (data.max_pixels); 8 samples were tried" in fault.problem
 
 
@@ -84,15 +87,15 @@ def test_without_a_decoder_the_first_bytes_are_judged_and_it_says_so(
 ) -> None:
     monkeypatch.setitem(sys.modules, "gmml_cluster.data.reader.decode", None)
     good, bad = shard(tmp_path / "a.tar", {"1.png": png()}), shard(tmp_path / "b.tar", {"1.png": b"noise"})
-    (fault,) = preflight(submission(tmp_path, good, bad))
+    (fault,) = preflight(tmp_path, good, bad)
     assert fault.where == bad
     assert "only the first bytes are checked" in caplog.text
 
 
 def test_memory_over_the_node_s_is_refused_with_both_figures(tmp_path: Path) -> None:
     slurm = {"memory_per_node": "3 GiB", "folder": str(tmp_path)}
-    given = replace(submission(tmp_path, launcher="slurm", slurm=slurm), bytes_per_rank=2**31)
-    (fault, *_) = preflight(given)
+    faults = preflight(tmp_path, launcher="slurm", slurm=slurm, bytes_per_rank=2**31)
+    (fault,) = (fault for fault in faults if fault.where == "memory")
     assert (fault.where, "4.0 GiB" in fault.problem, "3.0 GiB" in fault.problem) == ("memory", True, True)
 
 
@@ -102,9 +105,9 @@ def test_memory_of_gpus_is_not_judged_here(tmp_path: Path) -> None:
 
 
 def test_a_launcher_not_in_this_version_is_a_fault(tmp_path: Path) -> None:
-    faults = preflight(submission(tmp_path, launcher="ray"))
-    assert faults == [Fault("launcher", faults[0].problem)]
-    assert "not yet in this version" in faults[0].problem
+    corpus = shard(tmp_path / "a.tar", {"1.png": png()})
+    (fault,) = preflight(tmp_path, corpus, launcher="ray")
+    assert (fault.where, "not yet in this version" in fault.problem) == ("launcher", True)
 
 
 def test_no_heavy_package_is_imported_to_load_it() -> None:

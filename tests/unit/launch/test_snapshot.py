@@ -9,7 +9,7 @@ import pytest
 
 from gmml_cluster.errors import LaunchError, PreflightError
 from gmml_cluster.launch import snapshot
-from gmml_cluster.launch.prepare import code_for
+from gmml_cluster.launch.code import installed_code
 from gmml_cluster.launch.snapshot import Snapshot, take, unpack
 
 
@@ -76,7 +76,7 @@ def test_bulk_is_refused_with_the_ten_largest_files(package: Path) -> None:
 
 
 def test_this_project_travels_whole_and_is_small() -> None:
-    assert {"gmml_cluster/launch/slurm/entry.py", "gmml_cluster/errors.py"} <= set(names(code_for("gmml")))
+    assert {"gmml_cluster/launch/slurm/entry.py", "gmml_cluster/errors.py"} <= set(names(installed_code("gmml")))
 
 
 def test_many_ranks_unpack_at_once_and_agree(tmp_path: Path) -> None:

@@ -5,13 +5,12 @@ import yaml
 
 from gmml_cluster.errors import SpecError, StorageError
 from gmml_cluster.launch import prepare, submit
-from gmml_cluster.launch.protocol import Submission
-from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.run import protocol
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.root import create_run, run_root
 from gmml_cluster.spec.cluster import ClusterProfile
-from gmml_cluster.spec.scalars import NodeRange
+from tests.fixtures import submissions
 from tests.unit.launch.test_preflight import png, shard
 
 
@@ -26,7 +25,7 @@ class Scheduler:
         return "17"
 
     def poll(self, asked):
-        return {job: "queued" if job in self.queue else "gone" for job in asked}
+        return {job: JobReport("queued" if job in self.queue else "gone") for job in asked}
 
     def cancel(self, job):
         self.queue.remove(job)
@@ -40,8 +39,7 @@ def run(tmp_path):
 
 def submission(run):
     profile = ClusterProfile(launcher="local", root=run.root)
-    one = NodeRange(least=1, most=1)
-    return Submission(run.root, run.name, "t", profile, one, 2, Snapshot.of({"a": b""}))
+    return submissions.submission(profile, name=run.name)
 
 
 @pytest.mark.parametrize("trouble", [KeyboardInterrupt(), StorageError("disk full")])
@@ -53,7 +51,7 @@ def test_a_job_that_the_log_cannot_name_is_taken_back(run, monkeypatch, trouble)
 
     monkeypatch.setattr(protocol, "queued", interrupted)
     with pytest.raises(type(trouble)):
-        submit._hand_over(run, scheduler, submission(run))
+        submit.hand_over(run, scheduler, submission(run))
     assert scheduler.told == ["17"]
 
 
@@ -86,8 +84,8 @@ def test_a_first_local_run_over_few_images_starts_no_more_ranks_than_lanes(tmp_p
     profile = {"launcher": "local", "root": str(tmp_path / "runs"), "ranks_per_node": 2}
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(profile))
     prepared = prepare.prepare(str(tmp_path / "job.yaml"), cluster=str(tmp_path / "cluster.yaml"))
-    assert (prepared.plan.lanes, prepared.submission.ranks_per_node) == (None, 2)
-    counted = prepare.counted(prepared)
-    assert (counted.plan.lanes, counted.submission.ranks_per_node) == (1, 1)
+    assert (prepared.plan.lanes, prepared.plan.ranks_per_node) == (None, 2)
+    counted = prepare.with_lanes_counted(prepared)
+    assert (counted.plan.lanes, counted.plan.ranks_per_node) == (1, 1)
     assert counted.submission.code is prepared.submission.code
     assert not (tmp_path / "runs").exists()

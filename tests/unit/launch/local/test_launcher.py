@@ -13,10 +13,10 @@ import gmml_cluster
 from gmml_cluster.errors import LaunchError
 from gmml_cluster.launch.local.launcher import LocalJob, LocalLauncher
 from gmml_cluster.launch.local.lock import holder, lock_path, run_digest
-from gmml_cluster.launch.protocol import Submission
+from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.spec.cluster import ClusterProfile
-from gmml_cluster.spec.scalars import NodeRange
+from tests.fixtures import submissions
 
 WORKER = """
 import os, signal, sys
@@ -53,15 +53,9 @@ def code(worker=WORKER, **others):
 
 
 def submission(tmp_path, token="t1", snapshot=None, nodes=1):
-    return Submission(
-        root=str(tmp_path / "runs"),
-        name="a",
-        token=token,
-        profile=ClusterProfile(launcher="local", root=str(tmp_path / "runs"), environment={"FRUIT": "pear"}),
-        nodes=NodeRange(least=nodes, most=nodes),
-        ranks_per_node=2,
-        code=snapshot or code(),
-    )
+    profile = ClusterProfile(launcher="local", root=str(tmp_path / "runs"), environment={"FRUIT": "pear"})
+    named = {"name": "a", "token": token, "nodes": nodes, "ranks_per_node": 2}
+    return submissions.submission(profile, code=snapshot or code(), **named)
 
 
 def wait_for(condition, deadline_s=30):
@@ -72,19 +66,23 @@ def wait_for(condition, deadline_s=30):
 
 
 def texts(job):
-    outputs = [LocalLauncher().output(job, restart=0, rank=rank) for rank in range(2)]
-    return [output.read_text() if output.exists() else "" for output in outputs]
+    outputs = [LocalLauncher().output(job, {}, restart=0, rank=rank) for rank in range(2)]
+    return [output.read_text() if output else "" for output in outputs]
+
+
+def states(*jobs):
+    return tuple(LocalLauncher().poll({job: "a"})[job].state for job in jobs)
 
 
 def test_a_job_runs_until_it_is_cancelled_and_its_ranks_save(tmp_path):
     launcher = LocalLauncher()
     job = launcher.submit(submission(tmp_path))
-    assert launcher.poll({job: "a"}) == {job: "running"}
+    assert launcher.poll({job: "a"}) == {job: JobReport("running")}
     wait_for(lambda: all(text.startswith("started") for text in texts(job)))
     root = str(tmp_path / "runs")
     assert f"--root {root} --run a --submit t1 --job {job} --restart 0 pear" in texts(job)[0]
     launcher.cancel(job)
-    wait_for(lambda: launcher.poll({job: "a"}) == {job: "gone"})
+    wait_for(lambda: states(job) == ("gone",))
     assert all(text.endswith("saved\n") for text in texts(job))
     launcher.cancel(job)
 
@@ -94,10 +92,10 @@ def test_a_newer_submit_takes_over_from_the_supervisor(tmp_path):
     first = launcher.submit(submission(tmp_path, "t1"))
     wait_for(lambda: all(text.startswith("started") for text in texts(first)))
     second = launcher.submit(submission(tmp_path, "t2"))
-    assert launcher.poll({first: "a", second: "a"}) == {first: "gone", second: "running"}
+    assert states(first, second) == ("gone", "running")
     assert all(text.endswith("saved\n") for text in texts(first))
     launcher.cancel(second)
-    wait_for(lambda: launcher.poll({second: "a"}) == {second: "gone"})
+    wait_for(lambda: states(second) == ("gone",))
 
 
 def test_a_supervisor_that_cannot_start_is_quoted_and_leaves_no_lock(tmp_path):
@@ -120,7 +118,7 @@ def test_a_supervisor_does_not_outlive_an_interrupted_submission(tmp_path, monke
 def test_the_ranks_run_the_submitted_code_and_not_what_lies_here(tmp_path):
     worker = "import gmml_cluster; print(gmml_cluster.__file__)"
     job = LocalLauncher().submit(submission(tmp_path, snapshot=code(worker)))
-    wait_for(lambda: LocalLauncher().poll({job: "a"}) == {job: "gone"})
+    wait_for(lambda: states(job) == ("gone",))
     assert texts(job)[0].startswith(f"{tmp_path}/gmml-{os.getuid()}/")
 
 
@@ -135,7 +133,7 @@ def test_a_lock_whose_holder_has_no_name_yet_tells_of_no_job_that_it_is_gone():
 
 def test_a_job_of_another_machine_is_unknown_and_cannot_be_told_from_here():
     job = str(LocalJob(host="elsewhere", run="0123456789abcdef", submit="t"))
-    assert LocalLauncher().poll({job: "a"}) == {job: "unknown"}
+    assert states(job) == ("unknown",)
     with pytest.raises(LaunchError, match=r"started on elsewhere.*cancel it there"):
         LocalLauncher().cancel(job)
 
@@ -149,4 +147,4 @@ def test_two_nodes_are_refused_with_the_cure(tmp_path):
 def test_the_script_shows_the_command_without_the_token(tmp_path):
     text = LocalLauncher().script(submission(tmp_path))
     assert text.startswith(sys.executable)
-    assert "--submit <token> --ranks 2" in text
+    assert "--submit <token> --module gmml_cluster.train.worker --ranks 2" in text

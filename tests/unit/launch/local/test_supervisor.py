@@ -30,7 +30,7 @@ def home(tmp_path, monkeypatch):
 
 
 def job(tmp_path, ranks=2):
-    return Job(root=str(tmp_path / "runs"), run="a", submit="token", id="job", ranks=ranks)
+    return Job(root=str(tmp_path / "runs"), run="a", submit="token", id="job", ranks=ranks, module="worker")
 
 
 def python(code):
@@ -244,7 +244,7 @@ def test_the_same_root_written_with_a_slash_is_the_same_lock():
 def test_ranks_that_cannot_be_started_are_told_in_the_log(tmp_path, monkeypatch):
     run = create_run(str(tmp_path / "runs"), "a", {}, {})
     token = protocol.submit(run.log, launcher="local", code="c", bounds={})
-    job_ = Job(root=run.root, run="a", submit=token, id="job", ranks=1)
+    job_ = Job(root=run.root, run="a", submit=token, id="job", ranks=1, module="worker")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     (tmp_path / "file").touch()
     with pytest.raises(LaunchError, match=r"file.*: Not a directory; ranks cannot be started so"):

@@ -13,7 +13,7 @@ from gmml_cluster.launch.slurm import batch
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.run.codes import UNMET
 from gmml_cluster.spec.cluster import ClusterProfile
-from gmml_cluster.spec.scalars import NodeRange
+from tests.fixtures import submissions
 
 Bash = Callable[..., subprocess.CompletedProcess[str]]
 DATA = b"not really a zip"
@@ -22,15 +22,8 @@ DATA = b"not really a zip"
 @pytest.fixture
 def submission(tmp_path: Path) -> Submission:
     profile = {"launcher": "slurm", "root": str(tmp_path), "slurm": {"python": "the_python", "setup": ["set -eu"]}}
-    return Submission(
-        root=str(tmp_path),
-        name="a-run",
-        token="tok3n",
-        profile=ClusterProfile.model_validate(profile),
-        nodes=NodeRange(least=1, most=1),
-        ranks_per_node=1,
-        code=Snapshot(hashlib.sha256(DATA).hexdigest(), DATA),
-    )
+    code = Snapshot(hashlib.sha256(DATA).hexdigest(), DATA)
+    return submissions.submission(ClusterProfile.model_validate(profile), token="tok3n", code=code)
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from gmml_cluster.errors import Fault, LaunchError, PreflightError
-from gmml_cluster.launch.protocol import Submission, launcher_named
+from gmml_cluster.errors import LaunchError, PreflightError
+from gmml_cluster.launch.protocol import Submission
 from gmml_cluster.launch.slurm import batch
 from gmml_cluster.launch.slurm.errors import refusal
 from gmml_cluster.launch.slurm.launcher import SlurmLauncher, limit, states
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.spec.cluster import ClusterProfile
-from gmml_cluster.spec.scalars import NodeRange
+from tests.fixtures import submissions
 
 Tools = Callable[..., Path]
 
@@ -21,15 +21,14 @@ def submission(root: str = "/runs", nodes: str = "2", ranks: int = 4, **slurm: o
     profile = ClusterProfile.model_validate(
         {"launcher": "slurm", "root": root, "environment": {"A": "it's"}, "secrets": ["KEY"], "slurm": slurm}
     )
-    return Submission(
-        root=root,
-        name="a-run",
-        token="tok3n",
-        profile=profile,
-        nodes=NodeRange.model_validate(nodes),
-        ranks_per_node=ranks,
-        code=Snapshot("d1ge5t", b""),
-    )
+    code = Snapshot("d1ge5t", b"")
+    return submissions.submission(profile, token="tok3n", nodes=nodes, ranks_per_node=ranks, code=code)
+
+
+def polled(**jobs: str) -> dict[str, str]:
+    """States that the launcher reports, of jobs whose names begin with `j`: id -> run."""
+    found = SlurmLauncher().poll({job.removeprefix("j"): name for job, name in jobs.items()})
+    return {job: report.state for job, report in found.items()}
 
 
 def options(made: Submission) -> set[str]:
@@ -206,7 +205,7 @@ def test_no_tool_takes_options_from_the_shell(
     monkeypatch.setenv("SLURM_CONF", "/etc/a/slurm.conf")
     told = f"env >> {tmp_path}/environment"
     tools(srun="", squeue=f"{told}; echo '1|RUNNING|a'", sbatch=f"{told}; echo Submitted batch job 17")
-    assert SlurmLauncher().poll({"1": "a"}) == {"1": "running"}
+    assert polled(j1="a") == {"1": "running"}
     assert SlurmLauncher().submit(submission(root=str(tmp_path / "runs"))) == "17"
     seen = (tmp_path / "environment").read_text()
     assert "of-the-shell" not in seen
@@ -216,22 +215,22 @@ def test_no_tool_takes_options_from_the_shell(
 
 def test_many_jobs_cost_one_call(tools: Tools) -> None:
     calls = tools(squeue="echo '1|RUNNING|a'; echo '2|PENDING|b'", sacct="exit 1")
-    assert SlurmLauncher().poll({"1": "a", "2": "b", "3": "c"}) == {"1": "running", "2": "queued", "3": "gone"}
+    assert polled(j1="a", j2="b", j3="c") == {"1": "running", "2": "queued", "3": "gone"}
     assert calls.read_text().splitlines() == ["squeue -h -t all -j 1,2,3 -o %i|%T|%j"]
     assert SlurmLauncher().poll({}) == {}
 
 
 def test_the_one_job_that_squeue_does_not_know_is_gone(tools: Tools) -> None:
     tools(squeue="echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    assert SlurmLauncher().poll({"1": "a"}) == {"1": "gone"}
+    assert polled(j1="a") == {"1": "gone"}
 
 
 @pytest.mark.parametrize("accounting", ["exit 1", "echo '1|RUNNING|a'", ""])
 def test_where_squeue_fails_only_a_proven_end_is_an_end(tools: Tools, accounting: str) -> None:
     tools(squeue="exit 1", sacct=accounting)
-    assert SlurmLauncher().poll({"1": "a"}) == {"1": "unknown"}
+    assert polled(j1="a") == {"1": "unknown"}
     tools(squeue="exit 1", sacct="echo '1|FAILED|a'")
-    assert SlurmLauncher().poll({"1": "a", "2": "b"}) == {"1": "gone", "2": "unknown"}
+    assert polled(j1="a", j2="b") == {"1": "gone", "2": "unknown"}
 
 
 def test_cancelling_what_is_gone_is_no_error_and_an_unreachable_slurm_is(tools: Tools) -> None:
@@ -303,11 +302,3 @@ def test_a_python_that_cannot_bring_a_job_back_is_refused_where_it_can_be_tried(
 
 def test_limits_are_read_as_slurm_writes_them() -> None:
     assert [limit(told) for told in ("8", "1-02:30:00", "00:10:30", "UNLIMITED")] == [8, 1590, 10.5, float("inf")]
-
-
-def test_ray_is_refused_in_a_clear_word() -> None:
-    with pytest.raises(PreflightError) as refused:
-        launcher_named("ray")
-    assert refused.value.faults == [
-        Fault("launcher", "'ray' is not yet in this version; local and slurm are; choose a profile with one of them")
-    ]

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from gmml_cluster.errors import SpecError
-from gmml_cluster.launch.prepare import code_for
+from gmml_cluster.launch.code import installed_code
 from gmml_cluster.launch.snapshot import Snapshot, unpack
 from gmml_cluster.spec.methods.plugins import METHODS, claims, plug_in
 from gmml_cluster.spec.methods.registry import plug_ins
@@ -74,8 +74,8 @@ def test_options_that_do_not_fit_are_named(folder, old, new, told):
 def test_the_snapshot_carries_the_plug_in_that_a_job_uses_and_no_other(folder, tmp_path):
     install(folder)
     assert plug_in("mae") is None
-    assert code_for("mae").digest != code_for("theirs").digest
-    taken: Snapshot = code_for("theirs")
+    assert installed_code("mae").digest != installed_code("theirs").digest
+    taken: Snapshot = installed_code("theirs")
     unpacked = unpack(taken.data, taken.digest, tmp_path / "cache")
     done = subprocess.run(
         [
