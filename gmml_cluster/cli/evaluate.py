@@ -1,4 +1,4 @@
-"""`gmml eval`: what a run has learnt."""
+"""`gmml eval`: scores of a run's encoder on a labelled corpus."""
 
 import click
 
@@ -17,9 +17,10 @@ from gmml_cluster.cli.compute import run_module
     "--feature",
     "features",
     multiple=True,
-    type=click.Choice(["class", "mean", "taps"]),
-    help="What is read of the encoder; may be given again; all by default.",
+    type=click.Choice(["class", "mean", "taps", "pixels"]),
+    help="What is scored; may be given again; all but pixels by default.",
 )
+@click.option("--step", type=click.IntRange(min=0), help="Checkpoint to read; the latest by default.")
 @click.option("--untrained", is_flag=True, help="Score the network before its first step, made from the seed.")
 @options.root
 @options.as_json
@@ -29,15 +30,21 @@ def command(
     bank: str | None,
     corpus: str | None,
     features: tuple[str, ...],
+    step: int | None,
     untrained: bool,
     root: str | None,
     as_json: bool,
 ) -> int:
-    """Score the encoder of RUN's youngest checkpoint by nearest neighbours or a linear probe, in one process."""
+    """Score the encoder of a checkpoint of RUN by nearest neighbours or a linear probe, in one process."""
     from gmml_cluster.launch.find import find
 
     found = find(run, root)
-    given = [("--bank", bank), ("--corpus", corpus), *(("--feature", feature) for feature in features)]
+    given = [
+        ("--bank", bank),
+        ("--corpus", corpus),
+        ("--step", None if step is None else str(step)),
+        *(("--feature", feature) for feature in features),
+    ]
     arguments = ["--root", found.root, "--run", found.name, "--with", scores]
     arguments += [word for name, value in given if value is not None for word in (name, value)]
     arguments += [name for name, is_set in (("--untrained", untrained), ("--json", as_json)) if is_set]

@@ -45,6 +45,10 @@ class Samples:
         found = [self._pin.index_of(shard).records["label"].astype(np.int64) for shard in shards]
         return np.concatenate([np.zeros(0, np.int64), *found])
 
+    def shards(self) -> frozenset[str]:
+        """The URLs of all shards."""
+        return frozenset(shard.file.url for shard in self._pin.corpora[0].shards)
+
     def names(self, places: Iterable[int]) -> list[str]:
         """The members' names of some samples."""
         return [self._pin.locate(0, y).member for y in places]

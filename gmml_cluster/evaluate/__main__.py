@@ -24,11 +24,17 @@ def _names(_context: click.Context, _parameter: click.Parameter, given: str) -> 
 @click.command("gmml eval")
 @click.option("--root", required=True, help="Folder or URL under which the run lies.")
 @click.option("--run", required=True, help="Name of the run.")
-@click.option("--step", type=click.IntRange(min=0), help="Checkpoint to read; the youngest by default.")
+@click.option("--step", type=click.IntRange(min=0), help="Checkpoint to read; the latest by default.")
 @click.option("--with", "names", default="knn", callback=_names, help="Scores: knn, linear, or both with a comma.")
 @click.option("--bank", help="Labelled corpus that votes and trains the probe; the run's first corpus by default.")
 @click.option("--corpus", help="Labelled corpus that is classified; a held-out tenth of the bank by default.")
-@click.option("--feature", "features", multiple=True, type=click.Choice(FEATURES), help="What is read; all by default.")
+@click.option(
+    "--feature",
+    "features",
+    multiple=True,
+    type=click.Choice(FEATURES),
+    help="What is scored; all but pixels by default.",
+)
 @click.option("--untrained", is_flag=True, help="Score the network before its first step.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 def main(root: str, step: int | None, as_json: bool, **request: Any) -> None:

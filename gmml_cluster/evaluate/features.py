@@ -1,4 +1,4 @@
-"""Features of labelled images: what a frozen encoder says of each, without augmentation (METHODS.md 7.1, 10.1).
+"""Features of labelled images: one vector an image from a frozen encoder, without augmentation.
 
 Legend: M images, B of a batch, S side the encoder reads, T tokens, D width.
 """
@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from gmml_cluster.errors import DataError
+from gmml_cluster.data.eval_reader import Samples
+from gmml_cluster.errors import CheckpointError, DataError
 from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.progress import progress
 from gmml_cluster.spec.job import Normalise
 from gmml_cluster.store.protocol import Store
 
-Feature = Literal["class", "mean", "taps"]
-FEATURES: tuple[Feature, ...] = ("class", "mean", "taps")
+Feature = Literal["class", "mean", "taps", "pixels"]
+FEATURES: tuple[Feature, ...] = ("class", "mean", "taps", "pixels")
 BATCH = 128
 MARGIN = 256 / 224
 
@@ -30,19 +32,21 @@ class EvalCorpus:
 
     Attributes:
         url: where they lie.
-        places: int64 (M,), each image's place in `images`.
+        indices: int64 (M,), which samples of the corpus they are.
         labels: int64 (M,), classes from 0.
-        images: gives the images at some places, uint8 RGB arrays (height, width, 3).
+        images: decodes some samples of the corpus, uint8 RGB arrays (height, width, 3).
+        shards: URLs of all shards of the corpus.
     """
 
     url: str
-    places: Tensor
+    indices: Tensor
     labels: Tensor
     images: Callable[[Sequence[int]], Sequence[NDArray[np.uint8]]]
+    shards: frozenset[str] = frozenset()
 
     def part(self, name: str, chosen_M: Tensor) -> "EvalCorpus":
         """The images for which `chosen_M` is true."""
-        return replace(self, url=f"{self.url} ({name})", places=self.places[chosen_M], labels=self.labels[chosen_M])
+        return replace(self, url=f"{self.url} ({name})", indices=self.indices[chosen_M], labels=self.labels[chosen_M])
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,12 @@ def read(url: str, indexes: Store | None = None) -> EvalCorpus:
     Raises:
         DataError: no sample has a label.
     """
-    from gmml_cluster.data.eval_reader import Samples
-
     samples = Samples(url, indexes)
     labels = torch.from_numpy(samples.labels())
     known = (labels >= 0).nonzero().flatten()
     if not len(known):
         raise DataError(f"{url}: no sample has a label; kNN and linear need classes; add a .cls member to each sample")
-    return EvalCorpus(url, known, labels[known], samples.images)
+    return EvalCorpus(url, known, labels[known], samples.images, samples.shards())
 
 
 def hold_out(bank: EvalCorpus) -> tuple[EvalCorpus, EvalCorpus]:
@@ -121,12 +123,18 @@ def pool(
     """One vector (B, D) an image for each named feature, from as few passes as they need.
 
     `class`: the class token of the last block. `mean`: the mean of its patch tokens. `taps`: the mean of the patch
-    tokens of the mean of the tapped blocks. All are read after the final norm. None keeps the tokens alive.
+    tokens of the mean of the tapped blocks. These are read after the final norm; none keeps the tokens alive.
+    `pixels`: the normalised image itself, a baseline that needs no encoder.
     """
-    tokens: dict[bool, Tensor] = {
-        tapped: encoder(images_BCSS, taps=taps if tapped else None) for tapped in {name == "taps" for name in names}
+    passes = {name == "taps" for name in names if name != "pixels"}
+    tokens = {tapped: encoder(images_BCSS, taps=taps if tapped else None) for tapped in passes}
+    vectors: dict[Feature, Callable[[], Tensor]] = {
+        "class": lambda: tokens[False][:, 0].clone(),
+        "mean": lambda: tokens[False][:, 1:].mean(1),
+        "taps": lambda: tokens[True][:, 1:].mean(1),
+        "pixels": lambda: images_BCSS.flatten(1),
     }
-    return [tokens[False][:, 0].clone() if name == "class" else tokens[name == "taps"][:, 1:].mean(1) for name in names]
+    return [vectors[name]() for name in names]
 
 
 @dataclass(frozen=True)
@@ -148,11 +156,29 @@ class FeatureReader:
 
     @torch.inference_mode()
     def features(self, corpus: EvalCorpus, names: Sequence[Feature]) -> dict[Feature, Labelled]:
-        """Each named feature of the whole corpus, in its order."""
+        """Each named feature of the whole corpus, in its order.
+
+        Raises:
+            CheckpointError: a feature holds numbers that are not finite.
+        """
         found: dict[Feature, list[Tensor]] = {name: [] for name in names}
-        for places in torch.split(corpus.places, BATCH):
-            images = normalised(corpus.images(places.tolist()), self.image_size, self.normalise, self.device)
-            for name, vectors in zip(names, pool(self.encoder, images, self.taps, names), strict=True):
-                found[name].append(vectors)
+        with progress(f"reading {corpus.url}", len(corpus.indices)) as advance:
+            for indices in torch.split(corpus.indices, BATCH):
+                images = normalised(corpus.images(indices.tolist()), self.image_size, self.normalise, self.device)
+                for name, vectors in zip(names, pool(self.encoder, images, self.taps, names), strict=True):
+                    found[name].append(vectors)
+                advance(len(indices))
         labels = corpus.labels.to(self.device)
-        return {name: Labelled(torch.cat(parts).float(), labels) for name, parts in found.items()}
+        features = {name: Labelled(torch.cat(parts).float(), labels) for name, parts in found.items()}
+        for name, labelled in features.items():
+            _demand_finite(name, labelled.features, corpus.url)
+        return features
+
+
+def _demand_finite(name: Feature, features_MD: Tensor, url: str) -> None:
+    bad = int((~features_MD.isfinite()).any(1).sum())
+    if bad:
+        raise CheckpointError(
+            f"feature {name!r}: not finite for {bad} of {len(features_MD)} images of {url}; the weights of this "
+            f"checkpoint have diverged; score an earlier one by --step"
+        )

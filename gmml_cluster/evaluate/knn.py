@@ -1,4 +1,4 @@
-"""Weighted k nearest neighbours on frozen features, as DINO counts them (METHODS.md 7.1).
+"""k nearest neighbours on frozen features, weighted as in DINO (arXiv 2104.14294).
 
 Legend: M bank samples, Q queries, D width of a feature, K neighbours, C classes.
 """
@@ -32,7 +32,7 @@ def nearest(bank_MD: Tensor, query_QD: Tensor, k: int, *, chunk: int = 1024) -> 
         chunk: queries compared at once; it bounds memory and changes nothing.
 
     Returns:
-        Cosine similarities and places in the bank, both (Q, k).
+        Cosine similarities and indices into the bank, both (Q, k).
     """
     bank_DM = functional.normalize(bank_MD, dim=1).T
     found = [(functional.normalize(part, dim=1) @ bank_DM).topk(k, dim=1) for part in torch.split(query_QD, chunk)]
@@ -48,8 +48,8 @@ def knn(bank: Labelled, query: Labelled, *, feature: str) -> list[Score]:
         feature: name of the feature, for the scores.
     """
     widest = min(max(NEIGHBOURS), len(bank.features))
-    similarity, places = nearest(bank.features, query.features, widest)
-    label = bank.labels[places]
+    similarity, indices = nearest(bank.features, query.features, widest)
+    label = bank.labels[indices]
     scores = []
     for k in sorted({min(k, widest) for k in NEIGHBOURS}):
         predicted = class_scores(similarity[:, :k], label[:, :k], bank.classes).argmax(1)

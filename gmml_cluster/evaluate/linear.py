@@ -1,11 +1,12 @@
-"""Linear probe on frozen features: MAE's head and optimiser, with a rule for small sets (METHODS.md 7.2).
+"""Linear probe on frozen features: MAE's head and optimiser (arXiv 2111.06377, A.1), with a rule for small sets.
 
-The head is a normalisation by batch without affine and one linear map, trained with LARS. Features are read once,
-without augmentation. The softmax regression's gradient is written out, so several learning rates train at once.
+The head is a batch normalisation without affine and one linear map, trained with LARS. Features are read once, without
+augmentation, and heads for several learning rates train together.
 
-MAE's rate alone leaves the head far from its optimum on some thousand images and would measure the optimiser: so
+MAE's rate alone leaves the head far from its optimum on some thousand images and would measure the optimiser. So
 multiples of it are tried on nine tenths of the bank, judged on the held-out tenth, and the best trains on all of it.
-A bank of less than ten batches is cut into ten. The queries choose nothing, and the last epoch counts.
+The grid is extended while its edge is the best. A bank of less than ten batches is cut into ten. The queries choose
+nothing, and the last epoch counts.
 
 Legend: M samples of the bank, B of a batch, D width of a feature, C classes, R learning rates tried together.
 """
@@ -33,6 +34,8 @@ WARMUP = 10
 BASE_LR = 0.1
 LR_PER = 256
 FACTORS = (1.0, 3.0, 10.0, 30.0, 100.0)
+LOWER, HIGHER = (0.3, 0.1, 0.03, 0.01), (300.0, 1_000.0, 3_000.0, 10_000.0)
+"""Multiples that are tried beyond FACTORS, two at a time, while the edge of what was tried is the best."""
 MOMENTUM = 0.9
 TRUST = 0.001
 EPS = 1e-6
@@ -60,7 +63,7 @@ class Heads:
     variance: Tensor
 
     def hits(self, samples: Labelled) -> list[int]:
-        """Samples that each head classifies rightly, by the running moments."""
+        """Number of samples that each head classifies correctly, with the running moments."""
         x_MD = (samples.features - self.mean) / (self.variance + EPS).sqrt()
         logits_RMC = torch.einsum("md,rcd->rmc", x_MD, self.weight) + self.bias[:, None]
         return [int(n) for n in (logits_RMC.argmax(2) == samples.labels).sum(1)]
@@ -92,10 +95,12 @@ def initial_weights(classes: int, width: int, seed: int) -> Tensor:
 
 def gradients(x_BD: Tensor, labels_B: Tensor, weight_RCD: Tensor, bias_RC: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the mean cross-entropy of each head by its weight and bias."""
-    R, C, _ = weight_RCD.shape
-    logits_BRC = (x_BD @ weight_RCD.flatten(0, 1).T).view(-1, R, C) + bias_RC
-    error_BRC = (logits_BRC.softmax(2) - functional.one_hot(labels_B, C)[:, None]) / len(x_BD)
-    return (error_BRC.flatten(1).T @ x_BD).view_as(weight_RCD), error_BRC.sum(0)
+    parameters = weight_RCD.requires_grad_(), bias_RC.requires_grad_()
+    logits_BCR = torch.einsum("bd,rcd->bcr", x_BD, weight_RCD) + bias_RC.T
+    losses_BR = functional.cross_entropy(logits_BCR, labels_B[:, None].expand(-1, len(bias_RC)), reduction="none")
+    # the heads share no parameter, so one backward pass of the sum gives each its own gradient
+    weight_gradient, bias_gradient = torch.autograd.grad(losses_BR.mean(0).sum(), parameters)
+    return weight_gradient, bias_gradient
 
 
 def batch_size(samples: int) -> int:
@@ -121,22 +126,23 @@ def train(bank: Labelled, *, factors: Sequence[float], seed: int) -> Heads:
     weight_speed, bias_speed = torch.zeros_like(weight), torch.zeros_like(bias)
     for epoch in range(EPOCHS):
         order = shuffled(len(features_MD), seed, ORDER, epoch).to(device)
-        for place, rows in enumerate(torch.split(order[: batches * size], size)):
+        for batch, rows in enumerate(torch.split(order[: batches * size], size)):
             x_BD = features_MD[rows]
             batch_variance, batch_mean = torch.var_mean(x_BD, 0, correction=0)
             mean = MOMENTS_KEPT * mean + (1 - MOMENTS_KEPT) * batch_mean
             variance = MOMENTS_KEPT * variance + (1 - MOMENTS_KEPT) * batch_variance
             x_BD = (x_BD - batch_mean) / (batch_variance + EPS).sqrt()
             weight_gradient, bias_gradient = gradients(x_BD, bank.labels[rows], weight, bias)
-            weight_speed = MOMENTUM * weight_speed + trust_ratio(weight, weight_gradient) * weight_gradient
+            weight_speed = MOMENTUM * weight_speed + trust_ratio(weight.detach(), weight_gradient) * weight_gradient
             bias_speed = MOMENTUM * bias_speed + bias_gradient
-            lr = rate(epoch + place / batches) * peak
-            weight, bias = weight - lr[:, None, None] * weight_speed, bias - lr[:, None] * bias_speed
+            lr = rate(epoch + batch / batches) * peak
+            weight = weight.detach() - lr[:, None, None] * weight_speed
+            bias = bias.detach() - lr[:, None] * bias_speed
     return Heads(weight, bias, mean, variance)
 
 
 def trust_ratio(weight_RCD: Tensor, gradient_RCD: Tensor) -> Tensor:
-    """LARS's factor for each head's gradient, 1 where a norm is 0; (R, 1, 1)."""
+    """LARS's factor for each head's gradient, shape (R, 1, 1); 1 where a norm is 0."""
     weight_norm = torch.linalg.vector_norm(weight_RCD, dim=(1, 2), keepdim=True)
     gradient_norm = torch.linalg.vector_norm(gradient_RCD, dim=(1, 2), keepdim=True)
     known = (weight_norm > 0) & (gradient_norm > 0)
@@ -164,8 +170,15 @@ def choose_factor(bank: Labelled, *, seed: int) -> float:
     tenth, rest = (
         Labelled(bank.features[rows], bank.labels[rows]) for rows in order.tensor_split([len(order) // TENTH])
     )
-    hits = train(rest, factors=FACTORS, seed=seed).hits(tenth)
-    return FACTORS[hits.index(max(hits))]
+    hits: dict[float, int] = {}
+    untried, next_factors = {-1: list(LOWER), 1: list(HIGHER)}, list(FACTORS)
+    while next_factors:
+        hits.update(zip(next_factors, train(rest, factors=next_factors, seed=seed).hits(tenth), strict=True))
+        best = max(hits, key=lambda factor: (hits[factor], -factor))
+        edge = 1 if best == max(hits) else -1 if best == min(hits) else 0
+        beyond = untried.get(edge, [])
+        next_factors, beyond[:2] = beyond[:2], []
+    return best
 
 
 def linear(bank: Labelled, query: Labelled, *, feature: str, seed: int) -> list[Score]:

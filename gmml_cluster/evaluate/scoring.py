@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 
+from gmml_cluster.errors import DataError
 from gmml_cluster.evaluate.features import FEATURES, EvalCorpus, Feature, FeatureReader, hold_out, read
 from gmml_cluster.evaluate.knn import knn
 from gmml_cluster.evaluate.linear import linear
@@ -26,7 +27,7 @@ class Request:
         run: name of the run, for the report.
         corpus: URL of the labelled corpus that is classified; None holds a tenth of the bank out.
         names: of SCORES.
-        features: what is read; empty takes all that differ.
+        features: what is read; empty takes the encoder's that differ.
         bank: URL of the labelled corpus that votes and trains the probe; None takes the run's first.
         untrained: whether the network is the one before the first step.
     """
@@ -50,15 +51,22 @@ def reader_of(trained: Trained) -> FeatureReader:
 
 
 def features_of(trained: Trained) -> list[Feature]:
-    """All features; `taps` only where it differs from `mean`."""
-    apart = tuple(trained.method.taps) != (trained.job.model.depth,)
-    return [name for name in FEATURES if name != "taps" or apart]
+    """All features of the encoder; `taps` only where it differs from `mean`."""
+    has_taps = tuple(trained.method.taps) != (trained.job.model.depth,)
+    return [name for name in FEATURES if name != "pixels" and (name != "taps" or has_taps)]
 
 
 def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -> EvalReport:
-    """Read both corpora and score the encoder, feature by feature; `indexes` may hold those of their shards."""
+    """Read both corpora and score the encoder, feature by feature; `indexes` may hold those of their shards.
+
+    Raises:
+        DataError: bank and corpus share shards, or one of them has no labels.
+        CheckpointError: a feature is not finite.
+    """
     bank = read(request.bank or trained.job.data.corpora[0].url, indexes=indexes)
     bank, corpus = hold_out(bank) if request.corpus is None else (bank, read(request.corpus, indexes=indexes))
+    if request.corpus is not None:
+        _demand_apart(bank, corpus)
     reader, names = reader_of(trained), request.features or features_of(trained)
     of_bank, of_corpus = reader.features(bank, names), reader.features(corpus, names)
     found: list[Score] = []
@@ -75,6 +83,15 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
         corpus=_source(corpus),
         scores=tuple(found),
     )
+
+
+def _demand_apart(bank: EvalCorpus, corpus: EvalCorpus) -> None:
+    shared = bank.shards & corpus.shards
+    if shared:
+        raise DataError(
+            f"{corpus.url}: {len(shared)} of its {len(corpus.shards)} shards are in the bank too ({min(shared)}); "
+            f"every image there is its own nearest neighbour; name another --bank, or leave --corpus out"
+        )
 
 
 def _source(corpus: EvalCorpus) -> tuple[str, int]:

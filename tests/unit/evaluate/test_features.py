@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gmml_cluster.errors import DataError
+from gmml_cluster.errors import CheckpointError, DataError
 from gmml_cluster.evaluate.features import FEATURES, EvalCorpus, FeatureReader, fit, normalised, pool, read
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.job import NORMALISATIONS
@@ -14,7 +14,7 @@ from tests.unit.data.conftest import write_tar
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def encoder():
     torch.manual_seed(0)
     made = VisionTransformer(width=32, depth=4, heads=2, patch_size=4, image_size=16)
@@ -89,7 +89,7 @@ def test_features_keep_the_corpus_order_across_batches(reader):
     found = reader.features(corpus(*range(11)), FEATURES)
     alone = reader.features(corpus(9), FEATURES)
     for name in FEATURES:
-        assert found[name].features.shape == (11, 32)
+        assert found[name].features.shape == (11, 768 if name == "pixels" else 32)
         torch.testing.assert_close(found[name].features[9:10], alone[name].features)
     assert found["mean"].labels.tolist() == list(range(11))
 
@@ -113,6 +113,17 @@ def test_no_more_than_one_batch_of_images_is_in_memory(reader):
     assert asked == [(0, 4), (0, 4), (0, 3)]
 
 
+def test_pixels_are_the_normalised_image_and_need_no_encoder(reader):
+    found = FeatureReader(None, 16, NORMALISATIONS["half"], (), CPU).features(corpus(3), ["pixels"])["pixels"]
+    assert torch.equal(found.features, normalised([image(16, 16, 3)], 16, NORMALISATIONS["half"], CPU).flatten(1))
+
+
+def test_features_that_are_not_finite_are_refused_and_counted(reader):
+    reader.encoder.norm.bias.data[0] = float("nan")
+    with pytest.raises(CheckpointError, match=r"'mean': not finite for 11 of 11 images of here; .*--step"):
+        reader.features(corpus(*range(11)), ["mean"])
+
+
 @torch.no_grad()
 def test_a_feature_keeps_no_tokens_in_memory(encoder):
     for vectors in pool(encoder, torch.randn(3, 3, 16, 16), (2, 4), FEATURES):
@@ -123,7 +134,7 @@ def test_a_corpus_is_known_by_its_classes_before_any_image_is_decoded(tmp_path):
     members = [("a.png", b"no image"), ("a.cls", b"1"), ("b.png", b"no image"), ("c.png", b"no image"), ("c.cls", b"0")]
     write_tar(tmp_path / "s.tar", members)
     found = read(str(tmp_path))
-    assert (found.places.tolist(), found.labels.tolist()) == ([0, 2], [1, 0])
+    assert (found.indices.tolist(), found.labels.tolist()) == ([0, 2], [1, 0])
     with pytest.raises(DataError, match=r"member c\.png: no image"):
         found.images([2])
 

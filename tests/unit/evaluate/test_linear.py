@@ -24,16 +24,40 @@ def short(monkeypatch):
     monkeypatch.setattr(probe, "WARMUP", 1)
 
 
-def test_gradients_equal_autograd():
+def test_gradients_equal_those_written_out_by_hand():
     generator = torch.Generator().manual_seed(0)
     x, labels = torch.randn(20, 6, generator=generator), torch.randint(0, 3, (20,), generator=generator)
-    weight = torch.randn(2, 3, 6, generator=generator, requires_grad=True)
-    bias = torch.randn(2, 3, generator=generator, requires_grad=True)
-    losses = [functional.cross_entropy(functional.linear(x, weight[r], bias[r]), labels) for r in range(2)]
-    sum(losses).backward()
-    found = probe.gradients(x, labels, weight.detach(), bias.detach())
-    torch.testing.assert_close(found[0], weight.grad)
-    torch.testing.assert_close(found[1], bias.grad)
+    weight, bias = torch.randn(2, 3, 6, generator=generator), torch.randn(2, 3, generator=generator)
+    found = probe.gradients(x, labels, weight, bias)
+    for head in range(2):
+        probability = (x @ weight[head].detach().T + bias[head].detach()).softmax(1)
+        error = (probability - functional.one_hot(labels, 3)) / len(x)
+        torch.testing.assert_close(found[0][head], error.T @ x)
+        torch.testing.assert_close(found[1][head], error.sum(0))
+
+
+def test_the_grid_of_rates_goes_on_while_its_edge_is_the_best(monkeypatch):
+    """A stand-in for the training: the nearer a rate is to the wanted one, the more samples are hit."""
+
+    class Heads:
+        def __init__(self, factors):
+            self.factors = factors
+
+        def hits(self, samples):
+            return [round(1000 - 100 * abs(np.log10(factor / wanted))) for factor in self.factors]
+
+    tried = []
+
+    def train(bank, *, factors, seed):
+        tried.append(tuple(factors))
+        return Heads(factors)
+
+    monkeypatch.setattr(probe, "train", train)
+    for wanted, rounds in ((10.0, 1), (1_000.0, 3), (1e9, 3), (0.1, 3), (1e-9, 3), (100.0, 2)):
+        tried.clear()
+        chosen = probe.choose_factor(blobs(60, 0), seed=0)
+        assert chosen == min(max(wanted, probe.LOWER[-1]), probe.HIGHER[-1])
+        assert len(tried) == rounds
 
 
 def test_training_equals_a_module_trained_step_by_step(monkeypatch):

@@ -3,7 +3,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from gmml_cluster.errors import CheckpointError
+from gmml_cluster.errors import CheckpointError, DataError
 from gmml_cluster.evaluate import __main__ as entry
 from gmml_cluster.evaluate.demo import digits as demo
 from gmml_cluster.evaluate.scoring import Request, evaluate, features_of
@@ -41,6 +41,12 @@ def test_taps_are_left_out_where_they_are_the_mean(trained):
 def test_scoring_twice_gives_the_same_numbers(trained, corpora):
     asked = Request("small", str(corpora / "test"), ("knn", "linear"))
     assert evaluate(trained("mae"), asked).to_json() == evaluate(trained("mae"), asked).to_json()
+
+
+@pytest.mark.parametrize("given", ["train", "train/*.tar", "train/train-000000.tar"])
+def test_a_corpus_that_shares_shards_with_the_bank_is_refused(trained, corpora, given):
+    with pytest.raises(DataError, match=r"of its . shards are in the bank too .*own nearest neighbour; name another"):
+        evaluate(trained("mae"), Request("small", str(corpora / given), ("knn",)))
 
 
 def invoke(monkeypatch, trained, *arguments):
