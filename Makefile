@@ -18,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-demo: $(VENV)/.installed-demo ## Pre-train a small GMML encoder on this machine and show what it learnt (about 3 minutes)
+demo: $(VENV)/.installed-demo ## Pre-train two small encoders on this machine and show what they learnt (about 3 minutes)
 	@$(BIN)/python -m gmml_cluster.evaluate.demo demo
 
 test: install apt check ## Everything: set-up, format, lint, types, contracts, unit tests, then the cluster tests

@@ -32,7 +32,7 @@ class Gain:
     least: float
 
 
-GAINS = (Gain(GMML, "knn", "taps", 25.0), Gain(MAE, "knn", "mean", 15.0), Gain(MAE, "linear", "mean", 5.0))
+GAINS = (Gain(GMML, "knn", "taps", 25.0), Gain(MAE, "knn", "mean", 15.0), Gain(MAE, "linear", "mean", 3.0))
 FEATURES = {GMML: "taps", MAE: "mean"}
 Accuracies = dict[str, tuple[float, float]]
 """Score -> accuracy and its standard error, in percent."""
