@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gmml_cluster.errors import Fenced, StorageError
+from gmml_cluster.errors import Fault, Fenced, StorageError
 from gmml_cluster.run.entries import SUMMED, Entry, decode, slot_name
 from gmml_cluster.run.history import History, fold, from_sum
 from gmml_cluster.store.protocol import NotFound, Store
+from gmml_cluster.store.verified import read_verified
 
 _SLOT = re.compile(r"log/(\d{8})\.json")
 
@@ -138,14 +139,17 @@ class Log:
 
     def _entry(self, slot: int) -> Entry | None:
         name = slot_name(slot)
+        where = f"{self.store.url}/{name}"
         try:
-            return decode(self.store.get(name), f"{self.store.url}/{name}")
+            # one damaged answer of a store must not end a run: only bytes that stay wrong are a damaged slot
+            data = read_verified(lambda: self.store.get(name), lambda data: _check(data, where))
         except NotFound:
             return None
+        return decode(data, where)
 
     def _tail(self) -> History:
         """The history before the last entry that carries a `sum` of this version; the empty one where none does."""
-        for slot in range(_last_slot(self.store), -1, -1):
+        for slot in range(max(_slots(self.store), default=-1), -1, -1):
             entry = self._entry(slot)
             known = _sum_of(entry) if entry else None
             if known is not None:
@@ -154,21 +158,38 @@ class Log:
 
 
 def check(log: Log) -> list[str]:
-    """Fold from slot 0 and compare with every `sum` of this version on the way; a line for each that differs."""
+    """Fold from slot 0, and compare with every `sum` of this version on the way; a line for each fault.
+
+    A slot that is missing below later ones is a fault too: appenders that read from below it would write into the hole,
+    beside entries that they have not seen. Beyond a hole nothing can be compared.
+    """
+    listed = _slots(log.store)  # before the entries: what is appended meanwhile leaves no hole below the last listed
     history, faults = History(), []
     for entry in log.read():
         known = _sum_of(entry)
         if known is not None and known != history:
-            faults.append(f"{log.store.url}/{slot_name(entry.slot)}: its sum is not the fold of the slots before it")
+            problem = "its sum is not the fold of the slots before it"
+            faults.append(_faulty(log, entry.slot, problem, "the log was edited or damaged"))
         history = fold(history, entry)
+    for slot in sorted(set(range(history.slots, max(listed, default=0))) - listed):
+        problem = f"is missing, though slots up to {max(listed)} exist"
+        faults.append(_faulty(log, slot, problem, "restore it from a backup of the run"))
     return faults
+
+
+def _faulty(log: Log, slot: int, problem: str, hint: str) -> str:
+    return str(Fault(f"{log.store.url}/{slot_name(slot)}", problem, hint))
+
+
+def _check(data: bytes, where: str) -> None:
+    decode(data, where)
 
 
 def _sum_of(entry: Entry) -> History | None:
     return from_sum(entry.fields["sum"]) if "sum" in entry.fields else None
 
 
-def _last_slot(store: Store) -> int:
-    """Number of the last slot, by listing; -1 where there is none."""
+def _slots(store: Store) -> set[int]:
+    """Numbers of the slots that exist, by one listing."""
     names = (_SLOT.fullmatch(found.name) for found in store.list_objects("log/"))
-    return max((int(name[1]) for name in names if name), default=-1)
+    return {int(name[1]) for name in names if name}

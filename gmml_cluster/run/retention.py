@@ -1,33 +1,41 @@
-"""Which checkpoints stay, and how the others go: the log drops them first, their files are deleted after."""
+"""Which checkpoints stay, and how the others go: the log drops them first, their files are deleted after.
+
+Files that nothing refers to (orphans) go with them, so that a run of many restarts does not grow without end.
+"""
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 
 from gmml_cluster.run.history import Commit, History
 from gmml_cluster.run.log import Log
 from gmml_cluster.run.protocol import drop, look
 from gmml_cluster.store.protocol import Store
 
+FORGOTTEN_S = 24 * 3600.0
+"""Age from which on a write that did not end is nobody's any more; clocks of nodes and file servers differ by less."""
 _FOLDER = re.compile(r"checkpoints/(\d+)-(\d+)/.+")
+_STARTS = "attempts/rendezvous/"
+_START = re.compile(rf"{_STARTS}([^-]+)-(.+)-(\d+)\.json")
 
 
-def victims(history: History, *, keep: int, keep_every: int | None) -> tuple[Commit, ...]:
+def to_drop(history: History, *, keep: int, keep_every: int | None) -> tuple[Commit, ...]:
     """Commits that are to be dropped, oldest first.
 
     Args:
         history: up to now.
-        keep: the youngest this many stay; at least 1.
+        keep: the latest this many stay; at least 1.
         keep_every: a commit after a multiple of this many steps stays for good; None for no such rule.
     """
     old = history.commits[:-keep]
     return tuple(c for c in old if keep_every is None or (c.step + 1) % keep_every)
 
 
-def debris(history: History, attempt: int, names: list[str]) -> Iterator[str]:
-    """Those of the names that lie in a checkpoint's folder which no commit names and nobody of account still writes.
+def orphans(history: History, attempt: int, names: Iterable[str]) -> Iterator[str]:
+    """Files in checkpoint folders that no commit references and no live attempt can be writing.
 
-    An attempt touches folders of its own and older numbers alone, and of its own only those before its last commit: a
-    fenced attempt that does not know it yet can then harm nobody.
+    Only folders of this attempt and older ones, and of its own only those before its last commit: an attempt that was
+    fenced and has not noticed yet then cannot delete what a later one writes.
     """
     live = {(commit.step, commit.attempt) for commit in history.commits}
     own = max((commit.step for commit in history.commits if commit.attempt == attempt), default=-1)
@@ -40,22 +48,46 @@ def debris(history: History, attempt: int, names: list[str]) -> Iterator[str]:
             yield name
 
 
+def past_starts(history: History, attempt: int, names: Iterable[str]) -> Iterator[str]:
+    """Address files, by which the ranks of a start find rank 0, of starts that are over: one is written a start.
+
+    Over are the starts of a job up to the one that became this attempt or an older one, and those of submits before the
+    latest, which may claim no more. A later start of a job may be waiting for its file right now.
+    """
+    known = [old for old in history.attempts if old.number <= attempt]
+    for name in names:
+        match = _START.fullmatch(name)
+        if match is None:
+            continue
+        submit, job, restart = match[1], match[2], int(match[3])
+        replaced = submit != history.submitted and any(old.submit == submit for old in known)
+        if replaced or any((old.submit, old.job) == (submit, job) and restart <= old.restart for old in known):
+            yield name
+
+
 def retire(store: Store, log: Log, attempt: int, *, keep: int, keep_every: int | None) -> None:
-    """Drop what need not stay and delete it with all debris, unfinished writes too; rank 0's, after its commit.
+    """Drop what need not stay, and delete it with all orphans and unfinished writes; rank 0 does so after its commit.
 
     Args:
         store: the run root.
         log: of the run.
         attempt: this one.
-        keep: see `victims`.
-        keep_every: see `victims`.
+        keep: see `to_drop`.
+        keep_every: see `to_drop`.
 
     Raises:
-        Fenced: a younger attempt has claimed; nothing more is deleted.
+        Fenced: a later attempt has claimed; nothing more is deleted.
     """
-    for victim in victims(look(log, attempt), keep=keep, keep_every=keep_every):
-        drop(log, attempt, victim)
+    for commit in to_drop(look(log, attempt), keep=keep, keep_every=keep_every):
+        drop(log, attempt, commit)
     names = [found.name for found in store.list_objects("checkpoints/")]
-    store.delete(debris(look(log, attempt), attempt, names))
+    # the log is looked at after each listing: what is listed was written before, by an attempt that the log knows
+    store.delete(orphans(look(log, attempt), attempt, names))
     writes = {write.name: write for write in store.unfinished("checkpoints/")}
-    store.discard(writes[name] for name in debris(look(log, attempt), attempt, list(writes)))
+    store.discard(writes[name] for name in orphans(look(log, attempt), attempt, writes))
+    starts = [found.name for found in store.list_objects(_STARTS)]
+    store.delete(past_starts(look(log, attempt), attempt, starts))
+    # anybody may be appending to the log right now, so only writes that no living process can still be at are discarded
+    forgotten = time.time() - FORGOTTEN_S
+    for prefix in ("log/", _STARTS):
+        store.discard(write for write in store.unfinished(prefix) if write.since < forgotten)

@@ -88,7 +88,12 @@ class PosixStore:
             self._prune(path.parent)
 
     def unfinished(self, prefix: str = "") -> list[Unfinished]:
-        return sorted(Unfinished(name) for name in self._names(prefix) if _is_temporary(name))
+        found = []
+        for name in self._names(prefix):
+            if _is_temporary(name):
+                with suppress(FileNotFoundError):  # it ended between the listing and now
+                    found.append(Unfinished(name, since=self._path(name).lstat().st_mtime))
+        return sorted(found)
 
     def discard(self, unfinished: Iterable[Unfinished]) -> None:
         self.delete(write.name for write in unfinished)

@@ -44,10 +44,12 @@ class Unfinished:
     Attributes:
         name: of the object; on a folder, of the temporary file beside it. Relative to the store it was asked of.
         upload: id of the multipart upload; empty on a folder.
+        since: when it was begun or last written to, in seconds since 1970 by the store's clock.
     """
 
     name: str
     upload: str = ""
+    since: float = 0.0
 
 
 class Store(Protocol):

@@ -100,7 +100,7 @@ class S3Store:
     def unfinished(self, prefix: str = "") -> list[Unfinished]:
         skip = len(self._inside)
         found = (item for page in self._pages(*_UPLOADS, prefix) for item in page.get("Uploads", ()))
-        return sorted(Unfinished(item["Key"][skip:], item["UploadId"]) for item in found)
+        return sorted(Unfinished(item["Key"][skip:], item["UploadId"], item["Initiated"].timestamp()) for item in found)
 
     def discard(self, unfinished: Iterable[Unfinished]) -> None:
         for write in unfinished:

@@ -124,6 +124,25 @@ def test_check_names_a_slot_whose_sum_is_wrong(store):
     assert len(check(Log(store))) == 1
 
 
+def test_check_names_every_missing_slot_below_the_last(store):
+    log = Log(store)
+    for _ in range(6):
+        log.append(note)
+    store.delete([slot_name(2), slot_name(4)])
+    faults = check(Log(store))
+    assert [fault.split(": ")[0] for fault in faults] == [f"{store.url}/{slot_name(slot)}" for slot in (2, 4)]
+    assert "is missing, though slots up to 6 exist; restore it" in faults[0]
+
+
+def test_check_finds_no_hole_in_a_log_that_grows_meanwhile(store):
+    def grow(method, name):
+        if method == "list" and len(store.objects) < 4:
+            Log(store).append(note)
+
+    assert check(Log(store.view(after=grow))) == []
+    assert len(store.objects) > 1
+
+
 def test_nothing_new_costs_one_request(store):
     calls = []
     log = Log(store.view(before=lambda method, name: calls.append(method)))
@@ -133,7 +152,23 @@ def test_nothing_new_costs_one_request(store):
     assert calls == ["get"]
 
 
-def test_a_damaged_slot_is_told_by_name(store):
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"\xff" + data[1:], lambda data: b""])
+def test_a_slot_that_comes_back_damaged_once_is_read_again(store, monkeypatch, damage):
+    monkeypatch.setattr("gmml_cluster.store.verified._sleep", lambda seconds: None)
+    entry = Log(store).append(note)
+    get, seen = MemoryStore.get, []
+
+    def damaged_once(self, name, *span):
+        seen.append(name)
+        data = get(self, name, *span)
+        return damage(data) if name == slot_name(1) and seen.count(name) == 1 else data
+
+    monkeypatch.setattr(MemoryStore, "get", damaged_once)
+    assert list(Log(store).read(1)) == [entry]
+
+
+def test_a_damaged_slot_is_told_by_name(store, monkeypatch):
+    monkeypatch.setattr("gmml_cluster.store.verified._sleep", lambda seconds: None)
     store.put(slot_name(1), b"{}")
     with pytest.raises(StorageError, match=r"log/00000001\.json: is no log entry"):
         Log(store).refresh()

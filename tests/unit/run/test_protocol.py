@@ -1,9 +1,12 @@
+import os
+import time
+
 import pytest
 
 from gmml_cluster.errors import CheckpointError, Fenced, StorageError
 from gmml_cluster.run import protocol
 from gmml_cluster.run.log import Draft, Log, check
-from gmml_cluster.run.retention import debris, retire, victims
+from gmml_cluster.run.retention import FORGOTTEN_S, orphans, past_starts, retire, to_drop
 from gmml_cluster.store.open import open_store
 from gmml_cluster.store.posix import TEMPORARY
 from tests.unit.run.memory import MemoryStore
@@ -205,12 +208,12 @@ def test_retention_keeps_the_youngest_and_every_nth(log):
     for step in (9, 19, 29, 39, 49):
         commit(log, attempt, step)
     history = log.refresh()
-    assert [c.step for c in victims(history, keep=2, keep_every=None)] == [9, 19, 29]
-    assert [c.step for c in victims(history, keep=2, keep_every=20)] == [9, 29]
-    assert victims(history, keep=9, keep_every=None) == ()
+    assert [c.step for c in to_drop(history, keep=2, keep_every=None)] == [9, 19, 29]
+    assert [c.step for c in to_drop(history, keep=2, keep_every=20)] == [9, 29]
+    assert to_drop(history, keep=9, keep_every=None) == ()
 
 
-def test_what_is_dropped_is_deleted_with_the_debris_of_older_attempts(store, log):
+def test_what_is_dropped_is_deleted_with_the_orphans_of_older_attempts(store, log):
     first = started(log)
     commit(log, first, 9)
     second = started(log)
@@ -233,7 +236,7 @@ def test_a_fenced_attempt_deletes_nothing(store, log):
     with pytest.raises(Fenced):
         retire(store, log, first, keep=1, keep_every=None)
     assert store.list_objects("checkpoints/")
-    assert list(debris(log.refresh(), 2, ["elsewhere/x"])) == []
+    assert list(orphans(log.refresh(), 2, ["elsewhere/x"])) == []
 
 
 def test_sums_stay_true_and_bounded_over_many_attempts(log):
@@ -260,7 +263,7 @@ def test_a_claim_that_fails_after_its_slot_has_told_its_number(store, log):
     assert heard == [log.refresh().last_attempt] == [1]
 
 
-def test_a_killed_writer_s_file_goes_by_the_rule_for_debris(tmp_path):
+def test_a_killed_writer_s_file_goes_by_the_rule_for_orphans(tmp_path):
     store = open_store(tmp_path / "a")
     log = Log(store)
     log.append(lambda history: Draft("open", None, {}, run="r"))
@@ -272,3 +275,38 @@ def test_a_killed_writer_s_file_goes_by_the_rule_for_debris(tmp_path):
     retire(store, log, second, keep=1, keep_every=None)
     left = [write.name.split("/")[1] for write in store.unfinished()]
     assert left == ["00000019-0002", "00000029-0002"]
+
+
+def test_address_files_of_starts_that_are_over_go_and_those_of_later_starts_stay(store, log):
+    old = submit(log)
+    claim(log, old)
+    token = submit(log)
+    attempt = protocol.claim(log, submit=token, job="host-1:a:b", restart=3, topology={}, machine={}).attempt
+    over = [f"{old}-j-0", f"{old}-other-5", f"{token}-host-1:a:b-2", f"{token}-host-1:a:b-3"]
+    later = [f"{token}-host-1:a:b-4", f"{token}-2:a:b-0", "unknown-submit-j-0"]
+    for start in over + later:
+        store.put(f"attempts/rendezvous/{start}.json", b"")
+    commit(log, attempt, 9)
+    retire(store, log, attempt, keep=1, keep_every=None)
+    left = [found.name.split("/")[2] for found in store.list_objects("attempts/rendezvous/")]
+    assert left == sorted(f"{start}.json" for start in later)
+
+
+def test_a_fenced_attempt_knows_of_no_later_start(store, log):
+    first, second = submit(log), submit(log)
+    history = log.refresh()
+    assert list(past_starts(history, 0, [f"attempts/rendezvous/{token}-j-0.json" for token in (first, second)])) == []
+
+
+def test_a_write_to_the_log_that_was_killed_long_ago_goes_and_one_under_way_stays(tmp_path):
+    store = open_store(tmp_path / "a")
+    log = Log(store)
+    log.append(lambda history: Draft("open", None, {}, run="r"))
+    attempt = started(log)
+    commit(log, attempt, 9)
+    for name, age_s in (("old", FORGOTTEN_S + 60), ("new", 0)):
+        path = tmp_path / "a/log" / f"{TEMPORARY}{name}"
+        path.touch()
+        os.utime(path, times=(time.time() - age_s,) * 2)
+    retire(store, log, attempt, keep=1, keep_every=None)
+    assert [write.name for write in store.unfinished()] == [f"log/{TEMPORARY}new"]
