@@ -1,35 +1,48 @@
-"""Reading what attempts publish in numbered parts: `<stem>-<number>.<suffix>`, their metric lines and their logs."""
+"""Reading what ranks upload in numbered parts, `<stem>-<number>.<suffix>`: metric lines and logs."""
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
-from gmml_cluster.errors import StorageError
+from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.run.history import History
 from gmml_cluster.store.protocol import Store
+from gmml_cluster.store.verified import read_verified
 
 _METRICS = re.compile(r"attempts/(\d+)/metrics-(\d+)\.jsonl")
 _LOG = re.compile(r"attempts/(\d+)/rank-(\d+)-(\d+)\.log")
 
+Line = dict[str, Any]
+"""Figures of one step, as `gmml metrics --json` prints them."""
 
-def metric_lines(store: Store, history: History) -> list[dict[str, Any]]:
-    """One line a step, by step: of the youngest attempt, and none of an attempt from where a younger one began on.
+
+def metric_lines(store: Store, history: History) -> list[Line]:
+    """One line a step, by step: of the latest attempt, and none of an attempt from where a later one began on.
 
     Args:
         store: the run root.
-        history: says where attempts began.
+        history: knows where attempts began.
 
     Raises:
         StorageError: a part is damaged.
     """
-    lines: dict[int, dict[str, Any]] = {}
-    for attempt, name in _ordered(store, _METRICS):
+    lines: dict[int, Line] = {}
+    for attempt, name in _metric_parts(store, "attempts/"):
         cut = history.cut(attempt)
         for line in _lines(store, name):
             if cut is None or line["step"] < cut:
                 lines[line["step"]] = line
     return [lines[step] for step in sorted(lines)]
+
+
+def last_metric_lines(store: Store, attempt: int) -> list[Line]:
+    """The lines of the last part that an attempt uploaded, by one listing and one read; none where there is no part.
+
+    Raises:
+        StorageError: the part is damaged.
+    """
+    parts = _metric_parts(store, f"attempts/{attempt:04d}/metrics-")
+    return _lines(store, parts[-1][1]) if parts else []
 
 
 def log_parts(store: Store, *, attempt: int, rank: int) -> list[str]:
@@ -38,16 +51,20 @@ def log_parts(store: Store, *, attempt: int, rank: int) -> list[str]:
     return [match[0] for match in sorted((m for m in found if m), key=lambda m: int(m[3]))]
 
 
-def _ordered(store: Store, pattern: re.Pattern[str]) -> list[tuple[int, str]]:
-    found = (pattern.fullmatch(stat.name) for stat in store.list_objects("attempts/"))
+def _metric_parts(store: Store, prefix: str) -> list[tuple[int, str]]:
+    """Attempt and name of each part, in the order in which they were uploaded."""
+    found = (_METRICS.fullmatch(stat.name) for stat in store.list_objects(prefix))
     numbers = sorted((int(match[1]), int(match[2]), match[0]) for match in found if match)
     return [(attempt, name) for attempt, _, name in numbers]
 
 
-def _lines(store: Store, name: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(store.get(name).splitlines(), 1):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            where = f"{store.url}/{name}:{number}"
-            raise StorageError(f"{where}: is no JSON ({error}); parts are written whole; delete the part") from error
+def _lines(store: Store, name: str) -> list[Line]:
+    def check(data: bytes) -> None:
+        for number, line in enumerate(data.splitlines(), 1):
+            try:
+                json.loads(line)
+            except ValueError as error:
+                where, problem = f"{store.url}/{name}:{number}", f"is no JSON ({error}); parts are written whole"
+                raise StorageError(Fault(where, problem, "delete the part")) from error
+
+    return [json.loads(line) for line in read_verified(lambda: store.get(name), check).splitlines()]
