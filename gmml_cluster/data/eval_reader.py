@@ -96,17 +96,17 @@ def order_lines(
     waiting = iter(numbers)
     while chunk := list(islice(waiting, _LINES_AT_ONCE)):
         listed = np.array(chunk, np.int64)
-        places = order.places(listed)
+        where = order.locate(listed)
         rank, micro_batch = rank_places(layout, cut, listed, ranks)
         for at, n in enumerate(chunk):
-            corpus, y = int(places.corpus[at]), int(places.y[at])
+            corpus, y = int(where.corpus[at]), int(where.y[at])
             located = pinned.locate(corpus, y)
             yield {
                 "n": n,
                 "rank": int(rank[at]),
                 "micro_batch": int(micro_batch[at]),
                 "corpus": corpus,
-                "epoch": int(places.epoch[at]),
+                "epoch": int(where.epoch[at]),
                 "shard": located.shard,
                 "index": located.index,
                 "member": located.member,

@@ -13,6 +13,8 @@ Changes = dict[str, list[Any]]
 """Dotted field -> [old value, new value]."""
 SECTIONS = ("seed", "init", "model", "method", "data", "optim")
 FIELDS = ("batch.size", "engine.precision")
+FREE_DATA = ("read_ahead",)
+"""Fields of `data` that say how corpora are read and change nothing that is computed."""
 _LATER_FIELDS = {"image": None, "refuse_damaged": False}
 """Fields of a corpus that the first version did not have, with the value that means what it did."""
 
@@ -46,7 +48,8 @@ def changeable(old: Spec, new: Spec) -> Changes:
 
 def _identifying(spec: Spec) -> dict[str, Any]:
     kept = {name: spec[name] for name in SECTIONS if spec.get(name) is not None}
-    kept["data"] = {**spec["data"], "corpora": [_deciding(corpus) for corpus in spec["data"]["corpora"]]}
+    data = {name: value for name, value in spec["data"].items() if name not in FREE_DATA}
+    kept["data"] = {**data, "corpora": [_deciding(corpus) for corpus in spec["data"]["corpora"]]}
     for field in FIELDS:
         section, name = field.split(".")
         kept[section] = {name: spec[section][name]}

@@ -18,6 +18,7 @@ from gmml_cluster.spec.braces import check_braces
 from gmml_cluster.spec.methods.options import divisor_of_width
 from gmml_cluster.spec.methods.registry import MethodOptions, advised_drop_path
 from gmml_cluster.spec.scalars import Interval, Length, NodeRange
+from gmml_cluster.spec.units import Size
 
 MOST_STEPS = 10**9
 MOST_SAMPLES = 10**15
@@ -224,6 +225,9 @@ class Data(SpecModel):
     """Share of a corpus that may be undecodable before the run ends; 8 samples are always allowed."""
     max_pixels: int = Field(50_000_000, gt=0, le=2**40)
     """Images of more pixels are bad samples."""
+    read_ahead: Literal["auto"] | Size = "auto"
+    """Memory of a rank for encoded images that are fetched before they are decoded, such as `1 GiB`. `auto`: a
+    sixteenth of the node's memory divided by its ranks, 64 MiB to 1 GiB. It changes no image and no order."""
 
 
 class Batch(SpecModel):

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from gmml_cluster.data.corpus import background_checksums
 from gmml_cluster.data.reader.bad_samples import Limit
+from gmml_cluster.data.reader.node_share import decode_threads, read_ahead_bytes
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.stream import Stream
 from gmml_cluster.errors import Fenced, StorageError
@@ -216,6 +217,8 @@ def _stepper(
         ranks=place.ranks,
         rank=place.rank,
         first_step=first,
+        threads=decode_threads(place.local_ranks),
+        read_ahead_bytes=read_ahead_bytes(job.data.read_ahead, place.local_ranks),
     )
     return Stepper(
         job=job,

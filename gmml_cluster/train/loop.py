@@ -29,7 +29,7 @@ from gmml_cluster.train.ranks.rendezvous import RankInfo
 from gmml_cluster.train.ranks.signals import StopRequest
 
 LoopResult = Literal["", "finished", "notice", "cancelled", "not_finite"]
-_FIXED = ("loss", "notice", "cancelled", "save", "unchecked")
+_FIXED = ("loss", "notice", "cancelled", "save", "unchecked", "damaged", "reads_in_flight", "read_ahead_bytes")
 _OWN = 3  # seconds waited for data, seconds of the step, and the name of a bad sample that the rank met
 
 
@@ -177,7 +177,8 @@ class Stepper:
         self._enqueued_at = now
         save = self.place.rank == 0 and self.save_due()
         stop = self.orders.stop
-        fixed = [stop == "notice", stop == "cancelled", save, batch.unchecked]
+        reading = [batch.unchecked, batch.damaged, batch.reads_in_flight, batch.read_ahead_bytes]
+        fixed = [stop == "notice", stop == "cancelled", save, *reading]
         host = [*fixed, *own.flat, *self.limit.counts(batch.bad)]
         told = torch.tensor(host, dtype=torch.float64).to(self.device, non_blocking=True)
         return torch.cat([loss[None], told, *(scalars[name] for name in self._scalars)])
@@ -206,6 +207,8 @@ class Stepper:
             "samples_per_s": self.job.batch.size / float(step_s.max()),
             "data_wait_s": float(wait_s.max()),
             "step_s": float(step_s.max()),
+            "reads_in_flight": told["reads_in_flight"] / self.place.ranks,
+            "read_ahead_bytes": told["read_ahead_bytes"] / self.place.ranks,
             "skipped": skipped,
         }
         return Report(line, self._stop(told), told["save"] > 0, skipped)
@@ -246,6 +249,7 @@ class Stepper:
             "wd": pending.weight_decay,
             "attempt": self.attempt,
             "unchecked": int(told["unchecked"]),
+            "damaged": int(told["damaged"]),
         }
         return {**scalars, **line}
 

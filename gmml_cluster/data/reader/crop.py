@@ -1,6 +1,9 @@
-"""Crop boxes by number, in float64 on the host (METHODS 9.1, purpose 16), and their resizing to a view.
+"""Crop boxes of sample numbers, computed on the host in float64, and resizing of a box to a view.
 
-Shrinking by two or more averages areas; anything else is bicubic without antialiasing.
+Random bits: docs/reference/draws.md, purpose 16. Boxes of many samples are computed in one call: numpy's overhead of a
+call is that of some twenty samples, and it would be paid under the interpreter lock, which decode threads share.
+
+Dims: n samples, V views, T = 10 tries.
 """
 
 import math
@@ -15,71 +18,100 @@ from gmml_cluster.data.reader.decode import Pixels
 from gmml_cluster.spec.job import Crop
 
 TRIES = 10
-WORDS = 4 * TRIES
+_BITS_OF_A_TRY = 4
 
+# OpenCV would start a thread pool in each of our decode threads, and IPP's results depend on the processor
 cv2.setNumThreads(1)
 cv2.ipp.setUseIPP(False)
 
 
 @dataclass(frozen=True)
-class Box:
-    """Part of an image, in pixels."""
+class CropDraws:
+    """What is drawn for the crops of some samples, before the images' sizes are known; arrays of shape (n, V, T)."""
 
-    top: int
-    left: int
-    height: int
-    width: int
+    crop: Crop | None
+    areas: NDArray[np.float64]
+    """Area as a share of the image's."""
+    ratios: NDArray[np.float64]
+    """Width over height."""
+    top: Words
+    """Random bits of the first row."""
+    left: Words
+    """Random bits of the first column."""
+
+    def part(self, samples: slice) -> "CropDraws":
+        """The draws of some of the samples."""
+        return CropDraws(self.crop, self.areas[samples], self.ratios[samples], self.top[samples], self.left[samples])
 
 
-def crop_words(seed: int, numbers: Ints, views: int) -> Words:
-    """What crops are drawn from: uint32 (n, views, 40)."""
-    return np.stack([words(seed, Purpose.CROP, numbers, WORDS, stream=view) for view in range(views)], axis=1)
+def draw_crops(seed: int, numbers: Ints, views: int, crop: Crop | None) -> CropDraws:
+    """Draw the crops of some sample numbers; without a crop (None: the central square) nothing is drawn."""
+    if crop is None:
+        shape = (len(numbers), views, 0)
+        return CropDraws(crop, np.zeros(shape), np.zeros(shape), np.zeros(shape, np.uint32), np.zeros(shape, np.uint32))
+    count = TRIES * _BITS_OF_A_TRY
+    random_bits = np.stack([words(seed, Purpose.CROP, numbers, count, stream=view) for view in range(views)], axis=1)
+    tries = random_bits.reshape(len(numbers), views, TRIES, _BITS_OF_A_TRY)
+    share, slant = (np.ascontiguousarray(uniform(tries[..., k]).astype(np.float64)) for k in (0, 1))
+    low, high = (math.log(ratio) for ratio in crop.ratio)
+    areas = crop.scale[0] + (crop.scale[1] - crop.scale[0]) * share
+    return CropDraws(crop, areas, np.exp(low + (high - low) * slant), tries[..., 2], tries[..., 3])
 
 
-def crop_box(drawn: Words, height: int, width: int, crop: Crop | None) -> Box:
-    """The crop of an image: the first of ten tries that fits, else the largest central box of a legal ratio.
+def crop_boxes(draws: CropDraws, heights: Ints, widths: Ints) -> Ints:
+    """The crop of each view: the first of ten tries that fits, else the largest central box of a legal ratio.
 
     Args:
-        drawn: uint32 (40,), words of one number and view.
-        height: of the image.
-        width: of the image.
-        crop: scale and ratio; None takes the central square.
+        draws: of n samples.
+        heights: of the images, int64 (n,).
+        widths: of the images, int64 (n,).
+
+    Returns:
+        int64 (n, V, 4): top, left, height and width in pixels.
     """
-    if crop is None:
-        side = min(height, width)
-        return _central(height, width, side, side)
-    tries = drawn.reshape(TRIES, 4)
-    share, slant = uniform(tries[:, 0]).astype(np.float64), uniform(tries[:, 1]).astype(np.float64)
-    areas = height * width * (crop.scale[0] + (crop.scale[1] - crop.scale[0]) * share)
-    low, high = (math.log(ratio) for ratio in crop.ratio)
-    ratios = np.exp(low + (high - low) * slant)
-    widths, heights = np.rint(np.sqrt(areas * ratios)), np.rint(np.sqrt(areas / ratios))
-    fits = np.flatnonzero((widths > 0) & (widths <= width) & (heights > 0) & (heights <= height))
-    if not fits.size:
-        return _fallback(height, width, crop)
-    first = fits[0]
-    h, w = int(heights[first]), int(widths[first])
-    return Box(int(integer(tries[first, 2], height - h + 1)), int(integer(tries[first, 3], width - w + 1)), h, w)
+    H, W = (np.broadcast_to(sides[:, None], draws.areas.shape[:2]) for sides in (heights, widths))
+    if draws.crop is None:
+        side = np.minimum(H, W)
+        return _central(H, W, side, side)
+    areas = (heights * widths)[:, None, None] * draws.areas
+    w, h = np.rint(np.sqrt(areas * draws.ratios)), np.rint(np.sqrt(areas / draws.ratios))
+    fits = (w > 0) & (w <= W[..., None]) & (h > 0) & (h <= H[..., None])
+    first = fits.argmax(axis=2)[..., None]
+    h, w = (np.take_along_axis(sides, first, 2)[..., 0].astype(np.int64) for sides in (h, w))
+    top, left = (np.take_along_axis(bits, first, 2)[..., 0] for bits in (draws.top, draws.left))
+    found = np.asarray(fits.any(axis=2))
+    # where no try fits, h and w may exceed the image; integer() then gets 0 instead of a negative range
+    rows, columns = (np.where(found, side - part + 1, 0) for side, part in ((H, h), (W, w)))
+    boxes = np.stack([integer(top, rows), integer(left, columns), h, w], axis=2)
+    return np.where(found[..., None], boxes, _fallback(H, W, draws.crop))
 
 
-def _fallback(height: int, width: int, crop: Crop) -> Box:
+def _fallback(H: Ints, W: Ints, crop: Crop) -> Ints:
     low, high = crop.ratio
-    if width < low * height:
-        return _central(height, width, max(min(round(width / low), height), 1), width)
-    if width > high * height:
-        return _central(height, width, height, max(min(round(height * high), width), 1))
-    return _central(height, width, height, width)
+    h = np.where(low * H > W, np.clip(np.rint(W / low).astype(np.int64), 1, np.maximum(H, 1)), H)
+    w = np.where(high * H < W, np.clip(np.rint(H * high).astype(np.int64), 1, np.maximum(W, 1)), W)
+    return _central(H, W, h, w)
 
 
-def _central(height: int, width: int, h: int, w: int) -> Box:
-    return Box((height - h) // 2, (width - w) // 2, h, w)
+def _central(H: Ints, W: Ints, h: Ints, w: Ints) -> Ints:
+    return np.stack([(H - h) // 2, (W - w) // 2, h, w], axis=2)
 
 
-def resize(image: Pixels, box: Box, size: int) -> NDArray[np.uint8]:
-    """The box as a view, uint8 (3, size, size)."""
-    part = image[box.top : box.top + box.height, box.left : box.left + box.width]
-    if part.shape[:2] != (size, size):
-        shrinks = min(box.height, box.width) >= 2 * size
-        law = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        part = np.asarray(cv2.resize(part, (size, size), interpolation=law), np.uint8)
-    return part.transpose(2, 0, 1)
+def resize(image: Pixels, box: Ints, view_SS3: Pixels) -> None:
+    """Resize a box of an image (top, left, height, width) into a view of shape (S, S, 3).
+
+    Each axis by itself: where it shrinks by two or more areas are averaged (INTER_AREA), else the interpolation is
+    bicubic without antialiasing. INTER_CUBIC reads four pixels, so from a factor of two on it would skip some. An
+    image of the view's size is copied.
+    """
+    top, left, height, width = box.tolist()
+    size = view_SS3.shape[0]
+    part = image[top : top + height, left : left + width]
+    shrinks_y, shrinks_x = height >= 2 * size, width >= 2 * size
+    if height == width == size:
+        view_SS3[:] = part
+    elif shrinks_y == shrinks_x:
+        cv2.resize(part, (size, size), view_SS3, interpolation=cv2.INTER_AREA if shrinks_y else cv2.INTER_CUBIC)
+    else:  # the shrinking axis first: the second pass then has fewer pixels
+        half = cv2.resize(part, (width, size) if shrinks_y else (size, height), interpolation=cv2.INTER_AREA)
+        cv2.resize(half, (size, size), view_SS3, interpolation=cv2.INTER_CUBIC)

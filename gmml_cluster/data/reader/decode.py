@@ -1,11 +1,12 @@
-"""Images of bytes: RGB, uint8, as stored. EXIF orientation is not applied.
+"""Encoded images to RGB pixels, uint8, as stored. EXIF orientation, alpha and colour profiles are ignored.
 
-JPEGs go through simplejpeg; all else, CMYK and whatever simplejpeg refuses through Pillow. How large an image is stands
-in its header and is judged before anything is decoded.
+JPEGs go through simplejpeg (libjpeg-turbo), which releases the interpreter lock; everything else, CMYK and whatever
+simplejpeg refuses through Pillow. An image's size is read from its header and judged before anything is decoded.
 """
 
 import io
 from importlib.metadata import version
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -14,31 +15,81 @@ from PIL import Image, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 
+VIEWS_VERSION = 2
+"""Version of decoding and cropping: raised whenever the same bytes and draws give other views. 1: interpolation of a
+crop by its shorter side; 2: by each axis."""
+
 Image.MAX_IMAGE_PIXELS = None  # the limit is the caller's, and Pillow has no other way to lift its own
 _JPEG_MAGIC = b"\xff\xd8"
 _FORMATS = ("JPEG", "PNG", "WEBP")  # Pillow's others include one that starts a program
 _PLAIN_JPEG = ("Gray", "YCbCr", "RGB")
+_CORRUPT = "Corrupt JPEG data"
 
 
 class BadImage(Exception):
-    """These bytes make no image, or one that is too large: a bad sample, not a fault of storage."""
+    """These bytes are no image, or one that is too large: a bad sample, not a fault of storage."""
+
+
+class Decoded(NamedTuple):
+    """An image, and what its decoder complained of."""
+
+    pixels: Pixels
+    """RGB, uint8 (height, width, 3)."""
+    damage: str = ""
+    """libjpeg's warning where the JPEG's data is corrupt and pixels came out nevertheless, perhaps half of them grey;
+    empty for all else."""
 
 
 def decoder_name() -> str:
-    """What decodes, with versions: a run's order depends on it where samples are bad."""
-    return " ".join(f"{name}-{version(name)}" for name in ("simplejpeg", "Pillow", "opencv-python-headless"))
+    """What decodes and crops, with versions: pixels depend on it, and so does the order where samples are bad."""
+    libraries = [f"{name}-{version(name)}" for name in ("simplejpeg", "Pillow", "opencv-python-headless")]
+    return " ".join([*libraries, f"views-{VIEWS_VERSION}"])
 
 
-def decode(data: bytes, max_pixels: int) -> Pixels:
+def views_version(decoder: str) -> int:
+    """The version of decoding and cropping that a `decoder_name` names; 1 where it is older than this entry."""
+    named = [int(part.removeprefix("views-")) for part in decoder.split() if part.startswith("views-")]
+    return named[0] if named else 1
+
+
+def decode(data: bytes | memoryview, max_pixels: int) -> Pixels:
     """The image's RGB pixels, uint8 (height, width, 3).
 
     Raises:
         BadImage: it cannot be decoded, or has more than `max_pixels` pixels.
     """
-    if data.startswith(_JPEG_MAGIC):
-        decoded = _decode_jpeg(data, max_pixels)
-        if decoded is not None:
-            return decoded
+    return decode_noting(data, max_pixels).pixels
+
+
+def decode_noting(data: bytes | memoryview, max_pixels: int) -> Decoded:
+    """The image's pixels, and whether the decoder found its data corrupt.
+
+    Raises:
+        BadImage: it cannot be decoded, or has more than `max_pixels` pixels.
+    """
+    damage = ""
+    if data[:2] == _JPEG_MAGIC:
+        try:
+            pixels = _decode_jpeg(data, max_pixels)
+        except ValueError as error:  # simplejpeg raises on libjpeg's warnings too; Pillow decodes such files in silence
+            damage = str(error) if str(error).startswith(_CORRUPT) else ""
+        else:
+            if pixels is not None:
+                return Decoded(pixels)
+    return Decoded(_decode_by_pillow(data, max_pixels), damage)
+
+
+def _decode_jpeg(data: bytes | memoryview, max_pixels: int) -> Pixels | None:
+    """The image, or None where its colour space is Pillow's to convert; ValueError where simplejpeg refuses it."""
+    height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    _limit(height, width, max_pixels)
+    if space not in _PLAIN_JPEG:
+        return None
+    pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+    return pixels
+
+
+def _decode_by_pillow(data: bytes | memoryview, max_pixels: int) -> Pixels:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _limit(image.height, image.width, max_pixels)
@@ -51,26 +102,13 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
         raise BadImage(f"{type(error).__name__}: {error}") from error
 
 
-def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
-    """The image, or None where Pillow is to try."""
-    try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-        _limit(height, width, max_pixels)
-        if space not in _PLAIN_JPEG:
-            return None
-        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
-    except ValueError:
-        return None
-    return pixels
-
-
 def _limit(height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise BadImage(f"{width} x {height} pixels; the limit is {max_pixels} (data.max_pixels)")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Sixteen bits of grey brought to eight; Pillow's own conversion would cut them off."""
+    """Sixteen bits of grey scaled to eight; Pillow's own conversion would clip them."""
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))

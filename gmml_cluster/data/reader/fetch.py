@@ -1,40 +1,46 @@
-"""Bytes of samples, checked against their CRCs: neighbours are read together, from object stores in whole blocks."""
+"""Bytes of samples, ahead of the threads that decode them: requests in a pool of their own, bounded by bytes.
+
+The order of samples is known, so requests of later steps are issued while earlier ones wait for their answers. A slow
+request delays the chunk that needs it and no other. Retries of requests are the store's; a sample whose bytes disagree
+with its index is read again here.
+"""
 
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
-from gmml_cluster.data.corpus.index import crc32c
-from gmml_cluster.data.corpus.listing import split_url, store_of
+import numpy as np
+
+from gmml_cluster.data.corpus.index import ShardIndex, crc32c
 from gmml_cluster.data.corpus.pin import Pin, PinnedShard, verify_shard
-from gmml_cluster.errors import StorageError
+from gmml_cluster.data.reader.locate import Locator, Pieces, Wanted
+from gmml_cluster.data.reader.reads import REMOTE, BlockCache, Encoded, Read, coalesce, distinct, read_range
+from gmml_cluster.errors import Fault, GmmlError, StorageError
+from gmml_cluster.store.verified import READS, read_verified
 
-_GAP_BYTES = 2**15
-_LONGEST_READ_BYTES = 8 * 2**20
-BLOCK_BYTES = 2**20
-_TRIES = 4
 _FIRST_PAUSE_S = 0.2
+_DEFAULT_READS = 8
+
+__all__ = ["Chunk", "Fetcher", "Wanted", "read_range"]
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A sample to be read."""
-
-    corpus: int
-    y: int
+class _DisagreesError(StorageError):
+    """Bytes of a sample are not those that its index promises."""
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Where a wanted sample lies."""
+@dataclass(eq=False)
+class Chunk:
+    """Samples that are fetched and decoded together.
 
-    slot: int
-    shard: PinnedShard
-    place: int
-    offset: int
-    length: int
-    crc: int | None
+    Attributes:
+        fetched: the images' bytes in the order of `pieces`, once all have been read and checked.
+        reads: of each sample; empty until the chunk is begun, and again after its release.
+    """
+
+    pieces: Pieces
+    fetched: "Future[list[Encoded]]" = field(default_factory=Future)
+    reads: list[list[Read]] = field(default_factory=list)
 
 
 class Fetcher:
@@ -42,32 +48,99 @@ class Fetcher:
 
     Args:
         pin: the run's corpora.
+        ahead_bytes: what `begin` may hold of encoded bytes, requested or read.
         cache_bytes: memory for blocks of object stores; 0 reads just the samples' ranges.
+        reads: requests in flight at once.
     """
 
-    def __init__(self, pin: Pin, cache_bytes: int = 0) -> None:
+    def __init__(
+        self, pin: Pin, cache_bytes: int = 0, *, ahead_bytes: int = 2**26, reads: int = _DEFAULT_READS
+    ) -> None:
         self._pin = pin
-        self._blocks = _Blocks(cache_bytes)
-        self._closed = threading.Event()
+        self._locator = Locator(pin)
+        self._blocks = BlockCache(cache_bytes)
+        self._pool = ThreadPoolExecutor(reads, thread_name_prefix="fetch")
+        self._remote = any(shard.file.url.startswith(REMOTE) for corpus in pin.corpora for shard in corpus.shards)
+        self._ahead_bytes, self._held_bytes = ahead_bytes, 0
+        self._in_flight = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    @property
+    def group_bytes(self) -> int:
+        """Bytes that chunks of one `begin` should stay below, so that a few groups fit into the memory."""
+        return self._ahead_bytes // 8
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait for their answer."""
+        return self._in_flight
+
+    @property
+    def held_bytes(self) -> int:
+        """Encoded bytes that begun chunks hold, requested or read."""
+        return self._held_bytes
+
+    def locate(self, samples: Sequence[Wanted]) -> Pieces:
+        """Where samples lie; loads the indexes that are not at hand, several at once.
+
+        Raises:
+            StorageError: an index cannot be read, or its shard is gone or changed since it was pinned.
+        """
+        pairs = np.array([(sample.corpus, sample.y) for sample in samples], np.int64).reshape(-1, 2)
+        return self._locator.locate(pairs[:, 0], pairs[:, 1], self._indexes)
 
     def fetch(self, samples: Sequence[Wanted]) -> list[bytes]:
-        """The images' bytes, in the order asked for.
+        """The images' bytes, in the order asked for; waits for them.
 
         Raises:
             StorageError: the store does not answer, or bytes disagree with the index after all tries; names shard and
                 member, or says that the shard changed.
         """
-        pieces = sorted(
-            (self._locate(slot, sample) for slot, sample in enumerate(samples)),
-            key=lambda piece: (piece.shard.file.url, piece.offset),
-        )
-        found: dict[int, bytes] = {}
-        for run in _runs(pieces):
-            start = run[0].offset
-            data = self._read(run[0].shard, start, max(piece.offset + piece.length for piece in run) - start)
-            for piece in run:
-                found[piece.slot] = self._checked(piece, data[piece.offset - start :][: piece.length])
-        return [found[slot] for slot in range(len(samples))]
+        pieces = self.locate(samples)
+        reads = self._reads(pieces)
+        self._start(distinct(reads))
+        return [bytes(data) for data in self._checked(pieces, reads)]
+
+    def begin(self, chunks: Sequence[Chunk]) -> bool:
+        """Request what chunks need, once there is room; each chunk's `fetched` is set when all of it is read.
+
+        One call's chunks share reads, so a call should be given neighbours in time, of `group_bytes` at most. There is
+        always room for one call.
+
+        Returns:
+            False where the fetcher was closed.
+        """
+        if self._remote and self._blocks.serves(REMOTE):
+            of_chunks = [self._reads(chunk.pieces) for chunk in chunks]
+        else:
+            of_chunks = _coalesced(chunks)
+        needed = distinct([distinct(reads) for reads in of_chunks])
+        with self._changed:
+            more = sum(read.length for read in needed if read.users == 0)
+            while not self._closed and self._held_bytes and self._held_bytes + more > self._ahead_bytes:
+                self._changed.wait()
+                more = sum(read.length for read in needed if read.users == 0)
+            if self._closed:
+                return False
+            for chunk, reads in zip(chunks, of_chunks, strict=True):
+                chunk.reads = reads
+                for read in distinct(reads):
+                    self._held_bytes += read.length if read.users == 0 else 0
+                    read.users += 1
+        self._start(needed, inline=False)
+        for chunk in chunks:
+            self._finish_when_read(chunk)
+        return True
+
+    def release(self, chunk: Chunk) -> None:
+        """Free the memory of a chunk whose bytes were used."""
+        with self._changed:
+            for read in distinct(chunk.reads):
+                read.users -= 1
+                self._held_bytes -= read.length if read.users == 0 else 0
+            chunk.reads, chunk.fetched = [], Future()
+            self._changed.notify_all()
 
     def is_checked(self, sample: Wanted) -> bool:
         """Whether the sample's index has a CRC that its bytes are checked against."""
@@ -84,95 +157,132 @@ class Fetcher:
             verify_shard(self._pin.shard_of(sample.corpus, sample.y)[0])
 
     def close(self) -> None:
-        """Let waiting retries give up."""
-        self._closed.set()
+        """Drop what was requested and join the threads; a request in flight is waited for."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _locate(self, slot: int, sample: Wanted) -> _Piece:
-        shard, place = self._pin.shard_of(sample.corpus, sample.y)
-        found = self._pin.index_of(shard)
-        record = found.records[place]
-        crc = int(record["crc"]) if found.header.checked else None
-        return _Piece(slot, shard, place, int(record["offset"]), int(record["length"]), crc)
+    def _indexes(self, shards: Sequence[PinnedShard]) -> Iterable[ShardIndex]:
+        # a folder's index is a short read; an object store's is two requests, and a first step needs one a lane
+        load = self._pool.map if self._remote and len(shards) > 1 else map
+        return load(self._pin.index_of, shards)
 
-    def _read(self, shard: PinnedShard, start: int, length: int) -> bytes:
-        if self._blocks.limit and shard.file.url.startswith("s3://"):
-            return self._blocks.read(shard.file.url, start, length)
-        return read_range(shard.file.url, start, length)
+    def _reads(self, pieces: Pieces) -> list[list[Read]]:
+        if self._remote and self._blocks.serves(REMOTE):
+            return self._blocks.reads(pieces)
+        return coalesce(pieces)
 
-    def _checked(self, piece: _Piece, data: bytes) -> bytes:
+    def _start(self, reads: Sequence[Read], *, inline: bool = True) -> None:
+        """Send the requests that nobody has sent; a single one in the caller's thread where `inline`."""
+        with self._changed:
+            new = [read for read in reads if read.data is None]
+            alone = inline and len(new) == 1
+            for read in new:
+                read.data = Future() if alone else self._pool.submit(self._get, read)
+        if alone:
+            assert new[0].data is not None
+            try:
+                new[0].data.set_result(self._get(new[0]))
+            except BaseException as error:
+                new[0].data.set_exception(error)
+
+    def _get(self, read: Read) -> bytes:
+        with self._changed:
+            self._in_flight += 1
+        try:
+            return read_range(read.url, read.start, read.length)
+        except BaseException:
+            self._blocks.forget(read.url)  # else the failure would be cached
+            raise
+        finally:
+            with self._changed:
+                self._in_flight -= 1
+
+    def _finish_when_read(self, chunk: Chunk) -> None:
+        """Check the chunk in the thread that brings its last bytes."""
+        reads = distinct(chunk.reads)
+        left, lock = len(reads), threading.Lock()
+
+        def arrived(_: object) -> None:
+            nonlocal left
+            with lock:
+                left -= 1
+                last = left == 0
+            if last:
+                self._finish(chunk)
+
+        for read in reads:
+            assert read.data is not None
+            read.data.add_done_callback(arrived)
+
+    def _finish(self, chunk: Chunk) -> None:
+        try:
+            found = self._checked(chunk.pieces, chunk.reads)
+        except BaseException as error:  # whoever waits for the chunk raises it
+            chunk.fetched.set_exception(error)
+        else:
+            chunk.fetched.set_result(found)
+
+    def _checked(self, pieces: Pieces, reads: Sequence[Sequence[Read]]) -> list[Encoded]:
+        try:
+            found: list[Encoded] = [
+                of_sample[0].bytes_of(offset, length)
+                if len(of_sample) == 1
+                else b"".join(read.bytes_of(offset, length) for read in of_sample)
+                for of_sample, offset, length in zip(reads, pieces.offsets, pieces.lengths, strict=True)
+            ]
+        except CancelledError as error:
+            raise self._given_up(pieces) from error
+        for slot, data in enumerate(found):
+            if not _agrees(pieces, slot, data):
+                found[slot] = self._read_again(pieces, slot, data)
+        return found
+
+    def _read_again(self, pieces: Pieces, slot: int, data: Encoded) -> Encoded:
         """The sample's bytes, asked for again while they disagree with the index."""
-        for attempt in range(1, _TRIES):
-            if _agrees(piece, data):
-                break
-            if self._closed.wait(_FIRST_PAUSE_S * 4 ** (attempt - 1)):
-                raise StorageError(f"{piece.shard.file.url}: reading was given up; the stream is closed; nothing to do")
-            self._blocks.forget(piece.shard.file.url)
-            data = read_range(piece.shard.file.url, piece.offset, piece.length)
-        if not _agrees(piece, data):
-            verify_shard(piece.shard)
-            member = self._pin.index_of(piece.shard).names[piece.place]
-            raise StorageError(
-                f"{piece.shard.file.url}, member {member}: the bytes disagree with the index after {_TRIES} tries; the "
-                "store or the shard is damaged; copy the shard again, or pack it again with its index"
+        shard, answers = pieces.shards[slot], [data]
+        url = shard.file.url
+
+        def read() -> Encoded:
+            if answers:
+                return answers.pop()
+            if self._closed:
+                raise self._given_up(pieces)
+            self._blocks.forget(url)
+            return read_range(url, pieces.offsets[slot], pieces.lengths[slot])
+
+        def check(data: Encoded) -> None:
+            if not _agrees(pieces, slot, data):
+                raise _DisagreesError(Fault(url, f"sample {pieces.indexes[slot]}: the bytes disagree with the index"))
+
+        try:
+            return read_verified(read, check, pause_s=_FIRST_PAUSE_S)
+        except _DisagreesError as error:
+            verify_shard(shard)
+            member = self._pin.index_of(shard).names[pieces.indexes[slot]]
+            problem = (
+                f"the bytes disagree with the index after {READS} tries; the store, the shard or its index is wrong"
             )
-        return data
+            hint = "copy the shard again, or index it anew (gmml corpus index) if it was rewritten on purpose"
+            raise StorageError(Fault(f"{url}, member {member}", problem, hint)) from error
+
+    def _given_up(self, pieces: Pieces) -> GmmlError:
+        return StorageError(Fault(pieces.shards[0].file.url, "reading was given up; the stream is closed"))
 
 
-def read_range(url: str, start: int, length: int) -> bytes:
-    """Bytes of a shard; fewer where it ends."""
-    folder, name = split_url(url)
-    return store_of(folder).get(name, start, length)
+def _coalesced(chunks: Sequence[Chunk]) -> list[list[list[Read]]]:
+    """Reads of chunks that are requested together: a read may bring samples of several of them."""
+    lists = zip(*(_columns(chunk.pieces) for chunk in chunks), strict=True)
+    joined = Pieces(*([value for column in columns for value in column] for columns in lists))
+    reads, ends = coalesce(joined), np.cumsum([len(chunk.pieces) for chunk in chunks]).tolist()
+    return [reads[end - len(chunk.pieces) : end] for chunk, end in zip(chunks, ends, strict=True)]
 
 
-def _agrees(piece: _Piece, data: bytes) -> bool:
-    return len(data) == piece.length and (piece.crc is None or crc32c(data) == piece.crc)
+def _columns(pieces: Pieces) -> tuple[Sequence[object], ...]:
+    return (pieces.samples, pieces.shards, pieces.indexes, pieces.offsets, pieces.lengths, pieces.crcs)
 
 
-def _runs(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
-    """Pieces that are read together: of one shard, with small gaps, not too long; sorted by place."""
-    run: list[_Piece] = []
-    for piece in pieces:
-        if run and (
-            piece.shard is not run[0].shard
-            or piece.offset > run[-1].offset + run[-1].length + _GAP_BYTES
-            or piece.offset + piece.length > run[0].offset + _LONGEST_READ_BYTES
-        ):
-            yield run
-            run = []
-        run.append(piece)
-    if run:
-        yield run
-
-
-class _Blocks:
-    """Whole blocks of shards, the last used held within a limit of memory."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._held: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def read(self, url: str, start: int, length: int) -> bytes:
-        first, last = start // BLOCK_BYTES, (start + max(length, 1) - 1) // BLOCK_BYTES
-        data = b"".join(self._block(url, number) for number in range(first, last + 1))
-        return data[start - first * BLOCK_BYTES :][:length]
-
-    def forget(self, url: str) -> None:
-        with self._lock:
-            for key in [key for key in self._held if key[0] == url]:
-                self._bytes -= len(self._held.pop(key))
-
-    def _block(self, url: str, number: int) -> bytes:
-        with self._lock:
-            if (url, number) in self._held:
-                self._held.move_to_end((url, number))
-                return self._held[url, number]
-        block = read_range(url, number * BLOCK_BYTES, BLOCK_BYTES)
-        with self._lock:
-            if (url, number) not in self._held:
-                self._held[url, number] = block
-                self._bytes += len(block)
-            while self._bytes > self.limit:
-                self._bytes -= len(self._held.popitem(last=False)[1])
-        return block
+def _agrees(pieces: Pieces, slot: int, data: Encoded) -> bool:
+    crc = pieces.crcs[slot]
+    return len(data) == pieces.lengths[slot] and (crc is None or crc32c(bytes(data)) == crc)

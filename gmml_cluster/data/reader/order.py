@@ -1,8 +1,10 @@
-"""The order of samples, in closed form (DESIGN section 4): which image sample number n is. Seeking is arithmetic.
+"""The order of samples in closed form: which image sample number n is (docs/reference/order-of-samples.md).
 
-Legend: n sample number, G group, L lanes, q row, c corpus, L_c its lanes, k lane within it, i place in the group,
-m the corpus' own sample number, N its samples, e epoch, j place in the epoch, R = L_c * G, M whole rows of an epoch's
-body, t place in a lane's stretch, W window, K spans a shard, y index of a sample in its corpus.
+Nothing is replayed: a resumed run computes the samples of its next step from their numbers.
+
+Legend: n sample number, G group, L lanes, q row, c corpus, L_c its lanes, k lane within it, i index in the group,
+m the corpus' own sample number, N its samples, e epoch, j index in the epoch, R = L_c * G, M whole rows of an epoch's
+body, t index in a lane's stretch, W window, K spans a shard, y index of a sample in its corpus.
 """
 
 import threading
@@ -18,7 +20,7 @@ _EPOCHS_HELD = 4
 
 
 @dataclass(frozen=True)
-class Places:
+class SampleLocations:
     """Where samples come from; arrays of one length."""
 
     corpus: Ints
@@ -52,7 +54,7 @@ class Order:
         self._lane_corpus, self._lane_k = np.array(lane_places(layout.lane_counts), np.int64).T
         self._corpora = [_CorpusOrder(layout, c) for c in range(len(layout.corpora))]
 
-    def places(self, numbers: Ints) -> Places:
+    def locate(self, numbers: Ints) -> SampleLocations:
         """The sample of each number: a function of the layout and the number alone.
 
         Args:
@@ -68,8 +70,8 @@ class Order:
         epoch, y = np.empty_like(numbers), np.empty_like(numbers)
         for c, order in enumerate(self._corpora):
             own = corpus == c
-            epoch[own], y[own] = order.places(row[own], k[own], i[own])
-        return Places(corpus, epoch, y)
+            epoch[own], y[own] = order.locate(row[own], k[own], i[own])
+        return SampleLocations(corpus, epoch, y)
 
     def rank_numbers(self, step: int, ranks: int, rank: int) -> Ints:
         """Sample numbers of a rank in a step: whole groups, upwards, int64 (groups of the rank * G,).
@@ -97,8 +99,8 @@ class _CorpusOrder:
         self._streams: dict[int, Ints] = {}
         self._lock = threading.Lock()
 
-    def places(self, row: Ints, k: Ints, i: Ints) -> tuple[Ints, Ints]:
-        """Epoch and y of places in the corpus' rows."""
+    def locate(self, row: Ints, k: Ints, i: Ints) -> tuple[Ints, Ints]:
+        """Epoch and y of the samples at (row, lane, index in the group) of the corpus."""
         epoch, j = np.divmod((row * self._lanes + k) * self._group + i, self._samples)
         windows = self._windows(epoch, j, k)
         key = permutation_key(
@@ -112,7 +114,7 @@ class _CorpusOrder:
         return epoch, y
 
     def _windows(self, epoch: Ints, j: Ints, k: Ints) -> _Windows:
-        """The window of each place j of its epoch: whole epoch, head, tail, or a window of lane k."""
+        """The window of each index j of its epoch: whole epoch, head, tail, or a window of lane k."""
         N, R = self._samples, self._lanes * self._group
         head, tail = -epoch * N % R, (epoch + 1) * N % R
         whole = (head + tail > N) | (N <= R)
@@ -137,7 +139,7 @@ class _CorpusOrder:
         )
 
     def _lane_windows(self, t: Ints, k: Ints, stretch: Ints) -> tuple[Ints, Ints, Ints]:
-        """Number, begin and size of the window around place t of lane k; windows of lanes are staggered in time."""
+        """Number, begin and size of the window around index t of lane k; windows of lanes are staggered in time."""
         W, G = self._window, self._group
         first = -G * (k * (W // G) // self._lanes) % W
         since = (t - first) // W
@@ -147,9 +149,9 @@ class _CorpusOrder:
     def _samples_of_stream(self, epoch: int, positions: Ints) -> Ints:
         """The y at each position of the epoch's stream: its spans, permuted."""
         ends = self._stream_ends(epoch)
-        place = np.searchsorted(ends, positions, side="right")
-        spans = self._permuted_spans(epoch, place)
-        return self._span_starts(spans) + positions - (ends[place] - self._span_sizes(spans))
+        at = np.searchsorted(ends, positions, side="right")
+        spans = self._permuted_spans(epoch, at)
+        return self._span_starts(spans) + positions - (ends[at] - self._span_sizes(spans))
 
     def _stream_ends(self, epoch: int) -> Ints:
         """Cumulative counts of the epoch's spans in their permuted order."""
@@ -161,10 +163,10 @@ class _CorpusOrder:
                 self._streams[epoch] = np.cumsum(self._span_sizes(spans))
             return self._streams[epoch]
 
-    def _permuted_spans(self, epoch: int, places: Ints) -> Ints:
+    def _permuted_spans(self, epoch: int, positions: Ints) -> Ints:
         one = np.zeros(1, np.int64)
         key = permutation_key(self._seed, Purpose.SPANS, (one + epoch, one + self._corpus, one, one))
-        return permute(key, np.full_like(places, len(self._shards) * self._spans), places)
+        return permute(key, np.full_like(positions, len(self._shards) * self._spans), positions)
 
     def _span_starts(self, spans: Ints) -> Ints:
         shard, f = np.divmod(spans, self._spans)

@@ -1,32 +1,47 @@
-"""The images of a rank, step after step, made ahead of the training in threads (DESIGN section 4).
+"""The images of a rank, step after step, prepared ahead of the training in threads.
 
-Which images, and which crops, is a function of the order and the numbers alone; threads only decide when.
+Which images, and which crops, is a function of the order and the sample numbers alone; threads only decide when. One
+thread plans steps and requests their bytes, as far ahead as `data.read_ahead` allows; a pool waits for the store
+(fetch.py); a pool decodes the next three steps. No decode thread waits for a store, except for what replaces a bad
+sample.
 """
 
+import itertools
 import logging
+import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gmml_cluster.data.corpus.pin import Pin
-from gmml_cluster.data.random.philox import Ints, Words
+from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.bad_samples import Limit
-from gmml_cluster.data.reader.crop import crop_box, crop_words, resize
-from gmml_cluster.data.reader.decode import BadImage, Pixels, decode
-from gmml_cluster.data.reader.fetch import Fetcher, Wanted
+from gmml_cluster.data.reader.crop import CropDraws, crop_boxes, draw_crops, resize
+from gmml_cluster.data.reader.decode import BadImage, Pixels, decode_noting
+from gmml_cluster.data.reader.fetch import Chunk, Fetcher, Wanted
 from gmml_cluster.data.reader.order import Order
+from gmml_cluster.data.reader.reads import REMOTE, Encoded
 from gmml_cluster.plan.sample_layout import SampleLayout, groups_of_rank
 from gmml_cluster.spec.job import Data
 
 STEPS_AHEAD = 3
-STEPS_PLANNED = 16
-_CHUNK_SAMPLES = 16
-_CACHE_BYTES = 256 * 2**20
+"""Steps whose images are held or being decoded."""
+_MOST_STEPS_PLANNED = 16
+_SAMPLES_PLANNED = 2048
+"""Samples that are planned in one call: enough to make its overhead small, few enough for a quick start."""
+_SAMPLES_AHEAD = 8192
+"""Samples requested ahead where bytes do not limit it sooner: seconds of training, at hundreds of bytes a sample."""
+_LEAST_CHUNK_SAMPLES, _MOST_CHUNK_SAMPLES = 16, 64
+_DECODED_BYTES = 2**25
+"""Pixels that wait for the crop boxes of their chunk."""
+_READS_A_THREAD, _LEAST_REMOTE_READS, _MOST_REMOTE_READS = 64, 64, 256
+_LOCAL_READS = 4
 
 _log = logging.getLogger(__name__)
 
@@ -37,48 +52,58 @@ class HostBatch:
 
     step: int
     numbers: Ints
-    """int64 (n,): sample numbers, whole groups, upwards."""
+    """int64 (n,): sample numbers, whole groups, ascending."""
     images: NDArray[np.uint8]
     """uint8 (n, views, 3, size, size): cropped and resized, not flipped."""
     bad: tuple[Wanted, ...] = ()
-    """Bad samples that these numbers drew and no number before them did; the next good y stands in for each."""
+    """Bad samples that these numbers drew and no number before them did; the next good y replaces each."""
     unchecked: int = 0
     """Samples read without a CRC to check them."""
     wait_s: float = 0.0
     """How long `next()` had to wait."""
-
-
-@dataclass(frozen=True)
-class _Planned:
-    """What some steps in a row need, before anything is read."""
-
-    samples: Sequence[Wanted]
-    first: Sequence[bool]
-    """Whether a sample is drawn for the first time: in epoch 0 of its corpus."""
-    words: Words
+    damaged: int = 0
+    """JPEGs whose data the decoder found corrupt, though it returned pixels."""
+    reads_in_flight: int = 0
+    """Requests to the corpora's stores that were waiting for an answer when the batch was delivered."""
+    read_ahead_bytes: int = 0
+    """Encoded bytes then requested or read for later steps."""
 
 
 @dataclass
 class _Met:
-    """What a task met beside good samples."""
+    """What a chunk held beside good samples."""
 
     bad: list[Wanted] = field(default_factory=list)
     """Bad ones, drawn for the first time."""
-    unchecked: int = 0
+    damaged: int = 0
 
 
-@dataclass(frozen=True)
-class _Ahead:
-    """A step in the making."""
+@dataclass(eq=False)
+class _Part:
+    """A chunk of a step, and how it becomes images."""
+
+    samples: slice
+    """Its samples among those of the step."""
+    chunk: Chunk
+    first: Sequence[bool]
+    """Whether a sample is drawn for the first time: in epoch 0 of its corpus."""
+    draws: CropDraws
+    filled: "Future[_Met]" = field(default_factory=Future)
+
+
+@dataclass(eq=False)
+class _Step:
+    """A planned step; `images` are allocated when it is among the next `STEPS_AHEAD`."""
 
     step: int
     numbers: Ints
-    images: NDArray[np.uint8]
-    chunks: list["Future[_Met]"] = field(default_factory=list)
+    parts: list[_Part]
+    unchecked: int
+    images: NDArray[np.uint8] | None = None
 
 
 class Stream:
-    """Batches of a rank from a step on, in order; at most `STEPS_AHEAD` are held or in the making.
+    """Batches of a rank from a step on, in order; at most `STEPS_AHEAD` are held or being decoded.
 
     Args:
         order: the run's order.
@@ -89,7 +114,8 @@ class Stream:
         ranks: number of ranks.
         rank: this one.
         first_step: the step of the first batch.
-        threads: threads that read and decode.
+        threads: threads that decode.
+        read_ahead_bytes: memory for encoded images ahead of the decode threads.
 
     Raises:
         SpecError: there are more ranks than lanes.
@@ -107,17 +133,26 @@ class Stream:
         rank: int,
         first_step: int,
         threads: int = 2,
+        read_ahead_bytes: int = 2**28,
     ) -> None:
         self._order, self._pin, self._data, self._seed, self._views = order, pin, data, seed, views
         self._ranks, self._rank = ranks, rank
         self._first_step = self._next_step = first_step
-        self._samples = groups_of_rank(order.layout, ranks, rank) * order.layout.group
-        self._fetcher = Fetcher(pin, cache_bytes(pin, order.layout, ranks))
+        samples = groups_of_rank(order.layout, ranks, rank) * order.layout.group
+        self._planned_steps = max(1, min(_SAMPLES_PLANNED // samples, _MOST_STEPS_PLANNED))
+        self._steps_ahead = max(STEPS_AHEAD + self._planned_steps, -(-_SAMPLES_AHEAD // samples))
+        self._chunk_samples = min(max(-(-samples // (2 * threads)), _LEAST_CHUNK_SAMPLES), _MOST_CHUNK_SAMPLES)
+        cached = cache_bytes(pin, order.layout, ranks, read_ahead_bytes)
+        self._fetcher = Fetcher(pin, cached, ahead_bytes=read_ahead_bytes - cached, reads=_reads_at_once(pin, threads))
         self._limit = Limit(pin, data.max_bad)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._ahead: deque[_Ahead] = deque()
-        while len(self._ahead) < STEPS_AHEAD:
-            self._begin()
+        self._decoding = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._steps: deque[_Step] = deque()
+        self._error: BaseException | None = None
+        self._closed = False
+        self._changed = threading.Condition()
+        # a daemon, so that a process that ends without `close` does not wait for it
+        self._planner = threading.Thread(target=self._read_ahead, name="read-ahead", daemon=True)
+        self._planner.start()
 
     def next(self) -> HostBatch:
         """The batch of the next step.
@@ -127,63 +162,146 @@ class Stream:
             StorageError: a store does not answer, a sample disagrees with its index, or its shard changed.
         """
         began = time.monotonic()
-        ahead = self._ahead[0]
-        met = [chunk.result() for chunk in ahead.chunks]
+        with self._changed:
+            self._changed.wait_for(lambda: self._steps or self._error)
+            if not self._steps and self._error is not None:
+                raise self._error
+            step = self._steps[0]
+        met = [part.filled.result() for part in step.parts]
         waited = time.monotonic() - began
-        self._ahead.popleft()
-        self._begin()
-        bad = tuple(sample for part in met for sample in part.bad)
-        unchecked = sum(part.unchecked for part in met)
-        return HostBatch(ahead.step, ahead.numbers, ahead.images, bad, unchecked, waited)
+        assert step.images is not None
+        with self._changed:
+            self._steps.popleft()
+            self._next_step += 1
+            self._decode_next_steps()
+            self._changed.notify_all()
+        return HostBatch(
+            step.step,
+            step.numbers,
+            step.images,
+            bad=tuple(sample for part in met for sample in part.bad),
+            unchecked=step.unchecked,
+            wait_s=waited,
+            damaged=sum(part.damaged for part in met),
+            reads_in_flight=self._fetcher.in_flight,
+            read_ahead_bytes=self._fetcher.held_bytes,
+        )
 
     def close(self) -> None:
         """Stop reading ahead and join the threads."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
         self._fetcher.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._decoding.shutdown(wait=True, cancel_futures=True)
+        self._planner.join()
 
-    def _begin(self) -> None:
-        """Set the threads to one more step. Plans are tasks before their chunks, so no chunk waits for a thread."""
-        step, size = self._next_step, self._data.image_size
-        planned = (step - self._first_step) % STEPS_PLANNED
-        if planned == 0:
-            self._plans = self._pool.submit(self._plan, step)
-        numbers = self._order.rank_numbers(step, self._ranks, self._rank)
-        images = np.empty((len(numbers), self._views, 3, size, size), np.uint8)
-        ahead = _Ahead(step, numbers, images)
-        for first in range(0, len(numbers), _CHUNK_SAMPLES):
-            last = min(first + _CHUNK_SAMPLES, len(numbers))
-            part = slice(planned * len(numbers) + first, planned * len(numbers) + last)
-            ahead.chunks.append(self._pool.submit(self._fill, self._plans, part, images[first:last]))
-        self._ahead.append(ahead)
-        self._next_step += 1
+    def _read_ahead(self) -> None:
+        """Plan steps and request their bytes until the stream is closed; an error goes to `next`."""
+        waiting: list[_Part] = []
+        try:
+            for first in itertools.count(self._first_step, self._planned_steps):
+                if not self._await_turn(first):
+                    return
+                steps = self._plan(first)
+                waiting = [part for step in steps for part in step.parts]
+                with self._changed:
+                    self._steps.extend(steps)
+                    self._decode_next_steps()
+                    self._changed.notify_all()
+                for group in _groups([part.chunk for part in waiting], self._fetcher.group_bytes):
+                    if not self._fetcher.begin(group):
+                        return
+                    del waiting[: len(group)]
+        except BaseException as error:
+            for part in waiting:
+                part.filled.set_exception(error)
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
 
-    def _plan(self, first_step: int) -> _Planned:
-        """The plan of `STEPS_PLANNED` steps: a call costs far more than a sample."""
-        steps = range(first_step, first_step + STEPS_PLANNED)
-        numbers = np.concatenate([self._order.rank_numbers(step, self._ranks, self._rank) for step in steps])
-        places = self._order.places(numbers)
-        samples = [Wanted(c, y) for c, y in zip(places.corpus.tolist(), places.y.tolist(), strict=True)]
-        return _Planned(samples, (places.epoch == 0).tolist(), crop_words(self._seed, numbers, self._views))
+    def _await_turn(self, step: int) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or step < self._next_step + self._steps_ahead)
+            return not self._closed
 
-    def _fill(self, plan: "Future[_Planned]", part: slice, images: NDArray[np.uint8]) -> _Met:
-        """Read, decode and crop some samples of a step into their place."""
-        planned = plan.result()
-        samples, first = planned.samples[part], planned.first[part]
-        met = _Met(unchecked=sum(not self._fetcher.is_checked(sample) for sample in samples))
-        for slot, data in enumerate(self._fetcher.fetch(samples)):
-            image = self._decode(samples[slot], data, first[slot], met)
-            height, width = image.shape[:2]
-            for view, drawn in enumerate(planned.words[part][slot]):
-                box = crop_box(drawn, height, width, self._data.augment.crop)
-                images[slot, view] = resize(image, box, self._data.image_size)
+    def _plan(self, first_step: int) -> list[_Step]:
+        """What the next steps need, before anything of it is read."""
+        steps = range(first_step, first_step + self._planned_steps)
+        of_steps = [self._order.rank_numbers(step, self._ranks, self._rank) for step in steps]
+        numbers = np.concatenate(of_steps)
+        where = self._order.locate(numbers)
+        samples = [Wanted(c, y) for c, y in zip(where.corpus.tolist(), where.y.tolist(), strict=True)]
+        pieces, first = self._fetcher.locate(samples), (where.epoch == 0).tolist()
+        draws = draw_crops(self._seed, numbers, self._views, self._data.augment.crop)
+        planned, before = [], 0
+        for step, own in zip(steps, of_steps, strict=True):
+            parts = []
+            for start in range(0, len(own), self._chunk_samples):
+                inside = slice(start, min(start + self._chunk_samples, len(own)))
+                part = slice(before + inside.start, before + inside.stop)
+                parts.append(_Part(inside, Chunk(pieces.part(part)), first[part], draws.part(part)))
+            planned.append(_Step(step, own, parts, sum(part.chunk.pieces.unchecked for part in parts)))
+            before += len(own)
+        return planned
+
+    def _decode_next_steps(self) -> None:
+        """Allocate the images of the next steps and decode their chunks as they arrive. The caller holds the lock."""
+        size = self._data.image_size
+        for step in itertools.islice(self._steps, STEPS_AHEAD):
+            if step.images is None:
+                step.images = np.empty((len(step.numbers), self._views, 3, size, size), np.uint8)
+                for part in step.parts:
+                    self._decode_when_fetched(part, step.images[part.samples])
+
+    def _decode_when_fetched(self, part: _Part, images: NDArray[np.uint8]) -> None:
+        def begin(fetched: "Future[list[Encoded]]") -> None:
+            with suppress(RuntimeError):  # the stream was closed
+                self._decoding.submit(self._fill, part, fetched, images)
+
+        part.chunk.fetched.add_done_callback(begin)
+
+    def _fill(self, part: _Part, fetched: "Future[list[Encoded]]", images: NDArray[np.uint8]) -> None:
+        """Decode and crop a chunk into its images."""
+        try:
+            part.filled.set_result(self._images(part, fetched.result(), images))
+        except BaseException as error:  # `next` raises it
+            part.filled.set_exception(error)
+        finally:
+            self._fetcher.release(part.chunk)
+
+    def _images(self, part: _Part, encoded: Sequence[Encoded], images: NDArray[np.uint8]) -> _Met:
+        met, size = _Met(), self._data.image_size
+        views = np.empty((len(encoded), self._views, size, size, 3), np.uint8)
+        for slots, decoded in self._decoded(part, encoded, met):
+            sides = np.array([image.shape[:2] for image in decoded], np.int64)
+            boxes = crop_boxes(part.draws.part(slots), sides[:, 0], sides[:, 1])
+            for image, own, of_sample in zip(decoded, boxes, views[slots], strict=True):
+                for box, view in zip(own, of_sample, strict=True):
+                    resize(image, box, view)
+        images[:] = views.transpose(0, 1, 4, 2, 3)
         return met
 
-    def _decode(self, sample: Wanted, data: bytes, first: bool, met: _Met) -> Pixels:
+    def _decoded(self, part: _Part, encoded: Sequence[Encoded], met: _Met) -> Iterator[tuple[slice, list[Pixels]]]:
+        """The chunk's pixels in runs of samples, cut where they would take more than 32 MiB."""
+        start, run, held = 0, list[Pixels](), 0
+        for slot, data in enumerate(encoded):
+            run.append(self._decode(part.chunk.pieces.samples[slot], data, part.first[slot], met))
+            held += run[-1].nbytes
+            if held >= _DECODED_BYTES:
+                yield slice(start, slot + 1), run
+                start, run, held = slot + 1, [], 0
+        if run:
+            yield slice(start, len(encoded)), run
+
+    def _decode(self, sample: Wanted, data: Encoded, first: bool, met: _Met) -> Pixels:
         """The sample's image, or that of the next good one in index order."""
         passed: list[Wanted] = []
         while True:
             try:
-                return decode(data, self._data.max_pixels)
+                pixels, damage = decode_noting(data, self._data.max_pixels)
+                if damage and self._data.corpora[sample.corpus].refuse_damaged:
+                    raise BadImage(damage)
             except BadImage as error:
                 self._fetcher.demand_unchanged(sample)
                 if first and not passed:
@@ -192,10 +310,45 @@ class Stream:
                 passed.append(sample)
                 sample = self._limit.next_after(sample, passed)
                 data = self._fetcher.fetch([sample])[0]
+            else:
+                met.damaged += bool(damage)
+                if damage and first:
+                    _log.warning("%s: damaged, but decoded: %s", self._pin.locate(sample.corpus, sample.y), damage)
+                return pixels
 
 
-def cache_bytes(pin: Pin, layout: SampleLayout, ranks: int) -> int:
-    """Memory for whole blocks of object stores: 256 MiB where a rank's open windows fit into it, else none."""
+def _groups(chunks: Sequence[Chunk], most_bytes: int) -> Iterator[list[Chunk]]:
+    """Chunks in a row whose samples have at most so many bytes together; at least one chunk a group."""
+    group: list[Chunk] = []
+    held = 0
+    for chunk in chunks:
+        size = sum(chunk.pieces.lengths)
+        if group and held + size > most_bytes:
+            yield group
+            group, held = [], 0
+        group.append(chunk)
+        held += size
+    if group:
+        yield group
+
+
+def _reads_at_once(pin: Pin, threads: int) -> int:
+    """Requests in flight.
+
+    A decode thread takes 200 to 300 photographs a second, each of them a request: at 150 ms of latency 45 must be in
+    flight for it, and some may be slower than others.
+    """
+    if not any(corpus.shards[0].file.url.startswith(REMOTE) for corpus in pin.corpora):
+        return _LOCAL_READS
+    return min(max(_READS_A_THREAD * threads, _LEAST_REMOTE_READS), _MOST_REMOTE_READS)
+
+
+def cache_bytes(pin: Pin, layout: SampleLayout, ranks: int, memory_bytes: int) -> int:
+    """Memory for whole blocks of object stores: half of all where a rank's open windows fit into it, else none.
+
+    A window's samples are read in random order: without its blocks in memory, small samples would be a request each.
+    """
     means = [sum(s.file.size for s in c.shards) / sum(s.samples for s in c.shards) for c in pin.corpora]
     lanes = -(-layout.lanes // ranks)
-    return _CACHE_BYTES if 2 * lanes * layout.window * max(means) <= _CACHE_BYTES else 0
+    half = memory_bytes // 2
+    return half if 2 * lanes * layout.window * max(means) <= half else 0

@@ -15,7 +15,8 @@ import torch
 
 from gmml_cluster.data.corpus.listing import indexes_below
 from gmml_cluster.data.corpus.pin import Pin, pin, repin
-from gmml_cluster.data.reader.decode import decoder_name
+from gmml_cluster.data.reader.decode import VIEWS_VERSION, decoder_name, views_version
+from gmml_cluster.errors import Fault, PreflightError
 from gmml_cluster.plan.sample_layout import SampleLayout
 from gmml_cluster.plan.steps import layout_of, total_steps
 from gmml_cluster.run import protocol
@@ -116,6 +117,7 @@ def _pin(run: RunRoot, attempt: int, job: JobSpec) -> dict[str, Any]:
 
 def _pinned_before(run: RunRoot, attempt: int, job: JobSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
     """What the `pin` that stands says of this attempt: of the shards' present versions and of a run that grew."""
+    _demand_same_views(run, fields["decoder"])
     old = pinned_corpora(run, fields["corpora"])
     now = repin(old, indexes(run))
     moved = len(set(now.files) - set(old.files))
@@ -128,6 +130,15 @@ def _pinned_before(run: RunRoot, attempt: int, job: JobSpec, fields: Mapping[str
     layout = SampleLayout.from_json(fields["layout"], now.shapes)
     steps = fields["steps"] if job.optim.schedule.samples is None else total_steps(job, layout)
     return {**fields, "corpora": now.digest, "steps": steps}
+
+
+def _demand_same_views(run: RunRoot, decoder: str) -> None:
+    """Refuse a run whose images this code would decode or crop otherwise."""
+    began_with = views_version(decoder)
+    if began_with != VIEWS_VERSION:
+        problem = f"it began with version {began_with} of decoding and cropping, this code has version {VIEWS_VERSION}"
+        hint = "continue it with the code that it began with, or start a run under another name"
+        raise PreflightError(Fault(run.name, f"{problem}, which gives other images", hint))
 
 
 def _put(run: RunRoot, pinned: Pin) -> None:

@@ -52,7 +52,7 @@ def layout(pinned):
 
 def test_lines_agree_with_the_order_and_the_pin(layout, pinned):
     numbers = [5, 0, 1000, 31]
-    places = Order(layout).places(np.array(numbers))
+    places = Order(layout).locate(np.array(numbers))
     lines = list(order_lines(layout, pinned, numbers, ranks=3))
     assert [line["n"] for line in lines] == numbers
     for line, epoch, y in zip(lines, places.epoch, places.y, strict=True):

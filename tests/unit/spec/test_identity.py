@@ -28,7 +28,7 @@ IDENTIFYING = {
     "optim.schedule.warmup": "5 steps", "run.epochs": 4.0, "engine.precision": "bf16", "optim.clip.by": "global",
 }  # fmt: skip
 FREE = {
-    "batch.micro": 8, "engine.zero": 3, "engine.activation_checkpointing": True,
+    "batch.micro": 8, "data.read_ahead": "64 MiB", "engine.zero": 3, "engine.activation_checkpointing": True,
     "engine.deterministic": True, "checkpoint.every": "5 steps", "checkpoint.keep": 1, "resources.nodes": "2..4",
 }  # fmt: skip
 

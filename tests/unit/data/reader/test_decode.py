@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gmml_cluster.data.reader.decode import BadImage, decode, decoder_name
+from gmml_cluster.data.reader.decode import VIEWS_VERSION, BadImage, decode, decode_noting, decoder_name, views_version
 from tests.unit.data.conftest import DATA, needs_photos, png
 
 MOST = 50_000_000
@@ -86,10 +86,35 @@ def test_text_is_a_bad_image():
 
 
 def test_decoder_names_its_versions():
-    assert [part.split("-")[0] for part in decoder_name().split()] == ["simplejpeg", "Pillow", "opencv"]
+    assert [part.split("-")[0] for part in decoder_name().split()] == ["simplejpeg", "Pillow", "opencv", "views"]
+    assert views_version(decoder_name()) == VIEWS_VERSION
+    assert views_version("simplejpeg-1.9.0 Pillow-13.0.0") == 1
 
 
 @pytest.mark.parametrize("form", ["EPS", "GIF", "TIFF"])
 def test_formats_beyond_jpeg_png_and_webp_are_never_opened(form):
     with pytest.raises(BadImage, match=r"^no image format is recognised; JPEG, PNG and WebP are read$"):
         decode(encoded(Image.new("RGB", (4, 4)), form), MOST)
+
+
+def corrupt(data):
+    """The JPEG with 200 bytes in its middle overwritten: decoders go on after the next marker."""
+    middle = len(data) // 2
+    return data[:middle] + bytes(200) + data[middle + 200 :]
+
+
+def test_damage_that_the_decoder_names_is_noted_and_the_pixels_are_pillows():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    sound = encoded(noise, "JPEG", quality=95)
+    assert decode_noting(sound, MOST).damage == ""
+    pixels, damage = decode_noting(corrupt(sound), MOST)
+    assert damage.startswith("Corrupt JPEG data: ")
+    with Image.open(io.BytesIO(corrupt(sound))) as image:
+        assert np.array_equal(pixels, np.asarray(image.convert("RGB")))
+
+
+def test_bytes_in_a_view_of_a_longer_read_decode_without_a_copy():
+    for form in ("JPEG", "PNG"):
+        data = encoded(Image.linear_gradient("L").convert("RGB"), form)
+        held = memoryview(b"before" + data + b"after")[6:-5]
+        assert np.array_equal(decode(held, MOST), decode(data, MOST))

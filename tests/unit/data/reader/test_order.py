@@ -30,7 +30,7 @@ def layouts(draw):
 
 
 def drawn(order, samples):
-    places = order.places(np.arange(samples))
+    places = order.locate(np.arange(samples))
     return list(zip(places.corpus.tolist(), places.epoch.tolist(), places.y.tolist(), strict=True))
 
 
@@ -56,7 +56,7 @@ def test_epochs_of_a_corpus_with_bodies_heads_and_tails_visit_every_sample_once(
     layout = SampleLayout(
         seed=5, batch=24, group=2, lanes=6, window=8, spans=3, corpora=(CorpusShape(1.0, (61, 0, 7, 90)),)
     )
-    y = Order(layout).places(np.arange(158 * 20)).y.reshape(20, 158)
+    y = Order(layout).locate(np.arange(158 * 20)).y.reshape(20, 158)
     assert (np.sort(y, axis=1) == np.arange(158)).all()
 
 
@@ -64,7 +64,7 @@ def test_epochs_of_a_corpus_with_bodies_heads_and_tails_visit_every_sample_once(
 @given(layouts(), st.integers(0, 2**40))
 def test_mixing_is_exact_in_every_row_and_groups_are_of_one_corpus(layout, row):
     width = layout.lanes * layout.group
-    corpus = Order(layout).places(row * width + np.arange(width)).corpus.reshape(layout.lanes, layout.group)
+    corpus = Order(layout).locate(row * width + np.arange(width)).corpus.reshape(layout.lanes, layout.group)
     assert (corpus == corpus[:, :1]).all()
     assert np.bincount(corpus[:, 0], minlength=len(layout.corpora)).tolist() == list(layout.lane_counts)
     assert corpus[:, 0].tolist() == [c for c, _ in lane_places(layout.lane_counts)]
@@ -74,7 +74,7 @@ def test_mixing_is_exact_in_every_row_and_groups_are_of_one_corpus(layout, row):
 @given(layouts(), st.integers(0, 2**30))
 def test_ranks_of_every_number_split_a_step_into_the_same_samples(layout, step):
     order = Order(layout)
-    whole = order.places(step * layout.batch + np.arange(layout.batch))
+    whole = order.locate(step * layout.batch + np.arange(layout.batch))
     by_number = dict(zip((step * layout.batch + np.arange(layout.batch)).tolist(), whole.y.tolist(), strict=True))
     for ranks in range(1, layout.lanes + 1):
         shares = [order.rank_numbers(step, ranks, rank) for rank in range(ranks)]
@@ -82,15 +82,15 @@ def test_ranks_of_every_number_split_a_step_into_the_same_samples(layout, step):
         for share in shares:
             assert (share.reshape(-1, layout.group) % layout.group == np.arange(layout.group)).all()
             assert (np.diff(share) > 0).all()
-            assert order.places(share).y.tolist() == [by_number[n] for n in share.tolist()]
+            assert order.locate(share).y.tolist() == [by_number[n] for n in share.tolist()]
 
 
 @settings(max_examples=10, deadline=None)
 @given(layouts(), st.lists(st.integers(0, 2**45), min_size=1, max_size=6))
 def test_seeking_needs_no_replay(layout, numbers):
-    together = Order(layout).places(np.array(numbers))
+    together = Order(layout).locate(np.array(numbers))
     for place, n in enumerate(numbers):
-        alone = Order(layout).places(np.array([n]))
+        alone = Order(layout).locate(np.array([n]))
         assert (alone.corpus[0], alone.epoch[0], alone.y[0]) == (
             together.corpus[place],
             together.epoch[place],
@@ -113,12 +113,12 @@ def test_samples_of_a_group_come_from_one_window_of_neighbours():
     layout = SampleLayout(
         seed=1, batch=64, group=8, lanes=8, window=32, spans=1, corpora=(CorpusShape(1.0, (8 * 64 * 8,)),)
     )
-    y = Order(layout).places(np.arange(4096)).y.reshape(-1, 8)
+    y = Order(layout).locate(np.arange(4096)).y.reshape(-1, 8)
     assert (y.max(axis=1) - y.min(axis=1)).max() < 32
     assert (y // 512 == (y[:, :1] // 512)).all()
 
 
 def test_a_second_epoch_is_shuffled_anew():
     layout = SampleLayout(seed=1, batch=8, group=2, lanes=4, window=8, spans=2, corpora=(CorpusShape(1.0, (50, 46)),))
-    y = Order(layout).places(np.arange(192)).y
+    y = Order(layout).locate(np.arange(192)).y
     assert not np.array_equal(y[:96], y[96:])

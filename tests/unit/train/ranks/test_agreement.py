@@ -8,6 +8,7 @@ import pytest
 
 from gmml_cluster.data.corpus.checksums import index_checked
 from gmml_cluster.data.corpus.listing import list_shards
+from gmml_cluster.errors import PreflightError
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run, run_root
 from gmml_cluster.spec.loading.validate import to_yaml
@@ -78,3 +79,11 @@ def test_another_decoder_is_told_by_name(run, monkeypatch, caplog):
     monkeypatch.setattr(agreement, "decoder_name", lambda: "other-1.0")
     run.attempt()
     assert "images are decoded by other-1.0, the run began with simplejpeg-" in caplog.text
+
+
+@pytest.mark.parametrize(("decoder", "version"), [("simplejpeg-1.9.0 Pillow-13.0.0", 1), ("x-1 views-99", 99)])
+def test_a_run_that_began_with_another_version_of_cropping_is_refused_by_name(run, monkeypatch, decoder, version):
+    monkeypatch.setattr(agreement, "decoder_name", lambda: decoder)
+    run.attempt()
+    with pytest.raises(PreflightError, match=f"^{run.root.name}: it began with version {version} of decoding and crop"):
+        run.attempt()

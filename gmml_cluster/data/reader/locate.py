@@ -1,0 +1,92 @@
+"""Where samples lie in their shards: many in one call, as a lookup of one costs more than its share of many."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gmml_cluster.data.corpus.index import ShardIndex
+from gmml_cluster.data.corpus.pin import Pin, PinnedShard
+from gmml_cluster.data.random.philox import Ints
+
+Indexes = Callable[[Sequence[PinnedShard]], Iterable[ShardIndex]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A sample by corpus and index in it."""
+
+    corpus: int
+    y: int
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Where some samples lie; lists of one length, in the order they were asked for."""
+
+    samples: Sequence[Wanted]
+    shards: Sequence[PinnedShard]
+    indexes: Sequence[int]
+    """Number of the sample in its shard."""
+    offsets: Sequence[int]
+    lengths: Sequence[int]
+    crcs: Sequence[int | None]
+    """CRC32C of the image's bytes; None where the shard's index has none."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def part(self, some: slice) -> "Pieces":
+        """Some of them."""
+        lists = (self.samples, self.shards, self.indexes, self.offsets, self.lengths, self.crcs)
+        return Pieces(*(values[some] for values in lists))  # type: ignore[arg-type]
+
+    @property
+    def unchecked(self) -> int:
+        """How many have no CRC."""
+        return sum(crc is None for crc in self.crcs)
+
+
+class Locator:
+    """Finds samples of a pin; thread-safe."""
+
+    def __init__(self, pin: Pin) -> None:
+        self._shards = [shard for corpus in pin.corpora for shard in corpus.shards]
+        counts = [np.array([shard.samples for shard in corpus.shards], np.int64) for corpus in pin.corpora]
+        self._ends = [np.cumsum(each) for each in counts]
+        self._starts = np.concatenate([ends - each for ends, each in zip(self._ends, counts, strict=True)])
+        self._first_shard = np.cumsum([0, *(len(each) for each in counts)])
+
+    def locate(self, corpus: Ints, y: Ints, indexes: Indexes) -> Pieces:
+        """Where the samples lie.
+
+        Args:
+            corpus: number of the corpus (n,).
+            y: index in it (n,).
+            indexes: loads the indexes of some shards; what it raises passes through.
+        """
+        shard = np.empty(len(y), np.int64)
+        for c in np.unique(corpus):
+            own = corpus == c
+            shard[own] = self._first_shard[c] + np.searchsorted(self._ends[c], y[own], side="right")
+        index = y - self._starts[shard]
+        offsets, lengths = np.empty(len(y), np.int64), np.empty(len(y), np.int64)
+        crcs: list[int | None] = [None] * len(y)
+        distinct = np.unique(shard)
+        found = indexes([self._shards[number] for number in distinct])
+        for slots, of_shard in zip(_slots_of_each(shard), found, strict=True):
+            records = of_shard.records[index[slots]]
+            offsets[slots], lengths[slots] = records["offset"], records["length"]
+            if of_shard.header.checked:
+                for slot, crc in zip(slots.tolist(), records["crc"].tolist(), strict=True):
+                    crcs[slot] = crc
+        samples = [Wanted(*pair) for pair in zip(corpus.tolist(), y.tolist(), strict=True)]
+        shards = [self._shards[number] for number in shard.tolist()]
+        return Pieces(samples, shards, index.tolist(), offsets.tolist(), lengths.tolist(), crcs)
+
+
+def _slots_of_each(shard: Ints) -> Iterator[Ints]:
+    """Positions of each distinct value, values ascending."""
+    order = np.argsort(shard, kind="stable")
+    if len(order):
+        yield from np.split(order, np.flatnonzero(np.diff(shard[order])) + 1)

@@ -1,0 +1,126 @@
+"""Which requests bring the bytes of some samples: neighbours are read together, object stores in whole blocks."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from cachetools import LRUCache
+
+from gmml_cluster.data.corpus.listing import split_url, store_of
+from gmml_cluster.data.reader.locate import Pieces
+
+BLOCK_BYTES = 2**20
+GAP_BYTES = 2**15
+"""Bytes between two samples that are read along rather than asked for apart."""
+LONGEST_BYTES = 8 * 2**20
+"""A longer read would keep the first of its samples waiting for the last."""
+REMOTE = "s3://"
+Encoded = bytes | memoryview
+
+
+class Read:
+    """One request to a store, shared by all samples whose bytes it brings.
+
+    Attributes:
+        data: its bytes; None until it is started.
+        users: chunks that still need them.
+    """
+
+    __slots__ = ("data", "length", "start", "url", "users")
+
+    def __init__(self, url: str, start: int, length: int) -> None:
+        self.url, self.start, self.length = url, start, length
+        self.data: Future[bytes] | None = None
+        self.users = 0
+
+    def bytes_of(self, start: int, length: int) -> Encoded:
+        """The read's share of some bytes of the shard, not copied; it must have been started."""
+        assert self.data is not None
+        data = self.data.result()
+        first, last = max(start - self.start, 0), max(start + length - self.start, 0)
+        return data if (first, last) == (0, len(data)) else memoryview(data)[first:last]
+
+
+def read_range(url: str, start: int, length: int) -> bytes:
+    """Bytes of a shard; fewer where it ends."""
+    folder, name = split_url(url)
+    return store_of(folder).get(name, start, length)
+
+
+def coalesce(pieces: Pieces) -> list[list[Read]]:
+    """New reads for each of some samples, one a sample: shared where samples are close neighbours in a shard."""
+    offsets, lengths = pieces.offsets, pieces.lengths
+    urls = [shard.file.url for shard in pieces.shards]
+    reads: list[list[Read]] = [[]] * len(pieces)
+    url, start, end = "", 0, 0
+    run: list[int] = []
+
+    def finish() -> None:
+        read = [Read(url, start, end - start)]
+        for slot in run:
+            reads[slot] = read
+
+    for slot in sorted(range(len(pieces)), key=lambda slot: (urls[slot], offsets[slot])):
+        offset, stop = offsets[slot], offsets[slot] + lengths[slot]
+        if run and (urls[slot] != url or offset > end + GAP_BYTES or max(stop, end) > start + LONGEST_BYTES):
+            finish()
+            run = []
+        if not run:
+            url, start, end = urls[slot], offset, stop
+        run.append(slot)
+        end = max(end, stop)
+    if run:
+        finish()
+    return reads
+
+
+class BlockCache:
+    """Whole blocks of shards in object stores, the least recently used dropped first; thread-safe.
+
+    Args:
+        limit_bytes: memory for blocks; below one block nothing is cached.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._held: LRUCache[tuple[str, int], Read] = LRUCache(limit_bytes, getsizeof=lambda read: read.length)
+        self._lock = threading.Lock()
+
+    def serves(self, url: str) -> bool:
+        """Whether shards of this store are read in blocks."""
+        return self._held.maxsize >= BLOCK_BYTES and url.startswith(REMOTE)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the blocks held, those being read included."""
+        return int(self._held.currsize)
+
+    def reads(self, pieces: Pieces) -> list[list[Read]]:
+        """The blocks that each sample lies in; two samples of a block share one read."""
+        with self._lock:
+            return [
+                [self._block(shard.file.url, shard.file.size, number) for number in _blocks(offset, length)]
+                for shard, offset, length in zip(pieces.shards, pieces.offsets, pieces.lengths, strict=True)
+            ]
+
+    def forget(self, url: str) -> None:
+        """Drop a shard's blocks: one of them held bytes that its index contradicts, or could not be read."""
+        with self._lock:
+            for key in [key for key in self._held if key[0] == url]:
+                del self._held[key]
+
+    def _block(self, url: str, size: int, number: int) -> Read:
+        read = self._held.get((url, number))
+        if read is None:
+            start = number * BLOCK_BYTES
+            read = Read(url, start, max(min(BLOCK_BYTES, size - start), 0))
+            self._held[url, number] = read
+        return read
+
+
+def _blocks(offset: int, length: int) -> range:
+    return range(offset // BLOCK_BYTES, (offset + max(length, 1) - 1) // BLOCK_BYTES + 1)
+
+
+def distinct(reads: Sequence[Sequence[Read]]) -> list[Read]:
+    """Each read once, in the order in which samples need them."""
+    return list(dict.fromkeys(read for of_sample in reads for read in of_sample))
