@@ -1,1 +1,1 @@
-"""Methods: one file each; `build` makes a job's, `reference` shows what it computes."""
+"""Methods: one file each; `build` makes a job's, `reference` evaluates one on given arrays."""

@@ -37,5 +37,6 @@ def _builder(name: str) -> Any:
     offered = claims(METHODS)
     if name not in offered:
         known = ", ".join(sorted({*BUILT_IN, *offered}))
-        raise SpecError(Fault("method.name", f"{name!r}; nothing installed has it; known are {known}"))
+        problem = f"{name!r}; nothing installed has it; known are {known}"
+        raise SpecError(Fault("method.name", problem, "install the package that has it where the ranks run"))
     return offered[name].load()

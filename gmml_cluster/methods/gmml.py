@@ -1,7 +1,7 @@
 """GMML: groups of connected pixels are replaced by noise or by another image's, and reconstructed.
 
-Source: arXiv 2205.14986; METHODS sections 1 and 9. Images are coupled within a group alone: by donors and by the
-denominator of the loss.
+Source: arXiv 2205.14986; constants and draws: docs/reference/methods.md. Images are coupled within a group alone: by
+donors and by the denominator of the loss.
 
 Dims: n images of whole groups, g groups, G images of a group, V views, B = n V, C channels, S side of an image,
 L blocks, N patches, D width, R rectangles.
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from gmml_cluster.data.random.philox import Purpose
-from gmml_cluster.data.random.philox_torch import integer, words
+from gmml_cluster.data.random.philox_torch import integer, view_words
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing, masking
+from gmml_cluster.methods.groups import group_sums
 from gmml_cluster.methods.protocol import Draws, Forward, InitDistribution, Losses, Picture, Setting, check_draws
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.methods.options import GmmlOptions, grid_step, longest_side
@@ -26,7 +27,7 @@ SHOWN_NOISE, SHOWN_ALIEN = "groups of pixels replaced by noise", "groups replace
 
 
 class Head(nn.Module):
-    """Three linear layers, each with GELU, then a transposed convolution to pixels; METHODS 1.1."""
+    """Three linear layers, each with GELU, then a transposed convolution to pixels."""
 
     def __init__(self, width: int, patch_size: int, grid: int) -> None:
         super().__init__()
@@ -57,7 +58,11 @@ class GmmlModel(nn.Module):
 
 
 class Gmml:
-    """The method; see `Method`. Draws: `source` says what a pixel shows, `noise` and `drop` are METHODS 9.2's."""
+    """The method; see `Verifiable`.
+
+    Draws: `source` (n, V, S, S), what a pixel shows: `ITSELF`, `NOISE`, `ZEROS`, or the donor's place in the group;
+    `short` (n, V), views whose rectangles did not hide enough; `noise` (n, V, 3, S, S); `drop` (n, V, L, 2).
+    """
 
     def __init__(self, setting: Setting, options: GmmlOptions) -> None:
         model = setting.model
@@ -65,19 +70,10 @@ class Gmml:
         self.align, self.longest = grid_step(options, model), longest_side(options, setting.image_size)
         self.taps = default_taps(model.depth) if options.taps is None else options.taps
         self.rates = drawing.drop_rates(model.drop_path or 0.0, model.depth)
-        encoder = VisionTransformer(
-            width=model.width,
-            depth=model.depth,
-            heads=model.heads,
-            patch_size=model.patch_size,
-            image_size=setting.image_size,
-            mlp_ratio=model.mlp_ratio,
-            checkpointing=setting.checkpointing,
-        )
-        self.module: nn.Module = GmmlModel(encoder, self.taps, model.width)
+        self.module: nn.Module = GmmlModel(setting.encoder(), self.taps, model.width)
 
     def init_distribution(self, name: str, shape: torch.Size) -> InitDistribution:
-        """METHODS 0.5: convolutions as the framework makes them, all else normal 0.02."""
+        """Convolutions as torch initialises them, all else normal with 0.02."""
         if name.startswith(("encoder.patch_embed.", "head.convTrans.")):
             return InitDistribution("uniform", (3 * self.setting.model.patch_size**2) ** -0.5)
         if name.endswith(".bias"):
@@ -96,14 +92,22 @@ class Gmml:
         numbers = numbers.to(device)
         seed, size = self.setting.seed, self.setting.image_size
         wanted = {"source", "noise", "drop"} if names is None else set(names)
+        counts = self._word_counts(source="source" in wanted, drop="drop" in wanted and any(self.rates))
+        words = view_words(seed, numbers, self.views, counts) if counts else {}
         draws: Draws = {}
         if "source" in wanted:
-            draws["source"], draws["short"] = self._sources(numbers)
+            draws["source"], draws["short"] = self._sources(numbers, words)
         if "noise" in wanted and self.options.noise_ratio > 0 and "noise" in self.options.fill:
             draws["noise"] = drawing.pixel_noise(seed, numbers, views=self.views, size=size, dtype=dtype)
-        if "drop" in wanted and any(self.rates):
-            draws["drop"] = drawing.drop_path(seed, numbers, views=self.views, rates=self.rates, dtype=dtype)
+        if Purpose.DROP_PATH in words:
+            draws["drop"] = drawing.drop_path(words[Purpose.DROP_PATH], self.rates, dtype)
         return draws
+
+    def _word_counts(self, *, source: bool, drop: bool) -> dict[int, int]:
+        """Words of a view by purpose."""
+        corruption = 4 * (1 + masking.CANDIDATES) if self.options.mixing == "rectangle" else 4
+        counts: dict[int, int] = {Purpose.CORRUPTION: corruption, Purpose.RECTANGLES: masking.WORDS} if source else {}
+        return counts | {Purpose.DROP_PATH: 2 * len(self.rates)} if drop else counts
 
     def accept(self, given: Draws, count: int) -> Draws:
         """Draws from outside; without `drop` no branch is dropped, and no view of a given `source` is short."""
@@ -118,26 +122,24 @@ class Gmml:
         check_draws(given, shapes, ["source", "noise"] if bool((source == NOISE).any()) else ["source"])
         if int(source.min()) < ZEROS or int(source.max()) >= self.setting.group:
             rule = f"codes are {ZEROS} to {ITSELF}, places of the group 0 to {self.setting.group - 1}"
-            raise SpecError(Fault("draws.source", f"holds {int(source.min())} to {int(source.max())}; {rule}; mend it"))
+            problem = f"holds {int(source.min())} to {int(source.max())}; {rule}"
+            raise SpecError(Fault("draws.source", problem, "fix the array"))
         return {"short": torch.zeros(count, views, dtype=torch.bool), **given}
 
-    def _sources(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    def _sources(self, numbers: Tensor, words: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
         """What each pixel shows (int16 (n, V, S, S)), and which views ran short of rectangles (n, V)."""
         options, size = self.options, self.setting.image_size
         each = options.mixing == "rectangle"
-        count = 4 * (1 + masking.CANDIDATES) if each else 4
-        streams = [words(self.setting.seed, Purpose.CORRUPTION, numbers, count, view) for view in range(self.views)]
-        drawn = torch.stack(streams, 1).flatten(0, 1)
-        place = (numbers % self.setting.group).repeat_interleave(self.views)
+        drawn = words[Purpose.CORRUPTION].flatten(0, 1)
+        place = (numbers % self.setting.group)[:, None].expand(-1, self.views).flatten()
         branch = self._kind(drawn[:, 0])
         target = torch.where(
             branch == 0,
             masking.target_pixels(drawn[:, 2], options.alien_ratio, size),
             masking.target_pixels(drawn[:, 2], options.noise_ratio, size),
         )
-        rectangles = masking.draw_rectangles(
-            self.setting.seed, numbers, views=self.views, size=size, align=self.align, longest=self.longest
-        )
+        candidates = words[Purpose.RECTANGLES].flatten(0, 1)
+        rectangles = masking.rectangles(candidates, size=size, align=self.align, longest=self.longest)
         cover = masking.cover(rectangles, target, size=size, topmost=each)
         if each:
             contents = self._content(self._kind(drawn[:, 4::4]), drawn[:, 5::4], place[:, None])
@@ -173,7 +175,7 @@ class Gmml:
         return torch.where(source == NOISE, draws["noise"], seen) if "noise" in draws else seen
 
     def loss(self, forward: Forward, images: Tensor, draws: Draws) -> Losses:
-        """L1 over hidden pixels, one denominator a group over its views; METHODS 1.4."""
+        """L1 over hidden pixels, with one denominator a group: the hidden pixels of all its views."""
         source, drop = draws["source"], draws.get("drop")
         corrupted = self.corrupt(images, draws)
         prediction = forward(corrupted.flatten(0, 1), None if drop is None else drop.flatten(0, 1))
@@ -181,35 +183,31 @@ class Gmml:
         error = (prediction - images).abs().mean(2)
         hidden = source != ITSELF
         counted = hidden if self.options.masked_only else torch.ones_like(hidden)
-        total, pixels = self._pair(error, counted).unbind(1)
+        group = self.setting.group
+        total, pixels = group_sums(error, counted, group).unbind(1)
         scalars = {
-            "loss_noise": self._pair(error, source < ITSELF),
-            "loss_alien": self._pair(error, source > ITSELF),
-            "masked": self._pair(hidden.to(error.dtype), torch.ones_like(hidden)),
-            "short": self._pair(draws["short"].to(error.dtype), torch.ones_like(draws["short"])),
+            "loss_noise": group_sums(error, source < ITSELF, group),
+            "loss_alien": group_sums(error, source > ITSELF, group),
+            "masked": group_sums(hidden.to(error.dtype), torch.ones_like(hidden), group),
+            "short": group_sums(draws["short"].to(error.dtype), torch.ones_like(draws["short"]), group),
         }
         outputs = {"prediction": prediction.detach(), "mask": hidden, "corrupted": corrupted}
         return Losses(total / pixels, scalars, outputs)
 
     def show(self, images: Tensor, draws: Draws, outputs: dict[str, Tensor], *, grey: Tensor) -> Picture:
-        """The painted view and its prediction."""
+        """The corrupted view and its prediction."""
         alien = (draws["source"][:, 0] > ITSELF).flatten(1).any(1).tolist()
         kinds = tuple(SHOWN_ALIEN if one else SHOWN_NOISE for one in alien)
         return Picture(kinds, outputs["corrupted"][:, 0], outputs["prediction"][:, 0])
 
-    def _pair(self, values: Tensor, counted: Tensor) -> Tensor:
-        """Sum of the counted values of each group, and their number (g, 2)."""
-        pair = torch.stack([torch.where(counted, values, 0.0).flatten(1).sum(1), counted.flatten(1).sum(1)], 1)
-        return pair.view(-1, self.setting.group, 2).sum(1)
-
 
 def default_taps(depth: int) -> tuple[int, ...]:
-    """Blocks at 1/2, 2/3, 5/6 and all of the depth, rounded, each once; METHODS 1.1."""
+    """Blocks at 1/2, 2/3, 5/6 and all of the depth, rounded, each once."""
     return tuple(sorted({max(1, round(depth * share)) for share in (1 / 2, 2 / 3, 5 / 6, 1)}))
 
 
 def build(setting: Setting) -> Gmml:
     """The method with blank weights."""
     if not isinstance(setting.options, GmmlOptions):
-        raise TypeError(f"options {setting.options!r}: not GMML's")
+        raise TypeError(f"options {setting.options!r}: GMML takes GmmlOptions")
     return Gmml(setting, setting.options)

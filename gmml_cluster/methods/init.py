@@ -1,8 +1,9 @@
 """Initial weights by number: a function of the seed and a parameter's name, on every rank and machine.
 
-METHODS 0.5 gives the distributions, 9.1 the draws: purpose 10, n = CRC32 of the name, word = flat index. Normals are
-Box-Muller's, a pair of neighbouring words making a pair of neighbouring weights. GMML's cut at 2 (100 standard
-deviations) needs no code: 24-bit uniforms reach 5.8 standard deviations at most.
+Draws (docs/reference/draws.md): purpose 10, number = CRC-32 of the name, word = index in the flattened tensor. Normals
+are Box-Muller's, a pair of neighbouring words making a pair of neighbouring weights, computed in float64 and rounded:
+so a logarithm whose last digit differs from processor to processor hardly ever shows. GMML's cut at 2, which is 100
+standard deviations, needs no code: 24-bit uniforms reach 5.8 standard deviations at most.
 """
 
 import zlib
@@ -26,17 +27,17 @@ def initial_weights(method: Method, seed: int) -> dict[str, Tensor]:
     }
 
 
-def draw_weight(seed: int, name: str, shape: torch.Size, law: InitDistribution) -> Tensor:
-    """A parameter's initial value, drawn in stretches that fit a cache."""
-    if law.kind == "constant":
-        return torch.full(shape, law.scale, device="cpu")
+def draw_weight(seed: int, name: str, shape: torch.Size, distribution: InitDistribution) -> Tensor:
+    """A parameter's initial value, drawn in chunks that fit a cache."""
+    if distribution.kind == "constant":
+        return torch.full(shape, distribution.scale, device="cpu")
     flat = torch.empty(shape.numel(), device="cpu")
-    number = zlib.crc32((law.like or name).encode())
+    number = zlib.crc32((distribution.like or name).encode())
     for block in range(0, -(-len(flat) // 4), _BLOCKS_AT_ONCE):
         part = flat[4 * block : 4 * (block + _BLOCKS_AT_ONCE)]
         drawn = _words(seed, number, torch.arange(block, block - (-len(part) // 4)))
-        values = normals(drawn, torch.float64) if law.kind == "normal" else 2 * uniform(drawn) - 1
-        part.copy_(law.scale * values[: len(part)])
+        values = normals(drawn, torch.float64) if distribution.kind == "normal" else 2 * uniform(drawn) - 1
+        part.copy_(distribution.scale * values[: len(part)])
     return flat.view(shape)
 
 

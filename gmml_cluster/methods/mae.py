@@ -1,6 +1,6 @@
-"""MAE: the encoder sees a quarter of the patches, a small decoder paints the rest.
+"""MAE: the encoder sees a quarter of the patches, a small decoder reconstructs the rest.
 
-Source: arXiv 2111.06377; METHODS section 3. Nothing couples images.
+Source: arXiv 2111.06377; constants and draws: docs/reference/methods.md. Nothing couples images.
 
 Dims: n images, G images of a group, S side of an image, p side of a patch, N patches, K patches kept, D width of the
 encoder, d width of the decoder, P = 3 p p values of a patch.
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing
+from gmml_cluster.methods.groups import group_sums
 from gmml_cluster.methods.protocol import Draws, Forward, InitDistribution, Losses, Picture, Setting, check_draws
 from gmml_cluster.models.vit import EPS, Block, VisionTransformer, run_block, sincos_positions
 from gmml_cluster.spec.methods.options import MaeOptions, kept_patches
@@ -21,7 +22,7 @@ REMOVED = "patches removed"
 
 
 class Decoder(nn.Module):
-    """Blocks over all places: encoded tokens where patches were kept, one learned token elsewhere."""
+    """Blocks over all patches: encoded tokens where they were kept, one learned token elsewhere."""
 
     def __init__(
         self, options: MaeOptions, *, encoder_width: int, patch_size: int, grid: int, checkpointing: bool
@@ -40,9 +41,9 @@ class Decoder(nn.Module):
         """Predicted patches (n, N, P) from the class token and the kept patches' tokens."""
         x_nTd = self.embed(tokens_nTD)
         table = self.pos_embed.to(self.mask_token.dtype)
-        places = keep_nK[:, :, None].expand(-1, -1, x_nTd.shape[2])
+        index_nKd = keep_nK[:, :, None].expand(-1, -1, x_nTd.shape[2])
         blank_nNd = self.mask_token.to(x_nTd.dtype).expand(len(x_nTd), table.shape[1] - 1, -1)
-        x_nTd = torch.cat([x_nTd[:, :1], blank_nNd.scatter(1, places, x_nTd[:, 1:])], 1) + table
+        x_nTd = torch.cat([x_nTd[:, :1], blank_nNd.scatter(1, index_nKd, x_nTd[:, 1:])], 1) + table
         for block in self.blocks:
             x_nTd = run_block(block, x_nTd, None, self.checkpointing)
         return self.pred(self.norm(x_nTd)[:, 1:])  # type: ignore[no-any-return]
@@ -61,7 +62,10 @@ class MaeModel(nn.Module):
 
 
 class Mae:
-    """The method; see `Method`. Draws: `keep` (n, K), the patches seen, ascending; `mask` (n, N), true elsewhere."""
+    """The method; see `Verifiable`.
+
+    Draws: `keep` (n, K), the patches that the encoder sees, ascending; `mask` (n, N), true for the others.
+    """
 
     views = 1
 
@@ -69,16 +73,7 @@ class Mae:
         model = setting.model
         self.setting, self.options, self.taps = setting, options, (model.depth,)
         self.kept = kept_patches(options, setting.patches)
-        encoder = VisionTransformer(
-            width=model.width,
-            depth=model.depth,
-            heads=model.heads,
-            patch_size=model.patch_size,
-            image_size=setting.image_size,
-            mlp_ratio=model.mlp_ratio,
-            positions="sincos",
-            checkpointing=setting.checkpointing,
-        )
+        encoder = setting.encoder(positions="sincos")
         decoder = Decoder(
             options,
             encoder_width=model.width,
@@ -89,7 +84,7 @@ class Mae:
         self.module: nn.Module = MaeModel(encoder, decoder)
 
     def init_distribution(self, name: str, shape: torch.Size) -> InitDistribution:
-        """METHODS 0.5: matrices Xavier uniform, tokens normal 0.02, the convolution's bias as the framework has it."""
+        """Matrices Xavier uniform, tokens normal with 0.02, the convolution's bias as torch initialises it."""
         if name.endswith(("cls_token", "mask_token")):
             return InitDistribution("normal", 0.02)
         if name == "encoder.patch_embed.proj.bias":
@@ -124,32 +119,28 @@ class Mae:
         removed = sorted(set(mask.sum(1).tolist()))
         if len(removed) > 1 or removed[0] in (0, self.setting.patches):
             rule = "all images lose the same number, neither none nor all"
-            raise SpecError(Fault("draws.mask", f"removes {removed} patches; {rule}; mend the array"))
+            raise SpecError(Fault("draws.mask", f"removes {removed} patches; {rule}", "fix the array"))
         return {"mask": mask, "keep": (~mask).nonzero()[:, 1].view(count, -1)}
 
     def loss(self, forward: Forward, images: Tensor, draws: Draws) -> Losses:
-        """Mean squared error over the removed patches of each group; METHODS 3.4."""
+        """Mean squared error over the removed patches of each group."""
         mask = draws["mask"]
         prediction = forward(images[:, 0], draws["keep"]).to(images.dtype)
         target = patchify(images[:, 0], self.setting.model.patch_size)
-        target = standardise(target) if self.options.standardise else target
-        removed = self._pair((prediction - target).square().mean(2), mask)
-        scalars = {"loss": removed, "prediction_std": self._pair(prediction.std(2), mask)}
+        target = norm_pix(target) if self.options.standardise else target
+        group = self.setting.group
+        removed = group_sums((prediction - target).square().mean(2), mask, group)
+        scalars = {"loss": removed, "prediction_std": group_sums(prediction.std(2), mask, group)}
         return Losses(removed[:, 0] / removed[:, 1], scalars, {"prediction": prediction.detach(), "mask": mask})
 
     def show(self, images: Tensor, draws: Draws, outputs: dict[str, Tensor], *, grey: Tensor) -> Picture:
         """Removed patches grey, and as they were predicted."""
         size = self.setting.model.patch_size
         target, removed, made = patchify(images[:, 0], size), outputs["mask"][:, :, None], outputs["prediction"]
-        made = unstandardise(made, target) if self.options.standardise else made
+        made = undo_norm_pix(made, target) if self.options.standardise else made
         seen = torch.where(removed, grey.repeat(size * size), target)
         made = torch.where(removed, made, target)
         return Picture((REMOVED,) * len(images), unpatchify(seen, size), unpatchify(made, size))
-
-    def _pair(self, values_nN: Tensor, counted_nN: Tensor) -> Tensor:
-        """Sum of the counted values of each group, and their number (g, 2)."""
-        pair = torch.stack([torch.where(counted_nN, values_nN, 0.0).sum(1), counted_nN.sum(1)], 1)
-        return pair.view(-1, self.setting.group, 2).sum(1)
 
 
 def patchify(images_n3SS: Tensor, patch_size: int) -> Tensor:
@@ -168,14 +159,14 @@ def unpatchify(patches_nNP: Tensor, patch_size: int) -> Tensor:
     return split.permute(0, 5, 1, 3, 2, 4).reshape(n, 3, grid * patch_size, grid * patch_size)
 
 
-def standardise(patches_nNP: Tensor) -> Tensor:
-    """Each patch less its mean over the root of its unbiased variance plus 1e-6."""
+def norm_pix(patches_nNP: Tensor) -> Tensor:
+    """The target of `norm_pix_loss`: each patch less its mean, over the root of its unbiased variance plus 1e-6."""
     variance, mean = torch.var_mean(patches_nNP, 2, keepdim=True)
     return (patches_nNP - mean) / (variance + 1e-6).sqrt()
 
 
-def unstandardise(prediction_nNP: Tensor, target_nNP: Tensor) -> Tensor:
-    """Patches predicted as standardised, with the target's own mean and deviation put back: for the eye alone."""
+def undo_norm_pix(prediction_nNP: Tensor, target_nNP: Tensor) -> Tensor:
+    """Predictions of such targets with the mean and deviation of the true patches put back, to be shown."""
     variance, mean = torch.var_mean(target_nNP, 2, keepdim=True)
     return prediction_nNP * (variance + 1e-6).sqrt() + mean
 
@@ -183,5 +174,5 @@ def unstandardise(prediction_nNP: Tensor, target_nNP: Tensor) -> Tensor:
 def build(setting: Setting) -> Mae:
     """The method with blank weights."""
     if not isinstance(setting.options, MaeOptions):
-        raise TypeError(f"options {setting.options!r}: not MAE's")
+        raise TypeError(f"options {setting.options!r}: MAE takes MaeOptions")
     return Mae(setting, setting.options)

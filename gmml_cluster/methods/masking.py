@@ -1,38 +1,45 @@
-"""GMML's rectangles, drawn for a whole batch in static shapes without waiting for the device.
+"""GMML's rectangles for a whole batch in static shapes, without waiting for the device (docs/reference/methods.md).
 
-The law is sequential: draw rectangles until their union holds enough pixels. Here a fixed 192 are drawn; each pixel
-takes the least index of a rectangle that covers it, pixels are counted by index, and the first index whose cumulated
-count suffices ends the list. METHODS 1.3, 9.1; the packing is 10.3's.
+The rule is sequential: draw rectangles until their union holds enough pixels. A loop would read a count back from the
+device after each rectangle. Here a fixed 192 candidates are drawn; each pixel takes the least index of a rectangle that
+covers it, pixels are counted by index, and the first index whose cumulated count suffices is the last one used. That a
+rectangle reaches a row, or a column, is one bit, so that one `and` of int64 tests 48 rectangles at a pixel.
 
-Dims: n views, R rectangles, S side of an image, W words of 48 rectangles.
+Dims: n views, R rectangles, S side of an image, W int64 of 48 rectangles each.
 """
 
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from gmml_cluster.data.random.philox import Purpose
-from gmml_cluster.data.random.philox_torch import integer, words
+from gmml_cluster.data.random.philox_torch import constant, integer
 from gmml_cluster.spec.methods.reach import CANDIDATES as CANDIDATES
 
-_BITS = 48
-_PIXELS_AT_ONCE = 1 << 20
+WORDS = 4 * CANDIDATES
+"""Words that a view's rectangles take."""
+_BITS = 48  # a float64 holds them exactly, and its exponent says which is the highest
+_PIXELS_AT_ONCE = {"cpu": 1 << 20, "gpu": 1 << 23}
+"""On a CPU what a cache holds; on a GPU what bounds the memory to some 0.5 GB."""
 
 
 @dataclass(frozen=True)
 class Rectangles:
-    """Candidates of each view, in the order of drawing; all int64 (n, R), ends excluded."""
+    """Candidates of each view, in the order of drawing.
 
-    top: Tensor
-    bottom: Tensor
-    left: Tensor
-    right: Tensor
+    Attributes:
+        start: int64 (n, 2, R), first row and first column.
+        end: int64 (n, 2, R), the row and the column after the last.
+    """
+
+    start: Tensor
+    end: Tensor
 
     def __getitem__(self, views: slice) -> "Rectangles":
-        return Rectangles(self.top[views], self.bottom[views], self.left[views], self.right[views])
+        return Rectangles(self.start[views], self.end[views])
 
 
 @dataclass(frozen=True)
@@ -50,35 +57,37 @@ class Cover:
     short: Tensor
 
 
-def draw_rectangles(seed: int, numbers: Tensor, *, views: int, size: int, align: int, longest: int) -> Rectangles:
-    """Candidates of the views of each number, a number's views side by side.
+def rectangles(words_nM: Tensor, *, size: int, align: int, longest: int) -> Rectangles:
+    """The candidates of each view.
 
     Args:
-        seed: the run's.
-        numbers: int64 (n,).
-        views: views of each number.
+        words_nM: `WORDS` words of purpose `RECTANGLES` a view; of four, two make the corner and two the sides.
         size: side of the image in pixels.
         align: step of corners and sides in pixels; divides `size`.
         longest: sides are below this before rounding; greater than `align`.
     """
-    streams = [words(seed, Purpose.RECTANGLES, numbers, 4 * CANDIDATES, view) for view in range(views)]
-    drawn_nR4 = torch.stack(streams, 1).view(-1, CANDIDATES, 4)
-    top, left = (integer(drawn_nR4[..., lane], size - align) // align * align for lane in (0, 1))
-    height, width = (align + integer(drawn_nR4[..., lane], longest - align) for lane in (2, 3))
-    height = _to_multiple(torch.minimum(height, size - top), align)
-    width = _to_multiple(torch.minimum(width, size - left), align)
-    return Rectangles(top, top + height, left, left + width)
+    words_n4R = words_nM.reshape(len(words_nM), -1, 4).transpose(1, 2)
+    start_n2R = integer(words_n4R[:, :2], size - align)
+    if align > 1:
+        start_n2R = start_n2R // align * align
+    sides_n2R = torch.minimum(align + integer(words_n4R[:, 2:], longest - align), size - start_n2R)
+    return Rectangles(start_n2R, start_n2R + _to_multiple(sides_n2R, align))
 
 
 def _to_multiple(lengths: Tensor, step: int) -> Tensor:
-    """The nearest multiple; of two equally near the even one."""
+    """The nearest multiple; of two equally near the even one, as Python and NumPy round."""
+    if step == 1:
+        return lengths
     quotient, rest = lengths // step, lengths % step
     up = (2 * rest > step) | ((2 * rest == step) & (quotient % 2 == 1))
     return (quotient + up) * step
 
 
 def target_pixels(words_n: Tensor, ratio: float, size: int) -> Tensor:
-    """Pixels that the union must hold: uniform on min(1/2, ratio) .. ratio of the image, in exact decimals."""
+    """Pixels that the union must hold: uniform on min(1/2, ratio) .. ratio of the image.
+
+    The ratio is taken as the decimal it is written as: 0.3 of 1024 is 307.2, and not what is nearest in binary.
+    """
     high = Fraction(str(ratio)) * size * size
     low = min(Fraction(size * size, 2), high)
     if low == high:
@@ -95,17 +104,18 @@ def cover(rectangles: Rectangles, target_n: Tensor, *, size: int, topmost: bool 
         size: side of the image in pixels.
         topmost: whether a hidden pixel shows the last rectangle laid over it, rather than the first.
     """
-    some = max(1, _PIXELS_AT_ONCE // size**2)
+    some = max(1, _PIXELS_AT_ONCE["cpu" if target_n.device.type == "cpu" else "gpu"] // size**2)
     parts = [
         _cover_some(rectangles[first : first + some], target_n[first : first + some], size, topmost)
         for first in range(0, len(target_n), some)
     ]
+    if len(parts) == 1:
+        return parts[0]
     return Cover(*(torch.cat([getattr(part, name) for part in parts]) for name in ("shown", "last", "short")))
 
 
 def _cover_some(rectangles: Rectangles, target_n: Tensor, size: int, topmost: bool) -> Cover:
-    rows_nWS = _pack(rectangles.top, rectangles.bottom, size)
-    columns_nWS = _pack(rectangles.left, rectangles.right, size)
+    rows_nWS, columns_nWS = _pack(rectangles, size)
     lowest = _lowest(rows_nWS, columns_nWS)
     last_n, short_n = _last_needed(lowest, target_n)
     hidden = lowest <= last_n[:, None, None]
@@ -113,12 +123,18 @@ def _cover_some(rectangles: Rectangles, target_n: Tensor, size: int, topmost: bo
     return Cover(torch.where(hidden, shown, -1), last_n, short_n)
 
 
-def _pack(start_nR: Tensor, end_nR: Tensor, size: int) -> Tensor:
-    """Words (n, W, S) whose bit k says that rectangle 48 w + k reaches the line."""
-    line = torch.arange(size, device=start_nR.device)
-    reaches = (line >= start_nR[..., None]) & (line < end_nR[..., None])
-    bits = 1 << (torch.arange(CANDIDATES, device=start_nR.device) % _BITS)
-    return torch.where(reaches, bits[:, None], 0).view(len(start_nR), -1, _BITS, size).sum(2)
+def _pack(rectangles: Rectangles, size: int) -> tuple[Tensor, Tensor]:
+    """For rows and for columns int64 (n, W, S), whose bit k says that rectangle 48 w + k reaches the line."""
+    line_S, bits_R1 = _lines_and_bits(size, CANDIDATES, _BITS, rectangles.start.device)
+    reaches_n2RS = (line_S >= rectangles.start[..., None]) & (line_S < rectangles.end[..., None])
+    packed_n2WS = (reaches_n2RS * bits_R1).view(len(reaches_n2RS), 2, -1, _BITS, size).sum(3)
+    return packed_n2WS[:, 0], packed_n2WS[:, 1]
+
+
+@lru_cache(maxsize=16)
+def _lines_and_bits(size: int, candidates: int, bits: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The lines of an image (S,), and the bit of each rectangle (R, 1)."""
+    return constant(torch.arange(size), device), constant(1 << (torch.arange(candidates)[:, None] % bits), device)
 
 
 def _both(rows_nWS: Tensor, columns_nWS: Tensor, word: int) -> Tensor:

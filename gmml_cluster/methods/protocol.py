@@ -1,4 +1,4 @@
-"""What a method is, and what it is built from.
+"""What a method is, and what it is built from: `Method`, and what some methods have beside it.
 
 Dims: n images of whole groups, g groups, V views, C channels, S side of an image, L blocks.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.job import JobSpec, Model
 from gmml_cluster.spec.methods.registry import MethodOptions
 from gmml_cluster.spec.rules import group_of
@@ -55,6 +56,19 @@ class Setting:
         """Patches of a view."""
         return int((self.image_size // self.model.patch_size) ** 2)
 
+    def encoder(self, *, positions: Literal["learned", "sincos"] = "learned") -> VisionTransformer:
+        """The encoder that the job asks for, which every method has under `module.encoder`."""
+        return VisionTransformer(
+            width=self.model.width,
+            depth=self.model.depth,
+            heads=self.model.heads,
+            patch_size=self.model.patch_size,
+            image_size=self.image_size,
+            mlp_ratio=self.model.mlp_ratio,
+            positions=positions,
+            checkpointing=self.checkpointing,
+        )
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -62,8 +76,8 @@ class Losses:
 
     Attributes:
         groups: loss of each group (g,).
-        scalars: name to (g, 2), sum and count of what is averaged over groups, ranks and micro-batches.
-        outputs: what one may look at, detached: prediction, mask and the like.
+        scalars: metrics: name to (g, 2), sum and count of what is averaged over groups, ranks and micro-batches.
+        outputs: for evaluation, detached: prediction, mask and the like.
     """
 
     groups: Tensor
@@ -105,13 +119,33 @@ class Method(Protocol):
 
     Attributes:
         views: crops of an image.
-        module: trained and frozen parameters by the names of METHODS 9.2; its `encoder` is what a run is for.
-        taps: blocks, counted from 1, whose mean is read as the feature `taps`.
+        module: trained and frozen parameters; `module.encoder` is what pre-training yields, all else is thrown away.
+        taps: blocks, counted from 1, whose outputs are averaged to give the feature `taps`.
     """
 
     views: int
     module: nn.Module
     taps: tuple[int, ...]
+
+    def draw(self, numbers: Tensor, device: torch.device) -> Draws:
+        """Draws of each sample number (n,), made on the device; a function of seed and number alone."""
+
+    def init_distribution(self, name: str, shape: torch.Size) -> InitDistribution:
+        """How a parameter is initialised."""
+
+    def loss(self, forward: Forward, images: Tensor, draws: Draws) -> Losses:
+        """Losses of whole groups.
+
+        Args:
+            forward: calls `module`, or the engine's wrapping of it.
+            images: normalised float (n, V, 3, S, S), groups of consecutive numbers.
+            draws: of `draw`.
+        """
+
+
+@runtime_checkable
+class Verifiable(Method, Protocol):
+    """A method that can be held against a second implementation, by `gmml_cluster.methods.reference`."""
 
     def draw(
         self,
@@ -121,7 +155,7 @@ class Method(Protocol):
         names: Collection[str] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Draws:
-        """Draws of each sample number, made on the device.
+        """As `Method.draw`, of which it may leave draws out.
 
         Args:
             numbers: int64 (n,).
@@ -137,25 +171,13 @@ class Method(Protocol):
             SpecError: one is unknown, absent or of another shape.
         """
 
-    def init_distribution(self, name: str, shape: torch.Size) -> InitDistribution:
-        """How a parameter is initialised."""
-
-    def loss(self, forward: Forward, images: Tensor, draws: Draws) -> Losses:
-        """Losses of whole groups.
-
-        Args:
-            forward: calls `module`, or the engine's wrapping of it.
-            images: normalised float (n, V, 3, S, S), groups of consecutive numbers.
-            draws: of `draw`.
-        """
-
 
 @dataclass(frozen=True)
 class Picture:
-    """What a method lets one see of the first views of some images, normalised as they are.
+    """The first views of some images as the network saw them and as it reconstructed them, normalised.
 
     Attributes:
-        kinds: how each image was corrupted, in words that stand over it; images of one kind stand together.
+        kinds: how each image was corrupted, as a caption; images of one kind are shown together.
         corrupted: what the network was given (n, 3, S, S).
         reconstructed: what it made of it (n, 3, S, S).
     """
@@ -167,10 +189,10 @@ class Picture:
 
 @runtime_checkable
 class Shows(Protocol):
-    """What a method has beside `Method` whose work can be looked at."""
+    """A method whose reconstructions can be shown."""
 
     def show(self, images: Tensor, draws: Draws, outputs: dict[str, Tensor], *, grey: Tensor) -> Picture:
-        """What is to be seen.
+        """The corrupted and the reconstructed views.
 
         Args:
             images: as `loss` got them.
@@ -182,10 +204,10 @@ class Shows(Protocol):
 
 @runtime_checkable
 class AfterStep(Protocol):
-    """What a method with a teacher has beside `Method`."""
+    """A method with a teacher: frozen parameters that follow trained ones."""
 
     def after_step(self, step: int, steps: int) -> EmaUpdate:
-        """What follows what once a step, after its update; not applied where the update was left out.
+        """The teacher's update of a step, applied after the optimizer's; skipped where that was skipped.
 
         Args:
             step: counted from 0.
@@ -205,13 +227,13 @@ def check_draws(given: Draws, shapes: dict[str, tuple[int, ...]], needed: Collec
         SpecError: with a fault for each.
     """
     faults = [
-        Fault(f"draws.{name}", f"shape {tuple(value.shape)}; it is {shapes[name]}; mend the array")
+        Fault(f"draws.{name}", f"shape {tuple(value.shape)}; it is {shapes[name]}", "fix the array")
         for name, value in given.items()
         if name in shapes and tuple(value.shape) != shapes[name]
     ]
     for name in sorted(set(given) - set(shapes)):
-        faults.append(Fault(f"draws.{name}", f"unknown; known are {', '.join(shapes)}; leave it out"))
+        faults.append(Fault(f"draws.{name}", f"unknown; known are {', '.join(shapes)}", "leave it out"))
     for name in sorted(set(needed) - set(given)):
-        faults.append(Fault(f"draws.{name}", "absent, and so is `first`; nothing says what to draw; give one of them"))
+        faults.append(Fault(f"draws.{name}", "absent, and so is `first`, which says what to draw", "give one of them"))
     if faults:
         raise SpecError(faults)

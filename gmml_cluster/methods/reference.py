@@ -1,4 +1,4 @@
-"""What a method computes, seen from outside: METHODS 9.2. One process, arrays in, arrays out.
+"""What a method computes on given weights, images and draws: one process, arrays in, arrays out (docs/methods.md).
 
 Dims: B images of whole groups, G images of a group, V views, S side of an image, N patches.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods.build import blank
-from gmml_cluster.methods.protocol import Draws, Method, Setting
+from gmml_cluster.methods.protocol import Draws, Method, Setting, Verifiable
 from gmml_cluster.spec.loading.validate import parse_job
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -23,13 +23,13 @@ TYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float
 
 @dataclass(frozen=True)
 class Verification:
-    """What came out; also by key, as in `result["losses"]`.
+    """The results; also by key, as in `result["losses"]`.
 
     Attributes:
         losses: (B / G,).
         scalars: name to (B / G, 2), sum and count.
-        outputs: what the method shows, such as `prediction` and `mask`.
-        gradients: of the mean of the losses by parameter; None where autograd never comes.
+        outputs: of the method, such as `prediction` and `mask`.
+        gradients: of the mean of the losses by parameter; None for a parameter that the loss does not depend on.
     """
 
     losses: NDArray[Any]
@@ -57,21 +57,21 @@ def verify(
             `data` {group}, `seed`.
         state: exactly the parameters, by name.
         images: (B, V, 3, S, S), cropped, flipped, coloured and normalised.
-        draws: by name; what is absent is drawn for the sample numbers from `draws["first"]`.
-        dtype: what is computed in; `bf16` is float32 with the module under autocast.
+        draws: by name; absent ones are drawn for the sample numbers from `draws["first"]` on.
+        dtype: type of the computation; `bf16` is float32 with the module under autocast.
         gradients: names of parameters.
 
     Raises:
         SpecError: arguments that do not fit, each named.
     """
     setting, real = _setting(spec), TYPES[dtype]
-    method = blank(setting)
+    method = _verifiable(setting)
     _load(method, state, real)
     pixels = _images(images, method.views, setting).to(real)
     given = _draws(method, draws, setting.group, len(pixels), real)
     parameters = dict(method.module.named_parameters())
     if unknown := sorted(set(gradients) - set(parameters)):
-        raise SpecError(Fault("gradients", f"{unknown}; the method has no such parameters; choose among its own"))
+        raise SpecError(Fault("gradients", f"{unknown}; the method has no such parameters", "choose among its own"))
     module = method.module
     forward = torch.autocast("cpu", torch.bfloat16)(module.__call__) if dtype == "bf16" else module
     losses = method.loss(forward, pixels, given)
@@ -97,16 +97,24 @@ def draw(
         numbers: sample numbers.
         names: which draws; None for all.
     """
-    method = blank(_setting(spec))
+    method = _verifiable(_setting(spec))
     made = method.draw(torch.as_tensor(numbers, dtype=torch.int64), torch.device("cpu"), names=names)
     return {name: _array(value) for name, value in made.items()}
 
 
+def _verifiable(setting: Setting) -> Verifiable:
+    method = blank(setting)
+    if not isinstance(method, Verifiable):
+        problem = f"{setting.options.name!r} has no `accept`, which takes draws from outside"
+        raise SpecError(Fault("method.name", problem, "write it as docs/methods.md says"))
+    return method
+
+
 def _setting(spec: Mapping[str, Any]) -> Setting:
-    """The setting of a specification, checked as a job; what verification does not read is filled in."""
+    """The setting of a specification, checked as a job; fields that `verify` does not read are filled in."""
     model, method = dict(spec.get("model", {})), dict(spec.get("method", {}))
     if method.pop("amt", False):
-        raise SpecError(Fault("method.amt", "True; attention-driven masking is not built yet; leave it out"))
+        raise SpecError(Fault("method.amt", "True; attention-driven masking is not built yet", "leave it out"))
     data = {"corpora": [{"url": "none"}], "image_size": model.pop("image_size", None), **spec.get("data", {})}
     batch = {"size": 8 if data.get("group", "auto") == "auto" else data["group"]}
     rest = {"name": "verify", "run": {"steps": 1}, "batch": batch}
@@ -115,17 +123,16 @@ def _setting(spec: Mapping[str, Any]) -> Setting:
 
 def _load(method: Method, state: Arrays, real: torch.dtype) -> None:
     shapes = {name: tuple(parameter.shape) for name, parameter in method.module.named_parameters()}
-    told = [
+    problems = [
         f"{what} {sorted(names)}"
         for what, names in (("missing", set(shapes) - set(state)), ("extra", set(state) - set(shapes)))
         if names
     ]
     wrong = {name: np.shape(state[name]) for name in set(shapes) & set(state) if np.shape(state[name]) != shapes[name]}
-    told += [f"{name} of shape {wrong[name]}, not {shapes[name]}" for name in sorted(wrong)]
-    if told:
-        raise SpecError(
-            Fault("state", f"{', '.join(told)}; it holds exactly the method's parameters; mend the mapping")
-        )
+    problems += [f"{name} of shape {wrong[name]}, not {shapes[name]}" for name in sorted(wrong)]
+    if problems:
+        problem = f"{', '.join(problems)}; it holds exactly the method's parameters"
+        raise SpecError(Fault("state", problem, "fix the mapping"))
     tensors = {name: torch.tensor(np.asarray(value), dtype=real) for name, value in state.items()}
     method.module.load_state_dict(tensors, assign=True)
 
@@ -133,21 +140,22 @@ def _load(method: Method, state: Arrays, real: torch.dtype) -> None:
 def _images(images: NDArray[Any], views: int, setting: Setting) -> Tensor:
     wanted = (views, 3, setting.image_size, setting.image_size)
     if np.shape(images)[1:] != wanted or not len(images) or len(images) % setting.group:
-        rule = f"(B, {', '.join(map(str, wanted))}) is asked for, B a multiple of the group of {setting.group}"
-        raise SpecError(Fault("images", f"shape {np.shape(images)}; {rule}; mend the array"))
+        rule = f"(B, {', '.join(map(str, wanted))}) is required, B a multiple of the group of {setting.group}"
+        raise SpecError(Fault("images", f"shape {np.shape(images)}; {rule}", "fix the array"))
     return torch.tensor(np.asarray(images))
 
 
-def _draws(method: Method, draws: Mapping[str, Any], group: int, count: int, real: torch.dtype) -> Draws:
+def _draws(method: Verifiable, draws: Mapping[str, Any], group: int, count: int, real: torch.dtype) -> Draws:
     made: Draws = {}
     if "first" in draws:
         first = int(draws["first"])
         if first < 0 or first % group:
             rule = f"groups of {group} begin at its multiples from 0"
-            raise SpecError(Fault("draws.first", f"{first}; {rule}; choose one of them"))
+            raise SpecError(Fault("draws.first", f"{first}; {rule}", "choose one of them"))
         numbers, host = torch.arange(first, first + count), torch.device("cpu")
         absent = [name for name in method.draw(numbers, host, dtype=real) if name not in draws]
-        made = method.draw(numbers, host, names=absent, dtype=real)  # nothing that belongs to a draw that is given
+        # only what is absent: `short` belongs to the `source` it was drawn with, and not to one that is given
+        made = method.draw(numbers, host, names=absent, dtype=real)
     given = {name: torch.tensor(np.asarray(value)) for name, value in draws.items() if name != "first"}
     typed = {name: value.to(real) if value.is_floating_point() else value for name, value in given.items()}
     return method.accept(made | typed, count)

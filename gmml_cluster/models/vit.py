@@ -61,7 +61,7 @@ class Block(nn.Module):
 
         Args:
             x_BTD: residual stream.
-            drop_B2: what each image's two branches are multiplied by, 0 or 1 / (1 - rate); None drops nothing.
+            drop_B2: factor of each image's two branches, 0 or 1 / (1 - rate); None drops nothing.
         """
         if drop_B2 is None:
             x_BTD = x_BTD + self.attn(self.norm1(x_BTD))
@@ -84,16 +84,16 @@ class PatchEmbed(nn.Module):
 
 @cache
 def sincos_positions(width: int, grid: int) -> Tensor:
-    """Position table of MAE: column's code, then row's; zeros for the class token.
+    """Position table of MAE: the column's sines and cosines, then the row's; zeros for the class token.
 
-    Source: METHODS 0.5.
+    Source: the released code of arXiv 2111.06377, which has the column first.
 
     Returns:
         float64 (1, 1 + grid * grid, width) on the CPU.
     """
-    places = torch.arange(grid, dtype=torch.float64, device="cpu")
-    speeds = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width // 4))
-    angles = places[:, None] * speeds
+    positions = torch.arange(grid, dtype=torch.float64, device="cpu")
+    frequencies = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width // 4))
+    angles = positions[:, None] * frequencies
     code = torch.cat([angles.sin(), angles.cos()], 1)
     cells = torch.cat([code.repeat(grid, 1), code.repeat_interleave(grid, 0)], 1)
     return torch.cat([cells.new_zeros(1, width), cells])[None]
@@ -126,6 +126,7 @@ class VisionTransformer(nn.Module):
         if positions == "learned":
             self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, width))
         else:
+            # not persistent: it follows from the job, so that checkpoints need not hold it
             self.register_buffer("pos_embed", sincos_positions(width, self.grid), persistent=False)
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=EPS)
@@ -143,7 +144,7 @@ class VisionTransformer(nn.Module):
         Args:
             images_BCSS: normalised images.
             drop_BL2: multipliers of the blocks' branches; None drops nothing.
-            taps: blocks, counted from 1, whose outputs are averaged before the norm; None takes the last.
+            taps: blocks, counted from 1, whose outputs are averaged before the norm; None: the last alone.
             keep_BK: indices of the patches that enter the blocks; None keeps all.
 
         Returns:
@@ -167,7 +168,7 @@ class VisionTransformer(nn.Module):
 
 
 def run_block(block: nn.Module, x_BTD: Tensor, drop_B2: Tensor | None, checkpointing: bool) -> Tensor:
-    """Run a block, keeping its inputs alone for the backward pass where `checkpointing`."""
+    """Run a block; with `checkpointing` it keeps only its inputs for the backward pass and is computed again there."""
     if checkpointing and torch.is_grad_enabled():
         return checkpoint(block, x_BTD, drop_B2, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
     return block(x_BTD, drop_B2)  # type: ignore[no-any-return]

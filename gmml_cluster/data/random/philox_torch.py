@@ -1,27 +1,102 @@
-"""Draws by number on any device: `draws.py` in int64 tensor operations, equal bit for bit."""
+"""Draws by number on any device: `philox.py` in int64 tensor operations, equal bit for bit (docs/reference/draws.md).
 
+The generator is some 70 kernels a call, however much it draws, and a micro-batch's draws are so small that a GPU spends
+its time on the launches. So `view_words` draws for several purposes and all views in one call, and the two halves of a
+round, which are alike, are computed as one tensor.
+
+Dims: n numbers, V views, K blocks of four words.
+"""
+
+from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+
+def constant(values: Any, device: torch.device) -> Tensor:
+    """A constant on a device; to be cached by its caller.
+
+    From pinned memory, as a copy from pageable memory waits for all work that was enqueued before.
+    """
+    tensor = torch.as_tensor(values, device="cpu")
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def philox(key: tuple[int, int], counter: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """The four words of Philox4x32-10 for each counter; all tensors hold 32-bit values in int64.
+    """The four words of Philox4x32-10 for each counter; all tensors hold 32-bit values in int64 and broadcast."""
+    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)  # type: ignore[no-untyped-call]
+    keys = _round_keys(key[0], (key[1],), c0.device).view(_ROUNDS, 2, *([1] * c0.ndim))
+    even, odd = _rounds(torch.stack([c0, c2]), torch.stack([c1, c3]), keys)
+    return even[0], odd[0], even[1], odd[1]
 
-    Products wrap in int64; the mask takes off what wrapping did to the high half (STACK B6).
+
+def _rounds(even: Tensor, odd: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """All rounds.
+
+    Products of 32-bit values wrap in int64; the mask takes off what wrapping did to their high halves. The odd words
+    keep garbage above 32 bits from round to round: it enters an exclusive or, whose result is masked anyway.
+
+    Args:
+        even: counter words 0 and 2, stacked first.
+        odd: counter words 1 and 3.
+        keys: of each round, for words 0 and 2.
+
+    Returns:
+        Words 0 and 2, and words 1 and 3.
     """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
-        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = ((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK
-        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
-    return c0, c1, c2, c3
+    multipliers = _multipliers(even.device).view(2, *([1] * (even.ndim - 1)))
+    for round_keys in keys.unbind():
+        product = (even * multipliers).flip(0)
+        even = (product >> 32).bitwise_xor_(odd).bitwise_xor_(round_keys).bitwise_and_(_MASK)
+        odd = product
+    return even, odd & _MASK
+
+
+@lru_cache(maxsize=16)
+def _multipliers(device: torch.device) -> Tensor:
+    return constant(_MULTIPLIERS, device)
+
+
+@lru_cache(maxsize=64)
+def _round_keys(seed: int, purposes: tuple[int, ...], device: torch.device) -> Tensor:
+    """Keys (rounds, 2, purposes)."""
+    rounds = np.arange(_ROUNDS)[:, None]
+    first, second = (seed + rounds * _WEYL[0]) & _MASK, (np.array(purposes) + rounds * _WEYL[1]) & _MASK
+    return constant(np.stack(np.broadcast_arrays(first, second), 1).copy(), device)
+
+
+Wanted = tuple[tuple[int, int, int], ...]  # (purpose, words, stream)
+
+
+@lru_cache(maxsize=64)
+def _columns(seed: int, wanted: Wanted, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each block drawn for a number: its index and its stream (K,), and its keys (rounds, 2, 1, K or 1)."""
+    blocks = [-(-count // 4) for _, count, _ in wanted]
+    indices = constant(np.concatenate([np.arange(count) for count in blocks]), device)
+    streams = constant(np.repeat([stream for _, _, stream in wanted], blocks), device)
+    purposes = [purpose for purpose, _, _ in wanted]
+    each = purposes[:1] if len(set(purposes)) == 1 else np.repeat(purposes, blocks).tolist()
+    return indices, streams, _round_keys(seed, tuple(each), device)[:, :, None]
+
+
+def _draw(seed: int, numbers: Tensor, wanted: Wanted) -> Tensor:
+    """The blocks of each number, those of the first wanted first: int64 (n, K, 4)."""
+    indices, streams, keys = _columns(seed, wanted, numbers.device)
+    shape = (len(numbers), len(indices))
+    low, high = (numbers & _MASK)[:, None], (numbers >> 32)[:, None]
+    even = torch.stack([low.expand(shape), indices.expand(shape)])
+    odd = torch.stack([high.expand(shape), streams.expand(shape)])
+    even, odd = _rounds(even, odd, keys)
+    return torch.stack([even[0], odd[0], even[1], odd[1]], -1)
 
 
 def words(seed: int, purpose: int, numbers: Tensor, count: int, stream: int = 0) -> Tensor:
@@ -29,7 +104,7 @@ def words(seed: int, purpose: int, numbers: Tensor, count: int, stream: int = 0)
 
     Args:
         seed: below 2**32.
-        purpose: what they are drawn for (METHODS 9.1).
+        purpose: what they are drawn for; `philox.Purpose`, or a plug-in's own.
         numbers: int64 (n,), not negative.
         count: words of each number.
         stream: the view, where nothing else is said.
@@ -37,11 +112,28 @@ def words(seed: int, purpose: int, numbers: Tensor, count: int, stream: int = 0)
     Returns:
         int64 (n, count) on the device of `numbers`.
     """
-    blocks = torch.arange(-(-count // 4), device=numbers.device)
-    low, high = (numbers & _MASK)[:, None], (numbers >> 32)[:, None]
-    shape = (len(numbers), len(blocks))
-    counter = (low.expand(shape), high.expand(shape), blocks.expand(shape), torch.full_like(low, stream).expand(shape))
-    return torch.stack(philox((seed, int(purpose)), counter), -1).flatten(1)[:, :count]
+    return _draw(seed, numbers, ((int(purpose), count, stream),)).flatten(1)[:, :count]
+
+
+def view_words(seed: int, numbers: Tensor, views: int, counts: Mapping[int, int]) -> dict[int, Tensor]:
+    """The first words of each view of each number for several purposes, in one call of the generator.
+
+    Args:
+        seed: below 2**32.
+        numbers: int64 (n,), not negative.
+        views: views of each number; a view is a stream.
+        counts: words of a view, by purpose.
+
+    Returns:
+        int64 (n, V, count) by purpose, on the device of `numbers`.
+    """
+    wanted = tuple((int(purpose), count, view) for purpose, count in counts.items() for view in range(views))
+    sizes = [views * -(-count // 4) for count in counts.values()]
+    parts = torch.split(_draw(seed, numbers, wanted), sizes, 1)
+    return {
+        purpose: part.reshape(len(numbers), views, -1)[:, :, :count]
+        for part, (purpose, count) in zip(parts, counts.items(), strict=True)
+    }
 
 
 def uniform(words: Tensor) -> Tensor:
@@ -59,7 +151,12 @@ def integer(words: Tensor, m: int) -> Tensor:
     return (words * m) >> 32
 
 
+def threshold(q: Fraction | float) -> int:
+    """What the upper 24 bits of a word are below with probability q; a float is taken as its decimal."""
+    q = Fraction(str(q)) if isinstance(q, float) else Fraction(q)
+    return -(-q.numerator * 2**24 // q.denominator)
+
+
 def bernoulli(words: Tensor, q: Fraction | float) -> Tensor:
     """True with probability q; a float stands for the decimal it is written as."""
-    q = Fraction(str(q)) if isinstance(q, float) else Fraction(q)
-    return (words >> 8) < -(-q.numerator * 2**24 // q.denominator)
+    return (words >> 8) < threshold(q)

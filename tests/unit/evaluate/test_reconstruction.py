@@ -7,7 +7,7 @@ from gmml_cluster.errors import SpecError
 from gmml_cluster.evaluate.demo.picture import choose, draw, smooth
 from gmml_cluster.evaluate.reconstruction import Shown, reconstruct
 from gmml_cluster.methods.gmml import SHOWN_ALIEN, SHOWN_NOISE
-from gmml_cluster.methods.mae import Mae, patchify, standardise, unpatchify, unstandardise
+from gmml_cluster.methods.mae import Mae, norm_pix, patchify, undo_norm_pix, unpatchify
 from gmml_cluster.methods.protocol import Picture
 from tests.fixtures.tolerances import assert_close_to_scale
 
@@ -21,9 +21,9 @@ def test_unpatchify_inverts_patchify(images):
     assert torch.equal(unpatchify(patchify(images, 4), 4), images)
 
 
-def test_unstandardise_inverts_standardise(images):
+def test_undo_norm_pix_inverts_norm_pix(images):
     patches = patchify(images, 4)
-    assert_close_to_scale(unstandardise(standardise(patches), patches), patches, ulps=16)
+    assert_close_to_scale(undo_norm_pix(norm_pix(patches), patches), patches, ulps=16)
 
 
 def test_gmml_shows_noise_and_alien_views_corrupted_on_hidden_pixels_alone(trained, images):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gmml_cluster.methods.build import blank, build
-from gmml_cluster.methods.mae import Mae, patchify, standardise
+from gmml_cluster.methods.mae import Mae, norm_pix, patchify
 from gmml_cluster.methods.protocol import Method
 from gmml_cluster.spec.job import SIZES
 from tests.fixtures.tolerances import ULP, assert_close_to_scale
@@ -86,9 +86,9 @@ def test_within_a_patch_the_channel_is_fastest() -> None:
 
 
 def test_a_zero_prediction_costs_what_the_unbiased_variance_says() -> None:
-    target = standardise(patchify(images(2, 64)[:, 0], 16))
+    target = norm_pix(patchify(images(2, 64)[:, 0], 16))
     assert float(target.square().mean()) == pytest.approx(767 / 768, rel=64 * ULP)
-    assert not standardise(torch.ones(1, 2, 768)).any()
+    assert not norm_pix(torch.ones(1, 2, 768)).any()
 
 
 def test_visible_patches_get_no_gradient() -> None:

@@ -1,4 +1,4 @@
-"""Rectangles in static shapes are the sequential law."""
+"""Rectangles in static shapes are those of the sequential rule."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gmml_cluster.data.random.philox import Purpose
+from gmml_cluster.data.random.philox_torch import view_words
 from gmml_cluster.methods import masking
 from gmml_cluster.spec.methods.options import GmmlOptions, longest_side
 
@@ -15,19 +17,19 @@ GRIDS = st.sampled_from([(16, 1), (16, 2), (32, 1), (32, 4), (32, 8), (48, 2), (
 
 
 def drawn(seed: int, size: int, align: int, numbers: list[int]) -> masking.Rectangles:
+    words = view_words(seed, torch.tensor(numbers), 2, {Purpose.RECTANGLES: masking.WORDS})[Purpose.RECTANGLES]
     longest = longest_side(RELEASED, size)
-    return masking.draw_rectangles(seed, torch.tensor(numbers), views=2, size=size, align=align, longest=longest)
+    return masking.rectangles(words.flatten(0, 1), size=size, align=align, longest=longest)
 
 
 def laid_in_turn(
     rectangles: masking.Rectangles, view: int, target: int, size: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The law as a loop: first and last rectangle over each pixel, -1 where none is, and the last one laid."""
+    """The rule as a loop: first and last rectangle over each pixel, -1 where none is, and the last one laid."""
     first, last = np.full((size, size), -1), np.full((size, size), -1)
     for index in range(masking.CANDIDATES):
         box = tuple(
-            slice(int(start[view, index]), int(end[view, index]))
-            for start, end in ((rectangles.top, rectangles.bottom), (rectangles.left, rectangles.right))
+            slice(int(rectangles.start[view, side, index]), int(rectangles.end[view, side, index])) for side in range(2)
         )
         first[box] = np.where(first[box] < 0, index, first[box])
         last[box] = index
@@ -38,7 +40,7 @@ def laid_in_turn(
 
 @settings(max_examples=20, deadline=None)
 @given(grid=GRIDS, seed=st.integers(0, 2**32 - 1), number=st.integers(0, 2**62), share=st.floats(0.01, 0.8))
-def test_the_packed_form_is_the_sequential_law(grid: tuple[int, int], seed: int, number: int, share: float) -> None:
+def test_the_packed_form_is_the_sequential_rule(grid: tuple[int, int], seed: int, number: int, share: float) -> None:
     size, align = grid
     rectangles = drawn(seed, size, align, [number, number + 1])
     targets = torch.tensor([max(1, int(share * size**2))] * 4)
@@ -55,10 +57,10 @@ def test_the_packed_form_is_the_sequential_law(grid: tuple[int, int], seed: int,
 def test_rectangles_lie_on_the_grid_and_in_the_image(grid: tuple[int, int], seed: int, number: int) -> None:
     size, align = grid
     rectangles = drawn(seed, size, align, [number])
-    for start, end in ((rectangles.top, rectangles.bottom), (rectangles.left, rectangles.right)):
-        assert not (start % align).any()
-        assert not (end % align).any()
-        assert bool(((start >= 0) & (start <= size - align - 1) & (end > start) & (end <= size)).all())
+    start, end = rectangles.start, rectangles.end
+    assert not (start % align).any()
+    assert not (end % align).any()
+    assert bool(((start >= 0) & (start <= size - align - 1) & (end > start) & (end <= size)).all())
 
 
 def test_a_side_halfway_is_rounded_to_the_even_multiple() -> None:
@@ -67,8 +69,8 @@ def test_a_side_halfway_is_rounded_to_the_even_multiple() -> None:
 
 
 def test_a_view_that_runs_short_is_counted_and_not_silent() -> None:
-    corner = torch.zeros(2, masking.CANDIDATES, dtype=torch.int64)
-    rectangles = masking.Rectangles(corner, corner + 3, corner, corner + 3)
+    corner = torch.zeros(2, 2, masking.CANDIDATES, dtype=torch.int64)
+    rectangles = masking.Rectangles(corner, corner + 3)
     cover = masking.cover(rectangles, torch.tensor([9, 10]), size=16)
     assert cover.short.tolist() == [False, True]
     assert (cover.shown >= 0).sum((1, 2)).tolist() == [9, 9]
@@ -77,7 +79,7 @@ def test_a_view_that_runs_short_is_counted_and_not_silent() -> None:
 def test_memory_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rectangles, targets = drawn(3, 32, 1, [0, 1, 2]), torch.full((6,), 500)
     whole = masking.cover(rectangles, targets, size=32)
-    monkeypatch.setattr(masking, "_PIXELS_AT_ONCE", 4 * 32**2)
+    monkeypatch.setattr(masking, "_PIXELS_AT_ONCE", {"cpu": 4 * 32**2})
     parts = masking.cover(rectangles, targets, size=32)
     assert torch.equal(whole.shown, parts.shown)
     assert torch.equal(whole.last, parts.last)

@@ -1,5 +1,8 @@
 """The call for verification refuses what does not fit, by name, and draws what is absent."""
 
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,8 @@ import torch
 from gmml_cluster.errors import SpecError
 from gmml_cluster.methods import reference
 from gmml_cluster.methods.build import build
+from gmml_cluster.spec.methods.registry import plug_ins
+from tests.fixtures.plugins import install
 from tests.unit.methods.jobs import job
 
 MODEL = {"width": 16, "depth": 4, "heads": 2, "patch_size": 4, "image_size": 16, "mlp_ratio": 4, "drop_path": 0.1}
@@ -41,20 +46,21 @@ def faults(call: Any) -> str:
 def test_what_is_absent_is_drawn_for_the_numbers_from_first(name: str, views: int) -> None:
     spec, weights, pixels = SPECS[name], state(name), images(views)
     drawn = {key: value for key, value in reference.draw(spec, range(16, 24)).items() if key != "keep"}
-    told = reference.verify(spec, weights, pixels, drawn)
+    given = reference.verify(spec, weights, pixels, drawn)
     made = reference.verify(spec, weights, pixels, {"first": 16})
     other = reference.verify(spec, weights, pixels, {"first": 24})
-    assert np.array_equal(told.losses, made.losses)
-    assert not np.array_equal(told.losses, other.losses)
+    assert np.array_equal(given.losses, made.losses)
+    assert not np.array_equal(given.losses, other.losses)
     assert made["losses"] is made.losses
 
 
 def test_a_given_source_is_not_called_short_for_the_views_of_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gmml_cluster.methods.masking.CANDIDATES", 48)
+    monkeypatch.setattr("gmml_cluster.methods.masking.WORDS", 4 * 48)
     monkeypatch.setattr("gmml_cluster.methods.masking._BITS", 6)
     weights, source = state("gmml"), np.full((8, 2, 16, 16), -2, np.int16)
-    told = reference.verify(GMML, weights, images(), {"first": 0, "source": source})
-    assert told.scalars["short"][:, 0].sum() == 0
+    result = reference.verify(GMML, weights, images(), {"first": 0, "source": source})
+    assert result.scalars["short"][:, 0].sum() == 0
 
 
 def test_without_drop_and_first_no_branch_is_dropped() -> None:
@@ -90,10 +96,10 @@ def test_gradients_are_of_the_mean_loss() -> None:
 
 def test_a_group_left_out_or_auto_is_the_advised_one() -> None:
     weights, pixels = state("gmml"), images(count=16)
-    told = {**GMML, "data": {"group": 8}}
+    explicit = {**GMML, "data": {"group": 8}}
     for data in ({}, {"group": "auto"}):
         losses = reference.verify({**GMML, "data": data}, weights, pixels, {"first": 0}).losses
-        assert np.array_equal(losses, reference.verify(told, weights, pixels, {"first": 0}).losses)
+        assert np.array_equal(losses, reference.verify(explicit, weights, pixels, {"first": 0}).losses)
 
 
 def test_verification_leaves_torchs_generator_alone() -> None:
@@ -103,7 +109,7 @@ def test_verification_leaves_torchs_generator_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"method": {"name": "simmim"}}, "method.name: 'simmim' does not fit; write 'gmml' or 'mae'"),
         ({"method": {"name": "gmml", "amt": True}}, "method.amt: True"),
@@ -117,27 +123,27 @@ def test_verification_leaves_torchs_generator_alone() -> None:
     ],
     ids=str,
 )
-def test_a_faulty_spec_is_refused_by_field(changes: dict[str, Any], told: str) -> None:
-    assert told in faults(lambda: reference.draw({**GMML, **changes}, [0]))
+def test_a_faulty_spec_is_refused_by_field(changes: dict[str, Any], message: str) -> None:
+    assert message in faults(lambda: reference.draw({**GMML, **changes}, [0]))
 
 
 def test_missing_and_extra_parameters_are_listed_in_one_fault() -> None:
     weights = state("gmml")
     weights["encoder.norm.weights"] = weights.pop("encoder.norm.weight")
     weights["encoder.norm.bias"] = np.zeros(15)
-    told = faults(lambda: reference.verify(GMML, weights, images(), {"first": 0}))
-    assert "missing ['encoder.norm.weight'], extra ['encoder.norm.weights']" in told
-    assert "encoder.norm.bias of shape (15,), not (16,)" in told
+    message = faults(lambda: reference.verify(GMML, weights, images(), {"first": 0}))
+    assert "missing ['encoder.norm.weight'], extra ['encoder.norm.weights']" in message
+    assert "encoder.norm.bias of shape (15,), not (16,)" in message
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 3, 16, 16), (6, 2, 3, 16, 16), (0, 2, 3, 16, 16), (8, 2, 3, 32, 32), (8,)])
 def test_images_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
-    told = faults(lambda: reference.verify(GMML, state("gmml"), np.zeros(shape), {"first": 0}))
-    assert told.startswith(f"images: shape {shape}; (B, 2, 3, 16, 16) is asked for, B a multiple of the group of 4")
+    message = faults(lambda: reference.verify(GMML, state("gmml"), np.zeros(shape), {"first": 0}))
+    assert message.startswith(f"images: shape {shape}; (B, 2, 3, 16, 16) is required, B a multiple of the group of 4")
 
 
 @pytest.mark.parametrize(
-    ("draws", "told"),
+    ("draws", "message"),
     [
         ({}, "draws.source: absent, and so is `first`"),
         ({"source": np.full((8, 2, 16, 16), -2)}, "draws.noise: absent"),
@@ -151,17 +157,25 @@ def test_images_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     ],
     ids=str,
 )
-def test_faulty_draws_are_refused_by_name(draws: dict[str, Any], told: str) -> None:
-    assert told in faults(lambda: reference.verify(GMML, state("gmml"), images(), draws))
+def test_faulty_draws_are_refused_by_name(draws: dict[str, Any], message: str) -> None:
+    assert message in faults(lambda: reference.verify(GMML, state("gmml"), images(), draws))
+
+
+def test_a_method_without_accept_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(install(tmp_path)))
+    setting = replace(reference._setting(MAE), options=plug_ins()[0](name="theirs"))  # type: ignore[arg-type]
+    assert "method.name: 'theirs' has no `accept`" in faults(lambda: reference._verifiable(setting))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "theirs"]:
+        del sys.modules[name]
 
 
 def test_masks_of_unequal_counts_are_refused() -> None:
     mask = np.zeros((8, 16), bool)
     mask[:, 0] = mask[3, 5] = True
-    told = faults(lambda: reference.verify(MAE, state("mae"), images(1), {"mask": mask}))
-    assert told.startswith("draws.mask: removes [1, 2] patches; all images lose the same number")
+    message = faults(lambda: reference.verify(MAE, state("mae"), images(1), {"mask": mask}))
+    assert message.startswith("draws.mask: removes [1, 2] patches; all images lose the same number")
 
 
 def test_an_unknown_gradient_is_refused() -> None:
-    told = faults(lambda: reference.verify(GMML, state("gmml"), images(), {"first": 0}, gradients=["norm"]))
-    assert told.startswith("gradients: ['norm']")
+    message = faults(lambda: reference.verify(GMML, state("gmml"), images(), {"first": 0}, gradients=["norm"]))
+    assert message.startswith("gradients: ['norm']")

@@ -1,4 +1,4 @@
-"""Draws: Random123's known answers, METHODS 9.1's words at seed 7, and both forms equal bit for bit."""
+"""Draws: Random123's known answers, the specification's words at seed 7, and both forms equal bit for bit."""
 
 from fractions import Fraction
 
@@ -64,6 +64,15 @@ def test_both_forms_make_the_same_numbers_of_words(seed, numbers, m, q):
     assert philox.uniform_plus(one).tolist() == philox_torch.uniform_plus(other).tolist()
     assert philox.integer(one, m).tolist() == philox_torch.integer(other, m).tolist()
     assert philox.bernoulli(one, q).tolist() == philox_torch.bernoulli(other, q).tolist()
+
+
+def test_one_call_for_several_purposes_and_views_draws_what_a_call_for_each_does():
+    numbers = torch.tensor([0, 5, 2**33 + 7])
+    counts = {Purpose.FLIP: 1, Purpose.COLOUR: 9, 300: 768}
+    found = philox_torch.view_words(7, numbers, 2, counts)
+    for purpose, count in counts.items():
+        apart = [philox_torch.words(7, purpose, numbers, count, view) for view in range(2)]
+        assert torch.equal(found[purpose], torch.stack(apart, 1))
 
 
 def test_fewer_words_are_the_beginning_of_more():
