@@ -1,17 +1,18 @@
 """Requests to an object store, and their retries.
 
-s3fs and botocore do not retry here (aiohttp does, once, where a connection breaks), so that a create of unknown outcome
-can be read back before it is sent again. A store that never answered this process is given up early: its address is
-more likely wrong than its service down.
+s3fs and botocore do not retry here (aiohttp does, once, where a connection breaks), so that a create whose outcome is
+unknown can be read back before it is sent again. A store that never answered this process is given up early: its
+address is more likely wrong than its service down.
 """
 
 import os
-import time
+import random
 from collections.abc import Callable
 from functools import cached_property
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
-from gmml_cluster.errors import StorageError
+from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.store.protocol import NotFound
 
 REQUEST_S = 30.0
@@ -19,12 +20,18 @@ DEADLINE_S = 300.0
 FIRST_DEADLINE_S = 20.0
 _CONNECT_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
-_CONNECTIONS = 256  # as many as a stream has requests in flight at most (data/reader/stream.py); idle ones cost nothing
-_CONFLICT, _PRECONDITION = 409, 412
-_PASSING = (408, _CONFLICT, 429)
+_CONNECTIONS = 32
+_CONFLICT, _PRECONDITION, _NOT_FOUND = 409, 412, 404
+_TRANSIENT = (408, _CONFLICT, 429)
 _NOT_IMPLEMENTED = 501
+# answered with status 400 although the request was right: its body was damaged or cut off on the way to the server
+_DAMAGED_ON_THE_WAY = ("BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch")
 
 T = TypeVar("T")
+
+
+class ServerBusy(OSError):
+    """A server could not do part of a request now, by an answer whose status is that of success."""
 
 
 class Requests:
@@ -63,29 +70,32 @@ class Requests:
         data: bytes = sync(system.loop, body)
         return data
 
-    def persist(self, where: str, action: Callable[[], T], again: Callable[[BaseException], bool] | None = None) -> T:
-        """What the action returns, tried again while it fails in a way that passes, for five minutes at most.
+    def persist(
+        self, where: str, action: Callable[[], T], retry_on: Callable[[BaseException], bool] | None = None
+    ) -> T:
+        """What the action returns, tried again while it fails in a transient way, for five minutes at most.
 
         Args:
             where: what the fault names.
             action: raises one of `errors` where it fails.
-            again: failures worth another try; those of the network and an overloaded server where it is None.
+            retry_on: failures worth another try; `is_transient` where it is None.
 
         Raises:
-            Missing: the object does not exist.
-            StorageError: refused, or not answered in time.
+            NotFound: the object does not exist.
+            StorageError: refused, or not answered in time. Its `__cause__` is what the action raised.
         """
-        began, pause = time.monotonic(), _FIRST_PAUSE_S
+        began, pause_s = monotonic(), _FIRST_PAUSE_S
         while True:
             try:
                 result = action()
             except self.errors as error:
                 self._answered |= status_of(error) is not None
-                patience = DEADLINE_S if self._answered else FIRST_DEADLINE_S
-                if not (again or passes)(error) or time.monotonic() - began + pause > patience:
-                    raise _fault(where, error) from error
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                deadline_s = DEADLINE_S if self._answered else FIRST_DEADLINE_S
+                if not (retry_on or is_transient)(error) or monotonic() - began + pause_s > deadline_s:
+                    raise _failure(where, error) from error
+                # thousands of ranks fail at the same moment; without chance they would come back at the same moment
+                sleep(random.uniform(0.5, 1.0) * pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:
                 self._answered = True
                 return result
@@ -114,41 +124,54 @@ def _require() -> None:
     try:
         import s3fs  # noqa: F401
     except ImportError as error:
-        raise StorageError("s3://: s3fs is not installed; S3 needs it; pip install 'gmml-cluster[s3]'") from error
+        problem = "s3fs is not installed; object stores need it"
+        raise StorageError(Fault("s3://", problem, "pip install 'gmml-cluster[s3]'")) from error
 
 
 def status_of(error: BaseException) -> int | None:
-    """HTTP status that the store answered with; None where it did not answer."""
-    response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
-    if not isinstance(response, dict):
-        return None
-    status: int | None = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    """HTTP status of the store's answer; None where it did not answer."""
+    status: int | None = _answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
     return status
 
 
-def passes(error: BaseException) -> bool:
-    """Whether the same request may succeed later: no answer, a damaged one, or a server in trouble."""
+def code_of(error: BaseException | None) -> str:
+    """The store's own name for the error, such as `NoSuchUpload`; empty where it did not answer."""
+    return str(_answer(error).get("Error", {}).get("Code", ""))
+
+
+def _answer(error: BaseException | None) -> dict[str, Any]:
+    """The parsed answer within a botocore error, or within an error that s3fs made of one."""
+    response = getattr(getattr(error, "__cause__", None), "response", None) or getattr(error, "response", None)
+    return response if isinstance(response, dict) else {}
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed later: no answer, a damaged one or damage on the way, or a busy server."""
     from botocore.exceptions import ConnectionError as NoConnection
-    from botocore.exceptions import FlexibleChecksumError
+    from botocore.exceptions import CredentialRetrievalError, FlexibleChecksumError
     from s3fs.core import S3_RETRYABLE_ERRORS
 
     status = status_of(error)
     if status is not None:
-        return (status >= 500 and status != _NOT_IMPLEMENTED) or status in _PASSING
-    return isinstance(error, (*S3_RETRYABLE_ERRORS, TimeoutError, ConnectionError, NoConnection, FlexibleChecksumError))
+        in_trouble = (status >= 500 and status != _NOT_IMPLEMENTED) or status in _TRANSIENT
+        return in_trouble or code_of(error) in _DAMAGED_ON_THE_WAY
+    # without an answer: names that do not resolve for a while and credential services that are down are among them
+    lost = (TimeoutError, ConnectionError, NoConnection, CredentialRetrievalError, FlexibleChecksumError, ServerBusy)
+    return isinstance(error, (*S3_RETRYABLE_ERRORS, *lost))
 
 
-def conflicts(error: BaseException) -> bool:
+def is_undecided(error: BaseException) -> bool:
     """Whether the outcome of a create is unknown until it is read back: also where the name seems to be taken."""
-    return status_of(error) == _PRECONDITION or passes(error)
+    return status_of(error) == _PRECONDITION or is_transient(error)
 
 
-def _fault(where: str, error: BaseException) -> StorageError:
-    told = str(error) or type(error).__name__
-    if status_of(error) == 404 and "bucket" not in told.lower():
-        return NotFound(f"{where}: does not exist; it was deleted or never written; list the store")
+def _failure(where: str, error: BaseException) -> StorageError:
+    text = str(error) or type(error).__name__
+    if status_of(error) == _NOT_FOUND and "bucket" not in text.lower():
+        return NotFound(Fault(where, "does not exist; it was deleted or never written", "list the store"))
     if isinstance(error, PermissionError):
-        return StorageError(f"{where}: refused ({told}); the credentials lack this right or are wrong; grant it")
-    if passes(error):
-        return StorageError(f"{where}: no answer ({told}); tried again in vain; check AWS_ENDPOINT_URL and the service")
-    return StorageError(f"{where}: failed ({told}); the store must answer; check bucket, endpoint and credentials")
+        return StorageError(Fault(where, f"refused ({text}); the credentials lack this right or are wrong", "grant it"))
+    if is_transient(error):
+        problem = f"no answer ({text}); every retry failed"
+        return StorageError(Fault(where, problem, "check AWS_ENDPOINT_URL and the service"))
+    return StorageError(Fault(where, f"failed ({text})", "check bucket, endpoint and credentials"))

@@ -1,9 +1,9 @@
 """A store in a bucket, through s3fs. Endpoint and credentials come from the usual environment (AWS_ENDPOINT_URL, ...).
 
-Creates are single requests with `If-None-Match: *`; only large puts go in parts. How requests are retried stands in
-`requests.py`.
+Creates are single requests with `If-None-Match: *`; only large puts go in parts. `requests.py` retries.
 """
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from gmml_cluster.errors import StorageError
+from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.store.protocol import AlreadyExists, NotFound, Stat, Unfinished, checked
-from gmml_cluster.store.requests import Requests, conflicts, status_of
+from gmml_cluster.store.requests import Requests, ServerBusy, code_of, is_undecided, status_of
 
 SINGLE_PUT_BYTES = 64 * 2**20
 PART_BYTES = 32 * 2**20
@@ -21,7 +21,11 @@ _MOST_PARTS = 10_000
 _PARTS_AT_ONCE = 4
 _DELETED_AT_ONCE = 1000
 _RANGE_BEYOND_END = 416
-# calls that list, and how an answer says where the next one begins: field of the question -> field of the answer
+_UPLOADS_TRIED = 3
+# the server no longer knows an upload or a part of it: only a new upload can succeed
+_UPLOAD_LOST = ("InvalidPart", "NoSuchUpload")
+_BUSY = ("InternalError", "ServiceUnavailable", "SlowDown")
+# calls that list, and where an answer says how the next one begins: field of the request -> field of the answer
 _OBJECTS = ("list_objects_v2", {"ContinuationToken": "NextContinuationToken"})
 _UPLOADS = ("list_multipart_uploads", {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"})
 
@@ -39,7 +43,8 @@ class S3Store:
     def __init__(self, url: str, requests: Requests | None = None) -> None:
         self._bucket, _, self._prefix = url.removeprefix("s3://").strip("/").partition("/")
         if not self._bucket:
-            raise StorageError(f"{url}: names no bucket; an S3 store is s3://bucket or s3://bucket/prefix; name one")
+            problem = "names no bucket; an S3 store is s3://bucket or s3://bucket/prefix"
+            raise StorageError(Fault(url, problem, "name one"))
         self._requests = requests or Requests()
 
     @property
@@ -49,14 +54,15 @@ class S3Store:
     def create(self, name: str, data: bytes) -> None:
         where, body = self._target(name), bytes(data)
 
-        def settled() -> None:
+        def create_or_read_back() -> None:
             try:
                 self._requests.send("put_object", **where, Body=body, IfNoneMatch="*")
             except self._requests.errors as error:
-                if not conflicts(error) or not self._holds(name, body):
+                # the name may be taken by this very request, if its first reply was lost and aiohttp sent it again
+                if not is_undecided(error) or not self._holds(name, body):
                     raise
 
-        self._requests.persist(self._where(name), settled, again=conflicts)
+        self._requests.persist(self._where(name), create_or_read_back, retry_on=is_undecided)
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         view = memoryview(data).cast("B")
@@ -104,9 +110,7 @@ class S3Store:
 
     def discard(self, unfinished: Iterable[Unfinished]) -> None:
         for write in unfinished:
-            where = {**self._target(write.name), "UploadId": write.upload}
-            with suppress(NotFound):
-                self._abort(where)
+            self._abort({**self._target(write.name), "UploadId": write.upload})
 
     def child(self, prefix: str) -> "S3Store":
         return S3Store(f"{self.url}/{checked(self.url, prefix)}", self._requests)
@@ -124,14 +128,14 @@ class S3Store:
         """Whether the object is there with these bytes.
 
         Raises:
-            Exists: it is there with other bytes.
+            AlreadyExists: it is there with other bytes.
         """
         try:
-            standing = self.get(name)
+            found = self.get(name)
         except NotFound:
             return False
-        if standing != body:
-            raise AlreadyExists(f"{self._where(name)}: exists already; it is written once; read it instead")
+        if found != body:
+            raise AlreadyExists(Fault(self._where(name), "exists already; it is written once", "read it instead"))
         return True
 
     def _read(self, where: dict[str, str]) -> bytes:
@@ -149,11 +153,13 @@ class S3Store:
             yield page
             if not page.get("IsTruncated"):
                 return
-            question.update({asked: page[told] for asked, told in marks.items()})
+            question.update({asked: page[answered] for asked, answered in marks.items()})
 
     def _abort(self, where: dict[str, str]) -> None:
+        """Delete the parts of an upload; nothing where it has ended meanwhile."""
         text = f"s3://{where['Bucket']}/{where['Key']}"
-        self._requests.persist(text, lambda: self._requests.send("abort_multipart_upload", **where))
+        with suppress(NotFound):
+            self._requests.persist(text, lambda: self._requests.send("abort_multipart_upload", **where))
 
     @property
     def _inside(self) -> str:
@@ -161,9 +167,11 @@ class S3Store:
 
     def _delete(self, chunk: dict[str, object]) -> None:
         answer = self._requests.send("delete_objects", Bucket=self._bucket, Delete=chunk)
-        for fault in answer.get("Errors", ()):
-            what = f"{fault.get('Code')}: {fault.get('Message')}"
-            raise StorageError(f"s3://{self._bucket}/{fault.get('Key')}: not deleted, {what}; grant s3:DeleteObject")
+        for error in answer.get("Errors", ()):
+            problem = f"not deleted ({error.get('Code')}: {error.get('Message')})"
+            if error.get("Code") in _BUSY:
+                raise ServerBusy(problem)
+            raise StorageError(Fault(f"s3://{self._bucket}/{error.get('Key')}", problem, "grant s3:DeleteObject"))
 
     def _put(self, name: str, size: int, read: Callable[[int, int], bytes]) -> None:
         if size > SINGLE_PUT_BYTES:
@@ -175,26 +183,57 @@ class S3Store:
         )
 
     def _put_parts(self, name: str, size: int, read: Callable[[int, int], bytes]) -> None:
+        for left in reversed(range(_UPLOADS_TRIED)):
+            try:
+                self._upload(name, size, read)
+            except StorageError as error:
+                if not left or code_of(error.__cause__) not in _UPLOAD_LOST:
+                    raise
+                _log.warning("%s; all parts are uploaded again", error)
+            else:
+                return
+
+    def _upload(self, name: str, size: int, read: Callable[[int, int], bytes]) -> None:
         where, text = self._target(name), self._where(name)
         step = max(PART_BYTES, -(-size // _MOST_PARTS))
         begun = self._requests.persist(text, lambda: self._requests.send("create_multipart_upload", **where))
         where["UploadId"] = begun["UploadId"]
 
-        def upload(number: int) -> dict[str, object]:
+        def upload(number: int) -> dict[str, Any]:
             body = read((number - 1) * step, step)
             sent = {**where, "PartNumber": number, "Body": body}
             answer = self._requests.persist(text, lambda: self._requests.send("upload_part", **sent))
             return {"PartNumber": number, "ETag": answer["ETag"]}
 
+        pool = ThreadPoolExecutor(_PARTS_AT_ONCE)
         try:
-            with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
-                parts = {"Parts": list(pool.map(upload, range(1, -(-size // step) + 1)))}
-            self._requests.persist(
-                text, lambda: self._requests.send("complete_multipart_upload", **where, MultipartUpload=parts)
-            )
+            self._complete(name, where, list(pool.map(upload, range(1, -(-size // step) + 1))))
         except BaseException:
+            pool.shutdown(cancel_futures=True)  # or a failed part would wait for the hundreds that follow it
             try:
                 self._abort(where)
-            except StorageError as error:  # the first fault is the one to tell; the parts are debris
+            except StorageError as error:  # the first error is the one to raise; retention discards the parts later
                 _log.warning("%s", error)
             raise
+        finally:
+            pool.shutdown()
+
+    def _complete(self, name: str, where: dict[str, str], parts: list[dict[str, Any]]) -> None:
+        """Make the object of its parts. A completion whose reply was lost ends the upload: the retry finds none."""
+        uploaded = {"Parts": parts}
+        try:
+            self._requests.persist(
+                self._where(name),
+                lambda: self._requests.send("complete_multipart_upload", **where, MultipartUpload=uploaded),
+            )
+        except NotFound:
+            if not self._is_complete(name, parts):
+                raise
+
+    def _is_complete(self, name: str, parts: list[dict[str, Any]]) -> bool:
+        """Whether the object is the one of these parts, by its ETag: the MD5 of theirs, where they are MD5s too."""
+        try:
+            digests = b"".join(bytes.fromhex(part["ETag"].strip('"')) for part in parts)
+            return self.stat(name).version == f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
+        except (NotFound, ValueError):
+            return False

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from time import sleep as _sleep
+from time import sleep
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ def read_verified(read: Callable[[], T], check: Callable[[T], None], *, pause_s:
             check(content)
         except Exception as error:
             _log.warning("%s; read again (%d of %d)", error, attempt + 1, READS)
-            _sleep(pause_s * 2 ** (attempt - 1))
+            sleep(pause_s * 2 ** (attempt - 1))
         else:
             return content
     content = read()

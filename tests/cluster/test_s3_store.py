@@ -2,6 +2,8 @@
 
 import multiprocessing
 import re
+import socket
+import time
 
 import pytest
 
@@ -13,16 +15,30 @@ from gmml_cluster.store.protocol import AlreadyExists, NotFound
 from tests.fixtures.proxy import Proxy, Rule
 
 
-@pytest.fixture
-def store(s3_url):
-    return open_store(s3_url).child("runs")
+@pytest.fixture(params=["s3_server", "moto_server"])
+def server(request, monkeypatch):
+    """Each of two servers, by the environment of this test."""
+    server = request.getfixturevalue(request.param)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return server
 
 
 @pytest.fixture
-def proxied(s3_server, s3_url, monkeypatch):
-    with Proxy(s3_server.endpoint).running() as proxy:
+def url(server):
+    return f"s3://{server.make_bucket()}"
+
+
+@pytest.fixture
+def store(url):
+    return open_store(url).child("runs")
+
+
+@pytest.fixture
+def proxied(server, url, monkeypatch):
+    with Proxy(server.endpoint).running() as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        yield proxy, open_store(s3_url)
+        yield proxy, open_store(url)
 
 
 def test_a_good_store_passes_the_probe_and_keeps_nothing_of_it(store):
@@ -100,7 +116,7 @@ def test_create_once(store):
     assert store.get("log/0") == b"mine"
 
 
-@pytest.mark.parametrize("kind", ["drop_response", "503", "409", "500", "reset"])
+@pytest.mark.parametrize("kind", ["drop_response", "503", "409", "500", "reset", "bad_digest"])
 def test_a_create_whose_reply_is_lost_or_refused_for_now_counts_as_ours(proxied, kind):
     proxy, store = proxied
     proxy.rules.append(Rule(kind, "PUT", "/slot$"))
@@ -137,6 +153,37 @@ def test_every_other_request_is_tried_again(proxied):
     assert all(rule.times == 0 for rule in proxy.rules)
 
 
+@pytest.mark.parametrize("kind", ["drop_response", "lost_upload", "500", "reset"])
+def test_a_put_in_parts_survives_what_happens_to_its_completion(proxied, monkeypatch, kind):
+    monkeypatch.setattr(s3, "SINGLE_PUT_BYTES", 2**20)
+    proxy, store = proxied
+    data = bytes(range(256)) * 2**13
+    store.put("a", data[::-1])
+    proxy.rules.append(Rule(kind, "POST", "/a.uploadId="))
+    store.put("a", data)
+    assert proxy.rules[-1].times == 0
+    assert store.get("a") == data
+    assert store.unfinished() == []
+
+
+def test_a_name_that_does_not_resolve_for_a_while_ends_nothing(server, url, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint.replace("127.0.0.1", "localhost"))
+    store, resolve, failures = open_store(url), socket.getaddrinfo, []
+    store.put("a", b"before")
+
+    def unresolved(host, *rest, **options):
+        if host == "localhost" and len(failures) < 3:
+            failures.append(host)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return resolve(host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", unresolved)
+    afresh = open_store(url)  # a client with no connection yet that it could use again
+    afresh._requests._answered = True
+    afresh.put("a", b"after")
+    assert (store.get("a"), len(failures)) == (b"after", 3)
+
+
 def test_a_forked_child_uses_connections_of_its_own(store):
     store.put("a", b"parent")
     context = multiprocessing.get_context("fork")
@@ -153,6 +200,7 @@ def test_uploads_that_a_killed_writer_left_are_told_and_discarded(store):
     assert store.list_objects() == []
     (write,) = store.unfinished("checkpoints/")
     assert write.name == "checkpoints/1/a"
+    assert 0 < write.since < time.time() + 3600  # of moto it is a constant
     store.discard([write, write])
     assert [left.name for left in store.unfinished()] == ["other"]
 

@@ -18,7 +18,7 @@ CODE_DIGEST = hashlib.sha256(b"zip").hexdigest()
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(verified, "_sleep", lambda seconds: None)
+    monkeypatch.setattr(verified, "sleep", lambda seconds: None)
     run = create_run(str(tmp_path), "a", {"spec.yaml": SPEC, code_name(CODE_DIGEST): b"zip"}, {})
     run.store.put(corpora_name(CORPORA_DIGEST), json.dumps(CORPORA).encode())
     return run

@@ -154,7 +154,7 @@ def test_nothing_new_costs_one_request(store):
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"\xff" + data[1:], lambda data: b""])
 def test_a_slot_that_comes_back_damaged_once_is_read_again(store, monkeypatch, damage):
-    monkeypatch.setattr("gmml_cluster.store.verified._sleep", lambda seconds: None)
+    monkeypatch.setattr("gmml_cluster.store.verified.sleep", lambda seconds: None)
     entry = Log(store).append(note)
     get, seen = MemoryStore.get, []
 
@@ -168,7 +168,7 @@ def test_a_slot_that_comes_back_damaged_once_is_read_again(store, monkeypatch, d
 
 
 def test_a_damaged_slot_is_told_by_name(store, monkeypatch):
-    monkeypatch.setattr("gmml_cluster.store.verified._sleep", lambda seconds: None)
+    monkeypatch.setattr("gmml_cluster.store.verified.sleep", lambda seconds: None)
     store.put(slot_name(1), b"{}")
     with pytest.raises(StorageError, match=r"log/00000001\.json: is no log entry"):
         Log(store).refresh()

@@ -78,7 +78,7 @@ def test_a_run_that_a_submit_made_longer_has_more_steps(log, changed, steps):
 
 
 def test_a_damaged_part_is_named_by_its_line(log, monkeypatch):
-    monkeypatch.setattr("gmml_cluster.store.verified._sleep", lambda seconds: None)
+    monkeypatch.setattr("gmml_cluster.store.verified.sleep", lambda seconds: None)
     number = attempt(log)
     log.store.put(f"{metrics_stem(number)}-000000.jsonl", b'{"step": 1}\n{"st')
     with pytest.raises(StorageError, match=r"metrics-000000\.jsonl:2: is no JSON"):
