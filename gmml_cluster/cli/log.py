@@ -1,4 +1,4 @@
-"""`gmml log`: the entries that are a run's only truth."""
+"""`gmml log`: the entries of a run's log."""
 
 import json
 from datetime import UTC, datetime

@@ -13,18 +13,19 @@ if TYPE_CHECKING:
 
 @click.command("logs")
 @options.run
-@click.option(
-    "-f", "--follow", is_flag=True, help="Go on as the run does, over its attempts, until nothing works on it."
-)
+@click.option("-f", "--follow", is_flag=True, help="Print over all attempts until nothing works on the run.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines alone.")
 @click.option("--rank", type=click.IntRange(min=0), help="Rank; by default the one that failed first, else 0.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Attempt, with -f the first; the youngest by default.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Attempt, with -f the first; the latest by default.")
 @options.root
-def command(run: str, follow: bool, rank: int | None, attempt: int | None, root: str | None) -> None:
+def command(run: str, follow: bool, tail: int | None, rank: int | None, attempt: int | None, root: str | None) -> None:
     """Print what a rank of an attempt of RUN printed, under the attempt's first error."""
     from gmml_cluster.launch.find import find
-    from gmml_cluster.launch.follow import File, Tail, start_output
+    from gmml_cluster.launch.follow import Tail, headline, output_of_start
     from gmml_cluster.launch.follow import follow as follow_output
 
+    if follow and tail is not None:
+        raise click.UsageError("--tail is for what was printed already; leave it out with -f")
     found = find(run, root)
     history = found.log.refresh()
     chosen = _attempt(found, history, attempt)
@@ -36,12 +37,17 @@ def command(run: str, follow: bool, rank: int | None, attempt: int | None, root:
         return
     if chosen is None:
         click.echo(f"{found.name}: no attempt has begun; {_start(history)}", err=True)
-        path = start_output(history, rank or 0)
-        click.echo(File(path).new() if path else "", nl=False)
+        click.echo(_last(output_of_start(history, rank or 0), tail), nl=False)
         return
     if chosen.told.get("message"):
         click.echo(headline(chosen), err=True)
-    click.echo(Tail(found, chosen, _rank(chosen, rank)).new(), nl=False)
+    click.echo(_last(Tail(found, chosen, _rank(chosen, rank)).new(), tail), nl=False)
+
+
+def _last(text: str, lines: int | None) -> str:
+    if lines is None:
+        return text
+    return "".join(text.splitlines(keepends=True)[-lines:]) if lines else ""
 
 
 def _attempt(run: "RunRoot", history: "History", number: int | None) -> "Attempt | None":
@@ -55,7 +61,7 @@ def _attempt(run: "RunRoot", history: "History", number: int | None) -> "Attempt
 
 
 def _older(run: "RunRoot", number: int) -> "Attempt | None":
-    """An attempt that the log's sums hold no more: the whole log is read up to its end."""
+    """An attempt that the log's sums no longer hold: the whole log is read up to its end."""
     from gmml_cluster.run.history import History, fold
 
     history = History()
@@ -70,8 +76,8 @@ def _older(run: "RunRoot", number: int) -> "Attempt | None":
 def _check_rank(attempt: "Attempt", rank: int | None) -> None:
     ranks = attempt.topology.get("ranks")
     if rank is not None and ranks is not None and rank >= ranks:
-        told = f"attempt {attempt.number} has no rank {rank}; it has {ranks}, counted from 0"
-        raise click.BadParameter(told, param_hint="--rank")
+        problem = f"attempt {attempt.number} has no rank {rank}; it has {ranks}, counted from 0"
+        raise click.BadParameter(problem, param_hint="--rank")
 
 
 def _start(history: "History") -> str:
@@ -80,10 +86,3 @@ def _start(history: "History") -> str:
 
 def _rank(attempt: "Attempt", rank: int | None) -> int:
     return rank if rank is not None else int(attempt.told.get("rank", 0))
-
-
-def headline(attempt: "Attempt") -> str:
-    """One line: which attempt ended how, on which rank and host, with what message."""
-    told = attempt.told
-    place = f"rank {told['rank']} on {told.get('host', 'an unknown host')}: " if "rank" in told else ""
-    return f"attempt {attempt.number} ended with {attempt.cause}: {place}{told['message'].splitlines()[0]}"

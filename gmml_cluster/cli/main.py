@@ -1,22 +1,23 @@
-"""`gmml`: what one asks of runs. A command's module is imported when it is called, so that `--help` imports none."""
+"""`gmml`: commands on runs. A command's module is imported when it is called, so that `--help` imports none."""
 
+from difflib import get_close_matches
 from importlib import import_module
 from typing import NoReturn
 
 import click
 
-from gmml_cluster.cli import run_command
+from gmml_cluster.cli import options, run_command
 
 _COMMANDS = {
-    "status": ("status", "What runs are doing, at which step, and what ended their attempts."),
+    "status": ("status", "What runs are doing, how far they are, and what ended their attempts."),
     "logs": ("logs", "What a rank printed."),
     "cancel": ("cancel", "Ask a run to save and stop."),
-    "resume": ("resume", "Go on with a run from its youngest checkpoint."),
+    "resume": ("resume", "Continue a run from its latest checkpoint."),
     "log": ("log", "Entries of a run's log."),
     "metrics": ("metrics", "One line a step: losses, rates, waits."),
     "order": ("order", "Which image each sample number is, and which rank reads it."),
-    "corpus": ("corpus", "Make corpora."),
-    "eval": ("evaluate", "Score what a run has learnt."),
+    "corpus": ("corpus", "Pack and index corpora."),
+    "eval": ("evaluate", "Score the encoder of a run."),
     "schema": ("schema", "JSON Schema of job files or cluster profiles."),
     "rm": ("rm", "Delete a run."),
 }
@@ -41,14 +42,16 @@ class _Lazy(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"no command {args[0]!r}; known are {', '.join(_COMMANDS)}", ctx)
+            near = get_close_matches(args[0], _COMMANDS, n=1)
+            known = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_COMMANDS)}"
+            raise click.UsageError(f"no command {args[0]!r}; {known}", ctx)
         return super().resolve_command(ctx, args)
 
 
-@click.command(cls=_Lazy)
+@click.command(cls=_Lazy, context_settings=options.CONTEXT)
 @click.version_option(package_name="gmml-cluster")
 def group() -> None:
-    """Runs of gmml_cluster: ask, follow, stop and go on. RUN is a run's name, a unique prefix of it, or its folder."""
+    """List, follow, stop and resume runs. RUN is a run's name, a unique prefix of it, or its folder or URL."""
 
 
 def gmml() -> NoReturn:

@@ -16,16 +16,19 @@ _SHOWN = ("step", "loss", "grad_norm", "lr", "samples_per_s", "data_wait_s", "at
 
 @click.command("metrics")
 @options.run
-@click.option("--tensorboard", metavar="DIR", help="Write TensorBoard's event file into this folder instead.")
+@click.option(
+    "--tensorboard",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Write TensorBoard's event file into this folder instead.",
+)
 @options.root
 @options.as_json
 def command(run: str, tensorboard: str | None, root: str | None, as_json: bool) -> int:
-    """Print RUN's metrics, one line a step: of the youngest attempt that made the step; --json prints every figure."""
-    from gmml_cluster.launch.find import find
-    from gmml_cluster.run.uploads import metric_lines
+    """Print RUN's metrics, one line a step: of the latest attempt that made the step; --json prints every figure."""
+    from gmml_cluster import api
 
-    found = find(run, root)
-    lines = metric_lines(found.store, found.log.refresh())
+    lines = api.find(run, root).metrics()
     if tensorboard is not None:
         return _write_events(lines, tensorboard)
     if not as_json:
@@ -36,7 +39,7 @@ def command(run: str, tensorboard: str | None, root: str | None, as_json: bool) 
 
 
 def row(line: dict[str, Any]) -> str:
-    """The figures that people look at, in columns."""
+    """The figures for people, in columns."""
     return "  ".join(f"{_shown(line.get(name)):>13}" for name in _SHOWN)
 
 

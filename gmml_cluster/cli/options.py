@@ -2,15 +2,17 @@
 
 import click
 
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+"""Settings that all commands inherit from the group."""
 run = click.argument("run")
 root = click.option("--root", metavar="URL", help="Look under this folder or s3:// prefix alone.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 cluster = click.option(
     "--cluster", metavar="NAME|FILE", help="Profile: ./clusters/NAME.yaml, else the package's, or a file."
 )
-follow = click.option("--follow", is_flag=True, help="Show progress until the run ends; leave with 5 if it fails.")
+follow = click.option("--follow", is_flag=True, help="Show progress until the run ends; exit with 5 if it fails.")
 take_over = click.option(
     "--take-over",
     is_flag=True,
-    help="Submit anew although a job of this run is queued or lives; the older one is fenced.",
+    help="Submit anew although a job of this run is queued or runs; that one is fenced.",
 )

@@ -1,4 +1,4 @@
-"""`gmml resume`: a run goes on from its youngest checkpoint."""
+"""`gmml resume`: a run continues from its latest checkpoint."""
 
 import click
 
@@ -16,10 +16,9 @@ from gmml_cluster.cli import options
 def command(
     run: str, cluster: str | None, code: bool, take_over: bool, follow: bool, root: str | None, as_json: bool
 ) -> None:
-    """Go on with RUN from its youngest checkpoint; lifts a cancel. The profile is the last submission's by default."""
-    from gmml_cluster.cli.submit_report import tell
-    from gmml_cluster.launch.find import find
-    from gmml_cluster.launch.submit import resume
+    """Continue RUN from its latest checkpoint; lifts a cancel. The profile is the last submission's by default."""
+    from gmml_cluster import api
+    from gmml_cluster.cli.submit_report import report
 
-    outcome = resume(find(run, root), cluster=cluster, new_code=code, take_over=take_over)
-    tell(outcome, as_json=as_json, follow=follow)
+    resumed = api.find(run, root).resume(cluster, new_code=code, take_over=take_over)
+    report(resumed, as_json=as_json, follow=follow)

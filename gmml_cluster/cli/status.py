@@ -1,14 +1,17 @@
-"""`gmml status`: the ledgers of runs. Imports no pydantic, and asks each scheduler once."""
+"""`gmml status`: what runs are doing. Imports no pydantic, and asks each scheduler once."""
 
 import json
 import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
 from gmml_cluster.cli import options
 
-_COLUMNS = ("RUN", "STATE", "STEP", "SAVED", "ATTEMPTS", "LAST CAUSE", "CODE", "JOB")
+_COLUMNS = ("RUN", "STATE", "STEP", "DONE", "LOSS", "IMG/S", "WAIT", "LEFT", "SAVED", "STARTED", "LAST")
+Document = dict[str, Any]
 
 
 @click.command("status")
@@ -16,81 +19,158 @@ _COLUMNS = ("RUN", "STATE", "STEP", "SAVED", "ATTEMPTS", "LAST CAUSE", "CODE", "
 @options.root
 @options.as_json
 def command(run: str | None, root: str | None, as_json: bool) -> None:
-    """What RUN is doing, or all runs under the known roots: state, last step, last checkpoint, causes, code, job."""
-    ledgers = _ledgers(run, root)
+    """All runs under the known roots, a line each, or a page on RUN.
+
+    Steps are counted from 0, as in metrics and checkpoints; DONE is their share of the run.
+    """
+    from gmml_cluster import api
+
+    asked = [api.find(run, root)] if run else api.runs(root)
+    found = api.status_of(asked)
+    if run is not None and found.faults:
+        raise found.faults[0]
+    for fault in found.faults:
+        print(fault, file=sys.stderr)
     if as_json:
-        click.echo(json.dumps(ledgers[0] if run else ledgers, indent=2))
-    elif ledgers:
-        _print(ledgers)
-        for ledger in ledgers:
-            _print_trouble(ledger)
+        click.echo(json.dumps(found.documents[0] if run else found.documents, indent=2))
+    elif run is not None:
+        click.echo("\n".join(page(found.documents[0])))
+    elif found.documents:
+        _print_table(_COLUMNS, map(row, found.documents))
+        for document in found.documents:
+            for line in notes(document):
+                click.echo(f"{document['run']}: {line}")
     else:
         click.echo("no runs; gmml-submit JOB.yaml starts one")
 
 
-def _ledgers(run: str | None, root: str | None) -> list[dict[str, Any]]:
-    """Of the run, or of all that can be read; one that cannot is told of on stderr."""
-    from gmml_cluster.errors import StorageError
-    from gmml_cluster.launch.find import every, find
-    from gmml_cluster.launch.jobs import poll
-    from gmml_cluster.run.ledger import status
-
-    histories = {}
-    runs = [find(run, root)] if run else every(root)
-    for found in runs:
-        try:
-            histories[found.url] = found.log.refresh()
-        except StorageError as fault:
-            if run is not None:
-                raise
-            print(fault, file=sys.stderr)
-    runs = [found for found in runs if found.url in histories]
-    jobs = poll(histories)
-    return [
-        {"run": found.name, "root": found.root, **status(histories[found.url], jobs[found.url].states)}
-        for found in runs
-    ]
-
-
-def _print(ledgers: list[dict[str, Any]]) -> None:
+def _print_table(columns: Iterable[str], rows: Iterable[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*_COLUMNS, box=None, pad_edge=False)
-    for ledger in ledgers:
-        table.add_row(*row(ledger))
+    table = Table(*columns, box=None, pad_edge=False)
+    for cells in rows:
+        table.add_row(*cells)
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def row(ledger: dict[str, Any]) -> list[str]:
-    """A run's line: step and saved step as they stand in the log, the cause of the last attempt that ended."""
-    attempts = ledger["attempts"]
-    causes = [attempt["cause"] for attempt in attempts if attempt["cause"]]
-    code = ledger["code"][-1]["code"][:8] if ledger["code"] else "-"
-    numbers = [
-        _number(ledger["step"]),
-        _number(ledger["committed_step"]),
-        str(attempts[-1]["attempt"] if attempts else 0),
+def row(document: Document) -> list[str]:
+    """A run's line."""
+    progress = document["progress"] or {}
+    return [
+        document["run"],
+        document["state"],
+        _number(document["step"]),
+        _share(document["step"], document["steps"]),
+        _figure(progress.get("loss"), ".4g"),
+        _figure(progress.get("samples_per_s"), ",.0f"),
+        _percent(progress.get("data_wait_share")),
+        _duration(progress.get("left_s")),
+        _number(document["committed_step"]),
+        _moment(document["attempts"][-1]["started"] if document["attempts"] else None),
+        last_word(document),
     ]
-    return [ledger["run"], ledger["state"], *numbers, causes[-1] if causes else "-", code, ledger["job"] or "-"]
+
+
+def last_word(document: Document) -> str:
+    """The latest event of the ledger: a cause, a start that failed, or the attempt that works."""
+    if document["start_failed"]:
+        return "start_failed"
+    if not document["attempts"]:
+        return "-"
+    last = document["attempts"][-1]
+    return last["cause"] or f"attempt {last['attempt']}"
+
+
+def notes(document: Document) -> list[str]:
+    """What a reader should know or do, a sentence each: why it waits, what went wrong, and the command that helps."""
+    name, state = document["run"], document["state"]
+    found = [document["misplaced"]] if document["misplaced"] else []
+    if document["queue_reason"] or document["expected_start"]:
+        expected = f"; expected to start {_moment(document['expected_start'])}" if document["expected_start"] else ""
+        found.append(f"queued: {document['queue_reason'] or 'no reason given'}{expected}")
+    if state in ("failed", "interrupted"):
+        found.append(f"{_problem(document).splitlines()[0]}; gmml resume {name} continues it")
+    if state == "empty":
+        found.append(f"its submission was cut off, or is under way; gmml rm {name} deletes it")
+    return found
+
+
+def _problem(document: Document) -> str:
+    if document["start_failed"]:
+        return str(document["start_failed"])
+    if not document["attempts"]:
+        return "nothing works on it"
+    last = document["attempts"][-1]
+    return last.get("told", {}).get("message") or f"attempt {last['attempt']} ended with {last['cause']}"
+
+
+def page(document: Document) -> list[str]:
+    """Everything about one run, a line each: figures, attempts, checkpoints, goodput, files."""
+    progress, goodput = document["progress"], document["goodput"]
+    lines = [f"{document['run']}: {document['state']}", *(f"  {line}" for line in notes(document))]
+    if document["step"] is not None:
+        total = f" of {document['steps']}" if document["steps"] else ""
+        lines.append(f"  step         {document['step']}{total} ({_share(document['step'], document['steps'])} done)")
+    if progress is not None:
+        lines += [
+            f"  loss         {_figure(progress['loss'], '.6g')}",
+            f"  rate         {progress['samples_per_s']:,.0f} images/s",
+            f"  data wait    {_percent(progress['data_wait_share'])} of the time",
+            f"  time left    {_duration(progress['left_s'])}",
+        ]
+    if document["committed_step"] is not None:
+        lines.append(f"  checkpoint   step {document['committed_step']}, {document['url']}/{document['checkpoint']}")
+    if goodput["share"] is not None:
+        lines.append(f"  goodput      {100 * goodput['share']:.1f} % of {goodput['steps_made']} steps made were kept")
+    lines += [f"  code         {each['code'][:12]} from step {each['first_step']} on" for each in document["code"]]
+    lines += [
+        f"  job          {document['job'] or '-'} ({document['launcher'] or '-'})",
+        f"  files        {document['url']}: log/, checkpoints/, attempts/ (logs and metrics of the ranks)",
+    ]
+    lines += [f"  attempts before these: {_counted(document['older_attempts'])}"] if document["older_attempts"] else []
+    return [*lines, *(f"  {line}" for attempt in document["attempts"] for line in _attempt_lines(attempt))]
+
+
+def _attempt_lines(attempt: Document) -> list[str]:
+    topology = attempt["topology"]
+    ranks = f"{topology['ranks']} ranks" if "ranks" in topology else "ranks unknown"
+    nodes = f" on {attempt['nodes'] or '?'} nodes from {attempt['host']}" if attempt["host"] else ""
+    first, last = attempt["first_step"], attempt["last_step"]
+    steps = "no step" if first is None else f"steps {first}-{_number(last)}"
+    ended = f"{attempt['cause']} {_moment(attempt['ended'])}" if attempt["cause"] else "at work"
+    lines = [f"attempt {attempt['attempt']:<4} {_moment(attempt['started'])}  {steps}  {ranks}{nodes}  {ended}"]
+    message = attempt.get("told", {}).get("message")
+    return [*lines, f"             {message.splitlines()[0]}"] if message else lines
+
+
+def _counted(causes: dict[str, int]) -> str:
+    return ", ".join(f"{count} x {cause}" for cause, count in sorted(causes.items()))
 
 
 def _number(step: int | None) -> str:
     return "-" if step is None else str(step)
 
 
-def _print_trouble(ledger: dict[str, Any]) -> None:
-    """What went wrong last, and the command that goes on."""
-    if ledger["state"] in ("failed", "interrupted"):
-        click.echo(f"{ledger['run']}: {_trouble(ledger).splitlines()[0]}; gmml resume {ledger['run']} goes on")
-    if ledger["state"] == "empty":
-        click.echo(f"{ledger['run']}: its submission was cut off, or is under way; gmml rm {ledger['run']} deletes it")
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
-def _trouble(ledger: dict[str, Any]) -> str:
-    if ledger["start_failed"]:
-        return str(ledger["start_failed"])
-    if not ledger["attempts"]:
-        return "nothing works on it"
-    last = ledger["attempts"][-1]
-    return last.get("told", {}).get("message") or f"attempt {last['attempt']} ended with {last['cause']}"
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f} %"
+
+
+def _share(step: int | None, steps: int | None) -> str:
+    return "-" if step is None or not steps else f"{100 * (step + 1) / steps:.0f} %"
+
+
+def _duration(seconds: float | None) -> str:
+    return "-" if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
+def _moment(seconds: float | None) -> str:
+    """A time of day in local time, with the date where it is not today's."""
+    if seconds is None:
+        return "-"
+    then, now = datetime.fromtimestamp(seconds, UTC).astimezone(), datetime.now(UTC).astimezone()
+    return then.strftime("%H:%M" if then.date() == now.date() else "%Y-%m-%d %H:%M")

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 VERSION = 1
 
 
-@click.command("gmml-submit")
+@click.command("gmml-submit", context_settings=options.CONTEXT)
+@click.version_option(package_name="gmml-cluster")
 @click.argument("job")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @options.cluster
@@ -32,22 +33,28 @@ def command(
 ) -> None:
     """Pre-train what JOB, a YAML file, describes: on this machine, or where --cluster says.
 
-    KEY=VALUE overrides a field, as in batch.size=512. The same run submitted again goes on where it stopped.
+    KEY=VALUE overrides a field, as in batch.size=512. The same run submitted again continues where it stopped.
     """
+    from gmml_cluster import api
+    from gmml_cluster.cli.submit_report import report
     from gmml_cluster.launch.prepare import prepare
-    from gmml_cluster.launch.submit import submit
 
-    prepared = prepare(job, cluster=cluster or "local", overrides=overrides)
     if dry_run:
+        prepared = prepare(job, cluster=_named(cluster), overrides=overrides)
         click.echo(json.dumps(document(prepared)) if as_json else text(prepared))
         return
-    from gmml_cluster.cli.submit_report import tell
+    report(api.submit(job, _named(cluster), overrides, take_over=take_over), as_json=as_json, follow=follow)
 
-    tell(submit(prepared, take_over=take_over), as_json=as_json, follow=follow)
+
+def _named(cluster: str | None) -> str:
+    """The profile; an empty name is most likely a shell variable that is not set, and would train on a login node."""
+    if cluster == "":
+        raise click.BadParameter("is empty; name a profile, or leave --cluster out to run here", param_hint="--cluster")
+    return cluster or "local"
 
 
 def document(prepared: "Prepared") -> dict[str, Any]:
-    """What a dry run tells machines."""
+    """A dry run for programs."""
     from gmml_cluster.spec.loading.validate import dump
 
     return {
@@ -62,7 +69,7 @@ def document(prepared: "Prepared") -> dict[str, Any]:
 
 
 def text(prepared: "Prepared") -> str:
-    """What a dry run tells people: the plan a line each, then the script to the byte."""
+    """A dry run for people: the plan, a line each, then the script to the byte."""
     from gmml_cluster.plan.describe import describe
 
     head = f"{prepared.job.name} on {prepared.cluster}, in {prepared.submission.run_root}"

@@ -1,4 +1,4 @@
-"""What a rank printed, as it appears: from this machine's own file if it lies here, else from published parts."""
+"""What a rank printed, as it appears: from this machine's own file if it is here, else from uploaded parts."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ POLL_S = 5.0
 
 
 class File:
-    """A file of this machine that grows; each `new` gives what came since the last."""
+    """A growing file of this machine; each `new` returns what was appended since the last."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,10 +35,10 @@ class File:
 
 
 class Tail:
-    """The output of one rank of one attempt; each `new` gives what came since the last.
+    """The output of one rank of one attempt; each `new` returns what was appended since the last.
 
     Args:
-        begun: the file that was read before the attempt claimed; gone on with, if it is the attempt's.
+        begun: the file that was read before the attempt claimed; reading continues in it if it is the attempt's.
     """
 
     def __init__(self, run: "RunRoot", attempt: Attempt, rank: int, begun: File | None = None) -> None:
@@ -63,7 +63,7 @@ def local_output(attempt: Attempt, rank: int) -> Path | None:
 
 
 def start_output(history: History, rank: int) -> Path | None:
-    """The file that can be read here with what a rank of the youngest submit's last start prints, claimed or not."""
+    """The file that can be read here with what a rank of the latest submit's last start prints, claimed or not."""
     submit = history.submit
     return None if submit is None else _output(JobRef.of(submit), submit.bounds, None, rank)
 
@@ -74,10 +74,19 @@ def _output(job: JobRef | None, bounds: Mapping[str, Any], restart: int | None, 
     return launcher_named(job.launcher).output(job.id, bounds, restart=restart, rank=rank)
 
 
-def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[str]:
-    """Texts of a rank over all attempts from the first or else the youngest on, until nothing of the run is at work.
+def output_of_start(history: History, rank: int) -> str:
+    """What a rank of the latest submit's last start printed; empty where no file of it can be read here."""
+    path = start_output(history, rank)
+    return File(path).new() if path else ""
 
-    A start on this machine is shown before its claim.
+
+def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[str]:
+    """Texts of a rank over all attempts, until nothing works on the run; those of a local start even before its claim.
+
+    Args:
+        run: where it was found.
+        rank: of each attempt.
+        first: number of the first attempt; the latest by default.
     """
     tail: Tail | None = None
     begun: File | None = None
@@ -88,11 +97,11 @@ def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[s
     jobs, asked = poll_one(run.name, history), time.monotonic()
     while True:
         history = run.log.refresh()
-        youngest = history.attempts[-1] if history.attempts else None
-        if youngest is not None and (tail is None or tail.attempt.number != youngest.number) and _is_new(history, jobs):
+        latest = history.attempts[-1] if history.attempts else None
+        if latest is not None and (tail is None or tail.attempt.number != latest.number) and _is_new(history, jobs):
             if tail is not None:
                 yield tail.new()
-            tail = Tail(run, youngest, rank, begun)
+            tail = Tail(run, latest, rank, begun)
         if time.monotonic() - asked > POLL_S or _has_ended(history):
             jobs, asked = poll_one(run.name, history), time.monotonic()
         path = start_output(history, rank) if tail is None else None
@@ -101,13 +110,50 @@ def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[s
             yield begun.new()
         if tail is not None:
             yield tail.new()
-        if not is_busy(history, jobs) and pending(history, jobs.states) in (None, "unknown"):
+        if not _at_work(history, jobs):
             return
         time.sleep(LOOK_S)
 
 
+def is_at_work(run: "RunRoot") -> bool:
+    """Whether a job of the run is queued or an attempt lives."""
+    history = run.log.refresh()
+    return _at_work(history, poll_one(run.name, history))
+
+
+def ended_without_finishing(run: "RunRoot") -> str:
+    """Why a run that nothing works on has not finished, and what to do; empty where it has."""
+    history = run.log.refresh()
+    if history.finished:
+        return ""
+    return f"{_ending(history)}; see gmml logs {run.name}; gmml resume {run.name} continues it"
+
+
+def headline(attempt: Attempt) -> str:
+    """One line: which attempt ended with which cause, on which rank and host, with what message."""
+    details = attempt.told
+    where = f"rank {details['rank']} on {details.get('host', 'an unknown host')}: " if "rank" in details else ""
+    message = str(details.get("message") or "").splitlines()
+    return f"attempt {attempt.number} ended with {attempt.cause}" + (f": {where}{message[0]}" if message else "")
+
+
+def _ending(history: History) -> str:
+    if history.stopped is not None:
+        return f"was stopped: {history.stopped}"
+    if history.submit is not None and history.submit.failed:
+        return f"did not start: {history.submit.failed.splitlines()[0]}"
+    last = history.attempts[-1] if history.attempts else None
+    if last is None or last.cause is None:
+        return "nothing works on it any more, and the log does not say why"
+    return headline(last)
+
+
+def _at_work(history: History, jobs: Jobs) -> bool:
+    return is_busy(history, jobs) or pending(history, jobs.states) not in (None, "unknown")
+
+
 def _is_new(history: History, jobs: Jobs) -> bool:
-    """Whether the youngest attempt belongs to the youngest submit, or still lives."""
+    """Whether the latest attempt belongs to the latest submit, or still lives."""
     submit = history.submit
     return living(history, jobs.states) is not None or (
         submit is not None and history.attempts[-1].submit == submit.token

@@ -6,7 +6,7 @@ from typing import Any
 
 from gmml_cluster.run.entries import Entry
 
-VERSION = 5
+VERSION = 6
 KEPT_ATTEMPTS = 50
 _TOLD = ("rank", "host", "message", "proof")
 _MESSAGE_CHARACTERS = 500
@@ -67,6 +67,7 @@ class Attempt:
         ended: cause in its `end`; None as long as there is none.
         resolved: cause that a later `cause` proved.
         told: what its `end` adds: message, rank, host, proof, as far as known.
+        host, nodes: where rank 0 runs and on how many nodes, by the claim.
         launcher: which took the job, as the submit that it claimed for says.
     """
 
@@ -84,6 +85,8 @@ class Attempt:
     end_time: float | None = None
     told: Mapping[str, Any] = field(default_factory=dict)
     launcher: str = ""
+    host: str = ""
+    nodes: int | None = None
 
     @property
     def cause(self) -> str | None:
@@ -191,6 +194,8 @@ def _claim(history: History, entry: Entry) -> History:
     fields = {name: entry.fields[name] for name in ("submit", "job", "restart")}
     # until format 3 the field was called `layout`; logs that were written then are still read
     fields["topology"] = entry.fields["topology"] if "topology" in entry.fields else entry.fields["layout"]
+    machine = entry.fields.get("machine", {})
+    fields |= {name: machine[name] for name in ("host", "nodes") if name in machine}
     assert entry.attempt is not None
     submit = replace(history.submit, failed=None) if history.submit else None
     code, launcher = (submit.code, submit.launcher) if submit else ("", "")

@@ -125,6 +125,8 @@ def _attempt(attempt: Attempt, jobs: Mapping[str, str]) -> dict[str, Any]:
         "cause": attempt.cause or (None if _lives(attempt, jobs) else "lost"),
         "first_step": attempt.first_step,
         "last_step": attempt.last_step,
+        "host": attempt.host,
+        "nodes": attempt.nodes,
         "topology": dict(attempt.topology),
         "code": attempt.code,
         **({"told": dict(attempt.told)} if attempt.told else {}),

@@ -6,11 +6,21 @@ from gmml_cluster.cli.main import group
 from gmml_cluster.cli.submit import command as submit
 
 SURFACE = {
-    "gmml-submit": ["--cluster", "--dry-run", "--follow", "--help", "--json", "--take-over", "JOB", "OVERRIDES"],
+    "gmml-submit": [
+        "--cluster",
+        "--dry-run",
+        "--follow",
+        "--help",
+        "--json",
+        "--take-over",
+        "--version",
+        "JOB",
+        "OVERRIDES",
+    ],
     "gmml": ["--help", "--version"],
     "gmml status": ["--help", "--json", "--root", "RUN"],
-    "gmml logs": ["--attempt", "--follow", "--help", "--rank", "--root", "-f", "RUN"],
-    "gmml cancel": ["--help", "--root", "RUN"],
+    "gmml logs": ["--attempt", "--follow", "--help", "--rank", "--root", "--tail", "-f", "RUN"],
+    "gmml cancel": ["--all", "--help", "--root", "RUN"],
     "gmml resume": ["--cluster", "--code", "--follow", "--help", "--json", "--root", "--take-over", "RUN"],
     "gmml log": ["--check", "--help", "--json", "--root", "RUN"],
     "gmml metrics": ["--help", "--json", "--root", "--tensorboard", "RUN"],
@@ -46,6 +56,7 @@ def surface(name, command):
             if isinstance(parameter, click.Argument)
             else [*parameter.opts, *parameter.secondary_opts]
         )
+        if word != "-h"  # every command has it, beside --help
     ]
     found = {name: sorted(flags)}
     if isinstance(command, click.Group):

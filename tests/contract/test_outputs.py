@@ -10,13 +10,12 @@ import pytest
 from gmml_cluster.cli import order, submit_report
 from gmml_cluster.cli import submit as gmml_submit
 from gmml_cluster.launch.prepare import prepare
+from gmml_cluster.launch.status import statuses
 from gmml_cluster.launch.submit import Submitted
 from gmml_cluster.plan.plan import Plan
 from gmml_cluster.run import protocol
 from gmml_cluster.run.causes import CAUSES
 from gmml_cluster.run.entries import Kind
-from gmml_cluster.run.history import History
-from gmml_cluster.run.ledger import status
 from gmml_cluster.run.root import create_run, run_root
 from tests.unit.train.test_loop import Engine, train
 
@@ -58,7 +57,8 @@ def of_metrics(folder):
 
 
 def of_status(folder):
-    return {"run": "x", "root": "r", **status(History(), {})}
+    run = create_run(str(folder), "x", {}, {"spec": "0", "code": "0", "versions": {}})
+    return statuses([run]).documents[0]
 
 
 @pytest.mark.parametrize(

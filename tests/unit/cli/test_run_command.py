@@ -1,9 +1,14 @@
 """How commands end."""
 
+import subprocess
+import sys
+
 import click
 import pytest
+from click.testing import CliRunner
 
 from gmml_cluster.cli import run_command
+from gmml_cluster.cli.main import group
 from gmml_cluster.errors import DataError, Fault, LaunchError, PreflightError, RunFailed, SpecError, StorageError
 
 
@@ -54,3 +59,24 @@ def test_every_fault_is_a_line_of_its_own_on_stderr(monkeypatch, capsys):
 
 def test_an_unknown_option_is_a_fault_of_the_arguments(monkeypatch):
     assert outcome(monkeypatch, lambda: None, "--no-such") == 2
+
+
+def test_a_reader_that_has_left_is_no_failure():
+    script = "from gmml_cluster.cli import run_command; import click\n@click.command()\ndef c():\n"
+    script += "    [click.echo('x' * 1000) for _ in range(1000)]\nrun_command.run(c)"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert (process.wait(timeout=60), process.stderr.read()) == (0, b"")
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["status", "-h"], ["corpus", "pack", "-h"]])
+def test_every_command_has_a_short_help(arguments):
+    done = CliRunner().invoke(group, arguments)
+    assert done.exit_code == 0
+    assert "Usage:" in done.output
+
+
+def test_a_near_miss_of_a_command_is_suggested():
+    done = CliRunner().invoke(group, ["statsu"])
+    assert (done.exit_code, "did you mean 'status'?" in done.output) == (2, True)

@@ -1,0 +1,200 @@
+"""The Python interface: submit jobs, find runs, follow, stop and resume them. The commands are built on it.
+
+Nothing here imports torch, and listing or asking runs imports no pydantic. `import gmml_cluster` offers these names.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gmml_cluster.errors import RunFailed
+from gmml_cluster.launch import cancel as ending
+from gmml_cluster.launch import find as finding
+from gmml_cluster.launch.follow import Tail, ended_without_finishing, follow, is_at_work, output_of_start
+from gmml_cluster.launch.status import Statuses, statuses
+from gmml_cluster.run.root import RunRoot
+from gmml_cluster.run.uploads import metric_lines
+
+if TYPE_CHECKING:
+    from gmml_cluster.launch.submit import Submitted
+
+WAIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run where it was found: a spec, its log and what its attempts left.
+
+    Attributes:
+        location: its root and name, store and log.
+        submitted: what the call that returned this object did; None for a run that was only looked up.
+    """
+
+    location: RunRoot = field(repr=False)
+    submitted: "Submitted | None" = field(default=None, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """Its name, unique under its root."""
+        return self.location.name
+
+    @property
+    def url(self) -> str:
+        """Its folder or `s3://` URL."""
+        return self.location.url
+
+    def __repr__(self) -> str:
+        return f"Run({self.url!r})"
+
+    def status(self) -> dict[str, Any]:
+        """State, step, loss, rate, causes, checkpoints: the document of `gmml status RUN --json` (docs/outputs.md).
+
+        Raises:
+            StorageError: the run cannot be read.
+        """
+        found = statuses([self.location])
+        if found.faults:
+            raise found.faults[0]
+        return found.documents[0]
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Return when the run has finished.
+
+        Args:
+            timeout_s: seconds after which to give up; None waits as long as it takes.
+
+        Raises:
+            RunFailed: nothing works on it any more and it has not finished; says why.
+            TimeoutError: it is still at work.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while is_at_work(self.location):
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"{self.url}: still at work after {timeout_s:g} s")
+            time.sleep(WAIT_S if deadline is None else max(0.0, min(WAIT_S, deadline - time.monotonic())))
+        problem = ended_without_finishing(self.location)
+        if problem:
+            raise RunFailed(f"{self.url}: {problem}")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One mapping a step, in order: loss, norms, rates, waits (docs/outputs.md)."""
+        return metric_lines(self.location.store, self.location.log.refresh())
+
+    def logs(self, rank: int = 0, attempt: int | None = None) -> str:
+        """What a rank printed, up to now.
+
+        Args:
+            rank: of the attempt.
+            attempt: by number; the latest by default, or the start that has not claimed yet.
+
+        Raises:
+            LookupError: the run has no such attempt.
+        """
+        history = self.location.log.refresh()
+        number = attempt if attempt is not None else history.last_attempt
+        if not number:
+            return output_of_start(history, rank)
+        chosen = history.attempt(number)
+        if chosen is None:
+            raise LookupError(f"{self.url}: no attempt {number} among the latest; the last is {history.last_attempt}")
+        return Tail(self.location, chosen, rank).new()
+
+    def follow(self, rank: int = 0) -> Iterator[str]:
+        """What a rank prints, as it appears, over all attempts, until nothing works on the run any more."""
+        return follow(self.location, rank)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The entries of its log, oldest first (docs/log.md)."""
+        return [entry.document() for entry in self.location.log.read()]
+
+    def cancel(self) -> str:
+        """Ask it to save and stop, and return what was done; may be repeated. `resume` lifts it.
+
+        Raises:
+            LaunchError: the scheduler is out of reach; a running attempt learns of the stop from the log all the same.
+        """
+        return ending.cancel(self.location)
+
+    def resume(self, cluster: str | None = None, *, new_code: bool = False, take_over: bool = False) -> "Run":
+        """Continue from the latest checkpoint; lifts a cancel.
+
+        Args:
+            cluster: profile; the last submission's by default.
+            new_code: run the code that is installed here instead of the run's own.
+            take_over: submit anew although a job of it is queued or lives; that one is fenced.
+
+        Raises:
+            SpecError: it does not fit the cluster, or lies elsewhere than its log records.
+            PreflightError: all that would stop it.
+            LaunchError: the scheduler refused, or is out of reach.
+        """
+        from gmml_cluster.launch.submit import resume
+
+        done = resume(self.location, cluster=cluster, new_code=new_code, take_over=take_over)
+        return Run(done.run, done)
+
+
+def submit(
+    job: str | Path,
+    cluster: str | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    take_over: bool = False,
+) -> Run:
+    """Submit a job file: a new run, or the next attempt of the run of that name and identity.
+
+    Args:
+        job: a YAML file, or the name of a packaged job.
+        cluster: a profile's name or file; this machine by default.
+        overrides: `["batch.size=512"]`, or `{"batch.size": 512}`.
+        take_over: submit anew although a job of the run is queued or lives; that one is fenced.
+
+    Raises:
+        SpecError: all faults of the job, the profile and the plan, or another run has the name.
+        PreflightError: all that would stop the run.
+        LaunchError: the scheduler refused, or is out of reach.
+    """
+    from gmml_cluster.launch.prepare import prepare
+    from gmml_cluster.launch.submit import submit as submit_prepared
+
+    prepared = prepare(str(job), cluster=cluster or "local", overrides=written(overrides))
+    done = submit_prepared(prepared, take_over=take_over)
+    return Run(done.run, done)
+
+
+def written(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
+    """Overrides as the command line takes them."""
+    if not isinstance(overrides, Mapping):
+        return list(overrides)
+    import json
+
+    return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in overrides.items()]
+
+
+def find(name: str, root: str | None = None) -> Run:
+    """The run of this name, unique prefix, folder or URL.
+
+    Args:
+        name: what is looked for.
+        root: look under this folder or URL alone; by default under the roots of all known profiles and submissions.
+
+    Raises:
+        SpecError: there is none, or there are several; lists them.
+    """
+    return Run(finding.find(name, root))
+
+
+def runs(root: str | None = None) -> list[Run]:
+    """All runs under the known roots, or under one.
+
+    Raises:
+        SpecError: the root does not exist.
+    """
+    return [Run(found) for found in finding.every(root)]
+
+
+def status_of(asked: Sequence[Run]) -> Statuses:
+    """The status of many runs by one call to each scheduler; a run that cannot be read hides no other."""
+    return statuses([run.location for run in asked])

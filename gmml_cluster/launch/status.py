@@ -1,0 +1,80 @@
+"""What runs are doing: the ledger of each, its jobs' states, and how far a live attempt has come.
+
+Imports no pydantic: `gmml status` is asked often. One scheduler call for all runs, one listing and one read for each
+run that trains.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from gmml_cluster.errors import StorageError
+from gmml_cluster.launch.jobs import JobRef, Jobs, poll
+from gmml_cluster.run.history import History
+from gmml_cluster.run.ledger import living, status
+from gmml_cluster.run.location import misplaced
+from gmml_cluster.run.progress import Progress, read_progress, total_steps
+from gmml_cluster.run.root import RunRoot
+
+VERSION = 3
+
+
+@dataclass(frozen=True)
+class Statuses:
+    """Documents of the runs that could be read, and the faults of the others."""
+
+    documents: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[StorageError] = field(default_factory=list)
+
+
+def statuses(runs: Sequence[RunRoot]) -> Statuses:
+    """The status of each run, as `gmml status --json` prints it (docs/outputs.md)."""
+    found = Statuses()
+    histories: dict[str, History] = {}
+    readable = []
+    for run in runs:
+        try:
+            histories[run.url] = run.log.refresh()
+            readable.append(run)
+        except StorageError as fault:
+            found.faults.append(fault)
+    jobs = poll(histories)
+    for run in readable:
+        try:
+            found.documents.append(_document(run, histories[run.url], jobs[run.url]))
+        except StorageError as fault:
+            found.faults.append(fault)
+    return found
+
+
+def _document(run: RunRoot, history: History, jobs: Jobs) -> dict[str, Any]:
+    ledger = status(history, jobs.states)
+    progress = read_progress(run.store, history) if living(history, jobs.states) else None
+    elsewhere = misplaced(run)
+    return {
+        "run": run.name,
+        "root": run.root,
+        "url": run.url,
+        **ledger,
+        "version": VERSION,
+        "step": ledger["step"] if progress is None else progress.step,
+        "steps": total_steps(history),
+        "progress": _figures(progress),
+        **_waiting(history, jobs),
+        "misplaced": None if elsewhere is None else str(elsewhere.fault),
+    }
+
+
+def _figures(progress: Progress | None) -> dict[str, Any] | None:
+    if progress is None:
+        return None
+    return {name: value for name, value in asdict(progress).items() if name not in ("step", "steps")}
+
+
+def _waiting(history: History, jobs: Jobs) -> dict[str, Any]:
+    """Why the last submission's job is still queued, and when its scheduler expects to start it."""
+    job = JobRef.of(history.submit) if history.submit else None
+    report = jobs.reports.get(job) if job else None
+    if report is None or report.state != "queued":
+        return {"queue_reason": None, "expected_start": None}
+    return {"queue_reason": report.reason or None, "expected_start": report.expected_start}
