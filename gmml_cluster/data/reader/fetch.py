@@ -21,6 +21,7 @@ from gmml_cluster.store.verified import READS, read_verified
 
 _FIRST_PAUSE_S = 0.2
 _DEFAULT_READS = 8
+_MOST_GROUP_BYTES = 8 * 2**20
 
 __all__ = ["Chunk", "Fetcher", "Wanted", "read_range"]
 
@@ -36,11 +37,13 @@ class Chunk:
     Attributes:
         fetched: the images' bytes in the order of `pieces`, once all have been read and checked.
         reads: of each sample; empty until the chunk is begun, and again after its release.
+        ready_bytes: of the samples that have arrived and were not released.
     """
 
     pieces: Pieces
     fetched: "Future[list[Encoded]]" = field(default_factory=Future)
     reads: list[list[Read]] = field(default_factory=list)
+    ready_bytes: int = 0
 
 
 class Fetcher:
@@ -62,14 +65,14 @@ class Fetcher:
         self._pool = ThreadPoolExecutor(reads, thread_name_prefix="fetch")
         self._remote = any(shard.file.url.startswith(REMOTE) for corpus in pin.corpora for shard in corpus.shards)
         self._ahead_bytes, self._held_bytes = ahead_bytes, 0
-        self._in_flight = 0
+        self._in_flight = self._ready_bytes = 0
         self._closed = False
         self._changed = threading.Condition()
 
     @property
     def group_bytes(self) -> int:
         """Bytes that chunks of one `begin` should stay below, so that a few groups fit into the memory."""
-        return self._ahead_bytes // 8
+        return min(self._ahead_bytes // 16, _MOST_GROUP_BYTES)
 
     @property
     def in_flight(self) -> int:
@@ -77,9 +80,9 @@ class Fetcher:
         return self._in_flight
 
     @property
-    def held_bytes(self) -> int:
-        """Encoded bytes that begun chunks hold, requested or read."""
-        return self._held_bytes
+    def ready_bytes(self) -> int:
+        """Encoded bytes of samples that have arrived and wait to be decoded."""
+        return self._ready_bytes
 
     def locate(self, samples: Sequence[Wanted]) -> Pieces:
         """Where samples lie; loads the indexes that are not at hand, several at once.
@@ -139,7 +142,8 @@ class Fetcher:
             for read in distinct(chunk.reads):
                 read.users -= 1
                 self._held_bytes -= read.length if read.users == 0 else 0
-            chunk.reads, chunk.fetched = [], Future()
+            self._ready_bytes -= chunk.ready_bytes
+            chunk.reads, chunk.fetched, chunk.ready_bytes = [], Future(), 0
             self._changed.notify_all()
 
     def is_checked(self, sample: Wanted) -> bool:
@@ -222,6 +226,9 @@ class Fetcher:
         except BaseException as error:  # whoever waits for the chunk raises it
             chunk.fetched.set_exception(error)
         else:
+            with self._changed:
+                chunk.ready_bytes = sum(chunk.pieces.lengths)
+                self._ready_bytes += chunk.ready_bytes
             chunk.fetched.set_result(found)
 
     def _checked(self, pieces: Pieces, reads: Sequence[Sequence[Read]]) -> list[Encoded]:

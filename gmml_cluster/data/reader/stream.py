@@ -66,7 +66,7 @@ class HostBatch:
     reads_in_flight: int = 0
     """Requests to the corpora's stores that were waiting for an answer when the batch was delivered."""
     read_ahead_bytes: int = 0
-    """Encoded bytes then requested or read for later steps."""
+    """Encoded bytes of later samples that had arrived and waited to be decoded."""
 
 
 @dataclass
@@ -184,7 +184,7 @@ class Stream:
             wait_s=waited,
             damaged=sum(part.damaged for part in met),
             reads_in_flight=self._fetcher.in_flight,
-            read_ahead_bytes=self._fetcher.held_bytes,
+            read_ahead_bytes=self._fetcher.ready_bytes,
         )
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """The stream: the same sample number is the same image and crop, whatever ranks, threads and first step."""
 
+import io
 import threading
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gmml_cluster.data.corpus.pin import pin
-from gmml_cluster.data.reader import fetch, stream
+from gmml_cluster.data.reader import fetch, reads, stream
 from gmml_cluster.data.reader.fetch import Wanted
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.stream import Stream, cache_bytes
@@ -30,7 +31,7 @@ class Run:
         self.pin = pin([CorpusSpec(url=str(folder))])
         self.layout = make_layout(seed=7, batch=16, group=2, lanes=4, window=4, spans=2, corpora=self.pin.shapes)
 
-    def stream(self, ranks=1, rank=0, first_step=0, threads=2):
+    def stream(self, ranks=1, rank=0, first_step=0, threads=2, read_ahead_bytes=2**28):
         return Stream(
             Order(self.layout),
             self.pin,
@@ -41,6 +42,7 @@ class Run:
             rank=rank,
             first_step=first_step,
             threads=threads,
+            read_ahead_bytes=read_ahead_bytes,
         )
 
     def batches(self, steps, **options):
@@ -200,3 +202,139 @@ def test_large_images_are_cropped_as_pillow_would(tmp_path):
     found = Run(folder, views=1, augment="none", image_size=30).images(1)[0][0]
     expected = np.asarray(Image.fromarray(image[:, 15:75]).resize((30, 30), Image.Resampling.BOX))
     assert np.abs(found.transpose(1, 2, 0).astype(int) - expected).max() <= 1
+
+
+class Gate:
+    """Reads of a store that wait until they are let through; counts how many wait at once."""
+
+    def __init__(self, store, monkeypatch):
+        self.open, self.waiting, self.most, self.names = threading.Event(), 0, 0, []
+        self.changed, self.inner, self.held = threading.Condition(), store.get, lambda name, start: True
+        monkeypatch.setattr(store, "get", self.get, raising=False)
+
+    def get(self, name, start=0, length=None):
+        if name.endswith(".tar") and self.held(name, start):
+            with self.changed:
+                self.waiting += 1
+                self.names.append((name, start))
+                self.most = max(self.most, self.waiting)
+                self.changed.notify_all()
+            assert self.open.wait(30)
+            with self.changed:
+                self.waiting -= 1
+        return self.inner(name, start, length)
+
+    def await_waiting(self, count):
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.waiting >= count, 30), self.waiting
+
+
+@pytest.fixture
+def apart(monkeypatch):
+    """Samples are read apart, as large ones are."""
+    monkeypatch.setattr(reads, "GAP_BYTES", -1)
+    monkeypatch.setattr(stream, "_LEAST_CHUNK_SAMPLES", 4)
+
+
+def test_requests_of_several_steps_are_in_flight_at_once(digit_shards, bucket, monkeypatch, apart):
+    run = Run("s3://bucket/digits")
+    expected = run.images(4)
+    gate = Gate(bucket, monkeypatch)
+    opened = run.stream(read_ahead_bytes=2**20)
+    gate.await_waiting(40)  # a step has 16
+    gate.open.set()
+    found = [opened.next() for _ in range(4)]
+    opened.close()
+    assert_same(
+        {n: image for batch in found for n, image in zip(batch.numbers.tolist(), batch.images, strict=True)}, expected
+    )
+
+
+def test_a_slow_request_delays_only_the_chunks_that_need_it(digit_shards, bucket, monkeypatch, apart):
+    run = Run("s3://bucket/digits")
+    gate = Gate(bucket, monkeypatch)
+    slow = Wanted(0, int(Order(run.layout).locate(np.array([0])).y[0]))
+    located = run.pin.locate(0, slow.y)
+    held = [(located.shard.rpartition("/")[2], located.offset)]
+    gate.held = lambda name, start: (name, start) in held and not held.clear()
+    opened = run.stream(read_ahead_bytes=2**20)
+    gate.await_waiting(1)
+    parts = [part for step in list(opened._steps)[:3] for part in step.parts]
+    free = [part for part in parts if slow not in part.chunk.pieces.samples]
+    assert len(parts) == 12
+    assert len(free) >= 9
+    for part in free:
+        part.filled.result(30)
+    assert not parts[0].filled.done()
+    gate.open.set()
+    assert opened.next().step == 0
+    opened.close()
+
+
+def test_bytes_ahead_are_bounded(digit_shards, bucket, monkeypatch, apart):
+    run = Run("s3://bucket/digits")
+    gate = Gate(bucket, monkeypatch)
+    expected = None
+    for limit in (3000, 2**20):
+        gate.open.clear()
+        gate.names.clear()
+        opened = run.stream(read_ahead_bytes=limit)
+        gate.await_waiting(16 if limit > 3000 else 4)
+        held = opened._fetcher._held_bytes
+        gate.open.set()
+        batches = [opened.next() for _ in range(6)]
+        assert held <= limit
+        opened.close()
+        found = {n: image for batch in batches for n, image in zip(batch.numbers.tolist(), batch.images, strict=True)}
+        expected = expected or found
+        assert_same(found, expected)
+
+
+def test_close_ends_all_threads_while_requests_are_in_flight_and_after_errors(digit_shards, bucket, monkeypatch):
+    monkeypatch.setattr(fetch, "_FIRST_PAUSE_S", 0.0)
+    run = Run("s3://bucket/digits")
+    run.images(1)
+    before = set(threading.enumerate())
+    gate = Gate(bucket, monkeypatch)
+    opened = run.stream()
+    gate.await_waiting(1)
+    closing = threading.Thread(target=opened.close)
+    closing.start()
+    gate.open.set()
+    closing.join(30)
+    bucket.spoil = 10**6
+    failing = run.stream()
+    with pytest.raises(StorageError):
+        failing.next()
+    failing.close()
+    assert set(threading.enumerate()) <= before
+
+
+def test_an_index_that_cannot_be_read_surfaces_in_next_and_stays(digit_shards, bucket, monkeypatch):
+    run = Run("s3://bucket/digits")
+
+    def broken(shard):
+        raise StorageError(f"{shard.file.url}: no answer")
+
+    monkeypatch.setattr(run.pin, "index_of", broken)
+    opened = run.stream()
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"train-00.\.tar: no answer"):
+            opened.next()
+    opened.close()
+
+
+def test_damaged_jpegs_are_counted_and_are_bad_where_the_corpus_refuses_them(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    held = io.BytesIO()
+    Image.fromarray(noise).save(held, "JPEG", quality=95)
+    sound = held.getvalue()
+    damaged = sound[:4000] + bytes(200) + sound[4200:]
+    folder = tmp_path / "jpeg"
+    folder.mkdir()
+    write_tar(folder / "s.tar", [(f"{y:02d}.jpg", damaged if y == 5 else sound) for y in range(16)])
+    batch = Run(folder).batches(1)[0]
+    assert (batch.damaged, batch.bad) == (1, ())
+    strict = [{"url": str(folder), "refuse_damaged": True}]
+    batch = Run(folder, corpora=strict).batches(1)[0]
+    assert (batch.damaged, batch.bad) == (0, (Wanted(0, 5),))

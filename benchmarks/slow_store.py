@@ -1,0 +1,153 @@
+"""An object store with latency: shards in memory behind a proxy that delays every request, each a process of its own.
+
+Both are small on purpose: what is measured is the reader, so neither may be the limit (`plain_gets` shows it).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+BUCKET = "corpus"
+_LIMIT_BYTES = 2**24
+
+
+class Server:
+    """The part of S3 that a reader needs: GET with a range, HEAD, and ListObjectsV2; signatures are not checked."""
+
+    def __init__(self, folder: Path, copies: int) -> None:
+        shards = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.tar"))}
+        self.objects = {f"{stem}-{k}.tar": data for k in range(copies) for stem, data in shards.items()}
+        self.etags = {name: hashlib.md5(name.encode()).hexdigest() for name in self.objects}
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection."""
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.writelines(self.answer(head.decode("latin-1")))
+                await writer.drain()
+        writer.close()
+
+    def answer(self, head: str) -> tuple[bytes, ...]:
+        """Status line, headers and body."""
+        method, target, _ = head.split("\r\n", 1)[0].split(" ")
+        url = urlsplit(target)
+        name = url.path.removeprefix(f"/{BUCKET}").lstrip("/")
+        if "list-type" in parse_qs(url.query):
+            return _response("200 OK", self._listing(parse_qs(url.query).get("prefix", [""])[0]), "")
+        if name not in self.objects:
+            return _response("404 Not Found", b"<Error><Code>NoSuchKey</Code></Error>", "", body=method != "HEAD")
+        data, tag = self.objects[name], f'ETag: "{self.etags[name]}"\r\n'
+        asked = re.search(r"(?i)\r\nrange: *bytes=(\d+)-(\d*)", head)
+        if asked is None or method == "HEAD":
+            return _response("200 OK", data, tag, body=method != "HEAD")
+        start, stop = int(asked[1]), min(int(asked[2] or len(data)) + 1, len(data))
+        part = memoryview(data)[start:stop]
+        return _response("206 Partial Content", part, f"{tag}Content-Range: bytes {start}-{stop - 1}/{len(data)}\r\n")
+
+    def _listing(self, prefix: str) -> bytes:
+        item = '<Contents><Key>{}</Key><Size>{}</Size><ETag>"{}"</ETag></Contents>'
+        found = [item.format(n, len(d), self.etags[n]) for n, d in sorted(self.objects.items()) if n.startswith(prefix)]
+        result = f"<Name>{BUCKET}</Name><IsTruncated>false</IsTruncated>{''.join(found)}"
+        return f'<?xml version="1.0"?><ListBucketResult>{result}</ListBucketResult>'.encode()
+
+
+def _response(status: str, data: bytes | memoryview, fields: str, *, body: bool = True) -> tuple[bytes, ...]:
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(data)}\r\n{fields}\r\n".encode()
+    return (head, bytes(data)) if body else (head,)
+
+
+class Proxy:
+    """Passes requests on after a delay; answers are passed back at once. One connection upstream for each of ours."""
+
+    def __init__(self, upstream: int, delay_s: float) -> None:
+        self.upstream, self.delay_s = upstream, delay_s
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on one connection."""
+        back, onward = await asyncio.open_connection("127.0.0.1", self.upstream, limit=_LIMIT_BYTES)
+        answers = asyncio.create_task(_copy(back, writer))
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                await asyncio.sleep(self.delay_s)
+                onward.write(head)
+                await onward.drain()
+        onward.close()
+        await answers
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(2**18):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@contextlib.contextmanager
+def slow_stores(folder: Path, copies: int, delays_ms: list[int]) -> Iterator[dict[int, int]]:
+    """Port of a proxy for each delay, all before one server; stopped at the end."""
+    started: list[subprocess.Popen[str]] = []
+    try:
+        port = _start(started, "serve", str(folder), str(copies))
+        yield {delay: _start(started, "delay", str(port), str(delay)) for delay in delays_ms}
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def _start(started: list[subprocess.Popen[str]], *arguments: str) -> int:
+    command = [sys.executable, "-m", "benchmarks.slow_store", *arguments]
+    started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    assert started[-1].stdout is not None
+    return int(started[-1].stdout.readline())
+
+
+async def plain_gets(port: int, name: str, length: int, *, connections: int, seconds: float) -> float:
+    """Ranges of an object that plain sockets get in a second, with nothing done to them."""
+    count, end = 0, time.monotonic() + seconds
+
+    async def client() -> None:
+        nonlocal count
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=_LIMIT_BYTES)
+        request = f"GET /{BUCKET}/{name} HTTP/1.1\r\nHost: x\r\nRange: bytes=512-{length + 511}\r\n\r\n".encode()
+        while time.monotonic() < end:
+            writer.write(request)
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(length)
+            count += 1
+        writer.close()
+
+    began = time.monotonic()
+    await asyncio.gather(*(client() for _ in range(connections)))
+    return count / (time.monotonic() - began)
+
+
+async def _main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=["serve", "delay"])
+    parser.add_argument("source", help="folder of shards, or port of the server")
+    parser.add_argument("number", type=int, help="copies of each shard, or milliseconds")
+    given = parser.parse_args()
+    handler = (
+        Server(Path(given.source), given.number)
+        if given.role == "serve"
+        else Proxy(int(given.source), given.number / 1000)
+    )
+    server = await asyncio.start_server(handler.serve, "127.0.0.1", 0, limit=_LIMIT_BYTES)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())
