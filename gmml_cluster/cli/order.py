@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,35 +25,43 @@ class _Range(click.ParamType[range]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> range:
         found = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", str(value))
         if found is None:
-            self.fail(f"{value!r} is no range of sample numbers; write 0..9999, both ends included", param, ctx)
+            self.fail(f"{value!r} is not a range of sample numbers; write 0..9999, both ends included", param, ctx)
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first:
-            self.fail(f"{value!r} runs backwards; the lesser number comes first; write {last}..{first}", param, ctx)
+            self.fail(f"{value!r} runs backwards; the smaller number comes first; write {last}..{first}", param, ctx)
         if last > _LAST:
-            self.fail(f"{value!r} is beyond all use; sample numbers go up to {_LAST:,}; write less", param, ctx)
+            self.fail(f"{value!r} is too large; sample numbers go up to {_LAST:,}; write less", param, ctx)
         return range(first, last + 1)
 
 
 @click.command("order")
 @click.argument("job_or_run")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--samples", type=_Range(), default="0..15", show_default=True, help="Sample numbers, both ends included."
 )
 @click.option("--ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Number of ranks.")
 @options.root
 @options.as_json
-def command(job_or_run: str, samples: range, ranks: int, root: str | None, as_json: bool) -> None:
-    """Print, for each sample number of a job file or a run, its image and who reads it; --json: a document a line."""
+def command(
+    job_or_run: str, overrides: tuple[str, ...], samples: range, ranks: int, root: str | None, as_json: bool
+) -> None:
+    """Print, for each sample number of a job file or a run, its image and who reads it; --json: a document a line.
+
+    KEY=VALUE overrides a field of a job file, as in batch.size=512.
+    """
     from gmml_cluster.cli.compute import demand
 
     demand("numpy")
     from gmml_cluster.data.eval_reader import order_lines
 
     is_job = job_or_run.endswith((".yaml", ".yml"))
-    job, layout, pinned = _of_job(job_or_run, root) if is_job else _of_run(job_or_run, root)
+    if overrides and not is_job:
+        raise click.UsageError(f"{overrides[0]}: a run's fields are fixed; name a job file (.yaml) to override some")
+    job, layout, pinned = _of_job(job_or_run, overrides, root) if is_job else _of_run(job_or_run, root)
     lines = order_lines(layout, pinned, samples, ranks=ranks, micro=job.batch.micro)
-    for place, line in enumerate(_named(lines, f"--ranks {ranks}")):
-        if place == 0 and not as_json:
+    for index, line in enumerate(_named(lines, f"--ranks {ranks}")):
+        if index == 0 and not as_json:
             click.echo("  ".join(_COLUMNS))
         click.echo(
             json.dumps({"version": VERSION, **line}) if as_json else "  ".join(str(line[name]) for name in _COLUMNS)
@@ -70,7 +78,7 @@ def _named(lines: Iterator[dict[str, Any]], option: str) -> Iterator[dict[str, A
         raise SpecError([Fault(option, fault.problem, fault.hint) for fault in error.faults]) from error
 
 
-def _of_job(path: str, root: str | None) -> "tuple[JobSpec, SampleLayout, Pin]":
+def _of_job(path: str, overrides: Sequence[str], root: str | None) -> "tuple[JobSpec, SampleLayout, Pin]":
     """Indexes are looked for below the root that a submission takes where no cluster is named; none is left there."""
     from gmml_cluster.data.corpus.listing import indexes_below
     from gmml_cluster.data.corpus.pin import pin
@@ -79,7 +87,7 @@ def _of_job(path: str, root: str | None) -> "tuple[JobSpec, SampleLayout, Pin]":
     from gmml_cluster.spec.loading.locations import Locations
     from gmml_cluster.spec.loading.validate import load_profile, read_job
 
-    job, tree = read_job(path)
+    job, tree = read_job(path, overrides)
     with Locations(tree).told():
         pinned = pin(job.data.corpora, indexes_below(absolute(root or load_profile("local").root)), checked=False)
         layout = layout_of(job, pinned.shapes)

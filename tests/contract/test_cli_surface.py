@@ -24,7 +24,7 @@ SURFACE = {
     "gmml resume": ["--cluster", "--code", "--follow", "--help", "--json", "--root", "--take-over", "RUN"],
     "gmml log": ["--check", "--help", "--json", "--root", "RUN"],
     "gmml metrics": ["--help", "--json", "--root", "--tensorboard", "RUN"],
-    "gmml order": ["--help", "--json", "--ranks", "--root", "--samples", "JOB_OR_RUN"],
+    "gmml order": ["--help", "--json", "--ranks", "--root", "--samples", "JOB_OR_RUN", "OVERRIDES"],
     "gmml corpus": ["--help"],
     "gmml corpus pack": ["--help", "--prefix", "--seed", "--shard-samples", "DESTINATION", "SOURCE"],
     "gmml corpus index": ["--help", "--root", "URL"],

@@ -68,7 +68,7 @@ def of_status(folder):
         ("`gmml-submit JOB --dry-run --json`", of_dry_run),
         ("The plan", lambda folder: [field.name for field in fields(Plan)]),
         ("`gmml status [RUN] --json`", of_status),
-        ("`gmml order JOB --json`", of_order),
+        ("`gmml order JOB [KEY=VALUE]... --json`", of_order),
         ("`gmml metrics RUN --json`", of_metrics),
     ],
 )

@@ -41,3 +41,22 @@ def test_a_job_whose_corpus_has_no_index_is_ordered_and_nothing_is_left_behind(j
 def test_more_ranks_than_lanes_are_the_options_fault(job, tmp_path):
     done = CliRunner().invoke(command, [str(job), "--ranks", "3", "--root", str(tmp_path / "runs")])
     assert str(done.exception).startswith("--ranks 3: 3 ranks for 2 lanes; each rank needs a lane; use at most 2 ranks")
+
+
+def test_overrides_order_the_job_that_submission_would_run(job, tmp_path):
+    def first_lines(*overrides):
+        arguments = [str(job), *overrides, "--samples", "0..7", "--root", str(tmp_path / "runs"), "--json"]
+        done = CliRunner().invoke(command, arguments, catch_exceptions=False)
+        return [json.loads(line)["member"] for line in done.stdout.splitlines()]
+
+    other = job.parent / "other.yaml"
+    other.write_text(job.read_text() + "seed: 5\n")
+    assert first_lines("seed=5") != first_lines()
+    job.write_text(other.read_text())
+    assert first_lines("seed=0") != first_lines() == first_lines("seed=5")
+
+
+def test_overrides_of_a_run_are_refused(tmp_path):
+    done = CliRunner().invoke(command, ["run", "seed=5", "--root", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "seed=5: a run's fields are fixed" in done.output
