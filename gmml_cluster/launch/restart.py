@@ -1,8 +1,8 @@
-"""What happens after an attempt: `python -m gmml_cluster.launch.restart RUNROOT ...` says `requeue` or `nothing`.
+"""What happens after a start of a job: `python -m gmml_cluster.launch.restart RUNROOT ...` prints the verdict.
 
-Run by whoever restarts (the batch script, the local supervisor) when the ranks are gone. It speaks for the claim that
-carries its own token, job id and restart count; where a younger claim or submit stands it does nothing at all. It
-appends the `end` that the ranks could not write. Imports neither torch nor pydantic.
+Run by whoever restarts (the batch script, the local supervisor) when the ranks are gone. It acts for the claim with its
+own token, job id and restart count; after a later claim or submit it does nothing. It appends the `end` that the ranks
+could not write, and decides by the log. Imports neither torch nor pydantic.
 """
 
 import argparse
@@ -14,18 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from gmml_cluster.errors import Fenced, GmmlError
-from gmml_cluster.launch.slurm.logs import last_words
+from gmml_cluster.launch.evidence import Evidence
+from gmml_cluster.launch.slurm.evidence import examine
 from gmml_cluster.run import protocol
 from gmml_cluster.run.causes import COUNTED, FREE
-from gmml_cluster.run.codes import COME_BACK, NEVER, RESTARTS, STORAGE
+from gmml_cluster.run.codes import COME_BACK, FINISHED, NEVER, RESTARTS, STORAGE, UNFIT
 from gmml_cluster.run.history import Attempt, History
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.store.open import open_store
 
 TRIES = 3
-_WORD = "the scheduler's word"
-_PROVED = {STORAGE: "storage", COME_BACK: "notice"}
+# srun leaves 0 when it lost the step instead of seeing it end (seen on SLURM 22.05 after a kill -9 of slurmstepd), and
+# ranks leave with 78 only where somebody else wrote the end. So without an `end` neither code is a verdict.
+_CAUSES = {STORAGE: "storage", COME_BACK: "notice", FINISHED: "lost", NEVER: "lost"}
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
+_NONE = Evidence()
 
 
 @dataclass(frozen=True)
@@ -51,93 +54,104 @@ def after(root: str, run: str, *, submit: str, job: str, restart: int, rc: int) 
     Raises:
         StorageError: the log is out of reach.
     """
-    again = settle(Log(open_store(f"{root.rstrip('/')}/{run}")), JobStart(submit, job, restart), rc)
+    again = record_end(Log(open_store(f"{root.rstrip('/')}/{run}")), JobStart(submit, job, restart), rc)
     return 0.0 if again else None
 
 
-def settle(log: Log, mine: JobStart, rc: int, *, word: str | None = None, said: str = "") -> bool:
-    """Append what is missing of this incarnation's end, and say whether it starts again.
+def record_end(log: Log, start: JobStart, rc: int, evidence: Evidence = _NONE) -> bool:
+    """Append what the log lacks of this start's end, and decide whether the job starts again.
 
     Args:
         log: of the run.
-        mine: the start that is over.
+        start: the start that is over.
         rc: highest exit code of its ranks.
-        word: cause that the scheduler proves, as `scheduler_word` has it.
-        said: last words of a start without a claim, and where they stand.
+        evidence: what else is known of it.
     """
     try:
-        if not _is_told(log, mine):
-            log.append(lambda history: missing_end(history, mine, rc, word, said))
-        _settle_notice(log, mine, rc, word)
+        if not _has_end(log, start):
+            log.append(lambda history: missing_end(history, start, rc, evidence))
+        _resolve_cause(log, start, rc, evidence)
         history = log.refresh()
     except Fenced:
         return False
-    return word != "cancelled" and goes_again(history, mine, rc, word) and not _starts_in_vain(log, history)
+    wanted = evidence.cause != "cancelled" and goes_again(history, start, rc, evidence)
+    return wanted and not _starts_in_vain(log, history)
 
 
-def scheduler_word(state: str, why: str) -> str | None:
-    """The cause that SLURM proves: a job that is ended without a reason was cancelled by a person.
-
-    Args:
-        state: the job's, such as COMPLETING.
-        why: what its stderr says after `DUE TO`; empty where it says nothing.
-    """
-    if state == "COMPLETING" and not why:
-        return "cancelled"
-    return {"PREEMPTION": "preempted", "TIME LIMIT": "time_limit"}.get(why)
-
-
-def missing_end(history: History, mine: JobStart, rc: int, word: str | None = None, said: str = "") -> Draft | None:
+def missing_end(history: History, start: JobStart, rc: int, evidence: Evidence = _NONE) -> Draft | None:
     """The `end` to append: the attempt's, or that of a start which failed before its claim; None where none lacks."""
-    if _is_past(history, mine):
+    if _is_past(history, start):
         return None
-    proof = f"exit code {rc}" if word is None else _WORD
-    told = {"message": f"the ranks left with {describe(rc)} and wrote no end", "proof": proof}
-    attempt = _claimed(history, mine)
+    attempt = _claimed(history, start)
+    if attempt is not None and attempt.ended:
+        return None
+    cause, proof = _proved(rc, evidence)
     if attempt is not None:
-        return None if attempt.ended else Draft("end", attempt.number, {"cause": word or cause_of(rc), **told})
-    if (
-        word is not None
-        or history.stopped
-        or history.finished
-        or rc in (0, NEVER)
-        or (rc == COME_BACK and _may_come_back(history, mine))
-    ):
+        message = f"the ranks left with {describe(rc)} and wrote no end"
+        return Draft("end", attempt.number, {"cause": cause, "message": _with_tail(message, evidence), "proof": proof})
+    if not _is_failed_start(history, start, rc, evidence):
         return None
-    fields: dict[str, Any] = {"submit": mine.submit, "job": mine.job, "restart": mine.restart, "cause": "start_failed"}
-    often = f", {_starts_without_claim(history, mine)} starts in a row" if rc == COME_BACK else ""
-    message = f"the job left with {describe(rc)} before its claim{often}{said and '; '}{said}"
-    return Draft("end", None, {**fields, **told, "message": message})
+    fields: dict[str, Any] = {"submit": start.submit, "job": start.job, "restart": start.restart}
+    often = f", {_starts_without_claim(history, start)} starts in a row" if rc == COME_BACK else ""
+    message = f"the job left with {describe(rc)} before its claim{often}"
+    return Draft(
+        "end", None, {**fields, "cause": "start_failed", "message": _with_tail(message, evidence), "proof": proof}
+    )
 
 
-def _settle_notice(log: Log, mine: JobStart, rc: int, word: str | None) -> None:
-    """Prove an `end notice`: by the scheduler's word, or as lost where a rank was killed before the first step."""
+def _with_tail(message: str, evidence: Evidence) -> str:
+    return f"{message}; {evidence.stderr_tail}" if evidence.stderr_tail else message
+
+
+def _proved(rc: int, evidence: Evidence) -> tuple[str, str]:
+    """Cause and proof of an end that nobody wrote."""
+    if evidence.cause is not None:
+        return evidence.cause, evidence.proof
+    if cause_of(rc) == "notice" and evidence.notice is not None:
+        return evidence.notice, evidence.proof
+    return cause_of(rc), f"exit code {rc}"
+
+
+def _is_failed_start(history: History, start: JobStart, rc: int, evidence: Evidence) -> bool:
+    """Whether a start without a claim failed, rather than being taken away or not wanted any more."""
+    if evidence.cause == "cancelled" or evidence.cause in FREE or history.stopped or history.finished or rc == NEVER:
+        return False
+    return rc != COME_BACK or evidence.cause is not None or not _may_come_back(history, start)
+
+
+def _resolve_cause(log: Log, start: JobStart, rc: int, evidence: Evidence) -> None:
+    """Append `cause` to an end whose reason the ranks could not know: a notice, or a peer that was lost.
+
+    Where ranks were killed before the first step a notice counts as lost: one bad node may give it for ever.
+    """
     history = log.refresh()
-    attempt = _claimed(history, mine)
-    if attempt is None or attempt.ended != "notice" or _is_past(history, mine):
+    attempt = _claimed(history, start)
+    if attempt is None or attempt.ended not in protocol.RESOLVABLE or _is_past(history, start):
         return
-    if word is not None:
-        protocol.resolve_cause(log, attempt.number, word, _WORD)
-    elif attempt.first_step is None and rc != COME_BACK:
+    is_notice = attempt.ended == "notice"
+    cause = evidence.cause or (evidence.notice if is_notice else None)
+    if cause is not None:
+        protocol.resolve_cause(log, attempt.number, cause, evidence.proof)
+    elif is_notice and attempt.first_step is None and rc != COME_BACK:
         protocol.resolve_cause(log, attempt.number, "lost", f"exit code {rc}")
 
 
-def goes_again(history: History, mine: JobStart, rc: int, word: str | None = None) -> bool:
-    """Whether the job starts again, its `end` being in the history; arguments as of `settle`."""
-    if _is_past(history, mine) or history.stopped or history.finished:
+def goes_again(history: History, start: JobStart, rc: int, evidence: Evidence = _NONE) -> bool:
+    """Whether the job starts again, its `end` being in the history; arguments as of `record_end`."""
+    if _is_past(history, start) or history.stopped or history.finished or rc == UNFIT:
         return False
-    attempt = _claimed(history, mine)
+    attempt = _claimed(history, start)
     if attempt is None:
-        return rc not in (0, NEVER) and (word in FREE or rc != COME_BACK or _may_come_back(history, mine))
+        return rc != NEVER and (evidence.cause in FREE or rc != COME_BACK or _may_come_back(history, start))
     if attempt.cause in FREE:
         return True
-    return attempt.cause in COUNTED and _tries_without_commit(history, mine) < TRIES
+    return attempt.cause in COUNTED and _tries_without_commit(history, start) < TRIES
 
 
 def cause_of(rc: int) -> str:
-    """The cause that an exit code can prove where the log has none."""
-    if rc in _PROVED:
-        return _PROVED[rc]
+    """The cause that an exit code proves where the log has no `end`."""
+    if rc in _CAUSES:
+        return _CAUSES[rc]
     return "lost" if rc > 128 and rc - 128 not in _CRASHES else "error"
 
 
@@ -149,52 +163,52 @@ def describe(rc: int) -> str:
         return f"code {rc}"
 
 
-def _is_past(history: History, mine: JobStart) -> bool:
-    """Whether a younger claim or submit stands, or the run is gone."""
-    if history.submit is None or history.submit.token != mine.submit:
+def _is_past(history: History, start: JobStart) -> bool:
+    """Whether there is a later claim or submit, or the run is gone."""
+    if history.submit is None or history.submit.token != start.submit:
         return True
-    youngest = history.attempts[-1] if history.attempts else None
-    if youngest is None or youngest.submit != mine.submit:
+    latest = history.attempts[-1] if history.attempts else None
+    if latest is None or latest.submit != start.submit:
         return False
-    return youngest.job != mine.job or youngest.restart > mine.restart
+    return latest.job != start.job or latest.restart > start.restart
 
 
-def _claimed(history: History, mine: JobStart) -> Attempt | None:
-    found = (a for a in history.attempts if JobStart(a.submit, a.job, a.restart) == mine)
+def _claimed(history: History, start: JobStart) -> Attempt | None:
+    found = (a for a in history.attempts if JobStart(a.submit, a.job, a.restart) == start)
     return next(found, None)
 
 
-def _may_come_back(history: History, mine: JobStart) -> bool:
+def _may_come_back(history: History, start: JobStart) -> bool:
     """Whether a notice before the claim is believed: one bad node may give it to the others for ever."""
-    return _starts_without_claim(history, mine) <= RESTARTS
+    return _starts_without_claim(history, start) <= RESTARTS
 
 
-def _starts_without_claim(history: History, mine: JobStart) -> int:
+def _starts_without_claim(history: History, start: JobStart) -> int:
     """Starts of this job since the last that claimed, this one included."""
-    claimed = [a.restart for a in history.attempts if (a.submit, a.job) == (mine.submit, mine.job)]
-    return mine.restart - max(claimed, default=-1)
+    claimed = [a.restart for a in history.attempts if (a.submit, a.job) == (start.submit, start.job)]
+    return start.restart - max(claimed, default=-1)
 
 
-def _tries_without_commit(history: History, mine: JobStart) -> int:
+def _tries_without_commit(history: History, start: JobStart) -> int:
     """Attempts of counted causes under this submit since the last one that made a checkpoint."""
     since = history.commits[-1].attempt if history.commits else 0
-    return sum(a.number > since and a.submit == mine.submit and a.cause in COUNTED for a in history.attempts)
+    return sum(a.number > since and a.submit == start.submit and a.cause in COUNTED for a in history.attempts)
 
 
-def _is_told(log: Log, mine: JobStart) -> bool:
-    """Whether the log says how this incarnation ended: the `end` of its attempt, or where it has none of its start.
+def _has_end(log: Log, start: JobStart) -> bool:
+    """Whether the log has the `end` of this start's attempt, or where it has no attempt that of the start.
 
-    A claim whose reply was lost stands although the ranks took it for a failed start.
+    Both can be there: where the reply to a claim was lost, the ranks recorded a failed start although the claim holds.
     """
-    attempt = _claimed(log.refresh(), mine)
+    attempt = _claimed(log.refresh(), start)
     if attempt is not None:
         return attempt.ended is not None
     last = log.read(max(0, log.refresh().slots - TRIES))
-    return any(e.kind == "end" and e.attempt is None and _names(e.fields, mine) for e in last)
+    return any(e.kind == "end" and e.attempt is None and _names(e.fields, start) for e in last)
 
 
-def _names(fields: Mapping[str, Any], mine: JobStart) -> bool:
-    return JobStart(fields["submit"], fields.get("job", ""), fields.get("restart", -1)) == mine
+def _names(fields: Mapping[str, Any], start: JobStart) -> bool:
+    return JobStart(fields["submit"], fields.get("job", ""), fields.get("restart", -1)) == start
 
 
 def _starts_in_vain(log: Log, history: History) -> bool:
@@ -204,27 +218,39 @@ def _starts_in_vain(log: Log, history: History) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the verdict; where the log cannot be reached print none, and leave the decision to the caller's rule."""
+    """Print `requeue`, followed by the nodes to exclude, or `nothing`.
+
+    Where the log cannot be reached print no verdict: the caller then decides by its own rule.
+    """
+    given = _parser().parse_args(arguments)
+    evidence = _NONE
+    if given.errors is not None:
+        evidence = examine(
+            given.scheduler_job, given.nodes, given.errors, seen=given.seen, rc=given.rc, notice_s=given.notice
+        )
+    start = JobStart(given.submit, given.job, given.restart)
+    try:
+        again = record_end(Log(open_store(given.run_root)), start, given.rc, evidence)
+    except GmmlError as fault:
+        print(f"gmml: {fault}; the exit code decides", file=sys.stderr)
+        return fault.exit_code
+    print(" ".join(["requeue", *evidence.bad_nodes]) if again else "nothing")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m gmml_cluster.launch.restart")
     parser.add_argument("run_root")
     for name in ("submit", "job"):
         parser.add_argument(f"--{name}", required=True)
     for name in ("restart", "rc"):
         parser.add_argument(f"--{name}", type=int, required=True)
-    for name in ("state", "why"):
-        parser.add_argument(f"--{name}", default="", help="what SLURM says of the job")
     parser.add_argument("--errors", type=Path, help="error file of the script and of rank 0")
     parser.add_argument("--seen", type=int, default=0, help="lines in it that earlier starts wrote")
-    given = parser.parse_args(arguments)
-    mine, word = JobStart(given.submit, given.job, given.restart), scheduler_word(given.state, given.why)
-    said = last_words(given.errors, seen=given.seen, rc=given.rc) if given.errors else ""
-    try:
-        again = settle(Log(open_store(given.run_root)), mine, given.rc, word=word, said=said)
-    except GmmlError as fault:
-        print(f"gmml: {fault}; the exit code decides", file=sys.stderr)
-        return fault.exit_code
-    print("requeue" if again else "nothing")
-    return 0
+    parser.add_argument("--notice", type=int, default=0, help="seconds before the time limit at which SLURM signals")
+    parser.add_argument("--scheduler-job", default="", help="what `scontrol -o show job` prints")
+    parser.add_argument("--nodes", default="", help="NAME=STATE of the job's nodes")
+    return parser
 
 
 if __name__ == "__main__":

@@ -7,5 +7,7 @@ COME_BACK = 77
 NEVER = 78
 UNMET = 79
 """Failed before the ranks had met: above 77, which the peers leave with when they are told to go."""
+UNFIT = 80
+"""The job's Python lacks what the ranks import: another start would fail the same way, so the first one says so."""
 RESTARTS = 20
 """Restarts by the code alone, where the log has no word."""

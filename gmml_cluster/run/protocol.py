@@ -15,6 +15,9 @@ from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.history import Commit, History
 from gmml_cluster.run.log import Draft, Log
 
+RESOLVABLE = ("notice", "lost")
+"""Causes that ranks write when they cannot know the reason; whoever restarts them may prove another by `cause`."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -300,13 +303,16 @@ def start_failed(log: Log, submit: str, **told: Any) -> None:
 
 
 def resolve_cause(log: Log, attempt: int, cause: str, proof: str) -> None:
-    """Append `cause`, which proves why an attempt that ended with `notice` did; nothing where that is resolved."""
+    """Append `cause`, which proves why an attempt ended of which its ranks knew only a notice or a lost peer.
+
+    Does nothing for any other `end`, or where a `cause` was appended before.
+    """
     _known(cause)
 
     def make(history: History) -> Draft | None:
         _demand_youngest(log, history, attempt)
         ended = history.attempt(attempt)
-        if ended is None or ended.ended != "notice" or ended.resolved:
+        if ended is None or ended.ended not in RESOLVABLE or ended.resolved:
             return None
         return Draft("cause", None, {"of": attempt, "cause": cause, "proof": proof})
 

@@ -1,12 +1,38 @@
-"""The last words of a start on SLURM that failed before its claim, from the error files of its ranks."""
+"""Error files of a job's ranks: where they lie, whose error is the root cause, and what it says of the hardware.
+
+Rank 0 and the batch script share one file. SLURM appends the output of every start of a job, so each rank begins a
+start with `start_line`.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-_NOISE = re.compile(r"srun: (error: .*(Exited|exit code|Killed|Terminated)|Terminating|Job step|Force)|slurmstepd: ")
+from gmml_cluster.run.codes import COME_BACK, NEVER
+
 _CHARACTERS = 300
+_READ_RANKS = 16
+
+_NOISE = re.compile(
+    r"gmml: start \d+ of job |slurmstepd|"
+    r"srun: (error: .*(Exited|exit code|Killed|Terminated|Aborted|fault|Node failure)|"
+    r"Terminating|Job step|[Ff]orc|got SIG|launch/slurm: )"
+)
+_EXCEPTION = re.compile(r"([A-Za-z_][\w.]*)?(Error|Exception|Fault|Interrupt)(:|$)|terminate called|\s+what\(\)")
+_TASK = re.compile(r"srun: error: (\S+): tasks? ([\d,-]+): (.*)")
+# The driver's and NCCL's words for a device that is broken. `illegal memory access` is not among them: that is mostly
+# a fault of the program.
+_DEVICE = re.compile(r"uncorrectable ECC|NVRM: Xid|\bXid \(|unspecified launch failure", re.IGNORECASE)
+# A watchdog that aborts blames no node: it runs in the rank that waited, not in the one that was waited for.
+_WATCHDOG = re.compile(r"ProcessGroupNCCL.*[Ww]atchdog|[Ww]atchdog.*(ProcessGroupNCCL|NCCL|collective)")
+
+
+def start_line(job: str, restart: str, rank: str) -> str:
+    """First line that a rank writes in each start."""
+    return f"gmml: start {restart} of job {job}, rank {rank}"
 
 
 def folder_of(submit: Mapping[str, Any], job: str) -> Path | None:
@@ -27,28 +53,96 @@ def error_file(submit: Mapping[str, Any], job: str, rank: int) -> Path | None:
     return path if path is not None and path.exists() else None
 
 
-def last_words(errors: Path, *, seen: int, rc: int) -> str:
-    """Names the error file that tells most and quotes its last line; empty where none says anything.
+@dataclass(frozen=True)
+class TaskExit:
+    """How one rank ended, as srun reports it: `Exited with exit code 1`, `Killed`, `Aborted (core dumped)`."""
+
+    rank: int
+    node: str
+    how: str
+
+    @property
+    def is_consequence(self) -> bool:
+        """Whether the rank ended because others did: it was told to, or srun killed it after KillWait."""
+        return bool(re.match(rf"Exited with exit code ({COME_BACK}|{NEVER}|143)$|Killed|Terminated", self.how))
+
+
+class StartLogs:
+    """The error files of the latest start of a job.
 
     Args:
-        errors: rank 0's and the script's, `<job>_0_log.err`; the other ranks' lie beside it.
+        errors: the script's and rank 0's, `<job>_0_log.err`; the other ranks' lie beside it.
         seen: lines of it that earlier starts wrote.
-        rc: highest exit code of the ranks; srun says which rank left with it.
+        rc: srun's exit code, the highest of all ranks.
     """
-    told = _lines(errors)[seen:]
-    blamed = _blamed(errors, told, rc)
-    texts = {errors: told} if blamed == errors else {blamed: _lines(blamed), errors: told}
-    for file, lines in texts.items():
-        own = [line.strip() for line in lines if line.strip() and not _NOISE.match(line)]
-        if own:
-            return f"{file} ends with {own[-1][:_CHARACTERS]!r}"
-    return ""
+
+    def __init__(self, errors: Path, *, seen: int, rc: int) -> None:
+        self._errors, self._rc = errors, rc
+        self.script = _lines(errors)[seen:]
+
+    @cached_property
+    def exits(self) -> list[TaskExit]:
+        """Ranks that ended badly, in the order in which srun noticed, those that only followed others last."""
+        found = [
+            TaskExit(rank, match[1], match[3])
+            for match in map(_TASK.match, self.script)
+            if match
+            for rank in _numbers(match[2])
+        ]
+        return sorted(found, key=lambda task: task.is_consequence)
+
+    def tail(self) -> str:
+        """The error of the rank that failed first, and its file; empty where no file has one.
+
+        srun's exit code does not name that rank: under load KILL comes after KillWait, and a rank that was killed for
+        another's failure leaves the higher code.
+        """
+        ranks = dict.fromkeys(task.rank for task in self.exits[:_READ_RANKS])
+        for rank in [*ranks, 0]:
+            if said := _error_line(self._lines_of(rank)):
+                return f"{self._file(rank)} ends with {said[:_CHARACTERS]!r}"
+        return ""
+
+    @cached_property
+    def hardware(self) -> str:
+        """The line that proves a fault of the hardware; empty where there is none."""
+        for task in self.exits[:_READ_RANKS]:
+            for line in self._lines_of(task.rank):
+                if _DEVICE.search(line) or (_WATCHDOG.search(line) and task.how.startswith("Aborted")):
+                    return f"{task.node}, rank {task.rank}: {line.strip()[:_CHARACTERS]}"
+        return ""
+
+    @cached_property
+    def bad_nodes(self) -> tuple[str, ...]:
+        """Nodes of ranks whose own output names a broken device."""
+        broken = (task.node for task in self.exits[:_READ_RANKS] if any(map(_DEVICE.search, self._lines_of(task.rank))))
+        return tuple(dict.fromkeys(broken))
+
+    def _file(self, rank: int) -> Path:
+        return self._errors.with_name(self._errors.name.replace("_0_log", f"_{rank}_log"))
+
+    def _lines_of(self, rank: int) -> Sequence[str]:
+        """What a rank wrote in this start."""
+        if rank == 0:
+            return self.script
+        lines = _lines(self._file(rank))
+        begun = [number for number, line in enumerate(lines) if line.startswith("gmml: start ")]
+        return lines[begun[-1] :] if begun else lines
 
 
-def _blamed(errors: Path, told: list[str], rc: int) -> Path:
-    """The error file of the first rank that srun says left with this code; rank 0's where it says none."""
-    found = re.search(rf"task[s]? (\d+).*: Exited with exit code {rc}$", "\n".join(told), re.MULTILINE)
-    return errors.with_name(errors.name.replace("_0_log", f"_{found[1]}_log")) if found else errors
+def _error_line(lines: Sequence[str]) -> str:
+    """The last line that names an exception, or else the last that the rank itself wrote."""
+    own = [line.strip() for line in lines if line.strip() and not _NOISE.match(line)]
+    return next((line for line in reversed(own) if _EXCEPTION.match(line)), own[-1] if own else "")
+
+
+def _numbers(shown: str) -> list[int]:
+    """Numbers of a list as SLURM writes it, such as `0-2,5`."""
+    found: list[int] = []
+    for part in shown.split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
 
 
 def _lines(file: Path) -> list[str]:

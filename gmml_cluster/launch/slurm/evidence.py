@@ -1,0 +1,92 @@
+"""Why a start on SLURM ended, from the controller's record of the job and the error files of its ranks.
+
+What SLURM 22.05 writes in each case is in docs/reference/batch-script.md.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gmml_cluster.launch.evidence import Evidence
+from gmml_cluster.launch.slurm.logs import StartLogs
+
+_KILLS = {"PREEMPTION": "preempted", "TIME LIMIT": "time_limit", "NODE FAILURE": "node_lost"}
+# slurmstepd writes it for the job and again for each step; the step's line appears in files of ranks alone.
+_DUE_TO = re.compile(r"JOB \S+ ON \S+ CANCELLED AT \S+ DUE TO ([A-Z ]*[A-Z])")
+_NODE_FAILURE = re.compile(r"Node failure on \S+")
+_DOWN = re.compile(r"(DOWN|FAIL|ERROR|NOT_RESPONDING)|\*")
+# Limits are checked every 30 s, and sbatch's manual allows a signal to come 60 s early.
+_EARLY_S = 60
+
+
+def examine(job: str, nodes: str, errors: Path, *, seen: int, rc: int, notice_s: int) -> Evidence:
+    """Everything that is known of a start besides srun's exit code.
+
+    Args:
+        job: the line of `scontrol -o show job`; empty where the controller did not answer.
+        nodes: `NAME=STATE` of each node that the job had; empty where nobody asked or answered.
+        errors: error file of the script and of rank 0; those of the other ranks lie beside it.
+        seen: lines in it that earlier starts wrote.
+        rc: srun's exit code.
+        notice_s: how long before its time limit the job asks for a notice.
+    """
+    record, logs = fields(job), StartLogs(errors, seen=seen, rc=rc)
+    cause, proof = _killed_by(record, nodes, logs.script)
+    notice = ""
+    if cause is None:
+        notice, proof = _notice(record, notice_s)
+        if logs.hardware:
+            cause, proof = "hardware", logs.hardware
+    return Evidence(cause, proof, notice or None, logs.tail(), logs.bad_nodes)
+
+
+def fields(shown: str) -> dict[str, str]:
+    """`NAME=VALUE` of a line of `scontrol -o show`; a value ends at the first blank."""
+    return dict(word.split("=", 1) for word in shown.split() if "=" in word)
+
+
+def _killed_by(record: Mapping[str, str], nodes: str, script: Sequence[str]) -> tuple[str | None, str]:
+    """Cause and proof where SLURM itself ended the job.
+
+    SLURM gives no reason where a person cancels, but neither does it for some node failures: COMPLETING without a
+    reason is a cancel only where every node is known to be up.
+    """
+    for line in reversed(script):
+        if found := _DUE_TO.search(line):
+            return _KILLS.get(found[1]), line.strip()
+    for line in reversed(script):
+        if found := _NODE_FAILURE.search(line):
+            return "node_lost", found[0]
+    if record.get("JobState") != "COMPLETING":
+        return None, ""
+    states = dict(word.split("=", 1) for word in nodes.split())
+    down = [f"{node} is {state}" for node, state in states.items() if _DOWN.search(state)]
+    if down:
+        return "node_lost", ", ".join(down)
+    return ("cancelled", "JobState=COMPLETING without a reason, all nodes up") if states else (None, "")
+
+
+def _notice(record: Mapping[str, str], notice_s: int) -> tuple[str, str]:
+    """Why SLURM signalled a job that still runs, and the field that shows it; empty where it does not show.
+
+    Within a GraceTime the job stays RUNNING and SLURM writes nothing to its stderr; PreemptTime is the only trace.
+    Times are compared by RunTime and TimeLimit: EndTime is in the controller's time zone, a container's may differ.
+    """
+    if record.get("JobState") != "RUNNING":
+        return "", ""
+    preempted = record.get("PreemptTime", "None")
+    if preempted not in ("None", "Unknown", "N/A"):
+        return "preempted", f"PreemptTime={preempted}"
+    run, limit = seconds(record.get("RunTime", "")), seconds(record.get("TimeLimit", ""))
+    if run is not None and limit is not None and limit - run <= notice_s + _EARLY_S:
+        return "time_limit", f"RunTime={record['RunTime']} TimeLimit={record['TimeLimit']}"
+    return "", ""
+
+
+def seconds(shown: str) -> int | None:
+    """A time as SLURM writes it, `D-HH:MM:SS` or `HH:MM:SS`; None for words such as UNLIMITED."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", shown)
+    if found is None:
+        return None
+    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest

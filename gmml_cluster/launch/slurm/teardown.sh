@@ -1,0 +1,106 @@
+# shellcheck shell=bash disable=SC2154
+# The end of every batch script. batch.py puts this file into the script, without its comments, before the profile's
+# setup lines; before it, it sets gmml_err, gmml_seen, gmml_run, gmml_token, gmml_notice, gmml_verdict_s, gmml_patience_s,
+# gmml_restarts, gmml_unfit and the function gmml_set_python, which fills the array `python`.
+# Measured on SLURM 22.05.8 with submitit 1.5.4; the tables are in docs/reference/batch-script.md.
+
+# scontrol, asked again while its controller is away. A controller that restarts answers within seconds; a job whose
+# verdict was reached then must not be lost.
+gmml_ask() {
+    local answer
+    until answer=$(timeout 30 scontrol "$@" 2>&1); do
+        # Any other failure is an answer, such as "Job is pending execution" where SLURM has requeued the job itself.
+        case $answer in '' | *contact* | *connect* | *"timed out"*) ;; *) break ;; esac
+        [ "$SECONDS" -lt "$gmml_deadline" ] || break
+        sleep 2
+    done
+    echo "$answer"
+}
+
+# The rule without the log: any code but "never" and "unfit" comes back, 0 too, because srun can leave 0 although the
+# ranks never ended. At most gmml_restarts times since the log was last reached: a count of all restarts, as
+# SLURM_RESTART_COUNT is, would end a job for good in its first outage after that many preemptions.
+gmml_blind_verdict() {
+    local count
+    case $1 in 78 | "$gmml_unfit") echo nothing && return ;; esac
+    count=$(cat "$gmml_blind" 2>/dev/null)
+    [ "${count:-0}" -lt "$gmml_restarts" ] || { echo nothing && return; }
+    echo $((${count:-0} + 1)) >"$gmml_blind"
+    echo requeue
+}
+
+# Nodes that SLURM still has for this job without the one that is to be excluded: excluding the last spare node would
+# leave the job pending for ever.
+gmml_spare() {
+    scontrol -o show node 2>/dev/null | grep -E "Partitions=([^ ]*,)?${SLURM_JOB_PARTITION}[, ]" |
+        grep -vE 'State=[^ ]*(DOWN|DRAIN|FAIL|NOT_RESPONDING|\*)' | sed -n 's/^NodeName=\([^ ]*\) .*/\1/p' |
+        grep -vxFc -f <(tr ',' '\n' <<<"$1")
+}
+
+# Only a pending job takes ExcNodeList, so this follows the requeue. The option replaces the list: what the profile
+# excludes is kept.
+gmml_exclude() {
+    local excluded
+    [ "$(gmml_spare "$1")" -ge "$gmml_nodes" ] || { echo "gmml: too few nodes to exclude $1" && return; }
+    excluded=$(tr ' ' '\n' <<<"$gmml_job" | sed -n 's/^ExcNodeList=//p')
+    case $excluded in '' | '(null)') excluded= ;; *) excluded+=, ;; esac
+    gmml_ask update "JobId=$SLURM_JOB_ID" "ExcNodeList=$excluded$1"
+}
+
+gmml_after() {
+    # First of all: any command changes $?, and submitit's script has no `set -e` that would keep it.
+    local rc=$?
+    local restart verdict answer asked state nodes why bad_nodes python limit=$gmml_verdict_s
+    # The whole batch step is signalled at a preemption or a cancel. An ignored signal is inherited by children, a
+    # handler is not.
+    trap '' TERM CONT USR2
+    # A failing line of this function must neither run the setup's ERR trap nor this function once more.
+    trap - ERR EXIT
+    set +eu
+    restart=${SLURM_RESTART_COUNT:-0} # unset, not 0, on the first run
+    gmml_blind=${gmml_err%.err}.restarts-without-log
+    gmml_deadline=$((SECONDS + gmml_patience_s))
+    # SLURM appends to the file over all starts, so only what this start added counts. The step's lines say STEP.
+    why=$(tail -n "+$((gmml_seen + 1))" "$gmml_err" | grep -o 'JOB .* DUE TO [A-Z ]*[A-Z]' | sed 's/.*DUE TO //' | tail -n 1)
+    if [ -n "$why" ]; then
+        # KILL comes KillWait after the first signal, and the ranks have used a part of it. A script that is killed
+        # leaves the restart to SLURM, which under PreemptMode=CANCEL does not restart.
+        limit=$((${GMML_KILL_WAIT_S:-30} / 3 + 1))
+        gmml_deadline=$((SECONDS + limit))
+    fi
+    gmml_job=$(gmml_ask -o show job "$SLURM_JOB_ID")
+    state=$(tr ' ' '\n' <<<"$gmml_job" | sed -n 's/^JobState=//p')
+    # Without a reason COMPLETING is a cancel or a lost node. The job's own list no longer names a node that failed.
+    [ "$state/$why" != COMPLETING/ ] || nodes=$(timeout 10 scontrol -o show node "$SLURM_JOB_NODELIST" 2>/dev/null |
+        sed -n 's/^NodeName=\([^ ]*\) .* State=\([^ ]*\).*/\1=\2/p')
+    gmml_set_python
+    # `timeout` gives its child TERM at default again, so the child ignores it once more: a cancel during the verdict
+    # ended it otherwise. The option -s KILL is for a Python that hangs in a file system.
+    # shellcheck disable=SC2016
+    answer=$(set -o pipefail; timeout -s KILL "$limit" sh -c 'trap "" TERM CONT USR2; exec env "$@"' sh \
+        "${python[@]}" -m gmml_cluster.launch.restart "$gmml_run" --submit "$gmml_token" --job "$SLURM_JOB_ID" \
+        --restart "$restart" --rc "$rc" --errors "$gmml_err" --seen "$gmml_seen" --notice "$gmml_notice" \
+        --scheduler-job "$gmml_job" --nodes "$nodes" | tail -n 1)
+    asked=$?
+    read -r verdict bad_nodes <<<"$answer"
+    case $verdict/$asked in
+    requeue/0 | nothing/0) rm -f "$gmml_blind" ;;
+    */12[67])
+        # Nothing of ours can run here; another start would end the same way.
+        verdict=nothing
+        echo "slurm.python: ${python[*]}: cannot be started here" >&2
+        ;;
+    *) verdict=$(gmml_blind_verdict "$rc") ;;
+    esac
+    echo "gmml: ranks ended with $rc, job is $state${why:+ due to $why}, restart $restart: $verdict"
+    # A requeue at COMPLETING revives the job under the same id even where PreemptMode is CANCEL, and is a harmless
+    # refusal where SLURM requeues by itself, as after NODE FAILURE. Without a reason it would revive a cancelled job.
+    case $verdict/$state/$why in
+    requeue/RUNNING/* | requeue/COMPLETING/PREEMPTION | "requeue/COMPLETING/TIME LIMIT" | "requeue/COMPLETING/NODE FAILURE")
+        gmml_ask requeue "$SLURM_JOB_ID"
+        [ -z "$bad_nodes" ] || gmml_exclude "${bad_nodes// /,}"
+        ;;
+    esac
+    exit "$rc"
+}
+trap gmml_after EXIT
