@@ -30,11 +30,12 @@ check: lint ## Format, lint, types, contracts, unit tests: under two minutes
 	@$(BIN)/python -m pytest tests/unit tests/contract tests/golden
 
 lint: install ## Format, lint, types and import contracts alone
-	@echo "== ruff, mypy, import contracts"
+	@echo "== ruff, mypy, import contracts, shellcheck"
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/shellcheck .ci/run gmml_cluster/launch/slurm/teardown.sh
 
 install: $(VENV)/.installed-dev ## Virtual environment with everything that tests need
 

@@ -99,6 +99,8 @@ def notes(document: Document) -> list[str]:
 def _problem(document: Document) -> str:
     if document["start_failed"]:
         return str(document["start_failed"])
+    if document["not_requeued"]:
+        return str(document["not_requeued"])
     if not document["attempts"]:
         return "nothing works on it"
     last = document["attempts"][-1]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.errors import Fault, LaunchError, SpecError
 from gmml_cluster.launch.jobs import JobRef, Jobs, is_busy, is_idle, poll_one, refs_of
 from gmml_cluster.launch.local.lock import forget
 from gmml_cluster.launch.registry import launcher_named
@@ -24,7 +24,7 @@ def cancel(run: RunRoot) -> str:
         What was done, for people.
 
     Raises:
-        LaunchError: the scheduler is out of reach; the attempt learns of the stop from the log, a queued job does not.
+        LaunchError: the scheduler is out of reach, and a job is queued there.
     """
     history = run.log.refresh()
     if history.finished:
@@ -38,17 +38,30 @@ def cancel(run: RunRoot) -> str:
         return f"stopped; no job of it is queued or runs; gmml resume {run.name} goes on"
     history = run.log.refresh()  # a queued job may have claimed before the stop, though not after it
     jobs = poll_one(run.name, history)
-    done = ", ".join(_end_job(job, history, jobs) for job in left)
+    done = ", ".join(_end_job(run, job, history, jobs) for job in left)
     return f"stopping; {done}; once it is stopped, gmml resume {run.name} goes on from there"
 
 
-def _end_job(job: JobRef, history: History, jobs: Jobs) -> str:
-    """Notify a job whose attempt lives, so that it has time for a save; cancel any other, which must exit at once."""
+def _end_job(run: RunRoot, job: JobRef, history: History, jobs: Jobs) -> str:
+    """Notify a job whose attempt lives, so that it has time for a save; cancel any other, which must exit at once.
+
+    The stop is in the log by then, which ranks read every few seconds: where the scheduler is out of reach an attempt
+    stops all the same, only later.
+    """
     launcher, alive = launcher_named(job.launcher), living(history, jobs.states)
     if alive is not None and JobRef.of(alive) == job:
-        launcher.notify(job.id)
+        try:
+            launcher.notify(job.id)
+        except LaunchError as error:
+            ended = run.log.refresh().attempt(alive.number)
+            if ended is not None and ended.cause is not None:
+                return f"attempt {alive.number} has saved and left"
+            return f"job {job.id} could not be signalled ({error}); it reads the stop from the log, saves and leaves"
         return f"job {job.id} saves and leaves"
-    launcher.cancel(job.id)
+    try:
+        launcher.cancel(job.id)
+    except LaunchError as error:
+        raise LaunchError(f"{error}; the run is stopped: job {job.id} claims nothing once it starts") from error
     return f"job {job.id} is cancelled"
 
 

@@ -95,6 +95,7 @@ def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[s
         if first is not None and attempt.number >= first:
             yield Tail(run, attempt, rank).new()
     jobs, asked = poll_one(run.name, history), time.monotonic()
+    waits = ""
     while True:
         history = run.log.refresh()
         latest = history.attempts[-1] if history.attempts else None
@@ -104,6 +105,10 @@ def follow(run: "RunRoot", rank: int, *, first: int | None = None) -> Iterator[s
             tail = Tail(run, latest, rank, begun)
         if time.monotonic() - asked > POLL_S or _has_ended(history):
             jobs, asked = poll_one(run.name, history), time.monotonic()
+        if (reason := waits_for(history, jobs)) != waits:
+            waits = reason
+            if waits:
+                yield f"{waits}\n"
         path = start_output(history, rank) if tail is None else None
         if path is not None:
             begun = begun if begun is not None and begun.path == path else File(path)
@@ -150,6 +155,17 @@ def _ending(history: History) -> str:
 
 def _at_work(history: History, jobs: Jobs) -> bool:
     return is_busy(history, jobs) or pending(history, jobs.states) not in (None, "unknown")
+
+
+def waits_for(history: History, jobs: Jobs) -> str:
+    """A line on what the latest submit's job waits for in the queue; empty where it is not queued."""
+    job = JobRef.of(history.submit) if history.submit else None
+    report = jobs.reports.get(job) if job else None
+    if job is None or report is None or report.state != "queued":
+        return ""
+    start = report.expected_start
+    expected = f", expected to start at {time.strftime('%Y-%m-%d %H:%M', time.localtime(start))}" if start else ""
+    return f"gmml: job {job.id} is queued: {report.reason or 'its scheduler gives no reason'}{expected}"
 
 
 def _is_new(history: History, jobs: Jobs) -> bool:

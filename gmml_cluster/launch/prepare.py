@@ -116,7 +116,9 @@ def plan_submission(
     plan = make_plan(job, profile, indexed.shapes, launcher.node(profile))
     plan = replace(plan, environment=launcher.environment(profile, plan.ranks_per_node))
     code = installed_code(job.method.name) if code is None else code
-    return with_notes(Submission(root, job.name, SHOWN_TOKEN, profile, plan, code), indexed.notes)
+    imports = ("torch",) if job.engine.zero == "ddp" else ("torch", "deepspeed")
+    submission = Submission(root, job.name, SHOWN_TOKEN, profile, plan, code, imports=imports)
+    return with_notes(submission, indexed.notes)
 
 
 def with_notes(submission: Submission, notes: Sequence[str]) -> Submission:

@@ -44,6 +44,7 @@ class Submission:
         plan: nodes, ranks and memory, as resolved for this profile.
         code: the packages that will run.
         module: what each rank starts as `python -m MODULE --root --run --submit --job --restart`.
+        imports: packages that the ranks import besides this one, of those that an installation may lack.
     """
 
     root: str
@@ -53,6 +54,7 @@ class Submission:
     plan: "Plan"
     code: "Snapshot"
     module: str = TRAIN_MODULE
+    imports: tuple[str, ...] = ("torch",)
 
     @property
     def run_root(self) -> str:
@@ -79,7 +81,7 @@ class Launcher(Protocol):
         """What `submit` would hand over, to the byte, the token shown as `<token>`."""
         ...
 
-    def bounds(self, submission: Submission) -> dict[str, str]:
+    def bounds(self, submission: Submission) -> dict[str, Any]:
         """What this launcher adds to the `bounds` of the `submit` entry, such as where its own files lie."""
         ...
 

@@ -96,11 +96,22 @@ def status(history: History, jobs: Mapping[str, str]) -> dict[str, Any]:
         "job": history.submit.job if history.submit else None,
         "launcher": history.submit.launcher if history.submit else None,
         "start_failed": history.submit.failed if history.submit else None,
+        "not_requeued": _not_requeued(history, jobs),
         "attempts": [_attempt(attempt, jobs) for attempt in history.attempts],
         "older_attempts": dict(history.older),
         "code": _code(history),
         "goodput": _goodput(history),
     }
+
+
+def _not_requeued(history: History, jobs: Mapping[str, str]) -> str | None:
+    """Why nothing came back after the scheduler took an attempt's nodes; None where that is not what happened."""
+    last = history.attempts[-1] if history.attempts else None
+    if last is None or state(history, jobs) != "interrupted" or history.submit is None:
+        return None
+    if last.submit != history.submit.token or history.submit.bounds.get("requeue", True):
+        return None
+    return f"attempt {last.number} ended with {last.cause or 'lost'}; job {last.job} is not requeued (no-requeue)"
 
 
 def _last_step(history: History) -> int | None:

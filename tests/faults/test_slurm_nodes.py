@@ -40,6 +40,7 @@ def test_a_preempted_run_comes_back_from_its_notices_checkpoint_bit_for_bit(slur
     until(lambda: slurm.job(urgent)["JobState"] == "COMPLETED", 60, "the urgent job is done")
     entries = site.until("preempted", lambda entries: "finished" in ended(entries))
     assert ended(entries) == ["notice", "finished"]
+    assert of_kind(entries, "cause", "cause") == ["preempted"]
     saved, _ = of_kind(entries, "commit", "step")
     assert of_kind(entries, "begin", "step") == [0, saved + 1]
     assert len(set(of_kind(entries, "claim", "job"))) == 1
@@ -54,8 +55,8 @@ def test_a_rank_that_fails_before_the_meeting_is_told_by_name_and_tried_three_ti
     entries = site.until("broken", lambda entries: len(ended(entries)) == 3)
     assert ended(entries) == ["start_failed"] * 3
     job = of_kind(entries, "queued", "job")[0]
-    told = entries[-1]["message"]
-    assert f"{job}_1_log.err ends with 'ModuleNotFoundError: import of torch" in told
+    for entry in [entry for entry in entries if entry["kind"] == "end"]:
+        assert f"{job}_1_log.err ends with 'ModuleNotFoundError: import of torch" in entry["message"]
     until(lambda: "CO" in slurm.job(job)["JobState"] or "FAILED" in slurm.job(job)["JobState"], 30, "the job is over")
     assert slurm.job(job)["Restarts"] == "2"
     assert ".err" in site.call("gmml", "status", "broken")

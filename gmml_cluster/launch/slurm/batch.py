@@ -115,16 +115,11 @@ def setup_lines(submission: Submission) -> list[str]:
     variables = [f"export {name}={shlex.quote(value)}" for name, value in sorted(profile.environment.items())]
     own = _OWN.format(unmet=UNMET, lines="\n".join(profile.slurm.setup)) if profile.slurm.setup else ""
     code = _CODE.format(digest=submission.code.digest, archive=shlex.quote(str(archive(submission))), unmet=UNMET)
-    imports = _IMPORTS.format(unfit=UNFIT, modules=" ".join(required_modules(submission)))
+    imports = _IMPORTS.format(unfit=UNFIT, modules=shlex.join(submission.imports))
     if any(map(_OTHER_ROOT.match, profile.slurm.srun_args)):
         imports = ""
     parts = ["\n".join([_guards(submission), *_teardown(), *variables]), own, code, imports]
     return [line for part in parts for line in part.splitlines()]
-
-
-def required_modules(submission: Submission) -> tuple[str, ...]:
-    """What the ranks import besides this package, of what an installation may lack."""
-    return ("torch",)
 
 
 def _guards(submission: Submission) -> str:

@@ -1,7 +1,7 @@
 """What submitit runs in each rank: hold the signals back, unpack the code, become the worker.
 
 Imports os and signal alone: until the signals are blocked a notice would be lost or would kill the rank. Blocked and
-pending signals survive exec; the worker's guardian installs handlers and unblocks them.
+pending signals survive exec; the worker installs handlers and unblocks them.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import NoReturn
 HELD_BACK = (signal.SIGTERM, signal.SIGUSR2, signal.SIGCONT)
 
 
-def main(archive: str, digest: str, root: str, name: str, token: str) -> NoReturn:
+def main(archive: str, digest: str, root: str, name: str, token: str, module: str) -> NoReturn:
     """Replace this process by the worker of this rank.
 
     Args:
@@ -22,10 +22,11 @@ def main(archive: str, digest: str, root: str, name: str, token: str) -> NoRetur
         root: where the run root lies.
         name: the run's name.
         token: token of the `submit` entry.
+        module: what the rank runs.
     """
     hold_signals_back()
     try:
-        _become_worker(archive, digest, "--root", root, "--run", name, "--submit", token)
+        _become_worker(archive, digest, module, "--root", root, "--run", name, "--submit", token)
     except BaseException:
         import traceback
 
@@ -36,11 +37,15 @@ def main(archive: str, digest: str, root: str, name: str, token: str) -> NoRetur
         os._exit(UNMET)
 
 
-def _become_worker(archive: str, digest: str, *arguments: str) -> NoReturn:
+def _become_worker(archive: str, digest: str, module: str, *arguments: str) -> NoReturn:
+    from gmml_cluster.launch.slurm.logs import start_line
+
+    job, restart = os.environ["SLURM_JOB_ID"], restart_count(os.environ)
+    print(start_line(job, restart, os.environ["SLURM_PROCID"]), file=sys.stderr)
     environment = {**os.environ, **rank_environment(os.environ)}
     environment["PYTHONPATH"] = os.pathsep.join(_search_path(archive, digest))
-    worker = [sys.executable, "-P", "-u", "-m", "gmml_cluster.train.worker", *arguments]
-    start = ["--job", os.environ["SLURM_JOB_ID"], "--restart", restart_count(os.environ)]
+    worker = [sys.executable, "-P", "-u", "-m", module, *arguments]
+    start = ["--job", job, "--restart", restart]
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, worker + start, environment)

@@ -6,7 +6,7 @@ from gmml_cluster.errors import Fault
 from gmml_cluster.launch.protocol import Submission
 
 _CURES = (
-    (r"unrecognized option '--([\w-]+)", "slurm.sbatch_args", "sbatch has no such option; mend or remove it"),
+    (r"unrecognized option '--([\w-]+)", "slurm.sbatch_args", "sbatch has no such option; correct or remove it"),
     (r"invalid --([\w-]+) specification", "slurm.sbatch_args", "`man sbatch` has the values it takes"),
     (r"accounting/qos policy", "slurm.qos", "ask for less time or fewer nodes, or another; `sacctmgr show qos` lists"),
     (r"invalid account", "slurm.account", "`sacctmgr show associations user=$USER` lists yours"),
@@ -23,18 +23,18 @@ _CURES = (
 _PREAMBLE = re.compile(r"((sbatch|scancel|squeue): )?(error: )?(allocation failure: |Batch job submission failed: )?")
 
 
-def refusal(told: str, submission: Submission) -> Fault:
+def refusal(stderr: str, submission: Submission) -> Fault:
     """SLURM's own reason as a sentence that names the field at fault and where to look."""
-    said = reason(told)
+    said = reason(stderr)
     known = ((field, cure) for words, field, cure in _CURES if re.search(words, said, re.IGNORECASE))
     field, cure = next(known, ("SLURM", "ask the site, or try `sbatch --test-only` by hand"))
-    return Fault(field, f"{_value(field, submission)}refused by SLURM: {said}; {cure}")
+    return Fault(field, f"{_value(field, submission)}refused by SLURM: {said}", cure)
 
 
-def reason(told: str) -> str:
+def reason(stderr: str) -> str:
     """The last line in which a SLURM tool says what is wrong, without its own name and preamble."""
-    lines = [line for line in told.splitlines() if re.search("error|fail|unrecognized", line, re.IGNORECASE)]
-    last = (lines or told.splitlines() or ["no reason given"])[-1].strip()
+    lines = [line for line in stderr.splitlines() if re.search("error|fail|unrecognized", line, re.IGNORECASE)]
+    last = (lines or stderr.splitlines() or ["no reason given"])[-1].strip()
     return _PREAMBLE.sub("", last, count=1) or last
 
 

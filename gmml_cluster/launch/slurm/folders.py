@@ -21,7 +21,7 @@ def job_folder(submission: Submission) -> Path:
 
 
 def shared_folder(submission: Submission) -> Path:
-    """The part of the job folder that does not depend on the job's number; submitit's pickles and the code lie there."""
+    """The part of the job folder that does not depend on the job's number; pickles and code lie there."""
     folder = job_folder(submission)
     cut = next(index for index, part in enumerate(folder.parts) if "%j" in part)
     return Path(*folder.parts[:cut])

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gmml_cluster.errors import SpecError
+from gmml_cluster.errors import LaunchError, SpecError
 from gmml_cluster.launch import cancel as commands
 from gmml_cluster.launch import jobs
 from gmml_cluster.launch.cancel import cancel, remove
@@ -80,6 +80,34 @@ def test_a_job_that_waits_again_after_a_lost_node_is_cancelled_for_no_rank_can_h
     scheduler.states = {"17": "queued"}
     assert "job 17 is cancelled" in cancel(run)
     assert scheduler.told == [("cancel", "17")]
+
+
+def out_of_reach(job):
+    raise LaunchError("SLURM is out of reach")
+
+
+def test_where_the_scheduler_is_out_of_reach_the_stop_in_the_log_ends_the_attempt(run, scheduler):
+    attempt = claimed(run, "17")
+    scheduler.states["17"] = "unknown"
+    scheduler.notify = out_of_reach
+    assert "it reads the stop from the log, saves and leaves" in cancel(run)
+    assert run.log.refresh().stopped is not None
+
+    def leaves_first(job):
+        protocol.end(run.log, attempt, "cancelled")
+        out_of_reach(job)
+
+    scheduler.notify = leaves_first
+    assert "attempt 1 has saved and left" in cancel(run)
+
+
+def test_a_queued_job_that_cannot_be_cancelled_is_said_to_claim_nothing(run, scheduler):
+    submitted(run, "17")
+    scheduler.states["17"] = "queued"
+    scheduler.cancel = out_of_reach
+    with pytest.raises(LaunchError, match="job 17 claims nothing once it starts"):
+        cancel(run)
+    assert run.log.refresh().stopped is not None
 
 
 def test_a_successor_in_the_queue_is_cancelled_and_the_attempt_before_it_saves(run, scheduler):

@@ -43,3 +43,18 @@ def test_a_start_on_slurm_is_shown_by_its_error_file(tmp_path):
     output.parent.mkdir(parents=True)
     output.touch()
     assert follow.start_output(run.log.refresh(), 1) == output
+
+
+def test_who_follows_a_queued_run_reads_what_it_waits_for_and_each_reason_once(tmp_path, monkeypatch):
+    run = create_run(str(tmp_path / "runs"), "a", {}, {})
+    token = protocol.submit(run.log, launcher="slurm", code="c", bounds={"folder": f"{tmp_path}/jobs/%j"})
+    protocol.queued(run.log, token, "17")
+    answers = iter(
+        [*[JobReport("queued", "Priority", 1.7e9)] * 3, JobReport("queued", "held", None), JobReport("gone")]
+    )
+    monkeypatch.setattr(follow, "poll_one", lambda name, history: Jobs({JobRef("slurm", "17"): next(answers)}))
+    monkeypatch.setattr(follow, "LOOK_S", 0.0)
+    monkeypatch.setattr(follow, "POLL_S", -1.0)
+    first, second = list(follow.follow(run, 0))
+    assert first.startswith("gmml: job 17 is queued: Priority, expected to start at 2023-11-1")
+    assert second == "gmml: job 17 is queued: held\n"

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from gmml_cluster.launch.restart import JobStart, after, main, scheduler_word, settle
+from gmml_cluster.launch.evidence import Evidence
+from gmml_cluster.launch.restart import JobStart, after, main, record_end
 from gmml_cluster.run import protocol
-from gmml_cluster.run.codes import RESTARTS, UNMET
+from gmml_cluster.run.codes import RESTARTS, UNFIT, UNMET
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.store.open import open_store
 
@@ -47,11 +48,11 @@ def last(log: Log) -> tuple[str, int | None, str]:
 @pytest.mark.parametrize(
     ("rc", "cause", "again"),
     [(77, "notice", True), (1, "error", False), (74, "storage", True), (137, "lost", True), (143, "lost", True),
-     (139, "error", False), (78, "error", False), (0, "error", False)],
+     (139, "error", False), (78, "lost", True), (0, "lost", True)],
 )  # fmt: skip
 def test_a_missing_end_is_appended_with_the_cause_the_code_proves(log: Log, rc: int, cause: str, again: bool) -> None:
     claim(log, mine(log))
-    assert settle(log, mine(log), rc) is again
+    assert record_end(log, mine(log), rc) is again
     assert last(log) == ("end", 1, cause)
 
 
@@ -73,7 +74,7 @@ def test_where_the_end_stands_it_decides_and_not_the_code(log: Log, cause: str, 
     protocol.end(log, attempt, cause)
     slots = log.refresh().slots
     for rc in (77, 78, 1, 137):
-        assert settle(log, mine(log), rc) is again
+        assert record_end(log, mine(log), rc) is again
     assert log.refresh().slots == slots
 
 
@@ -81,44 +82,83 @@ def test_a_rank_killed_before_its_first_step_is_lost_although_the_end_says_notic
     verdicts = []
     for restart in range(3):
         protocol.end(log, claim(log, mine(log, restart=restart)), "notice")
-        verdicts.append(settle(log, mine(log, restart=restart), 137))
+        verdicts.append(record_end(log, mine(log, restart=restart), 137))
     assert verdicts == [True, True, False]
     assert [attempt.cause for attempt in log.refresh().attempts] == ["lost"] * 3
     assert list(log.read())[-1].fields["proof"] == "exit code 137"
 
 
 @pytest.mark.parametrize(
-    ("state", "why", "cause", "again"),
+    ("evidence", "cause", "again"),
     [
-        ("RUNNING", "", "notice", True),
-        ("COMPLETING", "PREEMPTION", "preempted", True),
-        ("COMPLETING", "TIME LIMIT", "time_limit", True),
-        ("COMPLETING", "JOB REQUEUE", "notice", True),
-        ("COMPLETING", "", "cancelled", False),
-        ("", "", "notice", True),
+        (Evidence(), "notice", True),
+        (Evidence("preempted", "p"), "preempted", True),
+        (Evidence("time_limit", "p"), "time_limit", True),
+        (Evidence("node_lost", "p"), "node_lost", True),
+        (Evidence("cancelled", "p"), "cancelled", False),
+        (Evidence(None, "PreemptTime=x", "preempted"), "preempted", True),
     ],
 )
-def test_the_scheduler_s_word_settles_a_notice(log: Log, state: str, why: str, cause: str, again: bool) -> None:
+def test_what_the_scheduler_proves_resolves_a_notice(log: Log, evidence: Evidence, cause: str, again: bool) -> None:
     protocol.end(log, claim(log, mine(log)), "notice")
-    assert settle(log, mine(log), 77, word=scheduler_word(state, why)) is again
+    assert record_end(log, mine(log), 77, evidence) is again
     assert log.refresh().attempts[-1].cause == cause
+
+
+def test_a_lost_peer_is_a_lost_node_where_the_scheduler_says_so(log: Log) -> None:
+    protocol.end(log, claim(log, mine(log)), "lost", message="peer closed")
+    assert record_end(log, mine(log), 1, Evidence(None, "PreemptTime=x", "preempted")) is True
+    assert log.refresh().attempts[-1].cause == "lost"
+    assert record_end(log, mine(log), 1, Evidence("node_lost", "Node failure on n2")) is True
+    assert log.refresh().attempts[-1].cause == "node_lost"
+
+
+def test_why_notice_was_given_explains_a_notice_and_no_crash(log: Log) -> None:
+    notice = Evidence(None, "PreemptTime=x", "preempted")
+    claim(log, mine(log))
+    assert record_end(log, mine(log), 1, notice) is False
+    assert last(log) == ("end", 1, "error")
+    submit(log)
+    claim(log, mine(log))
+    assert record_end(log, mine(log), 77, notice) is True
+    assert last(log) == ("end", 2, "preempted")
+
+
+def test_broken_hardware_counts_and_comes_back(log: Log) -> None:
+    verdicts = []
+    for restart in range(3):
+        claim(log, mine(log, restart=restart))
+        verdicts.append(record_end(log, mine(log, restart=restart), 134, Evidence("hardware", "n2: ECC")))
+    assert verdicts == [True, True, False]
+    assert [attempt.cause for attempt in log.refresh().attempts] == ["hardware"] * 3
+
+
+def test_srun_s_code_0_without_a_claim_is_a_start_that_failed(log: Log) -> None:
+    assert [record_end(log, mine(log, restart=restart), 0) for restart in range(3)] == [True, True, False]
+    assert last(log) == ("end", None, "start_failed")
+
+
+def test_a_python_without_torch_ends_the_first_start_for_good_and_says_so(log: Log) -> None:
+    said = Evidence(stderr_tail="17_0_log.err ends with 'n1: python3 has no torch'")
+    assert record_end(log, mine(log), UNFIT, said) is False
+    assert "has no torch" in str(log.refresh().submit.failed)
 
 
 def test_a_job_cancelled_by_hand_is_cancelled_whether_it_has_an_end_or_a_claim(log: Log) -> None:
     slots = log.refresh().slots
-    assert settle(log, mine(log), 143, word="cancelled") is False
+    assert record_end(log, mine(log), 143, Evidence("cancelled", "SLURM says so")) is False
     assert log.refresh().slots == slots
     claim(log, mine(log))
-    assert settle(log, mine(log), 143, word="cancelled") is False
+    assert record_end(log, mine(log), 143, Evidence("cancelled", "SLURM says so")) is False
     assert last(log) == ("end", 1, "cancelled")
 
 
 @pytest.mark.parametrize("word", ["preempted", "time_limit"])
 def test_what_the_scheduler_took_costs_no_try_although_the_ranks_were_killed(log: Log, word: str) -> None:
     for restart in range(0, 8, 2):
-        assert settle(log, mine(log, restart=restart), 79, word=word) is True
+        assert record_end(log, mine(log, restart=restart), 79, Evidence(word, "SLURM says so")) is True
         claim(log, mine(log, restart=restart + 1))
-        assert settle(log, mine(log, restart=restart + 1), 137, word=word) is True
+        assert record_end(log, mine(log, restart=restart + 1), 137, Evidence(word, "SLURM says so")) is True
     assert [attempt.cause for attempt in log.refresh().attempts] == [word] * 4
     assert last(log)[0] == "end"
 
@@ -126,13 +166,13 @@ def test_what_the_scheduler_took_costs_no_try_although_the_ranks_were_killed(log
 def test_a_settled_cause_outranks_the_end(log: Log) -> None:
     protocol.end(log, claim(log, mine(log)), "notice")
     protocol.resolve_cause(log, 1, "cancelled", "by its stderr")
-    assert settle(log, mine(log), 77) is False
+    assert record_end(log, mine(log), 77) is False
 
 
 def test_a_person_s_stop_ends_the_restarts(log: Log) -> None:
     protocol.end(log, claim(log, mine(log)), "notice")
     protocol.stop(log, "cancelled by a person")
-    assert settle(log, mine(log), 77) is False
+    assert record_end(log, mine(log), 77) is False
 
 
 @pytest.mark.parametrize("younger", ["submit", "claim of the next start", "claim of another job"])
@@ -144,12 +184,12 @@ def test_nothing_at_all_is_done_where_a_younger_claim_or_submit_stands(log: Log,
     else:
         claim(log, mine(log, restart=1) if younger == "claim of the next start" else mine(log, job="18"))
     slots = log.refresh().slots
-    assert settle(log, first, 137) is False
+    assert record_end(log, first, 137) is False
     assert log.refresh().slots == slots
 
 
 def test_a_start_that_failed_before_its_claim_is_told_and_tried_three_times_in_all(log: Log) -> None:
-    verdicts = [settle(log, mine(log, restart=restart), 1) for restart in range(3)]
+    verdicts = [record_end(log, mine(log, restart=restart), 1) for restart in range(3)]
     assert verdicts == [True, True, False]
     assert last(log) == ("end", None, "start_failed")
     assert log.refresh().submit is not None
@@ -159,18 +199,18 @@ def test_a_start_that_failed_before_its_claim_is_told_and_tried_three_times_in_a
 def test_many_preemptions_before_do_not_count_against_a_start(log: Log) -> None:
     for restart in range(6):
         claim(log, mine(log, restart=restart))
-        assert settle(log, mine(log, restart=restart), 77) is True
-    assert settle(log, mine(log, restart=6), 143) is True
+        assert record_end(log, mine(log, restart=restart), 77) is True
+    assert record_end(log, mine(log, restart=6), 143) is True
 
 
 def test_a_notice_before_the_claim_comes_back_without_a_word(log: Log) -> None:
     slots = log.refresh().slots
-    assert settle(log, mine(log), 77) is True
+    assert record_end(log, mine(log), 77) is True
     assert log.refresh().slots == slots
 
 
 def test_notices_before_the_claim_come_back_twenty_times_and_are_then_told(log: Log) -> None:
-    verdicts = [settle(log, mine(log, restart=restart), 77) for restart in range(RESTARTS + 1)]
+    verdicts = [record_end(log, mine(log, restart=restart), 77) for restart in range(RESTARTS + 1)]
     assert verdicts == [True] * RESTARTS + [False]
     assert last(log) == ("end", None, "start_failed")
     assert f"code 77 before its claim, {RESTARTS + 1} starts in a row" in str(log.refresh().submit.failed)
@@ -178,18 +218,18 @@ def test_notices_before_the_claim_come_back_twenty_times_and_are_then_told(log: 
 
 def test_a_claim_starts_the_count_of_notices_before_it_anew(log: Log) -> None:
     claim(log, mine(log, restart=RESTARTS))
-    assert settle(log, mine(log, restart=RESTARTS), 77) is True
-    assert settle(log, mine(log, restart=2 * RESTARTS), 77) is True
+    assert record_end(log, mine(log, restart=RESTARTS), 77) is True
+    assert record_end(log, mine(log, restart=2 * RESTARTS), 77) is True
 
 
 def test_a_rank_that_failed_before_the_meeting_counts_whatever_its_peers_left_with(log: Log) -> None:
-    verdicts = [settle(log, mine(log, restart=restart), max(77, UNMET)) for restart in range(3)]
+    verdicts = [record_end(log, mine(log, restart=restart), max(77, UNMET)) for restart in range(3)]
     assert verdicts == [True, True, False]
 
 
 def test_who_had_no_right_to_claim_leaves_no_trace(log: Log) -> None:
     slots = log.refresh().slots
-    assert settle(log, mine(log), 78) is False
+    assert record_end(log, mine(log), 78) is False
     assert log.refresh().slots == slots
 
 
@@ -197,7 +237,7 @@ def test_three_lost_attempts_without_a_checkpoint_are_enough(log: Log) -> None:
     verdicts = []
     for restart in range(3):
         claim(log, mine(log, restart=restart))
-        verdicts.append(settle(log, mine(log, restart=restart), 137))
+        verdicts.append(record_end(log, mine(log, restart=restart), 137))
     assert verdicts == [True, True, False]
 
 
@@ -205,7 +245,7 @@ def test_a_checkpoint_starts_the_count_of_lost_attempts_anew(log: Log) -> None:
     for restart in range(5):
         attempt = claim(log, mine(log, restart=restart))
         protocol.commit(log, attempt, step=10 * restart + 9, manifest="m", size=1, seconds=1.0)
-        assert settle(log, mine(log, restart=restart), 137) is True
+        assert record_end(log, mine(log, restart=restart), 137) is True
 
 
 def test_a_removed_run_is_left_alone(tmp_path: Path) -> None:
@@ -246,9 +286,9 @@ def test_a_failed_start_that_the_ranks_told_of_is_told_once(log: Log) -> None:
     who = mine(log)
     protocol.start_failed(log, who.submit, job=who.job, restart=who.restart, message="the store refuses a right")
     slots = log.refresh().slots
-    assert settle(log, who, 1) is True
+    assert record_end(log, who, 1) is True
     assert log.refresh().slots == slots
-    assert settle(log, mine(log, restart=1), 1) is True
+    assert record_end(log, mine(log, restart=1), 1) is True
     assert log.refresh().slots == slots + 1
 
 
@@ -256,5 +296,5 @@ def test_a_claim_that_the_ranks_took_for_a_failed_start_gets_an_end_and_the_job_
     who = mine(log)
     claim(log, who)
     protocol.start_failed(log, who.submit, job=who.job, restart=who.restart, message="no answer")
-    assert settle(log, who, 74) is True
+    assert record_end(log, who, 74) is True
     assert last(log) == ("end", 1, "storage")

@@ -109,6 +109,16 @@ def test_an_attempt_whose_job_waits_for_nodes_again_does_not_live(log):
     assert (told["state"], told["attempts"][0]["cause"]) == ("queued", "lost")
 
 
+@pytest.mark.parametrize("bounds", [{}, {"requeue": False}])
+def test_a_run_whose_job_must_not_be_requeued_says_so_once_it_is_interrupted(log, bounds):
+    token = protocol.submit(log, launcher="slurm", code="c", bounds=bounds)
+    protocol.queued(log, token, "17")
+    protocol.end(log, attempt(log, token, job="17"), "notice")
+    said = status(log.refresh(), {"17": "gone"})["not_requeued"]
+    assert (said is not None and "job 17 is not requeued (no-requeue)" in said) is bool(bounds)
+    assert status(log.refresh(), {"17": "running"})["not_requeued"] is None
+
+
 def test_metric_lines_are_the_youngest_attempts_and_none_past_where_it_began(log):
     def publish(number, part, steps):
         lines = "".join(json.dumps({"step": step, "attempt": number}) + "\n" for step in steps)

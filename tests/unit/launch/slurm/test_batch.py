@@ -11,7 +11,7 @@ import pytest
 from gmml_cluster.launch.protocol import Submission
 from gmml_cluster.launch.slurm import batch
 from gmml_cluster.launch.snapshot import Snapshot
-from gmml_cluster.run.codes import UNMET
+from gmml_cluster.run.codes import RESTARTS, UNFIT, UNMET
 from gmml_cluster.spec.cluster import ClusterProfile
 from tests.fixtures import submissions
 
@@ -47,58 +47,86 @@ def tool(folder: Path, name: str, *lines: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def outcome(bash: Bash, submission: Submission, *, verdict: str, rc: int, state: str, why: str, restart: int) -> bool:
-    """Whether the script of a job that ended so calls `scontrol requeue`."""
+def python(folder: Path, *verdict: str, imports: str = "exit 0") -> None:
+    """A stand-in for the job's Python: answers to the check of imports, and to the question for the verdict."""
+    check = f'case "$*" in *launch.imports*) {imports} ;; esac'
+    tool(folder, "the_python", check, f'for word; do echo "$word"; done > {folder}/asked', *verdict)
+
+
+def asked(folder: Path) -> dict[str, str]:
+    """Options that the verdict was asked for with."""
+    words = (folder / "asked").read_text().splitlines()
+    assert words[:2] == ["-m", "gmml_cluster.launch.restart"]
+    return {"run_root": words[2], **dict(zip(words[3::2], words[4::2], strict=True))}
+
+
+def outcome(
+    bash: Bash, submission: Submission, *, verdict: str, rc: int, state: str, why: str, restart: int, blind: int = 0
+) -> bool:
+    """Whether the script of a job that ended so calls `scontrol requeue`.
+
+    Args:
+        blind: restarts that were decided without the log before.
+    """
     folder = Path(submission.root)
     err = folder / ".slurm/17/17_0_log.err"
-    tool(folder, "scontrol", f'[ "$1" = requeue ] && touch {folder}/requeued', f"echo JobState={state} StdErr={err}")
-    tool(folder, "the_python", f'echo "$@" > {folder}/asked', verdict or "exit 4")
+    count = folder / ".slurm/17/17_0_log.restarts-without-log"
+    if blind:
+        count.write_text(str(blind))
+    shown = f"echo JobId=17 JobState={state} StdErr={err}"
+    tool(folder, "scontrol", f'case "$1" in requeue) touch {folder}/requeued ;; esac', shown)
+    python(folder, verdict or "exit 4")
     line = f"echo '*** JOB 17 ON n1 CANCELLED AT 2 DUE TO {why} ***' >> {err}" if why else "true"
     ranks = [line, f"(exit {rc})"]
     lines = [*batch.setup_lines(submission), *ranks, "gmml_after"]
     done = bash(lines, **({"SLURM_RESTART_COUNT": restart} if restart else {}))
     assert done.returncode == rc, done.stderr
-    told = f"{folder}/a-run --submit tok3n --job 17 --restart {restart} --rc {rc} --state {state} --why {why}"
-    told += f" --errors {err} --seen 1"
-    assert (folder / "asked").read_text() == f"-m gmml_cluster.launch.restart {told}\n"
+    given = asked(folder)
+    assert given["run_root"] == f"{folder}/a-run"
+    expected = {"--submit": "tok3n", "--job": "17", "--restart": restart, "--rc": rc, "--errors": err, "--seen": 1}
+    assert given.items() >= {name: str(value) for name, value in expected.items()}.items()
+    assert given["--scheduler-job"] == f"JobId=17 JobState={state} StdErr={err}"
+    assert not (verdict in ("echo requeue", "echo nothing") and count.exists())
     return (folder / "requeued").exists()
 
 
 @pytest.mark.parametrize(
-    ("verdict", "rc", "state", "why", "restart", "requeued"),
+    ("verdict", "rc", "state", "why", "blind", "requeued"),
     [
         ("echo requeue", 77, "RUNNING", "", 0, True),
         ("echo requeue", 77, "COMPLETING", "PREEMPTION", 0, True),
         ("echo requeue", 77, "COMPLETING", "TIME LIMIT", 0, True),
         ("echo requeue", 77, "COMPLETING", "", 0, False),
+        ("echo requeue", 77, "COMPLETING", "NODE FAILURE", 0, True),
         ("echo requeue", 77, "COMPLETING", "JOB REQUEUE", 0, False),
         ("echo requeue", 78, "RUNNING", "", 0, True),
-        ("echo requeue", 77, "RUNNING", "", 500, True),
+        ("echo requeue", 77, "RUNNING", "", RESTARTS, True),
         ("echo nothing", 77, "RUNNING", "", 0, False),
         ("echo nothing", 137, "COMPLETING", "PREEMPTION", 0, False),
         ("", 77, "RUNNING", "", 0, True),
-        ("", 137, "RUNNING", "", 19, True),
-        ("", 137, "RUNNING", "", 20, False),
+        ("", 137, "RUNNING", "", RESTARTS - 1, True),
+        ("", 137, "RUNNING", "", RESTARTS, False),
         ("", 1, "COMPLETING", "PREEMPTION", 3, True),
         ("", 78, "RUNNING", "", 0, False),
-        ("", 0, "RUNNING", "", 0, False),
+        ("", 0, "RUNNING", "", 0, True),
+        ("", UNFIT, "RUNNING", "", 0, False),
         ("", 77, "COMPLETING", "", 0, False),
         ("echo some warning", 77, "RUNNING", "", 0, True),
-        ("echo some warning", 77, "RUNNING", "", 20, False),
+        ("echo some warning", 77, "RUNNING", "", RESTARTS, False),
         ("exit 127", 127, "RUNNING", "", 0, False),
     ],
 )
 def test_the_log_s_word_decides_and_without_it_the_exit_code(
-    bash: Bash, submission: Submission, verdict: str, rc: int, state: str, why: str, restart: int, requeued: bool
+    bash: Bash, submission: Submission, verdict: str, rc: int, state: str, why: str, blind: int, requeued: bool
 ) -> None:
-    found = outcome(bash, submission, verdict=verdict, rc=rc, state=state, why=why, restart=restart)
+    found = outcome(bash, submission, verdict=verdict, rc=rc, state=state, why=why, restart=500, blind=blind)
     assert found is requeued
 
 
 def test_a_verdict_that_never_comes_is_not_waited_for(
     bash: Bash, submission: Submission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "AFTER_S", 1)
+    monkeypatch.setattr(batch, "VERDICT_S", 1)
     assert outcome(bash, submission, verdict="exec sleep 60", rc=77, state="RUNNING", why="", restart=0)
 
 
@@ -116,13 +144,13 @@ def with_setup(submission: Submission, lines: list[str]) -> Submission:
 
 def test_damaged_code_is_refused_before_anything_runs(bash: Bash, submission: Submission, tmp_path: Path) -> None:
     tool(tmp_path, "scontrol", "echo JobState=RUNNING")
-    tool(tmp_path, "the_python", f'echo "$@" > {tmp_path}/asked', "echo nothing")
+    python(tmp_path, "echo nothing")
     batch.archive(submission).write_bytes(b"damaged")
     done = bash([*batch.setup_lines(submission), "echo ran"])
     assert done.returncode == UNMET
     assert "ran" not in done.stdout.splitlines()
     assert "not the submitted code" in done.stderr
-    assert f"--rc {UNMET} " in (tmp_path / "asked").read_text()
+    assert asked(tmp_path)["--rc"] == str(UNMET)
 
 
 @pytest.mark.parametrize("lines", [["true", "ls /nowhere", "true"], ["set -u", 'echo "$NOT_SET"'], ["exit 3"]])
@@ -130,10 +158,10 @@ def test_a_failing_setup_line_ends_the_job_and_is_told(
     bash: Bash, submission: Submission, tmp_path: Path, lines: list[str]
 ) -> None:
     tool(tmp_path, "scontrol", "echo JobState=RUNNING")
-    tool(tmp_path, "the_python", f'echo "$@" > {tmp_path}/asked', "echo nothing")
+    python(tmp_path, "echo nothing")
     done = bash([*batch.setup_lines(with_setup(submission, lines)), "echo ran"])
     assert "ran" not in done.stdout.splitlines()
-    assert f"--rc {done.returncode} " in (tmp_path / "asked").read_text()
+    assert asked(tmp_path)["--rc"] == str(done.returncode)
     assert "ls /nowhere" not in lines or "slurm.setup: ls /nowhere: left with 2" in done.stderr
 
 
@@ -141,6 +169,7 @@ def test_what_a_sourced_file_of_the_setup_passes_over_is_passed_over(
     bash: Bash, submission: Submission, tmp_path: Path
 ) -> None:
     tool(tmp_path, "scontrol", "echo JobState=RUNNING")
+    python(tmp_path)
     (tmp_path / "activate").write_text("false\nexport FOUND=1\n")
     lines = batch.setup_lines(with_setup(submission, [f". {tmp_path}/activate"]))
     assert bash([*lines, "echo ran $FOUND", "trap - EXIT"]).stdout.splitlines() == ["ran 1"]
@@ -150,7 +179,7 @@ def test_a_controller_that_is_away_at_the_end_is_waited_for(bash: Bash, submissi
     away = f"[ $(wc -l < {tmp_path}/calls) -gt 3 ] || {{ echo 'Unable to contact slurm controller' >&2; exit 1; }}"
     tool(tmp_path, "sleep", "true")
     tool(tmp_path, "scontrol", f"echo $* >> {tmp_path}/calls", away, "echo JobState=RUNNING")
-    tool(tmp_path, "the_python", "echo requeue")
+    python(tmp_path, "echo requeue")
     bash([*batch.setup_lines(submission), "(exit 77)", "gmml_after"])
     assert (tmp_path / "calls").read_text().splitlines()[-1] == "requeue 17"
 
@@ -159,6 +188,56 @@ def test_memory_asked_for_by_a_surrounding_allocation_does_not_reach_the_ranks(
     bash: Bash, submission: Submission, tmp_path: Path
 ) -> None:
     tool(tmp_path, "scontrol", "true")
+    python(tmp_path)
     shown = bash([*batch.setup_lines(submission), "env", "trap - EXIT"], SLURM_MEM_PER_CPU=100).stdout
     assert "GMML_KILL_WAIT_S" in shown
     assert "SLURM_MEM_PER_CPU" not in shown
+
+
+def test_nodes_are_asked_about_where_slurm_ends_a_job_without_a_reason(
+    bash: Bash, submission: Submission, tmp_path: Path
+) -> None:
+    node = "echo 'NodeName=n2 Arch=x86_64 CPUAlloc=1 State=DOWN* ThreadsPerCore=1'"
+    shown = f'case "$*" in *"show node n[1-2]"*) {node} ;; *) echo JobState=COMPLETING ;; esac'
+    tool(tmp_path, "scontrol", shown)
+    python(tmp_path, "echo nothing")
+    bash([*batch.setup_lines(submission), "(exit 77)", "gmml_after"], SLURM_JOB_NODELIST="n[1-2]")
+    assert asked(tmp_path)["--nodes"] == "n2=DOWN*"
+
+
+@pytest.mark.parametrize(("spare", "excluded"), [(["n1", "n3"], True), (["n1"], True), ([], False)])
+def test_a_bad_node_is_excluded_at_the_requeue_where_enough_others_are_left(
+    bash: Bash, submission: Submission, tmp_path: Path, spare: list[str], excluded: bool
+) -> None:
+    states = {"n2": "ALLOCATED", "n4": "DOWN*", **dict.fromkeys(spare, "IDLE")}
+    nodes = "".join(
+        f"echo 'NodeName={node} A=1 State={state} B=1 Partitions=a,low C=1';" for node, state in states.items()
+    )
+    shown = f'case "$*" in *"show node"*) {nodes} ;; *) echo JobState=RUNNING ExcNodeList=n9 ;; esac'
+    tool(tmp_path, "scontrol", f'echo "$*" >> {tmp_path}/calls', shown)
+    python(tmp_path, "echo requeue n2")
+    bash([*batch.setup_lines(submission), "(exit 1)", "gmml_after"], SLURM_JOB_PARTITION="low")
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert "requeue 17" in calls
+    assert ("update JobId=17 ExcNodeList=n9,n2" in calls) is excluded
+
+
+def test_missing_modules_end_the_first_start_before_any_rank(
+    bash: Bash, submission: Submission, tmp_path: Path
+) -> None:
+    tool(tmp_path, "scontrol", "echo JobState=RUNNING")
+    python(tmp_path, "exit 4", imports=f"echo n1: no torch >&2; exit {UNFIT}")
+    done = bash([*batch.setup_lines(submission), "echo ran"])
+    assert done.returncode == UNFIT
+    assert "ran" not in done.stdout.splitlines()
+    assert done.stdout.splitlines()[-1].endswith(": nothing")
+
+
+@pytest.mark.parametrize("argument", ["--container-image=a.sqsh", "--environment=b"])
+def test_the_script_s_own_python_is_not_asked_for_modules_that_lie_in_the_ranks_container(
+    submission: Submission, argument: str
+) -> None:
+    slurm = submission.profile.slurm.model_copy(update={"srun_args": (argument,)})
+    made = replace(submission, profile=submission.profile.model_copy(update={"slurm": slurm}))
+    assert not any("launch.imports" in line for line in batch.setup_lines(made))
+    assert any("launch.imports --exit 80 torch" in line for line in batch.setup_lines(submission))

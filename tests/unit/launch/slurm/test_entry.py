@@ -77,6 +77,9 @@ def code(tmp_path: Path) -> Snapshot:
         "launch/__init__.py",
         "launch/slurm/__init__.py",
         "launch/slurm/entry.py",
+        "launch/slurm/logs.py",
+        "run/__init__.py",
+        "run/codes.py",
         "launch/snapshot.py",
     ]
     files = {f"gmml_cluster/{name}": (package / name).read_bytes() for name in [*kept, "train/__init__.py"]}
@@ -87,7 +90,7 @@ def code(tmp_path: Path) -> Snapshot:
 
 def test_a_notice_on_the_way_to_the_worker_waits_there_for_its_handlers(code: Snapshot, tmp_path: Path) -> None:
     environment = {**os.environ, **STEP, "TMPDIR": str(tmp_path), "PYTHONPATH": str(tmp_path / code.file_name)}
-    arguments = [str(tmp_path / code.file_name), code.digest, "s3://b/p", "a-run", "tok"]
+    arguments = [str(tmp_path / code.file_name), code.digest, "s3://b/p", "a-run", "tok", "gmml_cluster.train.worker"]
     done = subprocess.run(
         [sys.executable, "-P", "-c", CALLER, *arguments], env=environment, capture_output=True, text=True, check=False
     )
@@ -96,6 +99,7 @@ def test_a_notice_on_the_way_to_the_worker_waits_there_for_its_handlers(code: Sn
     assert told["argv"] == ["--root", "s3://b/p", "--run", "a-run", "--submit", "tok", "--job", "17", "--restart", "0"]
     assert told["rank"] == "5"
     assert told["held"] == sorted(number.name for number in entry.HELD_BACK)
+    assert "gmml: start 0 of job 17, rank 5" in done.stderr
     assert told["waiting"] == [signal.SIGTERM.name, signal.SIGUSR2.name]
 
 
@@ -104,7 +108,7 @@ def test_a_rank_that_cannot_become_the_worker_leaves_with_a_code_that_wins_over_
 ) -> None:
     archive = tmp_path / code.file_name
     environment = {**os.environ, **STEP, "TMPDIR": str(tmp_path)}
-    arguments = [str(archive), "another-digest", "s3://b/p", "a-run", "tok"]
+    arguments = [str(archive), "another-digest", "s3://b/p", "a-run", "tok", "gmml_cluster.train.worker"]
     done = subprocess.run([sys.executable, "-P", "-c", CALLER, *arguments], env=environment, capture_output=True)
     assert done.returncode == codes.UNMET > codes.COME_BACK
     assert b"Traceback" in done.stderr

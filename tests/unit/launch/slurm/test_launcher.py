@@ -6,10 +6,15 @@ from pathlib import Path
 import pytest
 
 from gmml_cluster.errors import LaunchError, PreflightError
+from gmml_cluster.launch import imports
 from gmml_cluster.launch.protocol import Submission
 from gmml_cluster.launch.slurm import batch
 from gmml_cluster.launch.slurm.errors import refusal
-from gmml_cluster.launch.slurm.launcher import SlurmLauncher, limit, states
+from gmml_cluster.launch.slurm.folders import job_folder, shared_folder
+from gmml_cluster.launch.slurm.launcher import SlurmLauncher
+from gmml_cluster.launch.slurm.options import control_characters, refused_options
+from gmml_cluster.launch.slurm.preflight import limit
+from gmml_cluster.launch.slurm.states import reports
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.spec.cluster import ClusterProfile
 from tests.fixtures import submissions
@@ -66,8 +71,9 @@ def test_guards_stand_first_and_the_exit_code_is_taken_at_once() -> None:
     lines = batch.text(submission()).splitlines()
     assert lines[lines.index("# setup") + 1] == "trap '' TERM CONT USR2"
     assert lines[lines.index("# teardown") + 1 :] == ["gmml_after"]
-    after = lines[lines.index("gmml_after() {") + 1 :]
-    assert after[:2] == ["rc=$?", "trap '' TERM CONT USR2"]
+    after = [line.strip() for line in lines[lines.index("gmml_after() {") + 1 :]]
+    assert after[0] == "local rc=$?"
+    assert after[2] == "trap '' TERM CONT USR2"
 
 
 def test_a_range_of_nodes_asks_for_whole_shares_so_that_all_free_nodes_are_given() -> None:
@@ -90,22 +96,20 @@ def test_a_job_that_must_not_be_requeued_says_so() -> None:
 
 def test_an_object_store_as_root_needs_a_folder_for_scripts() -> None:
     with pytest.raises(PreflightError, match=r"slurm\.folder.*share"):
-        batch.job_folder(submission(root="s3://bucket/runs"))
-    assert batch.job_folder(submission(root="s3://bucket/runs", folder="/nfs/j%j/x")) == Path("/nfs/j%j/x")
-    assert batch.shared_folder(submission(root="s3://bucket/runs", folder="/nfs/j%j/x")) == Path("/nfs")
-    assert batch.shared_folder(submission()) == Path("/runs/.slurm")
+        job_folder(submission(root="s3://bucket/runs"))
+    assert job_folder(submission(root="s3://bucket/runs", folder="/nfs/j%j/x")) == Path("/nfs/j%j/x")
+    assert shared_folder(submission(root="s3://bucket/runs", folder="/nfs/j%j/x")) == Path("/nfs")
+    assert shared_folder(submission()) == Path("/runs/.slurm")
 
 
 @pytest.mark.parametrize("name", ["signal", "open_mode", "job-name"])
 def test_options_that_restarts_depend_on_are_refused(name: str) -> None:
-    assert [fault.where for fault in batch.refused_options(submission(sbatch_args={name: "x"}))] == [
-        "slurm.sbatch_args"
-    ]
+    assert [fault.where for fault in refused_options(submission(sbatch_args={name: "x"}))] == ["slurm.sbatch_args"]
 
 
 def test_an_option_that_has_a_field_is_refused_and_the_field_named() -> None:
-    (fault,) = batch.refused_options(submission(sbatch_args={"mem": "1G"}))
-    assert "write slurm.memory_per_node instead" in fault.problem
+    (fault,) = refused_options(submission(sbatch_args={"mem": "1G"}))
+    assert "write slurm.memory_per_node instead" in fault.hint
 
 
 def test_gpus_of_a_type_stand_in_the_script_once() -> None:
@@ -129,11 +133,28 @@ def test_no_tool_no_submission_and_the_tools_are_named(monkeypatch: pytest.Monke
     ],
 )  # fmt: skip
 def test_states_of_slurm_are_told_in_four_words(word: str, state: str) -> None:
-    assert states(f"7|{word}|a-run\n", {"7": "a-run"}) == {"7": state}
+    assert reports(f"7|{word}|None|N/A|a-run\n", {"7": "a-run"})["7"].state == state
 
 
 def test_a_job_not_listed_or_of_another_name_is_gone() -> None:
-    assert states("7|RUNNING|other|run\n", {"7": "a-run", "8": "a-run"}) == {"7": "gone", "8": "gone"}
+    found = reports("7|RUNNING|None|N/A|other|run\n", {"7": "a-run", "8": "a-run"})
+    assert {job: report.state for job, report in found.items()} == {"7": "gone", "8": "gone"}
+
+
+@pytest.mark.parametrize(
+    ("shown", "words", "has_start"),
+    [
+        ("Priority|2026-11-30T07:00:00", "higher priority are before it (Priority)", True),
+        ("JobHeldUser|N/A", "held by its owner; `scontrol release 7`", False),
+        ("ReqNodeNotAvail, UnavailableNodes:n2|N/A", "down, drained or reserved (ReqNodeNotAvail, Unavail", False),
+        ("AReasonOfNextYear|N/A", "AReasonOfNextYear", False),
+        ("None|N/A", "", False),
+    ],
+)
+def test_a_queued_job_says_what_it_waits_for_and_until_when(shown: str, words: str, has_start: bool) -> None:
+    report = reports(f"7|PENDING|{shown}|a-run\n", {"7": "a-run"})["7"]
+    assert words in report.reason
+    assert (report.expected_start is not None) is has_start
 
 
 @pytest.mark.parametrize(
@@ -179,7 +200,7 @@ def test_a_refusal_names_the_field_and_keeps_slurms_reason(told: str, field: str
     asked = {"exclude": "n9", "gpus_per_node": 8, "cpus_per_rank": 64}
     fault = refusal(told, submission(partition="gpu", account="acc", **asked))
     assert fault.where == field
-    assert words in fault.problem
+    assert words in f"{fault.problem}; {fault.hint}"
 
 
 @pytest.fixture
@@ -204,7 +225,7 @@ def test_no_tool_takes_options_from_the_shell(
     monkeypatch.setenv(variable, "of-the-shell")
     monkeypatch.setenv("SLURM_CONF", "/etc/a/slurm.conf")
     told = f"env >> {tmp_path}/environment"
-    tools(srun="", squeue=f"{told}; echo '1|RUNNING|a'", sbatch=f"{told}; echo Submitted batch job 17")
+    tools(srun="", squeue=f"{told}; echo '1|RUNNING|None|N/A|a'", sbatch=f"{told}; echo Submitted batch job 17")
     assert polled(j1="a") == {"1": "running"}
     assert SlurmLauncher().submit(submission(root=str(tmp_path / "runs"))) == "17"
     seen = (tmp_path / "environment").read_text()
@@ -214,9 +235,9 @@ def test_no_tool_takes_options_from_the_shell(
 
 
 def test_many_jobs_cost_one_call(tools: Tools) -> None:
-    calls = tools(squeue="echo '1|RUNNING|a'; echo '2|PENDING|b'", sacct="exit 1")
+    calls = tools(squeue="echo '1|RUNNING|None|N/A|a'; echo '2|PENDING|Priority|N/A|b'", sacct="exit 1")
     assert polled(j1="a", j2="b", j3="c") == {"1": "running", "2": "queued", "3": "gone"}
-    assert calls.read_text().splitlines() == ["squeue -h -t all -j 1,2,3 -o %i|%T|%j"]
+    assert calls.read_text().splitlines() == ["squeue -h -t all -j 1,2,3 -o %i|%T|%r|%S|%j"]
     assert SlurmLauncher().poll({}) == {}
 
 
@@ -281,7 +302,7 @@ def test_what_a_partition_would_let_wait_for_ever_is_refused(
 
 @pytest.mark.parametrize(
     ("python", "words"),
-    [("the_python", "ModuleNotFoundError: fsspec; name another"), ("of-the-nodes", None), (None, None)],
+    [("the_python", "ModuleNotFoundError: fsspec"), ("of-the-nodes", None), (None, None)],
 )
 def test_a_python_that_cannot_bring_a_job_back_is_refused_where_it_can_be_tried(
     tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str | None, words: str | None
@@ -302,3 +323,88 @@ def test_a_python_that_cannot_bring_a_job_back_is_refused_where_it_can_be_tried(
 
 def test_limits_are_read_as_slurm_writes_them() -> None:
     assert [limit(told) for told in ("8", "1-02:30:00", "00:10:30", "UNLIMITED")] == [8, 1590, 10.5, float("inf")]
+
+
+@pytest.mark.parametrize("setup", [[], ["module load torch"]])
+def test_a_submitting_interpreter_without_torch_is_refused_unless_setup_lines_may_bring_it(
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setup: list[str]
+) -> None:
+    tools(srun="", sbatch="", squeue="", scancel="", scontrol="")
+    monkeypatch.setenv("KEY", "value")
+    monkeypatch.setattr(imports, "find_spec", lambda name: None if name == "torch" else object())
+    faults = SlurmLauncher().preflight(submission(str(tmp_path), setup=setup))
+    assert [fault.where for fault in faults] == ([] if setup else ["slurm.python"])
+    assert all("has no torch" in fault.problem and "gmml-cluster[train]" in fault.hint for fault in faults)
+
+
+@pytest.mark.parametrize("stderr", ["Unable to contact slurm controller (connect failure)", "Socket timed out on send"])
+def test_a_controller_out_of_reach_is_no_refusal(
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str
+) -> None:
+    tools(srun="", sbatch=f"echo 'sbatch: error: {stderr}' >&2; exit 1", squeue="", scancel="", scontrol="exit 1")
+    monkeypatch.setenv("KEY", "value")
+    with pytest.raises(LaunchError, match=f"out of reach.*{stderr.split('(')[0]}.*nothing was submitted") as caught:
+        SlurmLauncher().preflight(submission(str(tmp_path)))
+    assert caught.value.exit_code == 4
+
+
+def test_a_job_that_cannot_come_back_is_warned_of_and_marked(
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tools(srun="", sbatch="", squeue="", scancel="", scontrol="")
+    monkeypatch.setenv("KEY", "value")
+    made = submission(str(tmp_path), sbatch_args={"no_requeue": True})
+    assert SlurmLauncher().preflight(made) == []
+    assert "gmml resume a-run" in caplog.text
+    assert SlurmLauncher().bounds(made)["requeue"] is False
+    assert "requeue" not in SlurmLauncher().bounds(submission(str(tmp_path)))
+
+
+HOSTILE = "a\n#SBATCH --wrap=x"
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("slurm.partition", {"partition": HOSTILE}),
+        ("slurm.account", {"account": "a\rb"}),
+        ("slurm.exclude", {"exclude": HOSTILE}),
+        ("slurm.python", {"python": HOSTILE}),
+        ("slurm.folder", {"folder": f"/{HOSTILE}"}),
+        ("slurm.setup.1", {"setup": ["true", "true\nexit"]}),
+        ("slurm.srun_args.0", {"srun_args": [HOSTILE]}),
+        ("slurm.sbatch_args.comment-2", {"sbatch_args": {"comment-2": HOSTILE}}),
+        ("slurm.sbatch_args", {"sbatch_args": {HOSTILE: "x"}}),
+    ],
+)
+def test_no_value_of_a_profile_adds_a_line_to_the_script(field: str, values: dict[str, object]) -> None:
+    made = submission(**values)
+    assert field in [fault.where for fault in control_characters(made)]
+    with pytest.raises(PreflightError, match=field):
+        SlurmLauncher().script(made)
+
+
+def test_a_line_break_in_a_variable_or_in_the_root_is_refused_too() -> None:
+    made = submission(root="/a\nb")
+    profile = made.profile.model_copy(update={"environment": {"A": "b\nc"}})
+    found = [fault.where for fault in control_characters(replace(made, profile=profile))]
+    assert found == ["root", "environment.A"]
+    assert control_characters(submission(partition="a\tb")) == []
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_submission_leaves_no_file_outside_its_job_s_folder(tools: Tools, tmp_path: Path, accepted: bool) -> None:
+    tools(srun="", sbatch="echo Submitted batch job 17" if accepted else "echo error: full >&2; exit 1")
+    other = tmp_path / "runs/.slurm/.submission_file_other.sh"
+    other.parent.mkdir(parents=True)
+    other.write_text("#SBATCH --comment=another-token")
+    if accepted:
+        SlurmLauncher().submit(submission(root=str(tmp_path / "runs")))
+    else:
+        with pytest.raises(LaunchError):
+            SlurmLauncher().submit(submission(root=str(tmp_path / "runs")))
+    left = {path.name for path in (tmp_path / "runs/.slurm").iterdir()}
+    assert left == {"code", other.name} | ({"17"} if accepted else set())
+    if accepted:
+        script = next((tmp_path / "runs/.slurm/17").glob("*_submission.sh"))
+        assert "tok3n" in script.read_text()
