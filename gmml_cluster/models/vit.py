@@ -16,6 +16,15 @@ from torch.utils.checkpoint import checkpoint
 EPS = 1e-6
 
 
+def pin_attention() -> None:
+    """Keep torch from choosing cuDNN's attention on GPUs; flash, memory-efficient and plain attention remain.
+
+    torch takes it by itself on some GPUs and shapes, and there are reports of NaN and of wrong gradients with it. The
+    others have, as torch documents them, a deterministic backward under `torch.use_deterministic_algorithms(True)`.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; rows of `qkv` are q, k, v, inside each head by head."""
 

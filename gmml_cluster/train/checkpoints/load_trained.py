@@ -1,15 +1,22 @@
-"""What others may use of training: a run's trained method, ready to evaluate or to export."""
+"""A run's trained weights for evaluation, export and users: its method, or its encoder alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from gmml_cluster.errors import CheckpointError
-from gmml_cluster.methods.build import build
-from gmml_cluster.methods.protocol import Method
+from gmml_cluster.methods.build import blank, build
+from gmml_cluster.methods.protocol import Method, Setting
+from gmml_cluster.models.vit import VisionTransformer, pin_attention, sincos_positions
 from gmml_cluster.run.root import RunRoot, commit_of, run_root
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.checkpoints.read import CheckpointReader
+
+__all__ = ["Trained", "full_precision", "load_encoder", "load_trained"]
+
+Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,9 +36,9 @@ def load_trained(root: str, name: str, *, step: int | None = None, untrained: bo
     """The method of a run, on the CPU, in evaluation mode.
 
     Args:
-        root: folder or URL under which the run lies.
+        root: folder or URL under which the run is.
         name: the run's name.
-        step: which commit; the youngest by default, of a run that goes on too.
+        step: which commit; the latest by default, also of a live run.
         untrained: take the initial weights instead.
 
     Raises:
@@ -43,31 +50,54 @@ def load_trained(root: str, name: str, *, step: int | None = None, untrained: bo
     method.module.eval()
     if untrained:
         return Trained(job, method, -1)
-    return Trained(job, method, _fill(method, run, step))
+    weights, found = _read(run, step, lambda reader: {key: reader.tensor(key) for key in method.module.state_dict()})
+    method.module.load_state_dict(weights)
+    return Trained(job, method, found)
 
 
-def _fill(method: Method, run: RunRoot, step: int | None) -> int:
-    """Give the method the weights of a commit; its step.
+def load_encoder(run: RunRoot, step: int | None = None) -> VisionTransformer:
+    """The encoder of a run as a plain torch module, on the CPU, in evaluation mode, without gradient checkpointing.
 
-    A run that goes on drops its oldest commits. Where no step was asked for, and the commit has gone so while it was
-    read, the youngest of now is read instead.
+    Names and shapes of its state are those of timm's `VisionTransformer` of that size without a classifier
+    (`num_classes=0`), so that it loads there strictly. Fixed positions, which checkpoints do not hold, are written out
+    as `pos_embed`. Calling it gives the normed tokens (B, 1 + N, D), class token first: timm's `forward_features`.
+
+    Args:
+        run: the run.
+        step: which commit; the latest by default, also of a live run.
+
+    Raises:
+        CheckpointError: there is no such commit, or it is damaged.
+    """
+    setting = Setting.of(run.job({}))
+    saved = blank(setting).module.encoder.state_dict()  # type: ignore[union-attr]
+    weights, _ = _read(run, step, lambda reader: {name: reader.tensor(f"encoder.{name}") for name in saved})
+    with torch.device("meta"):
+        encoder = setting.encoder()
+    if "pos_embed" not in weights:
+        weights["pos_embed"] = sincos_positions(setting.model.width, encoder.grid).float()
+    encoder.load_state_dict(weights, assign=True)
+    encoder.checkpointing = False
+    return encoder.eval()
+
+
+def _read(run: RunRoot, step: int | None, take: Callable[[CheckpointReader], Weights]) -> tuple[Weights, int]:
+    """What `take` reads of a commit, and the commit's step.
+
+    A live run drops its oldest commits. Where no step was asked for and the commit was dropped while it was read, the
+    run's latest is read instead.
     """
     commit = commit_of(run, step)
     try:
-        reader = CheckpointReader(run.store, commit.folder, commit.manifest)
-        weights = {key: reader.tensor(key) for key in method.module.state_dict()}
+        return take(CheckpointReader(run.store, commit.folder, commit.manifest)), commit.step
     except CheckpointError:
         if step is not None or commit in run.log.refresh().commits:
             raise
-        return _fill(method, run, None)
-    method.module.load_state_dict(weights)
-    return commit.step
+        return _read(run, None, take)
 
 
 def full_precision() -> None:
-    """Let fp32 on GPUs be fp32: torch computes convolutions in TF32 unless it is told not to."""
+    """Compute fp32 on GPUs in fp32, where torch's default for convolutions is TF32; and pin what attention may use."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-
-
-__all__ = ["Trained", "full_precision", "load_trained"]
+    pin_attention()

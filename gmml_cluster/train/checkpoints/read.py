@@ -1,4 +1,7 @@
-"""Reading checkpoints by tensor name and range, block by block, each block checked."""
+"""Reading checkpoints by tensor name and range, block by block, each block compared with its checksum.
+
+One wrong answer of a store is not yet a damaged checkpoint: blocks and manifest are read again before that.
+"""
 
 import hashlib
 import json
@@ -9,8 +12,9 @@ import google_crc32c
 import numpy as np
 import torch
 
-from gmml_cluster.errors import CheckpointError
+from gmml_cluster.errors import CheckpointError, Fault
 from gmml_cluster.store.protocol import NotFound, Store
+from gmml_cluster.store.verified import read_verified
 from gmml_cluster.train.checkpoints.save import BLOCK_BYTES, VERSION
 
 _CACHED_READS = 4
@@ -57,8 +61,8 @@ class CheckpointReader:
                 out[low - start : high - start] = self._floats(part["file"], at, high - low)
                 filled += high - low
         if filled != numel:
-            what = f"{self._where}: {name} ({key}) holds {filled} of elements {start}..{start + numel}"
-            raise CheckpointError(f"{what}; a checkpoint covers each element once; resume from the one before")
+            problem = f"{name} ({key}) has {filled} of elements {start} to {start + numel}; it must have each once"
+            raise CheckpointError(Fault(self._where, problem, "resume from the one before"))
         return out
 
     def verify(self, rank: int, ranks: int) -> None:
@@ -82,7 +86,8 @@ class CheckpointReader:
 
     def _slices(self, name: str, key: str) -> list[dict[str, Any]]:
         if name not in self.manifest["tensors"]:
-            raise CheckpointError(f"{self._where}: holds no tensor {name!r}; the model is another; name the run's own")
+            problem = f"has no tensor {name!r}; it was saved by another model"
+            raise CheckpointError(Fault(self._where, problem, "use the model and method of that run"))
         return [part for part in self.manifest["tensors"][name]["slices"] if part["key"] == key]
 
     def _floats(self, file: str, offset: int, count: int) -> torch.Tensor:
@@ -92,7 +97,7 @@ class CheckpointReader:
         return torch.from_numpy(np.frombuffer(data, dtype="<f4", count=count, offset=begin).astype(np.float32))
 
     def _blocks(self, file: str, first: int, last: int) -> bytes:
-        if last - first > 1:
+        if last - first > 1:  # large tensors are read once; what neighbouring small ones share is worth keeping
             return self._fetch(file, first, last)
         wanted = (file, first, last)
         if wanted not in self._cache:
@@ -104,26 +109,33 @@ class CheckpointReader:
     def _fetch(self, file: str, first: int, last: int) -> bytes:
         size, sums = self._files[file]["size"], self._files[file]["crc32c"]
         start, end = first * BLOCK_BYTES, min((last + 1) * BLOCK_BYTES, size)
+
+        def check(data: bytes) -> None:
+            for block in range(first, last + 1):
+                at = (block - first) * BLOCK_BYTES
+                if google_crc32c.value(data[at : at + BLOCK_BYTES]) != sums[block]:
+                    problem = f"block {block} disagrees with its CRC32C; it is damaged"
+                    raise CheckpointError(Fault(f"{self._where}/{file}", problem))
+
         try:
-            data = self._store.get(f"{self._folder}/{file}", start, end - start)
+            return read_verified(lambda: self._store.get(f"{self._folder}/{file}", start, end - start), check)
         except NotFound as error:
-            raise CheckpointError(f"{self._where}/{file}: is missing; the checkpoint is damaged") from error
-        for block in range(first, last + 1):
-            at = (block - first) * BLOCK_BYTES
-            if google_crc32c.value(data[at : at + BLOCK_BYTES]) != sums[block]:
-                raise CheckpointError(f"{self._where}/{file}: block {block} disagrees with its CRC32C; it is damaged")
-        return data
+            fault = Fault(f"{self._where}/{file}", "is missing; the checkpoint is damaged")
+            raise CheckpointError(fault) from error
 
 
 def _manifest(store: Store, name: str, sha256: str) -> dict[str, Any]:
-    where = f"{store.url}/{name}"
+    where, otherwise = f"{store.url}/{name}", "an earlier checkpoint is taken where there is one"
+
+    def check(data: bytes) -> None:
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise CheckpointError(Fault(where, "is not the manifest that was committed", otherwise))
+
     try:
-        data = store.get(name)
+        manifest: dict[str, Any] = json.loads(read_verified(lambda: store.get(name), check))
     except NotFound as error:
-        raise CheckpointError(f"{where}: is missing; the checkpoint is damaged; the one before is taken") from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise CheckpointError(f"{where}: is not the manifest that was committed; the one before is taken")
-    manifest: dict[str, Any] = json.loads(data)
+        raise CheckpointError(Fault(where, "is missing; the checkpoint is damaged", otherwise)) from error
     if manifest["version"] != VERSION:
-        raise CheckpointError(f"{where}: has format version {manifest['version']}; this code reads {VERSION}")
+        problem = f"has format version {manifest['version']}; this code reads {VERSION}"
+        raise CheckpointError(Fault(where, problem, "use the version of gmml_cluster that saved it"))
     return manifest

@@ -1,4 +1,4 @@
-"""Which checkpoint an attempt goes on from: rank 0 proposes, every rank checks its share, and all load the same one."""
+"""Which checkpoint an attempt resumes from: rank 0 proposes, every rank checks its share, and all load the same one."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,24 +18,27 @@ class Peers:
     """A run, and this rank among those of an attempt."""
 
     run: RunRoot
-    place: RankInfo
-    board: KeyValueStore
+    rank_info: RankInfo
+    kv: KeyValueStore
 
 
 def load(peers: Peers, claim: protocol.Claim | None, engine: Engine) -> tuple[Commit | None, dict[str, Any]]:
-    """Load the youngest commit that holds; all ranks have seen it whole before the first weight is set. A collective.
+    """Load the latest commit that is not damaged. A collective.
+
+    All ranks have checked it, each its share of the files, before the first weight is set: a rank that found damage
+    halfway would leave an engine that is partly of one checkpoint and partly of another.
 
     Args:
-        claim: rank 0's; None on the other ranks, which follow its word.
+        claim: rank 0's; None on the other ranks, which follow rank 0.
 
     Returns:
         The commit and its manifest; None and the state of a fresh start where there is no commit.
 
     Raises:
         CheckpointError: there are commits, and every one is damaged.
-        Fenced: a younger attempt has claimed.
+        Fenced: a later attempt has claimed.
     """
-    commit = _choose(peers, claim) if claim is not None else _follow(peers)
+    commit = _propose(peers, claim) if claim is not None else _follow(peers)
     if commit is None:
         return None, {"adam_step": 0, "skipped_steps": [], "skips_in_a_row": 0, "bad": [], "unchecked": 0}
     reader = CheckpointReader(peers.run.store, commit.folder, commit.manifest)
@@ -47,48 +50,42 @@ def load(peers: Peers, claim: protocol.Claim | None, engine: Engine) -> tuple[Co
 
 
 def skips_to_resume(skips: int) -> int:
-    """Skips in a row to go on counting from: who resumes a run that ended `not_finite` gives it three more tries."""
+    """The count of skips in a row to start from: resuming a run that ended `not_finite` gives it three more tries."""
     return skips if skips < SKIPS_LATCH else 0
 
 
-def _choose(peers: Peers, claim: protocol.Claim) -> Commit | None:
-    words = iter(range(len(claim.commits) + 1))
+def _propose(peers: Peers, claim: protocol.Claim) -> Commit | None:
+    """Rank 0: propose commits to the others, the latest first, until no rank finds a fault."""
+    rounds = iter(range(len(claim.commits) + 1))
 
-    def holds(commit: Commit) -> None:
-        word = next(words)
-        peers.board.set(f"resume/{word}", {"verify": _told(commit)})
+    def check(commit: Commit) -> None:
+        number = next(rounds)
+        peers.kv.set(f"resume/{number}", {"verify": asdict(commit)})
         faults = [_fault(peers, commit)]
-        faults += [peers.board.wait(f"holds/{word}/{peer}", timeout_s=START_S) for peer in range(1, peers.place.ranks)]
+        others = range(1, peers.rank_info.ranks)
+        faults += [peers.kv.wait(f"verified/{number}/{rank}", timeout_s=START_S) for rank in others]
         for fault in filter(None, faults):
             raise CheckpointError(fault)
 
-    commit = protocol.resume(peers.run.log, claim, holds)
-    peers.board.set(f"resume/{next(words)}", {"take": _told(commit)})
+    commit = protocol.resume(peers.run.log, claim, check)
+    peers.kv.set(f"resume/{next(rounds)}", {"take": None if commit is None else asdict(commit)})
     return commit
 
 
 def _follow(peers: Peers) -> Commit | None:
-    word = 0
-    while "take" not in (said := peers.board.wait(f"resume/{word}", timeout_s=START_S)):
-        commit = _heard(said["verify"])
-        assert commit is not None
-        peers.board.set(f"holds/{word}/{peers.place.rank}", _fault(peers, commit))
-        word += 1
-    return _heard(said["take"])
+    """The other ranks: check what rank 0 proposes, until it says which commit to take."""
+    number = 0
+    while "take" not in (message := peers.kv.wait(f"resume/{number}", timeout_s=START_S)):
+        peers.kv.set(f"verified/{number}/{peers.rank_info.rank}", _fault(peers, Commit(**message["verify"])))
+        number += 1
+    return None if message["take"] is None else Commit(**message["take"])
 
 
 def _fault(peers: Peers, commit: Commit) -> str:
     """What is wrong with this rank's share of a checkpoint; empty where nothing is."""
+    share = peers.rank_info.rank, peers.rank_info.ranks
     try:
-        CheckpointReader(peers.run.store, commit.folder, commit.manifest).verify(peers.place.rank, peers.place.ranks)
+        CheckpointReader(peers.run.store, commit.folder, commit.manifest).verify(*share)
     except CheckpointError as error:
         return str(error)
     return ""
-
-
-def _told(commit: Commit | None) -> dict[str, Any] | None:
-    return None if commit is None else asdict(commit)
-
-
-def _heard(fields: dict[str, Any] | None) -> Commit | None:
-    return None if fields is None else Commit(**fields)

@@ -1,11 +1,11 @@
-"""A fresh start from another run's commit, as a job's `init` asks; each rank reads just the ranges that it holds."""
+"""A first step from another run's checkpoint, as a job's `init` asks; each rank reads just the ranges that it holds."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 
 from torch import Tensor
 
-from gmml_cluster.errors import CheckpointError
+from gmml_cluster.errors import CheckpointError, Fault
 from gmml_cluster.methods.protocol import AfterStep, Method
 from gmml_cluster.run.discovery import run_at
 from gmml_cluster.run.history import Commit
@@ -39,23 +39,24 @@ def take_init(peers: Peers, job: JobSpec, method: Method, engine: Engine) -> Non
     try:
         _take(source, _agreed(peers, source, job.init), job.init, teachers, engine)
     except CheckpointError as error:
-        cure = f"if {source.name} dropped it meanwhile, gmml rm {peers.run.name} and submit with a step that it keeps"
-        raise CheckpointError(f"init: {error}; {cure}") from error
+        hint = f"if {source.name} dropped it meanwhile, gmml rm {peers.run.name} and submit with a step that it keeps"
+        raise CheckpointError(Fault("init", str(error), hint)) from error
 
 
 def _agreed(peers: Peers, source: RunRoot, init: Init) -> Commit:
     """The commit that rank 0 finds, on every rank."""
-    if peers.place.rank == 0:
-        peers.board.set("init", asdict(commit_of(source, init.step)))
-    return Commit(**peers.board.wait("init", timeout_s=START_S))
+    # once, by rank 0: the source may commit and drop while the ranks look, and each would find another one
+    if peers.rank_info.rank == 0:
+        peers.kv.set("init", asdict(commit_of(source, init.step)))
+    return Commit(**peers.kv.wait("init", timeout_s=START_S))
 
 
 def _teachers(method: Method) -> Mapping[str, str]:
     """Frozen tensors of a method, and the trained one that each follows and so begins equal to."""
     if not isinstance(method, AfterStep):
         return {}
-    follow = method.after_step(0, 1)
-    return dict(zip(follow.targets, follow.sources, strict=True))
+    update = method.after_step(0, 1)
+    return dict(zip(update.targets, update.sources, strict=True))
 
 
 def _take(source: RunRoot, commit: Commit, init: Init, teachers: Mapping[str, str] | None, engine: Engine) -> None:
@@ -72,7 +73,9 @@ def _take(source: RunRoot, commit: Commit, init: Init, teachers: Mapping[str, st
 
 
 def taken(needed: Shapes, held: Shapes, teachers: Mapping[str, str] | None) -> dict[str, str]:
-    """Tensors of the module -> what they take: all, or of another method's run the encoder and its teacher.
+    """For each tensor of the module that takes weights, the tensor of the checkpoint that it takes.
+
+    From a run of the same method all do; from one of another method the encoder does, and its teacher.
 
     Args:
         needed: shapes of the module's tensors.
@@ -85,14 +88,13 @@ def taken(needed: Shapes, held: Shapes, teachers: Mapping[str, str] | None) -> d
     names = {name: name if teachers is None else teachers.get(name, name) for name in needed}
     if teachers is not None:
         names = {name: source for name, source in names.items() if source.startswith(ENCODER)}
-    unlike = [(name, source) for name, source in names.items() if held.get(source) != needed[name]]
-    differ = [f"{name} {list(needed[name])} ({_told(held, source)})" for name, source in unlike]
+    differ = [
+        f"{name} {list(needed[name])} ({f'there {list(held[source])}' if source in held else 'not there'})"
+        for name, source in names.items()
+        if held.get(source) != needed[name]
+    ]
     if differ:
         more = f" and {len(differ) - _LISTED} more" if len(differ) > _LISTED else ""
-        what = f"{len(differ)} of {len(names)} tensors disagree: {', '.join(differ[:_LISTED])}{more}"
-        raise CheckpointError(f"{what}; names and shapes are to be equal; give the model and method of that run")
+        problem = f"{len(differ)} of {len(names)} tensors disagree: {', '.join(differ[:_LISTED])}{more}"
+        raise CheckpointError(f"{problem}; names and shapes must be equal; use the model and method of that run")
     return names
-
-
-def _told(held: Shapes, name: str) -> str:
-    return f"there {list(held[name])}" if name in held else "not there"

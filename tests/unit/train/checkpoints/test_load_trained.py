@@ -1,4 +1,4 @@
-"""What others read of a run: its method with a commit's weights, while the run goes on as well."""
+"""A method or an encoder with a commit's weights, of a live run as well."""
 
 import pytest
 import torch

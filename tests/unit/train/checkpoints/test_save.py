@@ -1,6 +1,7 @@
 """A checkpoint gives back by name and range what any ranks saved, and never gives back damage."""
 
 import json
+import resource
 import threading
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 from gmml_cluster.errors import CheckpointError
 from gmml_cluster.store.posix import PosixStore
+from gmml_cluster.store.verified import READS
 from gmml_cluster.train.checkpoints import save as saving
 from gmml_cluster.train.checkpoints.read import CheckpointReader
 from gmml_cluster.train.checkpoints.save import Saved, Saver
@@ -19,7 +21,7 @@ from gmml_cluster.train.ranks.rendezvous import RankInfo
 
 
 class SharedStore:
-    """A board for ranks that are threads of one process."""
+    """A key-value store for ranks that are threads of one process."""
 
     def __init__(self):
         self._values, self._changed = {}, threading.Condition()
@@ -59,12 +61,12 @@ def cut(tensors, edges, ranks):
 
 
 def save(folder, owned, step=7, state=None):
-    store, board, commits = PosixStore(folder), SharedStore(), []
+    store, kv, commits = PosixStore(folder), SharedStore(), []
     ranks = len(owned)
     savers = [
         Saver(
             store,
-            board,
+            kv,
             RankInfo(rank, ranks, rank, ranks),
             attempt=2,
             slices=lambda part=part: part,
@@ -77,7 +79,7 @@ def save(folder, owned, step=7, state=None):
     for saver in savers:
         saver.finish()
     assert len(commits) == 1
-    assert board.keys == {f"saved/{step}"}, "the ranks' parts of the manifest are forgotten"
+    assert kv.keys == {f"saved/{step}"}, "the ranks' parts of the manifest are forgotten"
     return store, commits[0]
 
 
@@ -132,6 +134,73 @@ def test_one_flipped_byte_is_named_by_file_and_block(tmp_path, monkeypatch):
         reader.tensor("a")
 
 
+class Flaky(PosixStore):
+    """Answers some reads wrongly, each a few times, as a proxy before an object store may."""
+
+    def __init__(self, folder, wrong):
+        super().__init__(folder)
+        self.wrong, self.reads = wrong, 0
+
+    def get(self, name, start=0, length=None):
+        self.reads += 1
+        data = super().get(name, start, length)
+        if self.wrong == 0:
+            return data
+        self.wrong -= 1
+        return data[:-1] if self.wrong % 2 else data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """No pauses between reads."""
+    monkeypatch.setattr("gmml_cluster.store.verified.sleep", lambda _: None)
+
+
+def test_one_flipped_or_short_answer_is_read_again_and_is_no_damage(tmp_path, impatient):
+    _, saved = save(tmp_path, cut({"a": torch.arange(400.0)}, [], 1))
+    store = Flaky(tmp_path, wrong=2)
+    reader = CheckpointReader(store, saved.folder, saved.manifest_sha256)
+    store.wrong = 2
+    assert torch.equal(reader.tensor("a"), torch.arange(400.0))
+    assert store.wrong == 0
+    store.wrong = 1
+    reader.verify(0, 1)
+    assert store.wrong == 0
+
+
+def test_answers_that_stay_wrong_are_damage(tmp_path, impatient):
+    _, saved = save(tmp_path, cut({"a": torch.arange(400.0)}, [], 1))
+    store = Flaky(tmp_path, wrong=99)
+    with pytest.raises(CheckpointError, match="not the manifest that was committed"):
+        CheckpointReader(store, saved.folder, saved.manifest_sha256)
+    assert store.reads == READS
+    store.wrong = 0
+    reader = CheckpointReader(store, saved.folder, saved.manifest_sha256)
+    store.wrong = 99
+    with pytest.raises(CheckpointError, match=r"rank-00000.safetensors: block 0 disagrees with its CRC32C"):
+        reader.tensor("a")
+
+
+def test_the_first_save_allocates_no_host_memory(tmp_path):
+    """Pages are handed out at their first write: a copy into new ones meets a fault for each."""
+    tensor = torch.ones(4 * 2**20)
+    saver = Saver(
+        PosixStore(tmp_path),
+        SharedStore(),
+        RankInfo(0, 1, 0, 1),
+        attempt=0,
+        slices=lambda: [Slice("a", (tensor.numel(),), 0, {"value": tensor})],
+        commit=lambda *_: None,
+    )
+    buffer = saver._buffer
+    faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    saver.begin(0, {"adam_step": 1, "skipped_steps": []})
+    faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - faults
+    assert saver._buffer is buffer
+    assert faults < 4 * tensor.numel() / resource.getpagesize() / 8
+    saver.finish()
+
+
 def test_a_manifest_that_is_not_the_committed_one_is_refused(tmp_path):
     store, saved = save(tmp_path, cut({"a": torch.ones(4)}, [], 1))
     with pytest.raises(CheckpointError, match="not the manifest that was committed"):
@@ -149,7 +218,7 @@ def test_a_missing_file_is_damage(tmp_path):
 
 def test_what_is_saved_are_the_values_at_begin_whatever_training_does_next(tmp_path):
     tensor = torch.zeros(1000)
-    store, board, commits = PosixStore(tmp_path), SharedStore(), []
+    store, kv, commits = PosixStore(tmp_path), SharedStore(), []
     held = threading.Event()
 
     def commit(saved: Saved, state):
@@ -162,7 +231,7 @@ def test_what_is_saved_are_the_values_at_begin_whatever_training_does_next(tmp_p
 
     saver = Saver(
         SlowStore(tmp_path),
-        board,
+        kv,
         RankInfo(0, 1, 0, 1),
         attempt=0,
         slices=lambda: [Slice("a", (1000,), 0, {"value": tensor})],
@@ -176,7 +245,7 @@ def test_what_is_saved_are_the_values_at_begin_whatever_training_does_next(tmp_p
     assert torch.equal(reader.tensor("a"), torch.zeros(1000))
 
 
-def test_a_save_that_fails_is_told_to_the_loop(tmp_path):
+def test_a_save_that_fails_raises_in_the_training_thread(tmp_path):
     class FullStore(PosixStore):
         def put(self, name, data):
             raise OSError("no space left")
