@@ -39,7 +39,7 @@ def command(run: str, follow: bool, tail: int | None, rank: int | None, attempt:
         click.echo(f"{found.name}: no attempt has begun; {_start(history)}", err=True)
         click.echo(_last(output_of_start(history, rank or 0), tail), nl=False)
         return
-    if chosen.told.get("message"):
+    if chosen.details.get("message"):
         click.echo(headline(chosen), err=True)
     click.echo(_last(Tail(found, chosen, _rank(chosen, rank)).new(), tail), nl=False)
 
@@ -85,4 +85,4 @@ def _start(history: "History") -> str:
 
 
 def _rank(attempt: "Attempt", rank: int | None) -> int:
-    return rank if rank is not None else int(attempt.told.get("rank", 0))
+    return rank if rank is not None else int(attempt.details.get("rank", 0))

@@ -136,7 +136,7 @@ def ended_without_finishing(run: "RunRoot") -> str:
 
 def headline(attempt: Attempt) -> str:
     """One line: which attempt ended with which cause, on which rank and host, with what message."""
-    details = attempt.told
+    details = attempt.details
     where = f"rank {details['rank']} on {details.get('host', 'an unknown host')}: " if "rank" in details else ""
     message = str(details.get("message") or "").splitlines()
     return f"attempt {attempt.number} ended with {attempt.cause}" + (f": {where}{message[0]}" if message else "")

@@ -1,13 +1,15 @@
-"""Exit codes of ranks: a hint for whoever restarts. The highest of all ranks counts; the log outranks it."""
+"""Exit codes of ranks: a hint for whoever restarts the job. The highest of all ranks counts; the log outranks it."""
 
 FINISHED, FAILED = 0, 1
 STORAGE = 74
-"""A fault of storage, after which the `end` may be missing."""
+"""The store failed, so the `end` may be missing from the log. 74 is EX_IOERR of sysexits.h."""
 COME_BACK = 77
+"""Start the job again: the rank left after a notice, or because a peer was lost."""
 NEVER = 78
+"""Do not start it again: the attempt was fenced, or the run was stopped."""
 UNMET = 79
-"""Failed before the ranks had met: above 77, which the peers leave with when they are told to go."""
+"""Failed before the ranks had met. Above the 77 with which its peers exit then, so that it is the highest."""
 UNFIT = 80
 """The job's Python lacks what the ranks import: another start would fail the same way, so the first one says so."""
 RESTARTS = 20
-"""Restarts by the code alone, where the log has no word."""
+"""Restarts by the exit code alone, while the log cannot be reached or has no claim of the job."""

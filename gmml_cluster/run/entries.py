@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gmml_cluster.errors import StorageError
+from gmml_cluster.errors import Fault, StorageError
 
 Kind = Literal["open", "submit", "queued", "claim", "begin", "pin", "commit", "drop", "end", "cause", "stop"]
 SUMMED = ("claim", "commit", "end")
+"""Kinds that carry the fold of all entries before them, so that readers need only the tail of the log."""
 _HEAD = ("slot", "kind", "attempt", "run", "token", "time")
 
 
@@ -17,9 +18,9 @@ class Entry:
     """One document of the log.
 
     Attributes:
-        slot: place in the log, from 0, dense.
-        kind: one of `Kind`; readers pass over kinds that they do not know.
-        attempt: whose word it is, or of which attempt it tells; None for a person's.
+        slot: index in the log, from 0, dense.
+        kind: one of `Kind`; readers ignore kinds that they do not know.
+        attempt: who wrote it, or, of an `end`, which attempt ended; None for a person.
         run: token of the run, drawn for its `open`.
         token: drawn for this entry, kept over all its retries.
         time: seconds since 1970 by the writer's clock; orders nothing.
@@ -53,7 +54,8 @@ def decode(data: bytes, where: str) -> Entry:
         document = json.loads(data)
         head = {name: document.pop(name) for name in _HEAD}
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise StorageError(f"{where}: is no log entry ({error}); slots are written once by gmml; restore it") from error
+        problem = f"is no log entry ({error}); slots are written once and never changed"
+        raise StorageError(Fault(where, problem, "restore it from a backup of the run")) from error
     return Entry(**head, fields=document)
 
 

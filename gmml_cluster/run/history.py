@@ -6,15 +6,15 @@ from typing import Any
 
 from gmml_cluster.run.entries import Entry
 
-VERSION = 6
+VERSION = 7
 KEPT_ATTEMPTS = 50
-_TOLD = ("rank", "host", "message", "proof")
+_DETAILS = ("rank", "host", "message", "proof")
 _MESSAGE_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A checkpoint that the log names and no `drop` took back.
+    """A checkpoint: the log has its `commit` and no `drop` of it.
 
     Attributes:
         manifest: SHA-256 of its `manifest.json`.
@@ -35,15 +35,15 @@ class Commit:
 
 @dataclass(frozen=True)
 class Submit:
-    """A person's (or a successor's) wish that the run go on.
+    """A `submit` entry: a request, of a person or of a job that needs a successor, to start or continue the run.
 
     Attributes:
         launcher: which launcher took it.
-        job: id that the scheduler answered with; None as long as no `queued` tells it.
+        job: id that the scheduler gave; None before its `queued`.
         code: digest of the code that its attempts run.
         changed: fields outside the identity that hold for its attempts: name -> [value in spec.yaml, value now].
         bounds: what was asked for, as the launcher's profile and the job say.
-        failed: what a job told that ended without a claim; None once a job of this submit has claimed.
+        failed: message of a job that ended without a claim; None once a job of this submit has claimed.
     """
 
     slot: int
@@ -59,14 +59,14 @@ class Submit:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One incarnation of the run.
+    """One start of the run that won a claim.
 
     Attributes:
         first_step: the step it began with; None before its `begin`.
-        last_step: the last step it told of, by `commit` or `end`; None where it told of none.
+        last_step: the last step by its `commit` or `end`; None before the first of them.
         ended: cause in its `end`; None as long as there is none.
-        resolved: cause that a later `cause` proved.
-        told: what its `end` adds: message, rank, host, proof, as far as known.
+        resolved: cause that a later `cause` entry proved.
+        details: what its `end` adds, as far as known: message, rank, host, proof.
         host, nodes: where rank 0 runs and on how many nodes, by the claim.
         launcher: which took the job, as the submit that it claimed for says.
     """
@@ -83,14 +83,14 @@ class Attempt:
     ended: str | None = None
     resolved: str | None = None
     end_time: float | None = None
-    told: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
     launcher: str = ""
     host: str = ""
     nodes: int | None = None
 
     @property
     def cause(self) -> str | None:
-        """Why it ended, by the best word there is; None while it has no `end`."""
+        """Why it ended: what was proved, else what its `end` says; None while it has no `end`."""
         return self.resolved or self.ended
 
 
@@ -103,14 +103,15 @@ class History:
         opened: fields of `open`.
         location: folder or URL of the run, by `open` or the last submit that found it elsewhere; empty in logs of
             earlier versions, which do not record it.
-        submit: the youngest.
+        submit: the latest.
         last_attempt: number of the last claim; 0 before the first.
         attempts: the last 50, oldest first; causes of the older ones are counted in `older`.
         commits: checkpoints not dropped, oldest first.
-        begins: (attempt, first step), thinned: steps rise, for a step begun anew forgets what lay at or after it.
-        pin: fields of the first `pin`, with the `corpora` of the last that was said to be `repinned`.
-        stopped: reason of the `stop` that no younger submit lifted.
-        finished: whether an `end finished` stands that no younger submit followed.
+        begins: (attempt, first step) of the attempts whose steps count, steps rising: an attempt that begins at a step
+            removes the earlier ones that began there or after it.
+        pin: fields of the first `pin`, with the `corpora` of the last `pin` that has `repinned`.
+        stopped: reason of the last `stop`; None once a later submit lifted it.
+        finished: whether there is an `end finished` and no later submit.
     """
 
     slots: int = 0
@@ -129,7 +130,7 @@ class History:
 
     @property
     def submitted(self) -> str | None:
-        """Token of the youngest submit; None before the first."""
+        """Token of the latest submit; None before the first."""
         return self.submit.token if self.submit else None
 
     def attempt(self, number: int) -> Attempt | None:
@@ -137,7 +138,7 @@ class History:
         return next((attempt for attempt in self.attempts if attempt.number == number), None)
 
     def cut(self, attempt: int) -> int | None:
-        """The first step that a younger attempt than this one made anew; None where there is none."""
+        """The first step that a later attempt made again; from it on the steps of this one do not count."""
         return next((step for number, step in self.begins if number > attempt), None)
 
     def to_sum(self) -> dict[str, Any]:
@@ -241,15 +242,15 @@ def _end(history: History, entry: Entry) -> History:
     if entry.attempt is None:
         return _start_failed(history, fields)
     attempt = history.attempt(entry.attempt)
-    if attempt is None or attempt.ended:
+    if attempt is None or attempt.ended:  # the first end counts
         return history
     cause, step = fields.pop("cause"), fields.pop("step", None)
-    told = {name: fields[name] for name in _TOLD if name in fields}
-    if "message" in told:
-        told["message"] = told["message"][:_MESSAGE_CHARACTERS]
+    details = {name: fields[name] for name in _DETAILS if name in fields}
+    if "message" in details:  # every later `sum` repeats it
+        details["message"] = details["message"][:_MESSAGE_CHARACTERS]
     last = attempt.last_step if step is None else step
     ended = replace(history, finished=history.finished or cause == "finished")
-    return _with_attempt(ended, entry.attempt, ended=cause, end_time=entry.time, last_step=last, told=told)
+    return _with_attempt(ended, entry.attempt, ended=cause, end_time=entry.time, last_step=last, details=details)
 
 
 def _start_failed(history: History, fields: Mapping[str, Any]) -> History:

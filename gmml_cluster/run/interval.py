@@ -1,4 +1,4 @@
-"""How often to save where a job says `auto`: the optimum between what saves cost and what interruptions take back."""
+"""How often to save where a job says `auto`: the optimum between the cost of saves and the steps that are lost."""
 
 import math
 
@@ -27,9 +27,9 @@ def save_interval_s(cost_s: float | None, between_s: float) -> float:
 
 
 def between_interruptions_s(history: History, now: float) -> float:
-    """Mean seconds of running to an interruption that no person asked for, as far as the log's attempts tell.
+    """Mean seconds of running between interruptions that no person asked for, by the attempts in the log.
 
-    Before anything is known it is 24 h: (24 h + time run) / (1 + interruptions).
+    (24 h + time run) / (1 + interruptions): 24 h before anything is known.
 
     Args:
         now: seconds since 1970; an attempt without an `end` is counted up to it.

@@ -1,31 +1,31 @@
-"""What the log means: the state of a run, its attempts and causes, as a function of the log and the jobs' states.
+"""The state of a run, its attempts and their causes: a function of the log and of the states of its jobs.
 
-A job's state is the launcher's word: `queued`, `running`, `gone` or `unknown`; unknown counts as living.
+Launchers report jobs as `queued`, `running`, `gone` or `unknown`; unknown counts as alive.
 """
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from gmml_cluster.run.causes import FATAL
 from gmml_cluster.run.history import Attempt, History
 
 VERSION = 2
-_FAULTS = ("error", "storage", "not_finite", "hang", "out_of_memory")
-_FINAL = ("error", "not_finite", "out_of_memory", "cancelled")
+_FAULTS = (*FATAL, "storage", "hang")
 State = Literal[
     "empty", "submitted", "queued", "starting", "running", "stopping", "finished", "stopped", "failed", "interrupted"
 ]
 
 
 def jobs_of(history: History) -> tuple[str, ...]:
-    """Ids of the jobs whose states decide: the youngest submit's, and those of attempts without an `end`."""
+    """Ids of the jobs whose states matter: the latest submit's, and those of attempts without an `end`."""
     submitted = [history.submit.job] if history.submit and history.submit.job else []
     return tuple(dict.fromkeys([*submitted, *(a.job for a in history.attempts if a.ended is None)]))
 
 
 def living(history: History, jobs: Mapping[str, str]) -> Attempt | None:
-    """The attempt that lives: the youngest, if it does."""
-    youngest = history.attempts[-1] if history.attempts else None
-    return youngest if youngest is not None and _lives(youngest, jobs) else None
+    """The latest attempt if it is alive; no other can be."""
+    latest = history.attempts[-1] if history.attempts else None
+    return latest if latest is not None and _lives(latest, jobs) else None
 
 
 def _lives(attempt: Attempt, jobs: Mapping[str, str]) -> bool:
@@ -34,7 +34,7 @@ def _lives(attempt: Attempt, jobs: Mapping[str, str]) -> bool:
 
 
 def pending(history: History, jobs: Mapping[str, str]) -> str | None:
-    """State of the youngest submit's job while it is queued or running; None where it is gone or was never known."""
+    """State of the latest submit's job: queued, running or unknown; None where it is gone or has no id yet."""
     job = history.submit.job if history.submit else None
     if job is None:
         return None
@@ -45,8 +45,8 @@ def pending(history: History, jobs: Mapping[str, str]) -> str | None:
 def state(history: History, jobs: Mapping[str, str]) -> State:
     """What the run is doing now.
 
-    `interrupted`: nothing is queued and nothing lives, though the run is not finished; `gmml resume` goes on.
-    `failed`: as that, and the last attempt ended by a fault. `submitted`: the scheduler's answer is not in the log.
+    `interrupted`: nothing is queued or alive, though the run is not finished; `gmml resume` continues it. `failed`: as
+    that, and the last attempt ended with an error. `submitted`: the scheduler's answer is not in the log yet.
     """
     if history.submit is None:
         return "empty"
@@ -65,9 +65,9 @@ def state(history: History, jobs: Mapping[str, str]) -> State:
 
 
 def _leaves(history: History) -> bool:
-    """Whether the youngest submit's last attempt ended for good; its job is about to leave."""
-    youngest = history.attempts[-1] if history.attempts else None
-    return youngest is not None and youngest.submit == history.submitted and youngest.cause in _FINAL
+    """Whether the latest submit's last attempt ended for good, so that its job is about to leave."""
+    latest = history.attempts[-1] if history.attempts else None
+    return latest is not None and latest.submit == history.submitted and latest.cause in (*FATAL, "cancelled")
 
 
 def _idle(history: History) -> State:
@@ -115,7 +115,7 @@ def _not_requeued(history: History, jobs: Mapping[str, str]) -> str | None:
 
 
 def _last_step(history: History) -> int | None:
-    """The last step that the log knows of and no younger attempt took back."""
+    """The last step in the log that no later attempt makes again."""
     known = (_kept(history, attempt) for attempt in history.attempts if attempt.last_step is not None)
     return max(known, default=None)
 
@@ -140,12 +140,12 @@ def _attempt(attempt: Attempt, jobs: Mapping[str, str]) -> dict[str, Any]:
         "nodes": attempt.nodes,
         "topology": dict(attempt.topology),
         "code": attempt.code,
-        **({"told": dict(attempt.told)} if attempt.told else {}),
+        **({"told": dict(attempt.details)} if attempt.details else {}),
     }
 
 
 def _code(history: History) -> list[dict[str, Any]]:
-    """Which steps ran on which code: digest and first step, wherever it changed."""
+    """Which steps ran on which code: digest and first step at each change."""
     changes: list[dict[str, Any]] = []
     for attempt in history.attempts:
         if attempt.first_step is None:
@@ -157,7 +157,7 @@ def _code(history: History) -> list[dict[str, Any]]:
 
 
 def _goodput(history: History) -> dict[str, Any]:
-    """Steps that attempts told of, and how many of them count: the others were made anew after a resume."""
+    """Steps that attempts made, by the log, and how many of them count: the others were made again after a resume."""
     made = kept = 0
     for attempt in history.attempts:
         if attempt.first_step is not None and attempt.last_step is not None:

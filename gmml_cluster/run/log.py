@@ -19,7 +19,7 @@ _SLOT = re.compile(r"log/(\d{8})\.json")
 
 @dataclass(frozen=True)
 class Draft:
-    """What an entry is to say; slot, tokens, time and `sum` come from the log.
+    """What an entry is to contain; the log adds slot, tokens, time and `sum`.
 
     Attributes:
         attempt: number that the entry carries.
@@ -33,7 +33,7 @@ class Draft:
 
 
 class Log:
-    """The log of one run, as far as this process has read it. Safe to share between threads.
+    """The log of one run, as far as this process has read it. Thread-safe.
 
     Args:
         store: the run root.
@@ -72,24 +72,24 @@ class Log:
         return first.fields if first is not None and first.kind == "open" else {}
 
     def append(self, make: Callable[[History], Draft | None]) -> Entry | None:
-        """Create the first free slot; safe to lose replies, for the entry's token tells it from others'.
+        """Create the first free slot. A lost reply does no harm: the entry is recognised by its token.
 
-        The store has tried for its whole deadline: a create that failed is read back once and not sent again.
+        A create that failed is read back once and not sent again, as the store has retried it for its whole deadline.
 
         Args:
-            make: called with the history before each slot that is tried; None means that nothing is left to say. It
-                raises Fenced where the appender may not go on.
+            make: called with the history before each slot that is tried, for what was read on the way may change what
+                is to be written; None means that nothing is. It raises Fenced where the appender may not go on.
 
         Returns:
-            The entry that stands; None where `make` said so.
+            The entry that was written; None where `make` returned None.
         """
         token, failed = secrets.token_hex(16), None
         with self._lock:
             while True:
                 slot = self._history.slots
-                standing = self._advance(token)
-                if standing is not None:
-                    return standing
+                written = self._advance(token)
+                if written is not None:
+                    return written
                 if failed is not None and self._history.slots == slot:
                     raise failed
                 draft = make(self._history)
@@ -98,7 +98,7 @@ class Log:
                 failed = self._create(self._made(draft, token))
 
     def _create(self, entry: Entry) -> StorageError | None:
-        """Write the entry into its slot; what failed, where the slot is taken or the outcome is unknown."""
+        """Write the entry into its slot; returns the error where the slot is taken or the outcome is unknown."""
         if entry.slot:
             self._demand_open()
         try:
@@ -108,10 +108,10 @@ class Log:
         return None
 
     def _demand_open(self) -> None:
-        """A removal deletes slot 0 last; a slot that is made after it would give the name to nobody."""
+        """A removal deletes slot 0 last: a slot created after that would belong to a run that no longer exists."""
         first = self._entry(0)
         if first is None or first.run != self._history.run:
-            raise Fenced(f"{self.store.url}: the run that was here is removed; it takes no more entries; leave it")
+            raise Fenced(Fault(self.store.url, "the run that was here is removed; its log takes no more entries"))
 
     def _advance(self, token: str | None) -> Entry | None:
         """Read on to the first free slot, or to the entry with this token, whose reply was lost."""
@@ -120,7 +120,7 @@ class Log:
         for entry in self.read(self._history.slots):
             if self._history.run and entry.run != self._history.run:
                 where = f"{self.store.url}/{slot_name(entry.slot)}"
-                raise Fenced(f"{where}: belongs to another run; this one was removed; leave it")
+                raise Fenced(Fault(where, "belongs to another run; the one of this process was removed"))
             self._history = fold(self._history, entry)
             if entry.token == token:
                 return entry
@@ -129,9 +129,8 @@ class Log:
     def _made(self, draft: Draft, token: str) -> Entry:
         run = self._history.run or draft.run
         if not run:
-            raise Fenced(
-                f"{self.store.url}: its log is empty; the run was removed or its submission cut off; gmml rm it"
-            )
+            problem = "its log is empty; the run was removed, or its submission interrupted"
+            raise Fenced(Fault(self.store.url, problem, "delete it with gmml rm"))
         fields = dict(draft.fields)
         if draft.kind in SUMMED:
             fields["sum"] = self._history.to_sum()
@@ -148,7 +147,7 @@ class Log:
         return decode(data, where)
 
     def _tail(self) -> History:
-        """The history before the last entry that carries a `sum` of this version; the empty one where none does."""
+        """The history before the last entry with a `sum` of this version; the empty one where there is none."""
         for slot in range(max(_slots(self.store), default=-1), -1, -1):
             entry = self._entry(slot)
             known = _sum_of(entry) if entry else None

@@ -1,8 +1,8 @@
-"""Which store a URL means. The client of object stores is imported only where a URL asks for it."""
+"""The store of a URL. The client of object stores is imported only where a URL needs it: it takes half a second."""
 
 from os import PathLike
 
-from gmml_cluster.errors import StorageError
+from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.store.posix import PosixStore
 from gmml_cluster.store.protocol import Store
 
@@ -21,4 +21,4 @@ def open_store(url: str | PathLike[str]) -> Store:
         from gmml_cluster.store.s3 import S3Store
 
         return S3Store(text)
-    raise StorageError(f"{text}: no store for {scheme!r}; folders, file:// and s3:// are known; use one of them")
+    raise StorageError(Fault(text, f"no store for {scheme!r}; folders, file:// and s3:// are known", "use one of them"))

@@ -13,19 +13,19 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import BinaryIO
 
-from gmml_cluster.errors import StorageError
+from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.store.protocol import AlreadyExists, NotFound, Stat, Unfinished, checked
 
 TEMPORARY = ".gmml-writing-"
 _COPY_BYTES = 8 * 2**20
 _FOLDER_TRIES = 10
 _FULL = "the disk or your quota is full; free space there (gmml rm deletes runs), or ask for more"
-_REFUSED = "the folder must be readable and writable here; mend it"
+_REFUSED = "the folder must be readable and writable here; fix its permissions, or the mount"
 _NO_SUCH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
 class PosixStore:
-    """Objects as files below a folder, which is made when the first is written.
+    """Objects as files below a folder, which is created with the first object.
 
     Args:
         folder: relative folders are resolved at once; `~` is the home folder.
@@ -55,7 +55,7 @@ class PosixStore:
                 file.seek(start)
                 return file.read(-1 if length is None else length)
         except OSError as error:
-            raise self._fault(name, error) from error
+            raise self._failure(name, error) from error
 
     def stat(self, name: str) -> Stat:
         try:
@@ -63,7 +63,7 @@ class PosixStore:
             if S_ISDIR(found.st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         except OSError as error:
-            raise self._fault(name, error) from error
+            raise self._failure(name, error) from error
         return Stat(name, found.st_size, str(found.st_mtime_ns))
 
     def list_objects(self, prefix: str = "") -> list[Stat]:
@@ -76,7 +76,7 @@ class PosixStore:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise self._fault("", error) from error
+            raise self._failure("", error) from error
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
@@ -84,7 +84,7 @@ class PosixStore:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                raise self._fault(name, error) from error
+                raise self._failure(name, error) from error
             self._prune(path.parent)
 
     def unfinished(self, prefix: str = "") -> list[Unfinished]:
@@ -124,17 +124,17 @@ class PosixStore:
                 if self._path(name).is_symlink():
                     yield Stat(name, 0, "")
 
-    def _write(self, name: str, fill: Callable[[BinaryIO], None], settle: Callable[[Path, Path], None]) -> None:
+    def _write(self, name: str, fill: Callable[[BinaryIO], None], publish: Callable[[Path, Path], None]) -> None:
         path = self._path(name)
         try:
             temporary = self._temporary(path.parent, fill)
             try:
-                settle(temporary, path)
+                publish(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
             _sync(path.parent)
         except FileExistsError as error:
-            raise AlreadyExists(f"{path}: exists already; it is written once; read it instead") from error
+            raise AlreadyExists(Fault(str(path), "exists already; it is written once", "read it instead")) from error
         except OSError as error:
             raise self._failed(name, error) from error
 
@@ -152,7 +152,7 @@ class PosixStore:
         return path
 
     def _opened(self, path: Path) -> BinaryIO:
-        """The new file; a folder that another's `delete` pruned meanwhile is made again."""
+        """The new file. Another's `delete` may remove the empty folder in between; it is then made again."""
         for _ in range(_FOLDER_TRIES):
             self._make(path.parent)
             with suppress(FileNotFoundError):
@@ -160,7 +160,7 @@ class PosixStore:
         return open(path, "xb")
 
     def _make(self, folder: Path) -> None:
-        """Make the folder and its parents, each entered durably into its own parent."""
+        """Make the folder and its parents, and fsync each parent, so that a crash of the node cannot take them back."""
         if folder.is_dir():
             return
         self._make(folder.parent)
@@ -174,7 +174,11 @@ class PosixStore:
         return self._top.stat().st_mode & 0o2777
 
     def _link(self, temporary: Path, path: Path) -> None:
-        """Give the file its name; on NFS a link whose reply was lost shows in the file's count of links."""
+        """Give the file its name.
+
+        On NFS the reply to a link may be lost: the kernel's retry is then answered EEXIST although the name is ours, as
+        the file's count of links shows.
+        """
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -188,20 +192,20 @@ class PosixStore:
                 folder.rmdir()
                 folder = folder.parent
 
-    def _fault(self, name: str, error: OSError) -> StorageError:
+    def _failure(self, name: str, error: OSError) -> StorageError:
         if error.errno in _NO_SUCH:
             where = f"{self._folder}/{name}"
-            return NotFound(f"{where}: does not exist; it was deleted or never written; list {self._folder}")
+            return NotFound(Fault(where, "does not exist; it was deleted or never written", f"list {self._folder}"))
         return self._failed(name, error)
 
     def _failed(self, name: str, error: OSError) -> StorageError:
-        rule = _FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else _REFUSED
-        return StorageError(f"{self._folder}/{name}: {error.strerror}; {rule}")
+        hint = _FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else _REFUSED
+        return StorageError(Fault(f"{self._folder}/{name}", error.strerror or str(error), hint))
 
 
 def _unlisted(error: OSError) -> None:
     if error.errno not in _NO_SUCH:  # a folder may vanish while its parent is listed
-        raise StorageError(f"{error.filename}: {error.strerror}; {_REFUSED}") from error
+        raise StorageError(Fault(str(error.filename), error.strerror or str(error), _REFUSED)) from error
 
 
 def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:

@@ -1,4 +1,4 @@
-"""Whether a store can hold a run: everything that runs ask of it is done once, on a name drawn for the occasion."""
+"""Whether a store can hold a run: each operation that runs need is done once, on an object of a random name."""
 
 import secrets
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ def probe(store: Store) -> None:
     """Create twice, get, get a missing name, read a range, list, delete.
 
     Raises:
-        PreflightError: names the store and the right that lacks, or says that its create is not exclusive.
+        PreflightError: a right is missing, or the store breaks a promise that runs rely on, such as create-once.
     """
     name, body = f".probe/{secrets.token_hex(8)}", secrets.token_hex(16).encode()
     try:
         _probe_create(store, name, body)
         _probe_reads(store, name, body)
     finally:
-        with suppress(StorageError):  # told below, unless something worse was found
+        with suppress(StorageError):  # the same delete is judged below, unless an earlier operation failed
             store.delete([name])
     with _right(store, "delete"):
         store.delete([name])
@@ -47,12 +47,12 @@ def _probe_create(store: Store, name: str, body: bytes) -> None:
 
 def _probe_reads(store: Store, name: str, body: bytes) -> None:
     with _right(store, "get"):
-        _demand(store, store.get(name) == body, "another content than was written came back")
+        _demand(store, store.get(name) == body, "a read returned other bytes than were written")
     with _right(store, "get a missing name (on S3 it needs the right to list)"), suppress(NotFound):
         store.get(f"{name}-missing")
         _demand(store, False, "an object that was never written was found")
     with _right(store, "get a range"):
-        _demand(store, store.get(name, 3, 7) == body[3:10], "a range read answered other bytes")
+        _demand(store, store.get(name, 3, 7) == body[3:10], "a range read returned other bytes than were written")
     with _right(store, "list"):
         _demand(
             store,
@@ -69,10 +69,10 @@ def _right(store: Store, right: str) -> Iterator[None]:
         raise PreflightError(Fault(store.url, f"cannot {right}: {error}")) from error
 
 
-def _demand(store: Store, holds: bool, otherwise: str) -> None:
+def _demand(store: Store, holds: bool, problem: str) -> None:
     if not holds:
-        raise _refused(store, f"{otherwise}; runs rely on it", "use another store")
+        raise _refused(store, f"{problem}; runs rely on it", "use another store")
 
 
-def _refused(store: Store, what: str, cure: str) -> PreflightError:
-    return PreflightError(Fault(store.url, f"{what}; {cure}"))
+def _refused(store: Store, problem: str, hint: str) -> PreflightError:
+    return PreflightError(Fault(store.url, problem, hint))

@@ -1,6 +1,6 @@
-"""Where runs and corpora lie: create-once, put, range reads, list and delete, on folders and object stores alike.
+"""What a store offers: create-once, put, range reads, list and delete, on folders and object stores alike.
 
-Nothing else talks to storage. A store is thread-safe and may be used after a fork.
+All access to runs and corpora goes through it. A store is thread-safe and may be used after a fork.
 """
 
 from collections.abc import Iterable
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Protocol
 
-from gmml_cluster.errors import StorageError
+from gmml_cluster.errors import Fault, StorageError
 
 FORBIDDEN_PARTS = ("", ".", "..")
 
 
 class AlreadyExists(StorageError):
-    """The name exists already, with bytes that are not ours."""
+    """The name exists already, with other bytes than were to be written."""
 
 
 class NotFound(StorageError):
@@ -23,7 +23,7 @@ class NotFound(StorageError):
 
 @dataclass(frozen=True, order=True)
 class Stat:
-    """What a store tells of an object.
+    """What a store knows of an object without reading it.
 
     Attributes:
         name: relative to the store it was asked of.
@@ -39,7 +39,7 @@ class Stat:
 
 @dataclass(frozen=True, order=True)
 class Unfinished:
-    """A write that was begun and did not end: its writer is still at it, or was killed.
+    """A write that was begun and has not ended: its writer is still at it, or was killed.
 
     Attributes:
         name: of the object; on a folder, of the temporary file beside it. Relative to the store it was asked of.
@@ -64,10 +64,10 @@ class Store(Protocol):
         ...
 
     def create(self, name: str, data: bytes) -> None:
-        """Write the object if its name is free: of all who try, one alone succeeds.
+        """Write the object if its name is free: of all processes that try, exactly one succeeds.
 
-        An outcome that is not known (a lost reply) is settled by reading back: equal bytes are ours, so each body must
-        hold a token that is drawn for it alone.
+        Where the outcome is unknown (a lost reply) the object is read back: equal bytes are ours, so each body must
+        contain a token that is drawn for it alone.
 
         Raises:
             AlreadyExists: another's object has the name.
@@ -113,15 +113,15 @@ class Store(Protocol):
         ...
 
     def delete(self, names: Iterable[str]) -> None:
-        """Remove objects; names that do not exist are passed over."""
+        """Remove objects; names that do not exist are ignored."""
         ...
 
     def unfinished(self, prefix: str = "") -> list[Unfinished]:
-        """Writes below the store, under names as in `list_objects`, that did not end; no other call shows them."""
+        """Writes that have not ended, selected by prefix as in `list_objects`, which does not show them."""
         ...
 
     def discard(self, unfinished: Iterable[Unfinished]) -> None:
-        """Remove what such writes left; those that have ended meanwhile are passed over."""
+        """Remove what such writes left; those that have ended meanwhile are ignored."""
         ...
 
     def child(self, prefix: str) -> "Store":
@@ -130,11 +130,12 @@ class Store(Protocol):
 
 
 def checked(url: str, name: str) -> str:
-    """The name itself, if it stays below the store.
+    """The name itself, if it is below the store.
 
     Raises:
         StorageError: it is empty, absolute, or climbs out.
     """
     if any(part in FORBIDDEN_PARTS for part in name.split("/")):
-        raise StorageError(f"{url}: name {name!r}; names are relative and have no empty, `.` or `..` part; rename it")
+        problem = f"name {name!r}; names are relative and have no empty, `.` or `..` part"
+        raise StorageError(Fault(url, problem, "rename it"))
     return name

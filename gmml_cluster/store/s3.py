@@ -125,10 +125,10 @@ class S3Store:
         return f"{self.url}/{name}"
 
     def _holds(self, name: str, body: bytes) -> bool:
-        """Whether the object is there with these bytes.
+        """Whether the object exists with these bytes.
 
         Raises:
-            AlreadyExists: it is there with other bytes.
+            AlreadyExists: it has other bytes.
         """
         try:
             found = self.get(name)

@@ -115,7 +115,7 @@ def test_a_claim_ends_older_attempts_by_what_can_be_proved(log):
     started(log), started(log)
     token = submit(log)
     claim(log, token, proofs=lambda attempt: ("node_lost", "sacct said so") if attempt == 2 else None)
-    assert [(a.cause, a.told["proof"]) for a in log.refresh().attempts[1:2]] == [("node_lost", "sacct said so")]
+    assert [(a.cause, a.details["proof"]) for a in log.refresh().attempts[1:2]] == [("node_lost", "sacct said so")]
     assert [a.cause for a in log.refresh().attempts] == ["lost", "node_lost", None]
 
 

@@ -141,7 +141,7 @@ def test_the_probe_names_the_right_that_lacks(tmp_path):
     ("broken", "told"),
     [
         ("create", "created again"),
-        ("get", "another content"),
+        ("get", "returned other bytes"),
         ("list_objects", "not listed"),
         ("delete", "still listed"),
     ],
