@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-BUCKET = "corpus"
 _LIMIT_BYTES = 2**24
 
 
@@ -40,7 +39,7 @@ class Server:
         """Status line, headers and body."""
         method, target, _ = head.split("\r\n", 1)[0].split(" ")
         url = urlsplit(target)
-        name = url.path.removeprefix(f"/{BUCKET}").lstrip("/")
+        name = url.path.lstrip("/").partition("/")[2]  # behind the bucket, which may have any name
         if "list-type" in parse_qs(url.query):
             return _response("200 OK", self._listing(parse_qs(url.query).get("prefix", [""])[0]), "")
         if name not in self.objects:
@@ -56,7 +55,7 @@ class Server:
     def _listing(self, prefix: str) -> bytes:
         item = '<Contents><Key>{}</Key><Size>{}</Size><ETag>"{}"</ETag></Contents>'
         found = [item.format(n, len(d), self.etags[n]) for n, d in sorted(self.objects.items()) if n.startswith(prefix)]
-        result = f"<Name>{BUCKET}</Name><IsTruncated>false</IsTruncated>{''.join(found)}"
+        result = f"<Name>corpus</Name><IsTruncated>false</IsTruncated>{''.join(found)}"
         return f'<?xml version="1.0"?><ListBucketResult>{result}</ListBucketResult>'.encode()
 
 
@@ -120,7 +119,7 @@ async def plain_gets(port: int, name: str, length: int, *, connections: int, sec
     async def client() -> None:
         nonlocal count
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=_LIMIT_BYTES)
-        request = f"GET /{BUCKET}/{name} HTTP/1.1\r\nHost: x\r\nRange: bytes=512-{length + 511}\r\n\r\n".encode()
+        request = f"GET /corpus/{name} HTTP/1.1\r\nHost: x\r\nRange: bytes=512-{length + 511}\r\n\r\n".encode()
         while time.monotonic() < end:
             writer.write(request)
             await reader.readuntil(b"\r\n\r\n")

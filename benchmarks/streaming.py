@@ -1,7 +1,8 @@
 """Images a second from an object store with latency, over those without: `python -m benchmarks.streaming`.
 
-Rounds are interleaved: in each, every latency gets a stream of its own, in an order drawn anew, which reads from where
-the last one ended. A stream is measured from when its read-ahead is full, over several times what that holds.
+Each latency has a stream of its own. They are measured in turn, in an order drawn anew each round, so that whatever
+else the machine does falls on all alike; the streams whose turn it is not have filled their read-ahead and are idle.
+Of a turn the first images, more than a read-ahead holds, are not counted.
 """
 
 import argparse
@@ -15,8 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.slow_store import BUCKET, plain_gets, slow_stores
-from gmml_cluster.data.corpus import listing
+from benchmarks.slow_store import plain_gets, slow_stores
 from gmml_cluster.data.corpus.pin import Pin, pin
 from gmml_cluster.data.reader.node_share import decode_threads
 from gmml_cluster.data.reader.order import Order
@@ -47,60 +47,60 @@ def main() -> None:
     parser.add_argument(
         "--delays", type=int, nargs="+", default=[0, 50, 150], help="ms a request; the first is the base"
     )
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--images", type=int, default=1280, help="images measured in each round")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--images", type=int, default=448, help="images measured in each round")
     parser.add_argument("--size", type=int, default=224, help="side of a view")
-    parser.add_argument("--read-ahead", type=int, default=64, help="MiB")
+    parser.add_argument("--read-ahead", type=int, default=16, help="MiB")
     parser.add_argument("--threads", type=int, default=decode_threads(1), help="decode threads")
     given = parser.parse_args()
     os.environ.update(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_DEFAULT_REGION="us-east-1")
+    figures = {delay: Figures() for delay in given.delays}
     with tempfile.TemporaryDirectory() as folder, slow_stores(given.data, given.copies, given.delays) as ports:
-        _connect(ports[given.delays[0]])
-        pinned = pin([CorpusSpec(url=f"s3://{BUCKET}")], PosixStore(folder))
-        mean = sum(file.size for file in pinned.files) // sum(pinned.shapes[0].shards)
-        name = pinned.files[0].name
-        print(
-            f"{sum(pinned.shapes[0].shards)} images of {mean / 1000:.0f} kB; {given.threads} decode threads; ", end=""
-        )
+        pins = {delay: _pin(delay, ports[delay], PosixStore(folder)) for delay in given.delays}
+        samples = pins[given.delays[0]].shapes[0].samples
+        mean = sum(file.size for file in pins[given.delays[0]].files) // samples
+        print(f"{samples} images of {mean / 1000:.0f} kB; {given.threads} decode threads; ", end="")
         print(f"read-ahead {given.read_ahead} MiB; {given.rounds} rounds of {given.images} images a latency\n")
-        figures = {delay: Figures() for delay in given.delays}
+        streams = {delay: _stream(pinned, given) for delay, pinned in pins.items()}
+        skipped = given.read_ahead * 2**20 // mean // BATCH + 1
         for number in range(given.rounds):
             for delay in random.sample(given.delays, len(given.delays)):
-                _connect(ports[delay])
-                _measure(figures[delay], pinned, PosixStore(folder), given, first=number * 1000)
+                _measure(figures[delay], streams[delay], skipped, given.images // BATCH)
                 print(f"round {number}, {delay} ms: {figures[delay].rates[-1]:.0f} images/s", file=sys.stderr)
+        for stream in streams.values():
+            stream.close()
+        name = pins[given.delays[0]].files[0].name
         gets = {
-            delay: asyncio.run(plain_gets(ports[delay], name, mean, connections=CONNECTIONS, seconds=3.0))
-            for delay in given.delays
+            delay: asyncio.run(plain_gets(port, name, mean, connections=CONNECTIONS, seconds=3.0))
+            for delay, port in ports.items()
         }
     _print(figures, gets, given.delays[0])
 
 
-def _connect(port: int) -> None:
+def _pin(delay: int, port: int, indexes: PosixStore) -> Pin:
+    """The corpus behind one proxy: a bucket a latency, as a client connects when its bucket is first used."""
     os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
-    listing.store_of.cache_clear()
+    return pin([CorpusSpec(url=f"s3://corpus-{delay}-ms")], indexes)
 
 
-def _measure(figures: Figures, pinned: Pin, indexes: PosixStore, given: argparse.Namespace, *, first: int) -> None:
+def _stream(pinned: Pin, given: argparse.Namespace) -> Stream:
     layout = make_layout(seed=7, batch=BATCH, group=8, lanes="auto", window="auto", spans="auto", corpora=pinned.shapes)
-    data = Data.model_validate({"corpora": [{"url": f"s3://{BUCKET}"}], "image_size": given.size})
-    stream = Stream(
-        Order(layout), Pin.from_json(pinned.to_json(), indexes), data, seed=7, views=1, ranks=1, rank=0,
-        first_step=first, threads=given.threads, read_ahead_bytes=given.read_ahead * 2**20,
+    data = Data.model_validate({"corpora": [{"url": pinned.corpora[0].url}], "image_size": given.size})
+    return Stream(
+        Order(layout), pinned, data, seed=7, views=1, ranks=1, rank=0, first_step=0,
+        threads=given.threads, read_ahead_bytes=given.read_ahead * 2**20,
     )  # fmt: skip
-    try:
-        full = 0.7 * given.read_ahead * 2**20
-        for _ in range(2 * given.images // BATCH):
-            if stream.next().read_ahead_bytes > full:
-                break
-        steps, began = given.images // BATCH, time.monotonic()
-        for _ in range(steps):
-            batch = stream.next()
-            figures.in_flight.append(batch.reads_in_flight)
-            figures.ahead_bytes.append(batch.read_ahead_bytes)
-        figures.rates.append(steps * BATCH / (time.monotonic() - began))
-    finally:
-        stream.close()
+
+
+def _measure(figures: Figures, stream: Stream, skipped: int, steps: int) -> None:
+    for _ in range(skipped):
+        stream.next()
+    began = time.monotonic()
+    for _ in range(steps):
+        batch = stream.next()
+        figures.in_flight.append(batch.reads_in_flight)
+        figures.ahead_bytes.append(batch.read_ahead_bytes)
+    figures.rates.append(steps * BATCH / (time.monotonic() - began))
 
 
 def _print(figures: dict[int, Figures], gets: dict[int, float], base: int) -> None:

@@ -7,26 +7,24 @@ sample.
 """
 
 import itertools
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gmml_cluster.data.corpus.pin import Pin
 from gmml_cluster.data.random.philox import Ints
-from gmml_cluster.data.reader.bad_samples import Limit
-from gmml_cluster.data.reader.crop import CropDraws, crop_boxes, draw_crops, resize
-from gmml_cluster.data.reader.decode import BadImage, Pixels, decode_noting
+from gmml_cluster.data.reader.crop import draw_crops
 from gmml_cluster.data.reader.fetch import Chunk, Fetcher, Wanted
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.reads import REMOTE, Encoded
+from gmml_cluster.data.reader.views import Part, Views
 from gmml_cluster.plan.sample_layout import SampleLayout, groups_of_rank
 from gmml_cluster.spec.job import Data
 
@@ -38,12 +36,8 @@ _SAMPLES_PLANNED = 2048
 _SAMPLES_AHEAD = 8192
 """Samples requested ahead where bytes do not limit it sooner: seconds of training, at hundreds of bytes a sample."""
 _LEAST_CHUNK_SAMPLES, _MOST_CHUNK_SAMPLES = 16, 64
-_DECODED_BYTES = 2**25
-"""Pixels that wait for the crop boxes of their chunk."""
 _READS_A_THREAD, _LEAST_REMOTE_READS, _MOST_REMOTE_READS = 64, 64, 256
 _LOCAL_READS = 4
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,35 +63,13 @@ class HostBatch:
     """Encoded bytes of later samples that had arrived and waited to be decoded."""
 
 
-@dataclass
-class _Met:
-    """What a chunk held beside good samples."""
-
-    bad: list[Wanted] = field(default_factory=list)
-    """Bad ones, drawn for the first time."""
-    damaged: int = 0
-
-
-@dataclass(eq=False)
-class _Part:
-    """A chunk of a step, and how it becomes images."""
-
-    samples: slice
-    """Its samples among those of the step."""
-    chunk: Chunk
-    first: Sequence[bool]
-    """Whether a sample is drawn for the first time: in epoch 0 of its corpus."""
-    draws: CropDraws
-    filled: "Future[_Met]" = field(default_factory=Future)
-
-
 @dataclass(eq=False)
 class _Step:
     """A planned step; `images` are allocated when it is among the next `STEPS_AHEAD`."""
 
     step: int
     numbers: Ints
-    parts: list[_Part]
+    parts: list[Part]
     unchecked: int
     images: NDArray[np.uint8] | None = None
 
@@ -144,7 +116,7 @@ class Stream:
         self._chunk_samples = min(max(-(-samples // (2 * threads)), _LEAST_CHUNK_SAMPLES), _MOST_CHUNK_SAMPLES)
         cached = cache_bytes(pin, order.layout, ranks, read_ahead_bytes)
         self._fetcher = Fetcher(pin, cached, ahead_bytes=read_ahead_bytes - cached, reads=_reads_at_once(pin, threads))
-        self._limit = Limit(pin, data.max_bad)
+        self._images = Views(pin, data, self._fetcher)
         self._decoding = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._steps: deque[_Step] = deque()
         self._error: BaseException | None = None
@@ -198,7 +170,7 @@ class Stream:
 
     def _read_ahead(self) -> None:
         """Plan steps and request their bytes until the stream is closed; an error goes to `next`."""
-        waiting: list[_Part] = []
+        waiting: list[Part] = []
         try:
             for first in itertools.count(self._first_step, self._planned_steps):
                 if not self._await_turn(first):
@@ -240,7 +212,7 @@ class Stream:
             for start in range(0, len(own), self._chunk_samples):
                 inside = slice(start, min(start + self._chunk_samples, len(own)))
                 part = slice(before + inside.start, before + inside.stop)
-                parts.append(_Part(inside, Chunk(pieces.part(part)), first[part], draws.part(part)))
+                parts.append(Part(inside, Chunk(pieces.part(part)), first[part], draws.part(part)))
             planned.append(_Step(step, own, parts, sum(part.chunk.pieces.unchecked for part in parts)))
             before += len(own)
         return planned
@@ -254,67 +226,21 @@ class Stream:
                 for part in step.parts:
                     self._decode_when_fetched(part, step.images[part.samples])
 
-    def _decode_when_fetched(self, part: _Part, images: NDArray[np.uint8]) -> None:
+    def _decode_when_fetched(self, part: Part, images: NDArray[np.uint8]) -> None:
         def begin(fetched: "Future[list[Encoded]]") -> None:
             with suppress(RuntimeError):  # the stream was closed
                 self._decoding.submit(self._fill, part, fetched, images)
 
         part.chunk.fetched.add_done_callback(begin)
 
-    def _fill(self, part: _Part, fetched: "Future[list[Encoded]]", images: NDArray[np.uint8]) -> None:
+    def _fill(self, part: Part, fetched: "Future[list[Encoded]]", images: NDArray[np.uint8]) -> None:
         """Decode and crop a chunk into its images."""
         try:
-            part.filled.set_result(self._images(part, fetched.result(), images))
+            part.filled.set_result(self._images.fill(part, fetched.result(), images))
         except BaseException as error:  # `next` raises it
             part.filled.set_exception(error)
         finally:
             self._fetcher.release(part.chunk)
-
-    def _images(self, part: _Part, encoded: Sequence[Encoded], images: NDArray[np.uint8]) -> _Met:
-        met, size = _Met(), self._data.image_size
-        views = np.empty((len(encoded), self._views, size, size, 3), np.uint8)
-        for slots, decoded in self._decoded(part, encoded, met):
-            sides = np.array([image.shape[:2] for image in decoded], np.int64)
-            boxes = crop_boxes(part.draws.part(slots), sides[:, 0], sides[:, 1])
-            for image, own, of_sample in zip(decoded, boxes, views[slots], strict=True):
-                for box, view in zip(own, of_sample, strict=True):
-                    resize(image, box, view)
-        images[:] = views.transpose(0, 1, 4, 2, 3)
-        return met
-
-    def _decoded(self, part: _Part, encoded: Sequence[Encoded], met: _Met) -> Iterator[tuple[slice, list[Pixels]]]:
-        """The chunk's pixels in runs of samples, cut where they would take more than 32 MiB."""
-        start, run, held = 0, list[Pixels](), 0
-        for slot, data in enumerate(encoded):
-            run.append(self._decode(part.chunk.pieces.samples[slot], data, part.first[slot], met))
-            held += run[-1].nbytes
-            if held >= _DECODED_BYTES:
-                yield slice(start, slot + 1), run
-                start, run, held = slot + 1, [], 0
-        if run:
-            yield slice(start, len(encoded)), run
-
-    def _decode(self, sample: Wanted, data: Encoded, first: bool, met: _Met) -> Pixels:
-        """The sample's image, or that of the next good one in index order."""
-        passed: list[Wanted] = []
-        while True:
-            try:
-                pixels, damage = decode_noting(data, self._data.max_pixels)
-                if damage and self._data.corpora[sample.corpus].refuse_damaged:
-                    raise BadImage(damage)
-            except BadImage as error:
-                self._fetcher.demand_unchanged(sample)
-                if first and not passed:
-                    _log.warning("%s: a bad sample: %s", self._pin.locate(sample.corpus, sample.y), error)
-                    met.bad.append(sample)
-                passed.append(sample)
-                sample = self._limit.next_after(sample, passed)
-                data = self._fetcher.fetch([sample])[0]
-            else:
-                met.damaged += bool(damage)
-                if damage and first:
-                    _log.warning("%s: damaged, but decoded: %s", self._pin.locate(sample.corpus, sample.y), damage)
-                return pixels
 
 
 def _groups(chunks: Sequence[Chunk], most_bytes: int) -> Iterator[list[Chunk]]:

@@ -1,0 +1,115 @@
+"""From a chunk's bytes to its views: decoding, cropping, and what replaces a bad sample."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmml_cluster.data.corpus.pin import Pin
+from gmml_cluster.data.reader.bad_samples import Limit
+from gmml_cluster.data.reader.crop import CropDraws, crop_boxes, resize
+from gmml_cluster.data.reader.decode import BadImage, Pixels, decode_noting
+from gmml_cluster.data.reader.fetch import Chunk, Fetcher, Wanted
+from gmml_cluster.data.reader.reads import Encoded
+from gmml_cluster.spec.job import Data
+
+_DECODED_BYTES = 2**25
+"""Pixels that wait for the crop boxes of their chunk."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Met:
+    """What a chunk held beside good samples."""
+
+    bad: list[Wanted] = field(default_factory=list)
+    """Bad ones, drawn for the first time."""
+    damaged: int = 0
+
+
+@dataclass(eq=False)
+class Part:
+    """A chunk of a step, and how it becomes images."""
+
+    samples: slice
+    """Its samples among those of the step."""
+    chunk: Chunk
+    first: Sequence[bool]
+    """Whether a sample is drawn for the first time: in epoch 0 of its corpus."""
+    draws: CropDraws
+    filled: "Future[Met]" = field(default_factory=Future)
+
+
+class Views:
+    """Makes the views of chunks; used by all decode threads at once.
+
+    Args:
+        pin: the run's corpora.
+        data: what is done to images.
+        fetcher: reads what replaces a bad sample.
+    """
+
+    def __init__(self, pin: Pin, data: Data, fetcher: Fetcher) -> None:
+        self._pin, self._data, self._fetcher = pin, data, fetcher
+        self._limit = Limit(pin, data.max_bad)
+
+    def fill(self, part: Part, encoded: Sequence[Encoded], images: NDArray[np.uint8]) -> Met:
+        """Decode and crop a chunk.
+
+        Args:
+            part: the chunk.
+            encoded: the images' bytes.
+            images: uint8 (n, views, 3, size, size), to be filled.
+
+        Raises:
+            DataError: too many bad samples follow each other.
+            StorageError: what replaces a bad sample cannot be read, or its shard changed.
+        """
+        met, size = Met(), images.shape[-1]
+        views = np.empty((*images.shape[:2], size, size, 3), np.uint8)
+        for slots, decoded in self._decoded(part, encoded, met):
+            sides = np.array([image.shape[:2] for image in decoded], np.int64)
+            boxes = crop_boxes(part.draws.part(slots), sides[:, 0], sides[:, 1])
+            for image, own, of_sample in zip(decoded, boxes, views[slots], strict=True):
+                for box, view in zip(own, of_sample, strict=True):
+                    resize(image, box, view)
+        images[:] = views.transpose(0, 1, 4, 2, 3)
+        return met
+
+    def _decoded(self, part: Part, encoded: Sequence[Encoded], met: Met) -> Iterator[tuple[slice, list[Pixels]]]:
+        """The chunk's pixels in runs of samples, cut where they would take more than 32 MiB."""
+        start, run, held = 0, list[Pixels](), 0
+        for slot, data in enumerate(encoded):
+            run.append(self._decode(part.chunk.pieces.samples[slot], data, part.first[slot], met))
+            held += run[-1].nbytes
+            if held >= _DECODED_BYTES:
+                yield slice(start, slot + 1), run
+                start, run, held = slot + 1, [], 0
+        if run:
+            yield slice(start, len(encoded)), run
+
+    def _decode(self, sample: Wanted, data: Encoded, first: bool, met: Met) -> Pixels:
+        """The sample's image, or that of the next good one in index order."""
+        passed: list[Wanted] = []
+        while True:
+            try:
+                pixels, damage = decode_noting(data, self._data.max_pixels)
+                if damage and self._data.corpora[sample.corpus].refuse_damaged:
+                    raise BadImage(damage)
+            except BadImage as error:
+                self._fetcher.demand_unchanged(sample)
+                if first and not passed:
+                    _log.warning("%s: a bad sample: %s", self._pin.locate(sample.corpus, sample.y), error)
+                    met.bad.append(sample)
+                passed.append(sample)
+                sample = self._limit.next_after(sample, passed)
+                data = self._fetcher.fetch([sample])[0]
+            else:
+                met.damaged += bool(damage)
+                if damage and first:
+                    _log.warning("%s: damaged, but decoded: %s", self._pin.locate(sample.corpus, sample.y), damage)
+                return pixels
