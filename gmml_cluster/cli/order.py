@@ -88,7 +88,7 @@ def _of_job(path: str, overrides: Sequence[str], root: str | None) -> "tuple[Job
     from gmml_cluster.spec.loading.validate import load_profile, read_job
 
     job, tree = read_job(path, overrides)
-    with Locations(tree).told():
+    with Locations(tree).located_faults():
         pinned = pin(job.data.corpora, indexes_below(absolute(root or load_profile("local").root)), checked=False)
         layout = layout_of(job, pinned.shapes)
     return job, layout, pinned

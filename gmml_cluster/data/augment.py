@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gmml_cluster.data.random.philox import Purpose
 from gmml_cluster.data.random.philox_torch import bernoulli, constant, integer, uniform, view_words
-from gmml_cluster.spec.job import Augment, Blur, Jitter, Normalise
+from gmml_cluster.spec.augment import Augment, Blur, Jitter, Normalise
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _NONE = range(5)
 

@@ -17,7 +17,7 @@ from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.errors import CheckpointError, DataError
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.progress import progress
-from gmml_cluster.spec.job import Normalise
+from gmml_cluster.spec.augment import Normalise
 from gmml_cluster.store.protocol import Store
 
 Feature = Literal["class", "mean", "taps", "pixels"]

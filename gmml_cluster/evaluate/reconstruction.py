@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods.protocol import Shows
-from gmml_cluster.spec.job import Normalise
+from gmml_cluster.spec.augment import Normalise
 from gmml_cluster.train.checkpoints.load_trained import Trained
 
 GREY = 0.5

@@ -55,7 +55,7 @@ class Prepared:
         Raises:
             PreflightError: the launcher can make none of this profile.
         """
-        with self.locations.told():
+        with self.locations.located_faults():
             return launcher_named(self.profile.launcher).script(self.submission)
 
 
@@ -71,7 +71,7 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
     job = with_absolute_paths(job)
     locations = Locations(job_tree, profile_tree, tuple(corpus.url for corpus in job.data.corpora))
     root = absolute(profile.root)
-    with locations.told():
+    with locations.located_faults():
         launcher_named(profile.launcher)  # asked first: no store is read for a launcher that does not exist
         indexed = look_up(job, root)
         job = with_source(job, root)

@@ -61,7 +61,7 @@ def submit(prepared: Prepared, *, take_over: bool = False) -> Submitted:
         PreflightError: all that would stop the run.
         LaunchError: the scheduler refused, or is out of reach.
     """
-    with prepared.locations.told():
+    with prepared.locations.located_faults():
         run = run_root(prepared.submission.root, prepared.job.name)
         history = run.log.refresh()
         if not history.run:
@@ -87,7 +87,7 @@ def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, 
     known = cluster or (str(last.bounds["cluster"]) if last else "local")
     job = run.job(changed)
     profile, tree = read_profile(known)
-    with Locations(profile=tree, origin=f"--cluster {known}").told():
+    with Locations(profile=tree, origin=f"--cluster {known}").located_faults():
         launcher_named(profile.launcher)  # asked first: no store is read for a launcher that does not exist
         submission = plan_submission(job, profile, run.root, look_up(job, run.root))
         prepared = Prepared(job, known, submission)

@@ -19,7 +19,7 @@ from gmml_cluster.methods import drawing, masking
 from gmml_cluster.methods.groups import group_sums
 from gmml_cluster.methods.protocol import Draws, Forward, InitDistribution, Losses, Picture, Setting, check_draws
 from gmml_cluster.models.vit import VisionTransformer
-from gmml_cluster.spec.methods.options import GmmlOptions, grid_step, longest_side
+from gmml_cluster.spec.methods.gmml import GmmlOptions, grid_step, longest_side
 
 ITSELF, NOISE, ZEROS = -1, -2, -3
 _CODES = {"noise": NOISE, "zeros": ZEROS}

@@ -16,7 +16,7 @@ from gmml_cluster.methods import drawing
 from gmml_cluster.methods.groups import group_sums
 from gmml_cluster.methods.protocol import Draws, Forward, InitDistribution, Losses, Picture, Setting, check_draws
 from gmml_cluster.models.vit import EPS, Block, VisionTransformer, run_block, sincos_positions
-from gmml_cluster.spec.methods.options import MaeOptions, kept_patches
+from gmml_cluster.spec.methods.mae import MaeOptions, kept_patches
 
 REMOVED = "patches removed"
 

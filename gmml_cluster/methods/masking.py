@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gmml_cluster.data.random.philox_torch import constant, integer
-from gmml_cluster.spec.methods.reach import CANDIDATES as CANDIDATES
+from gmml_cluster.spec.methods.gmml import CANDIDATES as CANDIDATES
 
 WORDS = 4 * CANDIDATES
 """Words that a view's rectangles take."""

@@ -1,12 +1,12 @@
-"""The cluster profile: where runs go. What is trained is the job's matter (`job.py`)."""
+"""The cluster profile: where runs go. What is trained is in the job (`job.py`)."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gmml_cluster.spec.base import SpecModel
-from gmml_cluster.spec.units import Duration, Size, write_seconds
+from gmml_cluster.spec.base import Refused, SpecModel
+from gmml_cluster.spec.scalars import Duration, Place, Size, write_seconds
 
 RanksPerNode = Annotated[int, Field(gt=0)] | Literal["auto"]
 
@@ -33,8 +33,8 @@ class SlurmSection(SpecModel):
     time: Duration = 86400.0
     """Time limit of one job, such as `24 h`."""
     notice: Duration = 120.0
-    """How long before the time limit the ranks are told to save."""
-    folder: str | None = None
+    """How long before the time limit the ranks are asked to save."""
+    folder: Place | None = None
     """Folder on a shared file system for job scripts and logs, `%j` the job's number; null takes `<root>/.slurm`."""
     python: str | None = None
     """Command that starts Python on a node, a container's wrapper included; null takes the submitting interpreter."""
@@ -49,23 +49,25 @@ class SlurmSection(SpecModel):
     def _notice_within_time(self) -> Self:
         if self.notice < self.time:
             return self
-        told = f"notice {write_seconds(self.notice)} is not less than time {write_seconds(self.time)}"
-        raise ValueError(f"{told}; ranks would be told to save as they start; shorten notice or lengthen time")
+        problem = f"notice {write_seconds(self.notice)} is not less than time {write_seconds(self.time)}"
+        raise Refused(f"{problem}; ranks would be asked to save as they start", "shorten notice or lengthen time")
 
 
 class RaySection(SpecModel):
     """The Ray cluster that runs are sent to."""
 
-    address: str
+    bare: ClassVar[tuple[str, ...]] = ("address",)
+
+    address: str = Field(examples=["http://head:8265"])
     """Address of the job API, such as `http://head:8265`."""
 
 
 class ClusterProfile(SpecModel):
-    """A place where runs can go."""
+    """Where runs go, and what each of them may use."""
 
-    launcher: Literal["local", "slurm", "ray"]
-    """What starts the ranks."""
-    root: str
+    launcher: Literal["local", "slurm", "ray"] = Field(examples=["local"])
+    """The launcher that starts the ranks."""
+    root: Place = Field(examples=["runs"])
     """Folder or `s3://bucket/prefix` under which runs lie."""
     ranks_per_node: RanksPerNode = "auto"
     """Ranks of a node. `auto`: one for each GPU, else min(2, cores)."""
@@ -83,5 +85,5 @@ class ClusterProfile(SpecModel):
     def _are_names(cls, given: dict[str, str] | tuple[str, ...]) -> dict[str, str] | tuple[str, ...]:
         for name in given:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                raise ValueError(f"{name!r} is no name of a variable; letters, digits and _ make one; mend it")
+                raise Refused(f"{name!r} is no name of a variable", "use letters, digits and _")
         return given

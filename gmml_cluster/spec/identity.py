@@ -20,9 +20,9 @@ _LATER_FIELDS = {"image": None, "refuse_damaged": False}
 
 
 def identity(spec: Spec) -> str:
-    """SHA-256 of what decides what is computed, as hexadecimal digits.
+    """SHA-256 of the fields that decide what is computed, as hexadecimal digits.
 
-    Counted are seed, model, method, data, optim, batch.size, engine.precision, and init where there is one; and run,
+    They are seed, model, method, data, optim, batch.size, engine.precision, and init where there is one; and run,
     unless `optim.schedule.samples` fixes the schedule apart from it. The `samples` of a corpus only help to plan: what
     is computed follows from the corpus itself, which the first attempt pins.
     """
@@ -31,9 +31,9 @@ def identity(spec: Spec) -> str:
 
 
 def differences(old: Spec, new: Spec) -> Changes:
-    """What makes `new` another run than `old`.
+    """Fields that make `new` another run than `old`.
 
-    Where the schedule has a length of its own `run` may grow: it is listed only if it shrinks or changes its unit.
+    With `optim.schedule.samples` the run may grow: `run` is listed only if it shrinks or changes its unit.
     """
     found = _differing(_identifying(old), _identifying(new))
     has_run = "run" in _identifying(old) or _has_grown(old["run"], new["run"])
@@ -41,7 +41,7 @@ def differences(old: Spec, new: Spec) -> Changes:
 
 
 def changeable(old: Spec, new: Spec) -> Changes:
-    """What differs outside the identity."""
+    """Fields outside the identity that differ."""
     fixed = {*_differing(_identifying(old), _identifying(new)), "name"}
     return {name: values for name, values in _differing(old, new).items() if name not in fixed}
 
@@ -68,13 +68,13 @@ def _deciding(corpus: Spec) -> dict[str, Any]:
 
 
 def _has_grown(old: Spec, new: Spec) -> bool:
-    """Whether a length of the run is the same or more, in the same unit."""
+    """Whether the length of the run is the same or more, in the same unit."""
     units = [{name for name, length in run.items() if length is not None} for run in (old, new)]
     return units[0] == units[1] and all(new[name] >= old[name] for name in units[0])
 
 
 def _differing(old: Any, new: Any, above: str = "") -> Changes:
-    """The shortest dotted names that differ; of another method its name alone, as its options are others."""
+    """The shortest dotted names that differ; of another method its name alone, as its options are other ones."""
     if old == new:
         return {}
     if above == "method" and old["name"] != new["name"]:
@@ -90,7 +90,7 @@ def _differing(old: Any, new: Any, above: str = "") -> Changes:
 
 
 def _named(value: Any) -> Spec | None:
-    """What is inside a mapping, or a list of them; None for a value."""
+    """The members of a mapping or of a list of mappings, by name; None for a value."""
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        return {str(place): item for place, item in enumerate(value)}
+        return {str(index): item for index, item in enumerate(value)}
     return value if isinstance(value, Mapping) else None

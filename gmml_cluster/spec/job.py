@@ -1,11 +1,10 @@
-"""The job spec: what is trained. Where it runs is the profile's matter (`cluster.py`)."""
+"""The job spec: what is trained. Where it runs is in the profile (`cluster.py`)."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -13,12 +12,12 @@ from pydantic import (
     model_validator,
 )
 
-from gmml_cluster.spec.base import SpecModel
+from gmml_cluster.spec.augment import AUGMENTS, NORMALISATIONS, Augment, Normalise, preset
+from gmml_cluster.spec.base import Refused, SpecModel
 from gmml_cluster.spec.braces import check_braces
-from gmml_cluster.spec.methods.options import divisor_of_width
+from gmml_cluster.spec.methods.counts import divisor_of_width
 from gmml_cluster.spec.methods.registry import MethodOptions, advised_drop_path
-from gmml_cluster.spec.scalars import Interval, Length, NodeRange
-from gmml_cluster.spec.units import Size
+from gmml_cluster.spec.scalars import Interval, Length, NodeRange, Place, Size, check_place
 
 MOST_STEPS = 10**9
 MOST_SAMPLES = 10**15
@@ -31,7 +30,7 @@ _RUN_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 def _run_name(given: str) -> str:
     if not re.fullmatch(_RUN_NAME, given):
         rule = "a run's name has 1 to 63 of a-z, 0-9, '.', '_' and '-' and begins with a letter or digit"
-        raise ValueError(f"{given!r} does not fit; {rule}; choose another")
+        raise Refused(f"{given!r} does not fit; {rule}", "choose another")
     return given
 
 
@@ -53,9 +52,11 @@ def _size_or_all(schema: dict[str, Any]) -> None:
 class Model(SpecModel):
     """A plain vision transformer; `size` fills what is not given."""
 
+    bare: ClassVar[tuple[str, ...]] = ("size",)
+
     model_config = ConfigDict(json_schema_extra=_size_or_all)
 
-    size: Literal["tiny", "small", "base", "large", "huge"] | None = None
+    size: Literal["tiny", "small", "base", "large", "huge"] | None = Field(None, examples=["small"])
     """A standard size; fields given beside it win."""
     width: int = Field(gt=0, le=10**6, multiple_of=4)
     """Width of a token."""
@@ -74,9 +75,12 @@ class Model(SpecModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_size(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("size") in SIZES:
-            return {**SIZES[given["size"]], **given}
-        return given
+        if not isinstance(given, dict):
+            return given
+        needed = SIZES["small"]
+        if given.get("size") is None and set(given) <= set(cls.model_fields) - set(needed):
+            raise Refused("neither `size` nor the fields that it fills", f"write size: small, or {', '.join(needed)}")
+        return {**SIZES[given["size"]], **given} if given.get("size") in SIZES else given
 
     @field_validator("heads")
     @classmethod
@@ -84,7 +88,8 @@ class Model(SpecModel):
         return divisor_of_width(heads, others.data.get("width"))
 
 
-def _with_sound_braces(url: str) -> str:
+def _shards(url: str) -> str:
+    check_place(url)  # before the braces: ${HOME} is no bad range but a variable
     check_braces(url)
     return url
 
@@ -92,111 +97,26 @@ def _with_sound_braces(url: str) -> str:
 def _image_field(given: str) -> str:
     if not re.fullmatch(_IMAGE_FIELD, given):
         rule = "the field is what follows the first dot of a member's name and ends in jpg, jpeg, png or webp"
-        raise ValueError(f"{given!r} names no image field; {rule}; write left.jpg for 000017.left.jpg")
+        raise Refused(f"{given!r} names no image field; {rule}", "write left.jpg for 000017.left.jpg")
     return given.lower()
 
 
 class CorpusSpec(SpecModel):
     """A set of tar shards."""
 
-    url: Annotated[str, AfterValidator(_with_sound_braces)] = Field(min_length=1)
+    bare: ClassVar[tuple[str, ...]] = ("url",)
+
+    url: Annotated[str, AfterValidator(_shards)] = Field(min_length=1, examples=["train-*.tar"])
     """Shards: a path or `s3://` URL, with `{000..131}` ranges or `*`, or a folder whose shards are listed."""
     weight: float = Field(1.0, gt=0, le=10**6)
     """Share of the samples drawn, relative to the other corpora."""
     samples: int | None = Field(None, gt=0, le=MOST_SAMPLES)
     """Number of samples, for plans made before the corpus is indexed; checked against the index."""
     image: Annotated[str, AfterValidator(_image_field)] | None = None
-    """Which member of a sample is its image: all of the member's name behind the first dot, such as `left.jpg` of
+    """Which member of a sample is its image: all of the member's name after the first dot, such as `left.jpg` of
     `000017.left.jpg`. null takes the first member that is a jpg, jpeg, png or webp."""
     refuse_damaged: bool = False
     """Whether an image that decodes although its JPEG data are damaged is a bad sample; else it is only counted."""
-
-
-def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"{list(bounds)} runs backwards; the least comes first; write {list(bounds[::-1])}")
-    return bounds
-
-
-Share = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0, le=1000)]
-
-
-class Crop(SpecModel):
-    """Random resized crop."""
-
-    scale: Annotated[tuple[Share, Share], AfterValidator(_ascending)] = (0.05, 1.0)
-    """Least and greatest area as a share of the image's."""
-    ratio: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] = (0.75, 4 / 3)
-    """Least and greatest width over height."""
-
-
-class Jitter(SpecModel):
-    """Colour jitter; each factor is uniform on 1 plus or minus its strength, hue on plus or minus its strength."""
-
-    probability: float = Field(0.3, ge=0, le=1)
-    """How often a view is jittered."""
-    brightness: float = Field(0.1, ge=0, lt=1)
-    """Strength of the brightness."""
-    contrast: float = Field(0.1, ge=0, lt=1)
-    """Strength of the contrast."""
-    saturation: float = Field(0.1, ge=0, lt=1)
-    """Strength of the saturation."""
-    hue: float = Field(0.01, ge=0, le=0.5)
-    """Strength of the hue, in turns of the colour circle."""
-
-
-class Blur(SpecModel):
-    """Gaussian blur."""
-
-    probability: float = Field(0.1, ge=0, le=1)
-    """How often a view is blurred."""
-    radius: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] = (0.1, 2.0)
-    """Least and greatest standard deviation in pixels."""
-
-
-class Augment(SpecModel):
-    """What is drawn for each view. `none`, `gmml` and `mae` are names of presets."""
-
-    crop: Crop | None = None
-    """Random resized crop; null takes the central square."""
-    flip: bool = False
-    """Whether half of the views are mirrored."""
-    jitter: Jitter | None = None
-    """Colour jitter; null for none."""
-    blur: Blur | None = None
-    """Gaussian blur; null for none."""
-
-
-AUGMENTS: dict[str, Augment] = {
-    "none": Augment(),
-    "gmml": Augment(crop=Crop(), flip=True, jitter=Jitter(), blur=Blur()),
-    "mae": Augment(crop=Crop(scale=(0.2, 1.0)), flip=True),
-}
-
-
-class Normalise(SpecModel):
-    """Per-channel normalisation of RGB in [0, 1]. `imagenet` is the name of a preset."""
-
-    mean: tuple[float, float, float]
-    """Mean subtracted."""
-    std: tuple[Positive, Positive, Positive]
-    """Standard deviation divided by."""
-
-
-NORMALISATIONS: dict[str, Normalise] = {
-    "imagenet": Normalise(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-    "half": Normalise(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-}
-
-
-def _preset(table: dict[str, Any], model: type[SpecModel]) -> BeforeValidator:
-    def look_up(given: Any) -> Any:
-        if isinstance(given, str) and given not in table:
-            raise ValueError(f"{given!r} is no preset; known are {', '.join(table)}, or write a mapping")
-        return table[given] if isinstance(given, str) else given
-
-    return BeforeValidator(look_up, json_schema_input_type=Literal[*table] | model)
 
 
 Auto = Annotated[int, Field(gt=0, le=MOST_BATCH)] | Literal["auto"]
@@ -205,18 +125,18 @@ Auto = Annotated[int, Field(gt=0, le=MOST_BATCH)] | Literal["auto"]
 class Data(SpecModel):
     """The corpora and how samples are drawn from them."""
 
-    corpora: tuple[CorpusSpec, ...] = Field(min_length=1)
-    """What is read; lanes are shared out by weight."""
+    corpora: tuple[CorpusSpec, ...] = Field(min_length=1, examples=[[{"url": "train-*.tar"}]])
+    """The corpora that are read; lanes are shared out by weight."""
     image_size: int = Field(224, gt=0, le=_MOST_PIXELS_OF_A_SIDE)
     """Side of a view in pixels."""
-    augment: Annotated[Augment, _preset(AUGMENTS, Augment)] = AUGMENTS["gmml"]
+    augment: Annotated[Augment, preset(AUGMENTS, Augment)] = AUGMENTS["gmml"]
     """Preset or mapping; drawn per sample number and view."""
-    normalise: Annotated[Normalise, _preset(NORMALISATIONS, Normalise)] = NORMALISATIONS["imagenet"]
+    normalise: Annotated[Normalise, preset(NORMALISATIONS, Normalise)] = NORMALISATIONS["imagenet"]
     """Preset or mapping."""
     group: Auto = "auto"
     """Consecutive samples that may be coupled (alien patches, denominators). `auto`: what the method advises."""
     lanes: Auto = "auto"
-    """Parallel stretches of the corpora; the number of ranks is at most this. `auto`: the largest that suits."""
+    """Parallel stretches of the corpora; there are at most so many ranks. `auto`: the largest that suits."""
     window: Auto = "auto"
     """Samples shuffled together within a lane, a multiple of the group."""
     spans: Auto = "auto"
@@ -233,7 +153,9 @@ class Data(SpecModel):
 class Batch(SpecModel):
     """How many images make a step."""
 
-    size: int = Field(gt=0, le=MOST_BATCH)
+    bare: ClassVar[tuple[str, ...]] = ("size",)
+
+    size: int = Field(gt=0, le=MOST_BATCH, examples=[256])
     """Images a step, over all ranks."""
     micro: Auto = "auto"
     """Images a rank holds at once, a multiple of the group. `auto`: all of a rank's share."""
@@ -241,6 +163,8 @@ class Batch(SpecModel):
 
 class WeightDecay(SpecModel):
     """Decoupled decay, moving from `start` to `end` on a half cosine over the run."""
+
+    bare: ClassVar[tuple[str, ...]] = ("start", "end")
 
     start: float = Field(0.04, ge=0, le=1000)
     """Decay at the first step."""
@@ -250,6 +174,8 @@ class WeightDecay(SpecModel):
 
 class Clip(SpecModel):
     """Clipping of gradients."""
+
+    bare: ClassVar[tuple[str, ...]] = ("norm",)
 
     norm: float = Field(3.0, gt=0)
     """Greatest norm."""
@@ -297,19 +223,29 @@ class Optim(SpecModel):
 class Run(SpecModel):
     """How long it trains; exactly one of the three."""
 
-    epochs: float | None = Field(None, gt=0, le=10**6)
+    bare: ClassVar[tuple[str, ...]] = ("epochs",)
+
+    epochs: float | None = Field(None, gt=0, le=10**6, examples=[100])
     """Passes over the first corpus."""
     steps: int | None = Field(None, gt=0, le=MOST_STEPS)
     """Updates of the weights."""
     samples: int | None = Field(None, gt=0, le=MOST_SAMPLES)
     """Images drawn, rounded up to whole steps."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_length(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            number, unit = Length.model_validate(given).written.split()
+            raise Refused(f"{given!r} does not fit", f"write {{{unit}: {number}}}")
+        return given
+
     @model_validator(mode="after")
     def _exactly_one(self) -> "Run":
         given = [name for name in ("epochs", "steps", "samples") if getattr(self, name) is not None]
         if len(given) != 1:
-            told = " and ".join(given) or "nothing"
-            raise ValueError(f"{told} given; give exactly one of epochs, steps, samples, and null for others")
+            problem = f"{' and '.join(given) or 'nothing'} given"
+            raise Refused(problem, "give exactly one of epochs, steps, samples, and null for others")
         return self
 
 
@@ -332,7 +268,7 @@ class Checkpoint(SpecModel):
     every: Interval = Interval()
     """`500 steps`, `30 min`, or `auto`: by what a save takes and how often the run is interrupted."""
     keep: int = Field(3, gt=0, le=MOST_STEPS)
-    """Youngest checkpoints kept."""
+    """Latest checkpoints kept."""
     keep_every: Annotated[int, Field(gt=0, le=MOST_STEPS)] | None = None
     """Steps whose multiples are kept for good; null for none."""
 
@@ -347,10 +283,10 @@ class Resources(SpecModel):
 class Init(SpecModel):
     """A commit of another run, which a run of its own begins from at step 0."""
 
-    run: str = Field(min_length=1)
+    run: Place = Field(min_length=1, examples=["other-run"])
     """The other run: its name under the same root, or its folder or URL."""
     step: Annotated[int, Field(ge=0)] | None = None
-    """Step of the commit; null takes the youngest when this run is first submitted."""
+    """Step of the commit; null takes the latest when this run is first submitted."""
     what: Literal["weights", "all"] = "weights"
     """`weights`, or `all`: AdamW's moments and step count too, from a run of the same method."""
 
@@ -358,34 +294,34 @@ class Init(SpecModel):
 class JobSpec(SpecModel):
     """A pre-training run."""
 
-    name: RunName
+    name: RunName = Field(examples=["my-run"])
     """Name of the run; its folder under the profile's root."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """All that is drawn is a function of this."""
+    """Every random draw is a function of this."""
     init: Init | None = None
     """Commit of another run to begin from; null begins from weights that the seed draws."""
-    model: Model
+    model: Model = Field(examples=[{"size": "small"}])
     """The encoder."""
-    method: MethodOptions
-    """What is learned from; `name` selects it."""
-    data: Data
-    """What is read."""
-    batch: Batch
+    method: MethodOptions = Field(examples=[{"name": "gmml"}])
+    """The method of pre-training; `name` selects it."""
+    data: Data = Field(examples=[{"corpora": [{"url": "train-*.tar"}]}])
+    """The images and how they are drawn."""
+    batch: Batch = Field(examples=[{"size": 256}])
     """Images a step."""
     optim: Optim = Optim()
     """How weights are updated."""
-    run: Run
-    """How long."""
+    run: Run = Field(examples=[{"epochs": 100}])
+    """How long it trains."""
     engine: EngineSpec = EngineSpec()
-    """What computes the step, in which precision, at what cost in memory."""
+    """ZeRO stage, precision, and what saves memory."""
     checkpoint: Checkpoint = Checkpoint()
-    """What is saved when."""
+    """When the state is saved and what is kept."""
     resources: Resources = Resources()
-    """Nodes."""
+    """Nodes that the run may use."""
 
     @model_validator(mode="before")
     @classmethod
-    def _settle_drop_path(cls, given: Any) -> Any:
+    def _fill_drop_path(cls, given: Any) -> Any:
         """A spec that is written holds the number, so that a later default makes no other run of it."""
         if not isinstance(given, dict):
             return given

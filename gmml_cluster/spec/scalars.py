@@ -1,19 +1,99 @@
-"""Small values that users write as one word: lengths of training, intervals of saving, ranges of nodes."""
+"""Values that users write as one word: durations, sizes, lengths of training, intervals, ranges of nodes, places."""
 
 import re
-from typing import Any
+from decimal import Decimal
+from typing import Annotated, Any
 
-from pydantic import Field, GetJsonSchemaHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import CoreSchema
 
-from gmml_cluster.spec.base import SpecModel
-from gmml_cluster.spec.units import plain_number, seconds, write_seconds
+from gmml_cluster.spec.base import Refused, SpecModel
 
+SCHEMES = ("file", "s3")
+"""Stores that a place may lie in: those of `gmml_cluster.store.open`."""
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_MOST = 10**18
 _MOST_NODES = 100_000
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+_VARIABLE = re.compile(r"\$\w+|\$\{\w+\}")
+
+
+def _parse(value: Any, units: dict[str, int], example: str) -> float:
+    found = _QUANTITY.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None or found[2] not in units:
+        known = ", ".join(units)
+        raise Refused(f"{value!r} lacks a unit", f"write a number and one of {known}, as in '{example}'")
+    number = float(found[1]) * units[found[2]]
+    if number > _MOST:
+        raise Refused(f"{value[:20]!r} is too large", f"write a smaller quantity, such as '{example}'")
+    return number
+
+
+def seconds(value: Any) -> float:
+    """Seconds of a written duration such as `90 min`."""
+    return _parse(value, _SECONDS, "30 min")
+
+
+def size_bytes(value: Any) -> int:
+    """Bytes of a written size such as `4 GiB`."""
+    return round(_parse(value, _BYTES, "4 GiB"))
+
+
+def plain_number(number: float) -> str:
+    """A number in digits without an exponent, exact; a whole one without a point."""
+    text = f"{Decimal(repr(number)):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def write_seconds(number: float) -> str:
+    """A duration that `seconds` reads back."""
+    return f"{plain_number(number)} s"
+
+
+def write_bytes(number: int) -> str:
+    """A size that `size_bytes` reads back."""
+    return f"{number} B"
+
+
+def _pattern(units: dict[str, int]) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": rf"^\d+(\.\d+)?\s*({'|'.join(units)})$"})
+
+
+Duration = Annotated[float, BeforeValidator(seconds), PlainSerializer(write_seconds, str), _pattern(_SECONDS)]
+Size = Annotated[int, BeforeValidator(size_bytes), PlainSerializer(write_bytes, str), _pattern(_BYTES)]
+
+
+def check_place(given: str) -> str:
+    """A path or URL as it was written.
+
+    Raises:
+        Refused: it names a variable of a shell, which nothing would expand, or a store that this version has not.
+    """
+    if found := _VARIABLE.search(given):
+        raise Refused(f"{found[0]} in {given!r} would be taken literally", "write the path itself")
+    scheme, separator, _ = given.partition("://")
+    if separator and scheme not in SCHEMES:
+        hint = "write a folder, or s3://BUCKET/PREFIX"
+        raise Refused(f"{given!r} names a store {scheme!r}, which this version does not have", hint)
+    return given
+
+
+Place = Annotated[str, AfterValidator(check_place)]
+"""A path or URL."""
 
 
 class _Written(SpecModel):
-    """A model that YAML writes as a scalar."""
+    """A model that YAML writes as one word."""
 
     @classmethod
     def _read(cls, given: str) -> dict[str, Any]:
@@ -26,7 +106,11 @@ class _Written(SpecModel):
     @model_validator(mode="before")
     @classmethod
     def _from_scalar(cls, given: Any) -> Any:
-        return cls._read(str(given)) if isinstance(given, str | int) and not isinstance(given, bool) else given
+        if isinstance(given, dict | cls):
+            return given
+        if isinstance(given, bool | None):
+            return cls._read({None: "null", True: "true", False: "false"}[given])
+        return cls._read(str(list(given) if isinstance(given, tuple) else given))
 
     @model_serializer
     def _to_scalar(self) -> str | int:
@@ -34,7 +118,7 @@ class _Written(SpecModel):
 
     @property
     def written(self) -> str:
-        """The word that YAML holds."""
+        """The word in YAML."""
         raise NotImplementedError
 
     @classmethod
@@ -56,7 +140,7 @@ class Length(_Written):
     def _read(cls, given: str) -> dict[str, Any]:
         found = re.fullmatch(r"(\d+(?:\.\d+)?) +epochs?|(\d+) +(step|sample)s?", given)
         if found is None:
-            raise ValueError(f"{given!r} is no length; write '10 epochs', '500 steps' or '100000 samples'")
+            raise Refused(f"{given!r} is no length", "write '10 epochs', '500 steps' or '100000 samples'")
         return {"epochs": float(found[1])} if found[1] else {f"{found[3]}s": int(found[2])}
 
     @classmethod
@@ -91,10 +175,10 @@ class Interval(_Written):
             return {}
         found = re.fullmatch(r"(\d+) +steps?", given)
         if not found and not re.fullmatch(r"\d+(\.\d+)?\s*(s|min|h|d)", given):
-            raise ValueError(f"{given!r} is no interval; write auto, '500 steps', or a duration such as '30 min'")
+            raise Refused(f"{given!r} is no interval", "write auto, '500 steps', or a duration such as '30 min'")
         read: dict[str, Any] = {"steps": int(found[1])} if found else {"seconds": seconds(given)}
         if 0 in read.values():
-            raise ValueError(f"{given!r} never passes; write an interval above 0")
+            raise Refused(f"{given!r} never passes", "write an interval above 0")
         return read
 
     @classmethod
@@ -122,8 +206,9 @@ class NodeRange(_Written):
         found = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", given)
         least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
         if not 0 < least <= most <= _MOST_NODES:
-            rule = f"write a number from 1 to {_MOST_NODES:,}, or a range such as 2..16"
-            raise ValueError(f"{given!r} is no range of nodes; {rule}")
+            pair = re.fullmatch(r"\[?(\d+)(?:, *| *- *)(\d+)\]?", given)
+            example = f"a number from 1 to {_MOST_NODES:,}, or a range such as 2..16"
+            raise Refused(f"{given!r} is no range of nodes", f"write {f'{pair[1]}..{pair[2]}' if pair else example}")
         return {"least": least, "most": most}
 
     @classmethod

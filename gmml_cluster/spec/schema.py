@@ -1,4 +1,4 @@
-"""JSON Schemas of job files and cluster profiles, for editors: they say what may be written, not what is filled in."""
+"""JSON Schemas of job files and cluster profiles, for editors: what may be written, not what is filled in."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from gmml_cluster.spec.job import JobSpec
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _EXTENDS = {"type": "string", "description": "File that this one extends, relative to it; mappings merge."}
 _ITEMS = ("CorpusSpec",)
-"""Items of lists: they are written whole, since lists are replaced and not merged."""
+"""Items of lists: each is written in full, since lists are replaced and not merged."""
 
 
 def job_schema() -> dict[str, Any]:
@@ -24,7 +24,7 @@ def profile_schema() -> dict[str, Any]:
 
 
 def _schema(model: type[BaseModel], title: str) -> dict[str, Any]:
-    """The model's schema with `extends`; one that extends another may leave out what that one says."""
+    """The model's schema with `extends`; a file that extends another may leave out what that one has."""
     schema = model.model_json_schema(mode="validation")
     whole = _needs(schema)
     sections = {name: _section_needs(section, schema["$defs"]) for name, section in schema["properties"].items()}
@@ -38,12 +38,12 @@ def _schema(model: type[BaseModel], title: str) -> dict[str, Any]:
 
 
 def _needs(schema: dict[str, Any]) -> dict[str, Any]:
-    """What must be given, taken out of a schema."""
+    """The required fields, taken out of a schema."""
     return {key: schema.pop(key) for key in ("required", "anyOf") if key in schema and "properties" in schema}
 
 
 def _section_needs(section: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """What a section must be given, taken out of its definition; of a choice of methods, its name."""
+    """The required fields of a section, taken out of its definition; of a choice of methods, its name."""
     if "oneOf" in section:
         section["anyOf"] = section.pop("oneOf")
         del section["discriminator"]

@@ -1,4 +1,4 @@
-"""The spec as a run keeps it: every field written out at submission, and the changes that later submits made."""
+"""The spec as a run stores it: every field, as it was at submission, and the changes that later submits made."""
 
 import copy
 from collections.abc import Mapping
@@ -31,11 +31,12 @@ def apply(spec: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]
     made = copy.deepcopy(dict(spec))
     for field, (_, new) in changed.items():
         *path, last = field.split(".")
-        place: Any = made
+        section: Any = made
         try:
             for part in path:
-                place = place[int(part) if isinstance(place, list) else part]
-            place[last] = new
+                section = section[int(part) if isinstance(section, list) else part]
+            section[last] = new
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise SpecError(Fault(field, "changed by a submit of the run; there is no such field here")) from error
+            problem = "a submit of the run changed it, but this version has no such field"
+            raise SpecError(Fault(field, problem, "use the version that submitted")) from error
     return made

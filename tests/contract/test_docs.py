@@ -13,7 +13,8 @@ import pytest
 from gmml_cluster.cli.main import group
 from gmml_cluster.cli.submit import command as submit
 from gmml_cluster.spec.loading.validate import load_job, load_profile
-from gmml_cluster.spec.methods.options import GmmlOptions, MaeOptions
+from gmml_cluster.spec.methods.gmml import GmmlOptions
+from gmml_cluster.spec.methods.mae import MaeOptions
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gmml_cluster"

@@ -6,7 +6,7 @@ import torch
 
 from gmml_cluster.data.random import philox_torch
 from gmml_cluster.methods import masking, reference
-from gmml_cluster.spec.methods.options import GmmlOptions, longest_side
+from gmml_cluster.spec.methods.gmml import GmmlOptions, longest_side
 
 DRAWS, TABLE_DRAWS = 1000, 10_000
 AT_ONCE = 10  # what fits a cache: four times as many take half as long again

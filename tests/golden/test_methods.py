@@ -11,7 +11,7 @@ from gmml_cluster.data.random import philox_torch
 from gmml_cluster.methods import drawing, mae, masking, reference
 from gmml_cluster.methods.build import blank
 from gmml_cluster.methods.reference import _setting
-from gmml_cluster.spec.methods.options import GmmlOptions, longest_side
+from gmml_cluster.spec.methods.gmml import GmmlOptions, longest_side
 from tests.fixtures.tolerances import assert_array_close_to_scale
 
 GROUP, COUNT, SIZE, PATCH = 4, 8, 16, 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gmml_cluster.data.reader.crop import crop_boxes, draw_crops
-from gmml_cluster.spec.job import Crop
+from gmml_cluster.spec.augment import Crop
 
 SIZES = [(480, 640), (64, 64), (32, 32), (1066, 230), (7, 2000), (1, 1), (333, 500)]
 GOLDEN = [

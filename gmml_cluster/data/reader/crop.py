@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gmml_cluster.data.random.philox import Ints, Purpose, Words, integer, uniform, words
 from gmml_cluster.data.reader.decode import Pixels
-from gmml_cluster.spec.job import Crop
+from gmml_cluster.spec.augment import Crop
 
 TRIES = 10
 _BITS_OF_A_TRY = 4

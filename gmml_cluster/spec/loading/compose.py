@@ -1,23 +1,26 @@
 """From files and overrides to one tree: `extends` is followed, overrides are laid on top."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from gmml_cluster.errors import Fault, SpecError
-from gmml_cluster.spec.loading.yaml import Tree, read_value, read_yaml, shown, walk
+from gmml_cluster.spec.loading.yaml import Tree, at_field, dotted, read_value, read_yaml, shortened, shown, walk
 
 EXTENDS = "extends"
+MOST_FILES = 32
+"""Files of a chain of `extends`: more is a mistake of whatever wrote them, and would exhaust the stack."""
 
 
 def compose(path: Path, overrides: Sequence[str], faults: list[Fault]) -> Tree:
     """What a file says with all that it extends, overrides on top.
 
-    Where a base cannot be read, `extends` stays in the tree: what the base would have said is then not known.
+    If a base cannot be read, `extends` stays in the tree: what the base would have said is then not known.
 
     Args:
         path: the file.
         overrides: `a.b=value` each; the value is YAML, later ones win.
-        faults: takes what is wrong but leaves a tree.
+        faults: collects what is wrong but leaves a tree.
 
     Raises:
         SpecError: the file is missing or no YAML.
@@ -49,11 +52,10 @@ def _is_another(base: Tree, over: Tree) -> bool:
 
 def _read_file(path: Path, above: tuple[Path, ...], faults: list[Fault]) -> Tree:
     tree = read_yaml(_text(path), str(path), faults)
-    base = tree.value.get(EXTENDS)
-    if base is None:
+    if EXTENDS not in tree.value:
         return tree
     try:
-        below = _base(base, path, (*above, path.resolve()), faults)
+        below = _base(tree.value[EXTENDS], path, (*above, path.resolve()), faults)
     except SpecError as error:
         faults.extend(error.faults)
         return tree
@@ -61,17 +63,22 @@ def _read_file(path: Path, above: tuple[Path, ...], faults: list[Fault]) -> Tree
 
 
 def _base(named: Tree, path: Path, above: tuple[Path, ...], faults: list[Fault]) -> Tree:
-    """What the file that another extends says."""
+    """The tree of the file that `path` extends."""
+    where = at_field(named.where, (EXTENDS,))
     if not isinstance(named.value, str):
-        raise SpecError(
-            Fault(named.where, f"extends: {shown(named.plain())} is no path; write one, relative to this file")
-        )
+        problem = f"{shown(named.plain())} is no path"
+        raise SpecError(Fault(where, problem, "write one, relative to this file, or leave `extends` out"))
     other = path.parent / named.value
+    # os.path.isfile and not Path.is_file, which raises for a NUL or a name that is too long.
+    if not os.path.isfile(other):
+        raise SpecError(
+            Fault(where, f"no file {shortened(str(other), 200)!r}", "write a path that counts from this file")
+        )
     if other.resolve() in above:
         chain = " -> ".join(each.name for each in (*above, other))
-        raise SpecError(Fault(named.where, f"extends: {chain} is a loop; no file can extend itself; cut it somewhere"))
-    if not other.is_file():
-        raise SpecError(Fault(named.where, f"extends: no file {other}; the path counts from this file; mend it"))
+        raise SpecError(Fault(where, f"{chain} is a loop; no file can extend itself", "remove one `extends` of it"))
+    if len(above) >= MOST_FILES:
+        raise SpecError(Fault(where, f"more than {MOST_FILES} files extend each other", "merge some of them"))
     return _read_file(other, above, faults)
 
 
@@ -79,19 +86,22 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise SpecError(Fault(str(path), f"cannot be read ({error.strerror}); name a YAML file")) from error
+        raise SpecError(Fault(str(path), f"cannot be read ({error.strerror})", "name a YAML file")) from error
     except UnicodeDecodeError as error:
-        raise SpecError(Fault(str(path), "not UTF-8 text; a spec is YAML; name another file")) from error
+        raise SpecError(Fault(str(path), "not UTF-8 text; a spec is YAML", "name another file")) from error
+    except ValueError as error:
+        raise SpecError(Fault(repr(str(path)), f"is no path ({error})", "name a YAML file")) from error
 
 
 def _override(tree: Tree, text: str, faults: list[Fault]) -> Tree:
     name, equals, value = text.partition("=")
-    where = f"override {text}"
-    if not equals or not all(name.split(".")):
-        faults.append(Fault(where, f"{text!r} is no override; write name=value, such as batch.size=256"))
-        return tree
+    where = f"override {shortened(text)}"
     path = tuple(name.split("."))
     try:
+        if not equals or not all(path):
+            raise SpecError(Fault(where, f"{text!r} is no override", "write name=value, such as batch.size=256"))
+        if path == (EXTENDS,):
+            raise SpecError(Fault(where, "files alone extend files", "write `extends` into the job file"))
         return _laid(tree, path, read_value(value, where, faults, path), ())
     except SpecError as error:
         faults.extend(error.faults)
@@ -99,19 +109,21 @@ def _override(tree: Tree, text: str, faults: list[Fault]) -> Tree:
 
 
 def _laid(tree: Tree, path: Sequence[str], value: Tree, above: tuple[str, ...]) -> Tree:
+    """The tree with `value` at a path below `above`; mappings on the way are made, items of lists must exist."""
     if not path:
         return value
-    name, here = path[0], ".".join(above)
+    name = path[0]
     if isinstance(tree.value, dict) or tree.value is None:
         inside = dict(tree.value or {})
         inside[name] = _laid(inside.get(name, Tree(None, value.where)), path[1:], value, (*above, name))
         return Tree(inside, tree.where)
+    where, here = at_field(value.where, (*above, *path)), dotted(above)
     if not isinstance(tree.value, tuple):
-        told = f"{here} is {shown(tree.value)} (at {tree.where}), no mapping; nothing is inside it"
-        raise SpecError(Fault(value.where, f"{told}; give {here} a whole mapping"))
+        problem = f"{here} is {shortened(shown(tree.value))} (at {tree.where}), no mapping; nothing is inside it"
+        raise SpecError(Fault(where, problem, f"give {here} a whole mapping"))
     if not (name.isdecimal() and int(name) < len(tree.value)):
-        told = f"{here} has no item {name!r}; it has {len(tree.value)}, counted from 0; choose one or write the list"
-        raise SpecError(Fault(value.where, told))
+        problem = f"{here} has no item {name!r}; it has {len(tree.value)}, counted from 0"
+        raise SpecError(Fault(where, problem, "choose one, or write the whole list"))
     items = list(tree.value)
     items[int(name)] = _laid(items[int(name)], path[1:], value, (*above, name))
     return Tree(tuple(items), tree.where)

@@ -1,5 +1,6 @@
 """Reading job files and cluster profiles: all faults at once, each with its file, line and field."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,13 +10,14 @@ from pydantic import BaseModel, ValidationError
 
 import gmml_cluster
 from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.spec.broken import Broken
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.compose import EXTENDS, compose, merge
-from gmml_cluster.spec.loading.messages import Finding, dotted, findings, where
+from gmml_cluster.spec.loading.messages import Finding, findings, in_order, where
 from gmml_cluster.spec.loading.yaml import Path as FieldPath
-from gmml_cluster.spec.loading.yaml import Tree, read_scalar
-from gmml_cluster.spec.rules import Broken, broken_rules
+from gmml_cluster.spec.loading.yaml import Tree, at_field, is_word
+from gmml_cluster.spec.rules import broken_rules
 
 M = TypeVar("M", bound=BaseModel)
 Rules = Callable[[Any], list[Broken]]
@@ -27,7 +29,7 @@ _STAND_IN: dict[str, Any] = {
     "batch": {"size": 1},
     "run": {"steps": 1},
 }
-"""Stands where a job's own values are at fault, so that its other values can be tried against the rules."""
+"""Replaces the values of a job that are at fault, so that its other values can be checked against the rules."""
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
@@ -95,43 +97,44 @@ def profile_path(name: str) -> Path:
         return Path(name)
     folders = [Path("clusters"), *packaged("clusters")]
     for folder in folders:
-        if (folder / f"{name}.yaml").is_file():
+        if os.path.isfile(folder / f"{name}.yaml"):  # Path.is_file raises for a name that is too long
             return folder / f"{name}.yaml"
     known = ", ".join(sorted({file.stem for folder in folders for file in folder.glob("*.yaml")}))
-    raise SpecError(Fault("--cluster", f"{name!r} is no profile; known are {known}; name one of them or a file"))
+    raise SpecError(Fault("--cluster", f"{name!r} is no profile", f"known are {known}; name one of them or a file"))
 
 
 def packaged(folder: str) -> list[Path]:
-    """Where the package's own `jobs` or `clusters` lie: in an installed package, or beside it in a checkout."""
+    """Folders of the package's own `jobs` or `clusters`: in an installed package, or beside it in a checkout."""
     package = Path(gmml_cluster.__file__).parent
-    return [place for place in (package / folder, package.parent / folder) if place.is_dir()]
+    return [each for each in (package / folder, package.parent / folder) if each.is_dir()]
 
 
 def _checked(model: type[M], tree: Tree, faults: list[Fault], rules: Rules) -> M:
-    """The validated model; rules are tried on what is sound, so that all faults are told together.
+    """The validated model. Cross-field rules also run on the valid parts, so that all errors appear together.
 
-    Where a base could not be read, what is missing may stand there, and no rule can be tried.
+    If a base could not be read, a missing field may be in it, and no rule can be checked.
     """
-    spoilt = {fault.where for fault in faults}
-    spec, wrong = _validated(model, tree)
     is_partial = EXTENDS in tree.value
+    tree = _without(tree, (EXTENDS,))
+    spec, wrong = _validated(model, tree)
     if is_partial:
         wrong = [finding for finding in wrong if not finding.is_missing]
-    tried = spec if spec is not None or is_partial else _mended(model, tree, wrong)
+    checked = spec if spec is not None or is_partial else _with_stand_ins(model, tree, wrong)
     doubtful = {path for finding in wrong for path in (finding.path, finding.near) if path}
-    broken = [each for each in rules(tried) if not each.touches(doubtful)] if tried is not None else []
+    broken = [each for each in rules(checked) if not each.touches(doubtful)] if checked is not None else []
+    known = {fault.where for fault in faults}  # what a refused tag or number leaves is no second fault
     faults = [
         *faults,
-        *(finding.fault for finding in wrong if finding.fault.where not in spoilt),
-        *(Fault(where(tree, each.field), f"{dotted(each.field)}: {each.message}") for each in broken),
+        *(finding.fault for finding in wrong if finding.fault.where not in known),
+        *(Fault(at_field(where(tree, each.field), each.field), each.problem, each.hint) for each in broken),
     ]
     if faults or spec is None:
-        raise SpecError(faults)
+        raise SpecError(in_order(faults))
     return spec
 
 
-def _mended(model: type[M], tree: Tree, wrong: Sequence[Finding]) -> M | None:
-    """The spec with stand-ins for what is at fault; None where that is not enough."""
+def _with_stand_ins(model: type[M], tree: Tree, wrong: Sequence[Finding]) -> M | None:
+    """The spec with stand-ins for the fields at fault; None where that is not enough."""
     for finding in wrong:
         tree = _without(tree, finding.path)
     return _validated(model, merge(_planted(_STAND_IN), tree))[0]
@@ -145,7 +148,7 @@ def _validated(model: type[M], tree: Tree) -> tuple[M | None, list[Finding]]:
 
 
 def _without(tree: Tree, path: FieldPath) -> Tree:
-    """The tree less what stands at a path, if anything does."""
+    """The tree without the field at a path, if it is there."""
     inside = tree.value
     if not path or not isinstance(inside, dict) or path[0] not in inside:
         return tree
@@ -164,10 +167,10 @@ def _planted(given: Any) -> Tree:
 
 
 class _Dumper(pyyaml.SafeDumper):
-    """Quotes what the core schema would not read as a word."""
+    """Quotes words that the core schema would read as something else."""
 
     def represent_word(self, word: str) -> pyyaml.ScalarNode:
-        return self.represent_scalar("tag:yaml.org,2002:str", word, style=None if read_scalar(word) is word else "'")
+        return self.represent_scalar("tag:yaml.org,2002:str", word, style=None if is_word(word) else "'")
 
 
 _Dumper.add_representer(str, _Dumper.represent_word)

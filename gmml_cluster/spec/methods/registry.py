@@ -7,7 +7,8 @@ from pydantic import Field
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.spec.base import SpecModel
-from gmml_cluster.spec.methods.options import GmmlOptions, MaeOptions
+from gmml_cluster.spec.methods.gmml import GmmlOptions
+from gmml_cluster.spec.methods.mae import MaeOptions
 from gmml_cluster.spec.methods.plugins import OPTIONS, claims
 
 FIRST_PURPOSE = 256

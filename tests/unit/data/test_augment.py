@@ -9,7 +9,7 @@ import torch
 
 from gmml_cluster.data.augment import prepare
 from gmml_cluster.data.random import philox
-from gmml_cluster.spec.job import AUGMENTS, NORMALISATIONS, Augment, Blur, Jitter, Normalise
+from gmml_cluster.spec.augment import AUGMENTS, NORMALISATIONS, Augment, Blur, Jitter, Normalise
 from tests.fixtures.tolerances import ULP, assert_array_close_to_scale
 
 PLAIN = Normalise(mean=(0, 0, 0), std=(1, 1, 1))

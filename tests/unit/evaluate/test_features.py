@@ -8,7 +8,7 @@ from PIL import Image
 from gmml_cluster.errors import CheckpointError, DataError
 from gmml_cluster.evaluate.features import FEATURES, EvalCorpus, FeatureReader, fit, normalised, pool, read
 from gmml_cluster.models.vit import VisionTransformer
-from gmml_cluster.spec.job import NORMALISATIONS
+from gmml_cluster.spec.augment import NORMALISATIONS
 from tests.unit.data.conftest import write_tar
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from gmml_cluster.methods import init
 from gmml_cluster.methods.build import _builder, blank, build
 from gmml_cluster.methods.init import initial_weights
 from gmml_cluster.methods.protocol import InitDistribution, Setting
-from gmml_cluster.spec.job import AUGMENTS, NORMALISATIONS
+from gmml_cluster.spec.augment import AUGMENTS, NORMALISATIONS
 from gmml_cluster.spec.methods.registry import plug_ins
 from tests.fixtures.plugins import install
 from tests.unit.methods.jobs import job

@@ -8,7 +8,8 @@ import torch
 from gmml_cluster.data.augment import prepare
 from gmml_cluster.methods.build import blank
 from gmml_cluster.methods.protocol import Setting
-from gmml_cluster.spec.job import AUGMENTS, NORMALISATIONS, SIZES
+from gmml_cluster.spec.augment import AUGMENTS, NORMALISATIONS
+from gmml_cluster.spec.job import SIZES
 from tests.fixtures.launches import Launches
 from tests.unit.methods.jobs import job
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gmml_cluster.data.random.philox import Purpose
 from gmml_cluster.data.random.philox_torch import view_words
 from gmml_cluster.methods import masking
-from gmml_cluster.spec.methods.options import GmmlOptions, longest_side
+from gmml_cluster.spec.methods.gmml import GmmlOptions, longest_side
 
 RELEASED = GmmlOptions(name="gmml")
 # image sides with the steps that divide them and leave a choice of sides

@@ -4,7 +4,7 @@ import pytest
 
 from gmml_cluster.plan.memory import memory_of_rank
 from gmml_cluster.spec.job import EngineSpec, Model
-from gmml_cluster.spec.methods.options import GmmlOptions
+from gmml_cluster.spec.methods.gmml import GmmlOptions
 
 GIB = 2**30
 

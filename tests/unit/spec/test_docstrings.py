@@ -6,9 +6,9 @@ import pytest
 from pydantic import BaseModel
 
 from gmml_cluster.spec import base, cluster, job, scalars
-from gmml_cluster.spec.methods import options
+from gmml_cluster.spec.methods import gmml, mae
 
-MODULES = (base, cluster, job, scalars, options)
+MODULES = (base, cluster, job, scalars, gmml, mae)
 MODELS = sorted(
     {
         model
@@ -27,7 +27,7 @@ def test_every_model_and_field_has_a_docstring(model):
 
 
 def test_the_models_are_found():
-    assert {job.JobSpec, job.Optim, cluster.SlurmSection, options.GmmlOptions} <= set(MODELS)
+    assert {job.JobSpec, job.Optim, cluster.SlurmSection, gmml.GmmlOptions, mae.MaeOptions} <= set(MODELS)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from gmml_cluster.data.reader.crop import crop_boxes, draw_crops, resize
 from gmml_cluster.data.reader.decode import decode
-from gmml_cluster.spec.job import Crop
+from gmml_cluster.spec.augment import Crop
 from tests.unit.data.conftest import DATA, needs_photos
 from tests.unit.data.reader.order_oracle import philox
 

@@ -61,7 +61,7 @@ def test_a_loop_is_refused_where_it_closes(tmp_path, files):
 def test_a_missing_base_is_told_at_the_line_that_names_it(tmp_path):
     path = write(tmp_path, a="x: 1\nextends: nowhere.yaml\n")
     tree, (fault,) = composed(path)
-    assert fault.startswith(f"{tmp_path}/a.yaml:2: extends: no file {tmp_path}/nowhere.yaml")
+    assert fault.startswith(f"{tmp_path}/a.yaml:2: extends: no file '{tmp_path}/nowhere.yaml'")
     assert tree.value["x"].value == 1
 
 

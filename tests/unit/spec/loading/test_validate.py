@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gmml_cluster.errors import SpecError
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.loading.validate import dump, load_job, load_profile, parse_job, to_yaml
+from gmml_cluster.spec.loading.yaml import shortened
 
 GOOD = """\
 name: demo
@@ -67,7 +68,7 @@ def test_overrides_reach_every_section(good):
     ("override", "told"),
     [
         ("batch.sise=1", "batch.sise: unknown key; did you mean 'size'?"),
-        ("retries={}", "retries: comes with a later version; this one would not heed it; leave it out"),
+        ("retries={}", "retries: comes with a later version; this one would ignore it; leave it out"),
         ("engine.compile=none", "engine.compile: comes with a later version"),
         ("bacth.size=1", "bacth: unknown key; did you mean 'batch'?"),
         ("method.nois_ratio=1", "method.nois_ratio: unknown key; did you mean 'noise_ratio'?"),
@@ -98,17 +99,17 @@ def test_overrides_reach_every_section(good):
         (f"run.steps={10**30}", f"run.steps: {10**30} does not fit; write a number of at most 1,000,000,000"),
         (f"batch.size={10**25}", f"batch.size: {10**25} does not fit; write a number of at most 10,000,000"),
         (f"optim.schedule.warmup={10**30} steps", f"optim.schedule.warmup.steps: {10**30} does not fit"),
-        (f"checkpoint.every={'9' * 400} h", "checkpoint.every: '99999999999999999999' is beyond all use"),
+        (f"checkpoint.every={'9' * 400} h", "checkpoint.every: '99999999999999999999' is too large"),
         (f"resources.nodes={10**9}", f"resources.nodes: '{10**9}' is no range of nodes; write a number from 1"),
         ("engine.deterministic=yes", "engine.deterministic: 'yes' does not fit; write true or false"),
         ("engine.zero=4", "engine.zero: 4 does not fit; write 0, 1, 2, 3 or 'ddp'"),
         ("method.name=mea", "method.name: 'mea' does not fit; write 'gmml' or 'mae'"),
         ("method={views: 1}", "method.name: missing; write 'name: ...' under 'method'"),
-        ("method=gmml", "method: 'gmml' does not fit; write a mapping"),
+        ("method=gmml", "method: 'gmml' does not fit; write {name: gmml}"),
         ("method.taps=[]", "method.taps: [] does not fit; write a list of at least 1"),
-        ("data.augment=gmnl", "data.augment: 'gmnl' is no preset; known are none, gmml, mae, or write a mapping"),
+        ("data.augment=gmnl", "data.augment: 'gmnl' is no preset; write none, gmml, mae, or a mapping"),
         ("data.corpora=[]", "data.corpora: [] does not fit; write a list of at least 1"),
-        ("data.corpora=x.tar", "data.corpora: 'x.tar' does not fit; write a list"),
+        ("data.corpora=x.tar", "data.corpora: 'x.tar' does not fit; write [{url: x.tar}]"),
         ("data.corpora.0.weight=0", "data.corpora.0.weight: 0 does not fit; write a number above 0"),
         ("name=Bad Name", "name: 'Bad Name' does not fit; a run's name has 1 to 63 of a-z"),
         ("name=../up", "name: '../up' does not fit; a run's name has"),
@@ -122,7 +123,7 @@ def test_overrides_reach_every_section(good):
 def test_a_bad_value_is_told_by_its_override_field_value_and_cure(good, override, told):
     found = faults(good, override)
     assert len(found) == 1
-    assert found[0].startswith(f"override {override}: {told}")
+    assert found[0].startswith(f"override {shortened(override)}: {told}")
 
 
 @pytest.mark.parametrize(("override", "given"), [("run.epochs=1", "epochs and steps"), ("run.steps=null", "nothing")])
@@ -136,6 +137,106 @@ def test_gmml_that_hides_nothing_is_refused(good):
     found = faults(good, "method.alien_ratio=0", "method.noise_ratio=0")
     assert found == ["override method.alien_ratio=0: method.alien_ratio: 0, and noise_ratio is 0 too; nothing would be "
                      "hidden; raise one of them"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("optim.weight_decay=0.05", "write {start: 0.05, end: 0.05}"),
+        ("optim.clip=1.0", "write {norm: 1.0}"),
+        ("model=tiny", "write {size: tiny}"),
+        ("model=resnet50", "write a mapping such as {size: small}"),
+        ("method=simclr", "write a mapping such as {name: gmml}"),
+        ("resources.nodes=[1, 4]", "write 1..4"),
+        ("resources.nodes=1-4", "write 1..4"),
+        ("resources.nodes=true", "write a number from 1 to 100,000, or a range such as 2..16"),
+        ("batch=256", "write {size: 256}"),
+        ("run=100 epochs", "write {epochs: 100}"),
+        ("run=100", "write {epochs: 100}"),
+        ("data.corpora=[a.tar]", "write {url: a.tar}"),
+        ("data.augment.crop=0.2", "write a mapping"),
+        ("data.augment.jitter=true", "write a mapping such as {probability: 0.3, brightness: 0.1"),
+        ("data.augment=5", "write none, gmml, mae, or a mapping"),
+        ("checkpoint.every=1.5", "write auto, '500 steps', or a duration such as '30 min'"),
+        ("model={drop_path: 0}", "write size: small, or width, depth, heads, patch_size"),
+        ("data={}", "corpora: missing; write 'corpora: [{url: \"train-*.tar\"}]' under 'data'"),
+    ],
+)
+def test_a_hint_shows_what_to_write(good, override, hint):
+    assert hint in faults(good, override)[0]
+
+
+def test_a_key_of_another_section_is_sent_there_and_hides_no_other_fault(good):
+    found = faults(good, "optim.depth=3", "whot=1", "batch.size=63")
+    assert found == [
+        "override optim.depth=3: optim.depth: unknown key; 'depth' is a field of model; move it there",
+        "override whot=1: whot: unknown key; known are batch, checkpoint, data, engine, init, method, model, name, "
+        "optim, resources, run, seed",
+        "override batch.size=63: batch.size: 63 is no multiple of the group of 8; write 64, or another data.group",
+    ]
+
+
+def test_faults_come_in_the_order_of_lines(good):
+    good.write_text("run: {stesp: 1}\nbatch: {size: 7}\n" + GOOD.partition("batch")[0] + "foo: 1\nname: again\n")
+    assert [fault.split(": ")[0] for fault in faults(good, "engine.zero=7")] == [
+        *(f"job.yaml:{line}" for line in (1, 2, 10, 11)),
+        "override engine.zero=7",
+    ]
+
+
+@pytest.mark.parametrize("fault", ["{a: ", "foo: [1", "batch: {size: 1}\n- x"])
+def test_a_broken_base_is_one_fault(good, fault):
+    (good.parent / "base.yaml").write_text(fault)
+    good.write_text("extends: base.yaml\nname: x\n")
+    (found,) = faults(good)
+    assert found.startswith("base.yaml:")
+
+
+def test_what_extends_may_name(good):
+    for named in ("null", "[a]", "'a\\0b'", '"a\\0b"', "x" * 300, f"{'y/' * 3000}z", "."):
+        good.write_text(GOOD + f"extends: {named}\n")
+        (found,) = faults(good)
+        assert found.startswith("job.yaml:10: extends: ")
+        assert len(found) < 250
+    good.write_text(GOOD)
+    assert faults(good, "extends=other.yaml") == [
+        "override extends=other.yaml: files alone extend files; write `extends` into the job file"
+    ]
+
+
+def test_a_chain_of_thousands_of_files_ends(good):
+    for number in range(100):
+        (good.parent / f"{number}.yaml").write_text(f"extends: {number + 1}.yaml\n")
+    (found,) = faults(good.parent / "0.yaml")
+    assert found == "31.yaml:1: extends: more than 32 files extend each other; merge some of them"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("data.corpora.0.url", "$HOME/x.tar", "$HOME in '$HOME/x.tar' would be taken literally"),
+        ("data.corpora.0.url", "${HOME}/x.tar", "${HOME} in '${HOME}/x.tar' would be taken literally"),
+        ("data.corpora.0.url", "gs://b/x.tar", "names a store 'gs', which this version does not have"),
+        ("data.corpora.0.url", "S3://b/x.tar", "names a store 'S3', which this version does not have"),
+        ("init", "{run: $SCRATCH/other}", "$SCRATCH in '$SCRATCH/other' would be taken literally"),
+    ],
+)
+def test_variables_and_unknown_stores_are_refused(good, field, value, told):
+    (found,) = faults(good, f"{field}={value}")
+    assert told in found
+
+
+def test_variables_and_unknown_stores_of_a_profile_are_refused(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("launcher: slurm\nroot: hf://runs\nslurm: {folder: $HOME/jobs}\n")
+    with pytest.raises(SpecError) as caught:
+        load_profile(path)
+    assert [fault.where.rpartition(": ")[2] for fault in caught.value.faults] == ["root", "slurm.folder"]
+
+
+def test_a_profile_of_a_very_long_name_is_unknown():
+    with pytest.raises(SpecError, match="is no profile"):
+        load_profile("x" * 300)
 
 
 def test_faults_of_a_file_name_its_lines(good):
@@ -156,11 +257,11 @@ def test_a_fault_names_the_file_that_the_value_really_came_from(good):
 def test_missing_sections_are_named(good):
     good.write_text("name: x\nbatch: {}\n")
     assert faults(good) == [
-        "job.yaml:1: model: missing; write 'model: ...'",
-        "job.yaml:1: method: missing; write 'method: ...'",
-        "job.yaml:1: data: missing; write 'data: ...'",
-        "job.yaml:2: batch.size: missing; write 'size: ...' under 'batch'",
-        "job.yaml:1: run: missing; write 'run: ...'",
+        "job.yaml:1: model: missing; write 'model: {size: small}'",
+        "job.yaml:1: method: missing; write 'method: {name: gmml}'",
+        "job.yaml:1: data: missing; write 'data: {corpora: [{url: \"train-*.tar\"}]}'",
+        "job.yaml:1: run: missing; write 'run: {epochs: 100}'",
+        "job.yaml:2: batch.size: missing; write 'size: 256' under 'batch'",
     ]
 
 
@@ -177,7 +278,7 @@ def test_a_base_that_cannot_be_read_hides_no_fault_and_makes_none_up(good):
     good.write_text("extends: nowhere.yaml\nname: x\ndata: {image_size: 33}\nbatch: {sise: 64}\n")
     found = faults(good, "engine.zero=7")
     assert [fault.split(";")[0] for fault in found] == [
-        "job.yaml:1: extends: no file nowhere.yaml",
+        "job.yaml:1: extends: no file 'nowhere.yaml'",
         "job.yaml:4: batch.sise: unknown key",
         "override engine.zero=7: engine.zero: 7 does not fit",
     ]
@@ -185,7 +286,7 @@ def test_a_base_that_cannot_be_read_hides_no_fault_and_makes_none_up(good):
 
 def test_a_rule_is_not_tried_on_a_field_that_is_itself_at_fault(good):
     found = faults(good, "data.group=none", "batch.micro=3", "model.patch_size=5")
-    assert [fault.split(": ")[1] for fault in found] == ["data.group", "data.image_size"]
+    assert [fault.split(": ")[1] for fault in found] == ["data.image_size", "data.group"]
     assert len(faults(good, "data.image_sise=17")) == 1
 
 

@@ -118,6 +118,25 @@ def test_aliases_of_aliases_end_before_they_fill_the_memory(monkeypatch):
         read("\n".join(lines))
 
 
+@pytest.mark.parametrize("digits", ["9" * 5000, "-" + "1" * 4301, "0x" + "f" * 9999])
+def test_a_number_of_thousands_of_digits_is_a_fault_and_no_traceback(digits):
+    tree, faults = read(f"a: {digits}\nb: 1\n")
+    assert [fault.partition(";")[0] for fault in faults] == [f"f.yaml:1: a: a number of {len(digits):,} digits"]
+    assert tree.plain() == {"a": None, "b": 1}
+    assert read(f"a: '{digits}'\n")[0].plain() == {"a": digits}
+
+
+@pytest.mark.parametrize("text", ["a: " + "[" * 500 + "]" * 500, "a: " + "{a: " * 2000 + "1" + "}" * 2000, "[" * 9999])
+def test_brackets_that_are_too_deep_are_a_fault_and_no_traceback(text):
+    with pytest.raises(SpecError, match=r"f\.yaml:1: .*too deep"):
+        read(text)
+
+
+def test_a_document_that_would_take_a_minute_is_refused_at_once():
+    with pytest.raises(SpecError, match=r"f\.yaml:1: 6,000,000 characters; a spec has at most 262,144"):
+        read("a: 1 # ".ljust(6_000_000, "x"))
+
+
 @pytest.mark.parametrize(
     ("text", "line", "told"),
     [

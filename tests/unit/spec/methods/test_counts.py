@@ -4,7 +4,8 @@ import pytest
 
 from gmml_cluster.spec.job import Model
 from gmml_cluster.spec.methods.counts import Stack, encoder_parameters
-from gmml_cluster.spec.methods.options import GmmlOptions, MaeOptions
+from gmml_cluster.spec.methods.gmml import GmmlOptions
+from gmml_cluster.spec.methods.mae import MaeOptions
 
 MIB = 2**20
 

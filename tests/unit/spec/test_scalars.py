@@ -4,8 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmml_cluster.spec.scalars import Interval, Length, NodeRange
-from gmml_cluster.spec.units import plain_number, seconds, size_bytes, write_bytes, write_seconds
+from gmml_cluster.spec.scalars import (
+    Interval,
+    Length,
+    NodeRange,
+    plain_number,
+    seconds,
+    size_bytes,
+    write_bytes,
+    write_seconds,
+)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""How a view is made of an image: crop, flip, colours, blur, normalisation, and their presets."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from gmml_cluster.spec.base import Refused, SpecModel
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise Refused(f"{list(bounds)} runs backwards; the least comes first", f"write {list(bounds[::-1])}")
+    return bounds
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0, le=1000)]
+
+
+class Crop(SpecModel):
+    """Random resized crop."""
+
+    scale: Annotated[tuple[Share, Share], AfterValidator(_ascending)] = (0.05, 1.0)
+    """Least and greatest area as a share of the image's."""
+    ratio: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] = (0.75, 4 / 3)
+    """Least and greatest width over height."""
+
+
+class Jitter(SpecModel):
+    """Colour jitter; each factor is uniform on 1 plus or minus its strength, hue on plus or minus its strength."""
+
+    probability: float = Field(0.3, ge=0, le=1)
+    """How often a view is jittered."""
+    brightness: float = Field(0.1, ge=0, lt=1)
+    """Strength of the brightness."""
+    contrast: float = Field(0.1, ge=0, lt=1)
+    """Strength of the contrast."""
+    saturation: float = Field(0.1, ge=0, lt=1)
+    """Strength of the saturation."""
+    hue: float = Field(0.01, ge=0, le=0.5)
+    """Strength of the hue, in turns of the colour circle."""
+
+
+class Blur(SpecModel):
+    """Gaussian blur."""
+
+    probability: float = Field(0.1, ge=0, le=1)
+    """How often a view is blurred."""
+    radius: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] = (0.1, 2.0)
+    """Least and greatest standard deviation in pixels."""
+
+
+class Augment(SpecModel):
+    """What is drawn for each view. `none`, `gmml` and `mae` are names of presets."""
+
+    crop: Crop | None = None
+    """Random resized crop; null takes the central square."""
+    flip: bool = False
+    """Whether half of the views are mirrored."""
+    jitter: Jitter | None = None
+    """Colour jitter; null for none."""
+    blur: Blur | None = None
+    """Gaussian blur; null for none."""
+
+
+AUGMENTS: dict[str, Augment] = {
+    "none": Augment(),
+    "gmml": Augment(crop=Crop(), flip=True, jitter=Jitter(), blur=Blur()),
+    "mae": Augment(crop=Crop(scale=(0.2, 1.0)), flip=True),
+}
+
+
+class Normalise(SpecModel):
+    """Per-channel normalisation of RGB in [0, 1]. `imagenet` is the name of a preset."""
+
+    mean: tuple[float, float, float]
+    """Mean subtracted."""
+    std: tuple[Positive, Positive, Positive]
+    """Standard deviation divided by."""
+
+
+NORMALISATIONS: dict[str, Normalise] = {
+    "imagenet": Normalise(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "half": Normalise(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+}
+
+
+def preset(table: dict[str, Any], model: type[SpecModel]) -> BeforeValidator:
+    """Replaces the name of a preset by what it stands for."""
+
+    def look_up(given: Any) -> Any:
+        if isinstance(given, str) and given not in table:
+            raise Refused(f"{given!r} is no preset", f"write {', '.join(table)}, or a mapping")
+        if not isinstance(given, str | dict | model):
+            raise Refused(f"{given!r} does not fit", f"write {', '.join(table)}, or a mapping")
+        return table[given] if isinstance(given, str) else given
+
+    return BeforeValidator(look_up, json_schema_input_type=Literal[*table] | model)
