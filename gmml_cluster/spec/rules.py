@@ -67,7 +67,7 @@ def _nodes(job: JobSpec) -> Iterator[Broken]:
     lanes, least = job.data.lanes, job.resources.nodes.least
     most, name = (job.batch.size // group_of(job), "groups a step") if lanes == "auto" else (lanes, "lanes")
     if least > most > 0:
-        problem = f"{least} nodes have {least} ranks or more, but there are only {most} {name}; a rank needs a lane"
+        problem = f"{least} nodes have {least} ranks or more ({name}: {most}); a rank needs a lane"
         yield broken(NODES, problem, f"write {most} at most, or raise batch.size or data.lanes", BATCH, GROUP, LANES)
 
 

@@ -161,7 +161,7 @@ def test_another_identity_is_refused_and_lists_what_differs(call, unstarted):
 def test_faults_of_plan_and_preflight_name_file_and_line(call, tmp_path, monkeypatch):
     code, _, err = call("gmml-submit", "job.yaml", "--cluster", "here", "data.lanes=1", "resources.nodes=4")
     assert code == 2
-    assert err.startswith("override resources.nodes=4: resources.nodes: 4 nodes of at least one rank each")
+    assert err.startswith("override resources.nodes=4: resources.nodes: 4 nodes have 4 ranks or more")
     corpus = str(tmp_path / "corpus")
     faults = [Fault(corpus, "no shards"), Fault("slurm.folder", "none"), Fault("memory", "too little")]
     monkeypatch.setattr(submit, "preflight", lambda *_: faults)

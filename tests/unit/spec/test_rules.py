@@ -50,7 +50,7 @@ def test_the_base_breaks_no_rule():
         ({"batch": {"size": 8}, "data": {"corpora": [{"url": "a"}, {"url": "b"}]}}, "batch.size: 1 groups a step"),
         ({"data": {"window": 100}}, "data.window: 100 is no multiple of the group of 8; write 96, or auto"),
         ({"data": {"lanes": 2}, "resources": {"nodes": "3..4"}}, "resources.nodes: 3 nodes have 3 ranks or more"),
-        ({"resources": {"nodes": 9}}, "resources.nodes: 9 nodes have 9 ranks or more, but there are only 8 groups"),
+        ({"resources": {"nodes": 9}}, "resources.nodes: 9 nodes have 9 ranks or more (groups a step: 8)"),
         ({"batch": {"micro": 12}}, "batch.micro: 12 is no multiple of the group of 8; write 16, or auto"),
         ({"batch": {"micro": 1}}, "batch.micro: 1 is no multiple of the group of 8; write 8, or auto"),
         ({"data": {"group": 1}}, "data.group: 1 is too few; GMML takes pixels from another image of the group"),
