@@ -61,7 +61,7 @@ def _bcast(values_B: Tensor) -> Tensor:
     return values_B[:, None, None, None]
 
 
-def jitter(x_BCSS: Tensor, drawn_B9: Tensor, law: Jitter) -> Tensor:
+def jitter(x_BCSS: Tensor, drawn_B9: Tensor, spec: Jitter) -> Tensor:
     """Brightness, contrast, saturation and hue in a drawn order, with the semantics of torchvision.
 
     Each of the first three blends with black, the mean grey or the grey image; hue may come first to last, so there are
@@ -70,9 +70,9 @@ def jitter(x_BCSS: Tensor, drawn_B9: Tensor, law: Jitter) -> Tensor:
     Args:
         x_BCSS: RGB in [0, 1].
         drawn_B9: words of purpose 18.
-        law: strengths and probability.
+        spec: strengths and probability.
     """
-    strengths = (law.brightness, law.contrast, law.saturation)
+    strengths = (spec.brightness, spec.contrast, spec.saturation)
     uniforms_B9 = uniform(drawn_B9)
     factors_B = [1 - s + 2 * s * uniforms_B9[:, 2 + k] for k, s in enumerate(strengths)]
     neutral_B = torch.ones_like(factors_B[0])
@@ -81,10 +81,10 @@ def jitter(x_BCSS: Tensor, drawn_B9: Tensor, law: Jitter) -> Tensor:
     blends = Blends(factor_B6, 1 - factor_B6, slots_B6 == _CONTRAST, slots_B6 == _BRIGHTNESS)
     for slot in range(3):
         out = _blend(out, blends, slot)
-    out = _turn(out, law.hue * (2 * uniforms_B9[:, 5] - 1))
+    out = _turn(out, spec.hue * (2 * uniforms_B9[:, 5] - 1))
     for slot in range(3, 6):
         out = _blend(out, blends, slot)
-    return torch.where(_bcast(bernoulli(drawn_B9[:, 0], law.probability)), out, x_BCSS)
+    return torch.where(_bcast(bernoulli(drawn_B9[:, 0], spec.probability)), out, x_BCSS)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Blends:
 
 
 def _slots(order: tuple[int, ...]) -> tuple[int, ...]:
-    """The operations before hue and after it, three places each."""
+    """The operations before hue and after it, three slots each."""
     at = order.index(_HUE)
     before, after = order[:at], order[at + 1 :]
     return (*before, *(_NONE,) * (3 - len(before)), *after, *(_NONE,) * (3 - len(after)))
@@ -142,7 +142,7 @@ def _offsets(device: torch.device) -> Tensor:
     return constant(torch.tensor([5.0, 3.0, 1.0])[:, None, None], device)
 
 
-def blur(x_BCSS: Tensor, drawn_B9: Tensor, law: Blur) -> Tensor:
+def blur(x_BCSS: Tensor, drawn_B9: Tensor, spec: Blur) -> Tensor:
     """Gaussian blur by each image's own standard deviation, cut at four of the widest; borders are continued.
 
     Rows and columns are blurred by one matrix an image.
@@ -150,9 +150,9 @@ def blur(x_BCSS: Tensor, drawn_B9: Tensor, law: Blur) -> Tensor:
     Args:
         x_BCSS: RGB in [0, 1].
         drawn_B9: words of purpose 18.
-        law: radii and probability.
+        spec: radii and probability.
     """
-    least, most = law.radius
+    least, most = spec.radius
     radius_B = least + (most - least) * uniform(drawn_B9[:, 8])
     reach, side = math.ceil(4 * most), x_BCSS.shape[2]
     taps, reads_KM = _reads(reach, side, x_BCSS.device)
@@ -160,7 +160,7 @@ def blur(x_BCSS: Tensor, drawn_B9: Tensor, law: Blur) -> Tensor:
     matrix_BSS = (weights_BK / weights_BK.sum(1, keepdim=True)) @ reads_KM
     matrix_B1SS = matrix_BSS.view(-1, 1, side, side)
     blurred = matrix_B1SS @ x_BCSS @ matrix_B1SS.mT
-    return torch.where(_bcast(bernoulli(drawn_B9[:, 7], law.probability)), blurred, x_BCSS)
+    return torch.where(_bcast(bernoulli(drawn_B9[:, 7], spec.probability)), blurred, x_BCSS)
 
 
 @cache

@@ -60,7 +60,7 @@ class GmmlModel(nn.Module):
 class Gmml:
     """The method; see `Verifiable`.
 
-    Draws: `source` (n, V, S, S), what a pixel shows: `ITSELF`, `NOISE`, `ZEROS`, or the donor's place in the group;
+    Draws: `source` (n, V, S, S), what a pixel shows: `ITSELF`, `NOISE`, `ZEROS`, or the donor's index in its group;
     `short` (n, V), views whose rectangles did not hide enough; `noise` (n, V, 3, S, S); `drop` (n, V, L, 2).
     """
 
@@ -121,7 +121,7 @@ class Gmml:
         source = given.get("source", torch.tensor([ITSELF]))
         check_draws(given, shapes, ["source", "noise"] if bool((source == NOISE).any()) else ["source"])
         if int(source.min()) < ZEROS or int(source.max()) >= self.setting.group:
-            rule = f"codes are {ZEROS} to {ITSELF}, places of the group 0 to {self.setting.group - 1}"
+            rule = f"codes are {ZEROS} to {ITSELF}, indices of the group 0 to {self.setting.group - 1}"
             problem = f"holds {int(source.min())} to {int(source.max())}; {rule}"
             raise SpecError(Fault("draws.source", problem, "fix the array"))
         return {"short": torch.zeros(count, views, dtype=torch.bool), **given}
@@ -131,7 +131,7 @@ class Gmml:
         options, size = self.options, self.setting.image_size
         each = options.mixing == "rectangle"
         drawn = words[Purpose.CORRUPTION].flatten(0, 1)
-        place = (numbers % self.setting.group)[:, None].expand(-1, self.views).flatten()
+        index = (numbers % self.setting.group)[:, None].expand(-1, self.views).flatten()
         branch = self._kind(drawn[:, 0])
         target = torch.where(
             branch == 0,
@@ -142,11 +142,11 @@ class Gmml:
         rectangles = masking.rectangles(candidates, size=size, align=self.align, longest=self.longest)
         cover = masking.cover(rectangles, target, size=size, topmost=each)
         if each:
-            contents = self._content(self._kind(drawn[:, 4::4]), drawn[:, 5::4], place[:, None])
+            contents = self._content(self._kind(drawn[:, 4::4]), drawn[:, 5::4], index[:, None])
             shows = contents.gather(1, cover.shown.clamp(min=0).flatten(1)).view_as(cover.shown)
         else:
             kind = torch.where(branch == 0, 0, 1 + integer(drawn[:, 3], len(options.fill)))
-            shows = self._content(kind, drawn[:, 1], place)[:, None, None]
+            shows = self._content(kind, drawn[:, 1], index)[:, None, None]
         source = torch.where(cover.shown >= 0, shows, ITSELF).to(torch.int16)
         return source.view(-1, self.views, size, size), cover.short.view(-1, self.views)
 
@@ -157,10 +157,10 @@ class Gmml:
             return torch.zeros_like(drawn)
         return 1 + integer(drawn, fills) if self.options.alien_ratio == 0 else integer(drawn, fills + 1)
 
-    def _content(self, kind: Tensor, drawn: Tensor, place: Tensor) -> Tensor:
-        """What hidden pixels show: the donor's place in the group, or a fill's code."""
+    def _content(self, kind: Tensor, drawn: Tensor, index: Tensor) -> Tensor:
+        """What hidden pixels show: the donor's index in the group, or a fill's code."""
         group = self.setting.group
-        shows = integer(drawn, group) if self.options.self_donor else (place + 1 + integer(drawn, group - 1)) % group
+        shows = integer(drawn, group) if self.options.self_donor else (index + 1 + integer(drawn, group - 1)) % group
         for number, fill in enumerate(self.options.fill, start=1):
             shows = torch.where(kind == number, _CODES[fill], shows)
         return shows

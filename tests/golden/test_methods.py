@@ -232,9 +232,9 @@ def test_gmml_targets_and_rectangles_are_the_reference(size: int, align: int) ->
     longest = longest_side(GmmlOptions(name="gmml"), size)
     rectangles = masking.rectangles(candidates, size=size, align=align, longest=longest)
     for n, view, branch, pixels, used, _, _ in MASKS[size, align]:
-        place = [0, 2].index(n)
-        target = masking.target_pixels(drawn[view][place : place + 1, 2], (0.30, 0.75)[branch], size)
-        cover = masking.cover(rectangles[2 * place + view : 2 * place + view + 1], target, size=size)
+        index = [0, 2].index(n)
+        target = masking.target_pixels(drawn[view][index : index + 1, 2], (0.30, 0.75)[branch], size)
+        cover = masking.cover(rectangles[2 * index + view : 2 * index + view + 1], target, size=size)
         assert (int(target), int(cover.last) + 1, bool(cover.short)) == (pixels, used, False)
 
 

@@ -215,7 +215,7 @@ class Sharded:
             for tensor, gradient in zip(tensors, self._zero.averaged_gradients[group], strict=True):
                 numel = self._range(tensor)[1]
                 if numel:
-                    # padding is left out: what stands there is not a gradient, and could spoil a norm
+                    # padding is left out: what it holds is no gradient, and would enter the norm
                     found.append((self._names[id(tensor)], gradient.view(-1).narrow(0, 0, numel)))
         return found
 

@@ -54,22 +54,22 @@ def test_modules_are_ready_to_train(name: str) -> None:
     assert {(p.dtype, p.device.type, p.requires_grad) for p in parameters} == {(torch.float32, "cpu", True)}
 
 
-def test_a_weight_takes_its_own_word() -> None:
-    words = philox.words(3, philox.Purpose.INIT, np.array([zlib.crc32(b"a.name")]), 9)[0].astype(np.int64)
+def test_a_weight_takes_the_word_of_its_own_index() -> None:
+    bits = philox.words(3, philox.Purpose.INIT, np.array([zlib.crc32(b"a.name")]), 9)[0].astype(np.int64)
     uniform = init.draw_weight(3, "a.name", torch.Size([3, 3]), InitDistribution("uniform", 0.5)).flatten()
-    assert uniform.tolist() == pytest.approx((2 * (words >> 8) / 2**24 - 1) * 0.5)
+    assert uniform.tolist() == pytest.approx((2 * (bits >> 8) / 2**24 - 1) * 0.5)
     normal = init.draw_weight(3, "a.name", torch.Size([3, 3]), InitDistribution("normal", 0.02)).flatten()
-    radius = 0.02 * np.sqrt(-2 * np.log(((words[0:8:2] >> 8) + 1) / 2**24))
-    angle = 2 * np.pi * (words[1:9:2] >> 8) / 2**24
+    radius = 0.02 * np.sqrt(-2 * np.log(((bits[0:8:2] >> 8) + 1) / 2**24))
+    angle = 2 * np.pi * (bits[1:9:2] >> 8) / 2**24
     assert normal[0:8:2].tolist() == pytest.approx(radius * np.cos(angle))
     assert normal[1:9:2].tolist() == pytest.approx(radius * np.sin(angle))
 
 
-def test_a_long_weight_is_drawn_in_stretches_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
-    shape, law = torch.Size([7, 11]), InitDistribution("normal", 1.0)
-    whole = init.draw_weight(0, "w", shape, law)
+def test_a_long_weight_is_drawn_in_chunks_as_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, normal = torch.Size([7, 11]), InitDistribution("normal", 1.0)
+    whole = init.draw_weight(0, "w", shape, normal)
     monkeypatch.setattr(init, "_BLOCKS_AT_ONCE", 3)
-    assert torch.equal(init.draw_weight(0, "w", shape, law), whole)
+    assert torch.equal(init.draw_weight(0, "w", shape, normal), whole)
 
 
 GMML = {
@@ -98,10 +98,10 @@ MAE = {
 }
 
 
-@pytest.mark.parametrize(("name", "laws"), [("gmml", GMML), ("mae", MAE)])
-def test_weights_have_the_distributions_of_the_table(name: str, laws: dict[str, tuple[str, float]]) -> None:
+@pytest.mark.parametrize(("name", "expected"), [("gmml", GMML), ("mae", MAE)])
+def test_weights_have_the_distributions_of_the_table(name: str, expected: dict[str, tuple[str, float]]) -> None:
     state = build(job(OPTIONS[name], image_size=32, model=WIDE)).module.state_dict()
-    for key, (kind, scale) in laws.items():
+    for key, (kind, scale) in expected.items():
         values = state[key].flatten().double()
         if kind == "constant":
             assert values.unique().tolist() == [scale]

@@ -88,10 +88,10 @@ def test_corruption_copies_the_donors_clean_pixels_of_the_same_view() -> None:
 def test_draws_depend_on_the_number_alone() -> None:
     method = blank(setting({"name": "gmml"}, model={"drop_path": 0.1}))
     together = method.draw(torch.tensor([5, 8, 2**40]), CPU)
-    for place, number in enumerate((5, 8, 2**40)):
+    for index, number in enumerate((5, 8, 2**40)):
         alone = method.draw(torch.tensor([number]), CPU)
         for name, value in together.items():
-            assert torch.equal(value[place : place + 1], alone[name]), name
+            assert torch.equal(value[index : index + 1], alone[name]), name
 
 
 def test_groups_do_not_touch_each_other() -> None:
@@ -144,5 +144,5 @@ def test_every_parameter_is_trained_by_every_micro_batch(preset: str) -> None:
         (32, (16, 21, 27, 32)),
     ],
 )
-def test_taps_stand_at_the_relative_depths(depth: int, taps: tuple[int, ...]) -> None:
+def test_taps_are_at_the_relative_depths(depth: int, taps: tuple[int, ...]) -> None:
     assert default_taps(depth) == taps

@@ -149,7 +149,7 @@ def test_images_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         ({"source": np.full((8, 2, 16, 16), -2)}, "draws.noise: absent"),
         (
             {"source": np.full((8, 2, 16, 16), 4)},
-            "draws.source: holds 4 to 4; codes are -3 to -1, places of the group 0 to 3",
+            "draws.source: holds 4 to 4; codes are -3 to -1, indices of the group 0 to 3",
         ),
         ({"source": np.zeros((8, 2, 16))}, "draws.source: shape (8, 2, 16); it is (8, 2, 16, 16)"),
         ({"first": 0, "mask": np.zeros((8, 16))}, "draws.mask: unknown; known are source, noise, drop"),

@@ -68,7 +68,7 @@ def go_on_at_the_first_read(live, monkeypatch):
     monkeypatch.setattr(CheckpointReader, "tensor", tensor)
 
 
-def test_of_a_commit_that_is_dropped_while_it_is_read_no_weight_is_taken_but_all_of_the_youngest(live, monkeypatch):
+def test_of_a_commit_that_is_dropped_while_it_is_read_all_weights_are_of_the_latest_instead(live, monkeypatch):
     go_on_at_the_first_read(live, monkeypatch)
     trained = load_trained(str(live.folder), "live")
     assert trained.step == 4
@@ -81,7 +81,7 @@ def test_a_step_that_was_asked_for_is_not_replaced_by_another(live, monkeypatch)
         load_trained(str(live.folder), "live", step=3)
 
 
-def test_a_missing_file_of_a_commit_that_stands_is_damage(live):
+def test_a_missing_file_of_a_commit_that_was_not_dropped_is_damage(live):
     run = run_root(str(live.folder), "live")
     (commit,) = run.log.refresh().commits
     run.store.delete([f"{commit.folder}/rank-00000.safetensors"])

@@ -45,8 +45,8 @@ def test_a_teacher_of_another_method_begins_equal_to_its_student():
 def test_every_tensor_that_disagrees_is_named_with_both_shapes():
     with pytest.raises(CheckpointError) as refused:
         taken(NEEDED, {"encoder.norm.bias": (5,)}, None)
-    told = "2 of 2 tensors disagree: encoder.norm.bias [4] (there [5]), head.bias [2] (not there); "
-    assert str(refused.value).startswith(told)
+    message = "2 of 2 tensors disagree: encoder.norm.bias [4] (there [5]), head.bias [2] (not there); "
+    assert str(refused.value).startswith(message)
 
 
 def test_many_that_disagree_are_counted():
@@ -82,7 +82,7 @@ def source(tmp_path):
     return run
 
 
-def begun(source, what, method="gmml"):
+def started(source, what, method="gmml"):
     engine = FakeEngine()
     peers = Peers(source, RankInfo(0, 1, 0, 1), SharedStore())
     job = parse_job({**JOB, "method": {"name": method}, "init": {"run": source.url, "step": 7, "what": what}})
@@ -91,31 +91,31 @@ def begun(source, what, method="gmml"):
 
 
 def test_weights_leave_moments_and_adams_step_alone(source):
-    engine = begun(source, "weights")
+    engine = started(source, "weights")
     assert engine.got == {("encoder.norm.bias", "value"): [0, 1, 2, 3], ("head.bias", "value"): [0, 1]}
     assert not hasattr(engine, "adam_step")
 
 
 def test_all_takes_moments_and_adams_step_too(source):
-    engine = begun(source, "all")
+    engine = started(source, "all")
     assert engine.got[("encoder.norm.bias", "exp_avg")] == [0, -1, -2, -3]
     assert len(engine.got) == 4
     assert engine.adam_step == 5
 
 
 def test_of_another_method_the_encoders_weights_are_read_alone(source):
-    assert list(begun(source, "weights", method="mae").got) == [("encoder.norm.bias", "value")]
+    assert list(started(source, "weights", method="mae").got) == [("encoder.norm.bias", "value")]
 
 
-def test_a_commit_that_was_dropped_meanwhile_is_told_with_the_cure(source):
+def test_a_commit_that_was_dropped_meanwhile_is_reported_with_what_to_do(source):
     (claimed,) = source.log.refresh().commits
     protocol.drop(source.log, claimed.attempt, claimed)
     with pytest.raises(CheckpointError, match=r"init: .* known are none.*; if first dropped it meanwhile, gmml rm"):
-        begun(source, "weights")
+        started(source, "weights")
 
 
-def test_files_that_go_while_they_are_read_are_told_with_the_cure(source):
+def test_files_that_go_while_they_are_read_are_reported_with_what_to_do(source):
     (claimed,) = source.log.refresh().commits
     source.store.delete([f"{claimed.folder}/rank-00000.safetensors"])
     with pytest.raises(CheckpointError, match=r"init: .*is missing.*; if first dropped it meanwhile"):
-        begun(source, "weights")
+        started(source, "weights")
