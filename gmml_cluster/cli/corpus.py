@@ -1,5 +1,6 @@
 """`gmml corpus`: making corpora and their indexes."""
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,13 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gmml_cluster.cli import options
 from gmml_cluster.cli.compute import demand
-from gmml_cluster.errors import GmmlError
+from gmml_cluster.errors import DataError, Fault, GmmlError
 
 if TYPE_CHECKING:
+    from gmml_cluster.data.corpus.checksums import Indexed
     from gmml_cluster.data.packing.pack import Packed
+    from gmml_cluster.data.packing.source import Source
 
+VERSION = 1
 _NAMED = 20
+_image = click.option("--image", metavar="FIELD", help="Field of a sample, or parquet column, that holds the image.")
 
 
 @click.group("corpus")
@@ -27,70 +33,162 @@ def command() -> None:
 @click.option("--shard-samples", type=click.IntRange(min=1), default=1000, show_default=True, help="Samples a shard.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the shuffle.")
 @click.option("--prefix", default="shard", show_default=True, help="First part of the shards' names.")
-def pack(source: str, destination: str, shard_samples: int, seed: int, prefix: str) -> None:
+@_image
+@click.option("--max-pixels", type=click.IntRange(min=1), help="Leave out images of more; default as data.max_pixels.")
+@click.option("--refuse-damaged", is_flag=True, help="Leave out JPEGs that decode although their data is damaged.")
+@options.as_json
+def pack(
+    source: str,
+    destination: str,
+    shard_samples: int,
+    seed: int,
+    prefix: str,
+    image: str | None,
+    max_pixels: int | None,
+    refuse_damaged: bool,
+    as_json: bool,
+) -> None:
     """Shuffle the images at SOURCE into tar shards with indexes at DESTINATION.
 
-    SOURCE is a folder of images, whose first level of folders are classes, or tar shards as a job names them. An image
-    that cannot be decoded is left out and named; what is no image is counted.
+    SOURCE is a folder of images, whose first level of folders are classes, or tar shards (also .tar.gz, .tgz, .tar.xz,
+    .tar.bz2) or parquet files as a job names shards. An image that cannot be decoded is left out and named; what is no
+    image is counted.
     """
     demand("numpy")
-    from gmml_cluster.data.packing.pack import pack
-    from gmml_cluster.data.packing.sources import find_source
+    from gmml_cluster.data.packing.pack import MAX_PIXELS, pack
+    from gmml_cluster.data.packing.sources import demand_apart, find_source
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was begun is undone, as after Ctrl-C
-    found = find_source(source)
+    demand_apart(source, destination)
+    with _progress("reading the source"):
+        found = find_source(source, image)
     with _progress("packing", len(found.items)) as advance:
-        packed = pack(found, destination, shard_samples=shard_samples, seed=seed, prefix=prefix, advance=advance)
-    for line in found.notes[:_NAMED]:
-        click.echo(line)
-    _report(packed, destination)
+        packed = pack(
+            found,
+            destination,
+            shard_samples=shard_samples,
+            seed=seed,
+            prefix=prefix,
+            max_pixels=max_pixels or MAX_PIXELS,
+            refuse_damaged=refuse_damaged,
+            advance=advance,
+        )
+    if as_json:
+        click.echo(json.dumps(_document(found, packed, destination)))
+    else:
+        _report(found, packed, destination)
 
 
 @command.command("index")
 @click.argument("url")
 @click.option("--root", metavar="URL", help="Put the indexes under the .corpora of this root, not beside the shards.")
-def index(url: str, root: str | None) -> int:
+@_image
+@click.option("--anew", is_flag=True, help="Index also shards that have an index with checksums.")
+def index(url: str, root: str | None, image: str | None, anew: bool) -> int:
     """Read every byte of the shards at URL once, and put an index with checksums beside each, or under --root.
 
-    URL names shards as a job does. A shard whose index has checksums already is passed over.
+    URL names shards as a job does. A shard that has an index with checksums of just its version is passed over. Prints
+    what the corpus holds: samples, classes, and what makes no sample.
     """
     demand("numpy")
-    from gmml_cluster.data.corpus.checksums import demand_writable, index_all
+    from gmml_cluster.data.corpus.checksums import Indexed, demand_writable, index_all
     from gmml_cluster.data.corpus.listing import indexes_below, list_shards
 
-    shards, indexes = list_shards(url), None if root is None else indexes_below(root)
-    demand_writable(shards, indexes)
-    made, faults = 0, list[GmmlError]()
+    with _progress("listing"):
+        shards, indexes = list_shards(url, image), None if root is None else indexes_below(root)
+        demand_writable(shards, indexes)
+    found: list[Indexed] = []
+    faults: list[GmmlError] = []
     with _progress("indexing", len(shards)) as advance:
-        for found in index_all(shards, indexes):
+        for result in index_all(shards, indexes, anew=anew):
             advance(1)
-            if isinstance(found, GmmlError):
-                click.echo(str(found), err=True)
-                faults.append(found)
+            if isinstance(result, GmmlError):
+                faults.append(result)
             else:
-                made += found
-    click.echo(f"{len(shards)} shards: {made} indexed, {len(shards) - made - len(faults)} had an index with checksums")
+                found.append(result)
+    made = sum(each.made for each in found)
+    click.echo(f"{len(shards)} shards: {made} indexed, {len(found) - made} had an index with checksums")
+    faults += _summary(url, found)
+    for fault in faults:
+        click.echo(str(fault), err=True)
     return max((fault.exit_code for fault in faults), default=0)
 
 
-@contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where that is a terminal; yields what moves it on."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _summary(url: str, found: "list[Indexed]") -> list[GmmlError]:
+    """Print what the indexes count; the fault that there is no sample."""
+    from gmml_cluster.data.corpus.summary import summarise
 
-    told = Console(stderr=True)
-    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=told, transient=True, disable=not told.is_terminal) as progress:
+    summary = summarise(each.header for each in found)
+    for note in summary.notes:
+        click.echo(note)
+    click.echo(str(summary))
+    if found and not summary.samples:
+        return [DataError(Fault(url, "holds no sample", "see what was passed over; --image names the images' field"))]
+    return []
+
+
+@contextmanager
+def _progress(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar, or the time that passed, on stderr where that is a terminal; yields what advances it."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    counted = () if total is None else (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (SpinnerColumn(), TextColumn(label), *counted, TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(label, total=total)
         yield lambda done: progress.advance(task, done)
 
 
-def _report(packed: "Packed", destination: str) -> None:
-    for line in packed.left_out[:_NAMED]:
-        click.echo(f"left out {line}")
-    if len(packed.left_out) > _NAMED:
-        click.echo(f"left out {len(packed.left_out) - _NAMED} more")
+def _report(found: "Source", packed: "Packed", destination: str) -> None:
+    for line in found.notes:
+        click.echo(line)
+    _some("left out", packed.left_out)
+    _some("damaged, and packed:", packed.damaged)
     click.echo(f"{packed.samples} samples in {len(packed.shards)} shards: {destination.rstrip('/')}/{packed.braces}")
+    click.echo(_classes(found, packed))
     click.echo(f"mean [{', '.join(f'{mean:.4f}' for mean in packed.mean)}]")
     click.echo(f"std  [{', '.join(f'{std:.4f}' for std in packed.std)}]")
+
+
+def _some(what: str, lines: list[str]) -> None:
+    for line in lines[:_NAMED]:
+        click.echo(f"{what} {line}")
+    if len(lines) > _NAMED:
+        click.echo(f"{what} {len(lines) - _NAMED} more; --json names all")
+
+
+def _classes(found: "Source", packed: "Packed") -> str:
+    """What was understood of classes."""
+    numbers = sorted(label for label in packed.labels if label >= 0)
+    if not numbers:
+        return "no sample has a class"
+    ends = [f"{number} ({found.classes[number]})" if found.classes else str(number) for number in numbers]
+    without = packed.labels.get(-1, 0)
+    rest = f"; {without} samples have none" if without else ""
+    return f"{len(numbers)} classes, {ends[0]} to {ends[-1]}{rest}"
+
+
+def _document(found: "Source", packed: "Packed", destination: str) -> dict[str, object]:
+    return {
+        "version": VERSION,
+        "url": f"{destination.rstrip('/')}/{packed.braces}",
+        "shards": packed.shards,
+        "samples": packed.samples,
+        "classes": {str(label): count for label, count in sorted(packed.labels.items())},
+        "class_names": list(found.classes),
+        "notes": list(found.notes),
+        "left_out": packed.left_out,
+        "damaged": packed.damaged,
+        "mean": packed.mean,
+        "std": packed.std,
+    }

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gmml_cluster.data.corpus.pin import Pin, pin
+from gmml_cluster.data.corpus.pin import CorpusUrl, Pin, pin
 from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.decode import BadImage, Pixels, decode
 from gmml_cluster.data.reader.fetch import Fetcher, Wanted
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.errors import DataError
 from gmml_cluster.plan.sample_layout import MicroBatches, SampleLayout, micro_batches, rank_lanes
-from gmml_cluster.spec.job import CorpusSpec, Data
+from gmml_cluster.spec.job import Data
 from gmml_cluster.store.protocol import Store
 
 _LINES_AT_ONCE = 4096
@@ -33,16 +33,21 @@ class Samples:
     """
 
     def __init__(self, url: str, indexes: Store | None = None) -> None:
-        self._pin = pin([CorpusSpec(url=url)], indexes, checked=False)
+        self._pin = pin([CorpusUrl(url)], indexes, checked=False)
         self._fetcher = Fetcher(self._pin)
 
     def __len__(self) -> int:
         return self._pin.shapes[0].samples
 
     def labels(self) -> NDArray[np.int64]:
-        """The class of each sample (n,), -1 where it has none."""
+        """The class of each sample (n,), -1 where it has none.
+
+        Raises:
+            DataError: an index has other classes than its shard, which was rewritten since.
+            StorageError: the store does not answer.
+        """
         shards = self._pin.corpora[0].shards
-        found = [self._pin.index_of(shard).records["label"].astype(np.int64) for shard in shards]
+        found = [self._pin.labels_of(shard).astype(np.int64) for shard in shards]
         return np.concatenate([np.zeros(0, np.int64), *found])
 
     def shards(self) -> frozenset[str]:

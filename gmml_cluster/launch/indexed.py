@@ -1,17 +1,16 @@
 """What the indexes of a job's corpora say before anything is submitted. Makes none that stays."""
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 from gmml_cluster.data.corpus.listing import ShardFile, indexes_below, list_shards
+from gmml_cluster.data.corpus.summary import summarise
 from gmml_cluster.errors import DataError, Fault, StorageError
 from gmml_cluster.plan.sample_layout import CorpusShape
 from gmml_cluster.spec.job import CorpusSpec, JobSpec
 from gmml_cluster.store.protocol import Store
 
-_ASKED_AT_ONCE = 16
 _SHARDS_LOOKED_AT = 4
 
 
@@ -21,7 +20,7 @@ class Indexed:
 
     Attributes:
         shapes: the corpora's shards and their samples; None where one is not known.
-        notes: why a corpus is not known, or that its shards are sorted, with the cure.
+        notes: what each corpus holds, or why that is not known, and whether its shards are sorted, with the cure.
     """
 
     shapes: tuple[CorpusShape, ...] | None
@@ -34,7 +33,7 @@ def look_up(job: JobSpec, root: str) -> Indexed:
         return Indexed(None, ("no index can be read here; pip install 'gmml-cluster[data]' lets the plan know more",))
     found = [_look_at(corpus, root) for corpus in job.data.corpora]
     known = tuple(shape for shape, _ in found if shape is not None)
-    return Indexed(known if len(known) == len(found) else None, tuple(note for _, note in found if note))
+    return Indexed(known if len(known) == len(found) else None, tuple(note for _, notes in found for note in notes))
 
 
 def count(job: JobSpec) -> Indexed:
@@ -48,7 +47,11 @@ def count(job: JobSpec) -> Indexed:
         return Indexed(None)
     from gmml_cluster.data.corpus.pin import pin
 
-    return Indexed(pin(job.data.corpora).shapes)
+    found = pin(job.data.corpora)
+    notes = [
+        note for corpus, held in zip(found.corpora, found.summaries, strict=True) for note in held.notes_of(corpus.url)
+    ]
+    return Indexed(found.shapes, tuple(notes))
 
 
 def miscounted(job: JobSpec, shapes: Sequence[CorpusShape]) -> list[Fault]:
@@ -68,21 +71,23 @@ def _can_read() -> bool:
     return find_spec("numpy") is not None and find_spec("google_crc32c") is not None
 
 
-def _look_at(corpus: CorpusSpec, root: str) -> tuple[CorpusShape | None, str | None]:
-    """The corpus' shape, None where it is not known or has no sample, and a word on it where there is one."""
-    from gmml_cluster.data.corpus.index import find_header
+def _look_at(corpus: CorpusSpec, root: str) -> tuple[CorpusShape | None, list[str]]:
+    """The corpus' shape, None where it is not known or has no sample, and what it holds or why that is not known."""
+    from gmml_cluster.data.corpus.index import find_headers
 
     try:
-        files, indexes = list_shards(corpus.url), indexes_below(root)
-        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-            headers = list(pool.map(lambda file: find_header(file, indexes), files))
+        files, indexes = list_shards(corpus.url, corpus.image), indexes_below(root)
+        headers = find_headers(files, indexes)
         samples = tuple(header.samples for header in headers if header is not None)
         if len(samples) < len(files):
-            return None, _not_indexed(corpus.url, root, len(files) - len(samples), len(files))
+            return None, [_not_indexed(corpus.url, root, len(files) - len(samples), len(files))]
         filled = [file for file, held in zip(files, samples, strict=True) if held]
-        return (CorpusShape(corpus.weight, samples), _sorted(corpus.url, filled, indexes)) if filled else (None, None)
+        notes = list(summarise(header for header in headers if header is not None).notes_of(corpus.url))
+        if not filled:
+            return None, notes
+        return CorpusShape(corpus.weight, samples), [*notes, *_sorted(corpus.url, filled, indexes)]
     except (DataError, StorageError) as error:
-        return None, f"not known: {str(error).splitlines()[0]}"
+        return None, [f"not known: {str(error).splitlines()[0]}"]
 
 
 def _not_indexed(url: str, root: str, missing: int, shards: int) -> str:
@@ -92,14 +97,14 @@ def _not_indexed(url: str, root: str, missing: int, shards: int) -> str:
     return f"{what}; rank 0 of the first attempt reads {cost} of them while the others wait; {cure}"
 
 
-def _sorted(url: str, files: Sequence[ShardFile], indexes: Store) -> str | None:
-    """A word where the labels of a few shards, spread over the corpus, are sorted."""
+def _sorted(url: str, files: Sequence[ShardFile], indexes: Store) -> Iterator[str]:
+    """A note where the labels of a few shards, spread over the corpus, are sorted."""
     from gmml_cluster.data.corpus.index import find
     from gmml_cluster.data.corpus.labels import are_sorted
 
     looks = min(_SHARDS_LOOKED_AT, len(files))
     found = (find(files[len(files) * look // looks], indexes) for look in range(looks))
     if not are_sorted([index.records["label"] for index in found if index is not None]):
-        return None
+        return
     rule = "the images of a group and of a window lie near each other in a shard, so they would be of few classes"
-    return f"{url}: the labels of {looks} of {len(files)} shards look sorted; {rule}; `gmml corpus pack` shuffles them"
+    yield f"{url}: the labels of {looks} of {len(files)} shards look sorted; {rule}; `gmml corpus pack` shuffles them"

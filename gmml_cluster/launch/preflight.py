@@ -50,15 +50,16 @@ def _existing(folder: Path) -> Path:
 
 def _corpus_faults(data: Data) -> list[Fault]:
     refusal = _judge(data.max_pixels)
-    urls = [corpus.url for corpus in data.corpora]
-    return [Fault(url, told) for url in urls if (told := _unreadable(url, refusal)) is not None]
+    found = ((corpus.url, _unreadable(corpus.url, corpus.image or "", refusal)) for corpus in data.corpora)
+    return [Fault(url, told) for url, told in found if told is not None]
 
 
-def _unreadable(url: str, refusal: Callable[[bytes], str | None]) -> str | None:
+def _unreadable(url: str, image: str, refusal: Callable[[bytes], str | None]) -> str | None:
     """Reads a corpus until one sample opens as an image; what is wrong where none of the first few does."""
-    told = "no shard holds an image; members named .jpg, .jpeg, .png or .webp count; pack it anew"
+    wanted = f"members whose field is {image} count" if image else "members named .jpg, .jpeg, .png or .webp count"
+    told = f"no shard holds an image; {wanted}; `gmml corpus index` says what the shards hold"
     try:
-        for where, data in islice(_samples(url), _LOOKS):
+        for where, data in islice(_samples(url, image), _LOOKS):
             reason = refusal(data)
             if reason is None:
                 return None
@@ -68,14 +69,14 @@ def _unreadable(url: str, refusal: Callable[[bytes], str | None]) -> str | None:
     return told
 
 
-def _samples(url: str) -> Iterator[tuple[str, bytes]]:
+def _samples(url: str, image: str) -> Iterator[tuple[str, bytes]]:
     from gmml_cluster.data.corpus.listing import list_shards, split_url, store_of
     from gmml_cluster.data.corpus.tar import read_samples
 
     for shard in list_shards(url):
         folder, name = split_url(shard.url)
         read = partial(store_of(folder).get, name)
-        for sample in read_samples(shard.url, read, shard.size, _LOOK_BYTES):
+        for sample in read_samples(shard.url, read, shard.size, _LOOK_BYTES, image=image):
             yield f"{shard.url}: {sample.name}", read(sample.offset, sample.length)
 
 

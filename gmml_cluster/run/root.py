@@ -16,7 +16,7 @@ from gmml_cluster.errors import CheckpointError, Fault, RunDamaged, SpecError
 from gmml_cluster.run.entries import slot_name
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.log import Draft, Log
-from gmml_cluster.store.open import open_store
+from gmml_cluster.store.open import open_store, scheme_of
 from gmml_cluster.store.protocol import AlreadyExists, Store
 from gmml_cluster.store.verified import read_verified
 
@@ -132,8 +132,13 @@ def _corpora_digest(data: bytes) -> str:
 
 
 def absolute(url: str) -> str:
-    """A URL as it is, a path made absolute."""
-    return url.rstrip("/") if "://" in url else str(Path(url).expanduser().absolute())
+    """A URL as it is, a path made absolute.
+
+    Raises:
+        StorageError: the URL is empty, or no store has its scheme.
+    """
+    is_path = scheme_of(url) == "file" and not url.startswith("file://")
+    return str(Path(url).expanduser().absolute()) if is_path else url.rstrip("/")
 
 
 def run_root(root: str, name: str) -> RunRoot:

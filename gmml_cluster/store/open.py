@@ -1,10 +1,33 @@
 """The store of a URL. The client of object stores is imported only where a URL needs it: it takes half a second."""
 
+import re
 from os import PathLike
+from typing import Literal
 
 from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.store.posix import PosixStore
 from gmml_cluster.store.protocol import Store
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+
+
+def scheme_of(url: str) -> Literal["file", "s3"]:
+    """What kind of store a URL or path means: `file` for paths and `file://`, `s3` for `s3://`.
+
+    `gs://b`, `S3://b` and `s3:/b` are refused here: taken for paths, they would be folders below the current one.
+
+    Raises:
+        StorageError: the URL is empty or has any other scheme.
+    """
+    if not url:
+        raise StorageError(Fault("''", "an empty URL; it would mean the current folder", "write . for that"))
+    found = _SCHEME.match(url)
+    if found is None or url.startswith("file://"):
+        return "file"
+    if url.startswith("s3://"):
+        return "s3"
+    rule = "paths, file:// and s3:// are known, in small letters and with two slashes"
+    raise StorageError(Fault(url, f"no store for {found[1]!r}; {rule}", f"use one of them, or ./{url} for a path"))
 
 
 def open_store(url: str | PathLike[str]) -> Store:
@@ -14,11 +37,8 @@ def open_store(url: str | PathLike[str]) -> Store:
         StorageError: this version has no store for the scheme, or what it needs is not installed.
     """
     text = str(url)
-    scheme = text.split("://", 1)[0] if "://" in text else "file"
-    if scheme == "file":
+    if scheme_of(text) == "file":
         return PosixStore(text.removeprefix("file://"))
-    if scheme == "s3":
-        from gmml_cluster.store.s3 import S3Store
+    from gmml_cluster.store.s3 import S3Store
 
-        return S3Store(text)
-    raise StorageError(Fault(text, f"no store for {scheme!r}; folders, file:// and s3:// are known", "use one of them"))
+    return S3Store(text)

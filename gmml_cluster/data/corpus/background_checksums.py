@@ -1,4 +1,4 @@
-"""CRCs for corpora that have none: beside the training and behind it, one shard after the other is read whole."""
+"""CRCs for corpora that have none: during training each rank reads whole shards, one after the other."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ import time
 from gmml_cluster.data.corpus.pin import Pin
 from gmml_cluster.errors import GmmlError
 
-_REST = 3.0
+_PAUSE = 3.0
 _LOWEST_PRIORITY = 19
 
 _log = logging.getLogger(__name__)
@@ -19,19 +19,22 @@ def start(pin: Pin, ranks: int, rank: int) -> None:
 
     def run() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
-        sweep(pin, ranks, rank)
+        make_checksums(pin, ranks, rank)
 
-    threading.Thread(target=run, name="sweep", daemon=True).start()
+    threading.Thread(target=run, name="checksums", daemon=True).start()
 
 
-def sweep(pin: Pin, ranks: int, rank: int, rest: float = _REST) -> None:
+def make_checksums(pin: Pin, ranks: int, rank: int, pause: float = _PAUSE) -> None:
     """Make indexes with CRCs of every R-th shard that has none; this rank's samples are checked from then on.
 
-    Other ranks take them at their next attempt. A shard that cannot be read is named, and the next one taken: whether
-    the run can do without is for those to say who need its samples.
+    Other ranks use them from their next attempt on. A shard that cannot be read is logged and passed over: it fails the
+    run only when one of its samples is needed.
 
     Args:
-        rest: pause after a shard, as a multiple of the time that it took, so that storage stays free for training.
+        pin: the run's corpora.
+        ranks: number of ranks.
+        rank: this one, which takes shards `rank`, `rank + ranks`, ...
+        pause: rest after a shard, as a multiple of the time that it took, so that storage stays free for training.
     """
     shards, made = [shard for corpus in pin.corpora for shard in corpus.shards], 0
     for shard in shards[rank::ranks]:
@@ -39,10 +42,10 @@ def sweep(pin: Pin, ranks: int, rank: int, rest: float = _REST) -> None:
         try:
             if not pin.make_checked(shard):
                 continue
-        except GmmlError as fault:
-            _log.warning("no checksums could be made: %s", fault)
+        except GmmlError as error:
+            _log.warning("no checksums could be made: %s", error)
         else:
             made += 1
-            time.sleep(rest * (time.monotonic() - began))
+            time.sleep(pause * (time.monotonic() - began))
     if made:
         _log.info("checksums were made of %d shards that had none", made)

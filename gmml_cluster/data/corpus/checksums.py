@@ -3,14 +3,24 @@
 import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from gmml_cluster.data.corpus import index
-from gmml_cluster.data.corpus.index import ShardIndex
+from gmml_cluster.data.corpus.index import Header, ShardIndex
 from gmml_cluster.data.corpus.listing import ShardFile, split_url, store_of
 from gmml_cluster.errors import DataError, Fault, GmmlError, PreflightError, StorageError
 from gmml_cluster.store.protocol import Store
 
 _INDEXED_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """A shard that has a checked index."""
+
+    made: bool
+    """Whether its index was made now."""
+    header: Header
 
 
 def index_checked(shard: ShardFile, indexes: Store | None) -> ShardIndex:
@@ -23,27 +33,36 @@ def index_checked(shard: ShardFile, indexes: Store | None) -> ShardIndex:
     made = index.build(shard, checked=True)
     folder, name = split_url(shard.url)
     if store_of(folder).stat(name).version != shard.version:
-        raise DataError(f"{shard.url}: changed while it was indexed; a shard never changes; index it when it is whole")
+        what = "changed while it was indexed; a shard never changes"
+        raise DataError(Fault(shard.url, what, "index it when it is complete"))
     index.put(made, shard, indexes)
     return made
 
 
-def index_all(shards: Sequence[ShardFile], indexes: Store | None) -> Iterator[bool | GmmlError]:
-    """Index the shards that lack a checked index, several at once.
+def index_all(
+    shards: Sequence[ShardFile], indexes: Store | None, *, anew: bool = False
+) -> Iterator[Indexed | GmmlError]:
+    """Index the shards that lack a checked index of just their version, several at once.
+
+    An index of another version is made again, even where it has the shard's size: classes may be others.
+
+    Args:
+        shards: what is indexed.
+        indexes: where the indexes are put; None puts them beside their shards.
+        anew: whether all are indexed again.
 
     Yields:
-        For each shard in order: whether its index was made now, or the fault that hindered it.
+        For each shard in order: its index, or the error that prevented it.
     """
 
-    def one(shard: ShardFile) -> bool | GmmlError:
+    def one(shard: ShardFile) -> Indexed | GmmlError:
         try:
-            stands = index.find_header(shard, indexes)
-            if stands is not None and stands.checked:
-                return False
-            index_checked(shard, indexes)
-        except GmmlError as fault:
-            return fault
-        return True
+            found = None if anew else _find_sound(shard, indexes)
+            if found is not None and found.checked and found.version == shard.version:
+                return Indexed(False, found)
+            return Indexed(True, index_checked(shard, indexes).header)
+        except GmmlError as error:
+            return error
 
     with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
         try:
@@ -52,8 +71,17 @@ def index_all(shards: Sequence[ShardFile], indexes: Store | None) -> Iterator[bo
             pool.shutdown(cancel_futures=True)
 
 
+def _find_sound(shard: ShardFile, indexes: Store | None) -> Header | None:
+    """The header of the shard's index; a damaged index counts as none, as it is about to be replaced."""
+    try:
+        found = index.find(shard, indexes)
+    except DataError:
+        return None
+    return None if found is None else found.header
+
+
 def demand_writable(shards: Sequence[ShardFile], indexes: Store | None) -> None:
-    """Write and delete a trifle wherever indexes will be put, before anything is read.
+    """Write and delete an empty object wherever indexes will be put, before anything is read.
 
     Raises:
         PreflightError: it cannot be written there.
@@ -65,5 +93,6 @@ def demand_writable(shards: Sequence[ShardFile], indexes: Store | None) -> None:
             store.put(name, b"")
             store.delete([name])
         except StorageError as error:
-            told = f"no index can be put here ({error}); name a root with --root, they go to .corpora below it"
-            raise PreflightError(Fault(store.url, told)) from error
+            problem = f"no index can be put here ({error})"
+            hint = "name a root with --root, they go to .corpora below it"
+            raise PreflightError(Fault(store.url, problem, hint)) from error

@@ -1,33 +1,43 @@
-"""The index of a shard: where its samples lie, their classes, and a CRC32C of each where every byte has been read.
+"""The index of a shard: where its samples are, their classes, and a CRC32C of each where every byte has been read.
 
-A file holds a magic, the length of a JSON header, the header, one record a sample, and the members' names. It lies
-beside its shard as `<shard>.index`, or in a run root's store of indexes under a name made of the shard's URL, size and
-version. Beside a folder's shards records are memory-mapped.
+A file holds a magic, the length and CRC32C of a JSON header, the header, one record a sample, and the members' names.
+It is beside its shard as `<shard>.index` (`<shard>.left.jpg.index` where the corpus names that image field), or in a
+run root's store of indexes under a name made of the shard's URL, size, version and image field.
 """
 
 import hashlib
 import json
-import os
+import logging
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from gmml_cluster.data.corpus.listing import INDEX_SUFFIX, ShardFile, split_url, store_of
-from gmml_cluster.data.corpus.tar import HEADER_BLOCK_BYTES, Sample, read_samples
-from gmml_cluster.errors import DataError
+from gmml_cluster.data.corpus.account import Account, PassedOver, Reason
+from gmml_cluster.data.corpus.listing import INDEX_SUFFIX, ShardFile, index_name, split_url, store_of
+from gmml_cluster.data.corpus.tar import HEADER_BLOCK_BYTES, NO_LABEL, Sample, read_samples
+from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.store.protocol import NotFound, Store
+from gmml_cluster.store.verified import read_verified
 
-MAGIC = b"GMMLIDX2"
+MAGIC = b"GMMLIDX3"
 RECORD = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc", "<u4"), ("label", "<i4")])
-_HEADER = struct.Struct("<8sI")
-_HEADER_READ_BYTES = 4096
+_OLDER_MAGICS = (b"GMMLIDX1", b"GMMLIDX2")
+_HEADER = struct.Struct("<8sII")
+_HEADER_READ_BYTES = 8192
+_READ_AT_ONCE = 32  # the S3 client holds this many connections
+_LIST_FROM = 64
+
+REMAKE = "make the index anew: gmml corpus index --anew, with the corpus' URL (and --root, for one in .corpora)"
+"""What to do where an index is damaged or does not fit the bytes of its shard; the shard itself may be sound."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,15 +48,29 @@ class Header:
     """Bytes of the shard."""
     version: str
     """The shard's version when it was indexed."""
+    image: str
+    """Field that holds the images; empty where each sample's first image was taken."""
     samples: int
     digest: str
     """SHA-256 of the members' names and lengths."""
     crcs: str
     """First half of the SHA-256 of the samples' lengths and CRCs; empty where the CRCs have not been made."""
+    labels: str
+    """First half of the SHA-256 of the samples' classes."""
+    labelled: int
+    """Samples that have a class."""
+    least_label: int
+    """Least class; -1 where there is none."""
+    greatest_label: int
+    """Greatest class; -1 where there is none."""
+    passed_over: tuple[PassedOver, ...]
+    """Members that make no sample."""
+    body_crc: int
+    """CRC32C of the records and names."""
 
     @property
     def checked(self) -> bool:
-        """Whether the CRCs hold."""
+        """Whether the records' CRCs have been made."""
         return bool(self.crcs)
 
 
@@ -56,7 +80,7 @@ class ShardIndex:
 
     header: Header
     records: NDArray[np.void]
-    """One `RECORD` a sample, perhaps memory-mapped."""
+    """One `RECORD` a sample."""
     read_names: Callable[[], bytes]
     """Names of the images' members, joined by newlines: larger than all else, and seldom wanted."""
 
@@ -68,7 +92,8 @@ class ShardIndex:
     def to_bytes(self) -> bytes:
         """The file; `parse` reads it back."""
         header = json.dumps(asdict(self.header), sort_keys=True).encode()
-        return b"".join((_HEADER.pack(MAGIC, len(header)), header, self.records.tobytes(), self.read_names()))
+        start = _HEADER.pack(MAGIC, len(header), crc32c(header))
+        return b"".join((start, header, self.records.tobytes(), self.read_names()))
 
 
 def crc32c(data: bytes) -> int:
@@ -90,15 +115,21 @@ def build(shard: ShardFile, *, checked: bool) -> ShardIndex:
     def read(start: int, length: int) -> bytes:
         return store.get(name, start, length)
 
+    account = Account()
     if not checked:
-        return assemble(shard, read_samples(shard.url, read, shard.size, HEADER_BLOCK_BYTES))
+        found = read_samples(shard.url, read, shard.size, HEADER_BLOCK_BYTES, image=shard.image, account=account)
+        return assemble(shard, found, account)
     crcs: list[int] = []
-    samples = read_samples(shard.url, read, shard.size, digest=lambda image: crcs.append(crc32c(image)))
-    return assemble(shard, samples, crcs)
+    found = read_samples(
+        shard.url, read, shard.size, digest=lambda data: crcs.append(crc32c(data)), image=shard.image, account=account
+    )
+    return assemble(shard, found, account, crcs)
 
 
-def assemble(shard: ShardFile, samples: Iterable[Sample], crcs: list[int] | None = None) -> ShardIndex:
-    """The index of samples whose places are known."""
+def assemble(
+    shard: ShardFile, samples: Iterable[Sample], account: Account, crcs: list[int] | None = None
+) -> ShardIndex:
+    """The index of samples whose offsets are known; `crcs` and `account` are read when `samples` is used up."""
     listed = list(samples)
     records = np.zeros(len(listed), RECORD)
     for field in ("offset", "length", "label"):
@@ -107,12 +138,25 @@ def assemble(shard: ShardFile, samples: Iterable[Sample], crcs: list[int] | None
         records["crc"] = crcs
     for sample in listed:
         if "\n" in sample.name:
-            raise DataError(f"{shard.url}: member {sample.name!r}; names have no line breaks; pack it again")
+            raise DataError(Fault(shard.url, f"member {sample.name!r}; names have no line breaks", "pack it again"))
     names = "\n".join(sample.name for sample in listed).encode("utf-8", "surrogateescape")
-    lengths = records["length"].tobytes()
-    digest = hashlib.sha256(names + lengths).hexdigest()
-    checked = "" if crcs is None else hashlib.sha256(lengths + records["crc"].tobytes()).hexdigest()[:32]
-    return ShardIndex(Header(shard.size, shard.version, len(listed), digest, checked), records, lambda: names)
+    lengths, labels = records["length"].tobytes(), records["label"]
+    has_label = labels[labels != NO_LABEL]
+    header = Header(
+        size=shard.size,
+        version=shard.version,
+        image=shard.image,
+        samples=len(listed),
+        digest=hashlib.sha256(names + lengths).hexdigest(),
+        crcs="" if crcs is None else _half_sha256(lengths + records["crc"].tobytes()),
+        labels=_half_sha256(labels.tobytes()),
+        labelled=len(has_label),
+        least_label=int(has_label.min()) if len(has_label) else NO_LABEL,
+        greatest_label=int(has_label.max()) if len(has_label) else NO_LABEL,
+        passed_over=account.passed_over,
+        body_crc=crc32c(records.tobytes() + names),
+    )
+    return ShardIndex(header, records, lambda: names)
 
 
 def with_version(found: ShardIndex, version: str) -> ShardIndex:
@@ -127,7 +171,9 @@ def parse(where: str, data: bytes) -> ShardIndex:
         DataError: it is damaged.
     """
     header, start = parse_header(where, data)
-    end = _end_of_records(where, header, start, len(data))
+    end = start + header.samples * RECORD.itemsize
+    if len(data) < end or crc32c(data[start:]) != header.body_crc:
+        raise DataError(Fault(where, "the index is damaged: its records disagree with their checksum", REMAKE))
     return ShardIndex(header, np.frombuffer(data, RECORD, header.samples, start), lambda: data[end:])
 
 
@@ -135,52 +181,84 @@ def parse_header(where: str, data: bytes) -> tuple[Header, int]:
     """The header of an index, and where its records begin; `data` may end anywhere behind the header.
 
     Raises:
-        DataError: it is no index.
+        DataError: it is no index, or damaged.
     """
     try:
-        magic, length = _HEADER.unpack_from(data)
+        magic, length, crc = _HEADER.unpack_from(data)
+        text = data[_HEADER.size : _HEADER.size + length]
         if magic != MAGIC:
             raise ValueError(f"it begins with {magic!r}")
-        return Header(**json.loads(data[_HEADER.size : _HEADER.size + length])), _HEADER.size + length
-    except (struct.error, ValueError, TypeError) as error:
-        raise DataError(f"{where}: is no index of a shard ({error}); delete it, it is made again") from error
+        if crc32c(text) != crc:
+            raise ValueError("its header disagrees with its checksum")
+        fields = json.loads(text)
+        passed = tuple(PassedOver(**{**row, "reason": Reason(row["reason"])}) for row in fields["passed_over"])
+        return Header(**{**fields, "passed_over": passed}), _HEADER.size + length
+    except (struct.error, ValueError, TypeError, KeyError) as error:
+        raise DataError(Fault(where, f"is no sound index of a shard ({error})", REMAKE)) from error
 
 
 def find_header(shard: ShardFile, indexes: Store | None) -> Header | None:
-    """The header of the shard's index, wherever it lies; None where there is none that fits."""
-    for store, name in _homes(shard, indexes):
-        try:
-            header, _ = parse_header(f"{store.url}/{name}", store.get(name, 0, _HEADER_READ_BYTES))
-        except NotFound:
-            continue
-        if fits(header, shard):
-            return header
-    return None
+    """The header of the shard's index, beside it or in the store of indexes; None where there is none that fits.
+
+    Raises:
+        DataError: an index stays damaged although it was read several times.
+        StorageError: a store does not answer.
+    """
+    return _first_fitting(_locations(shard, indexes), shard)
 
 
-def stored_crcs(shard: ShardFile, indexes: Store) -> str:
-    """`Header.crcs` of the index that was made of just this version of the shard; empty where there is none."""
-    try:
+def find_headers(shards: Sequence[ShardFile], indexes: Store | None) -> list[Header | None]:
+    """`find_header` of many shards that were just listed, several at once.
+
+    An object store answers a request in some 50 ms, so none is sent for an index that a listing shows to be absent.
+
+    Raises:
+        DataError: an index stays damaged although it was read several times.
+        StorageError: a store does not answer.
+    """
+    stored: set[str] | None = None
+    if indexes is not None and len(shards) >= _LIST_FROM:
+        stored = {found.name for found in indexes.list_objects()}
+
+    def one(shard: ShardFile) -> Header | None:
+        beside = [] if shard.has_index is False else [_beside(shard)]
         name = stored_name(shard)
-        return parse_header(f"{indexes.url}/{name}", indexes.get(name, 0, _HEADER_READ_BYTES))[0].crcs
-    except NotFound:
-        return ""
+        elsewhere = [] if indexes is None or (stored is not None and name not in stored) else [(indexes, name)]
+        return _first_fitting([*beside, *elsewhere], shard)
+
+    with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+        return list(pool.map(one, shards))
+
+
+def stored_header(shard: ShardFile, indexes: Store) -> Header | None:
+    """The header of the index in the store of indexes, which is of just this version of the shard."""
+    return next(_headers([(indexes, stored_name(shard))]), None)
 
 
 def find(shard: ShardFile, indexes: Store | None) -> ShardIndex | None:
-    """The shard's index, wherever it lies; None where there is none that fits."""
-    for store, name in _homes(shard, indexes):
+    """The shard's index, beside it or in the store of indexes; None where there is none that fits.
+
+    The whole file is read into memory, and its names are dropped: a memory-mapped file would keep its descriptor open,
+    and a corpus has more shards than a process may have files (1,024 by default).
+
+    Raises:
+        DataError: an index stays damaged although it was read several times.
+        StorageError: a store does not answer.
+    """
+    for store, name in _locations(shard, indexes):
         where = f"{store.url}/{name}"
-        try:
-            local = Path(where)
-            found = (
-                _map(local) if local.is_file() else _without_names(parse(where, store.get(name)), where, store, name)
-            )
-        except NotFound:
+        data = _read(store, name, parse)
+        if data is None:
             continue
+        found = parse(where, data)
         if fits(found.header, shard):
-            return found
+            return ShardIndex(found.header, found.records.copy(), partial(_read_names, store, name))
     return None
+
+
+def _read_names(store: Store, name: str) -> bytes:
+    """The names in an index, which may have been made again since its records were read."""
+    return parse(f"{store.url}/{name}", store.get(name)).read_names()
 
 
 def put(made: ShardIndex, shard: ShardFile, indexes: Store | None) -> None:
@@ -194,41 +272,58 @@ def put(made: ShardIndex, shard: ShardFile, indexes: Store | None) -> None:
 
 
 def fits(header: Header, shard: ShardFile) -> bool:
-    """Whether an index speaks of this shard: by size and version, or by size where CRCs will tell what differs."""
-    return header.size == shard.size and (header.checked or header.version == shard.version)
+    """Whether an index may be used for a shard.
 
-
-def _end_of_records(where: str, header: Header, start: int, size: int) -> int:
-    end = start + header.samples * RECORD.itemsize
-    if size < end:
-        raise DataError(f"{where}: ends at byte {size}, {end} wanted; the index is damaged; delete it")
-    return end
-
-
-def _map(path: Path) -> ShardIndex:
-    with path.open("rb") as file:
-        header, start = parse_header(str(path), file.read(_HEADER_READ_BYTES))
-        _end_of_records(str(path), header, start, os.fstat(file.fileno()).st_size)
-        records = np.memmap(file, RECORD, "r", start, header.samples) if header.samples else np.zeros(0, RECORD)
-    return ShardIndex(header, records, lambda: parse(str(path), path.read_bytes()).read_names())
-
-
-def _without_names(found: ShardIndex, where: str, store: Store, name: str) -> ShardIndex:
-    """The index with its names left in the store; whoever wants them reads the file again, which may be newer."""
-    return ShardIndex(found.header, found.records.copy(), lambda: parse(where, store.get(name)).read_names())
-
-
-def _homes(shard: ShardFile, indexes: Store | None) -> list[tuple[Store, str]]:
-    beside = _beside(shard)
-    return [beside] if indexes is None else [beside, (indexes, stored_name(shard))]
-
-
-def _beside(shard: ShardFile) -> tuple[Store, str]:
-    folder, name = split_url(shard.url)
-    return store_of(folder), name + INDEX_SUFFIX
+    By size and version; by size alone where it has CRCs, so that packed shards may be copied: a CRC shows at each read
+    whether the image is another. Whoever uses classes asks `Pin.labels_of`, which reads those of a copy again.
+    """
+    same_file = header.size == shard.size and header.image == shard.image
+    return same_file and (header.checked or header.version == shard.version)
 
 
 def stored_name(shard: ShardFile) -> str:
     """Name of a shard's index in a store of indexes."""
-    parts: list[Any] = [shard.url, shard.size, shard.version]
+    parts: list[Any] = [shard.url, shard.size, shard.version, *([shard.image] if shard.image else [])]
     return f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}{INDEX_SUFFIX}"
+
+
+def _locations(shard: ShardFile, indexes: Store | None) -> list[tuple[Store, str]]:
+    return [_beside(shard)] if indexes is None else [_beside(shard), (indexes, stored_name(shard))]
+
+
+def _beside(shard: ShardFile) -> tuple[Store, str]:
+    folder, name = split_url(shard.url)
+    return store_of(folder), index_name(name, shard.image)
+
+
+def _first_fitting(locations: Iterable[tuple[Store, str]], shard: ShardFile) -> Header | None:
+    return next((header for header in _headers(locations) if fits(header, shard)), None)
+
+
+def _headers(locations: Iterable[tuple[Store, str]]) -> Iterator[Header]:
+    for store, name in locations:
+        data = _read(store, name, parse_header, _HEADER_READ_BYTES)
+        if data is not None:
+            yield parse_header(f"{store.url}/{name}", data)[0]
+
+
+def _read(store: Store, name: str, check: Callable[[str, bytes], object], length: int | None = None) -> bytes | None:
+    """The bytes of an index, read again while they are damaged; None where there is none of this version."""
+    where = f"{store.url}/{name}"
+
+    def check_if_new(data: bytes) -> None:
+        if not data.startswith(_OLDER_MAGICS):
+            check(where, data)
+
+    try:
+        data = read_verified(lambda: store.get(name, 0, length), check_if_new)
+    except NotFound:
+        return None
+    if data.startswith(_OLDER_MAGICS):
+        _log.info("%s: an index of an older version, without a checksum of the classes; it is made anew", where)
+        return None
+    return data
+
+
+def _half_sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]

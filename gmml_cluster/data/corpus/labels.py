@@ -1,4 +1,4 @@
-"""What the labels of a corpus tell of the order of its samples."""
+"""Whether the samples of a corpus are sorted by class, judged by a few of its shards."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ _LEAST_SAMPLES = 64
 
 
 def are_sorted(shards: Sequence[NDArray[np.int32]]) -> bool:
-    """Whether neighbours within shards are much more alike than samples of different places.
+    """Whether neighbours within shards are much more alike than distant samples.
 
     The judge is von Neumann's ratio: the mean squared difference of neighbours over twice the variance of all. It is
     near 1 where labels are shuffled, near 0 where they ascend or each shard has a class of its own; half-way decides.
 
     Args:
-        shards: the labels of each shard in order; samples without one count for nothing.
+        shards: the labels of each shard in order; samples without one are ignored.
     """
     labelled = [labels[labels != NO_LABEL].astype(np.float64) for labels in shards]
     every = np.concatenate([*labelled, np.zeros(0)])

@@ -3,23 +3,26 @@
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
-from gmml_cluster.errors import DataError
+from gmml_cluster.data.corpus.foreign import explain
+from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.spec.braces import expand_braces
-from gmml_cluster.store.open import open_store
+from gmml_cluster.store.open import open_store, scheme_of
 from gmml_cluster.store.protocol import Stat, Store
 
 SHARD_SUFFIX = ".tar"
 INDEX_SUFFIX = ".index"
 _STAR = r"(?!(?<![^/])\.)[^/]*"  # anything but hidden names, such as the folder in which a corpus is being packed
+_ANYTHING = f"(?:{_STAR}/)*{_STAR}"
 
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A shard as its store lists it."""
+    """A shard as its store lists it, and what its corpus takes for images."""
 
     url: str
     """Folder or `s3://` URL with the name, absolute."""
@@ -27,6 +30,10 @@ class ShardFile:
     """Bytes."""
     version: str
     """ETag, or a file's mtime in nanoseconds."""
+    image: str = ""
+    """Field that holds the images; empty takes each sample's first image."""
+    has_index: bool | None = field(default=None, compare=False)
+    """Whether the listing showed an index beside the shard; None where nothing was listed."""
 
     @property
     def name(self) -> str:
@@ -51,29 +58,59 @@ def indexes_below(root: str) -> Store:
     return open_store(root).child(".corpora")
 
 
-def list_shards(url: str) -> list[ShardFile]:
+def index_name(name: str, image: str) -> str:
+    """Name of a shard's index in the shard's folder."""
+    return f"{name}.{image}{INDEX_SUFFIX}" if image else name + INDEX_SUFFIX
+
+
+def list_shards(url: str, image: str | None = None) -> list[ShardFile]:
     """The shards of a corpus: braces in their order, each listing in the order of names.
 
     Args:
         url: a path or `s3://` URL of `.tar` files, with braces or `*`, or a folder, whose `.tar` files are taken at
             any depth. Files and folders whose names begin with a dot are left out unless they are named.
+        image: field that holds the images, where the corpus names it.
 
     Raises:
         DataError: a shard that is named does not exist, one is named twice, is a link to nothing, none is found, or
             shards may lie behind a link to a folder.
-        StorageError: the store does not answer, or a folder of it cannot be read.
+        StorageError: no store has the URL's scheme, the store does not answer, or a folder of it cannot be read.
     """
+    return list_files(url, (SHARD_SUFFIX,), image or "")
+
+
+def list_files(url: str, suffixes: tuple[str, ...], image: str = "") -> list[ShardFile]:
+    """As `list_shards`, of files that end in any of these suffixes: shards, and what shards can be made of."""
     patterns = [_absolute(pattern) for pattern in _expanded(url)]
-    plain = [pattern for pattern in patterns if "*" not in pattern and pattern.endswith(SHARD_SUFFIX)]
-    known = {shard.url: shard for shard in stat_all(plain)}
-    shards = [shard for pattern in patterns for shard in _match(url, pattern, known)]
+    plain = [pattern for pattern in patterns if "*" not in pattern and pattern.endswith(suffixes)]
+    known = {shard.url: shard for shard in stat_all(plain, image)}
+    shards: list[ShardFile] = []
+    for pattern in patterns:
+        if pattern in known:
+            shards.append(known[pattern])
+        elif "*" not in pattern and pattern.endswith(suffixes):
+            raise DataError(Fault(url, f"{pattern} does not exist; every shard that is named must", "check the URL"))
+        else:
+            shards += _match(pattern, suffixes, image)
     if not shards:
-        raise DataError(f"{url}: no shards; a corpus has at least one {SHARD_SUFFIX} file; check the URL")
-    urls = [shard.url for shard in shards]
-    twice = next((name for name in urls if urls.count(name) > 1), None) if len(set(urls)) < len(urls) else None
-    if twice is not None:
-        raise DataError(f"{url}: names {twice} twice; each shard counts once; correct the pattern")
+        raise DataError(_no_shards(url, patterns))
+    twice, times = Counter(shard.url for shard in shards).most_common(1)[0]
+    if times > 1:
+        raise DataError(Fault(url, f"names {twice} twice; each shard counts once", "correct the pattern"))
     return shards
+
+
+def stat_all(urls: Iterable[str], image: str = "") -> Iterator[ShardFile]:
+    """Those of the shards that exist, by one listing of each folder.
+
+    Raises:
+        StorageError: a store does not answer.
+    """
+    by_folder = itertools.groupby(sorted(urls), key=lambda url: split_url(url)[0])
+    for folder, members in by_folder:
+        names = {split_url(url)[1] for url in members}
+        listed = store_of(folder).list_objects(_common_beginning(min(names), max(names)))
+        yield from _shards(folder, listed, names.__contains__, image)
 
 
 def _expanded(url: str) -> list[str]:
@@ -84,59 +121,53 @@ def _expanded(url: str) -> list[str]:
 
 
 def _absolute(url: str) -> str:
-    if "://" in url and not url.startswith("file://"):
+    if scheme_of(url) == "s3":
         return url.rstrip("/")
     return os.path.abspath(os.path.expanduser(url.removeprefix("file://")))
 
 
-def stat_all(urls: Iterable[str]) -> Iterator[ShardFile]:
-    """Those of the shards that exist, by one listing of each folder.
-
-    Raises:
-        StorageError: a store does not answer.
-    """
-    by_folder = itertools.groupby(sorted(urls), key=lambda url: split_url(url)[0])
-    for folder, members in by_folder:
-        names = {split_url(url)[1] for url in members}
-        for found in store_of(folder).list_objects(_common_beginning(min(names), max(names))):
-            if found.name in names:
-                yield _shard(folder, found)
-
-
 def _common_beginning(least: str, greatest: str) -> str:
     pairs = enumerate(zip(least, greatest, strict=False))
-    return least[: next((place for place, (a, b) in pairs if a != b), len(least))]
+    return least[: next((at for at, (a, b) in pairs if a != b), len(least))]
 
 
-def _match(url: str, pattern: str, known: dict[str, ShardFile]) -> list[ShardFile]:
-    if "*" in pattern:
-        folder = split_url(pattern[: pattern.index("*")])[0]
-        inside = pattern[len(folder.rstrip("/")) + 1 :]
-        parts = inside.split("/")
-        passed = "|".join(_starred("/".join(parts[:depth])) for depth in range(1, len(parts)))
-        return _list(folder, inside.partition("*")[0], _starred(inside), passed)
-    if not pattern.endswith(SHARD_SUFFIX):
-        anything = f"(?:{_STAR}/)*{_STAR}"
-        return _list(pattern, "", anything, anything)
-    if pattern not in known:
-        raise DataError(f"{url}: {pattern} does not exist; every shard that is named must; check the URL")
-    return [known[pattern]]
+def _match(pattern: str, suffixes: tuple[str, ...], image: str) -> list[ShardFile]:
+    """The files of a folder, or of a pattern with `*`."""
+    if "*" not in pattern:
+        return _list(pattern, "", suffixes, _ANYTHING, _ANYTHING, image)
+    folder = split_url(pattern[: pattern.index("*")])[0]
+    inside = pattern[len(folder.rstrip("/")) + 1 :]
+    parts = inside.split("/")
+    passed = "|".join(_starred("/".join(parts[:depth])) for depth in range(1, len(parts)))
+    return _list(folder, inside.partition("*")[0], suffixes, _starred(inside), passed, image)
 
 
 def _starred(pattern: str) -> str:
     return _STAR.join(re.escape(part) for part in pattern.split("*"))
 
 
-def _list(folder: str, prefix: str, wanted: str, passed: str) -> list[ShardFile]:
-    """Shards whose names in the folder are wanted; folders on the way to them are passed."""
+def _list(folder: str, prefix: str, suffixes: tuple[str, ...], wanted: str, passed: str, image: str) -> list[ShardFile]:
+    """Files whose names in the folder match `wanted`; folders on the way to them match `passed`."""
     listed = store_of(folder).list_objects(prefix)
-    if "://" not in folder:
+    if scheme_of(folder) == "file":
         _refuse_links(folder, re.compile(passed))
-    return [
-        _shard(folder, found)
-        for found in listed
-        if found.name.endswith(SHARD_SUFFIX) and re.fullmatch(wanted, found.name)
-    ]
+    pattern = re.compile(wanted)
+    return list(
+        _shards(folder, listed, lambda name: name.endswith(suffixes) and pattern.fullmatch(name) is not None, image)
+    )
+
+
+def _shards(folder: str, listed: Sequence[Stat], wanted: Callable[[str], bool], image: str) -> Iterator[ShardFile]:
+    """The wanted shards of a listing, which also shows which of them have an index beside them."""
+    names = {found.name for found in listed}
+    for found in listed:
+        if not wanted(found.name):
+            continue
+        url = f"{folder.rstrip('/')}/{found.name}"
+        if not found.version:
+            rule = "is a link that leads nowhere; a corpus has all of its shards"
+            raise DataError(Fault(url, rule, "fix or remove the link"))
+        yield ShardFile(url, found.size, found.version, image, index_name(found.name, image) in names)
 
 
 def _refuse_links(top: str, passed: re.Pattern[str]) -> None:
@@ -145,12 +176,14 @@ def _refuse_links(top: str, passed: re.Pattern[str]) -> None:
         folders[:] = [name for name, path in paths.items() if passed.fullmatch(os.path.relpath(path, top))]
         link = next((paths[name] for name in folders if os.path.islink(paths[name])), None)
         if link is not None:
-            rule = "a corpus follows none below its folder, lest a shard count twice"
-            raise DataError(f"{link}: is a link to a folder; {rule}; name it in the URL by braces, or move it away")
+            rule = "is a link to a folder; a corpus follows none below its folder, as a shard might count twice"
+            raise DataError(Fault(link, rule, "name it in the URL by braces, or move it away"))
 
 
-def _shard(folder: str, found: Stat) -> ShardFile:
-    url = f"{folder.rstrip('/')}/{found.name}"
-    if not found.version:
-        raise DataError(f"{url}: is a link that leads nowhere; a corpus has all of its shards; mend or remove the link")
-    return ShardFile(url, found.size, found.version)
+def _no_shards(url: str, patterns: Sequence[str]) -> Fault:
+    """That nothing was found, and how to make shards where the URL names, or its folder holds, another form of data."""
+    folders = (split_url(pattern[: pattern.index("*")])[0] if "*" in pattern else pattern for pattern in patterns)
+    listed = (found.name for folder in folders for found in store_of(folder).list_objects())
+    rule = f"no shards; a corpus has at least one {SHARD_SUFFIX} file"
+    explained = explain(patterns) or explain(listed)
+    return Fault(url, f"{rule}; {explained}") if explained else Fault(url, rule, "check the URL")

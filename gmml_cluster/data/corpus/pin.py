@@ -1,4 +1,4 @@
-"""The corpora of a run as pinned by its first attempt: shards with sizes, versions and counts, and where samples lie.
+"""The corpora of a run as its first attempt pinned them: shards with sizes, versions and counts, and where samples are.
 
 What changed since the pin is a fault that names the shard.
 """
@@ -8,26 +8,32 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
+from cachetools import LRUCache
+from numpy.typing import NDArray
 
 from gmml_cluster.data.corpus import index
 from gmml_cluster.data.corpus.checksums import index_checked
 from gmml_cluster.data.corpus.index import Header, ShardIndex
-from gmml_cluster.data.corpus.listing import ShardFile, list_shards, split_url, stat_all, store_of
+from gmml_cluster.data.corpus.listing import ShardFile, list_shards, split_url, store_of
+from gmml_cluster.data.corpus.summary import Summary, summarise
 from gmml_cluster.errors import DataError, Fault, ShardChanged, SpecError
 from gmml_cluster.plan.sample_layout import CorpusShape
+from gmml_cluster.store.open import scheme_of
 from gmml_cluster.store.protocol import Store
 
 _INDEXED_AT_ONCE = 8
+_REASONS_SHOWN = 3
+_LOADED_BYTES = 512 * 2**20
+"""Records of indexes that a process holds, for some 26 million samples; beyond, the longest unused are read again."""
 
 
 class CorpusLike(Protocol):
-    """What a pin needs of a job's corpus (`spec.job.Corpus`)."""
+    """What a pin needs of a job's corpus (`spec.job.CorpusSpec`)."""
 
     @property
     def url(self) -> str: ...
@@ -38,6 +44,19 @@ class CorpusLike(Protocol):
     @property
     def samples(self) -> int | None: ...
 
+    @property
+    def image(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class CorpusUrl:
+    """A corpus apart from a job."""
+
+    url: str
+    image: str | None = None
+    weight: float = 1.0
+    samples: int | None = None
+
 
 @dataclass(frozen=True)
 class PinnedShard:
@@ -46,7 +65,14 @@ class PinnedShard:
     file: ShardFile
     samples: int
     crcs: str = ""
-    """What the index said of its samples' lengths and CRCs; empty where it had no CRCs."""
+    """`Header.crcs` of its index; empty where it had no CRCs."""
+    labels: str = ""
+    """`Header.labels` of its index; empty in pins of versions that had none."""
+
+    def to_row(self) -> list[Any]:
+        """The shard in a pin's JSON; pins of older versions keep their five columns, and so their digest."""
+        row = [self.file.url, self.file.size, self.file.version, self.samples, self.crcs]
+        return [*row, self.labels] if self.labels else row
 
 
 @dataclass(frozen=True)
@@ -57,13 +83,15 @@ class PinnedCorpus:
     """As the spec has it."""
     weight: float
     identity: str
-    """SHA-256 of the shards' names, counts, and their samples' names and lengths; where they lie does not enter."""
+    """SHA-256 of the shards' names, counts, and their samples' names and lengths; their folder does not enter."""
     shards: tuple[PinnedShard, ...]
+    image: str = ""
+    """Field that holds the images; empty takes each sample's first image."""
 
 
 @dataclass(frozen=True)
 class Located:
-    """Where one sample lies."""
+    """Where one sample is."""
 
     shard: str
     """URL of the shard."""
@@ -87,21 +115,30 @@ class Pin:
 
     Args:
         corpora: as pinned.
-        indexes: where indexes lie that are not beside their shards, `<root>/.corpora`.
-        loaded: indexes that are at hand already.
+        indexes: where indexes are that are not beside their shards, `<root>/.corpora`.
+        made: indexes that exist in memory alone, so are never dropped.
+
+    Attributes:
+        summaries: what each corpus holds, where this process pinned it; else empty.
     """
 
     def __init__(
         self,
         corpora: Sequence[PinnedCorpus],
         indexes: Store | None = None,
-        loaded: Mapping[ShardFile, ShardIndex] = MappingProxyType({}),
+        made: Mapping[ShardFile, ShardIndex] = MappingProxyType({}),
+        summaries: Sequence[Summary] = (),
     ) -> None:
         self.corpora = tuple(corpora)
+        self.summaries = tuple(summaries)
         self._indexes = indexes
         self._starts = [np.cumsum([0, *(shard.samples for shard in corpus.shards)]) for corpus in corpora]
-        self._loaded = dict(loaded)
-        self._locks: dict[ShardFile, threading.Lock] = {}
+        self._made = dict(made)
+        self._loaded: LRUCache[ShardFile, ShardIndex] = LRUCache(
+            _LOADED_BYTES, getsizeof=lambda found: max(found.records.nbytes, 1)
+        )
+        self._loaded_lock = threading.Lock()
+        self._shard_locks: dict[ShardFile, threading.Lock] = {}
 
     @property
     def digest(self) -> str:
@@ -120,47 +157,26 @@ class Pin:
 
     def to_json(self) -> dict[str, Any]:
         """Plain mapping; `from_json` reads it back."""
-        return {
-            "corpora": [
-                {
-                    "url": corpus.url,
-                    "weight": corpus.weight,
-                    "identity": corpus.identity,
-                    "shards": [[s.file.url, s.file.size, s.file.version, s.samples, s.crcs] for s in corpus.shards],
-                }
-                for corpus in self.corpora
-            ]
-        }
+        return {"corpora": [_corpus_to_json(corpus) for corpus in self.corpora]}
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any], indexes: Store | None = None) -> "Pin":
         """The pin that `to_json` wrote; nothing is read yet."""
-        return cls(
-            [
-                PinnedCorpus(
-                    corpus["url"],
-                    corpus["weight"],
-                    corpus["identity"],
-                    tuple(PinnedShard(ShardFile(*row[:3]), *row[3:]) for row in corpus["shards"]),
-                )
-                for corpus in given["corpora"]
-            ],
-            indexes,
-        )
+        return cls([_corpus_from_json(corpus) for corpus in given["corpora"]], indexes)
 
     def locate(self, corpus: int, y: int) -> Located:
-        """Where sample y of a corpus lies.
+        """Where sample y of a corpus is.
 
         Raises:
             StorageError: its index cannot be read, or its shard is gone or changed since it was pinned.
         """
-        shard, place = self.shard_of(corpus, y)
+        shard, number = self.shard_of(corpus, y)
         found = self.index_of(shard)
-        record = found.records[place]
+        record = found.records[number]
         return Located(
             shard=shard.file.url,
-            index=place,
-            member=found.names[place],
+            index=number,
+            member=found.names[number],
             offset=int(record["offset"]),
             length=int(record["length"]),
             crc=int(record["crc"]) if found.header.checked else None,
@@ -170,20 +186,43 @@ class Pin:
     def shard_of(self, corpus: int, y: int) -> tuple[PinnedShard, int]:
         """The shard of sample y, and the sample's number in it."""
         starts = self._starts[corpus]
-        place = int(np.searchsorted(starts, y, side="right")) - 1
-        return self.corpora[corpus].shards[place], y - int(starts[place])
+        number = int(np.searchsorted(starts, y, side="right")) - 1
+        return self.corpora[corpus].shards[number], y - int(starts[number])
 
     def index_of(self, shard: PinnedShard) -> ShardIndex:
-        """The shard's index: loaded once, made again where it was deleted; the shard must be what was pinned."""
-        found = self._loaded.get(shard.file)
+        """The shard's index; read where it is not in memory, and made again where it was deleted.
+
+        Raises:
+            ShardChanged: the shard is not what was pinned.
+            DataError: the index stays damaged, or has another number of samples than was pinned.
+            StorageError: a store does not answer.
+        """
+        found = self._in_memory(shard.file)
         if found is None:
-            with self._locks.setdefault(shard.file, threading.Lock()):
-                found = self._loaded.get(shard.file) or self._load(shard)
-                self._loaded[shard.file] = found
+            with self._shard_locks.setdefault(shard.file, threading.Lock()):
+                found = self._in_memory(shard.file) or self._keep(shard.file, self._load(shard))
         return found
 
+    def labels_of(self, shard: PinnedShard) -> NDArray[np.int32]:
+        """The classes of a shard's samples, -1 where there is none.
+
+        An index may be of a copy of the shard with another version, as CRCs show whether an image is another. No CRC
+        protects a class, so there the shard's headers and classes are read again.
+
+        Raises:
+            DataError: the index has other samples or classes than the shard.
+            StorageError: a store does not answer.
+        """
+        found = self.index_of(shard)
+        if found.header.version != shard.file.version:
+            now = index.build(shard.file, checked=False).header
+            if (now.digest, now.labels) != (found.header.digest, found.header.labels):
+                what = "holds other samples or classes than its index, which was made of an earlier version"
+                raise DataError(Fault(shard.file.url, what, index.REMAKE))
+        return np.asarray(found.records["label"], np.int32)
+
     def make_checked(self, shard: PinnedShard) -> bool:
-        """Read a shard whole and keep an index with CRCs, if it has none; samples located from then on have them.
+        """Read a whole shard and keep an index with CRCs, if it has none; samples located from then on have them.
 
         Returns:
             Whether it was read.
@@ -192,21 +231,49 @@ class Pin:
             DataError: it is damaged, or changed while it was read.
             StorageError: it cannot be read, or changed before, or the index not be kept.
         """
-        if shard.crcs or self._indexes is None or index.stored_crcs(shard.file, self._indexes):
+        if shard.crcs or self._indexes is None:
+            return False
+        stored = index.stored_header(shard.file, self._indexes)
+        if stored is not None and stored.checked:
             return False
         before, made = self.index_of(shard), index_checked(shard.file, self._indexes)
         if made.header.digest != before.header.digest:
-            raise DataError(f"{shard.file.url}: its index tells of other members; delete the index, it is made again")
-        self._loaded[shard.file] = self._load(shard)
+            raise DataError(Fault(shard.file.url, "holds other members than its index", index.REMAKE))
+        self._keep(shard.file, self._load(shard))
         return True
+
+    def _in_memory(self, file: ShardFile) -> ShardIndex | None:
+        with self._loaded_lock:
+            return self._made.get(file) or self._loaded.get(file)
+
+    def _keep(self, file: ShardFile, found: ShardIndex) -> ShardIndex:
+        with self._loaded_lock:
+            self._loaded[file] = found
+        return found
 
     def _load(self, shard: PinnedShard) -> ShardIndex:
         verify_shard(shard)
-        found = index.find(shard.file, self._indexes) or _make(shard.file, self._indexes)
+        found = index.find(shard.file, self._indexes) or _make(shard.file, self._indexes, checked=bool(shard.crcs))
         if found.header.samples != shard.samples:
             what = f"its index has {found.header.samples} samples, {shard.samples} were pinned"
-            raise DataError(f"{shard.file.url}: {what}; an index never changes; delete it, it is made again")
+            raise DataError(Fault(shard.file.url, what, index.REMAKE))
         return found
+
+
+def _corpus_to_json(corpus: PinnedCorpus) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "url": corpus.url,
+        "weight": corpus.weight,
+        "identity": corpus.identity,
+        "shards": [shard.to_row() for shard in corpus.shards],
+    }
+    return {**fields, "image": corpus.image} if corpus.image else fields
+
+
+def _corpus_from_json(given: Mapping[str, Any]) -> PinnedCorpus:
+    image = given.get("image", "")
+    shards = tuple(PinnedShard(ShardFile(row[0], row[1], row[2], image), *row[3:]) for row in given["shards"])
+    return PinnedCorpus(given["url"], given["weight"], given["identity"], shards, image)
 
 
 def verify_shard(shard: PinnedShard) -> None:
@@ -214,57 +281,14 @@ def verify_shard(shard: PinnedShard) -> None:
 
     Raises:
         ShardChanged: its size or version differs.
-        StorageError: it cannot be asked for, or is gone.
+        StorageError: the store does not answer, or the shard is gone.
     """
     folder, name = split_url(shard.file.url)
     now = store_of(folder).stat(name)
     if (now.size, now.version) != (shard.file.size, shard.file.version):
         was = f"{shard.file.size} bytes, version {shard.file.version} when the run began"
-        what = f"{now.size} bytes, version {now.version}, but {was}"
-        raise ShardChanged(f"{shard.file.url}: {what}; a run's shards never change; put it back or start a new run")
-
-
-def repin(pinned: Pin, indexes: Store) -> Pin:
-    """The pin with the present sizes and versions of its shards, if their samples are those that were pinned.
-
-    Proof are equal lengths and CRCs: of an index made of just the present version, and else of every byte.
-
-    Raises:
-        ShardChanged: a shard holds other samples, is gone, or its samples had no CRCs that could prove anything.
-        StorageError: a store does not answer.
-    """
-    shards = [shard for corpus in pinned.corpora for shard in corpus.shards]
-    listed = {file.url: file for file in stat_all(file.url for file in pinned.files)}
-    with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
-        now = iter(list(pool.map(lambda shard: _repinned(shard, listed.get(shard.file.url), indexes), shards)))
-    return Pin([replace(c, shards=tuple(islice(now, len(c.shards)))) for c in pinned.corpora], indexes)
-
-
-def _repinned(shard: PinnedShard, now: ShardFile | None, indexes: Store) -> PinnedShard:
-    if now == shard.file:
-        return shard
-    if now is None:
-        raise ShardChanged(f"{shard.file.url}: is gone; a run's shards never change; put it back")
-    known = shard.crcs or index.stored_crcs(shard.file, indexes)
-    if not known:
-        told = "its size or version changed, and it had no CRCs which could prove that its samples are the same"
-        raise ShardChanged(f"{shard.file.url}: {told}; put the old file back, with its time, or start a new run")
-    try:
-        found = _crcs_of_version(now, indexes) or index_checked(now, indexes).header.crcs
-    except DataError as error:
-        raise ShardChanged(f"{error}; it was whole when the run began") from error
-    if found != known:
-        told = "holds other samples than when the run began"
-        raise ShardChanged(f"{shard.file.url}: {told}; a run's shards never change; put it back or start a new run")
-    return replace(shard, file=now, crcs=known)
-
-
-def _crcs_of_version(shard: ShardFile, indexes: Store) -> str:
-    """`Header.crcs` of an index of the shard's present version; one that fits by size may speak of older bytes."""
-    header = index.find_header(shard, indexes)
-    if header is not None and header.checked and header.version == shard.version:
-        return header.crcs
-    return index.stored_crcs(shard, indexes)
+        what = f"{now.size} bytes, version {now.version}, but {was}; a run's shards never change"
+        raise ShardChanged(Fault(shard.file.url, what, "put it back or start a new run"))
 
 
 def pin(corpora: Sequence[CorpusLike], indexes: Store | None = None, *, checked: bool = True) -> Pin:
@@ -272,7 +296,7 @@ def pin(corpora: Sequence[CorpusLike], indexes: Store | None = None, *, checked:
 
     Args:
         corpora: as the spec has them.
-        indexes: where indexes lie that are not beside their shards.
+        indexes: where indexes are that are not beside their shards.
         checked: whether object stores are read in full for new indexes, so that their samples get CRCs (a folder's
             shards are read by their headers), and new indexes put into `indexes`. Otherwise headers alone are read
             and nothing is put anywhere.
@@ -283,51 +307,52 @@ def pin(corpora: Sequence[CorpusLike], indexes: Store | None = None, *, checked:
         StorageError: a store does not answer.
     """
     made: dict[ShardFile, ShardIndex] = {}
-    pinned = [_pin_corpus(corpus, indexes, made, checked=checked) for corpus in corpora]
+    found = [_pin_corpus(corpus, indexes, made, checked=checked) for corpus in corpora]
     faults = [
-        fault for c, (spec, found) in enumerate(zip(corpora, pinned, strict=True)) for fault in _faults(c, spec, found)
+        fault
+        for c, (spec, (_, summary)) in enumerate(zip(corpora, found, strict=True))
+        for fault in _faults(c, spec, summary)
     ]
     if faults:
         raise SpecError(faults)
-    return Pin(pinned, indexes, made)
+    return Pin([pinned for pinned, _ in found], indexes, made, [summary for _, summary in found])
 
 
-def _faults(c: int, spec: CorpusLike, found: PinnedCorpus) -> list[Fault]:
-    samples, where = sum(shard.samples for shard in found.shards), f"data.corpora.{c}"
+def _faults(c: int, spec: CorpusLike, found: Summary) -> list[Fault]:
+    samples, where = found.samples, f"data.corpora.{c}"
     if samples == 0:
-        return [
-            Fault(f"{where}.url", f"{spec.url} holds no sample; images end in .jpg, .png or .webp; check the shards")
-        ]
+        reasons = "".join(f"; {passed}" for passed in found.passed_over[:_REASONS_SHOWN])
+        what = f"{spec.url} holds no sample; images end in .jpg, .jpeg, .png or .webp{reasons}"
+        return [Fault(f"{where}.url", what, "check the shards")]
     if spec.samples not in (None, samples):
-        return [
-            Fault(f"{where}.samples", f"{spec.samples}, but the index counts {samples}; correct it or leave it out")
-        ]
+        what = f"{spec.samples}, but the index counts {samples}"
+        return [Fault(f"{where}.samples", what, "correct it or leave it out")]
     return []
 
 
 def _pin_corpus(
     corpus: CorpusLike, indexes: Store | None, made: dict[ShardFile, ShardIndex], *, checked: bool
-) -> PinnedCorpus:
-    """Pin one corpus; indexes that had to be made and are put nowhere are left in `made`."""
+) -> tuple[PinnedCorpus, Summary]:
+    """Pin one corpus; indexes that had to be made and are kept in no store are added to `made`."""
+    files = list_shards(corpus.url, corpus.image)
 
-    def header(file: ShardFile) -> Header:
-        found = index.find_header(file, indexes)
-        if found is not None:
-            return found
+    def complete(file: ShardFile, header: Header | None) -> Header:
+        if header is not None:
+            return header
         new = _make(file, indexes) if checked else index.build(file, checked=False)
         if indexes is None or not checked:
             made[file] = new
         return new.header
 
-    files = list_shards(corpus.url)
     with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
-        headers = list(pool.map(header, files))
-    shards = tuple(PinnedShard(file, h.samples, h.crcs) for file, h in zip(files, headers, strict=True))
-    return PinnedCorpus(corpus.url, corpus.weight, _identity(files, headers), shards)
+        headers = list(pool.map(complete, files, index.find_headers(files, indexes)))
+    shards = tuple(PinnedShard(file, h.samples, h.crcs, h.labels) for file, h in zip(files, headers, strict=True))
+    found = PinnedCorpus(corpus.url, corpus.weight, _identity(files, headers), shards, corpus.image or "")
+    return found, summarise(headers)
 
 
-def _make(file: ShardFile, indexes: Store | None) -> ShardIndex:
-    made = index.build(file, checked=file.url.startswith("s3://"))
+def _make(file: ShardFile, indexes: Store | None, *, checked: bool = False) -> ShardIndex:
+    made = index.build(file, checked=checked or scheme_of(file.url) == "s3")
     if indexes is not None:
         index.put(made, file, indexes)
     return made

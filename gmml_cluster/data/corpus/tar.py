@@ -1,7 +1,8 @@
-"""Samples of a tar shard, read from its headers. WebDataset's convention: members of one key are neighbours.
+"""Samples of a tar shard, read from its headers, by WebDataset's convention.
 
-The key of a member is its name up to the first dot after the last slash. Members are never written anywhere by their
-names.
+A member's name up to the first dot after the last slash is its sample's key, the rest is the name of a field.
+Neighbours of one key are one sample; it ends where the key changes or a field comes a second time. Members are never
+written anywhere by their names.
 """
 
 import io
@@ -9,20 +10,24 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
-from gmml_cluster.errors import DataError
+from fsspec.caching import BlockCache
+
+from gmml_cluster.data.corpus.account import Account, Reason, extension
+from gmml_cluster.errors import DataError, Fault
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 LABEL_EXTENSION = "cls"
 NO_LABEL = -1
-_MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
 BLOCK_BYTES = 4 * 2**20
 HEADER_BLOCK_BYTES = 2**16
+_MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
+_BLOCKS_HELD = 2
 _HEADER_BYTES = 512
-_MOST_PADDING_BYTES = 2**20
 _LONGEST_LABEL = 32
 _MOST_LABEL = 2**31
+_MOST_IMAGE_BYTES = 2**32 - 1
+_COPY = "copy or pack it again"
 
 Read = Callable[[int, int], bytes]
 
@@ -33,7 +38,8 @@ class Member:
 
     name: str
     key: str
-    extension: str
+    field: str
+    """The name behind the first dot, in small letters."""
     offset: int
     """First byte of its content."""
     length: int
@@ -58,10 +64,11 @@ def read_samples(
     size: int,
     block_bytes: int = BLOCK_BYTES,
     digest: Callable[[bytes], None] | None = None,
+    *,
+    image: str = "",
+    account: Account | None = None,
 ) -> Iterator[Sample]:
-    """Samples of a shard in the order of their images; members without an image make none.
-
-    The first image of a key is taken; a class is a `.cls` member that holds one number.
+    """Samples of a shard in the order of their images.
 
     Args:
         where: the shard's URL, for messages.
@@ -69,79 +76,120 @@ def read_samples(
         size: bytes of the shard.
         block_bytes: bytes asked for at once.
         digest: is given each image's bytes, before its sample is yielded; None leaves them unread.
+        image: field that holds the image; empty takes a sample's first jpg, jpeg, png or webp.
+        account: counts the members that make no sample.
 
     Raises:
-        DataError: the shard is damaged or cut short.
+        DataError: the shard is damaged or cut short, or an image has 4 GiB or more.
     """
-    source = RangeFile(read, size, block_bytes)
-    for _, group in groupby(_members(where, source, size), key=lambda member: member.key):
-        members = list(group)
-        image = next((member for member in members if member.extension in IMAGE_EXTENSIONS), None)
-        if image is not None:
-            label = next((member for member in members if member.extension == LABEL_EXTENSION), None)
-            if digest is not None:
-                digest(source.at(image.offset, image.length))
-            yield Sample(image.name, image.offset, image.length, _label(source, label))
+    source, account = RangeFile(read, size, block_bytes), account or Account()
+    ends: list[int] = []
+    for fields in _grouped(_members(where, source, size, account, ends)):
+        found = (
+            fields.get(image) if image else next((fields[name] for name in fields if name in IMAGE_EXTENSIONS), None)
+        )
+        _count_rest(fields, found, account)
+        if found is None:
+            continue
+        if found.length > _MOST_IMAGE_BYTES:
+            rule = "an image has less than 4 GiB"
+            raise DataError(Fault(f"{where}, member {found.name}", f"{found.length} bytes; {rule}", "pack it without"))
+        if digest is not None:
+            digest(source.at(found.offset, found.length))
+        label = _label(source, fields.get(LABEL_EXTENSION), account)
+        yield Sample(found.name, found.offset, found.length, label)
+    _check_end(where, source, ends[0], size)  # behind the last image, whose block a read of the tail would displace
 
 
-def read_names(where: str, read: Read, size: int) -> Iterator[str]:
-    """Names of all members of a shard but folders, read from its headers.
+def _grouped(members: Iterator[Member]) -> Iterator[dict[str, Member]]:
+    """The fields of each sample, in the order of its members."""
+    fields: dict[str, Member] = {}
+    key = None
+    for member in members:
+        if fields and (member.key != key or member.field in fields):
+            yield fields
+            fields = {}
+        key, fields[member.field] = member.key, member
+    if fields:
+        yield fields
 
-    Raises:
-        DataError: the shard is damaged or cut short.
-    """
-    source = RangeFile(read, size, HEADER_BLOCK_BYTES)
-    return (info.name for info in _headers(where, source, size) if not info.isdir())
 
-
-def _members(where: str, source: "RangeFile", size: int) -> Iterator[Member]:
-    for info in _headers(where, source, size):
+def _members(where: str, source: "RangeFile", size: int, account: Account, ends: list[int]) -> Iterator[Member]:
+    for info in _headers(where, source, size, ends):
         found = _MEMBER.fullmatch(info.name)
-        if info.isreg() and found is not None:
+        if info.isdir():
+            continue
+        if not info.isreg() or info.issparse():
+            account.add(Reason.NO_FILE, info.name)
+        elif found is None:
+            account.add(Reason.NO_KEY, info.name)
+        else:
             yield Member(info.name, found[1], found[2].lower(), info.offset_data, info.size)
 
 
-def _headers(where: str, source: "RangeFile", size: int) -> Iterator[tarfile.TarInfo]:
+def _count_rest(fields: dict[str, Member], image: Member | None, account: Account) -> None:
+    """Count the members of a sample that are neither its image nor its class."""
+    for field, member in fields.items():
+        if member is image or (field == LABEL_EXTENSION and image is not None):
+            continue
+        if field == LABEL_EXTENSION:
+            account.add(Reason.LONE_CLASS, member.name)
+        elif extension(field) in IMAGE_EXTENSIONS:  # extension() is empty where the field has no dot
+            account.add(Reason.DOTTED, member.name)
+        else:
+            second = field in IMAGE_EXTENSIONS and image is not None
+            account.add(Reason.SECOND if second else Reason.OTHER, member.name)
+
+
+def _headers(where: str, source: "RangeFile", size: int, ends: list[int]) -> Iterator[tarfile.TarInfo]:
+    """The headers of all members; `ends` then has the byte at which tarfile found the end."""
     try:
         with tarfile.open(fileobj=source, mode="r:") as tar:
             for info in tar:
                 if info.offset_data + info.size > size:
                     raise DataError(
-                        f"{where}: {info.name} ends beyond byte {size}; the shard is cut short; copy it again"
+                        Fault(where, f"{info.name} ends beyond byte {size}; the shard is cut short", "copy it again")
                     )
                 yield info
                 tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
-            end = tar.offset
+            ends.append(tar.offset)
     except tarfile.TarError as error:
-        raise DataError(f"{where}: is no tar ({error}); shards are plain tar files; copy or pack it again") from error
-    _check_end(where, source, end, size)
+        raise DataError(Fault(where, f"is no tar ({error}); shards are plain tar files", _COPY)) from error
 
 
 def _check_end(where: str, source: "RangeFile", end: int, size: int) -> None:
-    """Tarfile takes a damaged header for the end: the mark of the end must really stand there, near the last byte."""
+    """Read the tail: tarfile takes a damaged header, or the end of the first of two joined tars, for the end of all."""
     if source.at(end, _HEADER_BYTES) != bytes(_HEADER_BYTES):
-        what = f"neither a member nor the end mark at byte {end}"
-        raise DataError(f"{where}: {what}; the shard is damaged or cut short; copy or pack it again")
-    if size - end > _MOST_PADDING_BYTES:
-        what = f"members end at byte {end} of {size}"
-        raise DataError(f"{where}: {what}; a shard is one whole tar; copy or pack it again")
+        what = f"neither a member nor the end mark at byte {end}; the shard is damaged or cut short"
+        raise DataError(Fault(where, what, _COPY))
+    for start in range(end + _HEADER_BYTES, size, HEADER_BLOCK_BYTES):
+        block = source.at(start, min(HEADER_BLOCK_BYTES, size - start))
+        if block.count(0) < len(block):
+            at = start + len(block) - len(block.lstrip(b"\0"))
+            what = f"its members end at byte {end}, and byte {at} of {size} is not zero; a shard is one whole tar"
+            raise DataError(Fault(where, what, "join tars by `tar -A` and not by `cat`, or copy or pack it again"))
 
 
-def _label(source: "RangeFile", member: Member | None) -> int:
-    if member is None or member.length > _LONGEST_LABEL:
+def _label(source: "RangeFile", member: Member | None, account: Account) -> int:
+    if member is None:
         return NO_LABEL
-    text = source.at(member.offset, member.length).strip()
-    return int(text) if text.isdigit() and int(text) < _MOST_LABEL else NO_LABEL
+    text = source.at(member.offset, min(member.length, _LONGEST_LABEL)).strip()
+    if member.length <= _LONGEST_LABEL and text.isdigit() and int(text) < _MOST_LABEL:
+        return int(text)
+    account.add(Reason.UNREAD_CLASS, member.name)
+    return NO_LABEL
 
 
 class RangeFile(io.RawIOBase):
-    """A shard as a file, read by blocks; the last two are held, so that a pass forwards asks for each byte once."""
+    """A shard as a file, read by blocks; the last two are held, so that a pass forwards asks for each byte once.
+
+    The blocks are fsspec's; its `AbstractBufferedFile` also formats a log line a read, 15 % of a pass over headers.
+    """
 
     def __init__(self, read: Read, size: int, block_bytes: int) -> None:
         super().__init__()
-        self._range, self._size, self._block_bytes = read, size, block_bytes
-        self._position = 0
-        self._blocks: dict[int, bytes] = {}
+        self._size, self._position = size, 0
+        self._blocks = BlockCache(block_bytes, lambda start, end: read(start, end - start), size, _BLOCKS_HELD)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
@@ -158,29 +206,11 @@ class RangeFile(io.RawIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        left = max(self._size - self._position, 0)
-        wanted = left if size is None or size < 0 else min(size, left)
-        parts = []
-        while wanted > 0:
-            index, start = divmod(self._position, self._block_bytes)
-            part = self._block(index)[start : start + wanted]
-            if not part:
-                break
-            parts.append(part)
-            self._position += len(part)
-            wanted -= len(part)
-        return b"".join(parts)
-
-    def at(self, offset: int, length: int) -> bytes:
-        """Bytes of a place, without moving."""
-        position, self._position = self._position, offset
-        data = self.read(length)
-        self._position = position
+        data = self.at(self._position, self._size if size is None or size < 0 else size)
+        self._position += len(data)
         return data
 
-    def _block(self, index: int) -> bytes:
-        if index not in self._blocks:
-            while len(self._blocks) > 1:
-                del self._blocks[next(iter(self._blocks))]
-            self._blocks[index] = self._range(index * self._block_bytes, self._block_bytes)
-        return self._blocks[index]
+    def at(self, offset: int, length: int) -> bytes:
+        """Bytes of a range, without moving."""
+        data: bytes = self._blocks._fetch(offset, offset + length)
+        return data

@@ -8,10 +8,12 @@ import math
 import os
 import tarfile
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,26 +23,27 @@ from numpy.typing import NDArray
 from gmml_cluster.data.corpus import index
 from gmml_cluster.data.corpus.listing import INDEX_SUFFIX, SHARD_SUFFIX, ShardFile
 from gmml_cluster.data.corpus.tar import LABEL_EXTENSION, NO_LABEL
-from gmml_cluster.data.packing.sources import Item, Source
+from gmml_cluster.data.packing.source import Item, Source
 from gmml_cluster.data.random.feistel import permutation_key, permute
 from gmml_cluster.data.random.philox import Purpose
-from gmml_cluster.data.reader.decode import BadImage, decode
-from gmml_cluster.errors import DataError, StorageError
+from gmml_cluster.data.reader.decode import BadImage, decode_noting
+from gmml_cluster.errors import DataError, Fault, StorageError
 from gmml_cluster.spec.job import Data
-from gmml_cluster.store.open import open_store
+from gmml_cluster.store.open import open_store, scheme_of
 
 CLASSES = "classes.txt"
+MAX_PIXELS: int = Data.model_fields["max_pixels"].default
 _READ_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a corpus is made."""
+class _Target:
+    """Where a corpus is written."""
 
     work: Path
     """Folder in which each file is written first."""
     put: Callable[[str], ShardFile]
-    """Makes a file that was written there final, and says where it lies."""
+    """Publishes a file that was written there, and returns it as its store lists it."""
 
 
 @dataclass
@@ -51,7 +54,11 @@ class Packed:
     """Names of the shards."""
     samples: int = 0
     left_out: list[str] = field(default_factory=list)
-    """Images that cannot be decoded, with the reason."""
+    """Images that cannot be decoded, by their names in the source, with the reason."""
+    damaged: list[str] = field(default_factory=list)
+    """Images that were packed and whose JPEG data is damaged, by their names in the source, with the damage."""
+    labels: Counter[int] = field(default_factory=Counter)
+    """Samples of each class; -1 counts those without one."""
     sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 3)))
     """Sums over the images of their mean and mean square by channel, RGB in [0, 1]."""
 
@@ -81,6 +88,8 @@ def pack(
     shard_samples: int = 1000,
     seed: int = 0,
     prefix: str = "shard",
+    max_pixels: int = MAX_PIXELS,
+    refuse_damaged: bool = False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Packed:
     """Shuffle images into shards at DST, with their indexes, and `classes.txt` where classes have names.
@@ -89,63 +98,89 @@ def pack(
 
     Args:
         source: the images; their order is part of what decides the bytes.
-        destination: a folder that does not exist or is empty, or an `s3://` URL below which nothing lies.
+        destination: a folder that does not exist or is empty, or an `s3://` URL below which there is nothing.
         shard_samples: samples a shard; the last has what is left.
         seed: of the shuffle.
         prefix: first part of the shards' names.
-        advance: told how many more samples are done.
+        max_pixels: an image with more is left out.
+        refuse_damaged: whether an image that decodes although its JPEG data is damaged is left out.
+        advance: called with how many more samples are done.
 
     Raises:
-        DataError: there is no image, or something lies at DST.
+        DataError: there is no image, or DST is not empty.
         StorageError: the store fails.
     """
     packed = Packed()
-    with _destination(destination) as place:
-        good = _decodable(_shuffled(source.items, seed), packed, advance)
+    measure = partial(_measure, max_pixels=max_pixels, refuse_damaged=refuse_damaged)
+    with _destination(destination) as target:
+        good = _decodable(_shuffled(source.items, seed), measure, packed, advance)
         while samples := list(islice(good, shard_samples)):
             name = f"{prefix}-{len(packed.shards):06d}{SHARD_SUFFIX}"
-            _put_shard(place, name, samples)
+            _put_shard(target, name, samples)
             packed.shards.append(name)
         if not packed.samples:
-            what = f"{len(source.items)} images, none of which can be decoded"
-            raise DataError(f"{destination}: {what}; images are .jpg, .jpeg, .png or .webp; check the source")
+            first = f" (the first: {packed.left_out[0]})" if packed.left_out else ""
+            what = f"{len(source.items)} images, none of which can be decoded{first}"
+            rule = "images are .jpg, .jpeg, .png or .webp"
+            raise DataError(Fault(destination, f"{what}; {rule}", "check the source"))
         if source.classes:
-            (place.work / CLASSES).write_text("".join(f"{name}\n" for name in source.classes), encoding="utf-8")
-            place.put(CLASSES)
+            (target.work / CLASSES).write_text("".join(f"{name}\n" for name in source.classes), encoding="utf-8")
+            target.put(CLASSES)
     return packed
 
 
 def _shuffled(items: Sequence[Item], seed: int) -> Iterator[Item]:
     zero = np.zeros(1, np.int64)
     key = permutation_key(seed, Purpose.PACK, (zero, zero, zero, zero))
-    for place in permute(key, np.full(len(items), len(items)), np.arange(len(items))):
-        yield items[place]
+    for number in permute(key, np.full(len(items), len(items)), np.arange(len(items))):
+        yield items[number]
 
 
-def _decodable(items: Iterator[Item], packed: Packed, advance: Callable[[int], None]) -> Iterator[tuple[Item, bytes]]:
+@dataclass(frozen=True)
+class _Measured:
+    """An image that decodes."""
+
+    data: bytes
+    moments: NDArray[np.float64]
+    """Its means and mean squares by channel (2, 3)."""
+    damage: str
+
+
+def _decodable(
+    items: Iterator[Item],
+    measure: Callable[[Item], _Measured | str],
+    packed: Packed,
+    advance: Callable[[int], None],
+) -> Iterator[tuple[Item, bytes]]:
     """The items that decode, with their bytes, counted in `packed`."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while chunk := list(islice(items, _READ_AT_ONCE)):
-            for item, (data, found) in zip(chunk, pool.map(_measure, chunk), strict=True):
+            for item, found in zip(chunk, pool.map(measure, chunk), strict=True):
                 if isinstance(found, str):
-                    packed.left_out.append(f"{item.key}.{item.extension}: {found}")
+                    packed.left_out.append(f"{item}: {found}")
                     continue
+                if found.damage:
+                    packed.damaged.append(f"{item}: {found.damage}")
                 packed.samples += 1
-                packed.sums += found
-                yield item, data
+                packed.labels[item.label] += 1
+                packed.sums += found.moments
+                yield item, found.data
             advance(len(chunk))
 
 
-def _measure(item: Item) -> tuple[bytes, NDArray[np.float64] | str]:
-    """The item's bytes, and its means and mean squares by channel or why it does not decode."""
-    data = item.read()
+def _measure(item: Item, *, max_pixels: int, refuse_damaged: bool) -> _Measured | str:
+    """The image, or why it is left out."""
     try:
-        pixels = decode(data, Data.model_fields["max_pixels"].default)
+        data = item.read()
+        pixels, damage = decode_noting(data, max_pixels)
     except BadImage as error:
-        return data, str(error)
+        return str(error)
+    if damage and refuse_damaged:
+        return damage
     levels = np.arange(256) / 255
     shares = [np.bincount(pixels[..., channel].ravel(), minlength=256) / pixels[..., 0].size for channel in range(3)]
-    return data, np.array([[share @ levels for share in shares], [share @ levels**2 for share in shares]])
+    moments = np.array([[share @ levels for share in shares], [share @ levels**2 for share in shares]])
+    return _Measured(data, moments, damage)
 
 
 def _write_tar(path: Path, samples: Sequence[tuple[Item, bytes]]) -> None:
@@ -162,40 +197,42 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(info, io.BytesIO(data))
 
 
-def _put_shard(place: _Place, name: str, samples: Sequence[tuple[Item, bytes]]) -> None:
-    """Put a shard and its index, which carries the version that the shard got where it lies."""
-    path = place.work / name
+def _put_shard(target: _Target, name: str, samples: Sequence[tuple[Item, bytes]]) -> None:
+    """Put a shard and its index, which has the version that the shard got at its destination."""
+    path = target.work / name
     _write_tar(path, samples)
     made = index.build(ShardFile(str(path), path.stat().st_size, ""), checked=True)
-    if made.header.samples != len(samples):
-        what = f"{made.header.samples} samples were found of {len(samples)} written"
-        raise DataError(f"{name}: {what}; names told two images not apart; rename the images")
-    final = place.put(name)
-    (place.work / f"{name}{INDEX_SUFFIX}").write_bytes(index.with_version(made, final.version).to_bytes())
-    place.put(f"{name}{INDEX_SUFFIX}")
+    written = [(f"{item.key}.{item.extension}", len(data), item.label) for item, data in samples]
+    if list(zip(made.names, *(made.records[field].tolist() for field in ("length", "label")), strict=True)) != written:
+        what = f"its index has other samples than the {len(samples)} that were written ({made.header.samples})"
+        raise DataError(Fault(name, what, "rename images whose names differ only behind a dot"))
+    final = target.put(name)
+    (target.work / f"{name}{INDEX_SUFFIX}").write_bytes(index.with_version(made, final.version).to_bytes())
+    target.put(f"{name}{INDEX_SUFFIX}")
 
 
 @contextmanager
-def _destination(url: str) -> Iterator[_Place]:
+def _destination(url: str) -> Iterator[_Target]:
     """Where a corpus is written; all of it is undone when the block fails."""
+    in_store = scheme_of(url) == "s3"
     try:
-        if url.startswith("s3://"):
+        if in_store:
             yield from _store_destination(url)
         else:
             yield from _folder_destination(Path(os.path.realpath(Path(url.removeprefix("file://")).expanduser())))
     except OSError as error:
-        where = error.filename or (tempfile.gettempdir() if url.startswith("s3://") else url)
-        told = f"{error.strerror or error}; nothing of the corpus is kept; mend it or name another place"
-        raise StorageError(f"{where}: {told}") from error
+        where = error.filename or (tempfile.gettempdir() if in_store else url)
+        problem = f"{error.strerror or error}; nothing of the corpus is kept"
+        raise StorageError(Fault(str(where), problem, "fix it or name another destination")) from error
 
 
-def _folder_destination(folder: Path) -> Iterator[_Place]:
+def _folder_destination(folder: Path) -> Iterator[_Target]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(
-            f"{folder}: exists and is not empty; a corpus gets a folder of its own; name another or remove it"
-        )
-    if folder.is_mount():
-        raise DataError(f"{folder}: is where a disk is mounted; a corpus appears whole, by a name; name a folder below")
+        what = "exists and is not empty; a corpus gets a folder of its own"
+        raise DataError(Fault(str(folder), what, "name another or remove it"))
+    if folder.is_mount():  # the finished corpus is renamed to its name, which replaces no mount point
+        what = "is where a disk is mounted; a corpus appears complete, by a rename"
+        raise DataError(Fault(str(folder), what, "name a folder below"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.packing-", dir=folder.parent) as work:
         whole = Path(work, "corpus")
@@ -205,14 +242,15 @@ def _folder_destination(folder: Path) -> Iterator[_Place]:
             found = (whole / name).stat()
             return ShardFile(str(folder / name), found.st_size, str(found.st_mtime_ns))
 
-        yield _Place(whole, put)
+        yield _Target(whole, put)
         os.replace(whole, folder)
 
 
-def _store_destination(url: str) -> Iterator[_Place]:
+def _store_destination(url: str) -> Iterator[_Target]:
     store = open_store(url)
     if store.list_objects():
-        raise DataError(f"{url}: is not empty; a corpus gets a place of its own; name another or remove what is there")
+        what = "is not empty; a corpus gets a prefix of its own"
+        raise DataError(Fault(url, what, "name another or remove what is there"))
     names: list[str] = []
     with tempfile.TemporaryDirectory(prefix="gmml-pack-") as work:
 
@@ -224,7 +262,7 @@ def _store_destination(url: str) -> Iterator[_Place]:
             return ShardFile(f"{store.url}/{name}", found.size, found.version)
 
         try:
-            yield _Place(Path(work), put)
+            yield _Target(Path(work), put)
         except BaseException:
             store.delete(names)
             raise

@@ -5,6 +5,8 @@ simplejpeg refuses through Pillow. An image's size is read from its header and j
 """
 
 import io
+import struct
+import warnings
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -17,10 +19,15 @@ Pixels = NDArray[np.uint8]
 
 VIEWS_VERSION = 2
 """Version of decoding and cropping: raised whenever the same bytes and draws give other views. 1: interpolation of a
-crop by its shorter side; 2: by each axis."""
+crop by its shorter side; 2: by each axis, and PNGs with long texts are read."""
 
+# Pillow's remarks on damaged metadata name no sample and would be printed amid a command's output
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 Image.MAX_IMAGE_PIXELS = None  # the limit is the caller's, and Pillow has no other way to lift its own
 _JPEG_MAGIC = b"\xff\xd8"
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _FORMATS = ("JPEG", "PNG", "WEBP")  # Pillow's others include one that starts a program
 _PLAIN_JPEG = ("Gray", "YCbCr", "RGB")
 _CORRUPT = "Corrupt JPEG data"
@@ -90,6 +97,10 @@ def _decode_jpeg(data: bytes | memoryview, max_pixels: int) -> Pixels | None:
 
 
 def _decode_by_pillow(data: bytes | memoryview, max_pixels: int) -> Pixels:
+    if not len(data):
+        raise BadImage("0 bytes; the file is empty")
+    if data[:8] == _PNG_MAGIC:
+        data = _without_text(bytes(data))
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _limit(image.height, image.width, max_pixels)
@@ -97,6 +108,9 @@ def _decode_by_pillow(data: bytes | memoryview, max_pixels: int) -> Pixels:
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError as error:
+        bits = _bits_of_jpeg(data)
+        if bits not in (None, 8):
+            raise BadImage(f"a JPEG of {bits} bits a channel; 8 are read") from error
         raise BadImage("no image format is recognised; JPEG, PNG and WebP are read") from error
     except Exception as error:  # Pillow's plug-ins raise whatever a damaged file makes them stumble over
         raise BadImage(f"{type(error).__name__}: {error}") from error
@@ -112,3 +126,25 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+
+
+def _without_text(png: bytes) -> bytes:
+    """A PNG without its texts and colour profile, which are not used: Pillow refuses images with long ones."""
+    parts, at = [png[: len(_PNG_MAGIC)]], len(_PNG_MAGIC)
+    while at + 8 <= len(png):
+        (length,) = struct.unpack_from(">I", png, at)
+        end = at + 12 + length
+        if png[at + 4 : at + 8] not in _PNG_TEXT:
+            parts.append(png[at:end])
+        at = end
+    return b"".join([*parts, png[at:]])
+
+
+def _bits_of_jpeg(data: bytes | memoryview) -> int | None:
+    """Bits a channel by a JPEG's frame header; None where there is none."""
+    at = 2
+    while data[:2] == _JPEG_MAGIC and at + 5 <= len(data) and data[at] == 0xFF:
+        if data[at + 1] in _FRAMES:
+            return data[at + 4]
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None

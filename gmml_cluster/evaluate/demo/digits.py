@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmml_cluster.data.packing.pack import Packed, pack
-from gmml_cluster.data.packing.sources import Item, Source
+from gmml_cluster.data.packing.source import Item, Source
 from gmml_cluster.errors import GmmlError
 
 SIDE = 16

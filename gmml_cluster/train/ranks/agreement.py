@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from gmml_cluster.data.corpus.listing import indexes_below
-from gmml_cluster.data.corpus.pin import Pin, pin, repin
+from gmml_cluster.data.corpus.pin import Pin, pin
+from gmml_cluster.data.corpus.repin import repin
 from gmml_cluster.data.reader.decode import VIEWS_VERSION, decoder_name, views_version
 from gmml_cluster.errors import Fault, PreflightError
 from gmml_cluster.plan.sample_layout import SampleLayout

@@ -98,5 +98,5 @@ def test_range_file_reads_as_a_file_does():
 def test_tars_behind_one_another_are_refused(tmp_path):
     path = write_tar(tmp_path / "s.tar", [("a.png", bytes(2**20))])
     path.write_bytes(write_tar(tmp_path / "t.tar", [("b.png", b"x")]).read_bytes() + path.read_bytes())
-    with pytest.raises(DataError, match="members end at byte 1024 of"):
+    with pytest.raises(DataError, match=r"its members end at byte 1024, and byte 10240 of \d+ is not zero; .*tar -A"):
         samples(path, block_bytes=2**16)

@@ -14,7 +14,8 @@ from gmml_cluster.data.corpus.pin import pin
 from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.data.packing import pack
 from gmml_cluster.data.packing.pack import Packed
-from gmml_cluster.data.packing.sources import Item, Source, find_source
+from gmml_cluster.data.packing.source import Item, Source
+from gmml_cluster.data.packing.sources import find_source
 from gmml_cluster.errors import DataError, StorageError
 from gmml_cluster.spec.job import CorpusSpec
 from gmml_cluster.store.posix import PosixStore
@@ -92,7 +93,7 @@ def test_undecodable_images_are_left_out_and_named(class_folders, tmp_path):
     (class_folders / "class3" / "broken.jpg").write_bytes(b"no image")
     packed = pack.pack(find_source(str(class_folders)), str(tmp_path / "out"))
     assert packed.samples == 40
-    assert [line.split(":")[0] for line in packed.left_out] == ["class3/broken.jpg"]
+    assert [line.split(":")[0] for line in packed.left_out] == [str(class_folders / "class3" / "broken.jpg")]
 
 
 def failing(items, at):
@@ -148,9 +149,9 @@ def test_images_of_which_none_decodes_are_refused(tmp_path):
 
 
 def test_a_sample_that_its_shard_does_not_give_back_is_a_fault(tmp_path, digits):
-    twins = tuple(Item("a", "png", -1, lambda: png(digits[0][0])) for _ in range(2))
-    with pytest.raises(DataError, match=r"shard-000000\.tar: 1 samples were found of 2 written"):
-        pack.pack(Source(twins), str(tmp_path / "out"))
+    items = tuple(Item(key, "png", -1, lambda: png(digits[0][0])) for key in ("a", "b.left"))
+    with pytest.raises(DataError, match=r"shard-000000\.tar: its index has other samples than the 2 .* written \(1\)"):
+        pack.pack(Source(items), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -187,9 +188,10 @@ def test_command_prints_what_a_job_file_needs(class_folders, tmp_path):
     done = command(str(class_folders), str(tmp_path / "out"), "--shard-samples", "15", "--prefix", "digits")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("passed over 1 .txt, the first 'notes.txt'; images end in .jpg")
+    assert lines[0].startswith("passed over 1 .txt, the first 'notes.txt'; neither an image")
     assert lines[1] == f"40 samples in 3 shards: {tmp_path}/out/digits-{{000000..000002}}.tar"
-    assert [line.split()[0] for line in lines[2:]] == ["mean", "std"]
+    assert lines[2] == "10 classes, 0 (class0) to 9 (class9)"
+    assert [line.split()[0] for line in lines[3:]] == ["mean", "std"]
     with tarfile.open(tmp_path / "out" / "digits-000000.tar") as tar:
         assert len(tar.getnames()) == 30
     again = command(str(class_folders), str(tmp_path / "out"))
