@@ -1,7 +1,7 @@
-"""What may be said in a run's log, by whom and when: submits, claims, commits, ends. Each is one call of `Log.append`.
+"""Who may append what to a run's log, and when: submits, claims, commits, ends. Each is one call of `Log.append`.
 
-An attempt that a younger claim has overtaken is fenced: it can append nothing, and every function here then raises
-Fenced. `docs/log.md` has the rules in words.
+An attempt is fenced once a later one has claimed: it can append nothing, and every function here then raises Fenced.
+The rules are in docs/log.md.
 """
 
 import logging
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gmml_cluster.errors import CheckpointError, Fenced
+from gmml_cluster.errors import CheckpointError, Fault, Fenced
 from gmml_cluster.run.causes import CAUSES
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.history import Commit, History
@@ -27,9 +27,9 @@ class Claim:
 
     Attributes:
         attempt: its number.
-        commits: checkpoints to resume from, the youngest first; the first whose manifest holds is taken.
+        commits: checkpoints to resume from, the latest first; the first whose manifest is sound is taken.
         changed: fields outside the identity that hold for this attempt: name -> [value in spec.yaml, value now].
-        pin: fields of the `pin` that stands; None where this attempt is to append it.
+        pin: fields of the run's `pin`; None where this attempt is to append it.
     """
 
     attempt: int
@@ -54,11 +54,11 @@ def submit(
 
     Args:
         log: of the run.
-        launcher: which takes it.
-        code: digest of the code that its attempts run.
-        bounds: what is asked for.
+        launcher: name of the launcher that is to start it.
+        code: SHA-256 of the code that its attempts run.
+        bounds: what is asked for: profile, nodes, ranks of a node.
         changed: fields outside the identity that hold for its attempts.
-        seen: the history by which the submit was judged; None where it holds whatever stands.
+        seen: the history by which it was decided to submit; None to submit whatever was appended since.
 
     Returns:
         The submit's token: argument and comment of the job. None where another submit came since `seen`.
@@ -76,14 +76,14 @@ def submit(
 
 
 def queued(log: Log, submit: str, job: str) -> None:
-    """Append `queued`: the scheduler took the submit as this job."""
+    """Append `queued`: the scheduler accepted the submit as this job."""
     _append(log, lambda history: Draft("queued", None, {"submit": submit, "job": job}))
 
 
 def refusal(history: History, submit: str) -> str | None:
     """Why a job of this submit may not claim now; None where it may."""
     if history.submit is None or history.submit.token != submit:
-        return "a younger submit stands"
+        return "there is a later submit"
     if history.finished:
         return "the run has finished"
     return f"the run was stopped: {history.stopped}" if history.stopped is not None else None
@@ -100,29 +100,31 @@ def claim(
     proofs: Callable[[int], tuple[str, str] | None] = lambda attempt: None,
     claimed: Callable[[int], None] = lambda attempt: None,
 ) -> Claim:
-    """Become the youngest attempt, then end the older ones that have no `end`.
+    """Become the latest attempt, then append the missing `end` of older ones.
 
-    The right to claim is judged again at each slot that the claim passes. From its slot on older attempts are fenced.
+    The right to claim is judged again at each slot that the claim passes. From its slot on older attempts are fenced,
+    so their ends cannot be appended twice with different causes.
 
     Args:
         log: of the run.
-        submit: token of the submit that this job was started for.
+        submit: token of the submit for which this job was started.
         job: the launcher's id.
         restart: how often the launcher has restarted the job.
         topology: ranks, ZeRO stage, precision, micro-batch, threads.
         machine: nodes, devices, versions.
         proofs: cause and proof of an older attempt's end, where they are known; otherwise it counts as `lost`.
-        claimed: called with the attempt's number as soon as it stands: from then on its end must be told.
+        claimed: called with the attempt's number as soon as it is in the log: from then on it must get an `end`, also
+            where something below fails.
 
     Raises:
-        Fenced: this job has not, or no longer, the right to claim; it leaves for good and claims nothing.
+        Fenced: this job has no right to claim, or not any more; it exits and is not started again.
     """
     fields = {"submit": submit, "job": job, "restart": restart, "topology": dict(topology), "machine": dict(machine)}
 
     def make(history: History) -> Draft:
         refused = refusal(history, submit)
         if refused is not None:
-            raise Fenced(f"{log.store.url}: nothing is claimed, for {refused}; see gmml status; leave")
+            raise Fenced(Fault(log.store.url, f"job {job} claims nothing: {refused}", "see gmml status"))
         return Draft("claim", history.last_attempt + 1, fields)
 
     attempt = _append(log, make).attempt
@@ -138,30 +140,30 @@ def claim(
 
 
 def look(log: Log, attempt: int) -> History:
-    """What the log says now; one request where nothing is new. Whether the run was stopped stands in `stopped`.
+    """The history now, by one request where nothing is new. Its `stopped` tells whether the run was stopped.
 
     Raises:
-        Fenced: a younger attempt has claimed.
+        Fenced: a later attempt has claimed.
     """
     history = log.refresh()
-    _demand_youngest(log, history, attempt)
+    _demand_latest(log, history, attempt)
     return history
 
 
 def resume(log: Log, claim: Claim, holds: Callable[[Commit], None]) -> Commit | None:
-    """The youngest commit whose manifest holds; None where there is no commit.
+    """The latest commit whose checkpoint is sound; None where there is no commit.
 
-    A damaged one is named in this process' log and the one before is taken, after one more look at the run's log: a
-    younger attempt may have dropped it.
+    For a damaged one there is a warning in this process' log, and the one before is taken; but first the run's log is
+    read again, as a later attempt may have dropped it, and then this one is fenced.
 
     Args:
         log: of the run.
         claim: this attempt's.
-        holds: raises CheckpointError where the manifest does not hold.
+        holds: raises CheckpointError where the checkpoint is damaged.
 
     Raises:
         CheckpointError: there are commits, and every one is damaged.
-        Fenced: a younger attempt has claimed.
+        Fenced: a later attempt has claimed.
     """
     damaged: list[str] = []
     for commit in claim.commits:
@@ -174,7 +176,8 @@ def resume(log: Log, claim: Claim, holds: Callable[[Commit], None]) -> Commit | 
         else:
             return commit
     if damaged:
-        raise CheckpointError(f"{log.store.url}: no commit is left to resume from: {'; '.join(damaged)}; restore one")
+        problem = f"every commit is damaged: {'; '.join(damaged)}"
+        raise CheckpointError(Fault(log.store.url, problem, "restore one of them"))
     return None
 
 
@@ -189,7 +192,7 @@ def begin(
     load_s: float,
     init: Mapping[str, Any] | None = None,
 ) -> None:
-    """Append `begin`: the attempt's first step, and what it goes on from.
+    """Append `begin`: the attempt's first step, and the commit that it continues.
 
     Args:
         log: of the run.
@@ -208,20 +211,20 @@ def begin(
 
 
 def pin(log: Log, attempt: int, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Append `pin` if none stands yet.
+    """Append `pin` if the run has none yet.
 
     Returns:
-        The fields of the one that stands: they hold for the run from then on.
+        The fields of the run's `pin`, this one or an earlier one: they hold for the run for ever.
     """
 
     def make(history: History) -> Draft | None:
-        _demand_youngest(log, history, attempt)
+        _demand_latest(log, history, attempt)
         return Draft("pin", attempt, fields) if history.pin is None else None
 
     log.append(make)
-    standing = log.refresh().pin
-    assert standing is not None
-    return standing
+    pinned = log.refresh().pin
+    assert pinned is not None
+    return pinned
 
 
 def repin(log: Log, attempt: int, corpora: str, shards: int) -> None:
@@ -251,7 +254,7 @@ def commit(
         log: of the run.
         attempt: this one.
         step: the last whose update is in the checkpoint.
-        manifest: SHA-256 of its manifest, which stands already.
+        manifest: SHA-256 of its manifest, which is written already.
         size: bytes of all its files.
         seconds: how long the save took.
         skipped: steps of this attempt whose update was skipped, since the commit before.
@@ -263,41 +266,41 @@ def commit(
     _append(log, _by(log, attempt, Draft("commit", attempt, fields)))
 
 
-def drop(log: Log, attempt: int, victim: Commit) -> None:
-    """Append `drop`: the checkpoint no longer exists and may be deleted."""
-    fields = {"step": victim.step, "of": victim.attempt}
+def drop(log: Log, attempt: int, dropped: Commit) -> None:
+    """Append `drop`: from now on the checkpoint does not exist, and its files may be deleted."""
+    fields = {"step": dropped.step, "of": dropped.attempt}
     _append(log, _by(log, attempt, Draft("drop", attempt, fields)))
 
 
-def end(log: Log, attempt: int, cause: str, **told: Any) -> str:
+def end(log: Log, attempt: int, cause: str, **details: Any) -> str:
     """Append `end`, unless the attempt has one.
 
     Args:
         log: of the run.
         attempt: the one that ends.
         cause: one of `Cause`.
-        told: what else is known: `step` (the last made), `message`, `rank`, `host`, `skipped`, `proof`.
+        details: what else is known: `step` (the last made), `message`, `rank`, `host`, `skipped`, `proof`.
 
     Returns:
-        The cause of the end that stands: the first counts.
+        The cause in the attempt's `end`: the first that was appended counts.
 
     Raises:
-        Fenced: a younger attempt has claimed; it tells how this one ended.
+        Fenced: a later attempt has claimed; it appends the end of this one.
     """
-    _end(log, attempt, cause, told, appender=attempt)
+    _end(log, attempt, cause, details, appender=attempt)
     ended = log.refresh().attempt(attempt)
     assert ended is not None
     assert ended.ended is not None
     return ended.ended
 
 
-def start_failed(log: Log, submit: str, **told: Any) -> None:
-    """Append that a job of this submit ended without a claim; nothing where another submit is the youngest by now."""
+def start_failed(log: Log, submit: str, **details: Any) -> None:
+    """Append that a job of this submit ended without a claim; nothing where there is a later submit by now."""
 
     def make(history: History) -> Draft | None:
         if history.submit is None or history.submit.token != submit:
             return None
-        return Draft("end", None, {"cause": "start_failed", "submit": submit, **told})
+        return Draft("end", None, {"cause": "start_failed", "submit": submit, **details})
 
     log.append(make)
 
@@ -310,7 +313,7 @@ def resolve_cause(log: Log, attempt: int, cause: str, proof: str) -> None:
     _known(cause)
 
     def make(history: History) -> Draft | None:
-        _demand_youngest(log, history, attempt)
+        _demand_latest(log, history, attempt)
         ended = history.attempt(attempt)
         if ended is None or ended.ended not in RESOLVABLE or ended.resolved:
             return None
@@ -328,22 +331,22 @@ def stop(log: Log, reason: str) -> None:
     log.append(make)
 
 
-def _end(log: Log, attempt: int, cause: str, told: Mapping[str, Any], *, appender: int) -> None:
+def _end(log: Log, attempt: int, cause: str, details: Mapping[str, Any], *, appender: int) -> None:
     _known(cause)
 
     def make(history: History) -> Draft | None:
-        _demand_youngest(log, history, appender)
+        _demand_latest(log, history, appender)
         ended = history.attempt(attempt)
         if ended is None or ended.ended is not None:
             return None
-        return Draft("end", attempt, {"cause": cause, **told})
+        return Draft("end", attempt, {"cause": cause, **details})
 
     log.append(make)
 
 
 def _by(log: Log, attempt: int, draft: Draft) -> Callable[[History], Draft]:
     def make(history: History) -> Draft:
-        _demand_youngest(log, history, attempt)
+        _demand_latest(log, history, attempt)
         return draft
 
     return make
@@ -355,10 +358,10 @@ def _append(log: Log, make: Callable[[History], Draft]) -> Entry:
     return entry
 
 
-def _demand_youngest(log: Log, history: History, attempt: int) -> None:
+def _demand_latest(log: Log, history: History, attempt: int) -> None:
     if history.last_attempt > attempt:
-        younger = history.last_attempt
-        raise Fenced(f"{log.store.url}: attempt {attempt} is fenced, for attempt {younger} has claimed; leave quietly")
+        problem = f"attempt {attempt} is fenced, for attempt {history.last_attempt} has claimed"
+        raise Fenced(Fault(log.store.url, problem))
 
 
 def _known(cause: str) -> None:

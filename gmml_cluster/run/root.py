@@ -33,7 +33,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 class RunRoot:
     """A run where it was found: `<root>/<name>`, its store and its log.
 
-    Every file that a digest stands for is read by a method of this class, which compares it with the digest each time:
+    Every file of which the log has a digest is read by a method of this class, which compares the two each time:
     a file that was edited or damaged since the submission would otherwise train something else in silence.
 
     Attributes:

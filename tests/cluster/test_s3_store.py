@@ -55,13 +55,13 @@ def test_a_store_that_lets_an_object_be_created_twice_is_refused_by_name(bad_s3_
     assert open_store(url).list_objects() == []
 
 
-def test_wrong_credentials_are_told_with_the_right_that_lacks(s3_url, monkeypatch):
+def test_wrong_credentials_are_reported_with_the_missing_right(s3_url, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(PreflightError, match=f"{s3_url}: cannot create: .*credentials"):
         probe(open_store(s3_url))
 
 
-def test_a_bucket_that_does_not_exist_is_told(s3_url):
+def test_a_bucket_that_does_not_exist_is_named(s3_url):
     with pytest.raises(PreflightError, match="no-such-bucket"):
         probe(open_store("s3://no-such-bucket"))
 
@@ -125,7 +125,7 @@ def test_a_create_whose_reply_is_lost_or_refused_for_now_counts_as_ours(proxied,
     assert next(what for method, _, what in proxy.seen if method == "PUT") == kind
 
 
-def test_a_create_whose_reply_is_lost_is_settled_by_reading_back(proxied):
+def test_a_create_whose_reply_is_lost_is_read_back(proxied):
     proxy, store = proxied
     proxy.rules.append(Rule("drop_response", "PUT", "/slot$"))
     store.create("slot", b"mine")
@@ -194,7 +194,7 @@ def test_a_forked_child_uses_connections_of_its_own(store):
     assert store.get("b") == b"parent"
 
 
-def test_uploads_that_a_killed_writer_left_are_told_and_discarded(store):
+def test_uploads_that_a_killed_writer_left_are_listed_and_discarded(store):
     for name in ("checkpoints/1/a", "other"):
         store._requests.send("create_multipart_upload", **store._target(name))
     assert store.list_objects() == []
@@ -205,7 +205,7 @@ def test_uploads_that_a_killed_writer_left_are_told_and_discarded(store):
     assert [left.name for left in store.unfinished()] == ["other"]
 
 
-def test_a_put_in_parts_that_fails_is_told_although_it_cannot_be_taken_back(store, monkeypatch, caplog):
+def test_a_put_in_parts_that_fails_is_reported_although_it_cannot_be_taken_back(store, monkeypatch, caplog):
     monkeypatch.setattr(s3, "SINGLE_PUT_BYTES", 2**20)
     send = store._requests.send
 

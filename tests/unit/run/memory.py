@@ -33,7 +33,7 @@ class MemoryStore:
         return result
 
     def create(self, name: str, data: bytes) -> None:
-        """As the S3 store does, a lost reply is not settled here: the log must settle it."""
+        """As the S3 store does, a lost reply is not read back here: the log must do so."""
 
         def act(key):
             if self.objects.setdefault(key, bytes(data)) != data:

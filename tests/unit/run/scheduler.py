@@ -11,7 +11,7 @@ Fault = Literal["", "crash before", "crash after", "lost reply"]
 
 
 class Process(threading.Thread):
-    """A body that uses its own view of the store and stops before each request until it is told to go on."""
+    """A body that uses its own view of the store and stops before each request until it is let go on."""
 
     def __init__(self, body: Callable[[MemoryStore], None], store: MemoryStore) -> None:
         super().__init__(daemon=True)

@@ -60,7 +60,7 @@ def test_one_root_under_two_names_is_one_hit(root, tmp_path):
     assert find_run("a", [root, f"{root}/", str(tmp_path / "link")]).name == "a"
 
 
-def test_where_nothing_is_found_unreadable_roots_are_told(root, tmp_path):
+def test_where_nothing_is_found_unreadable_roots_are_named(root, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SpecError, match="no such run"):
         find_run("a", [root])

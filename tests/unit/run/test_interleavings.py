@@ -91,7 +91,7 @@ class Invariants:
         if entry.kind == "begin" and entry.fields["resumed"]:
             resumed = (entry.fields["resumed"]["step"], entry.fields["resumed"]["attempt"])
             live = [(commit.step, commit.attempt) for commit in before.commits]
-            assert live[-1] == resumed, "resumed from another than the youngest commit"
+            assert live[-1] == resumed, "resumed from another than the latest commit"
         if entry.kind == "end":
             assert before.attempt(entry.attempt).ended is None, "a second end"
 

@@ -41,7 +41,7 @@ def test_it_stays_between_a_minute_and_an_hour_and_begins_with_ten():
     assert save_interval_s(None, HOUR) == 600
 
 
-def test_a_young_run_is_taken_to_be_interrupted_once_a_day():
+def test_a_new_run_is_taken_to_be_interrupted_once_a_day():
     assert between_interruptions_s(history(attempt(1, 0.0, None, None)), 0.0) == 24 * HOUR
 
 

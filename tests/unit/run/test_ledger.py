@@ -64,7 +64,7 @@ def test_the_state_follows_the_log_and_the_jobs(log):
     assert state(log.refresh(), {"4": "queued"}) == "queued"
 
 
-def test_the_jobs_that_decide_are_the_youngest_submits_and_those_without_an_end(log):
+def test_the_jobs_that_decide_are_the_latest_submits_and_those_without_an_end(log):
     attempt(log, submit(log, "1"), "1")
     submit(log, "2")
     assert jobs_of(log.refresh()) == ("2", "1")
@@ -105,8 +105,8 @@ def test_an_attempt_whose_job_is_gone_counts_as_lost(log):
 
 def test_an_attempt_whose_job_waits_for_nodes_again_does_not_live(log):
     attempt(log, submit(log))
-    told = status(log.refresh(), {"1": "queued"})
-    assert (told["state"], told["attempts"][0]["cause"]) == ("queued", "lost")
+    shown = status(log.refresh(), {"1": "queued"})
+    assert (shown["state"], shown["attempts"][0]["cause"]) == ("queued", "lost")
 
 
 @pytest.mark.parametrize("bounds", [{}, {"requeue": False}])
@@ -119,7 +119,7 @@ def test_a_run_whose_job_must_not_be_requeued_says_so_once_it_is_interrupted(log
     assert status(log.refresh(), {"17": "running"})["not_requeued"] is None
 
 
-def test_metric_lines_are_the_youngest_attempts_and_none_past_where_it_began(log):
+def test_metric_lines_are_the_latest_attempts_and_none_past_where_it_began(log):
     def publish(number, part, steps):
         lines = "".join(json.dumps({"step": step, "attempt": number}) + "\n" for step in steps)
         log.store.put(f"{metrics_stem(number)}-{part:06d}.jsonl", lines.encode())

@@ -167,7 +167,7 @@ def test_a_slot_that_comes_back_damaged_once_is_read_again(store, monkeypatch, d
     assert list(Log(store).read(1)) == [entry]
 
 
-def test_a_damaged_slot_is_told_by_name(store, monkeypatch):
+def test_a_damaged_slot_is_reported_by_name(store, monkeypatch):
     monkeypatch.setattr("gmml_cluster.store.verified.sleep", lambda seconds: None)
     store.put(slot_name(1), b"{}")
     with pytest.raises(StorageError, match=r"log/00000001\.json: is no log entry"):

@@ -46,10 +46,10 @@ def test_claims_are_numbered_from_one_and_carry_what_was_changed(log):
     assert (second.attempt, second.changed, second.commits, second.pin) == (2, {}, (), None)
 
 
-@pytest.mark.parametrize("reason", ["younger submit", "stopped", "finished"])
+@pytest.mark.parametrize("reason", ["later submit", "stopped", "finished"])
 def test_who_has_no_right_claims_nothing(log, reason):
     token = submit(log)
-    if reason == "younger submit":
+    if reason == "later submit":
         submit(log)
     elif reason == "stopped":
         protocol.stop(log, "cancelled by a person")
@@ -70,7 +70,7 @@ def test_the_right_to_claim_is_judged_again_at_each_slot(store, log):
             calls.append(name)
             submit(log)
 
-    with pytest.raises(Fenced, match="younger submit"):
+    with pytest.raises(Fenced, match="later submit"):
         claim(Log(store.view(before=before)), token)
     assert log.refresh().last_attempt == 0
 
@@ -98,7 +98,7 @@ def test_a_stop_fences_nobody(log):
         lambda log: protocol.begin(log, 1, resumed=None, step=0, micro=8, start_s=1.0, load_s=1.0),
         lambda log: protocol.pin(log, 1, {}),
         lambda log: protocol.end(log, 1, "error"),
-        lambda log: protocol.resolve_cause(log, 1, "preempted", "told"),
+        lambda log: protocol.resolve_cause(log, 1, "preempted", "proof"),
         lambda log: protocol.look(log, 1),
     ],
 )
@@ -126,7 +126,7 @@ def test_the_first_end_counts(log):
     assert [entry.kind for entry in log.read()].count("end") == 1
 
 
-def test_a_cause_settles_a_notice_once(log):
+def test_a_cause_resolves_a_notice_once(log):
     attempt = started(log)
     protocol.resolve_cause(log, attempt, "preempted", "too early")
     protocol.end(log, attempt, "notice")
@@ -156,7 +156,7 @@ def test_the_first_pin_stands(log):
     assert claim(log, submit(log)).pin == {"steps": 10}
 
 
-def test_a_resume_takes_the_youngest_commit_that_holds(log):
+def test_a_resume_takes_the_latest_commit_that_is_sound(log):
     attempt = started(log)
     for step in (1, 2, 3):
         commit(log, attempt, step)
@@ -174,12 +174,12 @@ def test_a_resume_that_finds_damage_looks_whether_it_is_fenced(log):
     commit(log, attempt, 1)
     mine = claim(log, submit(log))
 
-    def dropped_by_a_younger_one(commit):
+    def dropped_by_a_later_one(commit):
         started(log)
         raise CheckpointError("gone")
 
     with pytest.raises(Fenced):
-        protocol.resume(log, mine, dropped_by_a_younger_one)
+        protocol.resume(log, mine, dropped_by_a_later_one)
 
 
 def test_where_every_commit_is_damaged_nothing_starts_anew_in_silence(log):
@@ -189,11 +189,11 @@ def test_where_every_commit_is_damaged_nothing_starts_anew_in_silence(log):
     def holds(commit):
         raise CheckpointError("damaged")
 
-    with pytest.raises(CheckpointError, match="no commit is left"):
+    with pytest.raises(CheckpointError, match="every commit is damaged"):
         protocol.resume(log, mine, holds)
 
 
-def test_a_job_that_never_claimed_is_told(log):
+def test_a_job_that_never_claimed_is_reported(log):
     token = submit(log)
     protocol.queued(log, token, "17")
     protocol.start_failed(log, token, message="no GPU")
@@ -203,7 +203,7 @@ def test_a_job_that_never_claimed_is_told(log):
     assert log.refresh().submit.failed is None
 
 
-def test_retention_keeps_the_youngest_and_every_nth(log):
+def test_retention_keeps_the_latest_and_every_nth(log):
     attempt = started(log)
     for step in (9, 19, 29, 39, 49):
         commit(log, attempt, step)
@@ -249,7 +249,7 @@ def test_sums_stay_true_and_bounded_over_many_attempts(log):
     assert check(log) == []
 
 
-def test_a_claim_that_fails_after_its_slot_has_told_its_number(store, log):
+def test_a_claim_that_fails_after_its_slot_has_reported_its_number(store, log):
     token = submit(log)
 
     def down_once_claimed(method, name):

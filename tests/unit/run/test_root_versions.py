@@ -29,12 +29,12 @@ def test_changes_of_a_submit_hold(tmp_path):
     ("changed", "field"),
     [({"magic.wand.length": [1, 2]}, "magic.wand.length"), ({"batch.size.odd": [1, 2]}, "batch.size.odd")],
 )
-def test_a_change_of_a_field_that_is_unknown_here_is_told(tmp_path, changed, field):
+def test_a_change_of_a_field_that_is_unknown_here_is_reported(tmp_path, changed, field):
     with pytest.raises(SpecError, match=f"{tmp_path}/a/spec.yaml: {field}: changed by a submit.*{BOTH}"):
         run_of(tmp_path).job(changed)
 
 
-def test_a_key_that_is_unknown_here_is_told_with_the_file(tmp_path):
+def test_a_key_that_is_unknown_here_is_reported_with_the_file(tmp_path):
     with pytest.raises(SpecError, match=f"{tmp_path}/a/spec.yaml: .*magic: unknown key.*{BOTH}"):
         run_of(tmp_path, SPEC + b"magic: 1\n").job({})
 

@@ -117,7 +117,7 @@ def test_files_and_folders_take_the_mode_of_the_top_folder(tmp_path):
     ]
 
 
-def test_a_scheme_without_a_store_is_told():
+def test_a_scheme_without_a_store_is_refused_by_name():
     with pytest.raises(StorageError, match="gs"):
         open_store("gs://bucket")
 
@@ -131,14 +131,14 @@ def test_the_probe_passes_and_leaves_nothing(store):
     assert store.list_objects() == []
 
 
-def test_the_probe_names_the_right_that_lacks(tmp_path):
+def test_the_probe_names_the_missing_right(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PreflightError, match=r"file/runs: cannot create: .*Not a directory"):
         probe(open_store(tmp_path / "file" / "runs"))
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "problem"),
     [
         ("create", "created again"),
         ("get", "returned other bytes"),
@@ -146,8 +146,8 @@ def test_the_probe_names_the_right_that_lacks(tmp_path):
         ("delete", "still listed"),
     ],
 )
-def test_the_probe_refuses_a_store_that_breaks_a_promise(store, broken, told):
-    with pytest.raises(PreflightError, match=told):
+def test_the_probe_refuses_a_store_that_breaks_a_promise(store, broken, problem):
+    with pytest.raises(PreflightError, match=problem):
         probe(Broken(store, broken))
 
 
@@ -174,7 +174,7 @@ def killed_while_writing(store, name):
     return path
 
 
-def test_what_a_killed_writer_left_is_told_apart_and_can_be_discarded(store):
+def test_what_a_killed_writer_left_is_listed_apart_and_can_be_discarded(store):
     path = killed_while_writing(store, "checkpoints/1/a")
     killed_while_writing(store, "log/0")
     assert store.list_objects() == []
@@ -184,7 +184,7 @@ def test_what_a_killed_writer_left_is_told_apart_and_can_be_discarded(store):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_told_with_its_own_cure(store, monkeypatch, number):
+def test_a_full_disk_is_reported_with_its_own_hint(store, monkeypatch, number):
     def full(descriptor):
         raise OSError(number, os.strerror(number))
 

@@ -24,7 +24,7 @@ def unresolved():
 
 
 class Server:
-    """An object store in a dict that fails as it is told.
+    """An object store in a dict that fails as its test asks.
 
     Attributes:
         failures: method -> errors to raise, in order; of a pair with "after" once the server has acted.
