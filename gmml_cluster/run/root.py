@@ -75,7 +75,11 @@ class RunRoot:
             return load_resolved(self._submitted(SPEC), changed)
         except SpecError as error:
             faults = [
-                Fault(f"{self.url}/{SPEC}", f"{fault}; {self._versions}", "use the one that submitted it")
+                Fault(
+                    f"{self.url}/{SPEC}",
+                    f"{fault.where}: {fault.problem}; {self._versions}",
+                    "use the one that submitted it",
+                )
                 for fault in error.faults
             ]
             raise SpecError(faults) from error
