@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ MARK = 'it\'s "$HOME" set'
 OUT_OF_REACH = "ftp://nowhere"
 
 # Takes the place of the worker in the snapshot: notes what it was given, lets rank 0 claim as the worker would, and
-# then does what the variable says for this start: wait for a notice, finish, fail, or leave without a word for good.
+# then does what the variable says for this start: wait for a notice, finish, fail (`ecc`: by a broken device), or leave
+# for good.
 WORKER = """
 import json, os, pathlib, signal, sys, time
 from gmml_cluster.run import protocol
@@ -36,6 +38,7 @@ argued = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 restart, rank = int(argued["--restart"]), int(os.environ["RANK"])
 does = os.environ["BEHAVIOUR"].split(",")[restart]
 told = {"argued": argued, "code": __file__, "path": os.environ["PYTHONPATH"], "pid": os.getpid(),
+        "node": os.environ["SLURMD_NODENAME"],
         "held": sorted(number.name for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])),
         "urg_ignored": signal.getsignal(signal.SIGURG) == signal.SIG_IGN, "secret": os.environ.get("A_SECRET"),
         "marked": os.environ["MARK"], "kill_wait": os.environ["GMML_KILL_WAIT_S"],
@@ -69,7 +72,10 @@ notes[rank].with_suffix(".part").rename(notes[rank])
 while not all(note.exists() for note in notes):
     time.sleep(0.05)
 if does == "wait":
-    time.sleep(60)
+    time.sleep(90)
+if does == "ecc":
+    print("RuntimeError: CUDA error: uncorrectable ECC error encountered", file=sys.stderr, flush=True)
+    does = "fail"
 leave(*{"finish": (78, "finished"), "fail": (1, None), "never": (78, None)}[does])
 """
 
@@ -88,7 +94,14 @@ def code() -> snapshot.Snapshot:
 
 
 def submission_for(
-    notes: Path, *, token: str = "t0ken", behaviour: str = "finish", nodes: str = "2", root: str = "", **section: object
+    notes: Path,
+    *,
+    token: str = "t0ken",
+    behaviour: str = "finish",
+    nodes: str = "2",
+    root: str = "",
+    imports: tuple[str, ...] = ("torch",),
+    **section: object,
 ) -> Submission:
     """A submission of one rank a node, under the folder of its notes where no root is given."""
     profile = ClusterProfile.model_validate(
@@ -100,7 +113,8 @@ def submission_for(
             "slurm": {"partition": "low", "time": "10 min", "notice": "60 s", **section},
         }
     )
-    return submissions.submission(profile, name=NAME, token=token, nodes=nodes, code=code())
+    made = submissions.submission(profile, name=NAME, token=token, nodes=nodes, code=code())
+    return replace(made, imports=imports)
 
 
 def polled(jobs: dict[str, str]) -> dict[str, str]:
@@ -140,14 +154,19 @@ def note(notes: Path, *, rank: int, restart: int = 0) -> dict[str, Any]:
     """What a rank of a start was given, once it runs; a requeued job waits 5 s for its credential to expire."""
     path = notes / f"rank-{rank}-{restart}.json"
 
-    until(path.exists, 30, f"rank {rank} of start {restart} runs; see {notes}/.slurm")
+    until(path.exists, 90, f"rank {rank} of start {restart} runs; see {notes}/.slurm")
     told: dict[str, Any] = json.loads(path.read_text())
     return told
 
 
+def pids(notes: Path) -> list[int]:
+    """Process ids of the two ranks of the first start, once both run."""
+    return [note(notes, rank=rank)["pid"] for rank in range(2)]
+
+
 def ended(slurm: Slurm, job: str) -> tuple[str, str, str]:
     """State, exit code and restarts of a job that is gone."""
-    until(lambda: polled({job: NAME}) == {job: "gone"}, 40, f"job {job} is gone")
+    until(lambda: polled({job: NAME}) == {job: "gone"}, 90, f"job {job} is gone")
     told = slurm.job(job)
     return told["JobState"], told["ExitCode"], told["Restarts"]
 
@@ -203,7 +222,7 @@ def test_a_preemption_without_grace_brings_the_job_back(slurm: Slurm, submit: Su
     for rank in range(2):
         note(tmp_path, rank=rank)
     urgent = slurm.submit("sleep 1", "-p", "high", "-N", "2", "--exclusive")
-    until(lambda: slurm.job(urgent)["JobState"] == "COMPLETED", 30, "the urgent job is done")
+    until(lambda: slurm.job(urgent)["JobState"] == "COMPLETED", 90, "the urgent job is done")
     note(tmp_path, rank=0, restart=1)
     assert ended(slurm, job) == (*FINISHED, "1")
     assert causes(tmp_path) == [(0, "preempted"), (1, "finished")]
@@ -211,12 +230,41 @@ def test_a_preemption_without_grace_brings_the_job_back(slurm: Slurm, submit: Su
 
 def test_a_killed_rank_is_told_as_lost_and_the_job_comes_back(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
     _, job = submit("wait,finish")
-    pids = [note(tmp_path, rank=rank)["pid"] for rank in range(2)]
-    for pid in pids:
+    for pid in pids(tmp_path):
         os.kill(pid, signal.SIGKILL)
     note(tmp_path, rank=0, restart=1)
     assert ended(slurm, job) == (*FINISHED, "1")
     assert causes(tmp_path) == [(0, "lost"), (1, "finished")]
+
+
+def test_a_lost_node_is_node_lost_and_the_job_comes_back(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
+    _, job = submit("wait,finish")
+    _, second = pids(tmp_path)
+    slurm.crash(note(tmp_path, rank=1)["node"], second)
+    until(lambda: causes(tmp_path) == [(0, "node_lost")], 60, "SLURM gives the node up")
+    slurm.repair(note(tmp_path, rank=1)["node"])
+    assert note(tmp_path, rank=1, restart=1)["argued"]["--job"] == job
+    assert ended(slurm, job) == (*FINISHED, "1")
+    assert causes(tmp_path) == [(0, "node_lost"), (1, "finished")]
+
+
+def test_a_node_whose_device_is_broken_is_excluded_at_the_requeue(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
+    _, job = submit("ecc,finish", nodes="1")
+    first = note(tmp_path, rank=0)["node"]
+    assert note(tmp_path, rank=0, restart=1)["node"] != first
+    assert ended(slurm, job) == (*FINISHED, "1")
+    assert causes(tmp_path) == [(0, "hardware"), (1, "finished")]
+    assert slurm.job(job)["ExcNodeList"] == first
+
+
+def test_a_python_without_what_ranks_import_ends_the_first_start_and_says_so(
+    slurm: Slurm, submit: Submit, tmp_path: Path
+) -> None:
+    _, job = submit("finish", imports=("torch", "no_such_package"))
+    assert ended(slurm, job) == ("FAILED", "80:0", "0")
+    failed = run_log(tmp_path).refresh().submit.failed
+    assert "has no no_such_package, which the ranks import; install them there" in failed
+    assert "no torch" not in failed
 
 
 def test_a_failing_rank_ends_the_job_and_its_end_is_told(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_preempted_run_comes_back_from_its_notices_checkpoint_bit_for_bit(slur
     submit(site, "preempted", "r40")
     site.until("preempted", begun)
     urgent = slurm.submit("sleep 1", "-p", "high", "-N", "2", "--exclusive")
-    until(lambda: slurm.job(urgent)["JobState"] == "COMPLETED", 60, "the urgent job is done")
+    until(lambda: slurm.job(urgent)["JobState"] == "COMPLETED", 120, "the urgent job is done")
     entries = site.until("preempted", lambda entries: "finished" in ended(entries))
     assert ended(entries) == ["notice", "finished"]
     assert of_kind(entries, "cause", "cause") == ["preempted"]
@@ -57,6 +57,6 @@ def test_a_rank_that_fails_before_the_meeting_is_told_by_name_and_tried_three_ti
     job = of_kind(entries, "queued", "job")[0]
     for entry in [entry for entry in entries if entry["kind"] == "end"]:
         assert f"{job}_1_log.err ends with 'ModuleNotFoundError: import of torch" in entry["message"]
-    until(lambda: "CO" in slurm.job(job)["JobState"] or "FAILED" in slurm.job(job)["JobState"], 30, "the job is over")
+    until(lambda: "CO" in slurm.job(job)["JobState"] or "FAILED" in slurm.job(job)["JobState"], 90, "the job is over")
     assert slurm.job(job)["Restarts"] == "2"
     assert ".err" in site.call("gmml", "status", "broken")

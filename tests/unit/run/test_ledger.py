@@ -109,6 +109,12 @@ def test_an_attempt_whose_job_waits_for_nodes_again_does_not_live(log):
     assert (shown["state"], shown["attempts"][0]["cause"]) == ("queued", "lost")
 
 
+@pytest.mark.parametrize(("cause", "now"), [("node_lost", "starting"), ("lost", "starting"), ("error", "stopping")])
+def test_a_job_that_runs_after_its_attempt_starts_anew_or_is_about_to_leave(log, cause, now):
+    protocol.end(log, attempt(log, submit(log, job="17"), job="17"), cause)
+    assert status(log.refresh(), {"17": "running"})["state"] == now
+
+
 @pytest.mark.parametrize("bounds", [{}, {"requeue": False}])
 def test_a_run_whose_job_must_not_be_requeued_says_so_once_it_is_interrupted(log, bounds):
     token = protocol.submit(log, launcher="slurm", code="c", bounds=bounds)

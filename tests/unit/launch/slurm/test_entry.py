@@ -39,7 +39,8 @@ real = os.execve
 def execve(*arguments):
     for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGURG):
         os.kill(os.getpid(), number)
-    time.sleep(0.2)
+    while not signal.sigpending() >= {signal.SIGTERM, signal.SIGUSR2}:
+        time.sleep(0.01)
     real(*arguments)
 entry.os.execve = execve
 entry.main(*sys.argv[1:])
