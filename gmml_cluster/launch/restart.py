@@ -225,9 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     evidence = _NONE
     if given.errors is not None:
-        evidence = examine(
-            given.scheduler_job, given.nodes, given.errors, seen=given.seen, rc=given.rc, notice_s=given.notice
-        )
+        evidence = examine(given.scheduler_job, given.nodes, given.errors, seen=given.seen, notice_s=given.notice)
     start = JobStart(given.submit, given.job, given.restart)
     try:
         again = record_end(Log(open_store(given.run_root)), start, given.rc, evidence)

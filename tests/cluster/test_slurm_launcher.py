@@ -37,12 +37,12 @@ from gmml_cluster.store.open import open_store
 argued = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 restart, rank = int(argued["--restart"]), int(os.environ["RANK"])
 does = os.environ["BEHAVIOUR"].split(",")[restart]
-told = {"argued": argued, "code": __file__, "path": os.environ["PYTHONPATH"], "pid": os.getpid(),
+seen = {"argued": argued, "code": __file__, "path": os.environ["PYTHONPATH"], "pid": os.getpid(),
         "node": os.environ["SLURMD_NODENAME"],
         "held": sorted(number.name for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])),
         "urg_ignored": signal.getsignal(signal.SIGURG) == signal.SIG_IGN, "secret": os.environ.get("A_SECRET"),
         "marked": os.environ["MARK"], "kill_wait": os.environ["GMML_KILL_WAIT_S"],
-        "place": {name: os.environ[name] for name in
+        "rank_environment": {name: os.environ[name] for name in
                   ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")}}
 log = None
 if rank == 0 and "://" not in argued["--root"]:
@@ -67,7 +67,7 @@ for number in (signal.SIGTERM, signal.SIGUSR2):
 signal.signal(signal.SIGCONT, lambda *_: None)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGUSR2, signal.SIGCONT))
 notes = [pathlib.Path(os.environ["NOTES"]) / f"rank-{r}-{restart}.json" for r in range(int(os.environ["WORLD_SIZE"]))]
-notes[rank].with_suffix(".part").write_text(json.dumps(told))
+notes[rank].with_suffix(".part").write_text(json.dumps(seen))
 notes[rank].with_suffix(".part").rename(notes[rank])
 while not all(note.exists() for note in notes):
     time.sleep(0.05)
@@ -155,8 +155,8 @@ def note(notes: Path, *, rank: int, restart: int = 0) -> dict[str, Any]:
     path = notes / f"rank-{rank}-{restart}.json"
 
     until(path.exists, 90, f"rank {rank} of start {restart} runs; see {notes}/.slurm")
-    told: dict[str, Any] = json.loads(path.read_text())
-    return told
+    seen: dict[str, Any] = json.loads(path.read_text())
+    return seen
 
 
 def pids(notes: Path) -> list[int]:
@@ -167,8 +167,8 @@ def pids(notes: Path) -> list[int]:
 def ended(slurm: Slurm, job: str) -> tuple[str, str, str]:
     """State, exit code and restarts of a job that is gone."""
     until(lambda: polled({job: NAME}) == {job: "gone"}, 90, f"job {job} is gone")
-    told = slurm.job(job)
-    return told["JobState"], told["ExitCode"], told["Restarts"]
+    seen = slurm.job(job)
+    return seen["JobState"], seen["ExitCode"], seen["Restarts"]
 
 
 FINISHED = ("FAILED", "78:0")
@@ -178,12 +178,12 @@ def test_each_rank_runs_the_submitted_code_in_its_place_with_signals_held(
     slurm: Slurm, submit: Submit, tmp_path: Path
 ) -> None:
     submission, job = submit("finish", nodes="1..2")
-    told = [note(tmp_path, rank=rank) for rank in range(2)]
+    seen = [note(tmp_path, rank=rank) for rank in range(2)]
     assert ended(slurm, job) == (*FINISHED, "0")
-    for rank, one in enumerate(told):
-        place = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "NODE_RANK": rank}
+    for rank, one in enumerate(seen):
+        expected = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "NODE_RANK": rank}
         argued = {"root": str(tmp_path), "run": NAME, "submit": submission.token, "job": job, "restart": "0"}
-        assert one["place"] == {name: str(value) for name, value in place.items()}
+        assert one["rank_environment"] == {name: str(value) for name, value in expected.items()}
         assert one["argued"] == {f"--{name}": value for name, value in argued.items()}
         assert one["held"] == ["SIGCONT", "SIGTERM", "SIGUSR2"]
         assert one["urg_ignored"]
@@ -228,7 +228,7 @@ def test_a_preemption_without_grace_brings_the_job_back(slurm: Slurm, submit: Su
     assert causes(tmp_path) == [(0, "preempted"), (1, "finished")]
 
 
-def test_a_killed_rank_is_told_as_lost_and_the_job_comes_back(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
+def test_a_killed_rank_is_lost_and_the_job_comes_back(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
     _, job = submit("wait,finish")
     for pid in pids(tmp_path):
         os.kill(pid, signal.SIGKILL)
@@ -294,7 +294,7 @@ def test_where_the_log_is_out_of_reach_the_exit_code_decides(slurm: Slurm, submi
     assert ended(slurm, job) == (*FINISHED, "1")
 
 
-def test_a_queued_job_is_told_queued_and_another_runs_job_under_its_number_gone(
+def test_a_queued_job_is_queued_and_another_runs_job_under_its_number_gone(
     slurm: Slurm, submit: Submit, tmp_path: Path
 ) -> None:
     _, job = submit("finish", sbatch_args={"hold": True})

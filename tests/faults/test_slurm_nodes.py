@@ -47,7 +47,7 @@ def test_a_preempted_run_comes_back_from_its_notices_checkpoint_bit_for_bit(slur
     assert losses(site, "preempted") == losses(site, "calm")
 
 
-def test_a_rank_that_fails_before_the_meeting_is_told_by_name_and_tried_three_times(slurm, site):
+def test_a_rank_that_fails_before_the_meeting_is_quoted_and_tried_three_times(slurm, site):
     (site.folder / "sitecustomize.py").write_text(
         "import os, sys\nif os.environ.get('SLURM_PROCID') == '1':\n    sys.modules['torch'] = None\n"
     )

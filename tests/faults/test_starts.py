@@ -11,7 +11,7 @@ from gmml_cluster.launch.restart import JobStart, record_end
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run
 
-PLACE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}
+RANK_ENVIRONMENT = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}
 HELD_BACK = (signal.SIGTERM, signal.SIGUSR2, signal.SIGCONT)
 
 
@@ -26,11 +26,11 @@ def run(tmp_path):
 def worker(run):
     """Rank 0, its signals held back until its guardian hears them."""
     named = {"root": run.root, "run": run.name, "submit": run.log.refresh().submit.token, "job": "j", "restart": "0"}
-    words = [word for name, value in named.items() for word in (f"--{name}", value)]
+    arguments = [word for name, value in named.items() for word in (f"--{name}", value)]
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     try:
-        command = [sys.executable, "-m", "gmml_cluster.train.worker", *words]
-        return subprocess.Popen(command, env={**os.environ, **PLACE}, stderr=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "gmml_cluster.train.worker", *arguments]
+        return subprocess.Popen(command, env={**os.environ, **RANK_ENVIRONMENT}, stderr=subprocess.PIPE, text=True)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
 

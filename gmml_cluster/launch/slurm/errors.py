@@ -25,10 +25,10 @@ _PREAMBLE = re.compile(r"((sbatch|scancel|squeue): )?(error: )?(allocation failu
 
 def refusal(stderr: str, submission: Submission) -> Fault:
     """SLURM's own reason as a sentence that names the field at fault and where to look."""
-    said = reason(stderr)
-    known = ((field, cure) for words, field, cure in _CURES if re.search(words, said, re.IGNORECASE))
+    why = reason(stderr)
+    known = ((field, cure) for pattern, field, cure in _CURES if re.search(pattern, why, re.IGNORECASE))
     field, cure = next(known, ("SLURM", "ask the site, or try `sbatch --test-only` by hand"))
-    return Fault(field, f"{_value(field, submission)}refused by SLURM: {said}", cure)
+    return Fault(field, f"{_value(field, submission)}refused by SLURM: {why}", cure)
 
 
 def reason(stderr: str) -> str:

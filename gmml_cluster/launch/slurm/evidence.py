@@ -19,7 +19,7 @@ _DOWN = re.compile(r"(DOWN|FAIL|ERROR|NOT_RESPONDING)|\*")
 _EARLY_S = 60
 
 
-def examine(job: str, nodes: str, errors: Path, *, seen: int, rc: int, notice_s: int) -> Evidence:
+def examine(job: str, nodes: str, errors: Path, *, seen: int, notice_s: int) -> Evidence:
     """Everything that is known of a start besides srun's exit code.
 
     Args:
@@ -27,10 +27,9 @@ def examine(job: str, nodes: str, errors: Path, *, seen: int, rc: int, notice_s:
         nodes: `NAME=STATE` of each node that the job had; empty where nobody asked or answered.
         errors: error file of the script and of rank 0; those of the other ranks lie beside it.
         seen: lines in it that earlier starts wrote.
-        rc: srun's exit code.
         notice_s: how long before its time limit the job asks for a notice.
     """
-    record, logs = fields(job), StartLogs(errors, seen=seen, rc=rc)
+    record, logs = fields(job), StartLogs(errors, seen=seen)
     cause, proof = _killed_by(record, nodes, logs.script)
     notice = ""
     if cause is None:

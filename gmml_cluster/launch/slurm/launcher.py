@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class SlurmLauncher:
-    """Runs on the SLURM cluster that the tools on PATH speak to."""
+    """Runs on the SLURM cluster that the tools on PATH reach."""
 
     def node(self, profile: "ClusterProfile") -> None:
         """Not known here: the profile's own fields say what a node has."""
@@ -78,7 +78,7 @@ class SlurmLauncher:
         done = call("squeue", "-h", "-t", "all", "-j", ",".join(jobs), "-o", FORMAT)
         if done.returncode == 0:
             return reports(done.stdout, jobs)
-        if "Invalid job id" in done.stderr:  # said of a single id; unknown ones in a list are passed over in silence
+        if "Invalid job id" in done.stderr:  # of a single id; squeue 22.05 skips unknown ones in a list
             return reports("", jobs)
         _log.warning("squeue: %s; what is not known to be gone is shown as it was last", reason(done.stderr))
         asked = call("sacct", "-n", "-P", "-X", "-j", ",".join(jobs), "-o", "JobID,State,JobName")

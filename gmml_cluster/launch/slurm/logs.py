@@ -23,8 +23,8 @@ _NOISE = re.compile(
 )
 _EXCEPTION = re.compile(r"([A-Za-z_][\w.]*)?(Error|Exception|Fault|Interrupt)(:|$)|terminate called|\s+what\(\)")
 _TASK = re.compile(r"srun: error: (\S+): tasks? ([\d,-]+): (.*)")
-# The driver's and NCCL's words for a device that is broken. `illegal memory access` is not among them: that is mostly
-# a fault of the program.
+# The driver's messages about a broken device. `illegal memory access` is not among them: that is mostly a fault of the
+# program.
 _DEVICE = re.compile(r"uncorrectable ECC|NVRM: Xid|\bXid \(|unspecified launch failure", re.IGNORECASE)
 # A watchdog that aborts blames no node: it runs in the rank that waited, not in the one that was waited for.
 _WATCHDOG = re.compile(r"ProcessGroupNCCL.*[Ww]atchdog|[Ww]atchdog.*(ProcessGroupNCCL|NCCL|collective)")
@@ -63,7 +63,7 @@ class TaskExit:
 
     @property
     def is_consequence(self) -> bool:
-        """Whether the rank ended because others did: it was told to, or srun killed it after KillWait."""
+        """Whether the rank ended because others did: a signal ended it, or srun killed it after KillWait."""
         return bool(re.match(rf"Exited with exit code ({COME_BACK}|{NEVER}|143)$|Killed|Terminated", self.how))
 
 
@@ -73,11 +73,10 @@ class StartLogs:
     Args:
         errors: the script's and rank 0's, `<job>_0_log.err`; the other ranks' lie beside it.
         seen: lines of it that earlier starts wrote.
-        rc: srun's exit code, the highest of all ranks.
     """
 
-    def __init__(self, errors: Path, *, seen: int, rc: int) -> None:
-        self._errors, self._rc = errors, rc
+    def __init__(self, errors: Path, *, seen: int) -> None:
+        self._errors = errors
         self.script = _lines(errors)[seen:]
 
     @cached_property
@@ -99,8 +98,8 @@ class StartLogs:
         """
         ranks = dict.fromkeys(task.rank for task in self.exits[:_READ_RANKS])
         for rank in [*ranks, 0]:
-            if said := _error_line(self._lines_of(rank)):
-                return f"{self._file(rank)} ends with {said[:_CHARACTERS]!r}"
+            if line := _error_line(self._lines_of(rank)):
+                return f"{self._file(rank)} ends with {line[:_CHARACTERS]!r}"
         return ""
 
     @cached_property

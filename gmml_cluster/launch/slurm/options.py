@@ -58,7 +58,7 @@ def control_characters(submission: Submission) -> list[Fault]:
     """
     profile = submission.profile.model_dump(mode="json", include={"environment", "slurm"})
     rest = {"root": submission.root, "name": submission.name}
-    problem = "control characters cannot stand in a batch script"
+    problem = "a batch script cannot hold control characters"
     return [
         Fault(field, f"{value!r} holds {_names(value)}; {problem}", "write it on one line, a list of lines as a list")
         for field, value in _strings("", {**rest, **profile})

@@ -28,7 +28,7 @@ _GONE = frozenset(
         "TIMEOUT",
     ]
 )
-# SLURM's words for what a queued job waits for; any other is shown as it is.
+# SLURM's reasons, in words: what a queued job waits for; any other is shown as it is.
 _REASONS = {
     "JobHeldUser": "held by its owner; `scontrol release {job}` lets it go",
     "JobHeldAdmin": "held by an administrator; ask the site",

@@ -46,23 +46,23 @@ def out_of_reach(command: str, stderr: str, known: str) -> LaunchError:
 
     Args:
         command: what was called.
-        stderr: what it said.
+        stderr: what it printed.
         known: what is known nevertheless, and what to do.
     """
     return LaunchError(f"SLURM is out of reach: {command}: {reason(stderr)}; {known}")
 
 
-def scancel(*words: str) -> None:
+def scancel(*arguments: str) -> None:
     """Call scancel; a job that it does not know, or that is ending already, is no fault.
 
     Raises:
         LaunchError: SLURM is out of reach, or refuses.
     """
-    done = call("scancel", *words)
+    done = call("scancel", *arguments)
     if is_away(done):
         raise out_of_reach("scancel", done.stderr, "`scontrol ping` says when it is up")
     if done.returncode and not re.search("Invalid job id|already completing or completed", done.stderr):
-        raise LaunchError(f"scancel {' '.join(words)}: {reason(done.stderr)}; the job may still run; try again")
+        raise LaunchError(f"scancel {' '.join(arguments)}: {reason(done.stderr)}; the job may still run; try again")
 
 
 @contextmanager

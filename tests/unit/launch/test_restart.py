@@ -36,8 +36,8 @@ def mine(log: Log, *, restart: int = 0, job: str = "17") -> JobStart:
 
 
 def claim(log: Log, who: JobStart) -> int:
-    told = {"submit": who.submit, "job": who.job, "restart": who.restart}
-    return protocol.claim(log, **told, topology={}, machine={}).attempt
+    fields = {"submit": who.submit, "job": who.job, "restart": who.restart}
+    return protocol.claim(log, **fields, topology={}, machine={}).attempt
 
 
 def last(log: Log) -> tuple[str, int | None, str]:
@@ -139,8 +139,8 @@ def test_srun_s_code_0_without_a_claim_is_a_start_that_failed(log: Log) -> None:
 
 
 def test_a_python_without_torch_ends_the_first_start_for_good_and_says_so(log: Log) -> None:
-    said = Evidence(stderr_tail="17_0_log.err ends with 'n1: python3 has no torch'")
-    assert record_end(log, mine(log), UNFIT, said) is False
+    evidence = Evidence(stderr_tail="17_0_log.err ends with 'n1: python3 has no torch'")
+    assert record_end(log, mine(log), UNFIT, evidence) is False
     assert "has no torch" in str(log.refresh().submit.failed)
 
 
@@ -175,14 +175,14 @@ def test_a_person_s_stop_ends_the_restarts(log: Log) -> None:
     assert record_end(log, mine(log), 77) is False
 
 
-@pytest.mark.parametrize("younger", ["submit", "claim of the next start", "claim of another job"])
-def test_nothing_at_all_is_done_where_a_younger_claim_or_submit_stands(log: Log, younger: str) -> None:
+@pytest.mark.parametrize("later", ["submit", "claim of the next start", "claim of another job"])
+def test_nothing_at_all_is_done_where_a_later_claim_or_submit_stands(log: Log, later: str) -> None:
     first = mine(log)
     claim(log, first)
-    if younger == "submit":
+    if later == "submit":
         submit(log)
     else:
-        claim(log, mine(log, restart=1) if younger == "claim of the next start" else mine(log, job="18"))
+        claim(log, mine(log, restart=1) if later == "claim of the next start" else mine(log, job="18"))
     slots = log.refresh().slots
     assert record_end(log, first, 137) is False
     assert log.refresh().slots == slots
@@ -255,25 +255,25 @@ def test_a_removed_run_is_left_alone(tmp_path: Path) -> None:
 
 def test_the_verdict_is_the_only_line_printed(log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     claim(log, mine(log))
-    words = [str(tmp_path / "a-run"), "--submit", mine(log).submit, "--job", "17", "--restart", "0", "--rc", "77"]
-    assert main(words) == 0
+    arguments = [str(tmp_path / "a-run"), "--submit", mine(log).submit, "--job", "17", "--restart", "0", "--rc", "77"]
+    assert main(arguments) == 0
     assert capsys.readouterr().out == "requeue\n"
 
 
 def test_an_unreachable_log_gives_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ftp://nowhere/a-run", "--submit", "s1", "--job", "17", "--restart", "0", "--rc", "77"]) != 0
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "the exit code decides" in told.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "the exit code decides" in printed.err
 
 
 def test_a_start_without_a_claim_names_the_error_file_and_quotes_it(log: Log, tmp_path: Path) -> None:
     errors = tmp_path / "17_0_log.err"
     errors.write_text("srun: error: of an earlier start\nsrun: error: Unable to create step for job 17: Bad thing\n")
-    words = [str(tmp_path / "a-run"), "--submit", mine(log).submit, "--job", "17", "--restart", "0", "--rc", "1"]
-    assert main([*words, "--errors", str(errors), "--seen", "1"]) == 0
-    told = f"code 1 before its claim; {errors} ends with 'srun: error: Unable to create step for job 17: Bad thing'"
-    assert told in str(log.refresh().submit.failed)
+    arguments = [str(tmp_path / "a-run"), "--submit", mine(log).submit, "--job", "17", "--restart", "0", "--rc", "1"]
+    assert main([*arguments, "--errors", str(errors), "--seen", "1"]) == 0
+    printed = f"code 1 before its claim; {errors} ends with 'srun: error: Unable to create step for job 17: Bad thing'"
+    assert printed in str(log.refresh().submit.failed)
 
 
 def test_neither_pydantic_nor_torch_is_imported() -> None:

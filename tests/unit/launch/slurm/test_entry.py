@@ -96,12 +96,23 @@ def test_a_notice_on_the_way_to_the_worker_waits_there_for_its_handlers(code: Sn
         [sys.executable, "-P", "-c", CALLER, *arguments], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["argv"] == ["--root", "s3://b/p", "--run", "a-run", "--submit", "tok", "--job", "17", "--restart", "0"]
-    assert told["rank"] == "5"
-    assert told["held"] == sorted(number.name for number in entry.HELD_BACK)
+    printed = json.loads(done.stdout)
+    assert printed["argv"] == [
+        "--root",
+        "s3://b/p",
+        "--run",
+        "a-run",
+        "--submit",
+        "tok",
+        "--job",
+        "17",
+        "--restart",
+        "0",
+    ]
+    assert printed["rank"] == "5"
+    assert printed["held"] == sorted(number.name for number in entry.HELD_BACK)
     assert "gmml: start 0 of job 17, rank 5" in done.stderr
-    assert told["waiting"] == [signal.SIGTERM.name, signal.SIGUSR2.name]
+    assert printed["waiting"] == [signal.SIGTERM.name, signal.SIGUSR2.name]
 
 
 def test_a_rank_that_cannot_become_the_worker_leaves_with_a_code_that_wins_over_its_peers(

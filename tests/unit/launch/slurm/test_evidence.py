@@ -18,10 +18,10 @@ COMPLETING = RUNNING.replace("RUNNING", "COMPLETING")
 UP, DOWN = "n1=MIXED+COMPLETING n2=IDLE", "n1=MIXED+COMPLETING n2=DOWN*"
 
 
-def found(tmp_path: Path, job: str, stderr: str, nodes: str = "", rc: int = 77) -> Evidence:
+def found(tmp_path: Path, job: str, stderr: str, nodes: str = "") -> Evidence:
     errors = tmp_path / "1_0_log.err"
     errors.write_text(f"{CANCELLED} DUE TO PREEMPTION ***\n{stderr}")
-    return examine(job, nodes, errors, seen=1, rc=rc, notice_s=120)
+    return examine(job, nodes, errors, seen=1, notice_s=120)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_notice_to_a_job_that_still_runs_is_explained_by_its_record(
 def test_a_broken_device_is_hardware_unless_slurm_ended_the_job(tmp_path: Path) -> None:
     (tmp_path / "1_1_log.err").write_text("RuntimeError: CUDA error: uncorrectable ECC error encountered\n")
     blamed = "srun: error: n2: task 1: Exited with exit code 1\n"
-    evidence = found(tmp_path, RUNNING, blamed, rc=1)
+    evidence = found(tmp_path, RUNNING, blamed)
     assert (evidence.cause, evidence.bad_nodes) == ("hardware", ("n2",))
     assert evidence.proof.startswith("n2, rank 1: RuntimeError: CUDA error: uncorrectable ECC")
-    assert found(tmp_path, COMPLETING, blamed + NODE_FAILURE, rc=1).cause == "node_lost"
+    assert found(tmp_path, COMPLETING, blamed + NODE_FAILURE).cause == "node_lost"

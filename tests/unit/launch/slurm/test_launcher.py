@@ -132,7 +132,7 @@ def test_no_tool_no_submission_and_the_tools_are_named(monkeypatch: pytest.Monke
         ("A_STATE_OF_NEXT_YEAR", "unknown"),
     ],
 )  # fmt: skip
-def test_states_of_slurm_are_told_in_four_words(word: str, state: str) -> None:
+def test_states_of_slurm_are_four(word: str, state: str) -> None:
     assert reports(f"7|{word}|None|N/A|a-run\n", {"7": "a-run"})["7"].state == state
 
 
@@ -158,7 +158,7 @@ def test_a_queued_job_says_what_it_waits_for_and_until_when(shown: str, words: s
 
 
 @pytest.mark.parametrize(
-    ("told", "field", "words"),
+    ("stderr", "field", "words"),
     [
         ("allocation failure: Invalid partition name specified", "slurm.partition", "'gpu' refused by SLURM: Invalid"),
         (
@@ -196,9 +196,9 @@ def test_a_queued_job_says_what_it_waits_for_and_until_when(shown: str, words: s
         ("", "SLURM", "no reason given"),
     ],
 )
-def test_a_refusal_names_the_field_and_keeps_slurms_reason(told: str, field: str, words: str) -> None:
+def test_a_refusal_names_the_field_and_keeps_slurms_reason(stderr: str, field: str, words: str) -> None:
     asked = {"exclude": "n9", "gpus_per_node": 8, "cpus_per_rank": 64}
-    fault = refusal(told, submission(partition="gpu", account="acc", **asked))
+    fault = refusal(stderr, submission(partition="gpu", account="acc", **asked))
     assert fault.where == field
     assert words in f"{fault.problem}; {fault.hint}"
 
@@ -224,8 +224,8 @@ def test_no_tool_takes_options_from_the_shell(
 ) -> None:
     monkeypatch.setenv(variable, "of-the-shell")
     monkeypatch.setenv("SLURM_CONF", "/etc/a/slurm.conf")
-    told = f"env >> {tmp_path}/environment"
-    tools(srun="", squeue=f"{told}; echo '1|RUNNING|None|N/A|a'", sbatch=f"{told}; echo Submitted batch job 17")
+    note = f"env >> {tmp_path}/environment"
+    tools(srun="", squeue=f"{note}; echo '1|RUNNING|None|N/A|a'", sbatch=f"{note}; echo Submitted batch job 17")
     assert polled(j1="a") == {"1": "running"}
     assert SlurmLauncher().submit(submission(root=str(tmp_path / "runs"))) == "17"
     seen = (tmp_path / "environment").read_text()
@@ -322,7 +322,7 @@ def test_a_python_that_cannot_bring_a_job_back_is_refused_where_it_can_be_tried(
 
 
 def test_limits_are_read_as_slurm_writes_them() -> None:
-    assert [limit(told) for told in ("8", "1-02:30:00", "00:10:30", "UNLIMITED")] == [8, 1590, 10.5, float("inf")]
+    assert [limit(shown) for shown in ("8", "1-02:30:00", "00:10:30", "UNLIMITED")] == [8, 1590, 10.5, float("inf")]
 
 
 @pytest.mark.parametrize("setup", [[], ["module load torch"]])
