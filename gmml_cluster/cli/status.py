@@ -88,7 +88,7 @@ def notes(document: Document) -> list[str]:
     found = [document["misplaced"]] if document["misplaced"] else []
     if document["queue_reason"] or document["expected_start"]:
         expected = f"; expected to start {_moment(document['expected_start'])}" if document["expected_start"] else ""
-        found.append(f"queued: {document['queue_reason'] or 'no reason given'}{expected}")
+        found.append(f"{state}: {document['queue_reason'] or 'no reason given'}{expected}")
     if state in ("failed", "interrupted"):
         found.append(f"{_problem(document).splitlines()[0]}; gmml resume {name} continues it")
     if state == "empty":

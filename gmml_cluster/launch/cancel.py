@@ -8,12 +8,14 @@ from typing import Any
 
 from gmml_cluster.errors import Fault, LaunchError, SpecError
 from gmml_cluster.launch.jobs import JobRef, Jobs, is_busy, is_idle, poll_one, refs_of
+from gmml_cluster.launch.living import refuse_living
 from gmml_cluster.launch.local.lock import forget
 from gmml_cluster.launch.registry import launcher_named
 from gmml_cluster.launch.slurm.logs import folder_of
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import History
 from gmml_cluster.run.ledger import living, pending, state
+from gmml_cluster.run.location import demand_in_place, misplaced
 from gmml_cluster.run.root import RunRoot, remove_run
 
 
@@ -25,7 +27,9 @@ def cancel(run: RunRoot) -> str:
 
     Raises:
         LaunchError: the scheduler is out of reach, and a job is queued there.
+        SpecError: the run was copied, moved or renamed, so that its log names another's jobs.
     """
+    demand_in_place(run)
     history = run.log.refresh()
     if history.finished:
         return "has finished already; nothing was done"
@@ -66,15 +70,22 @@ def _end_job(run: RunRoot, job: JobRef, history: History, jobs: Jobs) -> str:
 
 
 def remove(run: RunRoot) -> None:
-    """Delete a run, and what this machine keeps of it.
+    """Delete a run, and what this machine keeps of it; of a copy its own files alone, for its jobs are the original's.
 
     Raises:
         SpecError: a job of it is queued, or an attempt lives, or nobody knows.
     """
+    found = misplaced(run)
+    if found is not None and found.kind == "copied":
+        refuse_living(run, History())
+        remove_run(run)
+        return
     history = run.log.refresh()
     jobs = poll_one(run.name, history)
     if not is_idle(history, jobs):
-        raise SpecError(Fault(run.url, f"{_hindrance(run, history, jobs)}; only what nobody works on can be deleted"))
+        problem, hint = _hindrance(run, history, jobs)
+        raise SpecError(Fault(run.url, f"{problem}; only what nobody works on can be deleted", hint))
+    refuse_living(run, history)
     folders = _job_folders(run)
     remove_run(run)
     forget(run.root, run.name)
@@ -94,11 +105,12 @@ def _job_folders(run: RunRoot) -> set[Path]:
     return {folder for folder in found if folder is not None}
 
 
-def _hindrance(run: RunRoot, history: History, jobs: Jobs) -> str:
+def _hindrance(run: RunRoot, history: History, jobs: Jobs) -> tuple[str, str]:
     """Why a run cannot be deleted now, and what to do."""
     now, job = state(history, jobs.states), history.submit.job if history.submit else None
     if is_busy(history, jobs):
-        return f"it is {now}; gmml cancel {run.name} first, and wait until it is stopped"
+        return f"it is {now}", f"gmml cancel {run.name} first, and wait until it is stopped"
     if pending(history, jobs.states) == "unknown":
-        return f"it is {now}, but whether job {job} is gone cannot be asked from here; ask where its scheduler answers"
-    return f"it is {now}, but job {job} is still leaving; try again in a moment"
+        problem = f"it is {now}, but whether job {job} is gone cannot be asked from here"
+        return problem, "ask where its scheduler answers"
+    return f"it is {now}, but job {job} is still leaving", "try again in a moment"

@@ -1,16 +1,22 @@
 """The run that has a job's name already: whether it is the same run, and what the job changes of it."""
 
+import json
+import time
 from typing import Any
 
 from gmml_cluster.errors import Fault, SpecError, StorageError
 from gmml_cluster.launch.indexed import Indexed, miscounted
 from gmml_cluster.run.discovery import is_run
 from gmml_cluster.run.history import History
-from gmml_cluster.run.root import RunRoot, run_root
+from gmml_cluster.run.root import RUN, RunRoot, run_root
 from gmml_cluster.spec.identity import changeable, differences
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.validate import dump
 from gmml_cluster.spec.loading.yaml import shown
+from gmml_cluster.store.protocol import NotFound
+
+UNDER_WAY_S = 30.0
+_LOOK_S = 0.2
 
 
 def compare(job: JobSpec, root: str, indexed: Indexed) -> tuple[History, tuple[str, ...]]:
@@ -24,11 +30,9 @@ def compare(job: JobSpec, root: str, indexed: Indexed) -> tuple[History, tuple[s
     history = History()
     try:
         run = run_root(root, job.name)
-        history = run.log.refresh()
+        history = opened(run)
         if history.run:
             changes_of(run, dump(job))
-        else:
-            refuse_cut_off(run)
     except StorageError as error:
         notes = (f"whether a run has this name already is not known: {str(error).splitlines()[0]}",)
     except SpecError as error:
@@ -59,14 +63,29 @@ def _differs(run: RunRoot, field: str, old: Any, new: Any) -> Fault:
     return Fault(field, problem, "set it back or give another name")
 
 
-def refuse_cut_off(run: RunRoot) -> None:
-    """Refuse what lies under a run's name without an `open` in its log.
+def opened(run: RunRoot) -> History:
+    """The history of the run of this name; empty where there is none.
+
+    A submission writes `run.json`, then the files, then `open`. One that is between these now is waited for: of several
+    first submissions at once, all but the first find the run half made.
 
     Raises:
-        SpecError: something does.
+        SpecError: something lies there without an `open`, and nobody seems to be writing it.
     """
-    if is_run(run):
-        problem = (
-            "its log does not open; a submission of this name was cut off, or a removal, or one is under way elsewhere"
-        )
-        raise SpecError(Fault(run.url, problem, f"gmml rm {run.url} deletes what is left; then submit again"))
+    while True:
+        history = run.log.refresh()
+        if history.run or not is_run(run):
+            return history
+        if not _is_under_way(run):
+            problem = "its log does not open; a submission of this name was cut off, or a removal"
+            raise SpecError(Fault(run.url, problem, f"gmml rm {run.url} deletes what is left; then submit again"))
+        time.sleep(_LOOK_S)
+
+
+def _is_under_way(run: RunRoot) -> bool:
+    """Whether a submission began less than half a minute ago, by its own clock."""
+    try:
+        begun = float(json.loads(run.store.get(RUN))["time"])
+    except (NotFound, ValueError, KeyError, TypeError):
+        return False
+    return 0 <= time.time() - begun < UNDER_WAY_S

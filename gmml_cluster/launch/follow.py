@@ -131,7 +131,9 @@ def ended_without_finishing(run: "RunRoot") -> str:
     history = run.log.refresh()
     if history.finished:
         return ""
-    return f"{_ending(history)}; see gmml logs {run.name}; gmml resume {run.name} continues it"
+    report = poll_one(run.name, history).latest(history)
+    ending = report.reason if report is not None and report.reason else _ending(history)
+    return f"{ending}; see gmml logs {run.name}; gmml resume {run.name} continues it"
 
 
 def headline(attempt: Attempt) -> str:

@@ -35,6 +35,16 @@ class Jobs:
 
     reports: Mapping[JobRef, JobReport] = field(default_factory=dict)
 
+    def latest(self, history: History) -> JobReport | None:
+        """The report on the latest submit's job; None where it has none."""
+        job = JobRef.of(history.submit) if history.submit else None
+        return self.reports.get(job) if job else None
+
+    @property
+    def lingering(self) -> bool:
+        """Whether processes of a job that is gone still work on the run."""
+        return any(report.lingering for report in self.reports.values())
+
     @property
     def states(self) -> dict[str, JobState]:
         """Job id -> state, as the ledger wants them."""
@@ -59,9 +69,15 @@ def poll(histories: Mapping[str, History]) -> dict[str, Jobs]:
     asked: dict[str, dict[str, str]] = defaultdict(dict)
     for run, refs in wanted.items():
         for job in refs:
-            asked[job.launcher][job.id] = run.rpartition("/")[2]
+            submitted_at = histories[run].location or run  # a job has the name that the run had when it was submitted
+            asked[job.launcher][job.id] = submitted_at.rpartition("/")[2]
     reports = {launcher: _poll(launcher, jobs) for launcher, jobs in asked.items()}
     return {run: Jobs({job: reports[job.launcher][job.id] for job in refs}) for run, refs in wanted.items()}
+
+
+def jobs_of_copy(history: History) -> Jobs:
+    """The jobs of a copied run, which are the original's: as far as the copy goes they are gone."""
+    return Jobs({job: JobReport("gone") for job in refs_of(history)})
 
 
 def poll_one(name: str, history: History) -> Jobs:
@@ -88,4 +104,6 @@ def is_idle(history: History, jobs: Jobs) -> bool:
     A job that is about to exit is at work, and so is one that cannot be asked about, unless the run has finished.
     """
     waiting = pending(history, jobs.states)
+    if jobs.lingering:
+        return False
     return not is_busy(history, jobs) and (waiting is None or (waiting == "unknown" and history.finished))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from gmml_cluster.errors import SpecError
+from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.launch.code import code_of_run, installed_code
 from gmml_cluster.launch.existing import compare
 from gmml_cluster.launch.indexed import Indexed, count, look_up
@@ -18,6 +18,7 @@ from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.locations import Locations
 from gmml_cluster.spec.loading.validate import dump, parse_job, read_job, read_profile
+from gmml_cluster.spec.loading.yaml import Tree
 
 SHOWN_TOKEN = "<token>"
 A = TypeVar("A")
@@ -67,7 +68,7 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
             an index contradicts, and of a name that another run has.
         PreflightError: this version has no launcher for the profile.
     """
-    (job, job_tree), (profile, profile_tree) = _both(lambda: read_job(path, overrides), lambda: read_profile(cluster))
+    (job, job_tree), (profile, profile_tree) = _both(lambda: read_job(path, overrides), lambda: profile_named(cluster))
     job = with_absolute_paths(job)
     locations = Locations(job_tree, profile_tree, tuple(corpus.url for corpus in job.data.corpora))
     root = absolute(profile.root)
@@ -82,6 +83,17 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
             code, code_notes = code_of_run(run_root(root, job.name), history.submit, submission.code)
             submission, notes = replace(submission, code=code), (*code_notes, *notes)
     return Prepared(job, cluster, with_notes(submission, notes), locations)
+
+
+def profile_named(cluster: str) -> tuple[ClusterProfile, Tree]:
+    """The profile of this name or file.
+
+    Raises:
+        SpecError: there is none, or it has faults; an empty name would otherwise mean this machine.
+    """
+    if not cluster.strip():
+        raise SpecError(Fault("--cluster", f"{cluster!r} is no name of a profile", "name one, or leave the option out"))
+    return read_profile(cluster)
 
 
 def _both(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gmml_cluster.errors import StorageError
-from gmml_cluster.launch.jobs import JobRef, Jobs, poll
+from gmml_cluster.launch.jobs import Jobs, jobs_of_copy, poll
 from gmml_cluster.run.history import History
 from gmml_cluster.run.ledger import living, status
 from gmml_cluster.run.location import misplaced
@@ -48,9 +48,11 @@ def statuses(runs: Sequence[RunRoot]) -> Statuses:
 
 
 def _document(run: RunRoot, history: History, jobs: Jobs) -> dict[str, Any]:
+    found = misplaced(run)
+    if found is not None and found.kind == "copied":
+        jobs = jobs_of_copy(history)
     ledger = status(history, jobs.states)
     progress = read_progress(run.store, history) if living(history, jobs.states) else None
-    elsewhere = misplaced(run)
     return {
         "run": run.name,
         "root": run.root,
@@ -61,7 +63,7 @@ def _document(run: RunRoot, history: History, jobs: Jobs) -> dict[str, Any]:
         "steps": total_steps(history),
         "progress": _figures(progress),
         **_waiting(history, jobs),
-        "misplaced": None if elsewhere is None else str(elsewhere.fault),
+        "misplaced": None if found is None else str(found.fault),
     }
 
 
@@ -72,9 +74,8 @@ def _figures(progress: Progress | None) -> dict[str, Any] | None:
 
 
 def _waiting(history: History, jobs: Jobs) -> dict[str, Any]:
-    """Why the last submission's job is still queued, and when its scheduler expects to start it."""
-    job = JobRef.of(history.submit) if history.submit else None
-    report = jobs.reports.get(job) if job else None
-    if report is None or report.state != "queued":
+    """Why the last submission's job is still queued, or gave up, and when its scheduler expects to start it."""
+    report = jobs.latest(history)
+    if report is None:
         return {"queue_reason": None, "expected_start": None}
     return {"queue_reason": report.reason or None, "expected_start": report.expected_start}

@@ -11,22 +11,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gmml_cluster import __version__
-from gmml_cluster.errors import PreflightError
+from gmml_cluster.errors import Fault, PreflightError, SpecError
 from gmml_cluster.launch.code import code_of_run
-from gmml_cluster.launch.existing import changes_of, refuse_cut_off
+from gmml_cluster.launch.existing import changes_of, opened
 from gmml_cluster.launch.indexed import look_up
 from gmml_cluster.launch.jobs import is_busy, poll_one
 from gmml_cluster.launch.preflight import preflight
-from gmml_cluster.launch.prepare import Prepared, plan_submission, with_lanes_counted
+from gmml_cluster.launch.prepare import Prepared, plan_submission, profile_named, with_lanes_counted
 from gmml_cluster.launch.protocol import Launcher, Submission
 from gmml_cluster.launch.registry import launcher_named
 from gmml_cluster.run import protocol
 from gmml_cluster.run.discovery import note_root
 from gmml_cluster.run.history import History
+from gmml_cluster.run.location import demand_in_place, misplaced
 from gmml_cluster.run.root import SPEC, RunRoot, code_name, create_run, remove_run, run_root
 from gmml_cluster.spec.identity import identity
 from gmml_cluster.spec.loading.locations import Locations
-from gmml_cluster.spec.loading.validate import dump, read_profile, to_yaml
+from gmml_cluster.spec.loading.validate import dump, to_yaml
+from gmml_cluster.store.protocol import AlreadyExists
 
 WITHDRAW_S = 30.0
 
@@ -63,9 +65,12 @@ def submit(prepared: Prepared, *, take_over: bool = False) -> Submitted:
     """
     with prepared.locations.located_faults():
         run = run_root(prepared.submission.root, prepared.job.name)
-        history = run.log.refresh()
+        history = opened(run)
         if not history.run:
-            return _begin(run, prepared)
+            try:
+                return _begin(run, prepared)
+            except AlreadyExists:  # somebody else's first submission of this name came between
+                history = opened(run)
         changed = changes_of(run, dump(prepared.job))
         return _continue(run, history, prepared, changed, take_over=take_over, new_code=False)
 
@@ -79,14 +84,13 @@ def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, 
         new_code: run the code that is installed here instead of the run's.
         take_over: as for `submit`.
     """
-    history = run.log.refresh()
-    if not history.run:
-        refuse_cut_off(run)
+    history = opened(run)
     last = history.submit
     changed = dict(last.changed) if last else {}
-    known = cluster or (str(last.bounds["cluster"]) if last else "local")
+    before = str(last.bounds["cluster"]) if last else "local"
+    known = before if cluster is None else cluster
     job = run.job(changed)
-    profile, tree = read_profile(known)
+    profile, tree = profile_named(known)
     with Locations(profile=tree, origin=f"--cluster {known}").located_faults():
         launcher_named(profile.launcher)  # asked first: no store is read for a launcher that does not exist
         submission = plan_submission(job, profile, run.root, look_up(job, run.root))
@@ -96,7 +100,6 @@ def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, 
 
 def _begin(run: RunRoot, prepared: Prepared) -> Submitted:
     """A run that does not exist yet: check, create, launch; what fails after the creation removes it again."""
-    refuse_cut_off(run)
     prepared = _checked(prepared)
     code, spec = prepared.submission.code, dump(prepared.job)
     files = {SPEC: to_yaml(prepared.job).encode(), code_name(code.digest): code.data}
@@ -115,11 +118,15 @@ def _continue(
     run: RunRoot, history: History, prepared: Prepared, changed: Mapping[str, Any], *, take_over: bool, new_code: bool
 ) -> Submitted:
     """A run that exists: nothing where it has finished or is busy, else check and launch another job of it."""
+    demand_in_place(run, moved=True)
     last = history.submit
     job = last.job or "" if last else ""
     if history.finished and _length(changed) == _length(last.changed if last else {}):
         return Submitted(run, "finished", job, {})
-    if not take_over and is_busy(history, poll_one(run.name, history)):
+    jobs = poll_one(run.name, history)
+    if is_busy(history, jobs) or jobs.lingering:
+        _refuse_moved(run, job)
+    if not take_over and is_busy(history, jobs):
         return Submitted(run, "already" if history.stopped is None else "stopping", job, {})
     if last is not None and not new_code:
         code, _ = code_of_run(run, last, prepared.submission.code)
@@ -128,6 +135,18 @@ def _continue(
     code = prepared.submission.code
     run.store.put(code_name(code.digest), code.data)
     return _launch(run, prepared, "resumed", changed, history)
+
+
+def _refuse_moved(run: RunRoot, job: str) -> None:
+    """Refuse to go on with a run that was moved while a job works on it where it lay.
+
+    Raises:
+        SpecError: it was moved.
+    """
+    found = misplaced(run)
+    if found is not None:
+        problem = f"was moved or renamed while job {job} works on it at {found.recorded}"
+        raise SpecError(Fault(run.url, problem, "move it back, or wait until that job is gone"))
 
 
 def _length(changed: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +168,7 @@ def _checked(prepared: Prepared) -> Prepared:
 
 def _launch(run: RunRoot, prepared: Prepared, action: Action, changed: Mapping[str, Any], seen: History) -> Submitted:
     """Append `submit`, hand the job over and append `queued`; `already` where another submit came since `seen`."""
-    submission = replace(prepared.submission, root=run.root)
+    submission = replace(prepared.submission, root=run.root, name=run.name)  # a renamed run's spec has the old name
     launcher = launcher_named(submission.profile.launcher)
     token = protocol.submit(
         run.log,

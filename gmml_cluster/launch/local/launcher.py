@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import Fault, LaunchError
-from gmml_cluster.launch.local.lock import NAMELESS, Holder, holder, lock_path, run_digest, state_folder
+from gmml_cluster.launch.local import outage
+from gmml_cluster.launch.local.lock import NAMELESS, Holder, holder, lock_path, run_digest, state_folder, supervisor_of
 from gmml_cluster.launch.local.supervisor import thread_environment
 from gmml_cluster.launch.protocol import JobReport, JobState, Submission
 from gmml_cluster.launch.snapshot import cache_folder, unpack
@@ -48,16 +49,35 @@ class LocalJob:
 
     def supervisor(self) -> Holder | None:
         """The supervisor that serves this job now."""
-        found = holder(lock_path(self.run))
+        found = supervisor_of(self.run)
         return found if found is not None and found.submit == self.submit else None
 
     @property
-    def state(self) -> JobState:
-        """Unknown on another machine, whose locks cannot be seen from here, and while a holder has no name yet."""
-        found = holder(lock_path(self.run)) if self.is_here else NAMELESS
-        if found is None:
-            return "gone"
-        return "running" if found.submit == self.submit else "gone" if found.submit else "unknown"
+    def report(self) -> JobReport:
+        """How the job is, by the locks of its run.
+
+        Gone means that nobody restarts it: ranks that outlived their supervisor may still save, and hold the run's
+        lock until they have. While the store cannot be read or written no ranks run, so the job waits.
+        """
+        if not self.is_here:
+            return JobReport("unknown")
+        state = self._state()
+        trouble = outage.found(self.run, self.submit) if state != "unknown" else None
+        if trouble is None:
+            return JobReport(state, lingering=state == "gone" and self._has_ranks())
+        return JobReport("queued" if state == "running" else state, trouble.reason, trouble.next_try)
+
+    def _state(self) -> JobState:
+        """Unknown while a supervisor has not written its name yet."""
+        found = supervisor_of(self.run)
+        if found == NAMELESS:
+            return "unknown"
+        return "running" if found is not None and found.submit == self.submit else "gone"
+
+    def _has_ranks(self) -> bool:
+        """Whether ranks of this job still hold the run's lock, or something that is not known yet does."""
+        found = holder(lock_path(self.run))
+        return found is not None and found.submit in ("", self.submit)
 
 
 class LocalLauncher:
@@ -91,15 +111,15 @@ class LocalLauncher:
         return {}
 
     def submit(self, submission: Submission) -> str:
-        """Start the supervisor and return when it holds the run's lock; one that serves an older submit is told first.
+        """Start the supervisor and return when it holds the run's lock; that of an older submit is ended first.
 
         Raises:
-            LaunchError: it did not come up; its last words are quoted.
+            LaunchError: it did not come up; the last line of its log is quoted.
         """
         run = run_digest(submission.root, submission.name)
-        other = holder(lock_path(run))
+        other = supervisor_of(run)
         if other is not None:
-            other.tell()
+            other.terminate()
         job = LocalJob(host=socket.gethostname(), run=run, submit=submission.token)
         code = unpack(submission.code.data, submission.code.digest, cache_folder())
         output = state_folder() / run / submission.token / "supervisor.log"
@@ -109,8 +129,8 @@ class LocalLauncher:
         return str(job)
 
     def poll(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
-        """State of each job by its lock; a job of another machine is unknown here."""
-        return {job: JobReport(LocalJob.read(job).state) for job in jobs}
+        """How each job is, by the locks of its run; a job of another machine is unknown here."""
+        return {job: LocalJob.read(job).report for job in jobs}
 
     def notify(self, job: str) -> None:
         """Give the job's ranks notice through its supervisor, which then ends the job.
@@ -120,10 +140,12 @@ class LocalLauncher:
         """
         local = LocalJob.read(job)
         if not local.is_here:
-            raise LaunchError(f"{job}: started on {local.host}, which cannot be told from here; cancel it there")
+            raise LaunchError(
+                Fault(job, f"started on {local.host}, which cannot be reached from here", "cancel it there")
+            )
         supervisor = local.supervisor()
         if supervisor is not None:
-            supervisor.tell()
+            supervisor.terminate()
 
     cancel = notify
 
@@ -164,7 +186,7 @@ def _start(arguments: list[str], environment: Mapping[str, str], output: Path) -
         os.close(ready)
     try:
         _await_ready(heard, output)
-    except BaseException:  # an impatient person's too: nothing may work on a run that is about to be removed
+    except BaseException:  # an interrupt too: nothing may work on a run that is about to be removed
         process.kill()
         process.wait()
         raise
@@ -174,5 +196,5 @@ def _await_ready(heard: int, output: Path) -> None:
     with os.fdopen(heard, "rb") as pipe:
         if select.select([pipe], [], [], READY_S)[0] and pipe.read(1):
             return
-    last = (output.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-    raise LaunchError(f"{output}: the supervisor did not start: {last}; mend this and submit again")
+    last = (output.read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
+    raise LaunchError(Fault(str(output), f"the supervisor did not start: {last}", "fix this and submit again"))

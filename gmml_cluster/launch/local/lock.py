@@ -1,6 +1,9 @@
-"""The lock that a run's supervisor and its ranks hold on this machine, and what it tells others about its holder.
+"""Two locks of a run on this machine: who works on it, and who supervises it.
 
-The ranks inherit the descriptors, so that the lock is free when the last process that works on the run has left.
+The run's lock is inherited by the ranks, so that it is free only when the last process that works on the run has gone:
+a new supervisor waits for it, and nothing is deleted before. The supervisor's own lock is not inherited. Without it a
+rank that still saves after its supervisor was killed would pass for the supervisor, and `gmml resume` would restart
+nothing. A process id in place of the second lock would do, were ids not used again.
 """
 
 import fcntl
@@ -17,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from gmml_cluster.errors import LaunchError
+from gmml_cluster.errors import Fault, LaunchError
 
 _RETRY_S = 0.1
 
@@ -30,10 +33,10 @@ class Holder:
     pid: int
     submit: str
 
-    def tell(self) -> None:
-        """Ask the supervisor to end its job; one that is gone, or of another host, is left in peace.
+    def terminate(self) -> None:
+        """Ask the supervisor to end its job; does nothing for one that is gone, or of another host.
 
-        The ranks of a supervisor that is gone were told by its death.
+        Ranks of a supervisor that is gone learnt of it by the pipe that its death closed.
         """
         if self.pid and self.host == socket.gethostname():
             with suppress(ProcessLookupError):
@@ -55,15 +58,21 @@ def run_digest(root: str, name: str) -> str:
 
 
 def lock_path(digest: str) -> Path:
-    """The lock file of a run."""
+    """The run's lock, which its ranks hold too."""
     return state_folder() / f"{digest}.lock"
 
 
+def supervisor_path(digest: str) -> Path:
+    """The lock of the run's supervisor alone."""
+    return state_folder() / f"{digest}.supervisor.lock"
+
+
 def forget(root: str, name: str) -> None:
-    """Delete what this machine keeps of a run: its lock and what its ranks printed."""
+    """Delete what this machine keeps of a run: its locks and what its ranks printed."""
     digest = run_digest(root, name)
     shutil.rmtree(state_folder() / digest, ignore_errors=True)
-    lock_path(digest).unlink(missing_ok=True)
+    for path in (lock_path(digest), supervisor_path(digest)):
+        path.unlink(missing_ok=True)
 
 
 def folder_of(root: str) -> Path | None:
@@ -83,29 +92,46 @@ def holder(path: Path) -> Holder | None:
     return Holder(**json.loads(written)) if written else NAMELESS
 
 
+def supervisor_of(digest: str) -> Holder | None:
+    """The supervisor of a run; `NAMELESS` where it has not written its name yet."""
+    own = supervisor_path(digest)
+    # a supervisor of version 0.1 has the run's lock alone; it may still run when the package is upgraded
+    return holder(own if own.exists() else lock_path(digest))
+
+
+def workers(root: str, name: str) -> Holder | None:
+    """Who works on a run, by the locks that can be seen from this machine; None where nobody does."""
+    return next((found for path in _run_locks(root, name) if (found := holder(path)) is not None), None)
+
+
+def _run_locks(root: str, name: str) -> list[Path]:
+    """The run's lock here, and where the root is a folder the one in the run's folder, seen by other machines too."""
+    folder = folder_of(root)
+    return [lock_path(run_digest(root, name)), *([folder / name / "supervisor.lock"] if folder else [])]
+
+
 @contextmanager
 def held(root: str, name: str, me: Holder, *, wait_s: float) -> Iterator[list[int]]:
-    """Hold the run's lock on this machine and, where the root is a folder, in the run's folder too.
+    """Hold the supervisor's lock and the run's, the latter in the run's folder too where the root is one.
 
     Yields:
-        The locks' descriptors: a process that inherits them holds the lock too.
+        The descriptors of the run's locks: a process that inherits them holds these too.
 
     Raises:
-        LaunchError: another supervisor still held one of them after `wait_s`.
+        LaunchError: another supervisor, or a rank of one that is gone, still held one of them after `wait_s`.
     """
-    folder = folder_of(root)
-    paths = [lock_path(run_digest(root, name))] + ([folder / name / "supervisor.lock"] if folder else [])
+    own, shared = supervisor_path(run_digest(root, name)), _run_locks(root, name)
     deadline = time.monotonic() + wait_s
     with ExitStack() as stack:
         files = []
-        for path in paths:
+        for path in (own, *shared):
             path.parent.mkdir(parents=True, exist_ok=True)
             files.append(stack.enter_context(path.open("a+b")))
             _hold(files[-1], path, me, deadline)
         try:
-            yield [file.fileno() for file in files]
+            yield [file.fileno() for file in files[1:]]
         finally:
-            for file in files:  # nobody is to read an old name while the next holder writes its own
+            for file in files:  # before the lock is free: the next holder must not be taken for this one
                 file.truncate(0)
 
 
@@ -113,8 +139,9 @@ def _hold(file: IO[bytes], path: Path, me: Holder, deadline: float) -> None:
     while not _take(file, fcntl.LOCK_EX):
         if time.monotonic() > deadline:
             other = holder(path)
-            told = f"process {other.pid} on {other.host}, or a rank of it," if other else "another process"
-            raise LaunchError(f"{path}: {told} holds this run; one supervisor a run; wait for it or cancel the run")
+            who = f"process {other.pid} on {other.host}, or a rank of it," if other else "another process"
+            problem = f"{who} holds this run; one supervisor a run"
+            raise LaunchError(Fault(str(path), problem, "wait for it or cancel the run"))
         time.sleep(_RETRY_S)
     file.truncate(0)
     file.write(json.dumps(asdict(me)).encode())

@@ -16,14 +16,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gmml_cluster.errors import GmmlError, LaunchError
+from gmml_cluster.errors import Fault, GmmlError, LaunchError
+from gmml_cluster.launch.local import outage
 from gmml_cluster.launch.local.lock import Holder, held, run_digest, state_folder
-from gmml_cluster.run.codes import NEVER, RESTARTS
+from gmml_cluster.launch.local.outage import Outage
+from gmml_cluster.launch.restart import after
+from gmml_cluster.run import protocol
+from gmml_cluster.run.codes import FINISHED, NEVER, RESTARTS, UNMET
+from gmml_cluster.run.log import Log
+from gmml_cluster.store.open import open_store
 
 LEAVE_S = 60.0
 TAKE_OVER_S = 120.0
 _TICK_S = 0.2
 _RETRY_S = 10.0
+_LONGEST_RETRY_S = 300.0
 _STOP = (signal.SIGTERM, signal.SIGUSR2)
 
 _log = logging.getLogger(__name__)
@@ -40,9 +47,14 @@ class Job:
     ranks: int
     module: str
 
+    @property
+    def digest(self) -> str:
+        """Names the run on this machine."""
+        return run_digest(self.root, self.run)
+
     def output(self, restart: int, rank: int) -> Path:
         """File that holds what a rank printed."""
-        folder = state_folder() / run_digest(self.root, self.run) / self.submit
+        folder = state_folder() / self.digest / self.submit
         return folder / f"{restart:03d}-rank{rank:04d}.log"
 
     def worker(self, restart: int) -> list[str]:
@@ -116,18 +128,20 @@ class Ranks:
         return max(_code(process.returncode) for process in self._processes)
 
     def wait(self) -> bool:
-        """Wait until all ranks have left, or 60 s after the first left badly; whether notice was given on the way."""
-        told, deadline = False, float("inf")
+        """Wait until all ranks have left, or 60 s after the first failed; whether notice was given meanwhile."""
+        noticed, deadline = False, float("inf")
         while any(process.poll() is None for process in self._processes):
             if signal.sigtimedwait(_STOP, _TICK_S):
-                told = True
+                noticed = True
                 self.notify()
             if any(process.poll() for process in self._processes):
                 deadline = min(deadline, time.monotonic() + LEAVE_S)
+            if any(process.poll() == UNMET for process in self._processes):
+                self.notify()  # the others cannot meet without it; they would wait for the whole of LEAVE_S
             if time.monotonic() > deadline:
                 _log.warning("ranks stayed %g s after the first had left; they are killed", LEAVE_S)
                 break
-        return told
+        return noticed
 
 
 def _code(returncode: int) -> int:
@@ -135,9 +149,9 @@ def _code(returncode: int) -> int:
 
 
 def rank_environment(rank: int, ranks: int) -> dict[str, str]:
-    """Variables that tell a rank its place; several ranks share the cores one thread each."""
-    place = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": ranks}
-    return {**{name: str(value) for name, value in place.items()}, **thread_environment(ranks, os.environ)}
+    """The variables of torch's launchers, by which a rank knows its number; of several ranks each gets one thread."""
+    numbers = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": ranks}
+    return {**{name: str(value) for name, value in numbers.items()}, **thread_environment(ranks, os.environ)}
 
 
 def thread_environment(ranks: int, environment: Mapping[str, str]) -> dict[str, str]:
@@ -145,8 +159,8 @@ def thread_environment(ranks: int, environment: Mapping[str, str]) -> dict[str, 
     return {"OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", "1")} if ranks > 1 else {}
 
 
-Judge = Callable[[int, int], float | None]
-"""From restart count and exit code to the seconds to wait before the next attempt; None ends the job."""
+Judge = Callable[[int, int, bool], bool]
+"""Whether the job starts again, from its restart count, the exit code of its ranks, and whether notice was given."""
 
 
 def supervise(job: Job, judge: Judge, command: Callable[[int], Sequence[str]], locks: Sequence[int] = ()) -> int:
@@ -154,55 +168,65 @@ def supervise(job: Job, judge: Judge, command: Callable[[int], Sequence[str]], l
     restart = 0
     while True:
         with Ranks(job, restart, command(restart), locks=locks) as ranks:
-            told = ranks.wait()
-        code = ranks.code
-        pause = judge(restart, code)
-        _log.info("attempt after %d restarts left with %d; %s", restart, code, _verdict(pause, told))
-        if told or pause is None or signal.sigtimedwait(_STOP, pause):
-            return code
+            noticed = ranks.wait()
+        again = judge(restart, ranks.code, noticed) and not noticed  # asked after a notice too: an `end` may be missing
+        verdict = "it starts again" if again else "the job ends"
+        _log.info("attempt after %d restarts left with %d; %s", restart, ranks.code, verdict)
+        if not again or signal.sigtimedwait(_STOP, 0):
+            return ranks.code
         restart += 1
 
 
-def _verdict(pause: float | None, told: bool) -> str:
-    return "the job ends" if told or pause is None else f"again in {pause:g} s"
-
-
 def judge_by_log(job: Job) -> Judge:
-    """The verdict of `launch.after`; where the log cannot be reached, that of the exit code, at most 20 times."""
+    """The verdict of `launch.restart`, waited for while the log cannot be read or written.
 
-    def judge(restart: int, code: int) -> float | None:
-        from gmml_cluster.launch.restart import after
+    No rank is started meanwhile: it could not claim, and the next claim would end the attempt as lost although its exit
+    code proves the cause. An outage may last as long as `RESTARTS` tries; the next outage has as many.
+    """
 
-        try:
-            return after(job.root, job.run, submit=job.submit, job=job.id, restart=restart, rc=code)
-        except GmmlError as fault:
-            _log.warning("%s; the exit code decides", fault)
-            return None if code in (0, NEVER) or restart >= RESTARTS else _RETRY_S
+    def judge(restart: int, code: int, noticed: bool) -> bool:
+        # without an answer the exit code decides: 0 and 78 say that the ranks, or another attempt, wrote the end
+        tries = 1 if noticed or code in (FINISHED, NEVER) else RESTARTS + 1
+        for left in reversed(range(tries)):
+            try:
+                again = after(job.root, job.run, submit=job.submit, job=job.id, restart=restart, rc=code) is not None
+            except GmmlError as fault:
+                if not _wait_for_store(job, fault, left, tried=tries - left):
+                    return False
+            else:
+                outage.clear(job.digest, job.submit)
+                return again
+        return False
 
     return judge
+
+
+def _wait_for_store(job: Job, fault: GmmlError, left: int, *, tried: int) -> bool:
+    """Keep the reason and wait, if there are tries left; whether the log is to be asked again."""
+    first_line = str(fault).splitlines()[0]
+    pause = min(_RETRY_S * 2 ** (tried - 1), _LONGEST_RETRY_S)
+    _log.warning("%s; %s", first_line, f"asked again in {pause:g} s" if left else "the job ends")
+    outage.record(job.digest, job.submit, Outage(first_line, time.time() + pause if left else None))
+    return left > 0 and not signal.sigtimedwait(_STOP, pause)
 
 
 def _served(job: Job, locks: Sequence[int]) -> int:
     """The exit code of a job.
 
     Raises:
-        LaunchError: its ranks cannot be started here, which the log tells too.
+        LaunchError: its ranks cannot be started here, which the log says too.
     """
     try:
         return supervise(job, judge_by_log(job), job.worker, locks)
     except OSError as error:
-        fault = LaunchError(f"{error.filename or job.id}: {error.strerror}; ranks cannot be started so; mend it")
-        _tell(job, fault)
+        problem = f"{error.strerror}; ranks cannot be started"
+        fault = LaunchError(Fault(str(error.filename or job.id), problem, "fix this and gmml resume"))
+        try:
+            log = Log(open_store(f"{job.root}/{job.run}"))
+            protocol.start_failed(log, job.submit, job=job.id, message=str(fault))
+        except GmmlError:
+            outage.record(job.digest, job.submit, Outage(str(fault), None))
         raise fault from error
-
-
-def _tell(job: Job, fault: LaunchError) -> None:
-    from gmml_cluster.run import protocol
-    from gmml_cluster.run.log import Log
-    from gmml_cluster.store.open import open_store
-
-    log = Log(open_store(f"{job.root}/{job.run}"))
-    protocol.start_failed(log, job.submit, job=job.id, message=str(fault))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -81,7 +81,7 @@ def here(tmp_path, monkeypatch):
     for path in state_folder().glob("*.lock"):  # no supervisor outlives its test, whatever failed
         left = holder(path)
         if left is not None:
-            left.tell()
+            left.terminate()
 
 
 @pytest.fixture

@@ -1,27 +1,28 @@
 """A run is ended without losing its last save, and deleted only where surely nothing works on it."""
 
 import os
+import shutil
 
 import pytest
 
 from gmml_cluster.errors import LaunchError, SpecError
 from gmml_cluster.launch import cancel as commands
-from gmml_cluster.launch import jobs
+from gmml_cluster.launch import jobs, living
 from gmml_cluster.launch.cancel import cancel, remove
-from gmml_cluster.launch.local.lock import lock_path, run_digest, state_folder
+from gmml_cluster.launch.local.lock import Holder, held, lock_path, run_digest, state_folder
 from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.run import protocol
-from gmml_cluster.run.root import create_run
+from gmml_cluster.run.root import create_run, run_root
 
 
 class Scheduler:
     """A launcher whose jobs are in the states that a test sets."""
 
     def __init__(self):
-        self.states, self.told = {}, []
+        self.states, self.told, self.lingering = {}, [], False
 
     def poll(self, asked):
-        return {job: JobReport(self.states[job]) for job in asked}
+        return {job: JobReport(self.states[job], lingering=self.lingering) for job in asked}
 
     def notify(self, job):
         self.told.append(("notify", job))
@@ -156,3 +157,75 @@ def test_what_this_machine_keeps_of_a_deleted_run_goes_with_it(run, scheduler):
     lock_path(digest).touch()
     remove(run)
     assert os.listdir(state_folder()) == []
+
+
+@pytest.fixture
+def copy(run, scheduler, tmp_path):
+    """A copy of a run whose job 17 runs."""
+    submitted(run, "17")
+    scheduler.states = {"17": "running"}
+    shutil.copytree(run.url, tmp_path / "copies" / "a")
+    return run_root(str(tmp_path / "copies"), "a")
+
+
+def test_a_cancel_of_a_copy_is_refused_and_the_job_of_the_original_not_asked(copy, scheduler):
+    with pytest.raises(SpecError, match="is a copy of the run at"):
+        cancel(copy)
+    assert scheduler.told == []
+
+
+def test_a_copy_can_be_deleted_while_the_original_runs_and_takes_nothing_of_it_along(run, scheduler, tmp_path):
+    folder = tmp_path / "jobs" / "17"
+    folder.mkdir(parents=True)
+    token = protocol.submit(run.log, launcher="slurm", code="c", bounds={"folder": f"{tmp_path}/jobs/%j"})
+    protocol.queued(run.log, token, "17")
+    scheduler.states = {"17": "running"}
+    shutil.copytree(run.url, tmp_path / "copies" / "a")
+    copy = run_root(str(tmp_path / "copies"), "a")
+    remove(copy)
+    assert copy.store.list_objects() == []
+    assert folder.exists()
+    assert run.log.refresh().submit.job == "17"
+
+
+def test_a_run_that_a_process_here_still_works_on_is_not_deleted_whatever_its_log_says(run, scheduler):
+    protocol.end(run.log, claimed(run, "17"), "finished")
+    scheduler.states = {"17": "gone"}
+    with (
+        held(run.root, run.name, Holder("here", 7, "t"), wait_s=0),
+        pytest.raises(SpecError, match=r"process 7 on here, or a rank of it, still works on it"),
+    ):
+        remove(run)
+    remove(run)
+    assert run.store.list_objects() == []
+
+
+@pytest.mark.parametrize("still_writes", [True, False])
+def test_an_end_that_somebody_else_wrote_is_no_proof_that_the_ranks_are_gone(run, scheduler, monkeypatch, still_writes):
+    attempt = claimed(run, "17")
+    protocol.end(run.log, attempt, "lost", proof="exit code 0")
+    scheduler.states = {"17": "gone"}
+    monkeypatch.setattr(living, "WATCH_S", 0.1)
+    monkeypatch.setattr(living, "_LOOK_S", 0.0)
+    objects = living._objects
+    parts = iter(range(1000))
+
+    def written(run, attempt):
+        if still_writes:
+            run.store.put(f"attempts/0001/metrics-{next(parts):05d}.jsonl", b"")
+        return objects(run, attempt)
+
+    monkeypatch.setattr(living, "_objects", written)
+    if still_writes:
+        with pytest.raises(SpecError, match="attempt 1 of job 17 still writes to it although its job is gone"):
+            remove(run)
+    else:
+        remove(run)
+        assert run.store.list_objects() == []
+
+
+def test_a_run_whose_ranks_outlived_their_supervisor_is_not_deleted(run, scheduler):
+    submitted(run, "17")
+    scheduler.states, scheduler.lingering = {"17": "gone"}, True
+    with pytest.raises(SpecError, match="still leaving"):
+        remove(run)

@@ -58,3 +58,11 @@ def test_who_follows_a_queued_run_reads_what_it_waits_for_and_each_reason_once(t
     first, second = list(follow.follow(run, 0))
     assert first.startswith("gmml: job 17 is queued: Priority, expected to start at 2023-11-1")
     assert second == "gmml: job 17 is queued: held\n"
+
+
+def test_a_run_whose_store_stayed_out_of_reach_ends_with_the_reason_that_was_kept_here(tmp_path, monkeypatch):
+    run = create_run(str(tmp_path / "runs"), "a", {}, {})
+    protocol.queued(run.log, protocol.submit(run.log, launcher="local", code="c", bounds={}), "h:0:t")
+    report = JobReport("gone", "runs: No space left on device")
+    monkeypatch.setattr(follow, "poll_one", lambda name, history: Jobs({JobRef("local", "h:0:t"): report}))
+    assert follow.ended_without_finishing(run).startswith("runs: No space left on device; see gmml logs a")

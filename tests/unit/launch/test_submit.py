@@ -1,13 +1,22 @@
 """A submission that is interrupted, comes second or was cut off leaves no job that nobody knows of."""
 
+import json
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 import yaml
 
 from gmml_cluster.errors import SpecError, StorageError
-from gmml_cluster.launch import prepare, submit
+from gmml_cluster.launch import existing, prepare, submit
+from gmml_cluster.launch.local.launcher import LocalLauncher
 from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.run import protocol
 from gmml_cluster.run.entries import Entry
+from gmml_cluster.run.log import Draft
 from gmml_cluster.run.root import create_run, run_root
 from gmml_cluster.spec.cluster import ClusterProfile
 from tests.fixtures import submissions
@@ -18,10 +27,11 @@ class Scheduler:
     """Takes every job, as number 17."""
 
     def __init__(self):
-        self.queue, self.told = [], []
+        self.queue, self.told, self.names = [], [], []
 
     def submit(self, submission):
         self.queue.append("17")
+        self.names.append(submission.name)
         return "17"
 
     def poll(self, asked):
@@ -69,21 +79,94 @@ def test_what_a_cut_off_submission_or_removal_left_is_told_with_its_cure(tmp_pat
         submit.resume(run)
 
 
-def test_a_first_local_run_over_few_images_starts_no_more_ranks_than_lanes(tmp_path):
-    members = {f"{y}.png": png() for y in range(8)}
-    corpus = shard(tmp_path / "few.tar", members)
-    job = {
-        "name": "few",
-        "model": {"width": 8, "depth": 1, "heads": 1, "patch_size": 4},
-        "method": {"name": "mae", "decoder_width": 8, "decoder_heads": 1},
-        "data": {"corpora": [{"url": corpus}], "image_size": 8},
-        "batch": {"size": 16},
-        "run": {"steps": 2},
-    }
-    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """Job file and profile of a tiny run on a scheduler that takes every job."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    corpus = shard(tmp_path / "few.tar", {f"{y}.png": png() for y in range(8)})
+    spec = {**submissions.TINY, "name": "few"}
+    spec["data"] = {"corpora": [{"url": corpus}], "image_size": 8}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(spec))
     profile = {"launcher": "local", "root": str(tmp_path / "runs"), "ranks_per_node": 2}
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(profile))
-    prepared = prepare.prepare(str(tmp_path / "job.yaml"), cluster=str(tmp_path / "cluster.yaml"))
+    return str(tmp_path / "job.yaml"), str(tmp_path / "cluster.yaml")
+
+
+@pytest.fixture
+def scheduler(monkeypatch):
+    made = Scheduler()
+    monkeypatch.setattr(LocalLauncher, "submit", lambda self, submission: made.submit(submission))
+    monkeypatch.setattr(LocalLauncher, "poll", lambda self, asked: made.poll(asked))
+    return made
+
+
+def test_of_several_first_submissions_at_once_one_starts_and_the_others_hear_that_it_is_queued(job, scheduler):
+    path, cluster = job
+    ready = Barrier(4)
+
+    def first(_):
+        prepared = prepare.prepare(path, cluster=cluster)
+        ready.wait()
+        return submit.submit(prepared)
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(first, range(4)))
+    assert sorted(outcome.action for outcome in outcomes) == ["already"] * 3 + ["submitted"]
+    assert scheduler.queue == ["17"]
+
+
+def test_a_submission_that_is_being_made_is_waited_for(tmp_path, monkeypatch):
+    run = run_root(str(tmp_path / "runs"), "a")
+    run.store.put("run.json", json.dumps({"time": time.time()}).encode())
+    looks = []
+
+    def look(seconds):
+        looks.append(seconds)
+        run.log.append(lambda history: Draft("open", None, {}, run="r"))
+
+    monkeypatch.setattr(existing.time, "sleep", look)
+    assert existing.opened(run).run == "r"
+    assert len(looks) == 1
+
+
+def test_a_renamed_run_goes_on_under_its_new_name_and_its_log_records_it(job, scheduler):
+    path, cluster = job
+    run = submit.submit(prepare.prepare(path, cluster=cluster)).run
+    scheduler.queue.clear()
+    os.rename(run.url, f"{run.url}-bak")
+    moved = run_root(run.root, "few-bak")
+    assert submit.resume(moved).action == "resumed"
+    assert scheduler.names == ["few", "few-bak"]
+    assert moved.log.refresh().location == moved.url
+
+
+def test_a_run_that_was_renamed_under_its_job_is_refused(job, scheduler):
+    path, cluster = job
+    run = submit.submit(prepare.prepare(path, cluster=cluster)).run
+    os.rename(run.url, f"{run.url}-bak")
+    for take_over in (False, True):
+        with pytest.raises(SpecError, match=f"was moved or renamed while job 17 works on it at {run.url}"):
+            submit.resume(run_root(run.root, "few-bak"), take_over=take_over)
+    assert scheduler.queue == ["17"]
+
+
+def test_a_copy_is_not_resumed(job, scheduler, tmp_path):
+    path, cluster = job
+    run = submit.submit(prepare.prepare(path, cluster=cluster)).run
+    shutil.copytree(run.url, tmp_path / "copies" / "few")
+    with pytest.raises(SpecError, match="is a copy of the run at"):
+        submit.resume(run_root(str(tmp_path / "copies"), "few"), take_over=True)
+    assert scheduler.queue == ["17"]
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_name_of_a_cluster_does_not_mean_this_machine(job, empty):
+    with pytest.raises(SpecError, match=r"--cluster: .* is no name of a profile; name one, or leave the option out"):
+        prepare.prepare(job[0], cluster=empty)
+
+
+def test_a_first_local_run_over_few_images_starts_no_more_ranks_than_lanes(job, tmp_path):
+    prepared = prepare.prepare(job[0], cluster=job[1])
     assert (prepared.plan.lanes, prepared.plan.ranks_per_node) == (None, 2)
     counted = prepare.with_lanes_counted(prepared)
     assert (counted.plan.lanes, counted.plan.ranks_per_node) == (1, 1)

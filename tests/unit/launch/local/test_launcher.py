@@ -12,7 +12,7 @@ import pytest
 import gmml_cluster
 from gmml_cluster.errors import LaunchError
 from gmml_cluster.launch.local.launcher import LocalJob, LocalLauncher
-from gmml_cluster.launch.local.lock import holder, lock_path, run_digest
+from gmml_cluster.launch.local.lock import holder, lock_path, run_digest, supervisor_path
 from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.spec.cluster import ClusterProfile
@@ -40,7 +40,7 @@ def code(worker=WORKER, **others):
     names = [
         path
         for path in package.rglob("*.py")
-        if path.relative_to(package).parts[0] in ("errors.py", "__init__.py", "launch", "run")
+        if path.relative_to(package).parts[0] in ("errors.py", "__init__.py", "launch", "run", "store")
     ]
     files = {f"gmml_cluster/{path.relative_to(package)}": path.read_bytes() for path in names}
     files |= {
@@ -122,13 +122,13 @@ def test_the_ranks_run_the_submitted_code_and_not_what_lies_here(tmp_path):
     assert texts(job)[0].startswith(f"{tmp_path}/gmml-{os.getuid()}/")
 
 
-def test_a_lock_whose_holder_has_no_name_yet_tells_of_no_job_that_it_is_gone():
+def test_a_supervisor_that_has_not_written_its_name_yet_may_serve_any_job():
     job = LocalJob(host=socket.gethostname(), run="nameless", submit="s")
-    lock_path("nameless").parent.mkdir(parents=True, exist_ok=True)
-    with lock_path("nameless").open("a+b") as file:
+    supervisor_path("nameless").parent.mkdir(parents=True, exist_ok=True)
+    with supervisor_path("nameless").open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert job.state == "unknown"
-    assert job.state == "gone"
+        assert job.report.state == "unknown"
+    assert job.report.state == "gone"
 
 
 def test_a_job_of_another_machine_is_unknown_and_cannot_be_told_from_here():

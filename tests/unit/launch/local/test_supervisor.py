@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from gmml_cluster.errors import LaunchError
+from gmml_cluster.errors import LaunchError, StorageError
 from gmml_cluster.launch.local import supervisor
-from gmml_cluster.launch.local.lock import Holder, held, holder, lock_path, run_digest
+from gmml_cluster.launch.local.launcher import LocalJob
+from gmml_cluster.launch.local.lock import Holder, held, holder, lock_path, run_digest, workers
 from gmml_cluster.launch.local.supervisor import Job, Ranks, supervise
+from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.run import protocol
+from gmml_cluster.run.codes import RESTARTS
 from gmml_cluster.run.root import create_run
 
 
@@ -109,9 +112,9 @@ def test_signals_reach_a_rank_only_when_it_unblocks_them(tmp_path):
 def test_a_restart_is_counted_and_follows_the_verdict(tmp_path):
     job_, seen = job(tmp_path, ranks=1), []
 
-    def judge(restart, code):
+    def judge(restart, code, noticed):
         seen.append((restart, code))
-        return 0.01 if restart < 2 else None
+        return restart < 2
 
     assert supervise(job_, judge, lambda restart: python(f"import os; os._exit({70 + restart})")) == 72
     assert seen == [(0, 70), (1, 71), (2, 72)]
@@ -129,7 +132,7 @@ def test_notice_reaches_all_ranks_and_ends_the_job(tmp_path):
         """
     pid = os.fork()
     if pid == 0:
-        os._exit(supervise(job_, lambda *_: 0.0, lambda _: python(script)))
+        os._exit(supervise(job_, lambda *_: True, lambda _: python(script)))
     outputs = [job_.output(0, rank) for rank in range(2)]
     wait_for(lambda: all(output.exists() and output.read_text() for output in outputs))
     os.kill(pid, signal.SIGTERM)
@@ -148,7 +151,7 @@ def test_the_pipe_of_a_rank_closes_when_the_supervisor_is_killed(tmp_path):
         """
     pid = os.fork()
     if pid == 0:
-        os._exit(supervise(job_, lambda *_: None, lambda _: python(script)))
+        os._exit(supervise(job_, lambda *_: False, lambda _: python(script)))
     outputs = [job_.output(0, rank) for rank in range(2)]
     wait_for(lambda: all(output.exists() and output.read_text() for output in outputs))
     os.kill(pid, signal.SIGKILL)
@@ -205,7 +208,7 @@ def test_ranks_that_outlive_their_supervisor_hold_the_lock_until_the_last_has_le
     pid = os.fork()
     if pid == 0:
         with held(job_.root, job_.run, me, wait_s=0) as locks:
-            os._exit(supervise(job_, lambda *_: None, lambda _: [*python(script), str(saving)], locks))
+            os._exit(supervise(job_, lambda *_: False, lambda _: [*python(script), str(saving)], locks))
     outputs = [job_.output(0, rank) for rank in range(2)]
     wait_for(lambda: all(output.exists() and output.read_text() for output in outputs))
     os.kill(pid, signal.SIGKILL)
@@ -217,16 +220,16 @@ def test_ranks_that_outlive_their_supervisor_hold_the_lock_until_the_last_has_le
 
 
 def test_a_holder_that_is_gone_or_elsewhere_is_not_told(monkeypatch):
-    told = []
+    signalled = []
 
     def kill(pid, number):
-        told.append(pid)
+        signalled.append(pid)
         raise ProcessLookupError
 
     monkeypatch.setattr(os, "kill", kill)
-    Holder(host=socket.gethostname(), pid=7, submit="t").tell()
-    Holder(host="elsewhere", pid=8, submit="t").tell()
-    assert told == [7]
+    Holder(host=socket.gethostname(), pid=7, submit="t").terminate()
+    Holder(host="elsewhere", pid=8, submit="t").terminate()
+    assert signalled == [7]
 
 
 def test_a_lock_that_was_let_go_names_nobody(tmp_path):
@@ -234,6 +237,90 @@ def test_a_lock_that_was_let_go_names_nobody(tmp_path):
     with held(root, "a", Holder(host="h", pid=1, submit="one"), wait_s=0):
         pass
     assert lock_path(run_digest(root, "a")).read_bytes() == b""
+
+
+def test_a_rank_that_outlives_its_supervisor_is_no_supervisor(tmp_path):
+    digest = run_digest(str(tmp_path / "runs"), "a")
+    me = Holder(host=socket.gethostname(), pid=0, submit="token")
+    job_ = LocalJob(me.host, digest, me.submit)
+    with held(str(tmp_path / "runs"), "a", me, wait_s=0) as locks:
+        assert job_.report == JobReport("running")
+        rank = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=locks)
+        # the supervisor dies: its lock is free and its name stands in the run's lock, which the rank holds on to
+        written = lock_path(digest).read_bytes()
+    lock_path(digest).write_bytes(written)
+    assert job_.report == JobReport("gone", lingering=True)
+    assert workers(str(tmp_path / "runs"), "a") == me
+    rank.communicate(b"\n")
+    assert job_.report == JobReport("gone")
+    assert workers(str(tmp_path / "runs"), "a") is None
+
+
+@pytest.mark.parametrize("code", [0, 78])
+def test_without_the_log_an_end_that_the_ranks_wrote_is_believed(tmp_path, monkeypatch, code):
+    outages(monkeypatch, count=99)
+    assert supervisor.judge_by_log(job(tmp_path))(0, code, False) is False
+
+
+def outages(monkeypatch, count):
+    """Let the log be out of reach the next `count` times; the calls that were made."""
+    calls = []
+
+    def after(*_, **start):
+        calls.append(start)
+        if len(calls) <= count:
+            raise StorageError("disk full")
+        return 0.0
+
+    monkeypatch.setattr(supervisor, "after", after)
+    monkeypatch.setattr(supervisor, "_LONGEST_RETRY_S", 0.001)
+    return calls
+
+
+def test_no_attempt_starts_while_the_log_is_out_of_reach_and_the_exit_code_is_judged_after_it(tmp_path, monkeypatch):
+    calls = outages(monkeypatch, count=3)
+    assert supervisor.judge_by_log(job(tmp_path))(0, 74, False) is True
+    assert [(call["restart"], call["rc"]) for call in calls] == [(0, 74)] * 4
+
+
+def test_an_outage_after_many_restarts_is_waited_for_as_long_as_the_first(tmp_path, monkeypatch):
+    outages(monkeypatch, count=RESTARTS)
+    assert supervisor.judge_by_log(job(tmp_path))(5 * RESTARTS, 74, False) is True
+
+
+def test_the_reason_of_an_outage_is_kept_here_until_the_log_answers(tmp_path, monkeypatch):
+    job_ = job(tmp_path)
+    here = LocalJob(socket.gethostname(), job_.digest, job_.submit)
+    outages(monkeypatch, count=RESTARTS + 1)
+    judge = supervisor.judge_by_log(job_)
+    me = Holder(host=here.host, pid=0, submit=job_.submit)
+    with held(job_.root, job_.run, me, wait_s=0):
+        monkeypatch.setattr(signal, "sigtimedwait", lambda *_: reports.append(here.report))
+        reports = []
+        assert judge(0, 74, False) is False
+        assert {(report.state, report.reason) for report in reports} == {("queued", "disk full")}
+        assert all(report.expected_start > time.time() - 60 for report in reports)
+    assert (here.report.state, here.report.reason, here.report.expected_start) == ("gone", "disk full", None)
+    assert judge(1, 74, False) is True
+    assert here.report == JobReport("gone")
+
+
+def test_a_notice_is_not_kept_waiting_by_an_outage(tmp_path, monkeypatch):
+    calls = outages(monkeypatch, count=99)
+    assert supervisor.judge_by_log(job(tmp_path))(0, 77, True) is False
+    assert len(calls) == 1
+
+
+def test_ranks_that_wait_for_one_that_failed_before_the_meeting_are_sent_away_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "LEAVE_S", 600)
+    script = """
+        import os, signal
+        if os.environ["RANK"] == "0":
+            os._exit(79)
+        signal.sigwait([signal.SIGTERM])
+        os._exit(77)
+        """
+    assert run_once(job(tmp_path), python(script)) == (79, False)
 
 
 def test_the_same_root_written_with_a_slash_is_the_same_lock():
@@ -247,6 +334,6 @@ def test_ranks_that_cannot_be_started_are_told_in_the_log(tmp_path, monkeypatch)
     job_ = Job(root=run.root, run="a", submit=token, id="job", ranks=1, module="worker")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     (tmp_path / "file").touch()
-    with pytest.raises(LaunchError, match=r"file.*: Not a directory; ranks cannot be started so"):
+    with pytest.raises(LaunchError, match=r"file.*: Not a directory; ranks cannot be started"):
         supervisor._served(job_, [])
     assert "Not a directory" in run.log.refresh().submit.failed
