@@ -35,9 +35,10 @@ class Progress:
 
 
 def read_progress(store: Store, history: History) -> Progress | None:
-    """The progress of the latest attempt, by one listing and one read; None where it has uploaded nothing yet.
+    """The progress of the latest attempt, by the last part of its metrics; None where it has uploaded nothing yet.
 
-    Worth its two requests only for a run that is `running`: of any other the log has the last step.
+    Worth its requests, some twenty after a day, only for a run that is `running`: of any other the log has the last
+    step.
 
     Args:
         store: the run root.

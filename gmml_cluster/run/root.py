@@ -177,6 +177,11 @@ def log_stem(attempt: int, rank: int) -> str:
     return f"attempts/{attempt:04d}/rank-{rank:05d}"
 
 
+def part_name(stem: str, number: int, suffix: str) -> str:
+    """Name of a part within the run root; an attempt numbers the parts of a stem from 0, without gaps."""
+    return f"{stem}-{number:06d}.{suffix}"
+
+
 def create_run(root: str, name: str, files: Mapping[str, bytes], opening: Mapping[str, Any]) -> RunRoot:
     """Make a run: its files, then the `open` entry, from which on it exists. A failure leaves nothing behind.
 

@@ -110,19 +110,24 @@ class PosixStore:
         Raises:
             StorageError: a folder that the prefix reaches cannot be read.
         """
-        top = self._folder / prefix.rpartition("/")[0]
-        for parent, folders, files in os.walk(top, onerror=_unlisted):
-            below = Path(parent).relative_to(self._folder)
-            folders[:] = [name for name in folders if (below / name).as_posix().startswith(prefix)]
-            yield from (name for file in files if (name := (below / file).as_posix()).startswith(prefix))
+        # strings, not paths: pathlib took nine tenths of the time that a listing of ten thousand files needs
+        store = str(self._folder).rstrip("/") + "/"
+        for parent, folders, files in os.walk(store + prefix.rpartition("/")[0], onerror=_unlisted):
+            below = f"{parent}/".removeprefix(store).lstrip("/")
+            folders[:] = [name for name in folders if f"{below}{name}".startswith(prefix)]
+            yield from (name for file in files if (name := f"{below}{file}").startswith(prefix))
 
     def _stats(self, names: Iterable[str]) -> Iterator[Stat]:
         for name in names:
             try:
-                yield self.stat(name)
-            except NotFound:  # deleted between the listing and now, unless it is a link to nothing
-                if self._path(name).is_symlink():
+                found = os.stat(f"{self._folder}/{name}")
+            except OSError as error:
+                if error.errno not in _NO_SUCH:
+                    raise self._failure(name, error) from error
+                if self._path(name).is_symlink():  # to nothing; otherwise it was deleted since it was listed
                     yield Stat(name, 0, "")
+            else:
+                yield Stat(name, found.st_size, str(found.st_mtime_ns))
 
     def _write(self, name: str, fill: Callable[[BinaryIO], None], publish: Callable[[Path, Path], None]) -> None:
         path = self._path(name)

@@ -56,7 +56,7 @@ def training(run, *, last=563, steps=1300):
         {"step": step, "loss": 0.5, "batch": 64, "step_s": 0.2, "data_wait_s": 0.05}
         for step in range(last - 9, last + 1)
     ]
-    run.store.put(f"{metrics_stem(number)}-000003.jsonl", "\n".join(map(json.dumps, lines)).encode())
+    run.store.put(f"{metrics_stem(number)}-000000.jsonl", "\n".join(map(json.dumps, lines)).encode())
     return number
 
 
