@@ -1,4 +1,4 @@
-"""Corpora read apart from training: in index order for evaluation, and as lines of the order."""
+"""Reading a corpus outside training: in index order for evaluation, and as the lines of `gmml order`."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -12,7 +12,7 @@ from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.decode import BadImage, Pixels, decode
 from gmml_cluster.data.reader.fetch import Fetcher, Wanted
 from gmml_cluster.data.reader.order import Order
-from gmml_cluster.errors import DataError
+from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.plan.sample_layout import MicroBatches, SampleLayout, micro_batches, rank_lanes
 from gmml_cluster.spec.job import Data
 from gmml_cluster.store.protocol import Store
@@ -21,11 +21,11 @@ _LINES_AT_ONCE = 4096
 
 
 class Samples:
-    """A corpus in index order: its classes at once, its images when they are asked for.
+    """A corpus in index order: its classes in memory, its images read at each call.
 
     Args:
-        url: shards as a job names them.
-        indexes: where indexes may lie that are not beside their shards; none is put there.
+        url: shards, as in a job file.
+        indexes: store of indexes that are not beside their shards; read only.
 
     Raises:
         DataError: a shard is damaged.
@@ -54,18 +54,18 @@ class Samples:
         """The URLs of all shards."""
         return frozenset(shard.file.url for shard in self._pin.corpora[0].shards)
 
-    def names(self, places: Iterable[int]) -> list[str]:
+    def names(self, indexes: Iterable[int]) -> list[str]:
         """The members' names of some samples."""
-        return [self._pin.locate(0, y).member for y in places]
+        return [self._pin.locate(0, y).member for y in indexes]
 
-    def images(self, places: Iterable[int]) -> list[Pixels]:
+    def images(self, indexes: Iterable[int]) -> list[Pixels]:
         """The images of some samples, uint8 (height, width, 3) each; they are not kept.
 
         Raises:
-            DataError: an image cannot be decoded: an evaluation leaves none out in silence.
+            DataError: an image cannot be decoded: an evaluation never leaves one out.
             StorageError: the store does not answer.
         """
-        wanted = [Wanted(0, y) for y in places]
+        wanted = [Wanted(0, y) for y in indexes]
         located = [str(self._pin.locate(0, sample.y)) for sample in wanted]
         return [_decode(where, data) for where, data in zip(located, self._fetcher.fetch(wanted), strict=True)]
 
@@ -75,14 +75,14 @@ def _decode(where: str, data: bytes) -> Pixels:
         return decode(data, Data.model_fields["max_pixels"].default)
     except BadImage as error:
         raise DataError(
-            f"{where}: no image ({error}); an evaluation reads every sample; pack the corpus again"
+            Fault(where, f"no image ({error}); an evaluation reads every sample", "pack the corpus again")
         ) from error
 
 
 def order_lines(
     layout: SampleLayout, pinned: Pin, numbers: Iterable[int], *, ranks: int, micro: int | str = "auto"
 ) -> Iterator[dict[str, Any]]:
-    """What `gmml order` prints: for each sample number where it is drawn from and which rank draws it.
+    """For each sample number its image, the rank that reads it and the micro-batch: the lines of `gmml order`.
 
     Args:
         layout: the run's layout.
@@ -102,7 +102,7 @@ def order_lines(
     while chunk := list(islice(waiting, _LINES_AT_ONCE)):
         listed = np.array(chunk, np.int64)
         where = order.locate(listed)
-        rank, micro_batch = rank_places(layout, cut, listed, ranks)
+        rank, micro_batch = rank_and_micro_batch(layout, cut, listed, ranks)
         for at, n in enumerate(chunk):
             corpus, y = int(where.corpus[at]), int(where.y[at])
             located = pinned.locate(corpus, y)
@@ -118,11 +118,11 @@ def order_lines(
             }
 
 
-def rank_places(layout: SampleLayout, cut: MicroBatches, numbers: Ints, ranks: int) -> tuple[Ints, Ints]:
+def rank_and_micro_batch(layout: SampleLayout, cut: MicroBatches, numbers: Ints, ranks: int) -> tuple[Ints, Ints]:
     """Rank and micro-batch of each sample number."""
     owned = [rank_lanes(layout.lanes, ranks, rank) for rank in range(ranks)]
     starts, widths = np.array([lanes.start for lanes in owned]), np.array([len(lanes) for lanes in owned])
     row, lane = np.divmod(numbers // layout.group, layout.lanes)
     rank = np.searchsorted(starts, lane, side="right") - 1
-    place = row % layout.steps_rows * widths[rank] + lane - starts[rank]
-    return rank, place // cut.groups_per_micro
+    index = row % layout.steps_rows * widths[rank] + lane - starts[rank]
+    return rank, index // cut.groups_per_micro

@@ -77,7 +77,7 @@ class Stepper:
     Attributes:
         groups: groups of a step that this rank computes.
         group: samples of a group.
-        limit: how many bad samples the run bears.
+        limit: how many bad samples the run tolerates.
         save_due: rank 0's clock: whether a save by time is due.
         skipped_steps: steps whose update was not finite and therefore not applied.
         skips_in_a_row: how many of them end with the last step read; the engine counts the same on the device.
@@ -187,7 +187,7 @@ class Stepper:
         """Wait for a step and read its vector.
 
         Raises:
-            DataError: on all ranks alike: a corpus has more bad samples than the run bears.
+            DataError: on all ranks alike: a corpus has more bad samples than the run tolerates.
         """
         if pending.event is not None:
             pending.event.synchronize()

@@ -1,4 +1,4 @@
-"""Permutations at seed 7, as DESIGN section 4 prints them: a change here changes the order of every run."""
+"""Permutations at seed 7 as docs/reference/order-of-samples.md has them: a change here changes every run's order."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize(("case", "size", "items"), GOLDEN)
-def test_permutation_is_the_one_printed_in_the_design(case, size, items):
+def test_permutation_is_the_documented_one(case, size, items):
     purpose, counter, key_hex = case
     key = permutation_key(7, purpose, tuple(np.array([part]) for part in counter))
     assert " ".join(f"{int(half[0]):08x}" for half in key) == key_hex

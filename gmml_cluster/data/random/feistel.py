@@ -1,4 +1,7 @@
-"""Permutations by arithmetic: a keyed Feistel network with cycle walking (DESIGN section 4). No table is held."""
+"""Permutations by arithmetic: a keyed Feistel network with cycle walking (docs/reference/order-of-samples.md).
+
+One position is mapped without the others, so no table of a corpus' samples is ever in memory.
+"""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,6 @@
-"""Draws by number: Philox4x32-10 in numpy (DESIGN section 5, METHODS 9.1). `draws_torch.py` is equal bit for bit.
+"""Random bits by sample number: Philox4x32-10 in numpy (docs/reference/draws.md).
+
+`philox_torch.py` gives the same bits on any device.
 
 A draw is a function of (seed, purpose, number, word, stream). Many numbers are drawn in one call: a call costs far
 more than a draw.

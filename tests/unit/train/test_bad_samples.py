@@ -87,7 +87,7 @@ def test_the_verdict_falls_at_the_same_step_at_any_number_of_ranks(corpora, rank
     step, told = Attempt(corpora, 1).until_fault(range(12))
     assert Attempt(corpora, ranks).until_fault(range(12))[0] == step
     assert "many/s.tar, member d0" in told
-    assert " among the corpus' 48; 8 are borne (data.max_bad)" in told
+    assert " among the corpus' 48; 8 are tolerated (data.max_bad)" in told
 
 
 @pytest.mark.parametrize("ranks", [1, 3])

@@ -1,4 +1,4 @@
-"""The order of DESIGN section 4 again, one sample after the other in plain integers: slow, and written apart."""
+"""docs/reference/order-of-samples.md again, one sample after the other in plain integers: slow, and written apart."""
 
 import itertools
 

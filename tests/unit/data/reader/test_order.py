@@ -1,4 +1,4 @@
-"""The laws of the order (DESIGN sections 1 and 4), over corpora of uneven and empty shards."""
+"""The rules of the order (docs/reference/order-of-samples.md), over corpora of uneven and empty shards."""
 
 from collections import defaultdict
 

@@ -145,7 +145,7 @@ def test_replacement_keeps_the_draws_of_its_number(tmp_path, digits):
 
 def test_corpus_of_bad_samples_alone_ends_the_run(tmp_path, digits):
     run = Run(spoilt(tmp_path / "bad", digits, set(range(4)), count=4))
-    with pytest.raises(DataError, match="one of 4 among the corpus' 4; 3 are borne"):
+    with pytest.raises(DataError, match="one of 4 among the corpus' 4; 3 are tolerated"):
         run.batches(1)
 
 
