@@ -1,12 +1,16 @@
 """The stream: the same sample number is the same image and crop, whatever ranks, threads and first step."""
 
 import io
+import os
+import resource
 import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from gmml_cluster.data.corpus import listing
+from gmml_cluster.data.corpus.checksums import index_checked
 from gmml_cluster.data.corpus.pin import pin
 from gmml_cluster.data.reader import fetch, reads, stream
 from gmml_cluster.data.reader.fetch import Wanted
@@ -338,3 +342,21 @@ def test_damaged_jpegs_are_counted_and_are_bad_where_the_corpus_refuses_them(tmp
     strict = [{"url": str(folder), "refuse_damaged": True}]
     batch = Run(folder, corpora=strict).batches(1)[0]
     assert (batch.damaged, batch.bad) == (0, (Wanted(0, 5),))
+
+
+def test_a_corpus_of_more_shards_than_open_files_is_read(tmp_path, digits):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(200):
+        write_tar(folder / f"s-{number:04d}.tar", [("a.png", png(digits[number][0])), ("b.png", png(digits[0][0]))])
+    for shard in listing.list_shards(str(folder)):
+        index_checked(shard, None)
+    run = Run(folder)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    now = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (now + 60, limits[1]))
+    try:
+        batches = run.batches(26)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(batches) == 26
