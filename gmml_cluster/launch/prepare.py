@@ -135,7 +135,7 @@ def plan_submission(
 
 def with_notes(submission: Submission, notes: Sequence[str]) -> Submission:
     """The same with further notes in its plan."""
-    return replace(submission, plan=replace(submission.plan, words=(*submission.plan.words, *notes)))
+    return replace(submission, plan=replace(submission.plan, notes=(*submission.plan.notes, *notes)))
 
 
 def with_lanes_counted(prepared: Prepared) -> Prepared:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from gmml_cluster.plan.gpu_time import GPU, GpuTime
 from gmml_cluster.plan.memory import Memory
 from gmml_cluster.plan.plan import Mixing, Plan, Share
 
@@ -12,10 +13,12 @@ def describe(plan: Plan) -> list[str]:
     """The lines of a plan, their names in one column."""
     lines = list(_lines(plan))
     widest = max(len(name) for name, _ in lines)
-    return [f"{name:<{widest}}  {told}" for name, told in lines]
+    return [f"{name:<{widest}}  {text}" for name, text in lines]
 
 
 def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
+    yield "method", plan.method
+    yield "model", f"{plan.model}, images of {plan.image_size} pixels"
     yield "nodes", f"{_bounds(plan.nodes)} ({plan.launcher})"
     yield "ranks", f"{_bounds(plan.ranks)}, {plan.ranks_per_node} a node"
     yield "batch", f"{plan.batch:,} images, {plan.batch // plan.group:,} groups of {plan.group}"
@@ -32,16 +35,21 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "spans a shard", _known(plan.spans)
     yield "steps", _known(plan.steps)
     yield "warm-up steps", _known(plan.warmup_steps)
+    yield "learning rate", f"{plan.learning_rate:.4g} after the warm-up"
     yield "samples", _known(plan.samples)
     yield "epochs", UNKNOWN if plan.epochs is None else f"{plan.epochs:.2f} of {plan.epoch_steps:,.1f} steps"
     yield "parameters", f"{plan.parameters:,}"
     yield "memory a rank", _memory(plan.memory)
+    if plan.room is not None:
+        yield "it may use", f"{_mebibytes(plan.room.total_bytes)} ({plan.room.source})"
     yield "arithmetic", _arithmetic(plan)
+    if plan.gpu_time is not None:
+        yield "GPU time", _gpu_time(plan.gpu_time, plan.ranks)
     yield "environment", " ".join(f"{name}={value}" for name, value in plan.environment.items()) or "nothing set"
     if plan.secrets:
         yield "secrets", f"{', '.join(plan.secrets)} (from the submitting shell, shown nowhere)"
-    for word in plan.words:
-        yield "note", word
+    for note in plan.notes:
+        yield "note", note
 
 
 def _bounds(bounds: tuple[int, int]) -> str:
@@ -69,8 +77,8 @@ def _memory(memory: Memory) -> str:
         "buffers": memory.buffers_bytes,
         "activations": memory.activations_bytes,
     }
-    told = ", ".join(f"{name} {_mebibytes(count)}" for name, count in parts.items())
-    return f"{_mebibytes(memory.total_bytes)} estimated: {told}"
+    listed = ", ".join(f"{name} {_mebibytes(count)}" for name, count in parts.items())
+    return f"{_mebibytes(memory.total_bytes)} estimated: {listed}"
 
 
 def _mebibytes(count: int) -> str:
@@ -80,3 +88,11 @@ def _mebibytes(count: int) -> str:
 def _arithmetic(plan: Plan) -> str:
     whole = "" if plan.steps is None else f", {plan.steps * plan.step_flops / 1e18:.3g} EFLOP in all"
     return f"{plan.step_flops / 1e12:.3g} TFLOP a step{whole}"
+
+
+def _gpu_time(time: GpuTime, ranks: tuple[int, int]) -> str:
+    lengths = dict(zip(ranks, time.days, strict=True)).items()
+    days = [
+        f"{each:,.2g} days on {count}" if each >= 1 else f"{each * 24:,.2g} hours on {count}" for count, each in lengths
+    ]
+    return f"{time.hours:,.3g} {GPU} hours, {', '.join(days)}; {time.assumption}"

@@ -1,6 +1,7 @@
-"""Estimated memory of a rank: what ZeRO leaves on it, and what a micro-batch keeps for its backward pass.
+"""Estimated memory of a rank, and the largest micro-batch that fits a device.
 
-Source: METHODS 8.5-8.7. Not counted: fragmentation and workspaces; allow 15 to 25 per cent.
+The estimate is what ZeRO leaves on a rank and what a micro-batch keeps for its backward pass; the table is in
+docs/job.md. Fragmentation and workspaces of kernels are not counted: `MARGIN` stands for them.
 """
 
 from dataclasses import asdict, dataclass
@@ -8,6 +9,11 @@ from typing import Any
 
 from gmml_cluster.spec.job import EngineSpec
 from gmml_cluster.spec.methods.counts import Counts
+
+MARGIN = 1.2
+"""Memory that a rank needs over the estimate: fragmentation and workspaces take 15 to 25 per cent."""
+_FLAT_VALUES = 5 * 10**8
+"""Values that DeepSpeed flattens at once for the all-reduce of stage 0."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +27,20 @@ class Memory:
     optimizer_bytes: int
     """Adam's two moments."""
     buffers_bytes: int
-    """What DeepSpeed holds beside: at stages 1 and 2 its own copy of the weights it updates, and from stage 1 on the
-    buffer that gradients are copied into before they are reduced (on GPUs)."""
+    """DeepSpeed's own. Stage 0: the flat copy of the gradients that is reduced. Stages 1 and 2: a copy of the weights
+    that the rank updates. From stage 1 on: the buffer that gradients are copied to before their reduction (on GPUs)."""
     activations_bytes: int
     """A micro-batch: inputs, and what the backward pass needs."""
 
     @property
     def total_bytes(self) -> int:
-        """All of it."""
+        """Sum of all parts, without the margin."""
         return sum(asdict(self).values())
+
+    @property
+    def needed_bytes(self) -> int:
+        """What the device must have: the sum with the margin."""
+        return int(MARGIN * self.total_bytes)
 
     def to_json(self) -> dict[str, Any]:
         """Plain mapping."""
@@ -39,23 +50,49 @@ class Memory:
 def memory_of_rank(counts: Counts, engine: EngineSpec, *, ranks: int, images: int) -> Memory:
     """Memory of a rank that holds micro-batches of `images`.
 
-    With P trained parameters and n ranks: 4P weights, 4P gradients, 8P moments; moments are shared out over the ranks
-    from stage 1 on, gradients from stage 2, weights at stage 3. DDP shares nothing. DeepSpeed adds 4P/n at stages 1
-    and 2, and 2P from stage 1 on.
+    With P trained parameters and n ranks: 4P weights, 4P gradients, 8P moments; moments are partitioned over the ranks
+    from stage 1 on, gradients from stage 2, weights at stage 3. DDP partitions nothing; its buckets are the gradients
+    themselves. DeepSpeed adds 4P at stage 0, 4P/n at stages 1 and 2, and 2P from stage 1 on.
     """
     stage = 0 if engine.zero == "ddp" else engine.zero
     trained, precision = counts.trained, engine.precision
     share = [-(-trained // ranks) if stage >= least else trained for least in (3, 2, 1)]
     activations = counts.activation_bytes(precision, checkpointing=engine.activation_checkpointing)
+    flat = 4 * min(trained, _FLAT_VALUES) if engine.zero == 0 else 0
     return Memory(
         parameters_bytes=4 * share[0] + 4 * counts.frozen + counts.cast_bytes(precision),
         gradients_bytes=4 * share[1],
         optimizer_bytes=8 * share[2],
-        buffers_bytes=(4 * share[2] if stage in (1, 2) else 0) + (4 * bucket_values(trained) if stage else 0),
+        buffers_bytes=flat + (4 * share[2] if stage in (1, 2) else 0) + (4 * bucket_values(trained) if stage else 0),
         activations_bytes=images * activations,
     )
 
 
+def fitting_micro_batch(
+    counts: Counts, engine: EngineSpec, *, ranks: int, group: int, share: int, device_bytes: int | None
+) -> int:
+    """Images of a micro-batch where `batch.micro` is `auto`.
+
+    The fewest micro-batches that fit the device with the margin, as even as whole groups allow; one group if even that
+    does not fit. The whole share where the device's memory is not known, and on CPUs.
+
+    Args:
+        counts: what an image costs.
+        engine: how the step is computed.
+        ranks: number of ranks.
+        group: images of a group.
+        share: images of the fullest rank's share of a step, whole groups.
+        device_bytes: memory that a rank may use.
+    """
+    if device_bytes is None:
+        return share
+    fixed, each = (memory_of_rank(counts, engine, ranks=ranks, images=images) for images in (0, group))
+    free = device_bytes - fixed.needed_bytes
+    most = max(1, int(free / (MARGIN * max(1, each.activations_bytes)))) if free > 0 else 1
+    groups = share // group
+    return -(-groups // -(-groups // most)) * group
+
+
 def bucket_values(trained: int) -> int:
-    """Values that are reduced at once: half of those trained (METHODS 8.5), where DeepSpeed would take 5e8."""
+    """Values that are reduced at once: half of those trained, where DeepSpeed would take 5e8 whatever the model."""
     return max(1, trained // 2)

@@ -1,9 +1,9 @@
-"""Lanes of a run: how a batch is shared among corpora, and lanes among ranks (DESIGN section 4). Pure arithmetic.
+"""Lanes of a run: how a batch is shared among corpora, and lanes among ranks. Pure arithmetic.
 
-What `spec/rules.py` refuses is not judged again: groups and lanes divide the batch, windows and micro-batches are whole
-groups, and there is a lane for each corpus.
+The rules and a worked example: docs/reference/order-of-samples.md. What `spec/rules.py` refuses is not checked again:
+groups and lanes divide the batch, windows and micro-batches are whole groups, and there is a lane for each corpus.
 
-Legend: B batch, G group, L lanes, L_c lanes of corpus c, N_c its samples, R ranks.
+Dims: B batch, G group, L lanes, L_c lanes of corpus c, N_c its samples, R ranks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from gmml_cluster.errors import Fault, SpecError
 
-MOST_LANES = 512
+MOST_LANES = 4096
+"""Of `auto`. A lane of many opens a window of at least 32 groups, so more lanes are more images in memory."""
 ROWS_WANTED = 64
 SPANS_OF_A_LANE = 8
 WINDOWED_SAMPLES = 65536
@@ -109,7 +110,7 @@ def lane_counts(weights: Sequence[float], lanes: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def lane_places(counts: Sequence[int]) -> tuple[tuple[int, int], ...]:
+def lane_indices(counts: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """Of each lane in turn (corpus, number of the lane within it): the lanes of a corpus are spread evenly."""
     lanes = [(Fraction(2 * p + 1, 2 * count), c, p) for c, count in enumerate(counts) for p in range(count)]
     return tuple((c, p) for _, c, p in sorted(lanes))
@@ -123,7 +124,7 @@ def rank_lanes(lanes: int, ranks: int, rank: int) -> range:
     """
     if ranks > lanes:
         raise SpecError(
-            Fault("resources.nodes", f"{ranks} ranks for {lanes} lanes; each rank needs a lane; {_more_lanes(lanes)}")
+            Fault("resources.nodes", f"{ranks} ranks for {lanes} lanes; each rank needs a lane", _more_lanes(lanes))
         )
     return range(rank * lanes // ranks, (rank + 1) * lanes // ranks)
 
@@ -155,7 +156,7 @@ def micro_batches(layout: SampleLayout, ranks: int, micro: Auto = "auto") -> Mic
 
 
 def auto_lanes(batch: int, group: int, corpora: Sequence[CorpusShape]) -> int:
-    """The largest divisor of B/G, at most 512, that leaves every corpus 64 whole rows; else one row; else the least."""
+    """The largest divisor of B/G up to 4,096 that leaves every corpus 64 whole rows; else one row; else the least."""
     divisors = [d for d in _divisors(batch // group) if d >= len(corpora)]
     few = [d for d in divisors if d <= MOST_LANES]
     for rows in (ROWS_WANTED, 1):
@@ -197,7 +198,7 @@ def make_layout(
     spans: Auto = "auto",
     corpora: Iterable[CorpusShape],
 ) -> SampleLayout:
-    """The layout of a run with every `auto` settled.
+    """The layout of a run with a number for every `auto`.
 
     Args:
         seed: the run's seed, below 2**32.
@@ -215,21 +216,21 @@ def make_layout(
     faults = _faults_of_corpora(shapes)
     if faults:
         raise SpecError(faults)
-    settled = auto_lanes(batch, group, shapes) if lanes == "auto" else lanes
+    number = auto_lanes(batch, group, shapes) if lanes == "auto" else lanes
     return SampleLayout(
         seed=seed,
         batch=batch,
         group=group,
-        lanes=settled,
-        window=auto_window(group, settled) if window == "auto" else window,
-        spans=auto_spans(settled, shapes) if spans == "auto" else spans,
+        lanes=number,
+        window=auto_window(group, number) if window == "auto" else window,
+        spans=auto_spans(number, shapes) if spans == "auto" else spans,
         corpora=shapes,
     )
 
 
 def _faults_of_corpora(corpora: Sequence[CorpusShape]) -> list[Fault]:
     return [
-        Fault(f"data.corpora.{c}", "0 samples; a corpus needs at least one; check its url")
+        Fault(f"data.corpora.{c}", "0 samples; a corpus needs at least one", "check its url")
         for c, corpus in enumerate(corpora)
         if corpus.samples == 0
     ]

@@ -1,6 +1,6 @@
-"""How many steps a run takes (DESIGN section 3).
+"""How many steps a run takes.
 
-Legend: B batch, N_1 samples of the first corpus, L lanes, L_1 lanes of the first corpus.
+Dims: B batch, N_1 samples of the first corpus, L lanes, L_1 lanes of the first corpus.
 """
 
 import math

@@ -26,6 +26,8 @@ class SlurmSection(SpecModel):
     """Nodes not to use."""
     gpus_per_node: int = Field(0, ge=0)
     """GPUs asked for on each node; 0 trains on CPUs."""
+    gpu_memory: Size | None = None
+    """Memory of one GPU, such as `80 GiB`, for the plan alone; null where it is not known."""
     cpus_per_rank: int = Field(1, gt=0)
     """CPU cores of each rank."""
     memory_per_node: Size | None = None

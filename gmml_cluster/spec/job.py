@@ -219,6 +219,10 @@ class Optim(SpecModel):
     schedule: ScheduleSpec = ScheduleSpec()
     """Learning rate over the run."""
 
+    def peak_lr(self, batch: int) -> float:
+        """The learning rate after warm-up, for so many images a step."""
+        return self.lr if self.lr_per is None else self.lr * batch / self.lr_per
+
 
 class Run(SpecModel):
     """How long it trains; exactly one of the three."""

@@ -20,6 +20,7 @@ from gmml_cluster.data.reader.stream import Stream
 from gmml_cluster.errors import Fenced, StorageError
 from gmml_cluster.methods.build import build
 from gmml_cluster.methods.protocol import Method
+from gmml_cluster.plan.plan import micro_batch
 from gmml_cluster.plan.sample_layout import groups_of_rank, micro_batches
 from gmml_cluster.plan.steps import epoch_steps
 from gmml_cluster.run import protocol, retention
@@ -228,7 +229,7 @@ def _stepper(
         course=Schedule.of(
             job.optim, batch=job.batch.size, run_steps=rank.terms.steps, epoch_steps=epoch_steps(layout)
         ),
-        micro=micro_batches(layout, place.ranks, job.batch.micro),
+        micro=micro_batches(layout, place.ranks, micro_batch(job, layout, place.ranks, _least_gpu_bytes(device))),
         groups=groups_of_rank(layout, place.ranks, place.rank),
         group=layout.group,
         place=place,
@@ -241,6 +242,16 @@ def _stepper(
         bad=list(manifest["bad"]),
         unchecked=manifest["unchecked"],
     )
+
+
+def _least_gpu_bytes(device: torch.device) -> int | None:
+    """Memory of the smallest GPU of the ranks: all ranks must cut their share of a step alike. None on CPUs."""
+    if device.type != "cuda":
+        return None
+    total = torch.tensor([torch.cuda.mem_get_info(device)[1]], device=device)
+    if dist.is_initialized():
+        dist.all_reduce(total, op=dist.ReduceOp.MIN)
+    return int(total.item())
 
 
 def _saver(rank: Rank, engine: Engine, stepper: Stepper, first: int) -> Saver:

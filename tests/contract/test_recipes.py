@@ -54,12 +54,31 @@ def test_a_recipe_opens_with_its_cost_and_its_result_with_the_source(path):
 
 @pytest.mark.parametrize("path", JOBS, ids=named)
 def test_a_recipe_can_be_planned_where_it_is_meant_to_run(path):
-    small = path.stem in {"quickstart", "cifar10_vit_tiny", "cifar10_gmml"}
-    plan = make_plan(
-        load_job(path), load_profile("local" if small else "slurm"), None, Machine(2, 0) if small else None
-    )
-    assert plan.words == ()
-    assert plan.memory.total_bytes < (2**30 if small else 80 * 2**30)
+    job = load_job(path)
+    machine = Machine(16, 1, gpu_bytes=80 * 2**30) if job.engine.precision == "bf16" else Machine(2, 0)
+    plan = make_plan(job, load_profile("slurm")) if job.model.size == "large" else None
+    plan = plan or make_plan(job, load_profile("local"), None, machine)
+    assert plan.notes == ()
+    assert plan.memory.needed_bytes < (2**30 if machine.gpus == 0 else 80 * 2**30)
+
+
+@pytest.mark.parametrize("name", ["vit_l_in1k", "vit_l_in21k"])
+def test_bounds_and_batch_of_a_large_recipe_fit_each_other(name):
+    job = load_job(ROOT / "jobs" / f"{name}.yaml")
+    plan = make_plan(job, load_profile("slurm"))
+    assert plan.ranks[1] == 64
+    assert plan.notes == ()  # every GPU has enough to do at both bounds
+    assert plan.learning_rate == pytest.approx(2e-3)
+    wider = make_plan(load_job(ROOT / "jobs" / f"{name}.yaml", ["resources.nodes=1..16"]), load_profile("slurm"))
+    assert "more GPUs gain little" in wider.notes[0]
+
+
+def test_the_cost_that_a_large_recipe_states_is_the_plans():
+    for name, hours in (("vit_l_in1k", "719"), ("vit_l_in21k", "895")):
+        path = ROOT / "jobs" / f"{name}.yaml"
+        plan = make_plan(load_job(path), load_profile("slurm"))
+        assert f"{plan.gpu_time.hours:.0f}" == hours
+        assert f"about {hours} hours of one H100 at 30 per cent" in opening(path)
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=named)

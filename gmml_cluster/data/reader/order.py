@@ -14,7 +14,7 @@ import numpy as np
 
 from gmml_cluster.data.random.feistel import permutation_key, permute
 from gmml_cluster.data.random.philox import Ints, Purpose
-from gmml_cluster.plan.sample_layout import SampleLayout, lane_places, rank_lanes
+from gmml_cluster.plan.sample_layout import SampleLayout, lane_indices, rank_lanes
 
 _EPOCHS_HELD = 4
 
@@ -51,7 +51,7 @@ class Order:
 
     def __init__(self, layout: SampleLayout) -> None:
         self.layout = layout
-        self._lane_corpus, self._lane_k = np.array(lane_places(layout.lane_counts), np.int64).T
+        self._lane_corpus, self._lane_k = np.array(lane_indices(layout.lane_counts), np.int64).T
         self._corpora = [_CorpusOrder(layout, c) for c in range(len(layout.corpora))]
 
     def locate(self, numbers: Ints) -> SampleLocations:

@@ -4,7 +4,7 @@ Constants and formulas: docs/reference/methods.md.
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -31,6 +31,14 @@ class MaeOptions(SpecModel):
     """What `data.group: auto` stands for."""
     advised_drop_path: ClassVar[float] = 0.0
     """What `model.drop_path: null` stands for."""
+    recipe: ClassVar[dict[str, Any]] = {
+        "data.augment": "mae",
+        "optim.lr": 1.5e-4,
+        "optim.betas": [0.9, 0.95],
+        "optim.weight_decay": {"start": 0.05, "end": 0.05},
+        "optim.clip": None,
+    }
+    """Its authors' values where the defaults are GMML's and would train something else; the plan has a note of them."""
     name: Literal["mae"]
     """Selects the method."""
     mask_ratio: float = Field(0.75, gt=0, lt=1)

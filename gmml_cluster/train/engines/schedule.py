@@ -43,7 +43,7 @@ _SCHEDULES = {"steps": steps_schedule, "fractional": fractional_schedule}
 
 def peak_learning_rate(optim: Optim, batch: int) -> float:
     """The learning rate after warm-up: `lr` scaled to the images of a step, or as it is where `lr_per` is null."""
-    return optim.lr if optim.lr_per is None else optim.lr * batch / optim.lr_per
+    return optim.peak_lr(batch)
 
 
 def learning_rate(optim: Optim, step: int, *, batch: int, warmup_steps: int, total_steps: int) -> float:

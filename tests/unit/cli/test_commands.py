@@ -295,7 +295,7 @@ def test_a_dry_run_of_a_run_that_stands_shows_the_code_that_it_goes_on_with(call
     monkeypatch.setattr(launch_code, "take", lambda *_: Snapshot.of({"gmml_cluster/__init__.py": b"new = True"}))
     told = json.loads(submitted(call, "--dry-run", "--json")[1])
     assert told["code"] == run_root("runs", "tryit").log.refresh().submit.code
-    assert any("gmml resume tryit --code takes" in word for word in told["plan"]["words"])
+    assert any("gmml resume tryit --code takes" in word for word in told["plan"]["notes"])
 
 
 def test_a_run_that_is_still_stopping_is_neither_resumed_nor_taken_over(call, unstarted, monkeypatch):

@@ -1,8 +1,8 @@
-"""Memory of a rank against the table of METHODS 8.5."""
+"""Memory of a rank, and what of it fits a device."""
 
 import pytest
 
-from gmml_cluster.plan.memory import memory_of_rank
+from gmml_cluster.plan.memory import MARGIN, fitting_micro_batch, memory_of_rank
 from gmml_cluster.spec.job import EngineSpec, Model
 from gmml_cluster.spec.methods.gmml import GmmlOptions
 
@@ -37,8 +37,8 @@ def test_ddp_shares_nothing_and_one_rank_has_nothing_to_share():
     assert len({state("small", zero, 1) for zero in (0, 1, 2, 3, "ddp")}) == 1
 
 
-@pytest.mark.parametrize(("zero", "expected"), [("ddp", 0), (0, 0), (1, 2.5), (2, 2.5), (3, 2)])
-def test_deepspeed_copies_the_weights_it_updates_at_stages_1_and_2_and_buffers_half_of_the_gradients(zero, expected):
+@pytest.mark.parametrize(("zero", "expected"), [("ddp", 0), (0, 4), (1, 2.5), (2, 2.5), (3, 2)])
+def test_deepspeed_flattens_gradients_at_stage_0_copies_weights_at_1_and_2_and_buffers_half_at_the_rest(zero, expected):
     counts = GmmlOptions(name="gmml").counts(Model(size="tiny"), 224)
     memory = memory_of_rank(counts, EngineSpec(zero=zero), ranks=8, images=0)
     assert memory.buffers_bytes / counts.trained == pytest.approx(expected, abs=1e-5)
@@ -53,7 +53,7 @@ def test_activations_grow_with_the_images_of_a_micro_batch_alone():
 
 def test_the_example_of_vit_base_under_autocast():
     counts = GmmlOptions(name="gmml").counts(Model(size="base"), 224)
-    memory = memory_of_rank(counts, EngineSpec(zero=0, precision="bf16"), ranks=1, images=64)
+    memory = memory_of_rank(counts, EngineSpec(zero="ddp", precision="bf16"), ranks=1, images=64)
     assert memory.total_bytes / GIB == pytest.approx(9.9, abs=0.6)
 
 
@@ -69,3 +69,24 @@ def test_the_parts_add_up():
     counts = GmmlOptions(name="gmml").counts(Model(size="tiny"), 224)
     told = memory_of_rank(counts, EngineSpec(), ranks=2, images=8).to_json()
     assert told.pop("total_bytes") == sum(told.values())
+
+
+def test_the_flat_copy_of_stage_0_ends_at_what_deepspeed_flattens_at_once():
+    counts = GmmlOptions(name="gmml").counts(Model(size="huge"), 224)
+    assert counts.trained > 5 * 10**8
+    assert memory_of_rank(counts, EngineSpec(zero=0), ranks=8, images=0).buffers_bytes == 4 * 5 * 10**8
+
+
+@pytest.mark.parametrize("gib", [4, 8, 16, 24, 40, 80, 141])
+def test_the_largest_micro_batch_that_fits_is_taken_in_even_parts(gib):
+    counts, engine = GmmlOptions(name="gmml").counts(Model(size="large"), 224), EngineSpec(precision="bf16")
+    fit = {"ranks": 8, "group": 8, "share": 256, "device_bytes": gib * GIB}
+    images = fitting_micro_batch(counts, engine, **fit)
+    parts = -(-256 // images)
+    smaller = memory_of_rank(counts, engine, ranks=8, images=8).needed_bytes > gib * GIB
+    assert images % 8 == 0
+    assert images == 8 if smaller else memory_of_rank(counts, engine, ranks=8, images=images).needed_bytes <= gib * GIB
+    if parts > 1 and not smaller:  # one part less would not fit
+        fewer = -(-(256 // 8) // (parts - 1)) * 8
+        assert MARGIN * memory_of_rank(counts, engine, ranks=8, images=fewer).total_bytes > gib * GIB
+    assert fitting_micro_batch(counts, engine, **{**fit, "device_bytes": None}) == 256

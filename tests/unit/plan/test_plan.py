@@ -100,13 +100,13 @@ def test_mixing_is_told_as_asked_and_as_achieved():
 
 def test_fewest_ranks_above_the_lanes_are_a_fault():
     with pytest.raises(
-        SpecError, match=r"resources.nodes: 3 of 2 ranks each have more ranks than 4 lanes; .* write 2 at most"
+        SpecError, match=r"resources.nodes: 3 nodes have 6 ranks, 2 each, but there are 4 lanes; .* write 2 at most"
     ):
         make_plan(job(data={"lanes": 4}, resources={"nodes": 3}), profile())
-    with pytest.raises(SpecError, match=r"more ranks than 8 groups a step"):
+    with pytest.raises(SpecError, match=r"but there are 8 groups a step"):
         make_plan(job(resources={"nodes": "5..9"}), profile())
     with pytest.raises(
-        SpecError, match=r"1 of 9 ranks each have more ranks than 8 groups a step; .* at most 8 ranks a node"
+        SpecError, match=r"1 node has 9 ranks, 9 each, but there are 8 groups a step; .* at most 8 ranks a node"
     ):
         make_plan(job(), profile(ranks_per_node=9))
 
@@ -115,26 +115,26 @@ def test_most_ranks_above_the_lanes_are_cut_with_a_word():
     plan = make_plan(job(data={"lanes": 4}, resources={"nodes": "1..9"}), profile())
     assert (plan.nodes, plan.ranks) == ((1, 2), (2, 4))
     assert (plan.node_range.least, plan.node_range.most) == (1, 2)
-    assert plan.words == ("9 nodes cut to 2: a rank needs a lane, and there are 4 lanes",)
+    assert plan.notes == ("9 nodes cut to 2: a rank needs a lane, and there are 4 lanes",)
 
 
 def test_the_local_launcher_starts_at_most_a_rank_a_lane():
     plan = make_plan(job(data={"lanes": 2}), profile("local", ranks_per_node=5), SHAPES, MACHINE)
     assert (plan.ranks_per_node, plan.ranks) == (2, (2, 2))
-    assert plan.words[0].startswith("5 ranks cut to 2")
+    assert plan.notes[0].startswith("5 ranks cut to 2")
 
 
 def test_the_local_launcher_has_one_node():
     plan = make_plan(job(resources={"nodes": "1..16"}), profile("local"), SHAPES, MACHINE)
     assert (plan.nodes, plan.ranks) == ((1, 1), (2, 2))
-    assert plan.words[0] == "16 nodes cut to 1: the local launcher has this machine alone"
+    assert plan.notes[0] == "16 nodes cut to 1: the local launcher has this machine alone"
     with pytest.raises(SpecError, match=r"resources\.nodes: 2\.\.4 does not fit; .* write 1, or 1\.\.4, or choose"):
         make_plan(job(resources={"nodes": "2..4"}), profile("local"), SHAPES, MACHINE)
 
 
 def test_a_warmup_as_long_as_the_run_is_worth_a_word():
     plan = make_plan(job(run={"epochs": None, "steps": 20}), profile("local"), SHAPES, MACHINE)
-    assert any("the peak is never reached" in word for word in plan.words)
+    assert any("the peak is never reached" in note for note in plan.notes)
 
 
 def test_a_layout_that_does_not_fit_is_refused():
@@ -202,3 +202,100 @@ def test_a_plan_never_has_more_ranks_than_lanes(nodes, per_node, lanes, least):
     for share in plan.shares:
         computed = share.ranks * share.micro_batches * share.micro_batch
         assert computed * (1 - share.padding_share) == pytest.approx(64)
+
+
+def large(**sections):
+    base = {"model": {"size": "large"}, "data": {"image_size": 224, "corpora": [{"url": "x", "samples": 10**6}]}}
+    spec = {"name": "x", "method": {"name": "gmml"}, "batch": {"size": 1024}, "run": {"steps": 10**5}, **base}
+    spec["engine"] = {"precision": "bf16"}
+    for name, section in sections.items():
+        spec[name] = {**spec.get(name, {}), **section}
+    return parse_job(spec)
+
+
+def gpu_profile(memory="80 GiB", **fields):
+    slurm = {"gpus_per_node": 8, **({"gpu_memory": memory} if memory else {})}
+    return ClusterProfile.model_validate({"launcher": "slurm", "root": "r", "slurm": slurm, **fields})
+
+
+def test_the_plan_for_people_has_what_is_trained():
+    lines = {line.split("  ")[0]: line for line in describe(make_plan(large(), gpu_profile()))}
+    assert lines["method"].endswith("gmml")
+    assert lines["model"].endswith("large: 24 blocks of width 1,024, patches of 16 pixels, images of 224 pixels")
+    assert lines["learning rate"].endswith("0.002 after the warm-up")
+
+
+def test_gpu_time_is_shown_with_its_assumption():
+    plan = make_plan(large(resources={"nodes": "1..2"}), gpu_profile())
+    flops = 10**5 * plan.step_flops
+    assert plan.gpu_time.hours == pytest.approx(flops / (0.3 * 989e12) / 3600)
+    assert plan.gpu_time.days == pytest.approx((plan.gpu_time.hours / 24 / 8, plan.gpu_time.hours / 24 / 16))
+    (line,) = [line for line in describe(plan) if line.startswith("GPU time")]
+    assert "H100 hours" in line
+    assert "hours on 8, " in line
+    assert "hours on 16" in line
+    assert "assuming 30% of an H100's peak of 989 TFLOP/s in bf16" in line
+    assert make_plan(large(), profile("local"), None, MACHINE).gpu_time is None
+
+
+def test_ranks_with_too_little_to_do_are_worth_a_note():
+    plan = make_plan(large(resources={"nodes": "1..16"}), gpu_profile())
+    (note,) = plan.notes
+    assert note.startswith("8 images on each of 128 ranks take about 20 ms of arithmetic, launching their kernels")
+    assert make_plan(large(resources={"nodes": "1..8"}), gpu_profile()).notes == ()
+
+
+def test_auto_is_the_largest_micro_batch_that_fits_the_gpu():
+    plans = [make_plan(large(), gpu_profile(memory)) for memory in (None, "640 GiB", "80 GiB", "24 GiB")]
+    shares = [plan.shares[0] for plan in plans]
+    assert [(each.micro_batch, each.micro_batches) for each in shares[:2]] == [(128, 1), (128, 1)]
+    assert [each.micro_batch * each.micro_batches >= 128 for each in shares] == [True] * 4
+    assert shares[3].micro_batch < shares[2].micro_batch <= 128
+    for plan, memory in zip(plans[2:], (80, 24), strict=True):
+        assert plan.memory.needed_bytes <= memory * 2**30
+        assert plan.notes == ()
+
+
+def test_auto_on_cpus_is_the_whole_share_of_a_rank():
+    plan = make_plan(job(), profile("local"), SHAPES, Machine(2, 0, memory_bytes=2**34))
+    assert (plan.shares[0].micro_batch, plan.shares[0].micro_batches) == (32, 1)
+
+
+def test_memory_that_cannot_fit_is_a_note():
+    huge = large(model={"size": "huge"}, data={"image_size": 224}, batch={"size": 512})
+    plan = make_plan(huge, profile("local"), None, Machine(2, 0, memory_bytes=23 * 2**30))
+    (note,) = plan.notes
+    assert "GiB (1.2 times the estimate) and has 11.5 GiB, this machine of 23.0 GiB for 2: lower batch.micro" in note
+    fixed = make_plan(large(engine={"zero": 0}), gpu_profile("4 GiB"))
+    assert any("has 4.0 GiB, a GPU of 4.0 GiB: raise engine.zero" in note for note in fixed.notes)
+    assert make_plan(huge, gpu_profile(None)).room is None
+
+
+def test_mae_with_gmmls_recipe_is_a_note():
+    bare = {"method": {"name": "mae"}}
+    (note,) = make_plan(job(**bare), profile("local"), SHAPES, MACHINE).notes
+    assert note == (
+        "the method is mae, but these keep GMML's defaults; mae's own are data.augment: mae, optim.lr: 0.00015, "
+        "optim.betas: [0.9, 0.95], optim.weight_decay: {start: 0.05, end: 0.05}, optim.clip: null"
+    )
+    optim = {"lr": 1e-3, "betas": [0.9, 0.95], "weight_decay": {"start": 0.05, "end": 0.05}, "clip": None}
+    own = make_plan(job(**bare, data={"augment": "mae"}, optim=optim), profile("local"), SHAPES, MACHINE)
+    assert own.notes == ()
+
+
+def test_memory_of_a_container_counts_and_gpus_are_asked_of_the_driver(monkeypatch, tmp_path):
+    limit = tmp_path / "memory.max"
+    limit.write_text("1048576\n")
+    monkeypatch.setattr("gmml_cluster.plan.machine._CGROUP_LIMIT", limit)
+    assert this_machine().memory_bytes == 2**20
+    limit.write_text("max\n")
+    assert this_machine().memory_bytes > 2**20
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 81559\necho 40960\n")
+    smi.chmod(0o755)
+    monkeypatch.setattr("gmml_cluster.plan.machine._SMI", (str(smi),))
+    monkeypatch.setattr("os.listdir", lambda folder: ["nvidia0", "nvidia1"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert this_machine().gpu_bytes == 40960 * 2**20
+    smi.write_text("#!/bin/sh\necho no driver\nexit 9\n")
+    assert this_machine().gpu_bytes is None

@@ -10,7 +10,7 @@ from gmml_cluster.plan.sample_layout import (
     SampleLayout,
     groups_of_rank,
     lane_counts,
-    lane_places,
+    lane_indices,
     make_layout,
     micro_batches,
     rank_lanes,
@@ -41,8 +41,8 @@ def test_lane_counts_sum_to_the_lanes_and_stay_near_the_quota(weights, lanes):
 
 
 def test_places_of_a_corpus_are_spread_evenly():
-    assert lane_places((2, 1)) == ((0, 0), (1, 0), (0, 1))
-    assert lane_places((2, 2)) == ((0, 0), (1, 0), (0, 1), (1, 1))
+    assert lane_indices((2, 1)) == ((0, 0), (1, 0), (0, 1))
+    assert lane_indices((2, 2)) == ((0, 0), (1, 0), (0, 1), (1, 1))
 
 
 @given(st.integers(1, 300), st.data())
@@ -62,6 +62,12 @@ def test_auto_settles_lanes_window_and_spans_of_a_large_corpus():
     layout = make_layout(seed=0, batch=4096, group=8, corpora=[IN1K])
     assert (layout.lanes, layout.window, layout.spans) == (512, 8 * 32, 32)
     assert layout.steps_rows == 1
+
+
+def test_auto_lanes_are_enough_for_thousands_of_ranks():
+    layout = make_layout(seed=0, batch=32768, group=8, corpora=[CorpusShape(1.0, (6935,) * 2048)])
+    assert layout.lanes == 4096
+    assert len(rank_lanes(layout.lanes, 4096, 4095)) == 1
 
 
 def test_auto_lanes_leave_every_corpus_64_whole_rows():

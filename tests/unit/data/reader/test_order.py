@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmml_cluster.data.reader.order import Order
-from gmml_cluster.plan.sample_layout import CorpusShape, SampleLayout, lane_places
+from gmml_cluster.plan.sample_layout import CorpusShape, SampleLayout, lane_indices
 from tests.unit.data.reader import order_oracle as oracle
 
 shards = st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(lambda counts: sum(counts) > 0)
@@ -67,7 +67,7 @@ def test_mixing_is_exact_in_every_row_and_groups_are_of_one_corpus(layout, row):
     corpus = Order(layout).locate(row * width + np.arange(width)).corpus.reshape(layout.lanes, layout.group)
     assert (corpus == corpus[:, :1]).all()
     assert np.bincount(corpus[:, 0], minlength=len(layout.corpora)).tolist() == list(layout.lane_counts)
-    assert corpus[:, 0].tolist() == [c for c, _ in lane_places(layout.lane_counts)]
+    assert corpus[:, 0].tolist() == [c for c, _ in lane_indices(layout.lane_counts)]
 
 
 @settings(max_examples=6, deadline=None)
