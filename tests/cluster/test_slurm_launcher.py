@@ -107,13 +107,13 @@ def submission_for(
     profile = ClusterProfile.model_validate(
         {
             "launcher": "slurm",
-            "root": root or str(notes),
+            "root": str(notes),
             "environment": {"BEHAVIOUR": behaviour, "NOTES": str(notes), "MARK": MARK, "TMPDIR": str(notes)},
             "secrets": ["A_SECRET"],
             "slurm": {"partition": "low", "time": "10 min", "notice": "60 s", **section},
         }
     )
-    made = submissions.submission(profile, name=NAME, token=token, nodes=nodes, code=code())
+    made = submissions.submission(profile, root=root or None, name=NAME, token=token, nodes=nodes, code=code())
     return replace(made, imports=imports)
 
 
