@@ -95,7 +95,8 @@ def index(url: str, root: str | None, image: str | None, anew: bool) -> int:
     from gmml_cluster.data.corpus.listing import indexes_below, list_shards
 
     with _progress("listing"):
-        shards, indexes = list_shards(url, image), None if root is None else indexes_below(root)
+        indexes = None if root is None else indexes_below(root)
+        shards = list_shards(url, image)
         demand_writable(shards, indexes)
     found: list[Indexed] = []
     faults: list[GmmlError] = []

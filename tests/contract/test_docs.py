@@ -102,6 +102,8 @@ def every_command():
         found = group.get_command(context, name)
         assert found is not None
         yield found
+        if isinstance(found, click.Group):
+            yield from found.commands.values()
 
 
 def files_shown(text):

@@ -135,7 +135,7 @@ class Pin:
         self._starts = [np.cumsum([0, *(shard.samples for shard in corpus.shards)]) for corpus in corpora]
         self._made = dict(made)
         self._loaded: LRUCache[ShardFile, ShardIndex] = LRUCache(
-            _LOADED_BYTES, getsizeof=lambda found: max(found.records.nbytes, 1)
+            _LOADED_BYTES, getsizeof=lambda found: min(max(found.records.nbytes, 1), _LOADED_BYTES)
         )
         self._loaded_lock = threading.Lock()
         self._shard_locks: dict[ShardFile, threading.Lock] = {}

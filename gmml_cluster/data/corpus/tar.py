@@ -176,7 +176,8 @@ def _label(source: "RangeFile", member: Member | None, account: Account) -> int:
     text = source.at(member.offset, min(member.length, _LONGEST_LABEL)).strip()
     if member.length <= _LONGEST_LABEL and text.isdigit() and int(text) < _MOST_LABEL:
         return int(text)
-    account.add(Reason.UNREAD_CLASS, member.name)
+    if text != b"%d" % NO_LABEL:
+        account.add(Reason.UNREAD_CLASS, member.name)
     return NO_LABEL
 
 

@@ -100,3 +100,26 @@ def test_tars_behind_one_another_are_refused(tmp_path):
     path.write_bytes(write_tar(tmp_path / "t.tar", [("b.png", b"x")]).read_bytes() + path.read_bytes())
     with pytest.raises(DataError, match=r"its members end at byte 1024, and byte 10240 of \d+ is not zero; .*tar -A"):
         samples(path, block_bytes=2**16)
+
+
+def test_long_padding_of_zeros_is_a_tail(tmp_path):
+    path = write_tar(tmp_path / "s.tar", [("a.png", b"x")])
+    path.write_bytes(path.read_bytes() + bytes(2 * 2**20))
+    assert [sample.name for sample in samples(path, block_bytes=2**16)] == ["a.png"]
+
+
+@pytest.mark.parametrize("rest", [b"garbage" * 700, bytes(100_000) + b"\1", "tar"])
+def test_anything_but_zeros_behind_the_end_is_refused_however_short(tmp_path, rest):
+    path = write_tar(tmp_path / "s.tar", [("a.png", b"x")])
+    other = write_tar(tmp_path / "t.tar", [("b.png", b"y")]).read_bytes()
+    path.write_bytes(path.read_bytes() + (other if rest == "tar" else rest))
+    with pytest.raises(DataError, match=r"^S: its members end at byte 1024, and byte \d+ of \d+ is not zero"):
+        samples(path)
+
+
+def test_an_image_of_more_than_4_gib_is_refused_by_name(tmp_path):
+    head = tarfile.TarInfo("huge.png")
+    head.size = 5 * 2**30
+    block, size = head.tobuf(tarfile.GNU_FORMAT), 512 + 5 * 2**30 + 1024
+    with pytest.raises(DataError, match=r"^S, member huge\.png: 5368709120 bytes; an image has less than 4 GiB"):
+        list(read_samples("S", lambda start, length: block if start == 0 else bytes(length), size, 512))
