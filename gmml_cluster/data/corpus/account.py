@@ -41,7 +41,7 @@ _RULES = {
         "a class belongs to the image beside it in the tar; these stand alone, so their images have no class; sort the "
         "members by name (tar --sort=name) and index again"
     ),
-    Reason.UNREAD_CLASS: "a class is a whole number from 0 up, or -1 for none; these images have no class; write numbers",
+    Reason.UNREAD_CLASS: "a class is a whole number, or -1 for none; these images have no class; write numbers",
 }
 
 
