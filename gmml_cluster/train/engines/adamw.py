@@ -1,6 +1,8 @@
 """Fused AdamW: its parameter groups, which tensors are decayed, and its state before the first step."""
 
+import inspect
 from collections.abc import Iterable
+from types import MethodType
 from typing import Any, Literal
 
 import torch
@@ -40,7 +42,25 @@ def parameter_groups(module: nn.Module, exempt: Exempt) -> list[dict[str, Any]]:
 
 def make_adamw(module: nn.Module, optim: Optim) -> AdamW:
     """Fused AdamW over the trained tensors: the only variant that reads `found_inf` on the device, without a wait."""
-    return AdamW(parameter_groups(module, optim.exempt), lr=0.0, betas=optim.betas, eps=optim.eps, fused=True)
+    _spare_dynamo()
+    adamw = AdamW(parameter_groups(module, optim.exempt), lr=0.0, betas=optim.betas, eps=optim.eps, fused=True)
+    plain = torch.no_grad()(inspect.unwrap(type(adamw).step))
+    adamw.step = MethodType(plain, adamw)  # type: ignore[method-assign]
+    return adamw
+
+
+def _spare_dynamo() -> None:
+    """Keep `torch._dynamo` and inductor from being imported where nothing is compiled.
+
+    Their import takes 2 to 4 s of each start. torch 2.13 imports them in the decorators of `Optimizer.add_param_group`,
+    `zero_grad` and `step`: the first two ask for a function that the compiler passes over and keep it in an attribute,
+    which is set here to the function itself; the third imports them for a graph break at every call, so `make_adamw`
+    goes round it. Nothing else of `step`'s decorators is lost but the profiler's label and hooks of `Optimizer`.
+    """
+    for decorated in (AdamW.add_param_group, AdamW.zero_grad):
+        plain = getattr(decorated, "__wrapped__", None)
+        if plain is not None:
+            setattr(plain, "__dynamo_disable", plain)  # in a class its name would be mangled
 
 
 def set_rates(adamw: AdamW, lr: float, decay: float) -> None:

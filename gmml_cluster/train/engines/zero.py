@@ -93,7 +93,19 @@ def _import_deepspeed(device: torch.device) -> Any:
         raise GmmlError(Fault("deepspeed", problem, f"pip install deepspeed=={MEASURED}, or set engine.zero to ddp"))
     # else init_distributed compiles a C++ operator on every CPU machine, for minutes, which only inference uses
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    _spare_what_is_unused()
     return deepspeed
+
+
+def _spare_what_is_unused() -> None:
+    from deepspeed.accelerator import cuda_accelerator
+    from deepspeed.runtime import compiler
+
+    # Its engine imports Muon, which decorates functions with torch.compile, whose search for a default backend imports
+    # torch._dynamo and inductor: 2 to 4 s of each start. Stage 3 imports the first all the same.
+    compiler.compile = lambda: lambda function: function
+    # Where pynvml can be imported it reads CUDA_VISIBLE_DEVICES as numbers, and fails on UUIDs of GPUs and MIG slices.
+    cuda_accelerator.pynvml = None
 
 
 def _start(module: nn.Module, adamw: AdamW, stage: int, device: torch.device) -> Any:
