@@ -43,8 +43,8 @@ class PosixStore:
     def create(self, name: str, data: bytes) -> None:
         self._write(name, lambda file: _write_all(file, data), self._link)
 
-    def put(self, name: str, data: bytes | memoryview) -> None:
-        self._write(name, lambda file: _write_all(file, data), os.replace)
+    def put(self, name: str, data: bytes | memoryview, *, private: bool = False) -> None:
+        self._write(name, lambda file: _write_all(file, data), os.replace, private=private)
 
     def put_file(self, name: str, path: str | os.PathLike[str]) -> None:
         self._write(name, lambda file: _copy(path, file), os.replace)
@@ -129,10 +129,17 @@ class PosixStore:
             else:
                 yield Stat(name, found.st_size, str(found.st_mtime_ns))
 
-    def _write(self, name: str, fill: Callable[[BinaryIO], None], publish: Callable[[Path, Path], None]) -> None:
+    def _write(
+        self,
+        name: str,
+        fill: Callable[[BinaryIO], None],
+        publish: Callable[[Path, Path], None],
+        *,
+        private: bool = False,
+    ) -> None:
         path = self._path(name)
         try:
-            temporary = self._temporary(path.parent, fill)
+            temporary = self._temporary(path.parent, fill, private=private)
             try:
                 publish(temporary, path)
             finally:
@@ -143,13 +150,13 @@ class PosixStore:
         except OSError as error:
             raise self._failed(name, error) from error
 
-    def _temporary(self, folder: Path, fill: Callable[[BinaryIO], None]) -> Path:
+    def _temporary(self, folder: Path, fill: Callable[[BinaryIO], None], *, private: bool) -> Path:
         path = folder / f"{TEMPORARY}{secrets.token_hex(8)}"
         with self._opened(path) as file:
             try:
+                os.fchmod(file.fileno(), 0o600 if private else self._mode() & 0o666)  # before a secret is in it
                 fill(file)
                 file.flush()
-                os.fchmod(file.fileno(), self._mode() & 0o666)
                 os.fsync(file.fileno())
             except BaseException:
                 path.unlink(missing_ok=True)

@@ -74,8 +74,13 @@ class Store(Protocol):
         """
         ...
 
-    def put(self, name: str, data: bytes | memoryview) -> None:
-        """Write the object whether or not it exists; readers see the old content or the new, never a part."""
+    def put(self, name: str, data: bytes | memoryview, *, private: bool = False) -> None:
+        """Write the object whether or not it exists; readers see the old content or the new, never a part.
+
+        Args:
+            private: on a folder only the owner may read the file, at no time anybody else; without effect on object
+                stores, whose buckets decide.
+        """
         ...
 
     def put_file(self, name: str, path: str | PathLike[str]) -> None:

@@ -64,7 +64,7 @@ class S3Store:
 
         self._requests.persist(self._where(name), create_or_read_back, retry_on=is_undecided)
 
-    def put(self, name: str, data: bytes | memoryview) -> None:
+    def put(self, name: str, data: bytes | memoryview, *, private: bool = False) -> None:
         view = memoryview(data).cast("B")
         self._put(name, len(view), lambda start, length: bytes(view[start : start + length]))
 

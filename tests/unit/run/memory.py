@@ -41,7 +41,7 @@ class MemoryStore:
 
         self._act("create", name, act)
 
-    def put(self, name: str, data: bytes | memoryview) -> None:
+    def put(self, name: str, data: bytes | memoryview, *, private: bool = False) -> None:
         self._act("put", name, lambda key: self.objects.__setitem__(key, bytes(data)))
 
     def put_file(self, name, path) -> None:
