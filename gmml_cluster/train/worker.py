@@ -1,4 +1,4 @@
-"""Entry of a rank: `python -m gmml_cluster.train.worker`. Hears notices before anything heavy is imported."""
+"""Entry of a rank: `python -m gmml_cluster.train.worker`. Handles signals before anything heavy is imported."""
 
 import argparse
 import logging
@@ -9,27 +9,31 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from gmml_cluster.run.codes import UNMET
-from gmml_cluster.train.ranks.signals import Guardian
+from gmml_cluster.train.ranks.signals import SignalThread
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one rank of one attempt; leaves with a code of `run/codes.py`."""
+    """Run one rank of one attempt; exits with a code of `run/codes.py`."""
     parser = argparse.ArgumentParser(prog="python -m gmml_cluster.train.worker", description=__doc__)
     for name in ("root", "run", "submit", "job"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--restart", type=int, required=True)
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    signals = SignalThread()
     try:
-        guardian = Guardian()
-        guardian.install(_pipe())
+        signals.install(_pipe())
 
+        # here, because torch takes seconds to import, in which a notice must not be lost
         from gmml_cluster.train.attempt import run_attempt
         from gmml_cluster.train.ranks.agreement import StartInfo
 
-        run_attempt(StartInfo(given.root, given.run, given.submit, given.job, given.restart), guardian)
-    except BaseException:  # whoever has met its peers leaves through `train/ranks/shutdown.py`
-        traceback.print_exc()
+        run_attempt(StartInfo(given.root, given.run, given.submit, given.job, given.restart), signals)
+    except BaseException:
+        # A rank that has met its peers leaves through `ranks/shutdown.py`. One that has not can inform nobody: its own
+        # error is the last it prints, for the launcher quotes that line.
+        signals.silence()
+        sys.stderr.write(traceback.format_exc())
         sys.stderr.flush()
         os._exit(UNMET)
 

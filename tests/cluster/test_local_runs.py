@@ -70,9 +70,9 @@ def ranks_of(workshop, run):
             environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"gmml_cluster.train.worker" in words and workshop.root.encode() in words and run.encode() in words:
-            rank = next(item for item in environment if item.startswith(b"RANK="))
-            found[int(rank[5:])] = int(pid)
+        rank = next((item[5:] for item in environment if item.startswith(b"RANK=")), None)  # the supervisor has none
+        if rank is not None and {b"gmml_cluster.train.worker", workshop.root.encode(), run.encode()} <= set(words):
+            found[int(rank)] = int(pid)
     return found
 
 
@@ -103,7 +103,7 @@ def test_ranks_whose_supervisor_is_killed_save_and_leave_and_a_resume_goes_on(wo
     status = json.loads(workshop.call("gmml", "status", "calm", "--json"))
     assert status["state"] == "interrupted"
     assert status["committed_step"] == status["step"] < 59
-    assert "attempt 1 ended with notice; gmml resume calm goes on" in workshop.call("gmml", "status", "calm")
+    assert "attempt 1 ended with notice; gmml resume calm continues it" in workshop.call("gmml", "status", "calm")
     workshop.call("gmml", "resume", "calm", "--follow")
     begins = [entry["step"] for entry in workshop.entries("calm") if entry["kind"] == "begin"]
     assert begins == [0, status["committed_step"] + 1]

@@ -112,7 +112,9 @@ def executor(submission: Submission) -> Any:
 def setup_lines(submission: Submission) -> list[str]:
     """Shell lines before `srun`: guards, the end's function, environment, the profile's own, code and imports."""
     profile = submission.profile
-    variables = [f"export {name}={shlex.quote(value)}" for name, value in sorted(profile.environment.items())]
+    gpus = {"GMML_GPUS": str(profile.slurm.gpus_per_node)} if profile.slurm.gpus_per_node else {}
+    exported = sorted({**gpus, **profile.environment}.items())
+    variables = [f"export {name}={shlex.quote(value)}" for name, value in exported]
     own = _OWN.format(unmet=UNMET, lines="\n".join(profile.slurm.setup)) if profile.slurm.setup else ""
     code = _CODE.format(digest=submission.code.digest, archive=shlex.quote(str(archive(submission))), unmet=UNMET)
     imports = _IMPORTS.format(unfit=UNFIT, modules=shlex.join(submission.imports))

@@ -1,14 +1,12 @@
-"""What the ranks of an attempt agree on before the first weight is set; rank 0 reads the log and speaks, all listen."""
+"""What the ranks of an attempt agree on before training: rank 0 reads the log and claims, and broadcasts the result."""
 
 import importlib.metadata
 import json
 import logging
-import platform
-import re
+import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,11 +24,11 @@ from gmml_cluster.run.root import RunRoot, corpora_name
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.store.probe import probe
 from gmml_cluster.store.protocol import Store
+from gmml_cluster.train.ranks.devices import processor
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 
 _DIFFERS = "pixels may differ in the last bit, and which samples are bad"
 _VERSIONS = ("torch", "deepspeed", "numpy", "opencv-python-headless", "simplejpeg", "Pillow")
-
 
 _log = logging.getLogger(__name__)
 
@@ -47,12 +45,12 @@ class StartInfo:
 
     @property
     def key(self) -> str:
-        """A name that no other incarnation shares."""
+        """A name that no other start shares."""
         return f"{self.submit}-{self.job}-{self.restart}"
 
 
 @dataclass(frozen=True)
-class Terms:
+class Agreement:
     """What holds for an attempt, on every rank alike.
 
     Attributes:
@@ -77,13 +75,13 @@ class Terms:
         return SampleLayout.from_json(self.layout, pinned.shapes)
 
 
-def settle(
-    run: RunRoot, incarnation: StartInfo, place: RankInfo, claimed: Callable[[int], None]
-) -> tuple[Terms, Claim]:
-    """Rank 0's: probe the store, claim, and pin the corpora, or see that they still are what was pinned.
+def agree(
+    run: RunRoot, start: StartInfo, rank_info: RankInfo, claimed: Callable[[int], None]
+) -> tuple[Agreement, Claim]:
+    """Rank 0's: probe the store, claim, and pin the corpora, or check that they still are what was pinned.
 
     Args:
-        claimed: called with the attempt's number as soon as it is claimed: from then on its end must be told.
+        claimed: called with the attempt's number as soon as it is claimed: from then on its `end` is owed.
 
     Raises:
         Fenced: this job has no right to claim.
@@ -96,16 +94,18 @@ def settle(
     job = run.job(history.submit.changed if history.submit else {})
     claim = protocol.claim(
         run.log,
-        submit=incarnation.submit,
-        job=incarnation.job,
-        restart=incarnation.restart,
-        topology=topology_fields(job, place),
-        machine=machine_fields(place),
+        submit=start.submit,
+        job=start.job,
+        restart=start.restart,
+        topology=topology_fields(job, rank_info),
+        machine=machine_fields(rank_info),
         claimed=claimed,
     )
+    # read again: another submit may have changed fields between the first look and the claim
     job = run.job(claim.changed)
-    fields = _pin(run, claim.attempt, job) if claim.pin is None else _pinned_before(run, claim.attempt, job, claim.pin)
-    return Terms(claim.attempt, dict(claim.changed), fields["layout"], fields["corpora"], fields["steps"]), claim
+    pinned = _pin(run, claim.attempt, job) if claim.pin is None else _pinned_before(run, claim.attempt, job, claim.pin)
+    changed = dict(claim.changed)
+    return Agreement(claim.attempt, changed, pinned["layout"], pinned["corpora"], pinned["steps"]), claim
 
 
 def _pin(run: RunRoot, attempt: int, job: JobSpec) -> dict[str, Any]:
@@ -117,15 +117,15 @@ def _pin(run: RunRoot, attempt: int, job: JobSpec) -> dict[str, Any]:
 
 
 def _pinned_before(run: RunRoot, attempt: int, job: JobSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What the `pin` that stands says of this attempt: of the shards' present versions and of a run that grew."""
+    """The run's `pin`, brought up to date: shards that were written anew with the same samples, a run that grew."""
     _demand_same_views(run, fields["decoder"])
     old = pinned_corpora(run, fields["corpora"])
     now = repin(old, indexes(run))
-    moved = len(set(now.files) - set(old.files))
-    if moved:
-        _log.warning("%d shards have another size or version than before, and the same samples", moved)
+    rewritten = len(set(now.files) - set(old.files))
+    if rewritten:
+        _log.warning("%d shards have another size or version than before, and the same samples", rewritten)
         _put(run, now)
-        protocol.repin(run.log, attempt, now.digest, moved)
+        protocol.repin(run.log, attempt, now.digest, rewritten)
     if decoder_name() != fields["decoder"]:
         _log.warning("images are decoded by %s, the run began with %s; %s", decoder_name(), fields["decoder"], _DIFFERS)
     layout = SampleLayout.from_json(fields["layout"], now.shapes)
@@ -156,11 +156,11 @@ def indexes(run: RunRoot) -> Store:
     return indexes_below(run.root)
 
 
-def topology_fields(job: JobSpec, place: RankInfo) -> dict[str, Any]:
-    """What grade B of exactness depends on."""
+def topology_fields(job: JobSpec, rank_info: RankInfo) -> dict[str, Any]:
+    """What grade B of exactness depends on, beside versions; see docs/reference/exactness.md."""
     return {
-        "ranks": place.ranks,
-        "ranks_per_node": place.local_ranks,
+        "ranks": rank_info.ranks,
+        "ranks_per_node": rank_info.local_ranks,
         "zero": job.engine.zero,
         "precision": job.engine.precision,
         "micro": job.batch.micro,
@@ -169,18 +169,23 @@ def topology_fields(job: JobSpec, place: RankInfo) -> dict[str, Any]:
     }
 
 
-def machine_fields(place: RankInfo) -> dict[str, Any]:
-    """Where the attempt runs, and on what versions."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+def machine_fields(rank_info: RankInfo) -> dict[str, Any]:
+    """Where the attempt runs, and on what versions: of packages, and on GPUs of CUDA, cuDNN and NCCL."""
     versions = {name: _version(name) for name in _VERSIONS}
-    return {"host": socket.gethostname(), "nodes": place.ranks // place.local_ranks, "device": device, **versions}
-
-
-def _processor() -> str:
-    """Model of this node's processor, or its architecture where the kernel tells no model."""
-    cpuinfo = Path("/proc/cpuinfo")
-    told = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
-    return told[1] if told else platform.machine()
+    nodes = rank_info.ranks // rank_info.local_ranks
+    if not torch.cuda.is_available():
+        return {"host": socket.gethostname(), "nodes": nodes, "device": processor(), **versions}
+    return {
+        "host": socket.gethostname(),
+        "nodes": nodes,
+        "device": torch.cuda.get_device_name(),
+        **versions,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "nccl": ".".join(map(str, torch.cuda.nccl.version())),  # type: ignore[no-untyped-call]
+        # they choose algorithms and rings, and with them the order of sums
+        "nccl_environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("NCCL_")},
+    }
 
 
 def _version(name: str) -> str | None:

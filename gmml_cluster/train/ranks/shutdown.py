@@ -1,144 +1,272 @@
-"""How a rank leaves: errors go to rank 0, rank 0 writes the attempt's end, and no rank leaves before it stands."""
+"""How a rank leaves: errors go to rank 0, rank 0 writes the attempt's `end`, and no rank exits before it is written.
 
+The order matters because launchers kill: the first rank that exits has the others killed (SLURM's
+`--kill-on-bad-exit`, after KillWait), and with them the one that has yet to write the `end`. So:
+
+1. A rank that fails writes its error into the key-value store and waits.
+2. Rank 0's signal thread sees it, waits a moment for errors of other ranks, and writes the `end` with the root cause.
+   Its main thread may hang in a collective meanwhile, which is why this is the signal thread's work.
+3. Rank 0 writes the exit code under `ended`. Every other rank sees it, acknowledges it under `left/<rank>` and exits.
+4. Rank 0 serves the store, so it exits last: a store that vanishes before a rank has read `ended` would look to that
+   rank like the death of rank 0.
+"""
+
+import enum
 import logging
 import os
-import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from gmml_cluster.errors import GmmlError, StorageError
-from gmml_cluster.run.codes import FAILED, STORAGE
+from gmml_cluster.errors import Fenced, StorageError
+from gmml_cluster.run import protocol
+from gmml_cluster.run.codes import COME_BACK, FAILED, FINISHED, NEVER, STORAGE
+from gmml_cluster.run.root import RunRoot
 from gmml_cluster.store.requests import DEADLINE_S
+from gmml_cluster.train.ranks.agreement import StartInfo
+from gmml_cluster.train.ranks.causes import describe, log_fields, root_cause
 from gmml_cluster.train.ranks.cluster_env import leave_s
-from gmml_cluster.train.ranks.rendezvous import UNWRITTEN, KeyValueStore, RankInfo
+from gmml_cluster.train.ranks.rendezvous import KeyValueStore, RankInfo
+from gmml_cluster.train.ranks.signals import StopRequest
+from gmml_cluster.train.stepper import LoopResult
 
-_ECHO_S = 1.0
-_LAST_WORDS_S = 3.0
-_LOST_PEER = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-    "Timed out waiting",
-    "NCCL",
-    UNWRITTEN,
-)
+CODES: dict[LoopResult, int] = {"finished": FINISHED, "notice": COME_BACK, "cancelled": NEVER, "not_finite": FAILED}
 
 _log = logging.getLogger(__name__)
 
 
-def describe(error: BaseException, place: RankInfo) -> dict[str, Any]:
-    """What the log tells of an error: rank, host, kind (`own` or `lost_peer`), cause, message, traceback, time."""
-    message = f"{type(error).__name__}: {error}"
-    lost_peer = not isinstance(error, GmmlError) and any(mark in message for mark in _LOST_PEER)
-    return {
-        "rank": place.rank,
-        "host": socket.gethostname(),
-        "kind": "lost_peer" if lost_peer else "own",
-        "cause": "lost" if lost_peer else "storage" if isinstance(error, StorageError) else "error",
-        "message": message[:2000],
-        "traceback": "".join(traceback.format_exception(error))[-8000:],
-        "time": time.time(),
-    }
+class Phase(enum.Enum):
+    """How far this rank has come, which decides what a notice and an error mean."""
+
+    MEETING = enum.auto()
+    """Nothing is claimed. A notice: exit. An error: rank 0 logs that this start failed."""
+    CLAIMED = enum.auto()
+    """Rank 0 has claimed an attempt, whose `end` is owed from now on. A notice: write it and exit; nothing to save."""
+    TRAINING = enum.auto()
+    """There is state to save. A notice travels through the loop, which saves and ends."""
+    ENDED = enum.auto()
+    """A thread of this rank is writing the `end` or leaving. Others of its threads have nothing more to do."""
 
 
-def first_error(errors: list[dict[str, Any]]) -> dict[str, Any]:
-    """The error that tells most: a rank's own before one that only says that a peer was lost, then the earliest."""
-    return min(errors, key=lambda error: (error["kind"] == "lost_peer", error["time"]))
+@dataclass(frozen=True)
+class Limits:
+    """How long a leaving rank waits, in seconds.
 
+    Attributes:
+        echo: rank 0, after the first error, for those of other ranks: the error that arrives first is often that of a
+            rank which only lost the one that failed.
+        upload: for the upload of the last log lines.
+        acknowledge: rank 0, for the others to leave; within SLURM's KillWait.
+        end: the others, for rank 0's `end`: as long as a store is tried again. Shorter, and their exit would have rank
+            0 killed in the middle of it.
+    """
 
-def _code(error: dict[str, Any]) -> int:
-    """What a rank leaves with: where storage fails the `end` may be missing, and the code alone proves the cause."""
-    return STORAGE if error["cause"] == "storage" else FAILED
+    echo: float = 1.0
+    upload: float = 3.0
+    acknowledge: float = field(default_factory=leave_s)
+    end: float = DEADLINE_S
 
 
 @dataclass
-class Leaving:
+class Shutdown:
     """The way out of one rank.
 
     Attributes:
-        board: connection used by the guardian's thread and, at the end, by the main thread.
-        write_end: rank 0's; writes the attempt's `end` for this error.
-        last_words: called right before the process ends, which waits 3 s for it at most.
+        kv: connection of the signal thread.
+        phase: set by `claimed`, `training`, and by whatever ends the rank.
+        attempt: the number that rank 0 claimed; None before.
+        last_step: the last step whose figures are known; None before.
+        upload_metrics: rank 0's, called before an `end` is written: no step that the log knows lacks its line.
+        upload_log: called right before the process exits, which waits 3 s for it at most.
+        group_problem: what is wrong with the process group; empty where nothing is.
     """
 
-    place: RankInfo
-    board: KeyValueStore
-    write_end: Callable[[dict[str, Any]], None]
-    last_words: Callable[[], None] = lambda: None
+    rank_info: RankInfo
+    kv: KeyValueStore
+    run: RunRoot
+    start: StartInfo
+    stop_request: StopRequest
+    limits: Limits = field(default_factory=Limits)
+    phase: Phase = Phase.MEETING
+    attempt: int | None = None
+    last_step: int | None = None
+    upload_metrics: Callable[[], None] = lambda: None
+    upload_log: Callable[[], None] = lambda: None
+    group_problem: Callable[[], str] = lambda: ""
+    _ending: threading.Lock = field(default_factory=threading.Lock)
 
-    def watch(self) -> None:
-        """The guardian's: leave when rank 0 has ended the attempt or is gone; on rank 0, end it when a rank failed."""
+    def claimed(self, attempt: int) -> None:
+        """Rank 0 has claimed this attempt."""
+        self.phase, self.attempt = Phase.CLAIMED, attempt
+
+    def training(self) -> None:
+        """There is something to save from now on."""
+        self.phase = Phase.TRAINING
+
+    def check(self) -> None:
+        """For the signal thread, at every tick: leave where the attempt has ended, rank 0 is gone or a peer failed."""
+        if self.phase is Phase.ENDED:
+            return
         try:
-            ended, failed = self.board.get("ended"), self.board.get("failed")
+            ended, failed = self.kv.get("ended"), self.kv.get("failed")
         except Exception as error:
-            _log.error("rank 0 is gone (%s): this rank leaves at once", error)
+            _log.error("rank 0 is gone (%s): this rank exits at once", error)
             self._exit(FAILED)
-        if self.place.rank == 0 and failed is not None and ended is None:
+        if self.rank_info.rank != 0:
+            if ended is not None:
+                self._acknowledge(ended)
+        elif failed is not None:
             self._end_failed([])
-        if self.place.rank != 0 and ended is not None:
-            self._acknowledge(ended)
+        else:
+            self._leave_early()
+        if problem := self.group_problem():
+            self.fail(RuntimeError(problem))
 
     def fail(self, error: BaseException) -> NoReturn:
-        """Tell this rank's error; the process ends when the attempt's `end` stands, or cannot be written."""
-        told = describe(error, self.place)
-        _log.error("rank %d failed\n%s", self.place.rank, told["traceback"])
-        if self.place.rank == 0:
-            self._end_failed([told])
-        self._try(lambda: self.board.set(f"error/{self.place.rank}", told))
-        self._try(lambda: self.board.set("failed", self.place.rank))
-        self.leave(_code(told))
-
-    def _end_failed(self, errors: list[dict[str, Any]]) -> NoReturn:
-        time.sleep(_ECHO_S)
-        others = [self.board.get(f"error/{rank}") for rank in range(1, self.place.ranks)]
-        first = first_error(errors + [error for error in others if error is not None])
-        self._try(lambda: self.write_end(first))
-        self.leave(_code(first))
+        """Report this rank's error; the process ends when the attempt's `end` is written, or cannot be written."""
+        described = describe(error, self.rank_info)
+        _log.error("rank %d failed\n%s", self.rank_info.rank, described["traceback"])
+        if self.rank_info.rank == 0:
+            self._end_failed([described])
+        self._try("report its error", lambda: self.kv.set(f"error/{self.rank_info.rank}", described))
+        self._try("report its error", lambda: self.kv.set("failed", self.rank_info.rank))
+        self.leave(_code(described))
 
     def leave(self, code: int) -> NoReturn:
-        """End this process; rank 0 tells the others first and leaves last, within the time of `site.leave_s`.
+        """End this process: rank 0 informs the others first and exits last.
 
-        The other ranks leave with rank 0's code, if they learn it. They wait as long as rank 0's `end` may take: an
-        exit before it would have rank 0 killed.
+        The other ranks exit with rank 0's code if they learn it.
         """
-        if self.place.rank == 0:
-            self._try(lambda: self.board.set("ended", code))
-            others = range(1, self.place.ranks)
-            self._await(lambda: all(self.board.get(f"left/{rank}") for rank in others) or None, leave_s)
-            self._exit(code)
-        ended = self._await(lambda: self.board.get("ended"), lambda: DEADLINE_S)
-        self._acknowledge(code if ended is None else ended)
+        if self.rank_info.rank == 0:
+            self._begin_end()
+            self._inform_and_exit(code)
+        try:
+            # on a connection of its own: this thread may wait for minutes, and the signal thread must see rank 0 die
+            code = self.kv.connect().wait("ended", timeout_s=self.limits.end)
+        except Exception as error:
+            _log.warning("rank %d exits without a code from rank 0: %s", self.rank_info.rank, error)
+        self._acknowledge(code)
 
-    def _acknowledge(self, code: int) -> NoReturn:
-        self._try(lambda: self.board.set(f"left/{self.place.rank}", 1))
+    def end(self, result: LoopResult, step: int, **fields: Any) -> int:
+        """The attempt has ended by itself: rank 0 writes `end`.
+
+        Args:
+            result: why the loop ended.
+            step: the last step made.
+            fields: further fields of `end`.
+
+        Returns:
+            The code to leave with.
+        """
+        if self.rank_info.rank == 0:
+            assert self.attempt is not None
+            self._begin_end()
+            self.upload_metrics()
+            result = resolved(self.run, self.attempt, result)
+            protocol.end(self.run.log, self.attempt, result, step=step, **fields)
+        _log.info("attempt ended: %s, the last step is %d", result, step)
+        return CODES[result]
+
+    def _leave_early(self) -> None:
+        """Rank 0's: before the first step there is nothing to save, so a notice ends the attempt at once."""
+        stop = self.stop_request.stop
+        if not stop or self.phase is Phase.TRAINING:
+            return
+        attempt = self.attempt
+        self._begin_end()
+        if attempt is None:
+            self._inform_and_exit(COME_BACK)
+        code = CODES[stop]
+        try:
+            result = resolved(self.run, attempt, stop)
+            protocol.end(self.run.log, attempt, result)
+            code = CODES[result]
+        except Fenced as error:
+            _log.info("%s", error)
+            code = NEVER
+        except StorageError as error:  # the exit code says the same
+            _log.warning("%s; this attempt leaves without an end in the log", error)
+        self._inform_and_exit(code)
+
+    def _end_failed(self, errors: list[dict[str, Any]]) -> NoReturn:
+        self._begin_end()
+        time.sleep(self.limits.echo)
+        errors += [error for rank in range(1, self.rank_info.ranks) if (error := self._error_of(rank)) is not None]
+        root = root_cause(errors or [describe(RuntimeError("a rank failed; its error did not arrive"), self.rank_info)])
+        self._try("upload metrics", self.upload_metrics)
+        self._try("write the end", lambda: self._write_end(root))
+        self._inform_and_exit(_code(root))
+
+    def _error_of(self, rank: int) -> dict[str, Any] | None:
+        try:
+            error: dict[str, Any] | None = self.kv.get(f"error/{rank}")
+        except Exception as fault:
+            _log.warning("rank 0 could not read the error of rank %d: %s", rank, fault)
+            return None
+        return error
+
+    def _write_end(self, error: dict[str, Any]) -> None:
+        if self.attempt is None:
+            start = {"job": self.start.job, "restart": self.start.restart}
+            protocol.start_failed(self.run.log, self.start.submit, **start, **log_fields(error))
+            return
+        step = {} if self.last_step is None else {"step": self.last_step}
+        protocol.end(self.run.log, self.attempt, error["cause"], **step, **log_fields(error))
+
+    def _begin_end(self) -> None:
+        """Enter the last phase. The first thread of a rank to do so goes on, and another one waits for its exit.
+
+        Two ends at once would race for the log, and the exit code could be that of the one that lost.
+        """
+        me = threading.get_ident()
+        with self._ending:
+            if self.phase is not Phase.ENDED:
+                self.phase, self._ended_by = Phase.ENDED, me
+        if self._ended_by != me:
+            threading.Event().wait()
+
+    def _inform_and_exit(self, code: int) -> NoReturn:
+        self._try("inform the others", lambda: self.kv.set("ended", code))
+        deadline = time.monotonic() + self.limits.acknowledge
+        try:
+            for rank in range(1, self.rank_info.ranks):
+                self.kv.wait(f"left/{rank}", timeout_s=max(0.0, deadline - time.monotonic()))
+        except Exception as error:
+            _log.warning("rank 0 exits before the others: %s", error)
         self._exit(code)
 
-    def _try(self, action: Callable[[], None]) -> None:
+    def _acknowledge(self, code: int) -> NoReturn:
+        self._try("acknowledge the end", lambda: self.kv.set(f"left/{self.rank_info.rank}", 1))
+        self._exit(code)
+
+    def _try(self, what: str, action: Callable[[], Any]) -> None:
         try:
             action()
         except Exception as error:
-            _log.warning("rank %d could not say its last words: %s", self.place.rank, error)
-
-    def _await(self, ask: Callable[[], Any], limit_s: Callable[[], float]) -> Any:
-        """The first answer that is not None; None where there is none in time."""
-        try:
-            deadline = time.monotonic() + limit_s()
-            while time.monotonic() < deadline:
-                if (answer := ask()) is not None:
-                    return answer
-                time.sleep(0.05)
-        except Exception as error:
-            _log.warning("rank %d leaves without the others' word: %s", self.place.rank, error)
-        return None
+            _log.warning("rank %d could not %s: %s", self.rank_info.rank, what, error)
 
     def _exit(self, code: int) -> NoReturn:
-        speaking = threading.Thread(target=self._try, args=(self.last_words,), daemon=True)
-        speaking.start()
-        speaking.join(_LAST_WORDS_S)
+        """Leave without Python's clean-up, which may wait for a hanging thread of NCCL, gloo or the store."""
+        uploading = threading.Thread(target=self._try, args=("upload its log", self.upload_log), daemon=True)
+        uploading.start()
+        uploading.join(self.limits.upload)
         sys.stderr.flush()
         os._exit(code)
+
+
+def _code(error: dict[str, Any]) -> int:
+    """Where storage fails the `end` may be missing, and the exit code alone proves the cause."""
+    return STORAGE if error["cause"] == "storage" else FAILED
+
+
+def resolved(run: RunRoot, attempt: int, result: LoopResult) -> LoopResult:
+    """The result, where a notice that came of a person's stop is a cancel.
+
+    Raises:
+        Fenced: a later attempt has claimed.
+    """
+    stopped = protocol.look(run.log, attempt).stopped is not None
+    return "cancelled" if stopped and result == "notice" else result

@@ -1,8 +1,8 @@
-"""The thread that hears what the loop cannot: signals, the launcher's pipe, failing peers, the log.
+"""The signal thread: reacts to signals, the launcher's pipe, failing peers and the log while the main thread is busy.
 
-Python runs signal handlers between bytecodes of the main thread, and a collective is one bytecode. So the handlers are
-empty and the kernel's wake-up descriptor tells this thread at once. Imports neither torch nor pydantic: it is installed
-before them, while the launcher still blocks the signals.
+Python runs signal handlers between bytecodes of the main thread, and a collective that waits for a dead peer is one
+bytecode that may take an hour. So the handlers do nothing, and the kernel's wake-up descriptor wakes this thread.
+Imports neither torch nor pydantic: it is installed before them, while the launcher still blocks the signals.
 """
 
 import logging
@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gmml_cluster.run.codes import COME_BACK
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 TICK_S = 0.5
 ORPHAN_S = 600.0
@@ -25,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class StopRequest:
-    """What the loop of this rank is asked to do; the guardian writes, the loop reads."""
+    """What this rank is asked to do; the signal thread writes, the loop reads."""
 
     stop: Literal["", "notice", "cancelled"] = ""
 
@@ -36,53 +38,78 @@ class StopRequest:
 
 
 @dataclass
-class Guardian:
-    """Watches over one rank, from before torch is imported until the process leaves.
+class SignalThread:
+    """Runs beside one rank, from before torch is imported until the process exits.
 
     Attributes:
-        watches: called at every tick (0.5 s) in the guardian's thread, so they must be quick: while one waits, no
-            signal is heard. One that fails is told of and called again at the next tick.
+        check: called at every tick (0.5 s) in this thread, so it must be quick: while it waits, no signal is noticed.
+            If it raises, the error is logged and it is called again at the next tick. At first it ends the process
+            where a stop is requested: before the ranks have met there is nothing to save and nobody to inform.
     """
 
-    orders: StopRequest = field(default_factory=StopRequest)
-    watches: list[Callable[[], None]] = field(default_factory=list)
+    stop_request: StopRequest = field(default_factory=StopRequest)
+    check: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self.check = self._leave_before_meeting
+        self._silence = threading.Lock()
 
     def install(self, pipe: int | None = None) -> None:
-        """Hear signals from now on, also those held back since the launcher started this process.
+        """Notice signals from now on, also those that were blocked since the launcher started this process.
 
         Args:
             pipe: descriptor whose closing means that the supervisor is gone; counts as a notice.
         """
-        hear, self._speak = socket.socketpair()
-        self._speak.setblocking(False)
+        wakeup, self._written = socket.socketpair()
+        self._written.setblocking(False)
         for number in (*STOP_SIGNALS, signal.SIGCONT):
             signal.signal(number, lambda *_: None)
-        signal.set_wakeup_fd(self._speak.fileno(), warn_on_full_buffer=False)
+        # before unblocking: a pending signal is delivered at once, and without the descriptor it would be lost
+        signal.set_wakeup_fd(self._written.fileno(), warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOP_SIGNALS, signal.SIGCONT))
-        self._sources: list[Any] = [hear] if pipe is None else [hear, pipe]
-        threading.Thread(target=self._run, name="guardian", daemon=True).start()
+        self._sources: list[Any] = [wakeup] if pipe is None else [wakeup, pipe]
+        threading.Thread(target=self._run, name="signals", daemon=True).start()
+
+    def silence(self) -> None:
+        """From the return on this thread does and prints nothing.
+
+        A launcher quotes the last line of a failed rank's stderr. Where one rank fails, SLURM terminates the others
+        and it; without this the last line would be about that signal, or the process would end before its own error
+        is printed.
+        """
+        self._silence.acquire()
 
     def _run(self) -> None:
-        told: dict[Callable[[], None], str] = {}
+        problem = ""
         while True:
-            for source in select.select(self._sources, [], [], TICK_S)[0]:
-                self._hear(source)
-            for watch in list(self.watches):
-                told[watch] = _tried(watch, told.get(watch, ""))
+            ready = select.select(self._sources, [], [], TICK_S)[0]
+            with self._silence:
+                for source in ready:
+                    self._receive(source)
+                problem = _attempt(self.check, problem)
 
-    def _hear(self, source: Any) -> None:
+    def _receive(self, source: Any) -> None:
         if isinstance(source, socket.socket):
-            if any(number in STOP_SIGNALS for number in source.recv(256)):
-                _log.info("a signal gives notice: the state is saved and this rank leaves")
-                self.orders.give("notice")
+            received = [number for number in source.recv(256) if number in STOP_SIGNALS]
+            if received:
+                _log.info("%s received: this rank saves its state, if it has any, and exits", _named(received[0]))
+                self.stop_request.give("notice")
         elif not os.read(source, 1):
-            _log.info("the supervisor is gone: the state is saved and this rank leaves")
+            _log.info("the supervisor is gone: this rank saves its state, if it has any, and exits")
             self._sources.remove(source)
-            self.orders.give("notice")
-            _leave_at_the_latest(ORPHAN_S)
+            self.stop_request.give("notice")
+            _exit_at_the_latest(ORPHAN_S)
+
+    def _leave_before_meeting(self) -> None:
+        if self.stop_request.stop:
+            os._exit(COME_BACK)
 
 
-def _leave_at_the_latest(seconds: float) -> None:
+def _named(number: int) -> str:
+    return signal.Signals(number).name
+
+
+def _exit_at_the_latest(seconds: float) -> None:
     """A rank that hangs would hold the run's lock, so that nobody could resume it, and no supervisor kills it."""
     timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
@@ -90,30 +117,30 @@ def _leave_at_the_latest(seconds: float) -> None:
 
 
 def repeat(seconds: float, action: Callable[[], None], first_s: float | None = None) -> None:
-    """Do something every so often, in a thread of its own, where waiting for a store deafens nobody.
+    """Call `action` every so often in a thread of its own, so that slow storage cannot block signal handling.
 
     Args:
-        seconds: between two times.
-        action: what is done; a failure is told and it is done again.
-        first_s: before the first time; the pause doubles from there on until it is `seconds`, which is the default.
+        seconds: between two calls.
+        action: a failure is logged, and it is called again.
+        first_s: before the first call; the pause doubles from there on until it is `seconds`, which is the default.
     """
 
     def run() -> None:
-        pause, told = first_s or seconds, ""
+        pause, problem = first_s or seconds, ""
         while True:
             time.sleep(pause)
-            told = _tried(action, told)
+            problem = _attempt(action, problem)
             pause = min(2 * pause, seconds)
 
     threading.Thread(target=run, name="repeating", daemon=True).start()
 
 
-def _tried(action: Callable[[], None], told: str) -> str:
-    """How the action failed, empty where it did not; named in the log unless that was told the last time."""
+def _attempt(action: Callable[[], None], logged: str) -> str:
+    """Why the action failed, empty where it did not; logged unless it was the last time (a full disk lasts hours)."""
     try:
         action()
     except Exception as error:
-        if str(error) != told:
+        if str(error) != logged:
             _log.warning("%s; tried again until it succeeds", error)
         return str(error)
     return ""

@@ -46,7 +46,7 @@ class Attempt:
                 stepper(Engine(), micro=MicroBatches(groups_of_rank(layout, ranks, rank), 1, 0.0)),
                 batches=self.streams[rank],
                 groups=groups_of_rank(layout, ranks, rank),
-                place=RankInfo(rank, ranks, rank, ranks),
+                rank_info=RankInfo(rank, ranks, rank, ranks),
                 limit=Limit(corpora, max_bad),
                 bad=list(bad),
             )
@@ -68,7 +68,7 @@ class Attempt:
     @staticmethod
     def told(stepper, pending):
         try:
-            stepper.settle(pending)
+            stepper.read_step(pending)
         except DataError as error:
             return str(error)
         return tuple(stepper.state()["bad"])

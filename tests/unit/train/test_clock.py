@@ -6,13 +6,12 @@ import pytest
 
 from gmml_cluster.run.history import History
 from gmml_cluster.spec.scalars import Interval
-from gmml_cluster.train.attempt import _clock
+from gmml_cluster.train.records import save_clock
 
 
 def is_due(every, *, age_s, cost_s=None, busy=False):
-    job = SimpleNamespace(checkpoint=SimpleNamespace(every=Interval.model_validate(every)))
-    rank = SimpleNamespace(job=job, run=SimpleNamespace(log=SimpleNamespace(refresh=History)))
-    return _clock(rank, SimpleNamespace(busy=busy, age_s=age_s, cost_s=cost_s))()
+    interval = Interval.model_validate(every)
+    return save_clock(interval, History(), SimpleNamespace(busy=busy, age_s=age_s, cost_s=cost_s))()
 
 
 @pytest.mark.parametrize(

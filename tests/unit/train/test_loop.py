@@ -17,9 +17,10 @@ from gmml_cluster.plan.sample_layout import MicroBatches
 from gmml_cluster.spec.loading.validate import parse_job
 from gmml_cluster.train.checkpoints.resume import skips_to_resume
 from gmml_cluster.train.engines.schedule import Schedule
-from gmml_cluster.train.loop import Stepper, padded, run
+from gmml_cluster.train.loop import run
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 from gmml_cluster.train.ranks.signals import StopRequest
+from gmml_cluster.train.stepper import Skip, Stepper, padded
 
 GROUP, BATCH = 2, 12
 PIN = Pin([PinnedCorpus("/c", 1.0, "identity", (PinnedShard(ShardFile("/c/s.tar", 1, "1"), 24),))])
@@ -44,6 +45,7 @@ class Engine:
     def __init__(self, bad_steps=()):
         self.losses, self.lasts, self.updates, self.bad_steps = [], [], [], bad_steps
         self.follows = []
+        self.names = ("w",)
         self.adam_step, self.skips_in_a_row = 0, torch.zeros((), dtype=torch.int64)
 
     def forward(self, images):
@@ -92,20 +94,20 @@ class Taught(Method):
         return EmaUpdate(("teacher.w",), ("encoder.w",), 1 - step / steps)
 
 
-def stepper(engine, *, method=None, micro=None, orders=None, save_due=lambda: False, first=0):
+def stepper(engine, *, method=None, micro=None, stop_request=None, save_due=lambda: False, first=0):
     spec = job()
     return Stepper(
         job=spec,
         method=method or Method(),
         engine=engine,
         batches=Batches(first),
-        course=Schedule.of(spec.optim, batch=BATCH, run_steps=100, epoch_steps=1),
+        schedule=Schedule.of(spec.optim, batch=BATCH, run_steps=100, epoch_steps=1),
         micro=micro or MicroBatches(6, 1, 0.0),
         groups=6,
         group=GROUP,
-        place=RankInfo(0, 1, 0, 1),
+        rank_info=RankInfo(0, 1, 0, 1),
         device=torch.device("cpu"),
-        orders=orders or StopRequest(),
+        stop_request=stop_request or StopRequest(),
         limit=Limit(PIN, 0.5),
         attempt=3,
         save_due=save_due,
@@ -158,26 +160,26 @@ def test_saves_fall_on_multiples_of_the_interval_and_on_the_last_step():
 
 
 def test_a_notice_is_read_one_step_late_and_the_step_made_then_is_saved():
-    orders = StopRequest()
-    orders.give("notice")
+    stop_request = StopRequest()
+    stop_request.give("notice")
     engine = Engine()
-    outcome, last, saved, lines = train(engine, orders=orders)
+    outcome, last, saved, lines = train(engine, stop_request=stop_request)
     assert (outcome, last, saved) == ("notice", 1, [1])
     assert len(engine.updates) == 2
     assert [line["step"] for line in lines] == [0, 1]
 
 
 def test_a_notice_in_the_last_step_loses_to_the_end_of_the_run():
-    orders = StopRequest()
-    orders.give("notice")
-    assert train(Engine(), total=2, orders=orders)[:3] == ("finished", 1, [1])
+    stop_request = StopRequest()
+    stop_request.give("notice")
+    assert train(Engine(), total=2, stop_request=stop_request)[:3] == ("finished", 1, [1])
 
 
 def test_a_cancel_outranks_a_notice():
-    orders = StopRequest()
-    orders.give("cancelled")
-    orders.give("notice")
-    assert train(Engine(), orders=orders)[0] == "cancelled"
+    stop_request = StopRequest()
+    stop_request.give("cancelled")
+    stop_request.give("notice")
+    assert train(Engine(), stop_request=stop_request)[0] == "cancelled"
 
 
 def test_a_save_by_time_is_agreed_through_the_vector_and_does_not_stop_the_run():
@@ -187,11 +189,32 @@ def test_a_save_by_time_is_agreed_through_the_vector_and_does_not_stop_the_run()
     assert [line["step"] for line in lines] == list(range(6))
 
 
-def test_one_step_that_is_not_finite_is_told_and_passed_over():
+def test_one_step_that_is_not_finite_is_reported_and_passed_over():
     outcome, _, _, lines = train(Engine(bad_steps={2}), total=5)
     assert outcome == "finished"
     assert [line["skipped"] for line in lines] == [False, False, True, False, False]
     assert lines[2]["grad_norm"] is None
+
+
+class Spoilt(Method):
+    """The loss of the group of samples 14 and 15 is not a number."""
+
+    def loss(self, forward, images, draws):
+        made = super().loss(forward, images, draws)
+        bad = (draws["numbers"].view(-1, GROUP) == 14).any(1)
+        return replace(made, groups=torch.where(bad, torch.nan, made.groups))
+
+
+@pytest.mark.parametrize("micro", [MicroBatches(6, 1, 0.0), MicroBatches(4, 2, 0.25)])
+def test_a_skipped_step_names_the_loss_and_the_samples_of_its_group(micro):
+    made = stepper(Engine(), method=Spoilt(), micro=micro)
+    reports = [made.read_step(made.enqueue(step)) for step in range(3)]
+    assert [report.skip for report in reports] == [None, Skip(1, "the loss", (12, 23), [14, 15]), None]
+
+
+def test_a_skipped_step_whose_losses_are_finite_names_the_gradient():
+    made = stepper(Engine(bad_steps={0}))
+    assert made.read_step(made.enqueue(0)).skip == Skip(0, "the gradient of w", (0, 11), [])
 
 
 def test_three_in_a_row_that_are_not_finite_end_the_attempt():
@@ -210,7 +233,7 @@ def test_skips_are_counted_on_from_the_checkpoint_and_a_latched_count_begins_ane
     assert [skips_to_resume(skips) for skips in range(4)] == [0, 1, 2, 0]
     made = stepper(Engine(bad_steps={0, 1}))
     made.skips_in_a_row = 1
-    assert [made.settle(made.enqueue(step)).stop for step in range(2)] == ["", "not_finite"]
+    assert [made.read_step(made.enqueue(step)).stop for step in range(2)] == ["", "not_finite"]
 
 
 @pytest.mark.parametrize("micro", [MicroBatches(6, 1, 0.0), MicroBatches(2, 3, 0.0), MicroBatches(4, 2, 0.25)])
@@ -229,7 +252,7 @@ def test_padding_repeats_the_first_group_and_does_not_count():
 
 def test_bad_and_unchecked_samples_are_counted_over_the_steps_and_saved():
     made = stepper(Engine())
-    lines = [made.settle(made.enqueue(step)).line for step in range(3)]
+    lines = [made.read_step(made.enqueue(step)).line for step in range(3)]
     assert [line["unchecked"] for line in lines] == [7, 7, 7]
     assert (made.state()["bad"], made.state()["unchecked"]) == ([3], 21)
 
@@ -240,7 +263,7 @@ def test_a_step_leaves_torchs_generator_alone():
     method, engine = build(spec), Engine()
     engine.forward = method.module
     made = replace(stepper(engine), job=spec, method=method)
-    assert made.settle(made.enqueue(0)).line["loss"] > 0
+    assert made.read_step(made.enqueue(0)).line["loss"] > 0
     assert torch.equal(before, torch.get_rng_state())
 
 

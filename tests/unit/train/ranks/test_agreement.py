@@ -13,14 +13,14 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run, run_root
 from gmml_cluster.spec.loading.validate import to_yaml
 from gmml_cluster.train.ranks import agreement
-from gmml_cluster.train.ranks.agreement import StartInfo, pinned_corpora, settle
+from gmml_cluster.train.ranks.agreement import StartInfo, agree, pinned_corpora
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 from tests.unit.data.conftest import png, write_tar
 from tests.unit.train.test_loop import job
 
 
 class Run:
-    """A run over one indexed shard of 48 images, whose attempts settle one after the other."""
+    """A run over one indexed shard of 48 images, whose attempts claim one after the other."""
 
     def __init__(self, folder):
         self.shard = folder / "corpus" / "s.tar"
@@ -41,7 +41,7 @@ class Run:
     def attempt(self, **changed):
         run = run_root(self.root.root, "x")
         token = protocol.submit(run.log, launcher="local", code="c", bounds={}, changed=changed)
-        return settle(run, StartInfo(run.root, "x", token, "j", 0), RankInfo(0, 1, 0, 1), lambda attempt: None)[0]
+        return agree(run, StartInfo(run.root, "x", token, "j", 0), RankInfo(0, 1, 0, 1), lambda attempt: None)[0]
 
     def entries(self, kind):
         return [entry.fields for entry in self.root.log.read(0) if entry.kind == kind]

@@ -1,4 +1,4 @@
-"""A rank that fails tells why, the end names what tells most, and nobody waits for ever for last words."""
+"""A rank that fails reports why, the end names the root cause, and nobody waits for ever for a peer."""
 
 import logging
 import os
@@ -8,10 +8,16 @@ import time
 import pytest
 
 from gmml_cluster.errors import StorageError
-from gmml_cluster.run.codes import COME_BACK, FAILED, STORAGE
-from gmml_cluster.train.ranks import cluster_env, shutdown
+from gmml_cluster.run import protocol
+from gmml_cluster.run.codes import COME_BACK, FAILED, NEVER, STORAGE
+from gmml_cluster.run.root import create_run
+from gmml_cluster.train.ranks import cluster_env
+from gmml_cluster.train.ranks.agreement import StartInfo
 from gmml_cluster.train.ranks.rendezvous import RankInfo
-from gmml_cluster.train.ranks.shutdown import Leaving, describe, first_error
+from gmml_cluster.train.ranks.shutdown import Limits, Phase, Shutdown
+from gmml_cluster.train.ranks.signals import StopRequest
+
+QUICK = Limits(echo=0.0, upload=0.1, acknowledge=0.2, end=0.4)
 
 
 class Left(BaseException):
@@ -24,27 +30,61 @@ class KeyValueStore:
     def __init__(self, **known):
         self.keys = dict(known)
 
+    def connect(self):
+        return self
+
     def get(self, key):
         if self.keys is None:
-            raise RuntimeError("rank 0 is gone")
+            raise RuntimeError("Connection reset by peer")
         return self.keys.get(key)
 
     def set(self, key, value):
         if self.keys is None:
-            raise RuntimeError("rank 0 is gone")
+            raise RuntimeError("Connection reset by peer")
         self.keys[key] = value
+
+    def wait(self, key, *, timeout_s):
+        deadline = time.monotonic() + timeout_s
+        while (value := self.get(key)) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError(key)
+            time.sleep(0.01)
+        return value
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch):
+def _exits(monkeypatch):
     def leave(code):
         raise Left(code)
 
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr(shutdown, "_ECHO_S", 0.0)
-    monkeypatch.setattr(shutdown, "_LAST_WORDS_S", 0.1)
-    monkeypatch.setattr(shutdown, "leave_s", lambda: 0.2)
-    monkeypatch.setattr(shutdown, "DEADLINE_S", 0.4)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose latest submit is that of the start below."""
+    made = create_run(str(tmp_path), "x", {"spec.yaml": b""}, {"spec": "s", "code": "c", "versions": {}})
+    protocol.submit(made.log, launcher="local", code="c", bounds={})
+    return made
+
+
+def shutdown_of(rank, kv, run=None, *, ranks=2, limits=QUICK):
+    start = StartInfo("r", "x", run.log.refresh().submitted if run else "t", "j", 0)
+    return Shutdown(RankInfo(rank, ranks, rank, ranks), kv, run, start, StopRequest(), limits)
+
+
+def claim(shutdown, run):
+    claimed = protocol.claim(run.log, submit=run.log.refresh().submitted, job="j", restart=0, topology={}, machine={})
+    shutdown.claimed(claimed.attempt)
+    return claimed.attempt
+
+
+def ended(run):
+    return [
+        (entry.attempt, entry.fields["cause"], entry.fields.get("message"))
+        for entry in run.log.read(0)
+        if entry.kind == "end"
+    ]
 
 
 def code_of(action, *arguments):
@@ -53,120 +93,194 @@ def code_of(action, *arguments):
     return left.value.args[0]
 
 
-def rank(number, board, ranks=2):
-    ends = []
-    return Leaving(RankInfo(number, ranks, number, ranks), board, write_end=ends.append), ends
+def error_of(rank, **changed):
+    error = {"rank": rank, "kind": "own", "cause": "error", "time": 9.0, "host": "h", "message": f"of rank {rank}"}
+    return {**error, **changed}
 
 
-def told(rank, kind, time):
-    return {"rank": rank, "kind": kind, "cause": "error", "time": time, "host": "h", "message": "m"}
+def test_rank_0_ends_the_attempt_with_the_peer_s_own_error(run):
+    kv = KeyValueStore(**{"error/1": error_of(1), "left/1": 1})
+    shutdown = shutdown_of(0, kv, run)
+    claim(shutdown, run)
+    assert code_of(shutdown.fail, RuntimeError("Connection closed by peer")) == FAILED
+    assert ended(run) == [(1, "error", "of rank 1")]
+    assert kv.keys["ended"] == FAILED
 
 
-def test_a_rank_s_own_error_outranks_lost_peers_and_then_the_earliest_counts():
-    lost, late, early = told(0, "lost_peer", 1.0), told(1, "own", 5.0), told(2, "own", 4.0)
-    assert first_error([lost, late, early]) is early
-    assert first_error([lost, late]) is late
-    assert first_error([lost]) is lost
+def test_rank_0_s_signal_thread_ends_the_attempt_while_its_main_thread_hangs(run):
+    shutdown = shutdown_of(0, KeyValueStore(**{"error/1": error_of(1, cause="hardware"), "failed": 1}), run)
+    claim(shutdown, run)
+    assert code_of(shutdown.check) == FAILED
+    assert ended(run) == [(1, "hardware", "of rank 1")]
 
 
-@pytest.mark.parametrize(
-    ("message", "kind"),
-    [
-        ("[gloo] Connection closed by peer [127.0.0.1]:4", "lost_peer"),
-        ("Timed out waiting 5000ms for recv", "lost_peer"),
-        ("save/9/1 was not written within 600 s", "lost_peer"),
-        ("/corpus/a.tar: is missing", "own"),
-    ],
-)
-def test_an_error_that_tells_only_of_a_peer_is_known_as_such(message, kind):
-    assert describe(RuntimeError(message), RankInfo(1, 2, 1, 2))["kind"] == kind
+def test_an_error_before_the_claim_is_that_of_the_start(run):
+    shutdown = shutdown_of(0, KeyValueStore(), run)
+    assert code_of(shutdown.fail, ValueError("no such option")) == FAILED
+    assert ended(run) == [(None, "start_failed", "ValueError: no such option")]
 
 
-def test_a_fault_of_storage_is_a_rank_s_own_whatever_it_quotes_and_its_code_says_so():
-    board = KeyValueStore()
-    leave, ends = rank(0, board)
-    assert code_of(leave.fail, StorageError("s3://b/a: no answer (Connection reset by peer)")) == STORAGE
-    assert [(end["kind"], end["cause"]) for end in ends] == [("own", "storage")]
+def test_a_failure_whose_error_did_not_arrive_ends_the_attempt_all_the_same(run):
+    shutdown = shutdown_of(0, KeyValueStore(failed=1), run)
+    claim(shutdown, run)
+    assert code_of(shutdown.check) == FAILED
+    assert ended(run)[0][2] == "RuntimeError: a rank failed; its error did not arrive"
 
 
-def test_rank_0_ends_the_attempt_with_the_peer_s_own_error():
-    board = KeyValueStore(**{"error/1": told(1, "own", 9.0)})
-    leave, ends = rank(0, board)
-    assert code_of(leave.fail, RuntimeError("Connection closed by peer")) == FAILED
-    assert [end["rank"] for end in ends] == [1]
-    assert board.keys["ended"] == FAILED
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_fault_of_storage_leaves_with_its_own_code_whichever_rank_has_it(run, failing):
+    error = StorageError("s3://b/a: no answer (Connection reset by peer)")
+    kv = KeyValueStore()
+    zero, one = shutdown_of(0, kv, run), shutdown_of(1, kv, run)
+    claim(zero, run)
+    if failing == 0:
+        assert code_of(zero.fail, error) == STORAGE
+    else:
+        assert code_of(one.fail, error) == STORAGE
+        assert code_of(zero.check) == STORAGE
+    assert ended(run)[0][1] == "storage"
+    assert code_of(one.check) == STORAGE
 
 
-def test_rank_0_s_guardian_ends_the_attempt_that_its_own_loop_does_not_notice():
-    leave, ends = rank(0, KeyValueStore(**{"error/1": told(1, "own", 9.0), "failed": 1}))
-    assert code_of(leave.watch) == FAILED
-    assert [end["rank"] for end in ends] == [1]
+def test_rank_0_leaves_although_the_end_cannot_be_written(run, monkeypatch):
+    kv = KeyValueStore()
+    shutdown = shutdown_of(0, kv, run)
+
+    def refuse(*_, **__):
+        raise StorageError("disk full")
+
+    monkeypatch.setattr(protocol, "start_failed", refuse)
+    assert code_of(shutdown.fail, StorageError("disk full")) == STORAGE
+    assert kv.keys["ended"] == STORAGE
 
 
-def test_rank_0_leaves_although_the_end_cannot_be_written():
-    board = KeyValueStore()
-    leave, _ = rank(0, board)
-
-    def refuse(error):
-        raise OSError("disk full")
-
-    leave.write_end = refuse
-    assert code_of(leave.fail, ValueError("x")) == FAILED
-    assert board.keys["ended"] == FAILED
-
-
-def test_a_failed_rank_tells_its_error_and_leaves_with_rank_0_s_code():
-    board = KeyValueStore()
-    leave, _ = rank(1, board)
-    threading.Timer(0.05, board.set, ("ended", COME_BACK)).start()
-    assert code_of(leave.fail, ValueError("x")) == COME_BACK
-    assert board.keys["error/1"]["message"] == "ValueError: x"
-    assert board.keys["failed"] == board.keys["left/1"] == 1
+def test_a_failed_rank_reports_its_error_and_leaves_with_rank_0_s_code():
+    kv = KeyValueStore()
+    threading.Timer(0.05, kv.set, ("ended", COME_BACK)).start()
+    assert code_of(shutdown_of(1, kv).fail, ValueError("x")) == COME_BACK
+    assert kv.keys["error/1"]["message"] == "ValueError: x"
+    assert kv.keys["failed"] == kv.keys["left/1"] == 1
 
 
 def test_a_rank_whose_rank_0_is_silent_or_gone_leaves_all_the_same():
     silent, gone = KeyValueStore(), KeyValueStore()
     gone.keys = None
-    assert code_of(rank(1, silent)[0].leave, COME_BACK) == COME_BACK
-    assert code_of(rank(1, gone)[0].watch) == FAILED
-    assert code_of(rank(1, gone)[0].fail, ValueError("x")) == FAILED
+    assert code_of(shutdown_of(1, silent).leave, COME_BACK) == COME_BACK
+    assert code_of(shutdown_of(1, gone).check) == FAILED
+    assert code_of(shutdown_of(1, gone).fail, ValueError("x")) == FAILED
 
 
-def test_a_rank_waits_for_an_end_that_takes_longer_than_rank_0_may_wait_for_it(monkeypatch):
-    monkeypatch.setattr(shutdown, "leave_s", lambda: 0.0)
-    monkeypatch.setattr(shutdown, "DEADLINE_S", 60.0)
-    board = KeyValueStore()
-    threading.Timer(0.05, board.set, ("ended", COME_BACK)).start()
-    assert code_of(rank(1, board)[0].leave, FAILED) == COME_BACK
+def test_a_rank_waits_for_an_end_that_takes_longer_than_rank_0_may_wait_for_it():
+    kv = KeyValueStore()
+    threading.Timer(0.05, kv.set, ("ended", COME_BACK)).start()
+    limits = Limits(echo=0.0, upload=0.1, acknowledge=0.0, end=60.0)
+    assert code_of(shutdown_of(1, kv, limits=limits).leave, FAILED) == COME_BACK
 
 
-@pytest.mark.parametrize(("told", "limit_s"), [("", 10.0), ("30", 10.0), ("5", 3.0), ("1", 1.0)])
-def test_the_end_s_limit_follows_kill_wait_and_stands_without_it(monkeypatch, told, limit_s):
-    monkeypatch.setenv("GMML_KILL_WAIT_S", told)
+@pytest.mark.parametrize(("kill_wait", "limit_s"), [("", 10.0), ("30", 10.0), ("5", 3.0), ("1", 1.0)])
+def test_rank_0_s_wait_follows_kill_wait_and_has_a_limit_without_it(monkeypatch, kill_wait, limit_s):
+    monkeypatch.setenv("GMML_KILL_WAIT_S", kill_wait)
     assert cluster_env.leave_s() == limit_s
+    assert Limits().acknowledge == limit_s
 
 
 def test_rank_0_leaves_last():
-    board = KeyValueStore()
-    leave, _ = rank(0, board)
+    kv = KeyValueStore()
+    shutdown = shutdown_of(0, kv, limits=Limits(echo=0.0, upload=5.0, acknowledge=60.0, end=0.4))
     seen = []
-    leave.last_words = lambda: seen.append(board.keys.get("left/1"))
-    threading.Timer(0.05, board.set, ("left/1", 1)).start()
-    assert code_of(leave.leave, COME_BACK) == COME_BACK
+    shutdown.upload_log = lambda: seen.append(kv.keys.get("left/1"))
+    threading.Timer(0.05, kv.set, ("left/1", 1)).start()
+    assert code_of(shutdown.leave, COME_BACK) == COME_BACK
     assert seen == [1]
 
 
-def test_last_words_that_nobody_takes_do_not_keep_a_rank():
-    leave, _ = rank(1, KeyValueStore(ended=COME_BACK))
-    leave.last_words = threading.Event().wait
-    began = time.monotonic()
-    assert code_of(leave.leave, FAILED) == COME_BACK
-    assert time.monotonic() - began < 5
+def test_an_upload_that_hangs_does_not_keep_a_rank():
+    shutdown = shutdown_of(1, KeyValueStore(ended=COME_BACK))
+    shutdown.upload_log = threading.Event().wait
+    assert code_of(shutdown.leave, FAILED) == COME_BACK
 
 
-def test_what_cannot_be_said_is_named(caplog):
-    board = KeyValueStore()
-    board.keys = None
+def test_what_cannot_be_reported_is_logged(caplog):
+    kv = KeyValueStore()
+    kv.keys = None
     with caplog.at_level(logging.WARNING):
-        code_of(rank(1, board)[0].fail, ValueError("x"))
-    assert "could not say its last words: rank 0 is gone" in caplog.text
+        code_of(shutdown_of(1, kv).fail, ValueError("x"))
+    assert "rank 1 could not report its error: Connection reset by peer" in caplog.text
+
+
+def test_a_notice_before_the_claim_leaves_no_entry(run):
+    shutdown = shutdown_of(0, KeyValueStore(), run)
+    shutdown.check()
+    shutdown.stop_request.give("notice")
+    assert code_of(shutdown.check) == COME_BACK
+    assert ended(run) == []
+
+
+@pytest.mark.parametrize(("stopped", "cause", "code"), [(False, "notice", COME_BACK), (True, "cancelled", NEVER)])
+def test_a_notice_after_the_claim_and_before_the_first_step_ends_the_attempt_at_once(run, stopped, cause, code):
+    shutdown = shutdown_of(0, KeyValueStore(), run)
+    claim(shutdown, run)
+    if stopped:
+        protocol.stop(run.log, "by hand")
+    shutdown.stop_request.give("notice")
+    assert code_of(shutdown.check) == code
+    assert ended(run) == [(1, cause, None)]
+
+
+def test_a_notice_while_the_store_is_out_of_reach_leaves_with_its_code(run, monkeypatch):
+    shutdown = shutdown_of(0, KeyValueStore(), run)
+    claim(shutdown, run)
+    shutdown.stop_request.give("notice")
+
+    def refuse(*_, **__):
+        raise StorageError("s3://b: no answer")
+
+    monkeypatch.setattr(protocol, "look", refuse)
+    assert code_of(shutdown.check) == COME_BACK
+
+
+def test_a_notice_in_training_is_the_loop_s(run):
+    shutdown = shutdown_of(0, KeyValueStore(), run)
+    claim(shutdown, run)
+    shutdown.training()
+    shutdown.stop_request.give("notice")
+    shutdown.check()
+    assert shutdown.phase is Phase.TRAINING
+
+
+def test_once_an_end_is_being_written_the_signal_thread_starts_no_other(run):
+    kv = KeyValueStore(**{"left/1": 1})
+    shutdown = shutdown_of(0, kv, run)
+    claim(shutdown, run)
+    shutdown.training()
+    assert shutdown.end("finished", 5) == 0
+    kv.set("failed", 1)
+    shutdown.check()
+    assert code_of(shutdown.leave, 0) == 0
+    assert [end[:2] for end in ended(run)] == [(1, "finished")]
+
+
+def test_an_error_of_the_process_group_is_reported_by_the_signal_thread(run):
+    shutdown = shutdown_of(0, KeyValueStore(**{"left/1": 1}), run)
+    claim(shutdown, run)
+    shutdown.training()
+    shutdown.group_problem = lambda: "NCCL watchdog: TIMEOUT in process group 0"
+    assert code_of(shutdown.check) == FAILED
+    assert ended(run) == [(1, "hardware", "RuntimeError: NCCL watchdog: TIMEOUT in process group 0")]
+
+
+def test_a_second_thread_that_wants_to_end_the_rank_waits_for_the_first():
+    kv, entered = KeyValueStore(), threading.Event()
+    shutdown = shutdown_of(0, kv, limits=Limits(echo=0.0, upload=0.1, acknowledge=0.0, end=0.4))
+    shutdown._begin_end()
+
+    def second():
+        entered.set()
+        shutdown.leave(FAILED)
+
+    thread = threading.Thread(target=second, daemon=True)
+    thread.start()
+    assert entered.wait(20)
+    assert code_of(shutdown.leave, COME_BACK) == COME_BACK
+    assert kv.keys["ended"] == COME_BACK
+    assert thread.is_alive()

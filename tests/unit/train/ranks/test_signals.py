@@ -1,5 +1,6 @@
-"""No notice is lost: not those held back before exec, in no order, and no watch that fails deafens the guardian."""
+"""No notice is lost: not those blocked before exec, in no order, nor behind a check that fails."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -9,32 +10,34 @@ import time
 
 import pytest
 
-from gmml_cluster.train.ranks.signals import Guardian, StopRequest, repeat
+from gmml_cluster.run.codes import COME_BACK
+from gmml_cluster.train.ranks.signals import TICK_S, SignalThread, StopRequest, repeat
 
 HELD_BACK = (signal.SIGTERM, signal.SIGUSR2, signal.SIGCONT)
 DEADLINE_S = 20
 
 LISTENER = """
 import os, signal, sys, time
-from gmml_cluster.train.ranks.signals import Guardian
-guardian = Guardian()
+from gmml_cluster.train.ranks.signals import SignalThread
+signals = SignalThread()
+signals.check = {check}
 while not set({wanted}) <= set(map(int, signal.sigpending())):
     time.sleep(0.01)
-guardian.install({pipe})
+signals.install({pipe})
 print("installed", flush=True)
 deadline = time.monotonic() + 20
-while not guardian.orders.stop and time.monotonic() < deadline:
+while not signals.stop_request.stop and time.monotonic() < deadline:
     time.sleep(0.01)
-print(guardian.orders.stop or "nothing", flush=True)
+print(signals.stop_request.stop or "nothing", flush=True)
 assert "torch" not in sys.modules and "pydantic" not in sys.modules
 """
 
 
-def listener(*, wanted=(), pipe=None, pass_fds=()):
-    """A process started with signals blocked: waits until these are pending, says `installed`, then what it hears."""
+def listener(*, wanted=(), pipe=None, pass_fds=(), check="lambda: None"):
+    """A process started with signals blocked: waits until these are pending, prints `installed`, then the request."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     try:
-        code = LISTENER.format(wanted=[*map(int, wanted)], pipe=pipe)
+        code = LISTENER.format(wanted=[*map(int, wanted)], pipe=pipe, check=check)
         return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, pass_fds=pass_fds)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
@@ -44,10 +47,10 @@ def installed_in(process):
     assert process.stdout.readline() == "installed\n"
 
 
-def said(process):
-    words = process.communicate(timeout=DEADLINE_S)[0].split()
+def requested(process):
+    output = process.communicate(timeout=DEADLINE_S)[0].split()
     assert process.returncode == 0
-    return words[-1]
+    return output[-1]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_signals_held_back_since_before_exec_are_heard_once_installed(signals):
     process = listener(wanted=signals)
     for number in signals:
         process.send_signal(number)
-    assert said(process) == "notice"
+    assert requested(process) == "notice"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
@@ -72,7 +75,7 @@ def test_a_later_signal_is_heard_too(number):
     process = listener()
     installed_in(process)
     process.send_signal(number)
-    assert said(process) == "notice"
+    assert requested(process) == "notice"
 
 
 def test_a_closing_pipe_is_a_notice():
@@ -81,48 +84,68 @@ def test_a_closing_pipe_is_a_notice():
     os.close(theirs)
     installed_in(process)
     os.close(ours)
-    assert said(process) == "notice"
+    assert requested(process) == "notice"
 
 
 def test_a_cancel_outranks_a_notice_in_either_order():
-    for words in (("notice", "cancelled"), ("cancelled", "notice")):
-        orders = StopRequest()
-        for word in words:
-            orders.give(word)
-        assert orders.stop == "cancelled"
+    for order in (("notice", "cancelled"), ("cancelled", "notice")):
+        request = StopRequest()
+        for stop in order:
+            request.give(stop)
+        assert request.stop == "cancelled"
 
 
 @pytest.fixture
 def installed():
-    """A guardian in this process; handlers are put back."""
+    """A signal thread in this process; handlers are put back."""
     before = {number: signal.getsignal(number) for number in HELD_BACK}
-    guardian = Guardian()
-    guardian.install()
-    yield guardian
+    signals = SignalThread()
+    signals.check = lambda: None
+    signals.install()
+    yield signals
     signal.set_wakeup_fd(-1)
-    guardian.watches.clear()
+    signals.check = lambda: None
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-def test_a_failing_watch_neither_ends_the_guardian_nor_keeps_the_others_from_their_turn(installed):
-    turns = []
+def test_a_notice_before_the_ranks_have_met_ends_the_process_at_once():
+    process = listener(check="signals.check")
+    installed_in(process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == COME_BACK
+
+
+def test_a_silenced_thread_neither_logs_nor_exits(installed, caplog):
+    caplog.set_level(logging.INFO)
+    checked = threading.Event()
+    installed.silence()
+    installed.check = checked.set
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert not checked.wait(3 * TICK_S)
+    assert (installed.stop_request.stop, caplog.text) == ("", "")
+
+
+def test_a_check_that_fails_is_called_again_and_signals_are_noticed(installed):
+    turns, seen = [], threading.Event()
 
     def fail():
         turns.append("fails")
+        if len(turns) > 1:
+            seen.set()
         raise OSError("out of reach")
 
-    seen = threading.Event()
-    installed.watches += [fail, lambda: turns.count("fails") > 1 and seen.set()]
+    installed.check = fail
     assert seen.wait(DEADLINE_S)
     os.kill(os.getpid(), signal.SIGUSR2)
     deadline = time.monotonic() + DEADLINE_S
-    while installed.orders.stop != "notice":
+    while installed.stop_request.stop != "notice":
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_a_failure_that_lasts_is_told_once_and_a_new_one_again(caplog):
+def test_a_failure_that_lasts_is_logged_once_and_a_new_one_again(caplog):
     faults, done = iter(["disk full"] * 5 + ["refused", "refused"]), threading.Event()
 
     def act():

@@ -1,0 +1,153 @@
+"""What a rank records of a run that trains: metric lines, progress, skipped steps, commits."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from gmml_cluster.errors import Fault, StorageError
+from gmml_cluster.run import protocol, retention
+from gmml_cluster.run.history import History
+from gmml_cluster.run.interval import between_interruptions_s, save_interval_s
+from gmml_cluster.run.root import RunRoot
+from gmml_cluster.spec.scalars import Interval
+from gmml_cluster.train.checkpoints.save import Saved, Saver
+from gmml_cluster.train.engines.gradients import SKIPS_LATCH
+from gmml_cluster.train.ranks.log_upload import Parts
+from gmml_cluster.train.ranks.rendezvous import KeyValueStore, RankInfo
+from gmml_cluster.train.ranks.shutdown import Shutdown
+from gmml_cluster.train.stepper import Report, Skip
+
+PROGRESS_S = 5.0
+_NAMED_SAMPLES = 64
+_CURE = (
+    "`gmml order` names the images of sample numbers; start a run with a lower optim.lr, a longer warm-up, "
+    "optim.clip or engine.precision: fp32, from an earlier checkpoint by `init`; gmml resume tries the next steps"
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class StepRecord:
+    """Records each step's report: metric lines and progress on rank 0, skipped steps on every rank.
+
+    Args:
+        kv: the main thread's connection, by which rank 0 learns the samples that other ranks name.
+        steps: of the whole run.
+    """
+
+    kv: KeyValueStore
+    rank_info: RankInfo
+    shutdown: Shutdown
+    metrics: Parts
+    steps: int
+    skips: list[Skip] = field(default_factory=list)
+    _next_progress: float = 0.0
+
+    def write(self, report: Report) -> None:
+        """Called with every step's report, in order."""
+        if report.skip is not None:
+            self._warn(report.skip)
+        if self.rank_info.rank != 0:
+            return
+        step = report.line["step"]
+        self.shutdown.last_step = step
+        self.metrics.add(json.dumps(report.line))
+        if time.monotonic() >= self._next_progress or step == self.steps - 1:
+            self._next_progress = time.monotonic() + PROGRESS_S
+            _log.info("%s", progress(report.line, self.steps))
+
+    def _warn(self, skip: Skip) -> None:
+        self.skips.append(skip)
+        if self.rank_info.rank != 0:
+            self.kv.set(_key(skip, self.rank_info.rank), skip.own[:_NAMED_SAMPLES])
+        if self.rank_info.rank == 0 or skip.own:
+            _log.warning("%s%s; its update was skipped", skip, _of_groups(skip.own))
+
+    def not_finite(self) -> str:
+        """Rank 0's, after the last save: which steps ended the run and what to do.
+
+        Every other rank has named its samples before its part of that save, so none is waited for.
+        """
+        last = self.skips[-SKIPS_LATCH:]
+        found = [f"{skip}{_of_groups(self._samples(skip))}" for skip in last]
+        return str(Fault("training", f"{len(last)} updates in a row were skipped: {'; '.join(found)}", _CURE))
+
+    def _samples(self, skip: Skip) -> list[int]:
+        others = [self.kv.get(_key(skip, rank)) or [] for rank in range(1, self.rank_info.ranks)]
+        return sorted({*skip.own, *(number for numbers in others for number in numbers)})
+
+
+def _key(skip: Skip, rank: int) -> str:
+    return f"skip/{skip.step}/{rank}"
+
+
+def _of_groups(samples: list[int]) -> str:
+    if not samples:
+        return ""
+    more = f" and {len(samples) - _NAMED_SAMPLES} more" if len(samples) > _NAMED_SAMPLES else ""
+    return f", in the groups of samples {', '.join(map(str, samples[:_NAMED_SAMPLES]))}{more}"
+
+
+def progress(line: dict[str, Any], steps: int) -> str:
+    """One line for people: step, loss, learning rate, images a second, data wait, time left."""
+    left = (steps - 1 - line["step"]) * line["batch"] / line["samples_per_s"]
+    loss = "not finite" if line["loss"] is None else f"{line['loss']:.4f}"
+    wait = 100 * line["data_wait_s"] / line["step_s"]
+    return (
+        f"step {line['step'] + 1}/{steps}  loss {loss}  lr {line['lr']:.2e}  {line['samples_per_s']:,.0f} img/s  "
+        f"data wait {wait:.0f} %  left {timedelta(seconds=round(left))}"
+    )
+
+
+@dataclass
+class Commits:
+    """Rank 0's: appends `commit` for each checkpoint, and drops old ones.
+
+    Args:
+        first: the first step of this attempt.
+    """
+
+    run: RunRoot
+    attempt: int
+    metrics: Parts
+    keep: int
+    keep_every: int | None
+    first: int
+
+    def append(self, saved: Saved, state: dict[str, Any]) -> None:
+        """Called in the saving thread, when all files of a checkpoint and its manifest are written."""
+        self.metrics.publish()  # first: no step that the log knows lacks its line
+        protocol.commit(
+            self.run.log,
+            self.attempt,
+            step=saved.step,
+            manifest=saved.manifest_sha256,
+            size=saved.size,
+            seconds=saved.seconds,
+            skipped=[step for step in state["skipped_steps"] if step >= self.first],
+            bad=state["bad"],
+            unchecked=state["unchecked"],
+        )
+        self.first = saved.step + 1
+        _log.info("checkpoint of step %d committed: %.1f MB in %.1f s", saved.step, saved.size / 1e6, saved.seconds)
+        try:
+            retention.retire(self.run.store, self.run.log, self.attempt, keep=self.keep, keep_every=self.keep_every)
+        except StorageError as error:
+            _log.warning("%s; what was to be deleted goes after the next checkpoint", error)
+
+
+def save_clock(every: Interval, history: History, saver: Saver) -> Callable[[], bool]:
+    """Rank 0's: whether a save by time is due."""
+
+    def due() -> bool:
+        if every.steps is not None or saver.busy:
+            return False
+        between_s = between_interruptions_s(history, time.time())
+        return saver.age_s >= (every.seconds or save_interval_s(saver.cost_s, between_s))
+
+    return due

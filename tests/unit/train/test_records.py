@@ -1,0 +1,71 @@
+"""Skipped steps are named while they happen and at the end, with the samples that every rank found."""
+
+import logging
+
+from gmml_cluster.train.ranks.log_upload import Parts
+from gmml_cluster.train.ranks.rendezvous import RankInfo
+from gmml_cluster.train.records import StepRecord
+from gmml_cluster.train.stepper import Report, Skip
+from tests.unit.run.memory import MemoryStore
+
+
+class Kv:
+    """Keys shared by the ranks."""
+
+    def __init__(self):
+        self.keys = {}
+        self.get, self.set = self.keys.get, self.keys.__setitem__
+
+
+class Progress:
+    last_step = None
+
+
+def record(kv, rank):
+    return StepRecord(kv, RankInfo(rank, 2, rank, 2), Progress(), Parts(MemoryStore(), "m", "jsonl"), 100)
+
+
+def report(step, what="", own=()):
+    line = {"step": step, "batch": 12, "samples_per_s": 1.0, "loss": 1.0, "lr": 0.1, "data_wait_s": 0.0, "step_s": 1.0}
+    skip = Skip(step, what, (12 * step, 12 * step + 11), list(own)) if what else None
+    return Report(line, "", False, skip)
+
+
+def test_a_skipped_step_is_a_warning_with_step_cause_and_samples(caplog):
+    kv = Kv()
+    with caplog.at_level(logging.WARNING):
+        record(kv, 0).write(report(3, "the loss"))
+        record(kv, 1).write(report(3, "the loss", [46, 47]))
+    assert [entry.message for entry in caplog.records] == [
+        "step 3: the loss is not finite (samples 36 to 47); its update was skipped",
+        "step 3: the loss is not finite (samples 36 to 47), in the groups of samples 46, 47; its update was skipped",
+    ]
+
+
+def test_a_rank_without_a_loss_that_is_not_finite_leaves_the_warning_to_rank_0(caplog):
+    record(Kv(), 1).write(report(3, "the gradient of w"))
+    record(Kv(), 1).write(report(4))
+    assert caplog.records == []
+
+
+def test_the_end_names_the_steps_that_caused_it_with_all_ranks_samples_and_the_cure():
+    kv = Kv()
+    zero, one = record(kv, 0), record(kv, 1)
+    for made, own in ((zero, [26]), (one, [30, 31])):
+        made.write(report(1, "the gradient of old"))
+        made.write(report(2, "the loss", own))
+        made.write(report(3, "the gradient of w"))
+        made.write(report(4, "the gradient of w"))
+    message = zero.not_finite()
+    assert message.startswith(
+        "training: 3 updates in a row were skipped: step 2: the loss is not finite (samples 24 to 35), "
+        "in the groups of samples 26, 30, 31; step 3: the gradient of w is not finite (samples 36 to 47); step 4"
+    )
+    assert "optim.lr" in message
+    assert "gmml order" in message
+
+
+def test_the_last_step_is_known_to_whoever_ends_the_attempt():
+    zero = record(Kv(), 0)
+    zero.write(report(7))
+    assert zero.shutdown.last_step == 7
