@@ -125,7 +125,10 @@ class LocalLauncher:
         output = state_folder() / run / submission.token / "supervisor.log"
         output.parent.mkdir(parents=True, exist_ok=True)
         arguments = [*_arguments(submission, submission.token), "--job", str(job)]
-        _start(arguments, {**os.environ, **submission.profile.environment, "PYTHONPATH": _path(code)}, output)
+        # a rank that is to see GPUs and sees none fails by name instead of training on the processor
+        expected = {"GMML_GPUS": str(self.node(submission.profile).gpus)}
+        environment = {**os.environ, **expected, **submission.profile.environment, "PYTHONPATH": _path(code)}
+        _start(arguments, environment, output)
         return str(job)
 
     def poll(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:

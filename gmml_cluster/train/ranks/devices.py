@@ -37,16 +37,15 @@ class DeviceInfo:
 
 
 def expected_gpus(environment: Mapping[str, str]) -> int:
-    """GPUs that this rank ought to see at least one of: the launcher's word, else CUDA's own, else SLURM's; 0: none.
+    """GPUs that this rank ought to see at least one of: as the launcher says, else CUDA, else SLURM; 0: none.
 
-    CUDA_VISIBLE_DEVICES may list indexes, UUIDs of GPUs or of MIG slices; empty or -1 hides all of them.
+    CUDA_VISIBLE_DEVICES may list indexes, UUIDs of GPUs or of MIG slices; empty or -1 hides all, whoever expects some.
     """
-    if environment.get(GPUS_VARIABLE):
-        return int(environment[GPUS_VARIABLE])
-    listed = environment.get("CUDA_VISIBLE_DEVICES")
-    if listed is not None:
-        return len([name for name in listed.split(",") if name.strip() not in ("", "-1", "NoDevFiles", "void")])
-    return int(environment.get("SLURM_GPUS_ON_NODE") or 0)
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    listed = [name for name in (visible or "").split(",") if name.strip() not in ("", "-1", "NoDevFiles", "void")]
+    if visible is not None and not listed:
+        return 0
+    return int(environment.get(GPUS_VARIABLE) or len(listed) or environment.get("SLURM_GPUS_ON_NODE") or 0)
 
 
 def choose_device(rank_info: RankInfo) -> torch.device:

@@ -15,6 +15,7 @@ from gmml_cluster.launch.local.launcher import LocalJob, LocalLauncher
 from gmml_cluster.launch.local.lock import holder, lock_path, run_digest, supervisor_path
 from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.plan.machine import Machine
 from gmml_cluster.spec.cluster import ClusterProfile
 from tests.fixtures import submissions
 
@@ -148,3 +149,11 @@ def test_the_script_shows_the_command_without_the_token(tmp_path):
     text = LocalLauncher().script(submission(tmp_path))
     assert text.startswith(sys.executable)
     assert "--submit <token> --module gmml_cluster.train.worker --ranks 2" in text
+
+
+def test_ranks_learn_how_many_gpus_this_machine_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(LocalLauncher, "node", lambda *_: Machine(cores=4, gpus=2))
+    worker = "import os\nprint('started', os.environ['GMML_GPUS'], flush=True)\nos._exit(0)\n"
+    job = LocalLauncher().submit(submission(tmp_path, snapshot=code(worker)))
+    wait_for(lambda: texts(job) == ["started 2\n"] * 2)
+    wait_for(lambda: states(job) == ("gone",))

@@ -40,7 +40,8 @@ def gpu(rank, *, host="n0", name="H100", count=4, id=None):
     ("environment", "expected"),
     [
         ({}, 0),
-        ({"GMML_GPUS": "8", "CUDA_VISIBLE_DEVICES": ""}, 8),
+        ({"GMML_GPUS": "8", "CUDA_VISIBLE_DEVICES": "0,1"}, 8),
+        ({"GMML_GPUS": "8", "CUDA_VISIBLE_DEVICES": ""}, 0),
         ({"GMML_GPUS": "0", "CUDA_VISIBLE_DEVICES": "0"}, 0),
         ({"CUDA_VISIBLE_DEVICES": "0,1"}, 2),
         ({"CUDA_VISIBLE_DEVICES": "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"}, 1),
@@ -51,7 +52,7 @@ def gpu(rank, *, host="n0", name="H100", count=4, id=None):
         ({"SLURM_GPUS_ON_NODE": "4"}, 4),
     ],
 )
-def test_what_is_expected_is_the_launcher_s_word_then_cuda_s_then_slurm_s(environment, expected):
+def test_what_is_expected_comes_from_the_launcher_then_cuda_then_slurm(environment, expected):
     assert expected_gpus(environment) == expected
 
 
