@@ -9,6 +9,7 @@ import click
 from gmml_cluster.cli import options, run_command
 
 _COMMANDS = {
+    "new": ("new", "Write a commented job file to begin with."),
     "status": ("status", "What runs are doing, how far they are, and what ended their attempts."),
     "logs": ("logs", "What a rank printed."),
     "cancel": ("cancel", "Ask a run to save and stop."),

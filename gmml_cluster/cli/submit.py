@@ -31,14 +31,19 @@ def command(
     take_over: bool,
     as_json: bool,
 ) -> None:
-    """Pre-train what JOB, a YAML file, describes: on this machine, or where --cluster says.
+    """Pre-train what JOB describes, on this machine or where --cluster says.
+
+    JOB is a YAML file, or the name of a job that comes with the package, such as quickstart.
 
     KEY=VALUE overrides a field, as in batch.size=512. The same run submitted again continues where it stopped.
     """
     from gmml_cluster import api
     from gmml_cluster.cli.submit_report import report
     from gmml_cluster.launch.prepare import prepare
+    from gmml_cluster.spec.loading.validate import job_path
 
+    if str(file := job_path(job)) != job:
+        click.echo(f"{job}: the job of the package, {file}", err=True)
     if dry_run:
         prepared = prepare(job, cluster=_named(cluster), overrides=overrides)
         click.echo(json.dumps(document(prepared)) if as_json else text(prepared))

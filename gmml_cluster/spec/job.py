@@ -27,14 +27,19 @@ _IMAGE_FIELD = r"(?i:[^/.][^/]*\.)?(?i:jpg|jpeg|png|webp)"
 _RUN_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 
-def _run_name(given: str) -> str:
+def run_name(given: str) -> str:
+    """The name, if a run may have it.
+
+    Raises:
+        Refused: it may not.
+    """
     if not re.fullmatch(_RUN_NAME, given):
         rule = "a run's name has 1 to 63 of a-z, 0-9, '.', '_' and '-' and begins with a letter or digit"
         raise Refused(f"{given!r} does not fit; {rule}", "choose another")
     return given
 
 
-RunName = Annotated[str, AfterValidator(_run_name), Field(json_schema_extra={"pattern": _RUN_NAME})]
+RunName = Annotated[str, AfterValidator(run_name), Field(json_schema_extra={"pattern": _RUN_NAME})]
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"width": 192, "depth": 12, "heads": 3, "patch_size": 16},

@@ -51,6 +51,7 @@ SURFACE = {
         "--with",
         "RUN",
     ],
+    "gmml new": ["--help", "NAME"],
     "gmml schema": ["--help", "KIND"],
     "gmml rm": ["--help", "--root", "--yes", "RUN"],
 }

@@ -1,6 +1,7 @@
 """Reading job files and cluster profiles: all faults at once, each with its file, line and field."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,7 +37,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
     """The job that a file describes.
 
     Args:
-        path: the file; what it extends is relative to it.
+        path: the file, or the name of a job of the package; what it extends is relative to it.
         overrides: `a.b=value` each, laid on top; the value is YAML.
 
     Raises:
@@ -57,7 +58,7 @@ def load_profile(name_or_path: str | Path) -> ClusterProfile:
 def read_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec, Tree]:
     """What `load_job` gives, and the tree that says where each field was written."""
     faults: list[Fault] = []
-    tree = compose(Path(path), overrides, faults)
+    tree = compose(job_path(str(path)), overrides, faults)
     return _checked(JobSpec, tree, faults, broken_rules), tree
 
 
@@ -85,6 +86,21 @@ def dump(spec: BaseModel) -> dict[str, Any]:
 def to_yaml(spec: BaseModel) -> str:
     """The spec with every field as YAML; `load_job` and `load_profile` read it back as it was."""
     return str(pyyaml.dump(dump(spec), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
+
+
+def job_path(name: str) -> Path:
+    """The file that a job is named by: itself, or the job of this name that comes with the package.
+
+    Raises:
+        SpecError: there is neither; the package's jobs are listed.
+    """
+    if os.path.lexists(name) or not re.fullmatch(r"[\w-]+", name):
+        return Path(name)
+    known = {file.stem: file for folder in packaged("jobs") for file in sorted(folder.glob("*.yaml"))}
+    if name in known:
+        return known[name]
+    hint = f"name a file, such as {name}.yaml, or a job of the package: {', '.join(known)}"
+    raise SpecError(Fault(name, "neither a file nor a job of the package", hint))
 
 
 def profile_path(name: str) -> Path:

@@ -1,6 +1,7 @@
 """What a user is told of a bad job file, and what a good one becomes."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -391,3 +392,16 @@ def test_every_job_survives_yaml(tmp_path_factory, spec):
     path = tmp_path_factory.mktemp("specs") / "job.yaml"
     path.write_text(to_yaml(job))
     assert load_job(path) == job
+
+
+def test_the_least_job_of_the_documentation_is_one(tmp_path):
+    page = (Path(__file__).parents[4] / "docs" / "job.md").read_text()
+    path = tmp_path / "job.yaml"
+    path.write_text(page.split("```yaml\n")[1].split("```")[0])
+    job = load_job(path)
+    for field in ("name", "model", "method", "data", "batch", "run"):
+        lines = [line for line in path.read_text().splitlines() if not line.startswith(f"{field}:")]
+        shorter = tmp_path / "shorter.yaml"
+        shorter.write_text("\n".join(lines))
+        assert len(faults(shorter)) == 1
+    assert job.name == "my-run"
