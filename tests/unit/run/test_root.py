@@ -42,10 +42,10 @@ def test_a_name_is_taken_once(root):
 def test_a_run_that_cannot_be_made_leaves_nothing_behind(root, monkeypatch, fails_at):
     write = PosixStore._write
 
-    def failing(self, name, *arguments):
+    def failing(self, name, *arguments, **options):
         if name == fails_at:
             raise StorageError("disk full")
-        write(self, name, *arguments)
+        write(self, name, *arguments, **options)
 
     monkeypatch.setattr(PosixStore, "_write", failing)
     with pytest.raises(StorageError, match="disk full"):
