@@ -1,7 +1,6 @@
 """Before anything is submitted: do what the run will do, once and small, and say what would stop it."""
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from gmml_cluster.errors import DataError, Fault, SpecError, StorageError
 from gmml_cluster.launch.protocol import Submission
 from gmml_cluster.launch.registry import launcher_named
+from gmml_cluster.plan.notes import memory_hint
 from gmml_cluster.spec.job import Data
 from gmml_cluster.store.open import open_store
 from gmml_cluster.store.probe import probe
@@ -99,20 +99,11 @@ def _judge(max_pixels: int | None) -> Callable[[bytes], str | None]:
 
 
 def _memory_faults(submission: Submission) -> Iterator[Fault]:
-    """CPU ranks share the node's memory; what a GPU holds is known on the node alone."""
-    limit = memory_limit(submission)
-    needed = submission.plan.memory.total_bytes * submission.plan.ranks_per_node
-    if limit is not None and needed > limit:
-        yield Fault(
-            "memory",
-            f"{submission.plan.ranks_per_node} ranks need about {needed / 2**30:.1f} GiB of a node; it has "
-            f"{limit / 2**30:.1f} GiB for them; set batch.micro lower, engine.zero higher, or ask for more memory",
-        )
+    """A rank that needs more than its GPU has, or on CPUs than its share of the node; nothing where that is not known.
 
-
-def memory_limit(submission: Submission) -> int | None:
-    """Bytes that the ranks of a node may hold; None where it is not known here."""
-    profile = submission.profile
-    if profile.launcher == "local":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None if profile.slurm.gpus_per_node else profile.slurm.memory_per_node
+    The estimate is taken without its margin: what only may not fit is a note of the plan.
+    """
+    memory, room = submission.plan.memory, submission.plan.room
+    if room is not None and memory.total_bytes > room.total_bytes:
+        need, have = (f"{count / 2**30:.1f} GiB" for count in (memory.total_bytes, room.total_bytes))
+        yield Fault("memory", f"a rank needs about {need} and has {have}, {room.source}", memory_hint(memory))

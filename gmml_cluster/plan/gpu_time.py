@@ -53,5 +53,5 @@ def too_little_to_do(counts: Counts, precision: Precision, *, images: int, ranks
     if ranks == 1 or computing >= launching:
         return ""
     figures = f"{images} images on each of {ranks} ranks take about {computing * 1e3:.2g} ms of arithmetic"
-    cure = "use fewer ranks, or a larger batch.size (its learning rate with it)"
-    return f"{figures}, launching their kernels about {launching * 1e3:.2g} ms: more GPUs gain little; {cure}"
+    hint = "use fewer ranks, or a larger batch.size (its learning rate with it)"
+    return f"{figures}, launching their kernels about {launching * 1e3:.2g} ms: more GPUs gain little; {hint}"

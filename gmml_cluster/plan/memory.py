@@ -1,7 +1,7 @@
 """Estimated memory of a rank, and the largest micro-batch that fits a device.
 
 The estimate is what ZeRO leaves on a rank and what a micro-batch keeps for its backward pass; the table is in
-docs/job.md. Fragmentation and workspaces of kernels are not counted: `MARGIN` stands for them.
+docs/job.md. Fragmentation and workspaces of kernels are not counted but by `MARGIN`.
 """
 
 from dataclasses import asdict, dataclass

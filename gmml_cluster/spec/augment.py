@@ -86,7 +86,7 @@ NORMALISATIONS: dict[str, Normalise] = {
 
 
 def preset(table: dict[str, Any], model: type[SpecModel]) -> BeforeValidator:
-    """Replaces the name of a preset by what it stands for."""
+    """Replaces the name of a preset by its model."""
 
     def look_up(given: Any) -> Any:
         if isinstance(given, str) and given not in table:

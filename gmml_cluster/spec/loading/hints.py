@@ -16,9 +16,9 @@ _ALIKE = 0.65
 
 
 def unknown(path: Path, model: type[BaseModel], tree: Tree) -> tuple[Path | None, str, str]:
-    """The field that an unknown key probably stands for, the problem and the hint.
+    """The field that an unknown key was probably meant for, the problem and the hint.
 
-    A field that is written already is suggested, but the key does not stand for it: its value is judged as it is.
+    A field that is written already is suggested, but keeps its value, which is checked as it is.
     """
     if dotted(path) in NOT_YET:
         return None, "comes with a later version; this one would ignore it", "leave it out"
@@ -74,7 +74,7 @@ def listed(path: Path, model: type[BaseModel], tree: Tree, given: Any) -> str:
 
 
 def _fits(model: type[BaseModel], fields: dict[str, Any]) -> bool:
-    """Whether these fields of a model take these values; what else the model asks for is left out of account."""
+    """Whether these fields of a model take these values; other fields may be missing."""
     try:
         model.model_validate(fields, strict=True)
     except ValidationError as error:

@@ -110,7 +110,7 @@ def read_yaml(text: str, source: str, faults: list[Fault]) -> Tree:
 
 
 def read_value(text: str, source: str, faults: list[Fault], path: Path = ()) -> Tree:
-    """One value, such as an override's; every part of it has `source` as its place.
+    """One value, such as an override's; `source` is the place of every part of it.
 
     Args:
         text: the value.

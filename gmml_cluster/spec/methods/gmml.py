@@ -33,9 +33,9 @@ class GmmlOptions(SpecModel):
 
     bare: ClassVar[tuple[str, ...]] = ("name",)
     advised_group: ClassVar[int] = 8
-    """What `data.group: auto` stands for."""
+    """The group where `data.group` is `auto`."""
     advised_drop_path: ClassVar[float] = 0.1
-    """What `model.drop_path: null` stands for."""
+    """The rate where `model.drop_path` is null."""
     name: Literal["gmml"]
     """Selects the method."""
     preset: Literal["released", "paper"] = "released"

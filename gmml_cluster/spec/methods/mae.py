@@ -28,9 +28,9 @@ class MaeOptions(SpecModel):
 
     bare: ClassVar[tuple[str, ...]] = ("name",)
     advised_group: ClassVar[int] = 8
-    """What `data.group: auto` stands for."""
+    """The group where `data.group` is `auto`."""
     advised_drop_path: ClassVar[float] = 0.0
-    """What `model.drop_path: null` stands for."""
+    """The rate where `model.drop_path` is null."""
     recipe: ClassVar[dict[str, Any]] = {
         "data.augment": "mae",
         "optim.lr": 1.5e-4,

@@ -18,7 +18,7 @@ _OURS = "gmml-cluster"
 
 @dataclass(frozen=True)
 class PlugIn:
-    """What of a method's package travels with a run.
+    """The parts of a method's package that are copied with a run.
 
     Attributes:
         packages: folders of its import packages, or files of modules that have none.
@@ -30,7 +30,7 @@ class PlugIn:
 
 
 def claims(group: str) -> dict[str, EntryPoint]:
-    """Who offers each method that is not built in.
+    """The package that offers each method that is not built in.
 
     Raises:
         SpecError: two claim one name, or one claims a built-in's.
@@ -41,8 +41,8 @@ def claims(group: str) -> dict[str, EntryPoint]:
             continue
         other = "this project itself" if entry.name in BUILT_IN else _package(found.get(entry.name))
         if other:
-            told = f"{entry.name!r} is offered by {_package(entry)} and by {other}"
-            raise SpecError(Fault("method.name", f"{told}; a name stands for one method; uninstall one of them"))
+            problem = f"{entry.name!r} is offered by {_package(entry)} and by {other}; a name means one method"
+            raise SpecError(Fault("method.name", problem, "uninstall one of them"))
         found[entry.name] = entry
     return found
 
@@ -58,15 +58,15 @@ def plug_in(method: str) -> PlugIn | None:
     entries = [entry for group in (METHODS, OPTIONS) for name, entry in claims(group).items() if name == method]
     if not entries:
         return None
-    packages = tuple(_place(name) for name in sorted({entry.module.partition(".")[0] for entry in entries}))
+    packages = tuple(_folder_of(name) for name in sorted({entry.module.partition(".")[0] for entry in entries}))
     return PlugIn(packages, {name: text for entry in entries for name, text in _metadata(entry).items()})
 
 
-def _place(package: str) -> Path:
+def _folder_of(package: str) -> Path:
     found = find_spec(package)
     if found is None or (found.origin is None and not found.submodule_search_locations):
-        told = f"package {package!r} of an entry point cannot be found; install it again"
-        raise SpecError(Fault("method.name", told))
+        problem = f"package {package!r} of an entry point cannot be found"
+        raise SpecError(Fault("method.name", problem, "install it again"))
     return Path(found.submodule_search_locations[0] if found.submodule_search_locations else str(found.origin))
 
 

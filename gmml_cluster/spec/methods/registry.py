@@ -12,8 +12,8 @@ from gmml_cluster.spec.methods.mae import MaeOptions
 from gmml_cluster.spec.methods.plugins import OPTIONS, claims
 
 FIRST_PURPOSE = 256
-"""Purposes of draws from here on belong to plug-ins; METHODS 9.1."""
-_ASKED = ("name", "views", "advised_group", "counts", "purposes")
+"""Purposes of draws from here on belong to plug-ins; docs/reference/draws.md."""
+_REQUIRED = ("name", "views", "advised_group", "counts", "purposes")
 
 
 def plug_ins() -> list[type[SpecModel]]:
@@ -29,8 +29,8 @@ def plug_ins() -> list[type[SpecModel]]:
             other = "this project" if purpose < FIRST_PURPOSE else owners.get(purpose, "")
             if other:
                 rule = f"plug-ins have those from {FIRST_PURPOSE} up, each its own"
-                told = f"{name!r} draws for purpose {purpose}, which belongs to {other}"
-                raise SpecError(Fault("method.name", f"{told}; {rule}; uninstall it, or let it take another"))
+                problem = f"{name!r} draws for purpose {purpose}, which belongs to {other}; {rule}"
+                raise SpecError(Fault("method.name", problem, "uninstall it, or let it take another"))
             owners[purpose] = name
     return list(found.values())
 
@@ -39,11 +39,11 @@ def _options(entry: EntryPoint) -> type[SpecModel]:
     try:
         found: Any = entry.load()
     except Exception as error:
-        told = f"{entry.value}: {type(error).__name__}: {error}; it offers the method {entry.name!r}"
-        raise SpecError(Fault("method.name", f"{told}; mend or uninstall its package")) from error
+        problem = f"{entry.value}: {type(error).__name__}: {error}; it offers the method {entry.name!r}"
+        raise SpecError(Fault("method.name", problem, "fix or uninstall its package")) from error
     if not isinstance(found, type) or not issubclass(found, SpecModel):
         raise _unfit(entry, "is no subclass of gmml_cluster.spec.base.SpecModel")
-    missing = [name for name in _ASKED if name not in found.model_fields and not hasattr(found, name)]
+    missing = [name for name in _REQUIRED if name not in found.model_fields and not hasattr(found, name)]
     if missing:
         raise _unfit(entry, f"lacks {', '.join(missing)}")
     if get_args(found.model_fields["name"].annotation) != (entry.name,):
@@ -51,8 +51,8 @@ def _options(entry: EntryPoint) -> type[SpecModel]:
     return found
 
 
-def _unfit(entry: EntryPoint, told: str) -> SpecError:
-    return SpecError(Fault("method.name", f"{entry.value} {told}; docs/methods.md says what options have; mend it"))
+def _unfit(entry: EntryPoint, lack: str) -> SpecError:
+    return SpecError(Fault("method.name", f"{entry.value} {lack}", "docs/methods.md says what options must have"))
 
 
 _OFFERED: tuple[type[SpecModel], ...] = (GmmlOptions, MaeOptions, *plug_ins())
@@ -64,7 +64,7 @@ else:
 
 
 def advised_drop_path(name: object) -> float | None:
-    """What the method of a name takes as `model.drop_path`, 0 where it says nothing; None where there is none."""
+    """The method's own `model.drop_path`, 0 if it has none; None for an unknown method."""
     for options in _OFFERED:
         if get_args(options.model_fields["name"].annotation) == (name,):
             return float(getattr(options, "advised_drop_path", 0.0))

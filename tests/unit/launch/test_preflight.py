@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from gmml_cluster.errors import Fault
-from gmml_cluster.launch.preflight import memory_limit
 from gmml_cluster.launch.preflight import preflight as preflight_of
 from gmml_cluster.launch.protocol import Submission
+from gmml_cluster.plan.machine import RankMemory
 from gmml_cluster.plan.memory import Memory
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.job import Data
@@ -36,7 +36,8 @@ def shard(path: Path, members: Mapping[str, bytes]) -> str:
 def submission(root: Path, *, bytes_per_rank: int = 0, **profile: object) -> Submission:
     made = ClusterProfile.model_validate({"launcher": "local", "root": str(root), **profile})
     memory = Memory(bytes_per_rank, 0, 0, 0, 0)
-    return submissions.with_plan(submissions.submission(made, ranks_per_node=2), memory=memory)
+    room = RankMemory(2**34, "this machine of 32.0 GiB for 2")
+    return submissions.with_plan(submissions.submission(made, ranks_per_node=2), memory=memory, room=room)
 
 
 def data(*corpora: str, **fields: object) -> Data:
@@ -92,16 +93,18 @@ def test_without_a_decoder_the_first_bytes_are_judged_and_it_says_so(
     assert "only the first bytes are checked" in caplog.text
 
 
-def test_memory_over_the_node_s_is_refused_with_both_figures(tmp_path: Path) -> None:
-    slurm = {"memory_per_node": "3 GiB", "folder": str(tmp_path)}
-    faults = preflight(tmp_path, launcher="slurm", slurm=slurm, bytes_per_rank=2**31)
-    (fault,) = (fault for fault in faults if fault.where == "memory")
-    assert (fault.where, "4.0 GiB" in fault.problem, "3.0 GiB" in fault.problem) == ("memory", True, True)
+@pytest.mark.parametrize("source", ["a node of 6.0 GiB for 2", "a GPU of 3.0 GiB"])
+def test_memory_over_what_a_rank_may_use_is_refused_with_both_figures(tmp_path: Path, source: str) -> None:
+    made = submission(tmp_path, bytes_per_rank=2**32)
+    for room, faults in ((3 * 2**30, 1), (2**32, 0)):
+        checked = submissions.with_plan(made, room=RankMemory(room, source))
+        found = [fault for fault in preflight_of(checked, data()) if fault.where == "memory"]
+        assert [fault.problem for fault in found] == [f"a rank needs about 4.0 GiB and has 3.0 GiB, {source}"] * faults
 
 
-def test_memory_of_gpus_is_not_judged_here(tmp_path: Path) -> None:
-    slurm = {"memory_per_node": "3 GiB", "gpus_per_node": 2}
-    assert memory_limit(submission(tmp_path, launcher="slurm", slurm=slurm)) is None
+def test_memory_that_is_not_known_here_is_not_judged(tmp_path: Path) -> None:
+    made = submissions.with_plan(submission(tmp_path, bytes_per_rank=2**60), room=None)
+    assert not [fault for fault in preflight_of(made, data()) if fault.where == "memory"]
 
 
 def test_a_launcher_not_in_this_version_is_a_fault(tmp_path: Path) -> None:
