@@ -46,6 +46,7 @@ def document(submitted: Submitted) -> dict[str, Any]:
         "action": submitted.action,
         "job": submitted.job,
         "changed": dict(submitted.changed),
+        "notes": list(submitted.notes),
     }
 
 
@@ -54,6 +55,7 @@ def sentence(submitted: Submitted) -> str:
     run = submitted.run
     lines = [f"{run.name} {_SENTENCES[submitted.action].format(job=submitted.job or 'unknown')}", f"  in {run.url}"]
     lines += [f"  {field}: {shown(old)} -> {shown(new)}" for field, (old, new) in submitted.changed.items()]
+    lines += [f"  {note}" for note in submitted.notes]
     if submitted.action != "finished":
         lines += [f"  gmml status {run.name}", f"  gmml logs -f {run.name}", f"  gmml cancel {run.name}"]
     return "\n".join(lines)

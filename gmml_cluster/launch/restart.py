@@ -40,7 +40,7 @@ class JobStart:
     restart: int
 
 
-def after(root: str, run: str, *, submit: str, job: str, restart: int, rc: int) -> float | None:
+def after(root: str, run: str, *, submit: str, job: str, restart: int, rc: int, stderr_tail: str = "") -> float | None:
     """Seconds to wait before the job starts again; None where it must not.
 
     Args:
@@ -50,11 +50,13 @@ def after(root: str, run: str, *, submit: str, job: str, restart: int, rc: int) 
         job: the launcher's id of it.
         restart: how often the job was started before.
         rc: highest exit code of the ranks, 128 and more for a signal.
+        stderr_tail: the error that is quoted where the ranks wrote no end.
 
     Raises:
         StorageError: the log is out of reach.
     """
-    again = record_end(Log(open_store(f"{root.rstrip('/')}/{run}")), JobStart(submit, job, restart), rc)
+    log = Log(open_store(f"{root.rstrip('/')}/{run}"))
+    again = record_end(log, JobStart(submit, job, restart), rc, Evidence(stderr_tail=stderr_tail))
     return 0.0 if again else None
 
 

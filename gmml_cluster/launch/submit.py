@@ -44,12 +44,14 @@ class Submitted:
             lives), `stopping` (the same, and it was cancelled) or `finished` (nothing is left to do).
         job: the launcher's id; empty where there is none.
         changed: fields outside the identity that hold from now on: name -> [value in spec.yaml, value now].
+        notes: what the plan found worth knowing, such as what each corpus holds; empty where nothing was done.
     """
 
     run: RunRoot
     action: Action
     job: str
     changed: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def submit(prepared: Prepared, *, take_over: bool = False) -> Submitted:
@@ -181,7 +183,8 @@ def _launch(run: RunRoot, prepared: Prepared, action: Action, changed: Mapping[s
     if token is None:
         submit = run.log.refresh().submit
         return Submitted(run, "already", submit.job or "" if submit else "", {})
-    return Submitted(run, action, hand_over(run, launcher, replace(submission, token=token)), changed)
+    job = hand_over(run, launcher, replace(submission, token=token))
+    return Submitted(run, action, job, changed, prepared.plan.words)
 
 
 def _bounds(prepared: Prepared) -> dict[str, Any]:

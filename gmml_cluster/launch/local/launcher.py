@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import Fault, LaunchError
+from gmml_cluster.launch import imports
 from gmml_cluster.launch.local import outage
 from gmml_cluster.launch.local.lock import NAMELESS, Holder, holder, lock_path, run_digest, state_folder, supervisor_of
 from gmml_cluster.launch.local.supervisor import thread_environment
@@ -96,11 +97,18 @@ class LocalLauncher:
 
     def preflight(self, submission: Submission) -> list[Fault]:
         """What would keep this submission from running here."""
+        faults = []
         least, _ = submission.plan.nodes
-        if least == 1:
-            return []
-        problem = f"{least} nodes at least; this machine is one"
-        return [Fault("resources.nodes", problem, "set resources.nodes=1 or name another cluster")]
+        if least > 1:
+            problem = f"{least} nodes at least; this machine is one"
+            faults.append(Fault("resources.nodes", problem, "set resources.nodes=1 or name another cluster"))
+        lacking = imports.missing(submission.imports)
+        if lacking:  # the ranks would die of it one start after the other, and only their own files would say why
+            problem = f"{sys.executable} starts the ranks and has no {' and no '.join(lacking)}"
+            faults.append(
+                Fault("launcher", problem, "pip install 'gmml-cluster[train]' there, or name another cluster")
+            )
+        return faults
 
     def script(self, submission: Submission) -> str:
         """The supervisor's command, the token shown as `<token>`."""

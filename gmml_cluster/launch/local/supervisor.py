@@ -22,13 +22,15 @@ from gmml_cluster.launch.local.lock import Holder, held, run_digest, state_folde
 from gmml_cluster.launch.local.outage import Outage
 from gmml_cluster.launch.restart import after
 from gmml_cluster.run import protocol
-from gmml_cluster.run.codes import FINISHED, NEVER, RESTARTS, UNMET
+from gmml_cluster.run.codes import COME_BACK, FINISHED, NEVER, RESTARTS, UNMET
 from gmml_cluster.run.log import Log
 from gmml_cluster.store.open import open_store
 
 LEAVE_S = 60.0
 TAKE_OVER_S = 120.0
 _TICK_S = 0.2
+_TAIL_CHARACTERS = 300
+_LEFT = (COME_BACK, NEVER)
 _RETRY_S = 10.0
 _LONGEST_RETRY_S = 300.0
 _STOP = (signal.SIGTERM, signal.SIGUSR2)
@@ -70,6 +72,7 @@ class Ranks:
 
     Attributes:
         locks: descriptors of the run's locks, which every rank holds too.
+        first_failed: the rank that was the first to leave by an error, once `wait` has seen it.
     """
 
     job: Job
@@ -79,6 +82,7 @@ class Ranks:
     locks: Sequence[int] = ()
 
     def __enter__(self) -> "Ranks":
+        self.first_failed: int | None = None
         self._pipes: list[int] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         try:
@@ -134,6 +138,7 @@ class Ranks:
             if signal.sigtimedwait(_STOP, _TICK_S):
                 noticed = True
                 self.notify()
+            self._note_failure()
             if any(process.poll() for process in self._processes):
                 deadline = min(deadline, time.monotonic() + LEAVE_S)
             if any(process.poll() == UNMET for process in self._processes):
@@ -141,7 +146,14 @@ class Ranks:
             if time.monotonic() > deadline:
                 _log.warning("ranks stayed %g s after the first had left; they are killed", LEAVE_S)
                 break
+        self._note_failure()
         return noticed
+
+    def _note_failure(self) -> None:
+        """Remember the first rank that failed: those that leave after it only lost it, or were sent away."""
+        if self.first_failed is None:
+            codes = [process.poll() for process in self._processes]
+            self.first_failed = next((rank for rank, code in enumerate(codes) if code and code not in _LEFT), None)
 
 
 def _code(returncode: int) -> int:
@@ -159,8 +171,34 @@ def thread_environment(ranks: int, environment: Mapping[str, str]) -> dict[str, 
     return {"OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", "1")} if ranks > 1 else {}
 
 
-Judge = Callable[[int, int, bool], bool]
-"""Whether the job starts again, from its restart count, the exit code of its ranks, and whether notice was given."""
+@dataclass(frozen=True)
+class Ended:
+    """How one start of a job ended.
+
+    Attributes:
+        restart: how often the job was started before.
+        code: highest exit code of its ranks.
+        noticed: whether notice was given.
+        errors: output of the rank that failed first; None where none did.
+    """
+
+    restart: int
+    code: int
+    noticed: bool
+    errors: Path | None = None
+
+    @property
+    def stderr_tail(self) -> str:
+        """The failed rank's last line and the file that it stands in; empty where no rank failed or it said nothing."""
+        try:
+            lines = self.errors.read_text(errors="replace").strip().splitlines() if self.errors else []
+        except OSError:
+            lines = []
+        return f"{self.errors} ends with {lines[-1][:_TAIL_CHARACTERS]!r}" if lines else ""
+
+
+Judge = Callable[[Ended], bool]
+"""Whether the job starts again."""
 
 
 def supervise(job: Job, judge: Judge, command: Callable[[int], Sequence[str]], locks: Sequence[int] = ()) -> int:
@@ -169,7 +207,9 @@ def supervise(job: Job, judge: Judge, command: Callable[[int], Sequence[str]], l
     while True:
         with Ranks(job, restart, command(restart), locks=locks) as ranks:
             noticed = ranks.wait()
-        again = judge(restart, ranks.code, noticed) and not noticed  # asked after a notice too: an `end` may be missing
+        failed = None if ranks.first_failed is None else job.output(restart, ranks.first_failed)
+        ended = Ended(restart, ranks.code, noticed, failed)
+        again = judge(ended) and not noticed  # asked after a notice too: an `end` may be missing
         verdict = "it starts again" if again else "the job ends"
         _log.info("attempt after %d restarts left with %d; %s", restart, ranks.code, verdict)
         if not again or signal.sigtimedwait(_STOP, 0):
@@ -184,18 +224,26 @@ def judge_by_log(job: Job) -> Judge:
     code proves the cause. An outage may last as long as `RESTARTS` tries; the next outage has as many.
     """
 
-    def judge(restart: int, code: int, noticed: bool) -> bool:
+    def judge(ended: Ended) -> bool:
         # without an answer the exit code decides: 0 and 78 say that the ranks, or another attempt, wrote the end
-        tries = 1 if noticed or code in (FINISHED, NEVER) else RESTARTS + 1
+        tries = 1 if ended.noticed or ended.code in (FINISHED, NEVER) else RESTARTS + 1
         for left in reversed(range(tries)):
             try:
-                again = after(job.root, job.run, submit=job.submit, job=job.id, restart=restart, rc=code) is not None
+                again = after(
+                    job.root,
+                    job.run,
+                    submit=job.submit,
+                    job=job.id,
+                    restart=ended.restart,
+                    rc=ended.code,
+                    stderr_tail=ended.stderr_tail,
+                )
             except GmmlError as fault:
                 if not _wait_for_store(job, fault, left, tried=tries - left):
                     return False
             else:
                 outage.clear(job.digest, job.submit)
-                return again
+                return again is not None
         return False
 
     return judge

@@ -157,3 +157,10 @@ def test_ranks_learn_how_many_gpus_this_machine_has(tmp_path, monkeypatch):
     job = LocalLauncher().submit(submission(tmp_path, snapshot=code(worker)))
     wait_for(lambda: texts(job) == ["started 2\n"] * 2)
     wait_for(lambda: states(job) == ("gone",))
+
+
+def test_a_python_without_torch_is_refused_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr("gmml_cluster.launch.imports.find_spec", lambda name: None)
+    (fault,) = LocalLauncher().preflight(submission(tmp_path))
+    assert (fault.where, fault.problem) == ("launcher", f"{sys.executable} starts the ranks and has no torch")
+    assert "pip install 'gmml-cluster[train]'" in fault.hint

@@ -16,7 +16,7 @@ from gmml_cluster.errors import LaunchError, StorageError
 from gmml_cluster.launch.local import supervisor
 from gmml_cluster.launch.local.launcher import LocalJob
 from gmml_cluster.launch.local.lock import Holder, held, holder, lock_path, run_digest, workers
-from gmml_cluster.launch.local.supervisor import Job, Ranks, supervise
+from gmml_cluster.launch.local.supervisor import Ended, Job, Ranks, supervise
 from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import RESTARTS
@@ -112,9 +112,9 @@ def test_signals_reach_a_rank_only_when_it_unblocks_them(tmp_path):
 def test_a_restart_is_counted_and_follows_the_verdict(tmp_path):
     job_, seen = job(tmp_path, ranks=1), []
 
-    def judge(restart, code, noticed):
-        seen.append((restart, code))
-        return restart < 2
+    def judge(ended):
+        seen.append((ended.restart, ended.code))
+        return ended.restart < 2
 
     assert supervise(job_, judge, lambda restart: python(f"import os; os._exit({70 + restart})")) == 72
     assert seen == [(0, 70), (1, 71), (2, 72)]
@@ -259,7 +259,7 @@ def test_a_rank_that_outlives_its_supervisor_is_no_supervisor(tmp_path):
 @pytest.mark.parametrize("code", [0, 78])
 def test_without_the_log_an_end_that_the_ranks_wrote_is_believed(tmp_path, monkeypatch, code):
     outages(monkeypatch, count=99)
-    assert supervisor.judge_by_log(job(tmp_path))(0, code, False) is False
+    assert supervisor.judge_by_log(job(tmp_path))(Ended(0, code, False)) is False
 
 
 def outages(monkeypatch, count):
@@ -279,13 +279,13 @@ def outages(monkeypatch, count):
 
 def test_no_attempt_starts_while_the_log_is_out_of_reach_and_the_exit_code_is_judged_after_it(tmp_path, monkeypatch):
     calls = outages(monkeypatch, count=3)
-    assert supervisor.judge_by_log(job(tmp_path))(0, 74, False) is True
+    assert supervisor.judge_by_log(job(tmp_path))(Ended(0, 74, False)) is True
     assert [(call["restart"], call["rc"]) for call in calls] == [(0, 74)] * 4
 
 
 def test_an_outage_after_many_restarts_is_waited_for_as_long_as_the_first(tmp_path, monkeypatch):
     outages(monkeypatch, count=RESTARTS)
-    assert supervisor.judge_by_log(job(tmp_path))(5 * RESTARTS, 74, False) is True
+    assert supervisor.judge_by_log(job(tmp_path))(Ended(5 * RESTARTS, 74, False)) is True
 
 
 def test_the_reason_of_an_outage_is_kept_here_until_the_log_answers(tmp_path, monkeypatch):
@@ -297,17 +297,17 @@ def test_the_reason_of_an_outage_is_kept_here_until_the_log_answers(tmp_path, mo
     with held(job_.root, job_.run, me, wait_s=0):
         monkeypatch.setattr(signal, "sigtimedwait", lambda *_: reports.append(here.report))
         reports = []
-        assert judge(0, 74, False) is False
+        assert judge(Ended(0, 74, False)) is False
         assert {(report.state, report.reason) for report in reports} == {("queued", "disk full")}
         assert all(report.expected_start > time.time() - 60 for report in reports)
     assert (here.report.state, here.report.reason, here.report.expected_start) == ("gone", "disk full", None)
-    assert judge(1, 74, False) is True
+    assert judge(Ended(1, 74, False)) is True
     assert here.report == JobReport("gone")
 
 
 def test_a_notice_is_not_kept_waiting_by_an_outage(tmp_path, monkeypatch):
     calls = outages(monkeypatch, count=99)
-    assert supervisor.judge_by_log(job(tmp_path))(0, 77, True) is False
+    assert supervisor.judge_by_log(job(tmp_path))(Ended(0, 77, True)) is False
     assert len(calls) == 1
 
 
@@ -321,6 +321,26 @@ def test_ranks_that_wait_for_one_that_failed_before_the_meeting_are_sent_away_at
         os._exit(77)
         """
     assert run_once(job(tmp_path), python(script)) == (79, False)
+
+
+def test_the_error_of_the_rank_that_failed_is_recorded_and_not_what_those_say_that_it_took_along(tmp_path):
+    run = create_run(str(tmp_path / "runs"), "a", {}, {})
+    token = protocol.submit(run.log, launcher="local", code="c", bounds={})
+    job_ = Job(root=run.root, run="a", submit=token, id="job", ranks=2, module="worker")
+    script = """
+        import os, signal, sys
+        def leave(text, code):
+            print(text, file=sys.stderr, flush=True)
+            os._exit(code)
+        if os.environ["RANK"] == "1":
+            leave("ValueError: no bananas", 79)
+        signal.sigwait([signal.SIGTERM])
+        leave("a signal gives notice", 77)
+        """
+    command = python(script)
+    supervise(job_, supervisor.judge_by_log(job_), lambda restart: command)
+    assert "no bananas" in run.log.refresh().submit.failed
+    assert "-rank0001.log ends with" in run.log.refresh().submit.failed
 
 
 def test_the_same_root_written_with_a_slash_is_the_same_lock():
