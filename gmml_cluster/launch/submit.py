@@ -184,7 +184,7 @@ def _launch(run: RunRoot, prepared: Prepared, action: Action, changed: Mapping[s
         submit = run.log.refresh().submit
         return Submitted(run, "already", submit.job or "" if submit else "", {})
     job = hand_over(run, launcher, replace(submission, token=token))
-    return Submitted(run, action, job, changed, prepared.plan.words)
+    return Submitted(run, action, job, changed, prepared.plan.notes)
 
 
 def _bounds(prepared: Prepared) -> dict[str, Any]:

@@ -117,6 +117,22 @@ def wait_for(holds):
         time.sleep(0.1)
 
 
+def test_a_resume_while_a_rank_of_a_dead_supervisor_still_leaves_restarts_the_run(workshop, undisturbed):
+    workshop.call("gmml-submit", workshop.job("calm"), "--cluster", workshop.profile(2))
+    workshop.until("calm", committed)
+    ranks = ranks_of(workshop, "calm")
+    os.kill(ranks[1], signal.SIGSTOP)  # it can neither save nor leave, and holds the run's lock
+    os.kill(supervisor_of(workshop, "calm"), signal.SIGKILL)
+    wait_for(lambda: json.loads(workshop.call("gmml", "status", "calm", "--json"))["state"] == "interrupted")
+    assert "still" in workshop.call("gmml", "rm", "calm", "--yes", code=2, errors=True)
+    with ThreadPoolExecutor(1) as pool:
+        resumed = pool.submit(workshop.call, "gmml", "resume", "calm", "--follow")
+        workshop.until("calm", lambda entries: sum(entry["kind"] == "submit" for entry in entries) == 2)
+        os.kill(ranks[1], signal.SIGCONT)
+        assert "is resumed as job" in resumed.result()
+    assert told(workshop.lines("calm")) == told(undisturbed)
+
+
 def test_shards_that_changed_under_a_run_end_it_after_three_tries_with_the_shard_told_once_by_name(workshop):
     corpus = workshop.folder / "corpus"
     shutil.copytree(Path(workshop.corpus).parent, corpus)
@@ -144,16 +160,20 @@ def test_shards_that_changed_under_a_run_end_it_after_three_tries_with_the_shard
 
 @pytest.fixture
 def stopped(workshop):
-    """A run that was cancelled with two commits, to be copied and resumed in other ways."""
+    """Commits of a run that was cancelled with two of them and moved away, to be resumed in several ways."""
     workshop.call("gmml-submit", workshop.job("calm"), "--cluster", workshop.profile(2))
     workshop.until("calm", lambda entries: len(committed(entries)) >= 2)
     workshop.call("gmml", "cancel", "calm")
-    return committed(workshop.until("calm", ended))
+    commits = committed(workshop.until("calm", ended))
+    wait_for(lambda: "stopped" in workshop.call("gmml", "status", "calm"))
+    os.rename(workshop.root, workshop.folder / "moved")  # where it was submitted it would make copies of these
+    return commits
 
 
-def copied(workshop, name):
+def moved(workshop, name):
+    """The run of `stopped` under a root of its own."""
     root = str(workshop.folder / name)
-    shutil.copytree(workshop.root, root)
+    shutil.copytree(workshop.folder / "moved", root)
     return root
 
 
@@ -162,7 +182,7 @@ OTHER_LAYOUTS = {1: ("engine.zero=ddp",), 3: ("engine.zero=3", "engine.activatio
 
 def test_other_ranks_and_stages_go_on_with_equal_losses_and_damage_falls_back(workshop, stopped, undisturbed):
     for ranks, changes in OTHER_LAYOUTS.items():
-        root = copied(workshop, f"other-{ranks}")
+        root = moved(workshop, f"other-{ranks}")
         profile = workshop.profile(ranks, root)
         workshop.call("gmml-submit", workshop.job("calm"), "--cluster", profile, *changes, "--follow")
         lines = workshop.lines(f"{root}/calm")
@@ -171,7 +191,7 @@ def test_other_ranks_and_stages_go_on_with_equal_losses_and_damage_falls_back(wo
         assert lines[begin]["attempt"] == 2
         for line, calm in list(zip(lines, undisturbed, strict=True))[begin : begin + 3]:
             assert line["loss"] == pytest.approx(calm["loss"], rel=1e-5)
-    root = copied(workshop, "damaged")
+    root = moved(workshop, "damaged")
     damage(f"{root}/calm/checkpoints/{stopped[-1]:08d}-0001/rank-00001.safetensors")
     workshop.call("gmml", "resume", f"{root}/calm", "--cluster", workshop.profile(2, root), "--follow")
     begins = [entry for entry in workshop.entries(f"{root}/calm") if entry["kind"] == "begin"]
