@@ -1,9 +1,11 @@
-"""Which run is meant, and where runs are sought: under the profiles' roots and those that submissions noted."""
+"""Which run is meant, and where runs are looked for: under the roots of profiles and of submissions from here."""
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from gmml_cluster.errors import Fault
 
 if TYPE_CHECKING:
     from gmml_cluster.run.root import RunRoot
@@ -40,7 +42,7 @@ def every(root: str | None) -> "list[RunRoot]":
 
 
 def known_roots(root: str | None) -> list[str]:
-    """The root that was given alone, else those of the profiles and the noted ones, each once."""
+    """The root that was given, alone; else those of the profiles, and those of submissions from this machine."""
     from gmml_cluster.run.discovery import noted_roots
     from gmml_cluster.run.root import absolute
 
@@ -50,9 +52,9 @@ def known_roots(root: str | None) -> list[str]:
 
 
 def _profile_roots() -> Iterator[str]:
-    """Roots that profiles name, read without pydantic; what else a profile says is judged when it is used.
+    """Roots that profiles name, read without pydantic; the rest of a profile is validated when it is used.
 
-    A profile for a launcher that this version has not can hold no run, so its root is not asked.
+    A profile for a launcher that this version lacks can hold no run, so its root is left out.
     """
     import yaml
 
@@ -64,8 +66,8 @@ def _profile_roots() -> Iterator[str]:
             try:
                 profile = yaml.safe_load(path.read_text())
             except (OSError, ValueError, yaml.YAMLError) as error:
-                told = " ".join(str(error).split())
-                print(f"{path}: no profile ({told}); its root is not searched; mend it", file=sys.stderr)
+                problem = f"no profile ({' '.join(str(error).split())}); its root is not searched"
+                print(Fault(str(path), problem, "fix it"), file=sys.stderr)
                 continue
             if not isinstance(profile, dict) or profile.get("launcher") == "ray":
                 continue

@@ -1,4 +1,4 @@
-"""What the indexes of a job's corpora say before anything is submitted. Makes none that stays."""
+"""What the indexes of a job's corpora say before anything is submitted. Writes no index."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Indexed:
 
 
 def look_up(job: JobSpec, root: str) -> Indexed:
-    """Read the indexes that there are. What cannot be read is the preflight's to refuse; here it is only told."""
+    """Read the indexes that there are. What cannot be read is refused by the preflight; here it only makes a note."""
     if not _can_read():
         return Indexed(None, ("no index can be read here; pip install 'gmml-cluster[data]' lets the plan know more",))
     found = [_look_at(corpus, root) for corpus in job.data.corpora]
@@ -59,8 +59,8 @@ def miscounted(job: JobSpec, shapes: Sequence[CorpusShape]) -> list[Fault]:
     return [
         Fault(
             f"data.corpora.{c}.samples",
-            f"{corpus.samples} given, and the index counts {shape.samples}; it only helps to plan before there is an "
-            f"index; write {shape.samples}, or leave it out",
+            f"{corpus.samples} given, and the index counts {shape.samples}; it only helps to plan without an index",
+            f"write {shape.samples}, or leave it out",
         )
         for c, (corpus, shape) in enumerate(zip(job.data.corpora, shapes, strict=True))
         if corpus.samples not in (None, shape.samples)

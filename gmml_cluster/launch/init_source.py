@@ -12,8 +12,8 @@ _ENCODER = ("width", "depth", "patch_size", "mlp_ratio")
 def with_source(job: JobSpec, root: str) -> JobSpec:
     """The job with the run of its `init` as a folder or URL and the step as a number.
 
-    A null step is the youngest commit at the first submission. From then on it is what this run was submitted with, so
-    that a younger commit makes no other run of it; nothing is asked of the other run again.
+    A null step is the latest commit at the first submission. From then on it is what this run was submitted with: a
+    later commit of the other run must not change this one's identity, so the other run is not read again.
 
     Args:
         root: folder or URL under which the job's run lies.
@@ -26,11 +26,11 @@ def with_source(job: JobSpec, root: str) -> JobSpec:
     url = open_store(job.init.run if "/" in job.init.run else f"{root}/{job.init.run}").url
     asked = job.init.model_copy(update={"run": url})
     run = run_root(root, job.name)
-    init = _standing(asked, run) if run.log.refresh().run else _found(asked, job)
+    init = _as_submitted(asked, run) if run.log.refresh().run else _found(asked, job)
     return job.model_copy(update={"init": init})
 
 
-def _standing(asked: Init, run: RunRoot) -> Init:
+def _as_submitted(asked: Init, run: RunRoot) -> Init:
     """What the run was submitted with, where that is what is asked for."""
     known = run.job({}).init
     return known if known and known.model_copy(update={"step": asked.step}) == asked and asked.step is None else asked
@@ -51,14 +51,19 @@ def _found(asked: Init, job: JobSpec) -> Init:
 
 
 def _misfits(asked: Init, job: JobSpec, other: JobSpec) -> list[Fault]:
-    """What keeps the job from beginning there, as far as the specs tell; the tensors are compared by the ranks."""
+    """What keeps the job from beginning there, by the specs alone; the ranks compare the tensors."""
     pairs = [(name, getattr(job.model, name), getattr(other.model, name)) for name in _ENCODER]
     faults = [
-        Fault(f"model.{name}", f"{new}, but {asked.run} has {old}; init takes whole tensors; write {old}, or drop init")
+        Fault(
+            f"model.{name}", f"{new}, but {asked.run} has {old}; init takes whole tensors", f"write {old}, or drop init"
+        )
         for name, new, old in pairs
         if new != old
     ]
     if asked.what == "all" and job.method.name != other.method.name:
-        told = f"'all' from a run of the method {other.method.name!r}, while this one has {job.method.name!r}"
-        faults.append(Fault("init.what", f"{told}; moments go with the method's own tensors; write weights"))
+        problem = (
+            f"'all' from a run of the method {other.method.name!r}, while this one has {job.method.name!r}; "
+            "moments go with the method's own tensors"
+        )
+        faults.append(Fault("init.what", problem, "write weights"))
     return faults

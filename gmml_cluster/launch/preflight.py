@@ -1,4 +1,4 @@
-"""Before anything is submitted: do what the run will do, once and small, and say what would stop it."""
+"""Before anything is submitted: do what the run will do, once and small, and report what would stop it."""
 
 import logging
 import sys

@@ -1,6 +1,7 @@
-"""The code that was submitted: a zip of the import packages, named by its digest, unpacked once on each node.
+"""The submitted code: a zip of the import packages, named by its digest and unpacked once on each node.
 
-The zip is a function of the files' names and bytes alone. The package of a plug-in in use travels in it.
+Equal files give equal bytes, so that resuming with unchanged code stores nothing new. The package of the plug-in in use
+is part of it.
 """
 
 import hashlib
@@ -93,14 +94,14 @@ def _refuse_bulk(packages: Sequence[Path], files: Mapping[str, Path], limit_byte
     raise PreflightError(
         Fault(
             ", ".join(str(package) for package in packages),
-            f"the code to submit has {total / 1e6:.1f} MB; at most {limit_bytes / 1e6:g} MB travel with a run; "
+            f"the code to submit has {total / 1e6:.1f} MB; at most {limit_bytes / 1e6:g} MB are stored with a run",
             f"move these out of the package or let git ignore them: {largest}",
         )
     )
 
 
 def cache_folder() -> Path:
-    """This user's own folder on this node, under the temporary folder; nobody else can write there.
+    """This user's folder for code on this node, under the temporary folder; nobody else can write to it.
 
     Raises:
         LaunchError: the folder belongs to another user or is open to others.
@@ -109,28 +110,31 @@ def cache_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise LaunchError(f"{folder}: not this user's alone; code that will run is unpacked there; remove it")
+        problem = "another user owns it or may write to it, and code that will run is unpacked there"
+        raise LaunchError(Fault(str(folder), problem, "remove it"))
     return folder
 
 
 def unpack(data: bytes, digest: str, cache: Path) -> Path:
     """Folder with the snapshot's packages, to be put first on PYTHONPATH; equal for all who ask with this digest.
 
-    Any number of processes may call it at once: each unpacks aside and one rename wins. What lies there already is
-    compared with the zip and replaced where it differs.
+    Any number of processes may call it at once: each unpacks into a folder of its own, and one rename wins. What is
+    there already is compared with the zip: cleaners of temporary folders delete single files by age.
 
     Raises:
         LaunchError: the bytes are not those of the digest.
     """
     found = hashlib.sha256(data).hexdigest()
     if found != digest:
-        raise LaunchError(f"code {digest[:12]}: the zip has digest {found[:12]}; it is damaged; submit again")
+        problem = f"the zip has SHA-256 {found[:12]}...: it is damaged"
+        raise LaunchError(Fault(f"code {digest[:12]}", problem, "submit again"))
     folder = cache / digest
     for _ in range(3):
         if _holds(folder, data):
             return folder
         _replace(folder, data)
-    raise LaunchError(f"{folder}: cannot be kept complete; something else removes its files; clear it and resume")
+    problem = "cannot be kept complete; something else removes its files"
+    raise LaunchError(Fault(str(folder), problem, "clear it and resume"))
 
 
 def _holds(folder: Path, data: bytes) -> bool:

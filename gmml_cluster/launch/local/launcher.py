@@ -180,7 +180,8 @@ def _arguments(submission: Submission, token: str) -> list[str]:
 
 
 def _start(arguments: list[str], environment: Mapping[str, str], output: Path) -> None:
-    heard, ready = os.pipe()
+    """Start the detached supervisor; it writes a byte to the pipe once it holds the run's lock."""
+    reading, ready = os.pipe()
     try:
         with output.open("ab") as file:
             process = subprocess.Popen(
@@ -196,15 +197,15 @@ def _start(arguments: list[str], environment: Mapping[str, str], output: Path) -
     finally:
         os.close(ready)
     try:
-        _await_ready(heard, output)
+        _await_ready(reading, output)
     except BaseException:  # an interrupt too: nothing may work on a run that is about to be removed
         process.kill()
         process.wait()
         raise
 
 
-def _await_ready(heard: int, output: Path) -> None:
-    with os.fdopen(heard, "rb") as pipe:
+def _await_ready(reading: int, output: Path) -> None:
+    with os.fdopen(reading, "rb") as pipe:
         if select.select([pipe], [], [], READY_S)[0] and pipe.read(1):
             return
     last = (output.read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]

@@ -111,5 +111,5 @@ def test_what_lies_in_the_cache_is_compared_and_mended(tmp_path: Path, harm) -> 
 def test_a_cache_open_to_others_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot.tempfile, "gettempdir", lambda: str(tmp_path))
     snapshot.cache_folder().chmod(0o777)
-    with pytest.raises(LaunchError, match="not this user's alone"):
+    with pytest.raises(LaunchError, match="another user owns it or may write to it"):
         snapshot.cache_folder()
