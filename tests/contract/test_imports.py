@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 from gmml_cluster.run import protocol
@@ -65,3 +67,10 @@ def test_the_import_contracts_hold():
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
+
+
+def test_no_file_imports_itself_by_way_of_others_not_even_for_types():
+    graph = grimp.build_graph("gmml_cluster")
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(imports) > 150
+    TopologicalSorter(imports).prepare()  # raises CycleError, which names the circle

@@ -1,4 +1,4 @@
-"""Lanes, places, ranks and micro-batches (DESIGN section 4)."""
+"""Lanes, ranks and micro-batches (docs/reference/order-of-samples.md)."""
 
 import pytest
 from hypothesis import given
