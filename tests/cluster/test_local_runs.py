@@ -18,7 +18,7 @@ from tests.fixtures.runs import DEADLINE_S, ended
 KEYS = ("step", "loss", "grad_norm", "lr", "wd", "masked")
 
 
-def told(lines):
+def figures(lines):
     return [tuple(line[key] for key in KEYS) for line in lines]
 
 
@@ -58,7 +58,7 @@ def test_a_run_cancelled_half_way_and_resumed_equals_the_undisturbed_one_bit_for
     assert ended(entries) == ["cancelled", "finished"]
     begins = [entry for entry in entries if entry["kind"] == "begin"]
     assert begins[1]["step"] == stopped_at + 1
-    assert told(workshop.lines("calm")) == told(undisturbed)
+    assert figures(workshop.lines("calm")) == figures(undisturbed)
 
 
 def ranks_of(workshop, run):
@@ -82,7 +82,7 @@ def test_a_killed_rank_costs_an_attempt_and_the_run_finishes_by_itself(workshop,
     os.kill(ranks_of(workshop, "calm")[1], signal.SIGKILL)
     entries = workshop.until("calm", lambda entries: "finished" in ended(entries))
     assert ended(entries) == ["lost", "finished"]
-    assert told(workshop.lines("calm")) == told(undisturbed)
+    assert figures(workshop.lines("calm")) == figures(undisturbed)
     status = json.loads(workshop.call("gmml", "status", "calm", "--json"))
     assert [attempt["cause"] for attempt in status["attempts"]] == ["lost", "finished"]
 
@@ -107,7 +107,7 @@ def test_ranks_whose_supervisor_is_killed_save_and_leave_and_a_resume_goes_on(wo
     workshop.call("gmml", "resume", "calm", "--follow")
     begins = [entry["step"] for entry in workshop.entries("calm") if entry["kind"] == "begin"]
     assert begins == [0, status["committed_step"] + 1]
-    assert told(workshop.lines("calm")) == told(undisturbed)
+    assert figures(workshop.lines("calm")) == figures(undisturbed)
 
 
 def wait_for(holds):
@@ -130,14 +130,15 @@ def test_a_resume_while_a_rank_of_a_dead_supervisor_still_leaves_restarts_the_ru
         workshop.until("calm", lambda entries: sum(entry["kind"] == "submit" for entry in entries) == 2)
         os.kill(ranks[1], signal.SIGCONT)
         assert "is resumed as job" in resumed.result()
-    assert told(workshop.lines("calm")) == told(undisturbed)
+    assert figures(workshop.lines("calm")) == figures(undisturbed)
 
 
 def test_shards_that_changed_under_a_run_end_it_after_three_tries_with_the_shard_told_once_by_name(workshop):
     corpus = workshop.folder / "corpus"
     shutil.copytree(Path(workshop.corpus).parent, corpus)
     workshop.corpus = f"{corpus}/*.tar"
-    command = ("gmml-submit", workshop.job("calm"), "--cluster", workshop.profile(2), "--follow")
+    job = workshop.job("calm", run={"steps": 3000})  # 60 steps would be read ahead before the first checkpoint
+    command = ("gmml-submit", job, "--cluster", workshop.profile(2), "--follow")
     with ThreadPoolExecutor(1) as pool:
         followed = pool.submit(workshop.call, *command, code=5)
         wait_for(lambda: list(Path(workshop.root).glob("calm/checkpoints/*/manifest.json")))
@@ -196,7 +197,7 @@ def test_other_ranks_and_stages_go_on_with_equal_losses_and_damage_falls_back(wo
     workshop.call("gmml", "resume", f"{root}/calm", "--cluster", workshop.profile(2, root), "--follow")
     begins = [entry for entry in workshop.entries(f"{root}/calm") if entry["kind"] == "begin"]
     assert begins[-1]["resumed"]["step"] == stopped[-2]
-    assert told(workshop.lines(f"{root}/calm")) == told(undisturbed)
+    assert figures(workshop.lines(f"{root}/calm")) == figures(undisturbed)
     assert "disagrees with its CRC32C" in workshop.call("gmml", "logs", f"{root}/calm", "--attempt", "2")
 
 

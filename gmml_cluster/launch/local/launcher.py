@@ -15,7 +15,7 @@ from gmml_cluster.errors import Fault, LaunchError
 from gmml_cluster.launch import imports
 from gmml_cluster.launch.local import outage
 from gmml_cluster.launch.local.lock import NAMELESS, Holder, holder, lock_path, run_digest, state_folder, supervisor_of
-from gmml_cluster.launch.local.supervisor import thread_environment
+from gmml_cluster.launch.local.ranks import thread_environment
 from gmml_cluster.launch.protocol import JobReport, JobState, Submission
 from gmml_cluster.launch.snapshot import cache_folder, unpack
 

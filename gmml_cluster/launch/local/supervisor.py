@@ -9,166 +9,29 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gmml_cluster.errors import Fault, GmmlError, LaunchError
 from gmml_cluster.launch.local import outage
-from gmml_cluster.launch.local.lock import Holder, held, run_digest, state_folder
+from gmml_cluster.launch.local.lock import Holder, held
 from gmml_cluster.launch.local.outage import Outage
+from gmml_cluster.launch.local.ranks import STOP, Job, Ranks
 from gmml_cluster.launch.restart import after
 from gmml_cluster.run import protocol
-from gmml_cluster.run.codes import COME_BACK, FINISHED, NEVER, RESTARTS, UNMET
+from gmml_cluster.run.codes import FINISHED, NEVER, RESTARTS
 from gmml_cluster.run.log import Log
 from gmml_cluster.store.open import open_store
 
-LEAVE_S = 60.0
 TAKE_OVER_S = 120.0
-_TICK_S = 0.2
 _TAIL_CHARACTERS = 300
-_LEFT = (COME_BACK, NEVER)
 _RETRY_S = 10.0
 _LONGEST_RETRY_S = 300.0
-_STOP = (signal.SIGTERM, signal.SIGUSR2)
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One submission on this machine."""
-
-    root: str
-    run: str
-    submit: str
-    id: str
-    ranks: int
-    module: str
-
-    @property
-    def digest(self) -> str:
-        """Names the run on this machine."""
-        return run_digest(self.root, self.run)
-
-    def output(self, restart: int, rank: int) -> Path:
-        """File that holds what a rank printed."""
-        folder = state_folder() / self.digest / self.submit
-        return folder / f"{restart:03d}-rank{rank:04d}.log"
-
-    def worker(self, restart: int) -> list[str]:
-        """Command that starts a rank."""
-        named = {"root": self.root, "run": self.run, "submit": self.submit, "job": self.id, "restart": str(restart)}
-        module = [sys.executable, "-P", "-u", "-m", self.module]
-        return module + [word for name, value in named.items() for word in (f"--{name}", value)]
-
-
-@dataclass
-class Ranks:
-    """The processes of one attempt; leaving the context stops, by pid, those that still run.
-
-    Attributes:
-        locks: descriptors of the run's locks, which every rank holds too.
-        first_failed: the rank that was the first to leave by an error, once `wait` has seen it.
-    """
-
-    job: Job
-    restart: int
-    command: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    locks: Sequence[int] = ()
-
-    def __enter__(self) -> "Ranks":
-        self.first_failed: int | None = None
-        self._pipes: list[int] = []
-        self._processes: list[subprocess.Popen[bytes]] = []
-        try:
-            for rank in range(self.job.ranks):
-                self._processes.append(self._start(rank))
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-        for pipe in self._pipes:
-            os.close(pipe)
-
-    def _start(self, rank: int) -> subprocess.Popen[bytes]:
-        output = self.job.output(self.restart, rank)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        theirs, ours = os.pipe()
-        self._pipes.append(ours)
-        environment = {**self.environment, **rank_environment(rank, self.job.ranks), "GMML_PIPE": str(theirs)}
-        try:
-            with output.open("ab") as file:
-                return subprocess.Popen(
-                    self.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
-                    env=environment,
-                    pass_fds=[theirs, *self.locks],
-                )
-        finally:
-            os.close(theirs)
-
-    def notify(self) -> None:
-        """Give every rank notice: it saves and leaves."""
-        for process in self._processes:
-            if process.poll() is None:
-                process.terminate()
-
-    @property
-    def code(self) -> int:
-        """The highest exit code, a signal counting as 128 and its number; known when the context is left."""
-        return max(_code(process.returncode) for process in self._processes)
-
-    def wait(self) -> bool:
-        """Wait until all ranks have left, or 60 s after the first failed; whether notice was given meanwhile."""
-        noticed, deadline = False, float("inf")
-        while any(process.poll() is None for process in self._processes):
-            if signal.sigtimedwait(_STOP, _TICK_S):
-                noticed = True
-                self.notify()
-            self._note_failure()
-            if any(process.poll() for process in self._processes):
-                deadline = min(deadline, time.monotonic() + LEAVE_S)
-            if any(process.poll() == UNMET for process in self._processes):
-                self.notify()  # the others cannot meet without it; they would wait for the whole of LEAVE_S
-            if time.monotonic() > deadline:
-                _log.warning("ranks stayed %g s after the first had left; they are killed", LEAVE_S)
-                break
-        self._note_failure()
-        return noticed
-
-    def _note_failure(self) -> None:
-        """Remember the first rank that failed: those that leave after it only lost it, or were sent away."""
-        if self.first_failed is None:
-            codes = [process.poll() for process in self._processes]
-            self.first_failed = next((rank for rank, code in enumerate(codes) if code and code not in _LEFT), None)
-
-
-def _code(returncode: int) -> int:
-    return 128 - returncode if returncode < 0 else returncode
-
-
-def rank_environment(rank: int, ranks: int) -> dict[str, str]:
-    """The variables of torch's launchers, by which a rank knows its number; of several ranks each gets one thread."""
-    numbers = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": ranks}
-    return {**{name: str(value) for name, value in numbers.items()}, **thread_environment(ranks, os.environ)}
-
-
-def thread_environment(ranks: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """What keeps ranks that share a machine from starting a thread for every core each."""
-    return {"OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", "1")} if ranks > 1 else {}
 
 
 @dataclass(frozen=True)
@@ -212,7 +75,7 @@ def supervise(job: Job, judge: Judge, command: Callable[[int], Sequence[str]], l
         again = judge(ended) and not noticed  # asked after a notice too: an `end` may be missing
         verdict = "it starts again" if again else "the job ends"
         _log.info("attempt after %d restarts left with %d; %s", restart, ranks.code, verdict)
-        if not again or signal.sigtimedwait(_STOP, 0):
+        if not again or signal.sigtimedwait(STOP, 0):
             return ranks.code
         restart += 1
 
@@ -255,7 +118,7 @@ def _wait_for_store(job: Job, fault: GmmlError, left: int, *, tried: int) -> boo
     pause = min(_RETRY_S * 2 ** (tried - 1), _LONGEST_RETRY_S)
     _log.warning("%s; %s", first_line, f"asked again in {pause:g} s" if left else "the job ends")
     outage.record(job.digest, job.submit, Outage(first_line, time.time() + pause if left else None))
-    return left > 0 and not signal.sigtimedwait(_STOP, pause)
+    return left > 0 and not signal.sigtimedwait(STOP, pause)
 
 
 def _served(job: Job, locks: Sequence[int]) -> int:
@@ -286,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ready", type=int, required=True)
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    signal.pthread_sigmask(signal.SIG_BLOCK, (*_STOP, signal.SIGCONT))
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP, signal.SIGCONT))
     job = Job(root=given.root, run=given.run, submit=given.submit, id=given.job, ranks=given.ranks, module=given.module)
     me = Holder(host=socket.gethostname(), pid=os.getpid(), submit=job.submit)
     try:

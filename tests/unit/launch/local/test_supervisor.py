@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from gmml_cluster.errors import LaunchError, StorageError
-from gmml_cluster.launch.local import supervisor
+from gmml_cluster.launch.local import ranks, supervisor
 from gmml_cluster.launch.local.launcher import LocalJob
 from gmml_cluster.launch.local.lock import Holder, held, holder, lock_path, run_digest, workers
-from gmml_cluster.launch.local.supervisor import Ended, Job, Ranks, supervise
+from gmml_cluster.launch.local.ranks import Job, Ranks
+from gmml_cluster.launch.local.supervisor import Ended, supervise
 from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import RESTARTS
@@ -48,18 +49,18 @@ def wait_for(condition, deadline_s=20):
 
 
 def run_once(job, command):
-    with Ranks(job, 0, command) as ranks:
-        told = ranks.wait()
-    return ranks.code, told
+    with Ranks(job, 0, command) as started:
+        noticed = started.wait()
+    return started.code, noticed
 
 
-def test_each_rank_is_told_its_place_and_one_thread(tmp_path):
+def test_each_rank_is_given_its_number_and_one_thread(tmp_path):
     job_ = job(tmp_path, ranks=3)
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS")
     code, _ = run_once(job_, python(f"import os, json; print(json.dumps([os.environ[n] for n in {names}]))"))
     assert code == 0
-    told = [json.loads(job_.output(0, rank).read_text()) for rank in range(3)]
-    assert told == [[str(rank), "3", str(rank), "3", "1"] for rank in range(3)]
+    given = [json.loads(job_.output(0, rank).read_text()) for rank in range(3)]
+    assert given == [[str(rank), "3", str(rank), "3", "1"] for rank in range(3)]
 
 
 def test_a_lone_rank_keeps_all_threads(tmp_path):
@@ -78,10 +79,10 @@ def test_the_highest_code_counts_and_a_signal_as_128_more(tmp_path):
 def test_ranks_that_cannot_all_be_started_are_stopped(tmp_path, monkeypatch):
     start, started = Ranks._start, []
 
-    def one_alone(ranks, rank):
+    def one_alone(self, rank):
         if rank == 1:
             raise OSError("no more processes")
-        started.append(start(ranks, rank))
+        started.append(start(self, rank))
         return started[-1]
 
     monkeypatch.setattr(Ranks, "_start", one_alone)
@@ -91,7 +92,7 @@ def test_ranks_that_cannot_all_be_started_are_stopped(tmp_path, monkeypatch):
 
 
 def test_a_rank_that_stays_after_another_failed_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr(supervisor, "LEAVE_S", 0.5)
+    monkeypatch.setattr(ranks, "LEAVE_S", 0.5)
     code, _ = run_once(
         job(tmp_path), python("import os, time; time.sleep(600) if os.environ['RANK'] == '0' else os._exit(1)")
     )
@@ -219,7 +220,7 @@ def test_ranks_that_outlive_their_supervisor_hold_the_lock_until_the_last_has_le
     wait_for(lambda: holder(path) is None)
 
 
-def test_a_holder_that_is_gone_or_elsewhere_is_not_told(monkeypatch):
+def test_a_holder_that_is_gone_or_elsewhere_is_not_signalled(monkeypatch):
     signalled = []
 
     def kill(pid, number):
@@ -312,7 +313,7 @@ def test_a_notice_is_not_kept_waiting_by_an_outage(tmp_path, monkeypatch):
 
 
 def test_ranks_that_wait_for_one_that_failed_before_the_meeting_are_sent_away_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(supervisor, "LEAVE_S", 600)
+    monkeypatch.setattr(ranks, "LEAVE_S", 600)
     script = """
         import os, signal
         if os.environ["RANK"] == "0":
@@ -348,7 +349,7 @@ def test_the_same_root_written_with_a_slash_is_the_same_lock():
     assert run_digest("/a/b", "c") != run_digest("/a/b", "d")
 
 
-def test_ranks_that_cannot_be_started_are_told_in_the_log(tmp_path, monkeypatch):
+def test_ranks_that_cannot_be_started_are_recorded_in_the_log(tmp_path, monkeypatch):
     run = create_run(str(tmp_path / "runs"), "a", {}, {})
     token = protocol.submit(run.log, launcher="local", code="c", bounds={})
     job_ = Job(root=run.root, run="a", submit=token, id="job", ranks=1, module="worker")
