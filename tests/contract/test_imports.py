@@ -9,10 +9,12 @@ from pathlib import Path
 import grimp
 import pytest
 
+from gmml_cluster.evaluate.demo.digits import pack_digits
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run
 
-HEAVY = ("pydantic", "torch", "submitit", "ray", "numpy", "deepspeed", "s3fs", "fsspec", "obstore")
+HEAVY = ("pydantic", "torch", "submitit", "ray", "numpy", "deepspeed", "s3fs", "fsspec", "obstore", "asyncio")
+OF_A_PLAN = {"pydantic", "numpy"}
 
 REPORT = """
 import json, sys
@@ -34,7 +36,7 @@ def heavy_imports(module, name, *arguments, cwd):
         text=True,
         check=False,
         cwd=cwd,
-        env={"HOME": str(cwd), "PATH": "/usr/bin:/bin"},
+        env={"HOME": str(cwd), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stderr.strip().splitlines()[-1])
@@ -47,6 +49,12 @@ def test_help_of_gmml_imports_nothing_heavy(arguments, tmp_path):
 
 def test_help_of_gmml_submit_imports_nothing_heavy(tmp_path):
     assert heavy_imports("gmml_cluster.cli.submit", "command", "--help", cwd=tmp_path) == []
+
+
+def test_a_dry_run_of_a_local_job_imports_no_library_of_object_stores(tmp_path):
+    pack_digits(tmp_path / "demo" / "digits")
+    arguments = ("quickstart", "--dry-run", f"data.corpora=[{{url: {tmp_path}/demo/digits/train/*.tar}}]")
+    assert set(heavy_imports("gmml_cluster.cli.submit", "command", *arguments, cwd=tmp_path)) == OF_A_PLAN
 
 
 def test_status_without_runs_imports_nothing_heavy(tmp_path):

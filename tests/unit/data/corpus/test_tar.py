@@ -93,6 +93,21 @@ def test_range_file_reads_as_a_file_does():
     file.seek(950)
     assert file.at(0, 7) == data[:7]
     assert file.read(120) == data[950:1070]
+    assert file.at(95, 310) == data[95:405]
+    assert file.at(len(data), 5) == b""
+    assert file.at(len(data) - 3, 5) == data[-3:]
+
+
+def test_a_pass_forwards_asks_for_each_block_once_and_for_nothing_beyond_the_end():
+    data, asked = bytes(range(256)) * 4, []
+
+    def read(start, length):
+        asked.append((start, length))
+        return data[start : start + length]
+
+    file = RangeFile(read, len(data), 500)
+    assert b"".join(file.read(70) for _ in range(20)) == data
+    assert asked == [(0, 500), (500, 500), (1000, 24)]
 
 
 def test_tars_behind_one_another_are_refused(tmp_path):
