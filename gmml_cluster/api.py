@@ -123,7 +123,7 @@ class Run:
         Args:
             cluster: profile; the last submission's by default.
             new_code: run the code that is installed here instead of the run's own.
-            take_over: submit anew although a job of it is queued or lives; that one is fenced.
+            take_over: submit again although a job of it is queued or lives; that one is fenced.
 
         Raises:
             SpecError: it does not fit the cluster, or lies elsewhere than its log records.
@@ -149,7 +149,7 @@ def submit(
         job: a YAML file, or the name of a packaged job.
         cluster: a profile's name or file; this machine by default.
         overrides: `["batch.size=512"]`, or `{"batch.size": 512}`.
-        take_over: submit anew although a job of the run is queued or lives; that one is fenced.
+        take_over: submit again although a job of the run is queued or lives; that one is fenced.
 
     Raises:
         SpecError: all faults of the job, the profile and the plan, or another run has the name.

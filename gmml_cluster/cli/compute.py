@@ -21,11 +21,11 @@ def run_module(module: str, arguments: Sequence[str], *, needs: str) -> int:
 
 
 def demand(package: str) -> None:
-    """Refuse to go on without a package.
+    """Refuse to run without a package.
 
     Raises:
         PreflightError: it is not installed here; names the extra that brings it.
     """
     if find_spec(package) is None:
-        told = f"not installed here, and this command needs it; pip install 'gmml-cluster[{_EXTRAS[package]}]'"
-        raise PreflightError(Fault(package, told))
+        problem = f"not installed here, and this command needs it; pip install 'gmml-cluster[{_EXTRAS[package]}]'"
+        raise PreflightError(Fault(package, problem))

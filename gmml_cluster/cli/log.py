@@ -19,7 +19,7 @@ _LONG = ("sum", "layout", "topology", "traceback")
 @click.command("log")
 @options.run
 @click.option(
-    "--check", is_flag=True, help="Fold from the first slot and compare with every sum; leave with 3 on a difference."
+    "--check", is_flag=True, help="Fold from the first slot and compare with every sum; exit with 3 on a difference."
 )
 @options.root
 @options.as_json

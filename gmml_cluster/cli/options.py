@@ -14,5 +14,5 @@ follow = click.option("--follow", is_flag=True, help="Show progress until the ru
 take_over = click.option(
     "--take-over",
     is_flag=True,
-    help="Submit anew although a job of this run is queued or runs; that one is fenced.",
+    help="Submit again although a job of this run is queued or runs; that one is fenced.",
 )

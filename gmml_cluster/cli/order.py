@@ -105,8 +105,8 @@ def _of_run(run: str, root: str | None) -> "tuple[JobSpec, SampleLayout, Pin]":
     history = found.log.refresh()
     pinned, submit = history.pin, history.submit
     if pinned is None:
-        told = "its first attempt has not pinned the corpora yet; wait for it, or name the job file"
-        raise SpecError(Fault(found.url, told))
+        problem = "its first attempt has not pinned the corpora yet; wait for it, or name the job file"
+        raise SpecError(Fault(found.url, problem))
     corpora = found.corpora(pinned["corpora"])
     job = found.job(submit.changed if submit else {})
     pin = Pin.from_json(corpora, indexes_below(found.root))

@@ -68,11 +68,11 @@ def row(document: Document) -> list[str]:
         _duration(progress.get("left_s")),
         _number(document["committed_step"]),
         _moment(document["attempts"][-1]["started"] if document["attempts"] else None),
-        last_word(document),
+        latest_event(document),
     ]
 
 
-def last_word(document: Document) -> str:
+def latest_event(document: Document) -> str:
     """The latest event of the ledger: a cause, a start that failed, or the attempt that works."""
     if document["start_failed"]:
         return "start_failed"

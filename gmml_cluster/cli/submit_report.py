@@ -16,7 +16,7 @@ _SENTENCES = {
     "submitted": "is submitted as job {job}",
     "resumed": "is resumed as job {job}",
     "already": "is queued or runs already as job {job}; nothing was done and no change was taken; "
-    "gmml cancel it first, or submit anew with --take-over",
+    "gmml cancel it first, or submit again with --take-over",
     "stopping": "is still stopping as job {job}; nothing was done; try again when gmml status says stopped",
     "finished": "has finished already; nothing was done",
 }

@@ -1,6 +1,6 @@
 """`python -m gmml_cluster.cli.tensorboard DIR`: TensorBoard's event file from metric lines on standard input.
 
-A process of its own, for TensorBoard's writer imports numpy and protobuf. Event files are made anew from the joined
+A process of its own, because TensorBoard's writer imports numpy and protobuf. Event files are rebuilt from the joined
 lines, so that steps which a resumed run repeated appear once.
 """
 
@@ -21,7 +21,7 @@ def scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def write(lines: Iterable[dict[str, Any]], folder: Path) -> int:
-    """Write one event file into `folder`, in place of those it wrote before; the number of steps."""
+    """Write one event file into `folder`, replacing those it wrote before; the number of steps."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter

@@ -38,15 +38,15 @@ def prepare(images: Tensor, numbers: Tensor, *, seed: int, augment: Augment, nor
     """
     counts: dict[int, int] = {Purpose.FLIP: 1} if augment.flip else {}
     counts |= {Purpose.COLOUR: 9} if augment.jitter or augment.blur else {}
-    words = view_words(seed, numbers, images.shape[1], counts) if counts else {}
+    random_bits = view_words(seed, numbers, images.shape[1], counts) if counts else {}
     x_BCSS = images.flatten(0, 1).float() / 255
     if augment.flip:
-        flipped_B = bernoulli(words[Purpose.FLIP][:, :, 0].flatten(), 0.5)
+        flipped_B = bernoulli(random_bits[Purpose.FLIP][:, :, 0].flatten(), 0.5)
         x_BCSS = torch.where(_bcast(flipped_B), x_BCSS.flip(3), x_BCSS)
     if augment.jitter is not None:
-        x_BCSS = jitter(x_BCSS, words[Purpose.COLOUR].flatten(0, 1), augment.jitter)
+        x_BCSS = jitter(x_BCSS, random_bits[Purpose.COLOUR].flatten(0, 1), augment.jitter)
     if augment.blur is not None:
-        x_BCSS = blur(x_BCSS, words[Purpose.COLOUR].flatten(0, 1), augment.blur)
+        x_BCSS = blur(x_BCSS, random_bits[Purpose.COLOUR].flatten(0, 1), augment.blur)
     moments_2C11 = _moments(normalise, images.device)
     return ((x_BCSS - moments_2C11[0]) / moments_2C11[1]).view(images.shape)
 

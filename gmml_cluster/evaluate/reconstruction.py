@@ -60,4 +60,4 @@ def reconstruct(trained: Trained, images_n3SS: Tensor, first: int = 0) -> list[S
     mean, std = (images_n3SS.new_tensor(values) for values in (normalise.mean, normalise.std))
     seen = method.show(views, draws, outputs, grey=(GREY - mean) / std)
     states = [pixels(images, normalise) for images in (images_n3SS, seen.corrupted, seen.reconstructed)]
-    return [Shown(kind, *(state[place] for state in states)) for place, kind in enumerate(seen.kinds)]
+    return [Shown(kind, *(state[index] for state in states)) for index, kind in enumerate(seen.kinds)]

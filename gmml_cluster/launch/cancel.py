@@ -20,7 +20,7 @@ from gmml_cluster.run.root import RunRoot, remove_run
 
 
 def cancel(run: RunRoot) -> str:
-    """Append `stop` and tell the job, so that its attempt commits once more and ends; may be repeated.
+    """Append `stop` and signal the job, so that its attempt commits once more and ends; may be repeated.
 
     Returns:
         What was done, for people.
@@ -39,11 +39,11 @@ def cancel(run: RunRoot) -> str:
         return f"was stopped already ({history.stopped}); nothing was done"
     protocol.stop(run.log, f"cancelled by {getpass.getuser()}")
     if not left:
-        return f"stopped; no job of it is queued or runs; gmml resume {run.name} goes on"
+        return f"stopped; no job of it is queued or runs; gmml resume {run.name} continues it"
     history = run.log.refresh()  # a queued job may have claimed before the stop, though not after it
     jobs = poll_one(run.name, history)
     done = ", ".join(_end_job(run, job, history, jobs) for job in left)
-    return f"stopping; {done}; once it is stopped, gmml resume {run.name} goes on from there"
+    return f"stopping; {done}; once it is stopped, gmml resume {run.name} continues from there"
 
 
 def _end_job(run: RunRoot, job: JobRef, history: History, jobs: Jobs) -> str:
@@ -73,7 +73,7 @@ def remove(run: RunRoot) -> None:
     """Delete a run, and what this machine keeps of it; of a copy its own files alone, for its jobs are the original's.
 
     Raises:
-        SpecError: a job of it is queued, or an attempt lives, or nobody knows.
+        SpecError: a job of it is queued, or an attempt lives, or neither is known.
     """
     found = misplaced(run)
     if found is not None and found.kind == "copied":
@@ -84,7 +84,7 @@ def remove(run: RunRoot) -> None:
     jobs = poll_one(run.name, history)
     if not is_idle(history, jobs):
         problem, hint = _hindrance(run, history, jobs)
-        raise SpecError(Fault(run.url, f"{problem}; only what nobody works on can be deleted", hint))
+        raise SpecError(Fault(run.url, f"{problem}; only a run that nothing works on can be deleted", hint))
     refuse_living(run, history)
     folders = _job_folders(run)
     remove_run(run)
@@ -94,7 +94,7 @@ def remove(run: RunRoot) -> None:
 
 
 def _job_folders(run: RunRoot) -> set[Path]:
-    """Folders of the scripts and logs of all jobs of the run, as its whole log tells."""
+    """Folders of the scripts and logs of all jobs that the run's log names, from its first slot on."""
     bounds: dict[str, Mapping[str, Any]] = {}
     found = set()
     for entry in run.log.read():

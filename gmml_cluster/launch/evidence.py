@@ -11,7 +11,7 @@ class Evidence:
         cause: why it ended, where that is proved; outranks the exit code.
         proof: the line or field that proves `cause` or `notice`.
         notice: why the scheduler gave notice, if it did: it explains ranks that left after a notice, and nothing else.
-        stderr_tail: the error that is quoted in the log, and the file that it stands in.
+        stderr_tail: the error that is quoted in the log, and the file that holds it.
         bad_nodes: nodes whose hardware failed; the job must not start on them again.
     """
 

@@ -25,7 +25,7 @@ class JobRef:
 
     @classmethod
     def of(cls, entry: Submit | Attempt) -> "JobRef | None":
-        """The job of a submit or an attempt; None where the log has not learnt of one yet."""
+        """The job of a submit or an attempt; None while the log names none."""
         return cls(entry.launcher, entry.job) if entry.job else None
 
 

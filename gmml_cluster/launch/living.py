@@ -20,8 +20,8 @@ _log = logging.getLogger(__name__)
 def refuse_living(run: RunRoot, history: History) -> None:
     """Refuse where processes of the run live, whatever its log and its scheduler say.
 
-    An `end` that the ranks did not write themselves does not prove that they are gone: srun left with 0 after a kill of
-    slurmstepd (SLURM 22.05), the job was COMPLETED, and the rank trained on outside of SLURM.
+    An `end` that the ranks did not write themselves does not prove that they are gone: srun exited with 0 after a kill
+    of slurmstepd (SLURM 22.05), the job was COMPLETED, and the rank trained on outside of SLURM.
 
     Raises:
         SpecError: they live; says where, as far as it is known.
@@ -41,7 +41,7 @@ def refuse_living(run: RunRoot, history: History) -> None:
 
 
 def _may_live(attempt: Attempt) -> bool:
-    """Whether its ranks did not write its end: it has none, or one with somebody else's proof.
+    """Whether its ranks did not write its end: it has none, or one that another process wrote, with its proof.
 
     A job of this machine is known by its lock.
     """

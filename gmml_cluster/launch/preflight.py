@@ -51,22 +51,22 @@ def _existing(folder: Path) -> Path:
 def _corpus_faults(data: Data) -> list[Fault]:
     refusal = _judge(data.max_pixels)
     found = ((corpus.url, _unreadable(corpus.url, corpus.image or "", refusal)) for corpus in data.corpora)
-    return [Fault(url, told) for url, told in found if told is not None]
+    return [Fault(url, problem) for url, problem in found if problem is not None]
 
 
 def _unreadable(url: str, image: str, refusal: Callable[[bytes], str | None]) -> str | None:
     """Reads a corpus until one sample opens as an image; what is wrong where none of the first few does."""
     wanted = f"members whose field is {image} count" if image else "members named .jpg, .jpeg, .png or .webp count"
-    told = f"no shard holds an image; {wanted}; `gmml corpus index` says what the shards hold"
+    problem = f"no shard holds an image; {wanted}; `gmml corpus index` says what the shards hold"
     try:
         for where, data in islice(_samples(url, image), _LOOKS):
             reason = refusal(data)
             if reason is None:
                 return None
-            told = f"{where}: {reason}; {_LOOKS} samples were tried and none is an image; pack it anew"
+            problem = f"{where}: {reason}; {_LOOKS} samples were tried and none is an image; pack it again"
     except (DataError, StorageError) as error:
         return str(error).removeprefix(f"{url}: ")
-    return told
+    return problem
 
 
 def _samples(url: str, image: str) -> Iterator[tuple[str, bytes]]:

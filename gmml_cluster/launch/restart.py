@@ -25,7 +25,7 @@ from gmml_cluster.store.open import open_store
 
 TRIES = 3
 # srun leaves 0 when it lost the step instead of seeing it end (seen on SLURM 22.05 after a kill -9 of slurmstepd), and
-# ranks leave with 78 only where somebody else wrote the end. So without an `end` neither code is a verdict.
+# ranks exit with 78 only where another process wrote the end. So without an `end` neither code is a verdict.
 _CAUSES = {STORAGE: "storage", COME_BACK: "notice", FINISHED: "lost", NEVER: "lost"}
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 _NONE = Evidence()
@@ -40,7 +40,9 @@ class JobStart:
     restart: int
 
 
-def after(root: str, run: str, *, submit: str, job: str, restart: int, rc: int, stderr_tail: str = "") -> float | None:
+def restart_delay_s(
+    root: str, run: str, *, submit: str, job: str, restart: int, rc: int, stderr_tail: str = ""
+) -> float | None:
     """Seconds to wait before the job starts again; None where it must not.
 
     Args:
@@ -76,8 +78,8 @@ def record_end(log: Log, start: JobStart, rc: int, evidence: Evidence = _NONE) -
         history = log.refresh()
     except Fenced:
         return False
-    wanted = evidence.cause != "cancelled" and goes_again(history, start, rc, evidence)
-    return wanted and not _starts_in_vain(log, history)
+    wanted = evidence.cause != "cancelled" and starts_again(history, start, rc, evidence)
+    return wanted and not _keeps_failing_to_start(log, history)
 
 
 def missing_end(history: History, start: JobStart, rc: int, evidence: Evidence = _NONE) -> Draft | None:
@@ -89,13 +91,13 @@ def missing_end(history: History, start: JobStart, rc: int, evidence: Evidence =
         return None
     cause, proof = _proved(rc, evidence)
     if attempt is not None:
-        message = f"the ranks left with {describe(rc)} and wrote no end"
+        message = f"the ranks exited with {describe(rc)} and wrote no end"
         return Draft("end", attempt.number, {"cause": cause, "message": _with_tail(message, evidence), "proof": proof})
     if not _is_failed_start(history, start, rc, evidence):
         return None
     fields: dict[str, Any] = {"submit": start.submit, "job": start.job, "restart": start.restart}
     often = f", {_starts_without_claim(history, start)} starts in a row" if rc == COME_BACK else ""
-    message = f"the job left with {describe(rc)} before its claim{often}"
+    message = f"the job exited with {describe(rc)} before its claim{often}"
     return Draft(
         "end", None, {**fields, "cause": "start_failed", "message": _with_tail(message, evidence), "proof": proof}
     )
@@ -106,7 +108,7 @@ def _with_tail(message: str, evidence: Evidence) -> str:
 
 
 def _proved(rc: int, evidence: Evidence) -> tuple[str, str]:
-    """Cause and proof of an end that nobody wrote."""
+    """Cause and proof for an `end` that is missing."""
     if evidence.cause is not None:
         return evidence.cause, evidence.proof
     if cause_of(rc) == "notice" and evidence.notice is not None:
@@ -124,7 +126,7 @@ def _is_failed_start(history: History, start: JobStart, rc: int, evidence: Evide
 def _resolve_cause(log: Log, start: JobStart, rc: int, evidence: Evidence) -> None:
     """Append `cause` to an end whose reason the ranks could not know: a notice, or a peer that was lost.
 
-    Where ranks were killed before the first step a notice counts as lost: one bad node may give it for ever.
+    Where ranks were killed before the first step a notice counts as lost: one bad node may keep giving it.
     """
     history = log.refresh()
     attempt = _claimed(history, start)
@@ -138,7 +140,7 @@ def _resolve_cause(log: Log, start: JobStart, rc: int, evidence: Evidence) -> No
         protocol.resolve_cause(log, attempt.number, "lost", f"exit code {rc}")
 
 
-def goes_again(history: History, start: JobStart, rc: int, evidence: Evidence = _NONE) -> bool:
+def starts_again(history: History, start: JobStart, rc: int, evidence: Evidence = _NONE) -> bool:
     """Whether the job starts again, its `end` being in the history; arguments as of `record_end`."""
     if _is_past(history, start) or history.stopped or history.finished or rc == UNFIT:
         return False
@@ -181,7 +183,7 @@ def _claimed(history: History, start: JobStart) -> Attempt | None:
 
 
 def _may_come_back(history: History, start: JobStart) -> bool:
-    """Whether a notice before the claim is believed: one bad node may give it to the others for ever."""
+    """Whether a notice before the claim is believed: one bad node may keep giving it to the others."""
     return _starts_without_claim(history, start) <= RESTARTS
 
 
@@ -213,8 +215,8 @@ def _names(fields: Mapping[str, Any], start: JobStart) -> bool:
     return JobStart(fields["submit"], fields.get("job", ""), fields.get("restart", -1)) == start
 
 
-def _starts_in_vain(log: Log, history: History) -> bool:
-    """Whether the last three things that happened are starts that failed."""
+def _keeps_failing_to_start(log: Log, history: History) -> bool:
+    """Whether the last three entries are starts that failed."""
     last = list(log.read(max(0, history.slots - TRIES)))
     return len(last) >= TRIES and all(e.kind == "end" and e.fields["cause"] == "start_failed" for e in last)
 

@@ -58,7 +58,7 @@ def submit(prepared: Prepared, *, take_over: bool = False) -> Submitted:
     """Submit a new run, or continue the one of this name and identity. A failure leaves nothing behind.
 
     Args:
-        take_over: submit anew although a job of the run is queued or lives; its attempt is then fenced.
+        take_over: submit again although a job of the run is queued or lives; its attempt is then fenced.
 
     Raises:
         SpecError: a run of this name has another identity; lists the fields that differ.
@@ -71,7 +71,7 @@ def submit(prepared: Prepared, *, take_over: bool = False) -> Submitted:
         if not history.run:
             try:
                 return _begin(run, prepared)
-            except AlreadyExists:  # somebody else's first submission of this name came between
+            except AlreadyExists:  # another first submission of this name came in between
                 history = opened(run)
         changed = changes_of(run, dump(prepared.job))
         return _continue(run, history, prepared, changed, take_over=take_over, new_code=False)
@@ -140,7 +140,7 @@ def _continue(
 
 
 def _refuse_moved(run: RunRoot, job: str) -> None:
-    """Refuse to go on with a run that was moved while a job works on it where it lay.
+    """Refuse to continue a run that was moved while a job works on it at its old location.
 
     Raises:
         SpecError: it was moved.

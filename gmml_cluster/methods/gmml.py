@@ -93,14 +93,14 @@ class Gmml:
         seed, size = self.setting.seed, self.setting.image_size
         wanted = {"source", "noise", "drop"} if names is None else set(names)
         counts = self._word_counts(source="source" in wanted, drop="drop" in wanted and any(self.rates))
-        words = view_words(seed, numbers, self.views, counts) if counts else {}
+        random_bits = view_words(seed, numbers, self.views, counts) if counts else {}
         draws: Draws = {}
         if "source" in wanted:
-            draws["source"], draws["short"] = self._sources(numbers, words)
+            draws["source"], draws["short"] = self._sources(numbers, random_bits)
         if "noise" in wanted and self.options.noise_ratio > 0 and "noise" in self.options.fill:
             draws["noise"] = drawing.pixel_noise(seed, numbers, views=self.views, size=size, dtype=dtype)
-        if Purpose.DROP_PATH in words:
-            draws["drop"] = drawing.drop_path(words[Purpose.DROP_PATH], self.rates, dtype)
+        if Purpose.DROP_PATH in random_bits:
+            draws["drop"] = drawing.drop_path(random_bits[Purpose.DROP_PATH], self.rates, dtype)
         return draws
 
     def _word_counts(self, *, source: bool, drop: bool) -> dict[int, int]:
@@ -126,11 +126,11 @@ class Gmml:
             raise SpecError(Fault("draws.source", problem, "fix the array"))
         return {"short": torch.zeros(count, views, dtype=torch.bool), **given}
 
-    def _sources(self, numbers: Tensor, words: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+    def _sources(self, numbers: Tensor, random_bits: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
         """What each pixel shows (int16 (n, V, S, S)), and which views ran short of rectangles (n, V)."""
         options, size = self.options, self.setting.image_size
         each = options.mixing == "rectangle"
-        drawn = words[Purpose.CORRUPTION].flatten(0, 1)
+        drawn = random_bits[Purpose.CORRUPTION].flatten(0, 1)
         index = (numbers % self.setting.group)[:, None].expand(-1, self.views).flatten()
         branch = self._kind(drawn[:, 0])
         target = torch.where(
@@ -138,7 +138,7 @@ class Gmml:
             masking.target_pixels(drawn[:, 2], options.alien_ratio, size),
             masking.target_pixels(drawn[:, 2], options.noise_ratio, size),
         )
-        candidates = words[Purpose.RECTANGLES].flatten(0, 1)
+        candidates = random_bits[Purpose.RECTANGLES].flatten(0, 1)
         rectangles = masking.rectangles(candidates, size=size, align=self.align, longest=self.longest)
         cover = masking.cover(rectangles, target, size=size, topmost=each)
         if each:

@@ -1,4 +1,4 @@
-"""Exit codes of ranks: a hint for whoever restarts the job. The highest of all ranks counts; the log outranks it."""
+"""Exit codes of ranks: a hint for what restarts the job. The highest of all ranks counts; the log outranks it."""
 
 FINISHED, FAILED = 0, 1
 STORAGE = 74

@@ -83,7 +83,7 @@ def status(history: History, jobs: Mapping[str, str]) -> dict[str, Any]:
 
     Args:
         history: the run's.
-        jobs: job id -> its launcher's word, for the ids of `jobs_of`.
+        jobs: job id -> state that its launcher reports, for the ids of `jobs_of`.
     """
     commit = history.commits[-1] if history.commits else None
     return {

@@ -20,8 +20,8 @@ class Misplaced:
     """A run that was found elsewhere than its log records.
 
     Attributes:
-        kind: `moved` where the recorded place no longer has it: `gmml resume` may go on here, and its submit records
-            the new place. `copied` where the original is still there, or where that cannot be read.
+        kind: `moved` where it is no longer at the recorded location: `gmml resume` may continue it here, and its
+            submit records the new one. `copied` where the original is still there, or where that cannot be read.
         recorded: folder or URL by the log.
         fault: for the user.
     """
@@ -32,7 +32,7 @@ class Misplaced:
 
 
 def misplaced(run: RunRoot) -> Misplaced | None:
-    """How the place of a run disagrees with its log; None where it agrees, or the log is of an earlier version.
+    """How the location of a run disagrees with its log; None where it agrees, or the log is of an earlier version.
 
     Costs no request beyond the log's, unless they disagree.
     """

@@ -78,7 +78,7 @@ class Log:
 
         Args:
             make: called with the history before each slot that is tried, for what was read on the way may change what
-                is to be written; None means that nothing is. It raises Fenced where the appender may not go on.
+                is to be written; None means that nothing is. It raises Fenced where the appender must not continue.
 
         Returns:
             The entry that was written; None where `make` returned None.

@@ -16,7 +16,7 @@ from gmml_cluster.run.history import Commit, History
 from gmml_cluster.run.log import Draft, Log
 
 RESOLVABLE = ("notice", "lost")
-"""Causes that ranks write when they cannot know the reason; whoever restarts them may prove another by `cause`."""
+"""Causes that ranks write when they cannot know the reason; what restarts them may prove another by `cause`."""
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Claim:
 
     Attributes:
         attempt: its number.
-        commits: checkpoints to resume from, the latest first; the first whose manifest is sound is taken.
+        commits: checkpoints to resume from, the latest first; the first whose manifest is intact is taken.
         changed: fields outside the identity that hold for this attempt: name -> [value in spec.yaml, value now].
         pin: fields of the run's `pin`; None where this attempt is to append it.
     """
@@ -140,7 +140,7 @@ def claim(
 
 
 def look(log: Log, attempt: int) -> History:
-    """The history now, by one request where nothing is new. Its `stopped` tells whether the run was stopped.
+    """The history now, by one request where nothing is new. Its `stopped` says whether the run was stopped.
 
     Raises:
         Fenced: a later attempt has claimed.
@@ -151,7 +151,7 @@ def look(log: Log, attempt: int) -> History:
 
 
 def resume(log: Log, claim: Claim, holds: Callable[[Commit], None]) -> Commit | None:
-    """The latest commit whose checkpoint is sound; None where there is no commit.
+    """The latest commit whose checkpoint is intact; None where there is no commit.
 
     For a damaged one there is a warning in this process' log, and the one before is taken; but first the run's log is
     read again, as a later attempt may have dropped it, and then this one is fenced.
@@ -323,7 +323,7 @@ def resolve_cause(log: Log, attempt: int, cause: str, proof: str) -> None:
 
 
 def stop(log: Log, reason: str) -> None:
-    """Append `stop`: the running attempt commits once more and ends, and nobody claims until the next submit."""
+    """Append `stop`: the running attempt commits once more and ends, and no job claims until the next submit."""
 
     def make(history: History) -> Draft | None:
         return Draft("stop", None, {"reason": reason}) if history.stopped is None else None

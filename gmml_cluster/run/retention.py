@@ -13,7 +13,7 @@ from gmml_cluster.run.protocol import drop, look
 from gmml_cluster.store.protocol import Store
 
 FORGOTTEN_S = 24 * 3600.0
-"""Age from which on a write that did not end is nobody's any more; clocks of nodes and file servers differ by less."""
+"""Age from which on a write that did not end counts as abandoned; clocks of nodes and file servers differ by less."""
 _FOLDER = re.compile(r"checkpoints/(\d+)-(\d+)/.+")
 _STARTS = "attempts/rendezvous/"
 _START = re.compile(rf"{_STARTS}([^-]+)-(.+)-(\d+)\.json")
@@ -87,7 +87,7 @@ def retire(store: Store, log: Log, attempt: int, *, keep: int, keep_every: int |
     store.discard(writes[name] for name in orphans(look(log, attempt), attempt, writes))
     starts = [found.name for found in store.list_objects(_STARTS)]
     store.delete(past_starts(look(log, attempt), attempt, starts))
-    # anybody may be appending to the log right now, so only writes that no living process can still be at are discarded
+    # any process may be appending to the log right now, so only writes too old for a living process are discarded
     forgotten = time.time() - FORGOTTEN_S
     for prefix in ("log/", _STARTS):
         store.discard(write for write in store.unfinished(prefix) if write.since < forgotten)

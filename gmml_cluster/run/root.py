@@ -34,7 +34,7 @@ class RunRoot:
     """A run where it was found: `<root>/<name>`, its store and its log.
 
     Every file of which the log has a digest is read by a method of this class, which compares the two each time:
-    a file that was edited or damaged since the submission would otherwise train something else in silence.
+    a file that was edited or damaged since the submission would otherwise silently train something else.
 
     Attributes:
         root: folder or URL under which runs lie.

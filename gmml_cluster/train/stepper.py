@@ -296,6 +296,9 @@ def _number(value: Any) -> float | None:
 def padded(groups: int, micro: MicroBatches) -> tuple[list[int], list[bool]]:
     """Which of a rank's groups each slot of its micro-batches holds; slots beyond them hold copies of the first.
 
+    All ranks must run equally many micro-batches of one shape: in a collective that some rank does not enter, the
+    others would wait for ever. Copies are computed, and count for nothing.
+
     Returns:
         A group for each slot, and whether the slot counts.
     """

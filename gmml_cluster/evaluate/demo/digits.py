@@ -62,8 +62,8 @@ def split(digits: Digits) -> dict[str, Digits]:
     """The fixed split into `train` and 500 for `test`, equal shares of each class in both."""
     from sklearn.model_selection import train_test_split
 
-    places = np.arange(len(digits.labels))
-    parts = train_test_split(places, test_size=HELD_OUT, random_state=0, stratify=digits.labels)
+    indices = np.arange(len(digits.labels))
+    parts = train_test_split(indices, test_size=HELD_OUT, random_state=0, stratify=digits.labels)
     return {
         name: Digits(digits.images[part], digits.labels[part])
         for name, part in zip(("train", "test"), parts, strict=True)
@@ -73,8 +73,8 @@ def split(digits: Digits) -> dict[str, Digits]:
 def _pack(name: str, digits: Digits, destination: Path) -> Packed:
     pairs = zip(digits.images, digits.labels, strict=True)
     items = [
-        Item(f"{name}-{place:04d}", "png", int(label), partial(_png, image))
-        for place, (image, label) in enumerate(pairs)
+        Item(f"{name}-{index:04d}", "png", int(label), partial(_png, image))
+        for index, (image, label) in enumerate(pairs)
     ]
     return pack(Source(tuple(items)), str(destination), shard_samples=SHARD_SAMPLES, prefix=name)
 

@@ -104,7 +104,7 @@ def lines_of(root: str, run: str) -> list[dict[str, Any]]:
 def make(
     root: str, run: str, out: Path, *, corpus: str | None = None, accuracies: tuple[float, float] | None = None
 ) -> None:
-    """Write the picture of a run's youngest checkpoint; images come from `corpus`, else from the run's first."""
+    """Write the picture of a run's latest checkpoint; images come from `corpus`, else from the run's first."""
     trained = load_trained(root, run)
     shown = reconstruct(trained, some_images(trained, corpus or trained.job.data.corpora[0].url))
     figure = draw(

@@ -57,7 +57,7 @@ class LocalJob:
     def report(self) -> JobReport:
         """How the job is, by the locks of its run.
 
-        Gone means that nobody restarts it: ranks that outlived their supervisor may still save, and hold the run's
+        Gone means that nothing restarts it: ranks that outlived their supervisor may still save, and hold the run's
         lock until they have. While the store cannot be read or written no ranks run, so the job waits.
         """
         if not self.is_here:

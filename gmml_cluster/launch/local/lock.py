@@ -3,7 +3,7 @@
 The run's lock is inherited by the ranks, so that it is free only when the last process that works on the run has gone:
 a new supervisor waits for it, and nothing is deleted before. The supervisor's own lock is not inherited. Without it a
 rank that still saves after its supervisor was killed would pass for the supervisor, and `gmml resume` would restart
-nothing. A process id in place of the second lock would do, were ids not used again.
+nothing. A process id cannot replace the second lock, because the kernel uses ids again.
 """
 
 import fcntl
@@ -36,7 +36,7 @@ class Holder:
     def terminate(self) -> None:
         """Ask the supervisor to end its job; does nothing for one that is gone, or of another host.
 
-        Ranks of a supervisor that is gone learnt of it by the pipe that its death closed.
+        Ranks whose supervisor died have had notice already: its death closed their pipe.
         """
         if self.pid and self.host == socket.gethostname():
             with suppress(ProcessLookupError):
@@ -47,7 +47,7 @@ NAMELESS = Holder(host="", pid=0, submit="")
 
 
 def state_folder() -> Path:
-    """Where this machine keeps what is its own alone: locks and the ranks' output."""
+    """Folder for what concerns this machine alone: locks and the ranks' output."""
     home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(home) / "gmml"
 
@@ -81,7 +81,7 @@ def folder_of(root: str) -> Path | None:
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds the lock now; None where nobody does, `NAMELESS` where its holder has not written its name yet."""
+    """Who holds the lock now; None where it is free, `NAMELESS` where its holder has not written its name yet."""
     try:
         with path.open("rb") as file:
             if _take(file, fcntl.LOCK_SH):
@@ -100,7 +100,7 @@ def supervisor_of(digest: str) -> Holder | None:
 
 
 def workers(root: str, name: str) -> Holder | None:
-    """Who works on a run, by the locks that can be seen from this machine; None where nobody does."""
+    """Who works on a run, by the locks that can be seen from this machine; None where nothing does."""
     return next((found for path in _run_locks(root, name) if (found := holder(path)) is not None), None)
 
 

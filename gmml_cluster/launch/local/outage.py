@@ -1,7 +1,7 @@
 """Why a job waits whose log cannot be read or written, kept on this machine, where that can still be written.
 
-The log is in the run root. When that is full or out of reach, no entry can say why nothing goes on, and `gmml status`
-would show the run as running.
+The log is in the run root. When that is full or out of reach, no entry can say why the run does not continue, and
+`gmml status` would show the run as running.
 """
 
 import json
@@ -42,7 +42,7 @@ def record(run: str, submit: str, outage: Outage) -> None:
 
 
 def clear(run: str, submit: str) -> None:
-    """The store answers again."""
+    """Delete the reason: the store answers again."""
     with suppress(OSError):
         _path(run, submit).unlink(missing_ok=True)
 

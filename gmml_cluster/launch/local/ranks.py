@@ -88,6 +88,8 @@ class Ranks:
     def _start(self, rank: int) -> subprocess.Popen[bytes]:
         output = self.job.output(self.restart, rank)
         output.parent.mkdir(parents=True, exist_ok=True)
+        # No process inherits the writing end: however this process dies, the kernel closes it, and the rank reads the
+        # end of the pipe. A signal to the ranks would need a supervisor that still runs.
         theirs, ours = os.pipe()
         self._pipes.append(ours)
         environment = {**self.environment, **rank_environment(rank, self.job.ranks), "GMML_PIPE": str(theirs)}
@@ -119,6 +121,7 @@ class Ranks:
         """Wait until all ranks have left, or 60 s after the first failed; whether notice was given meanwhile."""
         noticed, sent_away, deadline = False, False, float("inf")
         while any(process.poll() is None for process in self._processes):
+            # blocked and taken here, not by a handler, which could run in the middle of starting a rank
             if signal.sigtimedwait(STOP, _TICK_S):
                 noticed = True
                 self.notify()
@@ -135,7 +138,7 @@ class Ranks:
         return noticed
 
     def _note_failure(self) -> None:
-        """Remember the first rank that failed: those that leave after it only lost it, or were sent away."""
+        """Record the first rank that failed; those that exit later lost their peer or were stopped."""
         if self.first_failed is None:
             codes = [process.poll() for process in self._processes]
             self.first_failed = next((rank for rank, code in enumerate(codes) if code and code not in _LEFT), None)

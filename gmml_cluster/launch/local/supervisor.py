@@ -20,7 +20,7 @@ from gmml_cluster.launch.local import outage
 from gmml_cluster.launch.local.lock import Holder, held
 from gmml_cluster.launch.local.outage import Outage
 from gmml_cluster.launch.local.ranks import STOP, Job, Ranks
-from gmml_cluster.launch.restart import after
+from gmml_cluster.launch.restart import restart_delay_s
 from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import FINISHED, NEVER, RESTARTS
 from gmml_cluster.run.log import Log
@@ -52,7 +52,7 @@ class Ended:
 
     @property
     def stderr_tail(self) -> str:
-        """The failed rank's last line and the file that it stands in; empty where no rank failed or it said nothing."""
+        """The failed rank's last line and the file that holds it; empty where no rank failed or it said nothing."""
         try:
             lines = self.errors.read_text(errors="replace").strip().splitlines() if self.errors else []
         except OSError:
@@ -74,8 +74,8 @@ def supervise(job: Job, judge: Judge, command: Callable[[int], Sequence[str]], l
         ended = Ended(restart, ranks.code, noticed, failed)
         again = judge(ended) and not noticed  # asked after a notice too: an `end` may be missing
         verdict = "it starts again" if again else "the job ends"
-        _log.info("attempt after %d restarts left with %d; %s", restart, ranks.code, verdict)
-        if not again or signal.sigtimedwait(STOP, 0):
+        _log.info("attempt after %d restarts exited with %d; %s", restart, ranks.code, verdict)
+        if not again or signal.sigtimedwait(STOP, 0):  # a notice that came while the verdict was sought
             return ranks.code
         restart += 1
 
@@ -92,7 +92,7 @@ def judge_by_log(job: Job) -> Judge:
         tries = 1 if ended.noticed or ended.code in (FINISHED, NEVER) else RESTARTS + 1
         for left in reversed(range(tries)):
             try:
-                again = after(
+                again = restart_delay_s(
                     job.root,
                     job.run,
                     submit=job.submit,
@@ -141,7 +141,7 @@ def _served(job: Job, locks: Sequence[int]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of the detached process; a byte on descriptor `--ready` tells the submitter that the lock is held."""
+    """Entry of the detached process; a byte on descriptor `--ready` signals to the submitter that the lock is held."""
     parser = argparse.ArgumentParser(prog="python -m gmml_cluster.launch.local.supervisor", description=__doc__)
     for name in ("root", "run", "submit", "job", "module"):
         parser.add_argument(f"--{name}", required=True)

@@ -38,11 +38,11 @@ gmml_run={run_root} gmml_token={token} gmml_nodes={nodes} gmml_notice={notice}
 gmml_verdict_s={verdict_s} gmml_patience_s={patience_s} gmml_restarts={restarts} gmml_unfit={unfit}
 gmml_set_python() {{ python=({python}); }}"""
 
-# A sourced file may go on after a failing line of its own; the profile's lines must not.
+# A sourced file may continue after a failing line of its own; the profile's lines must not.
 _OWN = """\
 gmml_depth=${{#BASH_SOURCE[@]}}
 trap 'code=$?; [ ${{#BASH_SOURCE[@]}} -gt $gmml_depth ] ||
-{{ echo "slurm.setup: $BASH_COMMAND: left with $code" >&2; exit {unmet}; }}' ERR
+{{ echo "slurm.setup: $BASH_COMMAND: exited with $code" >&2; exit {unmet}; }}' ERR
 {lines}
 trap - ERR
 set +e"""

@@ -24,7 +24,7 @@ def examine(job: str, nodes: str, errors: Path, *, seen: int, notice_s: int) -> 
 
     Args:
         job: the line of `scontrol -o show job`; empty where the controller did not answer.
-        nodes: `NAME=STATE` of each node that the job had; empty where nobody asked or answered.
+        nodes: `NAME=STATE` of each node that the job had; empty where they were not asked for or not answered.
         errors: error file of the script and of rank 0; those of the other ranks lie beside it.
         seen: lines in it that earlier starts wrote.
         notice_s: how long before its time limit the job asks for a notice.

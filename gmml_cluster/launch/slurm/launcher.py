@@ -45,7 +45,7 @@ class SlurmLauncher:
         return batch.shown(submission)
 
     def bounds(self, submission: Submission) -> dict[str, Any]:
-        """The folder of each job's script and logs, for whoever reads them without the profile; whether it requeues."""
+        """The folder of each job's script and logs, for readers that do not have the profile; whether it requeues."""
         from gmml_cluster.launch.slurm.folders import job_folder
         from gmml_cluster.launch.slurm.options import may_requeue
 

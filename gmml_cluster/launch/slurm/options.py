@@ -67,7 +67,7 @@ def control_characters(submission: Submission) -> list[Fault]:
 
 
 def _strings(field: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Each string within a value, keys of mappings too, and the field that it stands in."""
+    """Each string within a value, keys of mappings too, and the field that it is in."""
     if isinstance(value, str):
         yield field, value
     elif isinstance(value, dict):

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 def faults_of(submission: Submission) -> list[Fault]:
-    """All that is wrong; what concerns SLURM itself is asked only where the rest is sound.
+    """All that is wrong; SLURM itself is asked only where the rest has no fault.
 
     Raises:
         LaunchError: SLURM is out of reach.

@@ -24,7 +24,7 @@ from gmml_cluster.train.ranks.rendezvous import KeyValueStore, RankInfo
 
 VERSION = 2
 BLOCK_BYTES = 4 * 2**20
-SAVE_S = 600.0
+SAVE_S = 600.0  # a rank waits for the others' uploads; requests to a store are retried for 300 s
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from gmml_cluster.errors import Fault, GmmlError
 from gmml_cluster.spec.job import Clip
 
 SKIPS_LATCH = 3
-"""After so many skipped updates in a row every later one is skipped too, until the count is set anew."""
-_EPS = 1e-6
+"""After so many skipped updates in a row every later one is skipped too, until the count is reset."""
+_EPS = 1e-6  # as in torch's `clip_grad_norm_`
 
 NamedGradient = tuple[str, Tensor]
 
@@ -60,6 +60,7 @@ class GradientHook:
         if views and self._contributes:
             # in float64: a float32 sum of squares, and so the clip, would depend on how a stage cuts tensors
             norms = torch.stack(torch._foreach_norm(views, 2, dtype=torch.float64))
+            # a rank has one slice of a tensor at most, so no two rows are equal and no order of additions can show
             vector[:tensors].index_add_(0, self._rows, norms.square_())
         dist.all_reduce(vector)  # every rank takes part, also one that owns padding alone
         self._decide(vector)
@@ -81,6 +82,7 @@ class GradientHook:
         """Set `found_inf` and the count of skips from the reduced vector: NaN and inf of any rank survive the sum."""
         bad = torch.isfinite(vector).all().logical_not_()
         latched = self.skips_in_a_row >= SKIPS_LATCH
+        # in place, and without a branch on the host: AdamW keeps this very tensor and reads it on the device
         self.found_inf.copy_(bad | latched)
         counted = (self.skips_in_a_row + 1) * bad
         self.skips_in_a_row.copy_(torch.where(latched, self.skips_in_a_row, counted))
@@ -88,6 +90,7 @@ class GradientHook:
     def _clip_views(self, views: list[Tensor], squares: Tensor, clip: Clip) -> None:
         if clip.by == "global":
             squares = squares.sum().expand_as(squares)
+        # not finite where the vector is not: the gradients are spoilt then, but the skipped update does not read them
         factors = (clip.norm / (squares.sqrt() + _EPS)).clamp_(max=1.0).float()
         torch._foreach_mul_(views, list(factors[self._rows].unbind()))
 

@@ -144,7 +144,7 @@ class Partitioned:
 
     def _pieces(self, group: int) -> dict[int, Tensor]:
         """Gradients of a group's partition by their offset in it; padding comes last."""
-        found, offset = {}, 0
+        found, offset = {}, 0  # pieces carry no names; `_hp_mapping` has the offset of a parameter's fragment
         for piece in self._zero.averaged_gradients[group]:
             found[offset] = piece.view(-1)
             offset += piece.numel()
@@ -162,6 +162,7 @@ class Partitioned:
         return Slice(name, tuple(tensor.shape), mapping.lp_fragment_address.start, views)
 
     def owned(self) -> list[Slice]:
+        # stages 1 and 2 partition what AdamW updates; frozen tensors are whole on every rank
         return [*self._parts(), *_share(_frozen_wholes(self._module))]
 
     def held(self) -> list[Slice]:
@@ -222,6 +223,7 @@ class Sharded:
     def _trained_part(self, name: str, tensor: Any) -> Slice:
         start, numel = self._range(tensor)
         group, offset, _ = self._zero.grad_position[self._zero.get_param_id(tensor)]
+        # not `ds_tensor`: AdamW updates the flat master weights, of which that is a copy even in fp32
         flat = self._zero.fp32_partitioned_groups_flat[group]
         sources = {VALUE: flat.detach(), **{key: self._adamw.state[flat][key] for key in ADAM_STATE}}
         views = {key: source.narrow(0, offset, numel) for key, source in sources.items()}
@@ -238,6 +240,7 @@ class Sharded:
         return [part for part in (*trained, *frozen) if part.numel]
 
     def owned(self) -> list[Slice]:
+        # stage 3 partitions parameters, frozen ones too, but no buffers
         return [*self._parts(), *_share(buffers(self._module))]
 
     def held(self) -> list[Slice]:

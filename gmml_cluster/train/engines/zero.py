@@ -70,7 +70,7 @@ def configuration(stage: int, *, host_bound: bool, trained: int) -> dict[str, An
         "gradient_accumulation_steps": 1,
         # any number of backwards, then one step; managed, `step` would have to be called after each micro-batch
         "managed_gradient_accumulation": False,
-        "gradient_clipping": 0.0,
+        "gradient_clipping": 0.0,  # the hook clips, by tensor or over all; DeepSpeed knows the latter alone
         "zero_optimization": zero,
         # the throughput timer synchronises the device twice a step
         "timers": {"throughput": {"enabled": False}},
@@ -168,7 +168,7 @@ def _disable_stage_3_norm(zero: Any, device: torch.device) -> None:
 
 
 def _partitioning(module: nn.Module, adamw: AdamW, zero: Any, stage: int) -> Partitioning:
-    if stage == 0:
+    if stage == 0:  # in fp32 DeepSpeed then has no optimizer of its own and steps the one it was given
         _require_adamw(zero, adamw)
         return Replicated(module, adamw)
     _require(zero, _STAGES_1_AND_2 if stage < 3 else _STAGE_3)
@@ -203,7 +203,7 @@ class ZeroEngine(Engine):
         DeepSpeed calls that once an update, after its reduction. A hook of AdamW's own `step` would be too late at
         stages 1 and 2, which step it once a parameter group, for norms need all groups.
         """
-        update = zero.step
+        update = zero.step  # on the instance: the next engine of this process makes another one
 
         def step(*args: Any, **kwargs: Any) -> Any:
             self._vector = self._hook(self._partitioning.gradients(), self._extras)
@@ -220,6 +220,6 @@ class ZeroEngine(Engine):
 
     def step(self, lr: float, weight_decay: float, extras: Tensor) -> Tensor:
         set_rates(self._adamw, lr, weight_decay)
-        self._extras = extras
+        self._extras = extras  # by attribute, as DeepSpeed's `step` passes no arguments on to the hook
         self._deepspeed.step()
         return self._vector

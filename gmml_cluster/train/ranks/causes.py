@@ -30,7 +30,7 @@ _MESSAGES: tuple[tuple[str, Kind, Cause], ...] = (
     ("GPU is lost", "own", "hardware"),
     ("hardware error", "own", "hardware"),
     ("ncclUnhandledCudaError", "own", "hardware"),
-    # a rank that waits in vain sees these; another rank's own error outranks them
+    # a rank that waited for a lost peer raises these; another rank's own error outranks them
     ("NCCL watchdog", "timeout", "hardware"),
     ("Watchdog caught collective operation timeout", "timeout", "hardware"),
     ("ncclSystemError", "lost_peer", "hardware"),

@@ -1,4 +1,4 @@
-"""What the site tells a rank about its node and its job; empty answers where it says nothing."""
+"""What SLURM and the environment say of a rank's node and job; empty answers where they say nothing."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ def own_address() -> str:
 
 
 def preemption_under_way() -> bool:
-    """Whether this SLURM job is being preempted already: the notice may have come before anybody could hear it."""
+    """Whether this SLURM job is being preempted already: the notice may have come before handlers existed."""
     job = os.environ.get("SLURM_JOB_ID")
     return bool(job) and _scontrol("job", str(job)).get("PreemptTime", "None") not in ("None", "Unknown")
 
@@ -26,7 +26,7 @@ def threads(local_ranks: int) -> int | None:
 
 
 def leave_s() -> float:
-    """How long rank 0 may wait for the others at the end: 10 s, but less than SLURM lets live after the first exit.
+    """How long rank 0 may wait for the others at the end: 10 s, but less than SLURM's KillWait after the first exit.
 
     The batch script leaves the variable empty where scontrol fails.
     """

@@ -26,7 +26,7 @@ class DeviceInfo:
         kind: `cuda` or `cpu`.
         name: the model of GPU or processor.
         count: GPUs that the rank can see.
-        id: what tells this GPU from all others of the node; empty for a processor, which ranks share.
+        id: distinguishes this GPU from all others of the node; empty for a processor, which ranks share.
     """
 
     host: str
@@ -39,7 +39,7 @@ class DeviceInfo:
 def expected_gpus(environment: Mapping[str, str]) -> int:
     """GPUs that this rank ought to see at least one of: as the launcher says, else CUDA, else SLURM; 0: none.
 
-    CUDA_VISIBLE_DEVICES may list indexes, UUIDs of GPUs or of MIG slices; empty or -1 hides all, whoever expects some.
+    CUDA_VISIBLE_DEVICES may list indexes, UUIDs of GPUs or of MIG slices; empty or -1 hides all, even expected ones.
     """
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     listed = [name for name in (visible or "").split(",") if name.strip() not in ("", "-1", "NoDevFiles", "void")]
@@ -68,7 +68,7 @@ def choose_device(rank_info: RankInfo) -> torch.device:
     if index >= visible:
         problem = f"{rank_info.local_ranks} ranks on this node and {visible} GPUs visible to local rank {index}"
         hint = "set ranks_per_node to the number of GPUs, or give the job more GPUs"
-        raise LaunchError(str(Fault(socket.gethostname(), problem, hint)))
+        raise LaunchError(Fault(socket.gethostname(), problem, hint))
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
 
@@ -88,7 +88,7 @@ def _no_gpu(expected: int) -> Fault:
 
 
 def device_info(device: torch.device) -> DeviceInfo:
-    """What this rank tells the others of its device."""
+    """What this rank reports of its device."""
     host = socket.gethostname()
     if device.type != "cuda":
         return DeviceInfo(host, device.type, processor(), 0, "")
@@ -98,7 +98,7 @@ def device_info(device: torch.device) -> DeviceInfo:
 
 
 def compare_devices(kv: KeyValueStore, rank_info: RankInfo, device: torch.device) -> list[str]:
-    """Rank 0 compares all ranks' devices before anything is claimed; the other ranks report theirs and go on.
+    """Rank 0 compares all ranks' devices before anything is claimed; the other ranks report theirs and continue.
 
     Returns:
         What is unusual but works, on rank 0.
@@ -129,14 +129,14 @@ def check_devices(devices: list[DeviceInfo]) -> list[str]:
         without = kinds["cpu"]
         problem = f"no GPU for rank {without[0]} ({len(without)} of {len(devices)} ranks), which other ranks have"
         hint = "install torch for CUDA there, repair the driver, or exclude the node"
-        raise LaunchError(str(Fault(devices[without[0]].host, problem, hint)))
+        raise LaunchError(Fault(devices[without[0]].host, problem, hint))
     taken: dict[tuple[str, str], int] = {}
     for rank, device in enumerate(devices):
         if device.id and (other := taken.setdefault((device.host, device.id), rank)) != rank:
             sharing = sum(known.host == device.host for known in devices)
             problem = f"{sharing} ranks on this node and {device.count} GPU visible: ranks {other} and {rank} share it"
             hint = "set ranks_per_node to the number of GPUs, or give each task its own GPU"
-            raise LaunchError(str(Fault(device.host, problem, hint)))
+            raise LaunchError(Fault(device.host, problem, hint))
     return [
         f"devices differ in {field}: "
         + "; ".join(f"{value} on rank {ranks[0]} ({devices[ranks[0]].host})" for value, ranks in values.items())

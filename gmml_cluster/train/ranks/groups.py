@@ -17,7 +17,7 @@ take minutes, and a dead peer is found before."""
 def join(kv: KeyValueStore, rank_info: RankInfo, device: torch.device) -> None:
     """Make the default process group. A collective."""
     if device.type == "cuda":
-        let_errors_reach_us()
+        keep_errors_from_aborting()
     # With its device given, NCCL connects here and now, so that a broken link fails at the join and not in the first
     # step. With one rank there is nothing to connect, and DeepSpeed's later groups would be split from a
     # communicator that does not exist.
@@ -32,7 +32,7 @@ def join(kv: KeyValueStore, rank_info: RankInfo, device: torch.device) -> None:
     )
 
 
-def let_errors_reach_us() -> None:
+def keep_errors_from_aborting() -> None:
     """Keep torch's own error handling from ending the process before the error is in the log.
 
     By default NCCL's watchdog thread throws, which is SIGABRT: no message of ours, no `end`, and for the launcher a

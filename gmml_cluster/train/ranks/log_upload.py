@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from gmml_cluster.store.protocol import Store
 
 PUBLISH_S = 30.0
-FIRST_PUBLISH_S = 2.0  # who follows a run from afar sees that it has begun
+FIRST_PUBLISH_S = 2.0  # soon, so that `gmml logs -f` on another machine shows that the run has begun
 
 
 @dataclass

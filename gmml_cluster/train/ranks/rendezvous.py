@@ -52,7 +52,7 @@ class RankInfo:
         missing = [name for name in names if name not in os.environ]
         if missing:
             problem = f"{', '.join(missing)} not set; ranks are started by a launcher"
-            raise LaunchError(str(Fault("environment", problem, "use gmml-submit")))
+            raise LaunchError(Fault("environment", problem, "use gmml-submit"))
         return cls(*(int(os.environ[name]) for name in names))
 
 
@@ -172,6 +172,7 @@ def meet(store: Store, start: str, rank_info: RankInfo) -> tuple[KeyValueStore, 
     listening = _listen(host)
     address = Address(host, listening.getsockname()[1], secrets.token_hex(32))
     kv = KeyValueStore(address, listening)
+    # last: whoever reads the address may connect at once
     store.put(name, json.dumps(asdict(address)).encode(), private=True)
     return kv, kv.connect()
 
@@ -195,7 +196,7 @@ def _listen(host: str) -> socket.socket:
         listening.listen(_BACKLOG)
     except OSError as error:
         problem = f"cannot listen there: {error.strerror}; ranks of other nodes connect to rank 0 by this name"
-        raise LaunchError(str(Fault(host, problem, "the name must resolve to an address of this node"))) from error
+        raise LaunchError(Fault(host, problem, "the name must resolve to an address of this node")) from error
     return listening
 
 
@@ -205,6 +206,6 @@ def _await_address(store: Store, name: str) -> Address:
         try:
             return Address(**json.loads(store.get(name)))
         except NotFound:
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_S)  # stores offer nothing to wait on
     problem = f"rank 0 published no address within {START_S:g} s"
-    raise LaunchError(str(Fault(f"{store.url}/{name}", problem, "see its log for the reason")))
+    raise LaunchError(Fault(f"{store.url}/{name}", problem, "see its log for the reason"))

@@ -60,8 +60,8 @@ class Limits:
             rank which only lost the one that failed.
         upload: for the upload of the last log lines.
         acknowledge: rank 0, for the others to leave; within SLURM's KillWait.
-        end: the others, for rank 0's `end`: as long as a store is tried again. Shorter, and their exit would have rank
-            0 killed in the middle of it.
+        end: the others, for rank 0's `end`: as long as requests to a store are retried. If it were shorter, their exit
+            would have rank 0 killed in the middle of it.
     """
 
     echo: float = 1.0
@@ -113,6 +113,7 @@ class Shutdown:
         try:
             ended, failed = self.kv.get("ended"), self.kv.get("failed")
         except Exception as error:
+            # rank 0 serves the store, so its death closes the connection; nobody is left to wait for or report to
             _log.error("rank 0 is gone (%s): this rank exits at once", error)
             self._exit(FAILED)
         if self.rank_info.rank != 0:
@@ -131,6 +132,7 @@ class Shutdown:
         _log.error("rank %d failed\n%s", self.rank_info.rank, described["traceback"])
         if self.rank_info.rank == 0:
             self._end_failed([described])
+        # the error before the flag: rank 0 reads the errors once it sees `failed`
         self._try("report its error", lambda: self.kv.set(f"error/{self.rank_info.rank}", described))
         self._try("report its error", lambda: self.kv.set("failed", self.rank_info.rank))
         self.leave(_code(described))
@@ -159,7 +161,7 @@ class Shutdown:
             fields: further fields of `end`.
 
         Returns:
-            The code to leave with.
+            The exit code.
         """
         if self.rank_info.rank == 0:
             assert self.attempt is not None
@@ -196,6 +198,7 @@ class Shutdown:
         time.sleep(self.limits.echo)
         errors += [error for rank in range(1, self.rank_info.ranks) if (error := self._error_of(rank)) is not None]
         root = root_cause(errors or [describe(RuntimeError("a rank failed; its error did not arrive"), self.rank_info)])
+        # each by itself: where the store fails, the exit code below still reports the cause
         self._try("upload metrics", self.upload_metrics)
         self._try("write the end", lambda: self._write_end(root))
         self._inform_and_exit(_code(root))
@@ -217,7 +220,7 @@ class Shutdown:
         protocol.end(self.run.log, self.attempt, error["cause"], **step, **log_fields(error))
 
     def _begin_end(self) -> None:
-        """Enter the last phase. The first thread of a rank to do so goes on, and another one waits for its exit.
+        """Enter the last phase. The first thread of a rank to do so continues, and another one waits for its exit.
 
         Two ends at once would race for the log, and the exit code could be that of the one that lost.
         """
@@ -226,7 +229,7 @@ class Shutdown:
             if self.phase is not Phase.ENDED:
                 self.phase, self._ended_by = Phase.ENDED, me
         if self._ended_by != me:
-            threading.Event().wait()
+            threading.Event().wait()  # for ever: the other thread ends the process
 
     def _inform_and_exit(self, code: int) -> NoReturn:
         self._try("inform the others", lambda: self.kv.set("ended", code))
@@ -250,6 +253,7 @@ class Shutdown:
 
     def _exit(self, code: int) -> NoReturn:
         """Leave without Python's clean-up, which may wait for a hanging thread of NCCL, gloo or the store."""
+        # in a thread, so that a store that does not answer cannot keep the rank
         uploading = threading.Thread(target=self._try, args=("upload its log", self.upload_log), daemon=True)
         uploading.start()
         uploading.join(self.limits.upload)

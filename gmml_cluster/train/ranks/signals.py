@@ -62,6 +62,8 @@ class SignalThread:
         """
         wakeup, self._written = socket.socketpair()
         self._written.setblocking(False)
+        # An empty handler and not SIG_IGN: Python writes to the descriptor only for signals that have a handler. SLURM
+        # sends CONT along with TERM, and the launcher blocks both.
         for number in (*STOP_SIGNALS, signal.SIGCONT):
             signal.signal(number, lambda *_: None)
         # before unblocking: a pending signal is delivered at once, and without the descriptor it would be lost
@@ -71,13 +73,13 @@ class SignalThread:
         threading.Thread(target=self._run, name="signals", daemon=True).start()
 
     def silence(self) -> None:
-        """From the return on this thread does and prints nothing.
+        """Once this returns, the thread does and prints nothing more.
 
-        A launcher quotes the last line of a failed rank's stderr. Where one rank fails, SLURM terminates the others
-        and it; without this the last line would be about that signal, or the process would end before its own error
-        is printed.
+        A launcher quotes the last line of a failed rank's stderr. When one rank fails, SLURM terminates all, the
+        failed one included: its last line would then be about that signal, or it would end before its own error is
+        printed.
         """
-        self._silence.acquire()
+        self._silence.acquire()  # waits for a reaction under way, and is never released
 
     def _run(self) -> None:
         problem = ""

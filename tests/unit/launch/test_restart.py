@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gmml_cluster.launch.evidence import Evidence
-from gmml_cluster.launch.restart import JobStart, after, main, record_end
+from gmml_cluster.launch.restart import JobStart, main, record_end, restart_delay_s
 from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import RESTARTS, UNFIT, UNMET
 from gmml_cluster.run.log import Draft, Log
@@ -249,7 +249,7 @@ def test_a_checkpoint_starts_the_count_of_lost_attempts_anew(log: Log) -> None:
 
 
 def test_a_removed_run_is_left_alone(tmp_path: Path) -> None:
-    assert after(str(tmp_path), "a-run", submit="s1", job="17", restart=0, rc=137) is None
+    assert restart_delay_s(str(tmp_path), "a-run", submit="s1", job="17", restart=0, rc=137) is None
     assert list(tmp_path.iterdir()) == []
 
 

@@ -26,7 +26,7 @@ signal.sigwait([signal.SIGTERM])
 print("saved", flush=True)
 os._exit(77)
 """
-AFTER = "def after(*_, **__): return None\n"
+AFTER = "def restart_delay_s(*_, **__): return None\n"
 
 
 @pytest.fixture(autouse=True)

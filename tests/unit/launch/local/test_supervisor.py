@@ -267,13 +267,13 @@ def outages(monkeypatch, count):
     """Let the log be out of reach the next `count` times; the calls that were made."""
     calls = []
 
-    def after(*_, **start):
+    def restart_delay_s(*_, **start):
         calls.append(start)
         if len(calls) <= count:
             raise StorageError("disk full")
         return 0.0
 
-    monkeypatch.setattr(supervisor, "after", after)
+    monkeypatch.setattr(supervisor, "restart_delay_s", restart_delay_s)
     monkeypatch.setattr(supervisor, "_LONGEST_RETRY_S", 0.001)
     return calls
 

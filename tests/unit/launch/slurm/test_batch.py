@@ -162,7 +162,7 @@ def test_a_failing_setup_line_ends_the_job_and_is_told(
     done = bash([*batch.setup_lines(with_setup(submission, lines)), "echo ran"])
     assert "ran" not in done.stdout.splitlines()
     assert asked(tmp_path)["--rc"] == str(done.returncode)
-    assert "ls /nowhere" not in lines or "slurm.setup: ls /nowhere: left with 2" in done.stderr
+    assert "ls /nowhere" not in lines or "slurm.setup: ls /nowhere: exited with 2" in done.stderr
 
 
 def test_what_a_sourced_file_of_the_setup_passes_over_is_passed_over(

@@ -49,8 +49,8 @@ def test_an_exception_is_quoted_and_not_what_a_library_prints_after_it(errors: P
 
 
 def test_what_an_earlier_start_wrote_is_not_quoted(errors: Path) -> None:
-    errors.write_text(BROKEN_RANK.format(how="Killed") + "slurm.setup: module load cuda: left with 1\n")
-    assert tail(errors, seen=4) == f"{errors} ends with 'slurm.setup: module load cuda: left with 1'"
+    errors.write_text(BROKEN_RANK.format(how="Killed") + "slurm.setup: module load cuda: exited with 1\n")
+    assert tail(errors, seen=4) == f"{errors} ends with 'slurm.setup: module load cuda: exited with 1'"
     assert tail(errors, seen=5) == ""
 
 
