@@ -13,10 +13,10 @@ PACKAGES := slurmctld slurmd slurm-client munge
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install apt demo test check lint
+.PHONY: help venv install apt demo test check lint gpu-check
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.installed-demo ## Pre-train two small encoders on this machine and show what they learnt (about 3 minutes)
 	@$(BIN)/python -m gmml_cluster.evaluate.demo demo
@@ -24,6 +24,9 @@ demo: $(VENV)/.installed-demo ## Pre-train two small encoders on this machine an
 test: install apt check ## Everything: set-up, format, lint, types, contracts, unit tests, then the cluster tests
 	@echo "== cluster tests (real daemons, real ranks)"
 	@$(BIN)/python -m pytest tests/cluster tests/faults
+
+gpu-check: install ## On a machine with GPUs: what only they can show, in half an hour; writes gpu-check.json
+	@$(BIN)/python -m benchmarks.gpu_check
 
 check: lint ## Format, lint, types, contracts, unit tests: under two minutes
 	@echo "== unit, contract and golden tests"
