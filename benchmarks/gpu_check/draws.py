@@ -26,7 +26,7 @@ Pair = tuple[str, "Tensor | NDArray[np.generic]", Tensor]
 
 def draws(variant: str, setting: Setting) -> Result:
     """`integers` or `normals`."""
-    device, count = torch.device(setting.device), 16 if setting.quick else 512
+    device, count = torch.device(setting.device), 16 if setting.quick else 128
     return _integers(device, count) if variant == "integers" else _normals(device, count)
 
 
@@ -91,7 +91,7 @@ def _masks(numbers: NDArray[np.int64], device: torch.device) -> Iterator[Pair]:
 
 def _normals(device: torch.device, count: int) -> Result:
     """Largest distance in units in the last place; on a CPU both are the same code."""
-    words = philox_torch.words(7, Purpose.NOISE, torch.arange(count), 3 * 64 * 64)
+    words = philox_torch.words(7, Purpose.NOISE, torch.arange(4 * count), 3 * 64 * 64)
     expected, found = normals(words), normals(words.to(device)).cpu()
     distance = (_ordered(expected) - _ordered(found)).abs()
     most = int(distance.max())

@@ -33,13 +33,13 @@ def _rows(part: str, variants: tuple[str, ...], function: str, limit_s: float) -
 
 ROWS = (
     *_rows("install", ("",), "install:install", 120),
-    *_rows("draws", ("integers", "normals"), "draws:draws", 120),
+    *_rows("draws", ("integers", "normals"), "draws:draws", 240),
     *_rows("steps", ENGINES, "steps:steps", 180),
     *_rows("not-finite", ENGINES, "steps:not_finite", 180),
     *_rows("attention", ("math", "efficient", "flash", "cudnn"), "attention:attention", 120),
     *_rows("deterministic", ENGINES, "steps:deterministic", 240),
     *_rows("vit-l", ("8", "64", "128"), "speed:speed", 240),
     *_rows("stream", ("2", "4", "8"), "reading:reading", 180),
-    *_rows("ranks", ("one GPU each", "killed", "stopped"), "several:several", 240),
+    *_rows("ranks", ("one GPU each", "killed", "stopped"), "several:several", 360),
 )
 PARTS = tuple(dict.fromkeys(row.part for row in ROWS))

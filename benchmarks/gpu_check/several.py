@@ -25,7 +25,7 @@ from gmml_cluster.train.ranks.devices import choose_device, compare_devices, dev
 from gmml_cluster.train.ranks.rendezvous import RankInfo, meet
 
 _NAME = "gpu-check"
-_START_S, _NOTICE_S, _QUICK_NOTICE_S = 120.0, 60.0, 20.0
+_START_S, _NOTICE_S, _QUICK_NOTICE_S = 180.0, 60.0, 20.0
 
 
 def several(variant: str, setting: Setting) -> Result:

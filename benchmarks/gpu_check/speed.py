@@ -74,14 +74,18 @@ def _peak(device: torch.device) -> dict[str, Any]:
 
 
 def _profile(trainer: Trainer, device: torch.device) -> dict[str, Any]:
-    """Launches a step and the idle share of the time from the first kernel's start to the last one's end."""
+    """Some more steps under torch's profiler."""
     if device.type != "cuda":
         return {"idle_share": None}
     first = _WARM_UP + _TIMED
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
         trainer.train(first, first + _PROFILED)
         torch.cuda.synchronize(device)
-    events = profiler.events() or []
+    return idle_figures(profiler.events() or [])
+
+
+def idle_figures(events: Iterable[Any]) -> dict[str, Any]:
+    """Launches a step and the idle share of the time from the first kernel's start to the last one's end."""
     # annotations lie on the GPU's line too, and would cover the gaps between the kernels of a step
     kernels = [event for event in events if event.device_type.name == "CUDA" and not event.is_user_annotation]
     spans = [(event.time_range.start, event.time_range.end) for event in kernels]

@@ -16,9 +16,7 @@ def made(name):
     return result
 
 
-@pytest.mark.parametrize(
-    "name", ["install", "steps/zero-3", "not-finite/zero-1", "deterministic/ddp", "deterministic/zero-2", "vit-l/8"]
-)
+@pytest.mark.parametrize("name", ["install", "steps/zero-3", "not-finite/zero-1", "deterministic/zero-2", "vit-l/8"])
 def test_rows_of_one_rank_pass_on_a_cpu(name):
     result = made(name)
     assert result.outcome == "ok", result

@@ -8,18 +8,19 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from rich.console import Console
 
 from benchmarks.gpu_check import __main__ as command
-from benchmarks.gpu_check import attention, draws, report, training
+from benchmarks.gpu_check import attention, draws, report, speed, steps, training
 from benchmarks.gpu_check.processes import ROOT, call, make
 from benchmarks.gpu_check.result import Result, Setting
 from benchmarks.gpu_check.rows import PARTS, ROWS, Row
-from benchmarks.gpu_check.speed import gaps_between
 from gmml_cluster.data.random import philox_torch
 
 QUICK = Setting("cpu", True, Path("/none"))
@@ -145,9 +146,50 @@ def test_out_of_memory_is_a_result(monkeypatch, kind):
     assert result.figures["estimated_gib"] > 0
 
 
+def test_waits_are_checked_from_the_third_step_on_and_not_where_the_state_is_copied(monkeypatch):
+    modes = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    waits = steps.HostWaits("warn")
+    with waits.counted():
+        for step in range(training.STEPS):
+            waits.after(SimpleNamespace(line={"step": step}))
+            if step == 5:
+                warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        assert modes == ["warn", "default"]
+    assert len(waits.found) == 1
+
+
+def test_the_check_for_waits_is_off_after_an_error(monkeypatch):
+    modes = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    waits = steps.HostWaits("error")
+
+    def train():
+        with waits.counted():
+            waits.after(SimpleNamespace(line={"step": 1}))
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    with pytest.raises(RuntimeError, match="synchronizing"):
+        train()
+    assert modes == ["error", "default"]
+
+
+def kernel(start, end, device="CUDA", annotation=False):
+    time_range = SimpleNamespace(start=start, end=end)
+    device_type = SimpleNamespace(name=device)
+    return SimpleNamespace(time_range=time_range, device_type=device_type, is_user_annotation=annotation)
+
+
+def test_idle_time_is_read_from_kernels_alone():
+    events = [kernel(0, 30), kernel(60, 90), kernel(90, 100), kernel(0, 100, "CPU"), kernel(0, 100, annotation=True)]
+    found = speed.idle_figures(events)
+    assert found == {"launches_per_step": 1, "idle_share": 0.3, "gaps_per_step": 0, "longest_gap_us": 30}
+    assert speed.idle_figures([])["idle_share"] is None
+
+
 def test_gaps_are_what_no_kernel_covers():
-    assert gaps_between([(10, 20), (0, 5), (1, 3), (18, 22), (25, 26)]) == [5, 3]
-    assert gaps_between([]) == []
+    assert speed.gaps_between([(10, 20), (0, 5), (1, 3), (18, 22), (25, 26)]) == [5, 3]
+    assert speed.gaps_between([]) == []
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------
