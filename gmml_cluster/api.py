@@ -6,6 +6,7 @@ Nothing here imports torch, and listing or asking runs imports no pydantic. `imp
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,6 +194,25 @@ def runs(root: str | None = None) -> list[Run]:
         SpecError: the root does not exist.
     """
     return [Run(found) for found in finding.every(root)]
+
+
+def load_encoder(run: Run | str, step: int | None = None) -> Any:
+    """The encoder of a run as a torch module on the CPU, in evaluation mode, with timm's parameter names.
+
+    Its state loads strictly into timm's `VisionTransformer` of that size without a classifier; MAE's fixed positions
+    are written out as `pos_embed`. Calling it on normalised images (B, 3, S, S) gives the normed tokens (B, 1 + N, D),
+    the class token first.
+
+    Args:
+        run: the run, or a name, unique prefix, folder or URL of one.
+        step: which checkpoint, by its step from 0; the latest by default, also of a live run.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it is damaged.
+    """
+    # by name: the commands import this module, and nothing that they import may import torch
+    module = import_module("gmml_cluster.train.checkpoints.load_trained")
+    return module.load_encoder((find(run) if isinstance(run, str) else run).location, step)
 
 
 def status_of(asked: Sequence[Run]) -> Statuses:
