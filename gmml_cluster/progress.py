@@ -1,48 +1,49 @@
 """Progress of long work on a terminal. A leaf: everything may import it."""
 
 import sys
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 QUIET_S = 2.0
 
 
-class Advance(Protocol):
-    """Report that so many more items are done."""
-
-    def __call__(self, items: int = 1) -> None: ...
-
-
 @contextmanager
-def progress(description: str, total: int | None = None) -> Iterator[Advance]:
-    """A progress bar on stderr that appears once the work has lasted two seconds; nothing where stderr is no terminal.
+def progress(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr that appears once the work has lasted two seconds; nothing where stderr is no terminal.
 
     Args:
-        description: what is done, such as `indexing shards`.
-        total: items; None where the number is not known.
+        description: what is done, such as `indexing`.
+        total: items; None where their number is not known, which shows the time that has passed instead of a bar.
 
     Yields:
-        A function that advances the bar; it may be called from any thread.
+        A function that counts so many more items as done; any thread may call it.
     """
     if not sys.stderr.isatty():
-        yield lambda items=1: None
+        yield lambda items: None
         return
+    # rich takes 60 ms to import, which commands that end at once need not pay
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    counted = () if total is None else (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), *counted, TimeElapsedColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task(description, total=total)
-    shown_at = time.monotonic() + QUIET_S
-
-    def advance(items: int = 1) -> None:
-        bar.advance(task, items)
-        if not bar.live.is_started and time.monotonic() >= shown_at:
-            bar.start()
-
+    appearance = threading.Timer(QUIET_S, bar.start)
+    appearance.daemon = True
+    appearance.start()
     try:
-        yield advance
+        yield lambda items: bar.advance(task, items)
     finally:
+        appearance.cancel()
+        appearance.join()
         bar.stop()

@@ -2,8 +2,6 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +9,7 @@ import click
 from gmml_cluster.cli import options
 from gmml_cluster.cli.compute import demand
 from gmml_cluster.errors import DataError, Fault, GmmlError
+from gmml_cluster.progress import progress
 
 if TYPE_CHECKING:
     from gmml_cluster.data.corpus.checksums import Indexed
@@ -60,9 +59,9 @@ def pack(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was begun is undone, as after Ctrl-C
     demand_apart(source, destination)
-    with _progress("reading the source"):
+    with progress("reading the source"):
         found = find_source(source, image)
-    with _progress("packing", len(found.items)) as advance:
+    with progress("packing", len(found.items)) as advance:
         packed = pack(
             found,
             destination,
@@ -94,13 +93,13 @@ def index(url: str, root: str | None, image: str | None, anew: bool) -> int:
     from gmml_cluster.data.corpus.checksums import Indexed, demand_writable, index_all
     from gmml_cluster.data.corpus.listing import indexes_below, list_shards
 
-    with _progress("listing"):
+    with progress("listing"):
         indexes = None if root is None else indexes_below(root)
         shards = list_shards(url, image)
         demand_writable(shards, indexes)
     found: list[Indexed] = []
     faults: list[GmmlError] = []
-    with _progress("indexing", len(shards)) as advance:
+    with progress("indexing", len(shards)) as advance:
         for result in index_all(shards, indexes, anew=anew):
             advance(1)
             if isinstance(result, GmmlError):
@@ -126,28 +125,6 @@ def _summary(url: str, found: "list[Indexed]") -> list[GmmlError]:
     if found and not summary.samples:
         return [DataError(Fault(url, "holds no sample", "see what was passed over; --image names the images' field"))]
     return []
-
-
-@contextmanager
-def _progress(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar, or the time that passed, on stderr where that is a terminal; yields what advances it."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    counted = () if total is None else (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    columns = (SpinnerColumn(), TextColumn(label), *counted, TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda done: progress.advance(task, done)
 
 
 def _report(found: "Source", packed: "Packed", destination: str) -> None:

@@ -21,6 +21,7 @@ from gmml_cluster.cli.compute import run_module
     help="What is scored; may be given again; all but pixels by default.",
 )
 @click.option("--step", type=click.IntRange(min=0), help="Checkpoint to read; the latest by default.")
+@click.option("--image", metavar="FIELD", help="Field of the images, such as left.jpg; the run's own by default.")
 @click.option("--untrained", is_flag=True, help="Score the network before its first step, made from the seed.")
 @options.root
 @options.as_json
@@ -31,6 +32,7 @@ def command(
     corpus: str | None,
     features: tuple[str, ...],
     step: int | None,
+    image: str | None,
     untrained: bool,
     root: str | None,
     as_json: bool,
@@ -43,6 +45,7 @@ def command(
         ("--bank", bank),
         ("--corpus", corpus),
         ("--step", None if step is None else str(step)),
+        ("--image", image),
         *(("--feature", feature) for feature in features),
     ]
     arguments = ["--root", found.root, "--run", found.name, "--with", scores]

@@ -131,19 +131,24 @@ def page(document: Document) -> list[str]:
         f"  files        {document['url']}: log/, checkpoints/, attempts/ (logs and metrics of the ranks)",
     ]
     lines += [f"  attempts before these: {_counted(document['older_attempts'])}"] if document["older_attempts"] else []
-    return [*lines, *(f"  {line}" for attempt in document["attempts"] for line in _attempt_lines(attempt))]
+    reported = _problem(document).splitlines()[0]
+    for attempt in document["attempts"]:
+        lines.append(f"  {_attempt_line(attempt)}")
+        message = (attempt.get("told", {}).get("message") or reported).splitlines()[0]
+        if message != reported:  # attempts that failed alike are reported once
+            lines.append(f"               {message}")
+            reported = message
+    return lines
 
 
-def _attempt_lines(attempt: Document) -> list[str]:
+def _attempt_line(attempt: Document) -> str:
     topology = attempt["topology"]
     ranks = f"{topology['ranks']} ranks" if "ranks" in topology else "ranks unknown"
     nodes = f" on {attempt['nodes'] or '?'} nodes from {attempt['host']}" if attempt["host"] else ""
     first, last = attempt["first_step"], attempt["last_step"]
     steps = "no step" if first is None else f"steps {first}-{_number(last)}"
     ended = f"{attempt['cause']} {_moment(attempt['ended'])}" if attempt["cause"] else "at work"
-    lines = [f"attempt {attempt['attempt']:<4} {_moment(attempt['started'])}  {steps}  {ranks}{nodes}  {ended}"]
-    message = attempt.get("told", {}).get("message")
-    return [*lines, f"             {message.splitlines()[0]}"] if message else lines
+    return f"attempt {attempt['attempt']:<4} {_moment(attempt['started'])}  {steps}  {ranks}{nodes}  {ended}"
 
 
 def _counted(causes: dict[str, int]) -> str:

@@ -26,14 +26,15 @@ class Samples:
     Args:
         url: shards, as in a job file.
         indexes: store of indexes that are not beside their shards; read only.
+        image: field of the images, as `image` of a corpus in a job file.
 
     Raises:
         DataError: a shard is damaged.
         StorageError: the store does not answer.
     """
 
-    def __init__(self, url: str, indexes: Store | None = None) -> None:
-        self._pin = pin([CorpusUrl(url)], indexes, checked=False)
+    def __init__(self, url: str, indexes: Store | None = None, image: str | None = None) -> None:
+        self._pin = pin([CorpusUrl(url, image)], indexes, checked=False)
         self._fetcher = Fetcher(self._pin)
 
     def __len__(self) -> int:

@@ -35,6 +35,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, given: str) -> 
     type=click.Choice(FEATURES),
     help="What is scored; all but pixels by default.",
 )
+@click.option("--image", help="Field of the images in both corpora; that of the run's first corpus by default.")
 @click.option("--untrained", is_flag=True, help="Score the network before its first step.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 def main(root: str, step: int | None, as_json: bool, **request: Any) -> None:

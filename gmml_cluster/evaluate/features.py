@@ -62,17 +62,18 @@ class Labelled:
         return int(self.labels.max()) + 1
 
 
-def read(url: str, indexes: Store | None = None) -> EvalCorpus:
+def read(url: str, indexes: Store | None = None, image: str | None = None) -> EvalCorpus:
     """The corpus at `url`; samples without a class (label -1) are left out.
 
     Args:
         url: shards as a job names them.
         indexes: where indexes may lie that are not beside their shards.
+        image: field of the images, as `image` of a corpus in a job file.
 
     Raises:
         DataError: no sample has a label.
     """
-    samples = Samples(url, indexes)
+    samples = Samples(url, indexes, image)
     labels = torch.from_numpy(samples.labels())
     known = (labels >= 0).nonzero().flatten()
     if not len(known):

@@ -30,6 +30,7 @@ class Request:
         features: what is read; empty takes the encoder's that differ.
         bank: URL of the labelled corpus that votes and trains the probe; None takes the run's first.
         untrained: whether the network is the one before the first step.
+        image: field of the images in both corpora; None takes that of the run's first corpus.
     """
 
     run: str
@@ -38,6 +39,7 @@ class Request:
     features: Sequence[Feature] = ()
     bank: str | None = None
     untrained: bool = False
+    image: str | None = None
 
 
 def reader_of(trained: Trained) -> FeatureReader:
@@ -63,8 +65,10 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
         DataError: bank and corpus share shards, or one of them has no labels.
         CheckpointError: a feature is not finite.
     """
-    bank = read(request.bank or trained.job.data.corpora[0].url, indexes=indexes)
-    bank, corpus = hold_out(bank) if request.corpus is None else (bank, read(request.corpus, indexes=indexes))
+    first = trained.job.data.corpora[0]
+    image = request.image or first.image
+    bank = read(request.bank or first.url, indexes, image)
+    bank, corpus = hold_out(bank) if request.corpus is None else (bank, read(request.corpus, indexes, image))
     if request.corpus is not None:
         _demand_apart(bank, corpus)
     reader, names = reader_of(trained), request.features or features_of(trained)

@@ -44,6 +44,7 @@ SURFACE = {
         "--corpus",
         "--feature",
         "--help",
+        "--image",
         "--json",
         "--root",
         "--step",

@@ -271,7 +271,7 @@ class Fetcher:
             problem = (
                 f"the bytes disagree with the index after {READS} tries; the store, the shard or its index is wrong"
             )
-            hint = "copy the shard again, or index it anew (gmml corpus index) if it was rewritten on purpose"
+            hint = "copy the shard again; if it was rewritten on purpose: gmml corpus index --anew URL"
             raise StorageError(Fault(f"{url}, member {member}", problem, hint)) from error
 
     def _given_up(self, pieces: Pieces) -> GmmlError:

@@ -18,6 +18,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.evaluate.features import normalised
 from gmml_cluster.evaluate.reconstruction import Shown, reconstruct
@@ -87,9 +88,8 @@ def title_of(trained: Trained, run: str, accuracies: tuple[float, float] | None)
 
 def some_images(trained: Trained, corpus: str) -> torch.Tensor:
     """The first images of a corpus as the method reads them: whole groups, at most 64."""
-    from gmml_cluster.data.eval_reader import Samples
-
-    data, samples = trained.job.data, Samples(corpus)
+    data = trained.job.data
+    samples = Samples(corpus, image=data.corpora[0].image)
     group = Setting.of(trained.job).group
     images = samples.images(range(min(len(samples), CANDIDATES) // group * group))
     return normalised(images, data.image_size, data.normalise, torch.device("cpu"))
