@@ -131,13 +131,13 @@ def page(document: Document) -> list[str]:
         f"  files        {document['url']}: log/, checkpoints/, attempts/ (logs and metrics of the ranks)",
     ]
     lines += [f"  attempts before these: {_counted(document['older_attempts'])}"] if document["older_attempts"] else []
-    reported = _problem(document).splitlines()[0]
+    reported = {_problem(document).splitlines()[0]}
     for attempt in document["attempts"]:
         lines.append(f"  {_attempt_line(attempt)}")
-        message = (attempt.get("told", {}).get("message") or reported).splitlines()[0]
-        if message != reported:  # attempts that failed alike are reported once
+        message = (attempt.get("told", {}).get("message") or "").partition("\n")[0]
+        if message and message not in reported:  # attempts that failed alike are reported once
             lines.append(f"               {message}")
-            reported = message
+            reported.add(message)
     return lines
 
 
