@@ -137,9 +137,8 @@ def test_shards_that_changed_under_a_run_end_it_after_three_tries_and_status_nam
     corpus = workshop.folder / "corpus"
     shutil.copytree(Path(workshop.corpus).parent, corpus)
     workshop.corpus = f"{corpus}/*.tar"
-    # the shards are small: read ahead by the default they would be in memory before they change
-    changes = ("data.read_ahead=16 KiB", "--follow")
-    command = ("gmml-submit", workshop.job("calm"), "--cluster", workshop.profile(2), *changes)
+    job = workshop.job("calm", data={"read_ahead": "16 KiB"})  # by default all steps are read before the first save
+    command = ("gmml-submit", job, "--cluster", workshop.profile(2), "--follow")
     with ThreadPoolExecutor(1) as pool:
         followed = pool.submit(workshop.call, *command, code=5)
         wait_for(lambda: list(Path(workshop.root).glob("calm/checkpoints/*/manifest.json")))
