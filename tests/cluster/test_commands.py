@@ -213,7 +213,7 @@ def test_a_resume_on_a_cluster_that_does_not_fit_names_the_option_or_the_profile
     (tmp_path / "clusters" / "wide.yaml").write_text("launcher: slurm\nroot: runs\nranks_per_node: 9\n")
     code, _, err = call("gmml", "resume", "tryit", "--cluster", "wide")
     assert code == 2
-    assert err.startswith("--cluster wide: resources.nodes: 1 of 9 ranks each have more ranks than 8 lanes; ")
+    assert err.startswith("--cluster wide: resources.nodes: 1 node has 9 ranks")
     run.store.put(code_name(code_digest), b"")
     monkeypatch.setattr(submit, "preflight", lambda *_: [Fault("slurm.folder", "none")])
     code, _, err = call("gmml", "resume", "tryit", "--cluster", "here", "--take-over")
