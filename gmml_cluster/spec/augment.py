@@ -73,9 +73,9 @@ AUGMENTS: dict[str, Augment] = {
 class Normalise(SpecModel):
     """Per-channel normalisation of RGB in [0, 1]. `imagenet` is the name of a preset."""
 
-    mean: tuple[float, float, float]
+    mean: tuple[float, float, float] = Field(examples=[[0.5, 0.5, 0.5]])
     """Mean subtracted."""
-    std: tuple[Positive, Positive, Positive]
+    std: tuple[Positive, Positive, Positive] = Field(examples=[[0.5, 0.5, 0.5]])
     """Standard deviation divided by."""
 
 

@@ -63,13 +63,13 @@ class Model(SpecModel):
 
     size: Literal["tiny", "small", "base", "large", "huge"] | None = Field(None, examples=["small"])
     """A standard size; fields given beside it win."""
-    width: int = Field(gt=0, le=10**6, multiple_of=4)
+    width: int = Field(gt=0, le=10**6, multiple_of=4, examples=[384])
     """Width of a token."""
-    depth: int = Field(gt=0, le=1000)
+    depth: int = Field(gt=0, le=1000, examples=[12])
     """Number of blocks."""
-    heads: int = Field(gt=0)
+    heads: int = Field(gt=0, examples=[6])
     """Heads of the attention; they divide the width."""
-    patch_size: int = Field(gt=0, le=_MOST_PIXELS_OF_A_SIDE)
+    patch_size: int = Field(gt=0, le=_MOST_PIXELS_OF_A_SIDE, examples=[16])
     """Side of a patch in pixels."""
     mlp_ratio: float = Field(4.0, gt=0, le=100)
     """Hidden width of the MLP over the width."""
@@ -85,7 +85,8 @@ class Model(SpecModel):
         needed = SIZES["small"]
         if given.get("size") is None and set(given) <= set(cls.model_fields) - set(needed):
             raise Refused("neither `size` nor the fields that it fills", f"write size: small, or {', '.join(needed)}")
-        return {**SIZES[given["size"]], **given} if given.get("size") in SIZES else given
+        size = given.get("size")
+        return {**SIZES[size], **given} if isinstance(size, str) and size in SIZES else given
 
     @field_validator("heads")
     @classmethod
@@ -285,7 +286,9 @@ class Checkpoint(SpecModel):
 class Resources(SpecModel):
     """How much of a cluster it wants."""
 
-    nodes: NodeRange = NodeRange(least=1, most=1)
+    bare: ClassVar[tuple[str, ...]] = ("nodes",)
+
+    nodes: NodeRange = Field(NodeRange(least=1, most=1), examples=["1..4"])
     """Nodes: a number, or `2..16`."""
 
 

@@ -196,9 +196,9 @@ class Interval(_Written):
 class NodeRange(_Written):
     """A number of nodes, or a range such as `2..16`."""
 
-    least: int = Field(gt=0)
+    least: int = Field(gt=0, examples=[1])
     """Fewest nodes it starts on."""
-    most: int = Field(gt=0)
+    most: int = Field(gt=0, examples=[4])
     """Most nodes it uses."""
 
     @classmethod

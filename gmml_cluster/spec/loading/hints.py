@@ -50,7 +50,8 @@ def missing(path: Path, model: type[BaseModel], tree: Tree) -> str:
         for owner in models_at(model, path[:-1], tree)
         if path[-1] in owner.model_fields
     ]
-    example = next((each[0] for each in examples if each), None)
+    chosen = [name for owner in models_at(model, path[:-1], tree) for name in tags(owner) if path[-1] == "name"]
+    example = next((each[0] for each in examples if each), next(iter(chosen), None))
     written = f"'{path[-1]}: {'...' if example is None else flow(example)}'"
     return f"write {written}" + (f" under {dotted(path[:-1])!r}" if len(path) > 1 else "")
 
@@ -70,7 +71,12 @@ def listed(path: Path, model: type[BaseModel], tree: Tree, given: Any) -> str:
     """The list to write where one value was given."""
     owners = [each for each in models_at(model, path, tree) if issubclass(each, SpecModel)]
     items = [{name: given} for owner in owners for name in owner.bare if _fits(owner, {name: given})]
-    return f"write {flow(items[:1])}" if items else "write a list"
+    if items:
+        return f"write {flow(items[:1])}"
+    fields = [owner.model_fields.get(str(path[-1])) for owner in models_at(model, path[:-1], tree)]
+    examples = [(field.examples or [field.default])[0] for field in fields if field is not None]
+    example = next((each for each in examples if isinstance(each, list | tuple)), None)
+    return "write a list" + (f" such as {flow(example)}" if example else "")
 
 
 def _fits(model: type[BaseModel], fields: dict[str, Any]) -> bool:
@@ -82,11 +88,11 @@ def _fits(model: type[BaseModel], fields: dict[str, Any]) -> bool:
     return True
 
 
-def _example(model: type[BaseModel]) -> dict[str, Any]:
+def _example(model: type[SpecModel]) -> dict[str, Any]:
     """Enough fields of a model to show the form: its tag, else those with examples, else those with single values."""
     if tags(model):
         return {"name": tags(model)[0]}
-    fields = model.model_fields.items()
+    fields = [(name, field) for name, field in model.model_fields.items() if name in (model.bare or model.model_fields)]
     examples = {name: field.examples[0] for name, field in fields if field.examples}
     return examples or {name: field.default for name, field in fields if isinstance(field.default, int | float | str)}
 

@@ -22,6 +22,7 @@ _EXPECTED = {
     "bool_type": "true or false",
     "string_too_short": "a word that is not empty",
     "string_type": "a word (in quotes where it looks like a number)",
+    "string_unicode": "a word without lone surrogates",
     "greater_than": "a number above {gt:,.12g}",
     "greater_than_equal": "a number of at least {ge:,.12g}",
     "less_than": "a number below {lt:,.12g}",
@@ -115,7 +116,10 @@ def _unfit(path: Path, errors: Sequence[ErrorDetails], model: type[BaseModel], t
         return problem, hints.mapping(path, model, tree, first["input"])
     if first["type"] == "tuple_type":
         return problem, hints.listed(path, model, tree, first["input"])
-    return problem, f"write {', or '.join(dict.fromkeys(map(_expected, errors)))}"
+    refused = [each["ctx"]["error"] for each in errors if each["type"] == "value_error"]
+    others = dict.fromkeys(_expected(error) for error in errors if error["type"] != "value_error")
+    hint = [f"write {', or '.join(others)}"] if others else []
+    return problem, ", or ".join([*hint, *(each.hint if isinstance(each, Refused) else str(each) for each in refused)])
 
 
 def _expected(error: ErrorDetails) -> str:

@@ -17,7 +17,7 @@ from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.compose import EXTENDS, compose, merge
 from gmml_cluster.spec.loading.messages import Finding, findings, in_order, where
 from gmml_cluster.spec.loading.yaml import Path as FieldPath
-from gmml_cluster.spec.loading.yaml import Tree, at_field, is_word
+from gmml_cluster.spec.loading.yaml import Tree, at_field, is_word, refused_paths
 from gmml_cluster.spec.rules import broken_rules
 
 M = TypeVar("M", bound=BaseModel)
@@ -135,13 +135,19 @@ def _checked(model: type[M], tree: Tree, faults: list[Fault], rules: Rules) -> M
     spec, wrong = _validated(model, tree)
     if is_partial:
         wrong = [finding for finding in wrong if not finding.is_missing]
-    checked = spec if spec is not None or is_partial else _with_stand_ins(model, tree, wrong)
-    doubtful = {path for finding in wrong for path in (finding.path, finding.near) if path}
+    refused = set(refused_paths(tree))
+    # What a refused tag or number leaves is no second fault, neither at its field nor in a rule of its section.
+    wrong = [each for each in wrong if not any(path[: len(each.path)] == each.path for path in refused)]
+    checked = (
+        spec
+        if spec is not None or is_partial
+        else _with_stand_ins(model, tree, [*refused, *(finding.path for finding in wrong)])
+    )
+    doubtful = refused | {path for finding in wrong for path in (finding.path, finding.near) if path}
     broken = [each for each in rules(checked) if not each.touches(doubtful)] if checked is not None else []
-    known = {fault.where for fault in faults}  # what a refused tag or number leaves is no second fault
     faults = [
         *faults,
-        *(finding.fault for finding in wrong if finding.fault.where not in known),
+        *(finding.fault for finding in wrong),
         *(Fault(at_field(where(tree, each.field), each.field), each.problem, each.hint) for each in broken),
     ]
     if faults or spec is None:
@@ -149,10 +155,10 @@ def _checked(model: type[M], tree: Tree, faults: list[Fault], rules: Rules) -> M
     return spec
 
 
-def _with_stand_ins(model: type[M], tree: Tree, wrong: Sequence[Finding]) -> M | None:
+def _with_stand_ins(model: type[M], tree: Tree, wrong: Sequence[FieldPath]) -> M | None:
     """The spec with stand-ins for the fields at fault; None where that is not enough."""
-    for finding in wrong:
-        tree = _without(tree, finding.path)
+    for path in wrong:
+        tree = _without(tree, path)
     return _validated(model, merge(_planted(_STAND_IN), tree))[0]
 
 

@@ -40,10 +40,12 @@ class Tree:
     Attributes:
         value: a scalar, a mapping of names to trees, or a tuple of trees.
         where: `file:line`, or the override that it came from.
+        is_refused: whether a fault was found in what is written here; null may stand for it.
     """
 
     value: Any
     where: str
+    is_refused: bool = False
 
     def plain(self) -> Any:
         """The bare value: dicts, tuples and scalars."""
@@ -177,12 +179,12 @@ class _Reading:
         if any(node is other for other in position.above):
             return self._refuse(where, position, "an alias inside its own anchor has no end", "write the value out")
         if isinstance(node, yaml.MappingNode):
-            self._check_tag(node, "map", where, position)
-            return Tree(dict(self._members(node, position)), where)
+            is_refused = self._refuses_tag(node, "map", where, position)
+            return Tree(dict(self._members(node, position)), where, is_refused)
         if isinstance(node, yaml.SequenceNode):
-            self._check_tag(node, "seq", where, position)
+            is_refused = self._refuses_tag(node, "seq", where, position)
             inside = [self.tree(child, position.inside(node, number)) for number, child in enumerate(node.value)]
-            return Tree(tuple(inside), where)
+            return Tree(tuple(inside), where, is_refused)
         return self._scalar(node, where, position)
 
     def _members(self, node: yaml.MappingNode, position: _Position) -> Iterator[tuple[str, Tree]]:
@@ -204,23 +206,24 @@ class _Reading:
     def _scalar(self, node: yaml.Node, where: str, position: _Position) -> Tree:
         is_plain = isinstance(node, yaml.ScalarNode) and node.style is None and not _is_tagged(node)
         if not is_plain or node.tag != f"{_CORE}str":
-            self._check_tag(node, "str", where, position)
-            return Tree(node.value, where)
+            return Tree(node.value, where, self._refuses_tag(node, "str", where, position))
         try:
             return Tree(read_scalar(node.value), where)
         except ValueError as error:
             hint = f"write at most {MOST_DIGITS} digits, or quotes around a word"
             return self._refuse(where, position, f"{error}; no field takes it", hint)
 
-    def _check_tag(self, node: yaml.Node, kind: str, where: str, position: _Position) -> None:
-        if node.tag not in (f"{_CORE}{kind}", "!", "", None):
-            tag = node.tag.replace(_CORE, "!!")
-            problem = f"tag {tag!r}; a spec is plain data and constructs nothing"
-            self._refuse(where, position, problem, "remove the tag")
+    def _refuses_tag(self, node: yaml.Node, kind: str, where: str, position: _Position) -> bool:
+        if node.tag in (f"{_CORE}{kind}", "!", "", None):
+            return False
+        tag = node.tag.replace(_CORE, "!!")
+        problem = f"tag {tag!r}; a spec is plain data and constructs nothing"
+        self._refuse(where, position, problem, "remove the tag")
+        return True
 
     def _refuse(self, where: str, position: _Position, problem: str, hint: str) -> Tree:
         self.faults.append(Fault(at_field(where, position.path), problem, hint))
-        return Tree(None, where)
+        return Tree(None, where, is_refused=True)
 
 
 def _quoted(node: yaml.Node) -> str:
@@ -263,6 +266,16 @@ def flow(value: Any) -> str:
 def shortened(text: str, most: int = 60) -> str:
     """The text, cut to `most` characters."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def refused_paths(tree: Tree, path: Path = ()) -> Iterator[Path]:
+    """Where in the tree something was refused, whose value says nothing."""
+    if tree.is_refused:
+        yield path
+    inside = tree.value
+    members = inside.items() if isinstance(inside, dict) else enumerate(inside if isinstance(inside, tuple) else ())
+    for name, child in members:
+        yield from refused_paths(child, (*path, name))
 
 
 def walk(tree: Tree, path: Path) -> Tree | None:

@@ -43,7 +43,7 @@ class GmmlOptions(SpecModel):
     in a view as the paper's figure draws them. Fields given beside it win."""
     views: Literal[1, 2] = 2
     """Independent crops an image, each reconstructed on its own."""
-    taps: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    taps: Annotated[tuple[int, ...], Field(min_length=1)] | None = Field(None, examples=[[6, 8, 10, 12]])
     """Blocks, counted from 1, whose outputs are averaged for the head; null takes 1/2, 2/3, 5/6 and 1 of the depth."""
     noise_ratio: float = Field(0.75, ge=0, le=0.8)
     """Upper share of pixels hidden by noise; the lower is min(0.5, this). 0 turns noise off."""

@@ -37,18 +37,47 @@ def test_a_given_root_narrows_the_search(tmp_path):
     with pytest.raises(SpecError, match="means 2 runs"):
         find("a", None)
     assert find("a", "two").root == str(tmp_path / "two")
-    assert known_roots("two") == [str(tmp_path / "two")]
+    assert known_roots("two", []) == [str(tmp_path / "two")]
 
 
-def test_a_profile_that_is_no_mapping_or_names_no_root_is_passed_over(tmp_path):
+BROKEN = {
+    "list": "- 1\n",
+    "binary": b"\xff\xfe",
+    "digits": f"root: {'9' * 5000}\n",
+    "nested": f"a: {'[' * 500}{']' * 500}\n",
+    "syntax": "root: [\n",
+    "large": "# " + "x" * 2**19,
+    "loop": "extends: loop.yaml\n",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_profile_that_cannot_be_read_is_a_fault_of_the_list_and_of_a_run_that_is_not_found(tmp_path, capsys, broken):
     (tmp_path / "clusters").mkdir()
-    (tmp_path / "clusters" / "odd.yaml").write_text("- 1\n")
-    (tmp_path / "clusters" / "heir.yaml").write_text("extends: odd.yaml\n")
-    assert not any("odd" in root or "heir" in root for root in known_roots(None))
+    content = BROKEN[broken]
+    path = tmp_path / "clusters" / f"{broken}.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    make_run(tmp_path / "elsewhere", "a")
+    note_root(str(tmp_path / "elsewhere"))
+    assert find("a", None).name == "a"
+    assert capsys.readouterr().err == ""
+    assert [run.name for run in every(None)] == ["a"]
+    assert capsys.readouterr().err.startswith(f"clusters/{broken}.yaml")
+    with pytest.raises(SpecError):
+        find("b", None)
+    assert capsys.readouterr().err.startswith(f"clusters/{broken}.yaml")
+
+
+def test_a_root_that_a_profile_inherits_is_searched(tmp_path):
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "clusters" / "base.yml").write_text(f"launcher: local\nroot: {tmp_path}/inherited\n")
+    (tmp_path / "clusters" / "heir.yaml").write_text("extends: base.yml\n")
+    (tmp_path / "clusters" / "none.yaml").write_text("launcher: local\n")
+    assert f"{tmp_path}/inherited" in known_roots(None, [])
 
 
 def test_an_object_store_is_left_as_it_is_written():
-    assert known_roots("s3://bucket/prefix/") == ["s3://bucket/prefix"]
+    assert known_roots("s3://bucket/prefix/", []) == ["s3://bucket/prefix"]
 
 
 def test_a_root_that_cannot_be_read_hides_no_runs_of_others(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """What a user is told of a bad job file, and what a good one becomes."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,7 @@ def test_overrides_reach_every_section(good):
         ("engine.deterministic=yes", "engine.deterministic: 'yes' does not fit; write true or false"),
         ("engine.zero=4", "engine.zero: 4 does not fit; write 0, 1, 2, 3 or 'ddp'"),
         ("method.name=mea", "method.name: 'mea' does not fit; write 'gmml' or 'mae'"),
-        ("method={views: 1}", "method.name: missing; write 'name: ...' under 'method'"),
+        ("method={views: 1}", "method.name: missing; write 'name: gmml' under 'method'"),
         ("method=gmml", "method: 'gmml' does not fit; write {name: gmml}"),
         ("method.taps=[]", "method.taps: [] does not fit; write a list of at least 1"),
         ("data.augment=gmnl", "data.augment: 'gmnl' is no preset; write none, gmml, mae, or a mapping"),
@@ -160,11 +161,46 @@ def test_gmml_that_hides_nothing_is_refused(good):
         ("data.augment=5", "write none, gmml, mae, or a mapping"),
         ("checkpoint.every=1.5", "write auto, '500 steps', or a duration such as '30 min'"),
         ("model={drop_path: 0}", "write size: small, or width, depth, heads, patch_size"),
+        ("resources=4", "write {nodes: 4}"),
+        ("resources=zzz", "write a mapping such as {nodes: 1..4}"),
+        ("resources.nodes={least: 2}", "most: missing; write 'most: 4' under 'resources.nodes'"),
+        ("data.normalise.mean=0.5", "write a list such as [0.5, 0.5, 0.5]"),
+        ("data.normalise={std: [1, 1, 1]}", "write 'mean: [0.5, 0.5, 0.5]' under 'data.normalise'"),
+        ("optim.betas=0.9", "write a list such as [0.9, 0.999]"),
+        ("method.taps=4", "write a list such as [6, 8, 10, 12]"),
+        ("data.read_ahead=zzz", "'zzz' does not fit; write 'auto', or write a number and one of B, KiB"),
         ("data={}", "corpora: missing; write 'corpora: [{url: \"train-*.tar\"}]' under 'data'"),
     ],
 )
 def test_a_hint_shows_what_to_write(good, override, hint):
     assert hint in faults(good, override)[0]
+
+
+@pytest.mark.parametrize(
+    "value", ["{}", "[]", "[[]]", "[{}]", "{a: 1}", "zzz", "-1", "null", '"\\ud800"', "{name: []}"]
+)
+def test_no_value_of_any_field_ends_the_reader_or_shows_how_it_is_made(good, value):
+    job = dump(load_job(good))
+    within = [f"{name}.{field}" for name, section in job.items() if isinstance(section, dict) for field in section]
+    for field in [*job, *within]:
+        made = re.search(
+            r"Value error|Input should|write '\w+: \.\.\.'|write a list$", _told(good, f"{field}={value}"), re.M
+        )
+        assert not made, (field, made)
+
+
+def _told(good, override):
+    try:
+        load_job(good, [override])
+    except SpecError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("refused", ["steps: " + "9" * 5000, "steps: !!python/name:os.system 5"])
+def test_what_is_refused_is_one_fault_and_no_broken_rule_beside(good, refused):
+    good.write_text(good.read_text().replace("steps: 10", refused))
+    assert len(faults(good)) == 1
 
 
 def test_a_key_of_another_section_is_sent_there_and_hides_no_other_fault(good):
