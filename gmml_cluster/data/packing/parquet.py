@@ -50,7 +50,8 @@ def read_parquet(files: Sequence[ShardFile], image: str | None) -> Source:
             for item in _rows(file, table, columns, spool, path):
                 empty += item is None
                 items += [] if item is None else [item]
-    notes = (*_splits(files), *([f"passed over {empty} rows whose image has no bytes"] if empty else []))
+    unlabelled = () if columns[1] else (_no_labels(table.schema_arrow.names),)
+    notes = (*_splits(files), *unlabelled, *([f"passed over {empty} rows whose image has no bytes"] if empty else []))
     return Source(tuple(distinct(items)), classes, notes, scratch)
 
 
@@ -95,6 +96,11 @@ def _no_column(url: str, names: Sequence[str], found: Sequence[str]) -> Fault:
         cure = "download the images by img2dataset into its webdataset format, and name the shards"
         return Fault(url, f"holds URLs and no images (columns {columns})", cure)
     return Fault(url, f"no column holds images (columns {columns}); {rule}", "name the column by --image")
+
+
+def _no_labels(names: Sequence[str]) -> str:
+    rule = f"none of {', '.join(_LABEL_COLUMNS)} is a column of whole numbers"
+    return f"no image has a class: {rule} (columns {', '.join(names)})"
 
 
 def _class_names(schema: Any, column: str | None) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import logging
 
 from gmml_cluster.train.ranks.log_upload import Parts
 from gmml_cluster.train.ranks.rendezvous import RankInfo
-from gmml_cluster.train.records import StepRecord
+from gmml_cluster.train.records import StepRecord, progress
 from gmml_cluster.train.stepper import Report, Skip
 from tests.unit.run.memory import MemoryStore
 
@@ -69,3 +69,8 @@ def test_the_last_step_is_known_to_whoever_ends_the_attempt():
     zero = record(Kv(), 0)
     zero.write(report(7))
     assert zero.shutdown.last_step == 7
+
+
+def test_progress_counts_steps_as_status_and_checkpoints_do():
+    line = {"step": 59, "batch": 64, "loss": 0.5, "lr": 1e-3, "samples_per_s": 128.0, "data_wait_s": 0.1, "step_s": 0.5}
+    assert progress(line, 120) == "step 59 of 120  loss 0.5000  lr 1.00e-03  128 img/s  wait 20 %  left 0:00:30"

@@ -100,6 +100,15 @@ def test_parquet_of_other_things_is_named_with_the_cure(tmp_path, columns, told)
         find_source(str(tmp_path / "x.parquet"))
 
 
+@pytest.mark.parametrize("columns", [{"breed": [1]}, {"label": ["cat"]}])
+def test_parquet_without_numbers_for_classes_says_which_columns_there_are(tmp_path, digits, columns):
+    table = arrow.table({"image": [{"bytes": png(digits[0][0]), "path": None}], **columns})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    (note,) = find_source(str(tmp_path)).notes
+    assert note.startswith("no image has a class: none of label, labels, fine_label is a column of whole numbers")
+    assert f"(columns image, {next(iter(columns))})" in note
+
+
 def test_a_file_that_is_no_parquet_is_named(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"<html>" * 100)
     with pytest.raises(DataError, match=r"x\.parquet: is no sound parquet file"):
@@ -130,6 +139,13 @@ def test_a_job_that_names_compressed_tars_is_sent_to_pack(tmp_path):
     for url in (tmp_path, tmp_path / "a.tar.gz", tmp_path / "*.tar.gz"):
         with pytest.raises(DataError, match=r"no shards; .*\.tar\.gz'; `gmml corpus pack` makes shards of them"):
             list_shards(str(url))
+
+
+def test_a_job_that_names_a_folder_of_images_is_sent_to_pack(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.JPG").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"no shards; .*1 are images, the first 'cat/1\.JPG'; `gmml corpus pack`"):
+        list_shards(str(tmp_path))
 
 
 def test_two_kinds_of_files_are_refused(tmp_path, digit_shards):
