@@ -59,7 +59,7 @@ class Site:
         """Run `gmml ...` or `gmml-submit ...`; its standard output, which goes to standard error where `shown`.
 
         Raises:
-            CalledProcessError: it left with another code than 0.
+            CalledProcessError: its exit code is not 0.
         """
         self.commands.append(shlex.join(words))
         print(f"$ {self.commands[-1]}", file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ class Score:
         name: `knn` or `linear`.
         feature: what was read from the encoder.
         hits: samples whose class was predicted.
-        samples: samples asked.
+        samples: samples that were scored.
         settings: what the score was made with, such as `{"k": 20}`.
         main: whether this is the number to report among those of its name and feature.
     """

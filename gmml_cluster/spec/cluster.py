@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gmml_cluster.spec.base import Refused, SpecModel
-from gmml_cluster.spec.scalars import Duration, Place, Size, write_seconds
+from gmml_cluster.spec.scalars import Duration, Location, Size, write_seconds
 
 RanksPerNode = Annotated[int, Field(gt=0)] | Literal["auto"]
 
@@ -36,7 +36,7 @@ class SlurmSection(SpecModel):
     """Time limit of one job, such as `24 h`."""
     notice: Duration = 120.0
     """How long before the time limit the ranks are asked to save."""
-    folder: Place | None = None
+    folder: Location | None = None
     """Folder on a shared file system for job scripts and logs, `%j` the job's number; null takes `<root>/.slurm`."""
     python: str | None = None
     """Command that starts Python on a node, a container's wrapper included; null takes the submitting interpreter."""
@@ -69,7 +69,7 @@ class ClusterProfile(SpecModel):
 
     launcher: Literal["local", "slurm", "ray"] = Field(examples=["local"])
     """The launcher that starts the ranks."""
-    root: Place = Field(examples=["runs"])
+    root: Location = Field(examples=["runs"])
     """Folder or `s3://bucket/prefix` under which runs lie."""
     ranks_per_node: RanksPerNode = "auto"
     """Ranks of a node. `auto`: one for each GPU, else min(2, cores)."""

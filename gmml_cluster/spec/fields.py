@@ -90,7 +90,7 @@ def _scalar(field: Schema) -> str:
     if "pattern" in field and field["type"] == "string":
         quantity = (text for mark, text in _QUANTITIES.items() if mark in field["pattern"])
         return next(quantity, "duration, as in `30 min`" if "min" in field["pattern"] else "text")
-    bounds = [f"{words} {flow(field[key])}" for key, words in _BOUNDS.items() if key in field]
+    bounds = [f"{bound} {flow(field[key])}" for key, bound in _BOUNDS.items() if key in field]
     return ", ".join([_NAMES[field["type"]], *bounds])
 
 

@@ -17,7 +17,7 @@ from gmml_cluster.spec.base import Refused, SpecModel
 from gmml_cluster.spec.braces import check_braces
 from gmml_cluster.spec.methods.counts import divisor_of_width
 from gmml_cluster.spec.methods.registry import MethodOptions, advised_drop_path
-from gmml_cluster.spec.scalars import Interval, Length, NodeRange, Place, Size, check_place
+from gmml_cluster.spec.scalars import Interval, Length, Location, NodeRange, Size, check_location
 
 MOST_STEPS = 10**9
 MOST_SAMPLES = 10**15
@@ -95,7 +95,7 @@ class Model(SpecModel):
 
 
 def _shards(url: str) -> str:
-    check_place(url)  # before the braces: ${HOME} is no bad range but a variable
+    check_location(url)  # before the braces: ${HOME} is no bad range but a variable
     check_braces(url)
     return url
 
@@ -295,7 +295,7 @@ class Resources(SpecModel):
 class Init(SpecModel):
     """A commit of another run, which a run of its own begins from at step 0."""
 
-    run: Place = Field(min_length=1, examples=["other-run"])
+    run: Location = Field(min_length=1, examples=["other-run"])
     """The other run: its name under the same root, or its folder or URL."""
     step: Annotated[int, Field(ge=0)] | None = None
     """Step of the commit; null takes the latest when this run is first submitted."""

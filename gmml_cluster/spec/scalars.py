@@ -1,4 +1,4 @@
-"""Values that users write as one word: durations, sizes, lengths of training, intervals, ranges of nodes, places."""
+"""Values that users write as one word: durations, sizes, lengths of training, intervals, ranges of nodes, locations."""
 
 import re
 from decimal import Decimal
@@ -19,7 +19,7 @@ from pydantic_core import CoreSchema
 from gmml_cluster.spec.base import Refused, SpecModel
 
 SCHEMES = ("file", "s3")
-"""Stores that a place may lie in: those of `gmml_cluster.store.open`."""
+"""Stores that a location may be in: those of `gmml_cluster.store.open`."""
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _MOST = 10**18
@@ -73,7 +73,7 @@ Duration = Annotated[float, BeforeValidator(seconds), PlainSerializer(write_seco
 Size = Annotated[int, BeforeValidator(size_bytes), PlainSerializer(write_bytes, str), _pattern(_BYTES)]
 
 
-def check_place(given: str) -> str:
+def check_location(given: str) -> str:
     """A path or URL as it was written.
 
     Raises:
@@ -88,7 +88,7 @@ def check_place(given: str) -> str:
     return given
 
 
-Place = Annotated[str, AfterValidator(check_place)]
+Location = Annotated[str, AfterValidator(check_location)]
 """A path or URL."""
 
 

@@ -19,7 +19,7 @@ def read_verified(read: Callable[[], T], check: Callable[[T], None], *, pause_s:
     carry no checksum of their own. Only an answer that stays wrong says that the object itself is damaged.
 
     Args:
-        read: fetches the content anew at every call.
+        read: fetches the content at every call; not cached.
         check: raises where the content is not what its checksum, length or format promises.
         pause_s: seconds before the second read; doubled before each further one.
 

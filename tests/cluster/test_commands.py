@@ -154,8 +154,8 @@ def test_another_identity_is_refused_and_lists_what_differs(call, unstarted):
     submitted(call)
     code, _, err = submitted(call, "batch.size=128", "seed=5")
     assert code == 2
-    told = [line.split(",")[0] for line in err.splitlines()]
-    assert sorted(told) == ["override batch.size=128: batch.size: 128", "override seed=5: seed: 5"]
+    differing = [line.split(",")[0] for line in err.splitlines()]
+    assert sorted(differing) == ["override batch.size=128: batch.size: 128", "override seed=5: seed: 5"]
 
 
 def test_faults_of_plan_and_preflight_name_file_and_line(call, tmp_path, monkeypatch):
@@ -174,7 +174,7 @@ def test_faults_of_plan_and_preflight_name_file_and_line(call, tmp_path, monkeyp
     ]
 
 
-def test_faults_of_job_and_profile_are_told_together(call, tmp_path):
+def test_faults_of_job_and_profile_are_reported_together(call, tmp_path):
     (tmp_path / "clusters" / "odd.yaml").write_text("launcher: local\nroot: runs\nranks: 2\n")
     code, _, err = call("gmml-submit", "job.yaml", "--cluster", "odd", "batch.sise=3")
     assert code == 2
@@ -283,19 +283,19 @@ def test_a_dry_run_shows_what_the_local_launcher_sets(call, monkeypatch):
     assert plan["environment"] == {"OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.parametrize(("given", "told"), [("5..3", "runs backwards"), (f"0..{10**30}", "is too large")])
-def test_sample_numbers_that_cannot_be_are_refused(call, given, told):
+@pytest.mark.parametrize(("given", "message"), [("5..3", "runs backwards"), (f"0..{10**30}", "is too large")])
+def test_sample_numbers_that_cannot_be_are_refused(call, given, message):
     code, _, err = call("gmml", "order", "job.yaml", "--samples", given)
     assert code == 2
-    assert told in err
+    assert message in err
 
 
-def test_a_dry_run_of_a_run_that_stands_shows_the_code_that_it_goes_on_with(call, unstarted, monkeypatch):
+def test_a_dry_run_of_an_existing_run_shows_the_code_that_it_continues_with(call, unstarted, monkeypatch):
     submitted(call)
     monkeypatch.setattr(launch_code, "take", lambda *_: Snapshot.of({"gmml_cluster/__init__.py": b"new = True"}))
-    told = json.loads(submitted(call, "--dry-run", "--json")[1])
-    assert told["code"] == run_root("runs", "tryit").log.refresh().submit.code
-    assert any("gmml resume tryit --code takes" in word for word in told["plan"]["notes"])
+    document = json.loads(submitted(call, "--dry-run", "--json")[1])
+    assert document["code"] == run_root("runs", "tryit").log.refresh().submit.code
+    assert any("gmml resume tryit --code takes" in word for word in document["plan"]["notes"])
 
 
 def test_a_run_that_is_still_stopping_is_neither_resumed_nor_taken_over(call, unstarted, monkeypatch):
@@ -311,7 +311,7 @@ def test_a_run_that_is_still_stopping_is_neither_resumed_nor_taken_over(call, un
     assert "--take-over" not in out
 
 
-def test_a_checked_log_is_told_to_machines_too(call, unstarted):
+def test_a_checked_log_is_reported_as_json_too(call, unstarted):
     submitted(call)
     assert json.loads(call("gmml", "log", "tryit", "--check", "--json")[1]) == {"version": 1, "faults": []}
 
@@ -360,7 +360,7 @@ def test_an_attempt_older_than_the_last_fifty_is_still_read(call, tmp_path):
     assert "known are 1 to 53" in err
 
 
-def test_a_submission_that_was_cut_off_is_told_and_can_be_deleted(call, tmp_path, unstarted):
+def test_a_submission_that_was_cut_off_is_reported_and_can_be_deleted(call, tmp_path, unstarted):
     (tmp_path / "runs" / "half").mkdir(parents=True)
     (tmp_path / "runs" / "half" / "run.json").write_text("{}")
     assert "half: its submission was cut off, or is under way; gmml rm half deletes it" in call("gmml", "status")[1]

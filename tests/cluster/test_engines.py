@@ -203,7 +203,7 @@ def skip(rank: int, ranks: int) -> dict[Any, Any]:
     return found
 
 
-def test_a_step_that_is_not_finite_changes_no_bit_and_training_goes_on_as_if_it_had_not_been() -> None:
+def test_a_step_that_is_not_finite_changes_no_bit_and_training_continues_as_if_it_had_not_been() -> None:
     for of_rank in found_on(2)["skip"]:
         for zero, seen in of_rank.items():
             expected = {"not finite": True, "same": True, "adam_step": (2, 2), "skips": [1, 0], "goes_on": True}
@@ -229,7 +229,7 @@ def latch(rank: int, ranks: int) -> dict[Any, Any]:
     return found
 
 
-def test_after_three_skips_in_a_row_a_finite_step_changes_nothing_until_the_count_is_set_anew() -> None:
+def test_after_three_skips_in_a_row_a_finite_step_changes_nothing_until_the_count_is_reset() -> None:
     for of_rank in found_on(2)["latch"]:
         assert of_rank == dict.fromkeys(ENGINES, ([1, 2, 3, 3], True, True, 2))
 

@@ -1,4 +1,4 @@
-"""A run that begins from another run's commit, through the commands, at another layout than the commit was made at."""
+"""A run that begins from another run's commit, through the commands, at another number of ranks and ZeRO stage."""
 
 import json
 from pathlib import Path

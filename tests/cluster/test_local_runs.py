@@ -93,7 +93,7 @@ def supervisor_of(workshop, run):
     return json.loads((workshop.folder / "state" / "gmml" / f"{job.split(':')[-2]}.lock").read_text())["pid"]
 
 
-def test_ranks_whose_supervisor_is_killed_save_and_leave_and_a_resume_goes_on(workshop, undisturbed):
+def test_ranks_whose_supervisor_is_killed_save_and_leave_and_a_resume_continues(workshop, undisturbed):
     workshop.call("gmml-submit", workshop.job("calm"), "--cluster", workshop.profile(2))
     workshop.until("calm", committed)
     pids = ranks_of(workshop, "calm").values()
@@ -180,7 +180,7 @@ def moved(workshop, name):
 OTHER_LAYOUTS = {1: ("engine.zero=ddp",), 3: ("engine.zero=3", "engine.activation_checkpointing=true")}
 
 
-def test_other_ranks_and_stages_go_on_with_equal_losses_and_damage_falls_back(workshop, stopped, undisturbed):
+def test_other_ranks_and_stages_continue_with_equal_losses_and_damage_falls_back(workshop, stopped, undisturbed):
     for ranks, changes in OTHER_LAYOUTS.items():
         root = moved(workshop, f"other-{ranks}")
         profile = workshop.profile(ranks, root)

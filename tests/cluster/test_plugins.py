@@ -10,7 +10,7 @@ METHOD = {"name": "theirs", "momentum": 0.98}
 
 
 def final_weights(workshop, run):
-    """Of the youngest commit, by name."""
+    """Of the latest commit, by name."""
     found = run_root(workshop.root, run)
     commit = commit_of(found, None)
     assert commit.step == 39
@@ -22,7 +22,7 @@ def distance(one, other):
     return float((one - other).abs().max())
 
 
-def test_a_method_of_another_package_with_a_teacher_trains_and_goes_on_at_another_stage(workshop):
+def test_a_method_of_another_package_with_a_teacher_trains_and_continues_at_another_stage(workshop):
     workshop.extra["PYTHONPATH"] = str(install(workshop.folder / "site"))
     model = {"width": 16, "depth": 1, "heads": 2, "patch_size": 4}
     sections = {"method": METHOD, "model": model, "run": {"steps": 40}}

@@ -1,4 +1,4 @@
-"""The SLURM launcher on a real SLURM of two nodes: the carrier, the script and its teardown as a run meets them."""
+"""The SLURM launcher on a real SLURM of two nodes: the entry, the script and its teardown as a run meets them."""
 
 import json
 import os
@@ -26,7 +26,7 @@ NAME = "stand-in"
 MARK = 'it\'s "$HOME" set'
 OUT_OF_REACH = "ftp://nowhere"
 
-# Takes the place of the worker in the snapshot: notes what it was given, lets rank 0 claim as the worker would, and
+# Replaces the worker in the snapshot: notes what it was given, lets rank 0 claim as the worker would, and
 # then does what the variable says for this start: wait for a notice, finish, fail (`ecc`: by a broken device), or leave
 # for good.
 WORKER = """
@@ -267,7 +267,7 @@ def test_a_python_without_what_ranks_import_ends_the_first_start_and_says_so(
     assert "no torch" not in failed
 
 
-def test_a_failing_rank_ends_the_job_and_its_end_is_told(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
+def test_a_failing_rank_ends_the_job_and_its_end_is_logged(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
     _, job = submit("fail,finish")
     assert ended(slurm, job)[2] == "0"
     assert causes(tmp_path) == [(0, "error")]
@@ -313,7 +313,7 @@ def test_preflight_passes_what_slurm_would_take_and_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize(
-    ("options", "field", "words"),
+    ("options", "field", "problems"),
     [
         ({"partition": "nonesuch"}, "slurm.partition", ("'nonesuch'", "nvalid partition", "sinfo")),
         ({"nodes": "3"}, "resources.nodes", ("3..3", "sinfo")),
@@ -322,8 +322,8 @@ def test_preflight_passes_what_slurm_would_take_and_leaves_nothing_behind(
     ],
 )
 def test_preflight_says_in_a_sentence_why_slurm_refuses(
-    slurm: Slurm, submit: Submit, tmp_path: Path, options: dict, field: str, words: tuple[str, ...]
+    slurm: Slurm, submit: Submit, tmp_path: Path, options: dict, field: str, problems: tuple[str, ...]
 ) -> None:
     faults = SlurmLauncher().preflight(submission_for(tmp_path, **options))
     assert [fault.where for fault in faults] == [field]
-    assert all(word in str(faults[0]) for word in words), faults[0]
+    assert all(word in str(faults[0]) for word in problems), faults[0]

@@ -39,10 +39,10 @@ import gmml_cluster
 from gmml_cluster.spec.loading.validate import load_profile
 print(gmml_cluster.__file__, load_profile("local").launcher)
 """
-    for place in (ROOT, wheel):
+    for tree in (ROOT, wheel):
         command = [sys.executable, "-P", "-c", script]
-        done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(place)}, capture_output=True, text=True)
-        assert done.stdout == f"{place}/gmml_cluster/__init__.py local\n", done.stderr
+        done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(tree)}, capture_output=True, text=True)
+        assert done.stdout == f"{tree}/gmml_cluster/__init__.py local\n", done.stderr
 
 
 def test_the_wheel_holds_no_tests(wheel):

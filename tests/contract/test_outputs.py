@@ -79,10 +79,10 @@ def test_the_documented_fields_are_those_printed(tmp_path, monkeypatch, section,
 
 @pytest.fixture
 def entries(tmp_path):
-    """The log of a run that saw everything: at least one entry of each kind, with all that it may tell."""
+    """The log of a run that saw everything: at least one entry of each kind, with all fields that it may have."""
     versions = {"gmml_cluster": "0", "python": "3"}
     run = create_run(str(tmp_path), "x", {}, {"spec": "0", "code": "0", "versions": versions})
-    log, told = run.log, {"step": 1, "message": "m", "rank": 0, "host": "h", "skipped": [], "proof": "p"}
+    log, details = run.log, {"step": 1, "message": "m", "rank": 0, "host": "h", "skipped": [], "proof": "p"}
     submit = protocol.submit(log, launcher="local", code="0", bounds={})
     protocol.start_failed(log, submit, message="m", rank=0, host="h")
     protocol.queued(log, submit, "1")
@@ -93,7 +93,7 @@ def entries(tmp_path):
         protocol.repin(log, number, "1", 2)
         protocol.commit(log, number, step=1, manifest="m", size=1, seconds=0.0)
         protocol.drop(log, number, log.refresh().commits[-1])
-        protocol.end(log, number, "notice", **told)
+        protocol.end(log, number, "notice", **details)
         protocol.resolve_cause(log, number, "preempted", "p")
     protocol.stop(log, "cancelled")
     return [entry.document() for entry in log.read()]

@@ -40,10 +40,10 @@ def valid(schema, document):
 def laid(base, field, value):
     made = json.loads(json.dumps(base))
     *path, last = field.split(".")
-    place = made
+    inner = made
     for part in path:
-        place = place.setdefault(part, {})
-    place[last] = value
+        inner = inner.setdefault(part, {})
+    inner[last] = value
     return made
 
 

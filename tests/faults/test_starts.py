@@ -24,7 +24,7 @@ def run(tmp_path):
 
 
 def worker(run):
-    """Rank 0, its signals held back until its guardian hears them."""
+    """Rank 0, its signals held back until its signal thread handles them."""
     named = {"root": run.root, "run": run.name, "submit": run.log.refresh().submit.token, "job": "j", "restart": "0"}
     arguments = [word for name, value in named.items() for word in (f"--{name}", value)]
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
@@ -35,7 +35,7 @@ def worker(run):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
 
 
-def test_a_fault_before_the_claim_is_told_by_name_and_counts_once(run):
+def test_a_fault_before_the_claim_is_reported_by_name_and_counts_once(run):
     process = worker(run)
     output = process.communicate(timeout=120)[1]
     assert process.returncode == 1, output

@@ -14,7 +14,7 @@ TABLE_CRC = 418018878
 def test_order_of_uneven_corpora_stays_what_it_was():
     corpora = (CorpusShape(5.0, (61, 0, 7, 90)), CorpusShape(1.0, (23,)))
     layout = make_layout(seed=7, batch=48, group=4, lanes=6, window=16, spans=3, corpora=corpora)
-    places = Order(layout).locate(np.arange(3000))
-    assert places.y[:24].tolist() == FIRST_ROW
-    table = np.stack([places.corpus, places.epoch, places.y]).astype("<i8")
+    locations = Order(layout).locate(np.arange(3000))
+    assert locations.y[:24].tolist() == FIRST_ROW
+    table = np.stack([locations.corpus, locations.epoch, locations.y]).astype("<i8")
     assert zlib.crc32(table.tobytes()) == TABLE_CRC

@@ -57,7 +57,7 @@ def index_all(
 
     def one(shard: ShardFile) -> Indexed | GmmlError:
         try:
-            found = None if anew else _find_sound(shard, indexes)
+            found = None if anew else _find_valid(shard, indexes)
             if found is not None and found.checked and found.version == shard.version:
                 return Indexed(False, found)
             return Indexed(True, index_checked(shard, indexes).header)
@@ -71,7 +71,7 @@ def index_all(
             pool.shutdown(cancel_futures=True)
 
 
-def _find_sound(shard: ShardFile, indexes: Store | None) -> Header | None:
+def _find_valid(shard: ShardFile, indexes: Store | None) -> Header | None:
     """The header of the shard's index; a damaged index counts as none, as it is about to be replaced."""
     try:
         found = index.find(shard, indexes)

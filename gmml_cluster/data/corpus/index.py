@@ -34,8 +34,8 @@ _HEADER_READ_BYTES = 8192
 _READ_AT_ONCE = 32  # the S3 client holds this many connections
 _LIST_FROM = 64
 
-REMAKE = "make the index anew: gmml corpus index --anew, with the corpus' URL (and --root, for one in .corpora)"
-"""What to do where an index is damaged or does not fit the bytes of its shard; the shard itself may be sound."""
+REMAKE = "make the index again: gmml corpus index --anew, with the corpus' URL (and --root, for one in .corpora)"
+"""What to do where an index is damaged or does not fit the bytes of its shard; the shard itself may be intact."""
 
 _log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ def parse_header(where: str, data: bytes) -> tuple[Header, int]:
         passed = tuple(PassedOver(**{**row, "reason": Reason(row["reason"])}) for row in fields["passed_over"])
         return Header(**{**fields, "passed_over": passed}), _HEADER.size + length
     except (struct.error, ValueError, TypeError, KeyError) as error:
-        raise DataError(Fault(where, f"is no sound index of a shard ({error})", REMAKE)) from error
+        raise DataError(Fault(where, f"is not a valid index of a shard ({error})", REMAKE)) from error
 
 
 def find_header(shard: ShardFile, indexes: Store | None) -> Header | None:
@@ -275,7 +275,7 @@ def fits(header: Header, shard: ShardFile) -> bool:
     """Whether an index may be used for a shard.
 
     By size and version; by size alone where it has CRCs, so that packed shards may be copied: a CRC shows at each read
-    whether the image is another. Whoever uses classes asks `Pin.labels_of`, which reads those of a copy again.
+    whether the image is another. What uses classes must ask `Pin.labels_of`, which reads those of a copy again.
     """
     same_file = header.size == shard.size and header.image == shard.image
     return same_file and (header.checked or header.version == shard.version)
@@ -320,7 +320,7 @@ def _read(store: Store, name: str, check: Callable[[str, bytes], object], length
     except NotFound:
         return None
     if data.startswith(_OLDER_MAGICS):
-        _log.info("%s: an index of an older version, without a checksum of the classes; it is made anew", where)
+        _log.info("%s: an index of an older version, without a checksum of the classes; it is made again", where)
         return None
     return data
 

@@ -14,7 +14,7 @@ _LEAST_SAMPLES = 64
 def are_sorted(shards: Sequence[NDArray[np.int32]]) -> bool:
     """Whether neighbours within shards are much more alike than distant samples.
 
-    The judge is von Neumann's ratio: the mean squared difference of neighbours over twice the variance of all. It is
+    The criterion is von Neumann's ratio: mean squared difference of neighbours over twice the variance of all. It is
     near 1 where labels are shuffled, near 0 where they ascend or each shard has a class of its own; half-way decides.
 
     Args:

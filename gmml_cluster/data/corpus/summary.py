@@ -47,7 +47,7 @@ class Summary:
 
     @property
     def classes(self) -> str:
-        """What is known of classes, in words."""
+        """What is known of classes, for people."""
         if not self.labelled:
             return "none with a class"
         span = f"classes {self.least_label} to {self.greatest_label}"

@@ -65,7 +65,7 @@ def _open(file: ShardFile) -> Any:
     try:
         return parquet.ParquetFile(RangeFile(partial(read_range, file.url), file.size, BLOCK_BYTES))
     except arrow.ArrowException as error:
-        raise DataError(Fault(file.url, f"is no sound parquet file ({error})", "copy it again")) from error
+        raise DataError(Fault(file.url, f"is not a valid parquet file ({error})", "copy it again")) from error
 
 
 def _columns(url: str, schema: Any, image: str | None) -> tuple[str, str | None]:

@@ -1,4 +1,4 @@
-"""Images of tar shards, plain or compressed, to be packed anew."""
+"""Images of tar shards, plain or compressed, to be packed again."""
 
 import bz2
 import gzip

@@ -78,7 +78,9 @@ def decode_noting(data: bytes | memoryview, max_pixels: int) -> Decoded:
     if data[:2] == _JPEG_MAGIC:
         try:
             pixels = _decode_jpeg(data, max_pixels)
-        except ValueError as error:  # simplejpeg raises on libjpeg's warnings too; Pillow decodes such files in silence
+        except (
+            ValueError
+        ) as error:  # simplejpeg raises on libjpeg's warnings too; Pillow decodes such files without a warning
             damage = str(error) if str(error).startswith(_CORRUPT) else ""
         else:
             if pixels is not None:

@@ -178,7 +178,7 @@ class Fetcher:
         return coalesce(pieces)
 
     def _start(self, reads: Sequence[Read], *, inline: bool = True) -> None:
-        """Send the requests that nobody has sent; a single one in the caller's thread where `inline`."""
+        """Send the requests that have not been sent; a single one in the caller's thread where `inline`."""
         with self._changed:
             new = [read for read in reads if read.data is None]
             alone = inline and len(new) == 1
@@ -223,7 +223,7 @@ class Fetcher:
     def _finish(self, chunk: Chunk) -> None:
         try:
             found = self._checked(chunk.pieces, chunk.reads)
-        except BaseException as error:  # whoever waits for the chunk raises it
+        except BaseException as error:  # the thread that waits for the chunk raises it
             chunk.fetched.set_exception(error)
         else:
             with self._changed:

@@ -48,7 +48,9 @@ def command(name: str, *arguments: str, capture: bool = False) -> str:
     program = str(Path(sys.executable).parent / name)
     done = subprocess.run([program, *arguments], check=False, text=True, stdout=subprocess.PIPE if capture else None)
     if done.returncode:
-        raise RunFailed(f"demo: {name} exited with {done.returncode}; the reason is printed above; fix it and go on")
+        raise RunFailed(
+            f"demo: {name} exited with {done.returncode}; the reason is printed above; fix it and try again"
+        )
     return done.stdout or ""
 
 

@@ -189,7 +189,7 @@ def _planted(given: Any) -> Tree:
 
 
 class _Dumper(pyyaml.SafeDumper):
-    """Quotes words that the core schema would read as something else."""
+    """Quotes strings that the core schema would read as something else."""
 
     def represent_word(self, word: str) -> pyyaml.ScalarNode:
         return self.represent_scalar("tag:yaml.org,2002:str", word, style=None if is_word(word) else "'")

@@ -1,6 +1,6 @@
 """YAML as data, with the file and line of every value.
 
-Scalars follow the core schema of YAML 1.2: `1e-4` is a number; `no`, `1:30` and `2024-01-01` are words. A document is
+Scalars follow the core schema of YAML 1.2: `1e-4` is a number; `no`, `1:30` and `2024-01-01` are strings. A document is
 a mapping. Doubled keys and tags that would construct objects are faults, and so is a document large or deep enough to
 stall the reader. Why PyYAML's scanner and not another: docs/decisions/0020-pyyaml-stays.md.
 """
@@ -65,7 +65,7 @@ def at_field(where: str, path: Path) -> str:
 
 
 def read_scalar(text: str) -> Any:
-    """What an unquoted word means under the core schema: null, a boolean, an integer, a float, or the word itself.
+    """What an unquoted scalar means under the core schema: null, a boolean, an integer, a float, or the string itself.
 
     Raises:
         ValueError: a whole number of too many digits.
@@ -97,7 +97,7 @@ def read_yaml(text: str, source: str, faults: list[Fault]) -> Tree:
     Args:
         text: the document.
         source: its name in faults.
-        faults: collects doubled keys, refused tags and numbers; reading goes on.
+        faults: collects doubled keys, refused tags and numbers; reading continues.
 
     Raises:
         SpecError: it is no YAML, no mapping, too large or too deep.
@@ -112,12 +112,12 @@ def read_yaml(text: str, source: str, faults: list[Fault]) -> Tree:
 
 
 def read_value(text: str, source: str, faults: list[Fault], path: Path = ()) -> Tree:
-    """One value, such as an override's; `source` is the place of every part of it.
+    """One value, such as an override's; `source` is the `where` of every part of it.
 
     Args:
         text: the value.
         source: its name in faults.
-        faults: collects doubled keys, refused tags and numbers; reading goes on.
+        faults: collects doubled keys, refused tags and numbers; reading continues.
         path: the field that it is for.
 
     Raises:
@@ -192,7 +192,9 @@ class _Reading:
         for key, child in node.value:
             line = key.start_mark.line
             if not isinstance(key, yaml.ScalarNode):
-                self._refuse(self.where(line), position, "a mapping or list as a key; keys are words", "write a word")
+                self._refuse(
+                    self.where(line), position, "a mapping or list as a key; keys are strings", "write a string"
+                )
                 continue
             inside = position.inside(node, key.value)
             if key.value in first:
@@ -210,7 +212,7 @@ class _Reading:
         try:
             return Tree(read_scalar(node.value), where)
         except ValueError as error:
-            hint = f"write at most {MOST_DIGITS} digits, or quotes around a word"
+            hint = f"write at most {MOST_DIGITS} digits, or quotes around a string"
             return self._refuse(where, position, f"{error}; no field takes it", hint)
 
     def _refuses_tag(self, node: yaml.Node, kind: str, where: str, position: _Position) -> bool:

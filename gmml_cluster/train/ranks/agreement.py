@@ -117,7 +117,7 @@ def _pin(run: RunRoot, attempt: int, job: JobSpec) -> dict[str, Any]:
 
 
 def _pinned_before(run: RunRoot, attempt: int, job: JobSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The run's `pin`, brought up to date: shards that were written anew with the same samples, a run that grew."""
+    """The run's `pin`, brought up to date: shards that were rewritten with the same samples, a run that grew."""
     _demand_same_views(run, fields["decoder"])
     old = pinned_corpora(run, fields["corpora"])
     now = repin(old, indexes(run))

@@ -124,7 +124,7 @@ class KeyValueStore:
         return None
 
     def delete(self, key: str) -> None:
-        """Remove a value that nobody reads any more."""
+        """Remove a value that is no longer read."""
         self._keys.delete_key(key)
 
     def wait(self, key: str, *, timeout_s: float) -> Any:

@@ -44,7 +44,7 @@ class SignalThread:
     Attributes:
         check: called at every tick (0.5 s) in this thread, so it must be quick: while it waits, no signal is noticed.
             If it raises, the error is logged and it is called again at the next tick. At first it ends the process
-            where a stop is requested: before the ranks have met there is nothing to save and nobody to inform.
+            where a stop is requested: before the ranks have met there is nothing to save and no rank to inform.
     """
 
     stop_request: StopRequest = field(default_factory=StopRequest)

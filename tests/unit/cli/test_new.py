@@ -10,8 +10,8 @@ from gmml_cluster.errors import SpecError
 from gmml_cluster.spec.loading.validate import job_path, load_job
 
 
-def call(command, *words):
-    sys.argv = ["gmml", *words]
+def call(command, *arguments):
+    sys.argv = ["gmml", *arguments]
     with pytest.raises(SystemExit) as caught:
         run_command.run(command)
     return caught.value.code

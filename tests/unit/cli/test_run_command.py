@@ -46,7 +46,7 @@ def test_each_fault_has_its_exit_code(monkeypatch, fault, code):
     assert outcome(monkeypatch, fails_with(fault)) == code
 
 
-def test_a_command_that_ends_well_leaves_with_zero_and_one_that_counts_with_its_number(monkeypatch):
+def test_a_command_that_ends_well_exits_with_zero_and_one_that_counts_with_its_number(monkeypatch):
     assert outcome(monkeypatch, lambda: None) == 0
     assert outcome(monkeypatch, lambda: 7) == 7
 

@@ -61,16 +61,16 @@ def training(run, *, last=563, steps=1300):
 
 
 @pytest.mark.parametrize(
-    ("cause", "told", "line"),
+    ("cause", "details", "line"),
     [
         ("not_finite", {}, "attempt 1 ended with not_finite"),
         ("notice", {"step": 3}, "attempt 1 ended with notice"),
         ("error", {"message": "bang\nat line 3"}, "bang"),
     ],
 )
-def test_a_run_that_ended_names_its_message_or_else_its_cause(tmp_path, run, jobs, cause, told, line):
+def test_a_run_that_ended_names_its_message_or_else_its_cause(tmp_path, run, jobs, cause, details, line):
     jobs("gone")
-    protocol.end(run.log, claimed(run), cause, **told)
+    protocol.end(run.log, claimed(run), cause, **details)
     assert f"\n  {line}; gmml resume tryit continues it\n" in shown(tmp_path, "tryit")
     assert f"\ntryit: {line}; gmml resume tryit continues it\n" in shown(tmp_path)
 

@@ -57,7 +57,7 @@ def digit_shards(tmp_path, digits):
 
 
 class CountingStore:
-    """A folder's store that calls itself a bucket, counts reads, and spoils the answers it is told to."""
+    """A folder's store that calls itself a bucket, counts reads, and spoils the answers that a test asks it to."""
 
     def __init__(self, url, folder):
         self.inner, self.url = PosixStore(folder), url

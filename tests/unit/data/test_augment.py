@@ -31,13 +31,13 @@ def words(purpose: philox.Purpose, number: int, view: int) -> np.ndarray:
     return philox.words(SEED, purpose, np.array([number]), 9, view)[0]
 
 
-def adjusted(pixels: np.ndarray, number: int, view: int, law: Jitter) -> np.ndarray:
+def adjusted(pixels: np.ndarray, number: int, view: int, spec: Jitter) -> np.ndarray:
     """Colour jitter of one image (side, side, 3) in [0, 1], pixel by pixel."""
     w = words(philox.Purpose.COLOUR, number, view)
     u = philox.uniform(w).astype(float)
-    strengths = (law.brightness, law.contrast, law.saturation)
+    strengths = (spec.brightness, spec.contrast, spec.saturation)
     brightness, contrast, saturation = (1 - s + 2 * s * u[2 + k] for k, s in enumerate(strengths))
-    turn, weights = law.hue * (2 * u[5] - 1), np.array([0.2989, 0.587, 0.114])
+    turn, weights = spec.hue * (2 * u[5] - 1), np.array([0.2989, 0.587, 0.114])
 
     def hue(pixel: np.ndarray) -> tuple[float, float, float]:
         h, s, v = colorsys.rgb_to_hsv(*pixel)
@@ -49,7 +49,7 @@ def adjusted(pixels: np.ndarray, number: int, view: int, law: Jitter) -> np.ndar
         lambda x: np.clip(saturation * x + (1 - saturation) * (x @ weights)[..., None], 0, 1),
         lambda x: np.apply_along_axis(hue, 2, x),
     )
-    if not philox.bernoulli(w, law.probability)[0]:
+    if not philox.bernoulli(w, spec.probability)[0]:
         return pixels
     for index in list(permutations(range(4)))[int(philox.integer(w, 24)[1])]:
         pixels = operations[index](pixels)
@@ -58,14 +58,14 @@ def adjusted(pixels: np.ndarray, number: int, view: int, law: Jitter) -> np.ndar
 
 @pytest.mark.parametrize("strength", [0.1, 0.9])
 def test_colour_jitter_is_that_of_single_images(strength: float) -> None:
-    law = Jitter(probability=0.8, brightness=strength, contrast=strength, saturation=strength, hue=strength / 2)
+    spec = Jitter(probability=0.8, brightness=strength, contrast=strength, saturation=strength, hue=strength / 2)
     pixels = images()
-    found = made(Augment(jitter=law), pixels)
+    found = made(Augment(jitter=spec), pixels)
     orders = {int(philox.integer(words(philox.Purpose.COLOUR, n, v), 24)[1]) for n in range(COUNT) for v in range(2)}
     assert len(orders) == 24, "every order of the four operations is met"
     for number, view in np.ndindex(COUNT, 2):
         single = pixels[number, view].numpy().transpose(1, 2, 0) / 255
-        expected = adjusted(single, number, view, law).transpose(2, 0, 1)
+        expected = adjusted(single, number, view, spec).transpose(2, 0, 1)
         np.testing.assert_allclose(found[number, view], expected, rtol=0, atol=64 * ULP)
 
 
@@ -80,8 +80,8 @@ def blurred(pixels: np.ndarray, radius: float) -> np.ndarray:
 
 
 def test_blur_is_that_of_single_images() -> None:
-    law, pixels = Blur(probability=0.5, radius=(0.1, 2.0)), images(20)
-    found = made(Augment(blur=law), pixels)
+    spec, pixels = Blur(probability=0.5, radius=(0.1, 2.0)), images(20)
+    found = made(Augment(blur=spec), pixels)
     seen = set()
     for number, view in np.ndindex(20, 2):
         w = words(philox.Purpose.COLOUR, number, view)

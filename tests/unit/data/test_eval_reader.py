@@ -23,7 +23,7 @@ def test_corpus_is_read_in_index_order_with_its_classes(digit_shards, digits):
 
 def test_images_come_in_the_order_they_are_asked_for(digit_shards, digits):
     found = Samples(str(digit_shards)).images([20, 3, 7])
-    assert [image[..., 1].tolist() for image in found] == [digits[place][0].tolist() for place in (20, 3, 7)]
+    assert [image[..., 1].tolist() for image in found] == [digits[index][0].tolist() for index in (20, 3, 7)]
 
 
 @needs_photos
@@ -52,10 +52,10 @@ def layout(pinned):
 
 def test_lines_agree_with_the_order_and_the_pin(layout, pinned):
     numbers = [5, 0, 1000, 31]
-    places = Order(layout).locate(np.array(numbers))
+    locations = Order(layout).locate(np.array(numbers))
     lines = list(order_lines(layout, pinned, numbers, ranks=3))
     assert [line["n"] for line in lines] == numbers
-    for line, epoch, y in zip(lines, places.epoch, places.y, strict=True):
+    for line, epoch, y in zip(lines, locations.epoch, locations.y, strict=True):
         located = pinned.locate(0, int(y))
         assert (line["corpus"], line["epoch"]) == (0, epoch)
         assert (line["shard"], line["index"], line["member"]) == (located.shard, located.index, located.member)

@@ -24,7 +24,7 @@ UNTRAINED = {
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """Writes a command that stands beside the interpreter, as an installed one does."""
+    """Writes a command that lies beside the interpreter, as an installed one does."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
 
     def write(name: str, body: str) -> None:

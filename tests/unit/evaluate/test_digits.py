@@ -33,9 +33,9 @@ def test_packed_digits_come_back_with_their_labels(digits, packed):
         samples = Samples(str(folder / name / "*.tar"))
         images, labels, members = samples.images(range(50)), samples.labels(), samples.names(range(len(samples)))
         for image, label, member in zip(images, labels[:50], members[:50], strict=True):
-            place = int(member.split("-")[1].split(".")[0])
-            assert (image == part.images[place][:, :, None]).all()
-            assert label == part.labels[place]
+            index = int(member.split("-")[1].split(".")[0])
+            assert (image == part.images[index][:, :, None]).all()
+            assert label == part.labels[index]
         assert len(set(members)) == len(samples)
 
 

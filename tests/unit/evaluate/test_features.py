@@ -76,7 +76,7 @@ def test_features_are_the_tokens_they_are_named_after(encoder):
 def corpus(*seeds):
     """A corpus of random images with their seeds as classes."""
     numbers = torch.tensor(seeds)
-    return EvalCorpus("here", numbers, numbers, lambda places: [image(16, 16, seed) for seed in places])
+    return EvalCorpus("here", numbers, numbers, lambda chosen: [image(16, 16, seed) for seed in chosen])
 
 
 @pytest.fixture
@@ -103,9 +103,9 @@ def test_no_more_than_one_batch_of_images_is_in_memory(reader):
 
         __hash__ = object.__hash__
 
-    def images(places):
-        asked.append((len(living), len(places)))
-        found = [image(16, 16, seed).view(Living) for seed in places]
+    def images(chosen):
+        asked.append((len(living), len(chosen)))
+        found = [image(16, 16, seed).view(Living) for seed in chosen]
         living.update(found)
         return found
 

@@ -24,8 +24,8 @@ def predictions_by_hand(bank, query, k):
     for vector in query_features:
         similarity = bank_features @ vector
         votes = np.zeros(bank.classes)
-        for place in np.argsort(-similarity, kind="stable")[:k]:
-            votes[bank.labels[place]] += np.exp(similarity[place] / 0.07)
+        for index in np.argsort(-similarity, kind="stable")[:k]:
+            votes[bank.labels[index]] += np.exp(similarity[index] / 0.07)
         predicted.append(votes.argmax())
     return np.array(predicted)
 
@@ -42,9 +42,9 @@ def test_hits_equal_a_plain_numpy_count(count, width, classes, seed):
 def test_neighbours_agree_with_scikit_learn():
     neighbours = pytest.importorskip("sklearn.neighbors").NearestNeighbors(metric="cosine", n_neighbors=7)
     bank, query = labelled(80, 9, 4, 0), labelled(30, 9, 4, 1)
-    distance, places = neighbours.fit(bank.features.numpy()).kneighbors(query.features.numpy())
+    distance, indices = neighbours.fit(bank.features.numpy()).kneighbors(query.features.numpy())
     similarity, found = nearest(bank.features, query.features, 7)
-    assert (found.numpy() == places).all()
+    assert (found.numpy() == indices).all()
     np.testing.assert_allclose(similarity.numpy(), 1 - distance, rtol=0, atol=64 * ULP)
 
 

@@ -19,7 +19,7 @@ def blobs(count, seed, width=12, classes=4, spread=0.5):
 
 @pytest.fixture
 def short(monkeypatch):
-    """A schedule of 6 epochs, for laws that do not hang on its length."""
+    """A schedule of 6 epochs, for rules that do not depend on its length."""
     monkeypatch.setattr(probe, "EPOCHS", 6)
     monkeypatch.setattr(probe, "WARMUP", 1)
 
@@ -36,7 +36,7 @@ def test_gradients_equal_those_written_out_by_hand():
         torch.testing.assert_close(found[1][head], error.sum(0))
 
 
-def test_the_grid_of_rates_goes_on_while_its_edge_is_the_best(monkeypatch):
+def test_the_grid_of_rates_continues_while_its_edge_is_the_best(monkeypatch):
     """A stand-in for the training: the nearer a rate is to the wanted one, the more samples are hit."""
 
     class Heads:
@@ -71,12 +71,12 @@ def test_training_equals_a_module_trained_step_by_step(monkeypatch):
     bias, speeds = torch.zeros(4, requires_grad=True), [torch.zeros(4, 12), torch.zeros(4)]
     for epoch in range(3):
         order = probe.shuffled(70, 5, probe.ORDER, epoch)
-        for place in range(10):
-            rows = order[7 * place : 7 * place + 7]
+        for number in range(10):
+            rows = order[7 * number : 7 * number + 7]
             functional.cross_entropy(
                 functional.linear(norm(bank.features[rows]), weight, bias), bank.labels[rows]
             ).backward()
-            lr = 30 * 0.1 * 7 / 256 * probe.rate(epoch + place / 10)
+            lr = 30 * 0.1 * 7 / 256 * probe.rate(epoch + number / 10)
             for index, tensor in enumerate((weight, bias)):
                 trust = 0.001 * tensor.norm() / tensor.grad.norm() if tensor.ndim > 1 else 1.0
                 speeds[index] = 0.9 * speeds[index] + trust * tensor.grad

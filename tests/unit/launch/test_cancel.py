@@ -19,16 +19,16 @@ class Scheduler:
     """A launcher whose jobs are in the states that a test sets."""
 
     def __init__(self):
-        self.states, self.told, self.lingering = {}, [], False
+        self.states, self.calls, self.lingering = {}, [], False
 
     def poll(self, asked):
         return {job: JobReport(self.states[job], lingering=self.lingering) for job in asked}
 
     def notify(self, job):
-        self.told.append(("notify", job))
+        self.calls.append(("notify", job))
 
     def cancel(self, job):
-        self.told.append(("cancel", job))
+        self.calls.append(("cancel", job))
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_an_attempt_that_lives_is_given_notice_and_its_own_time_to_save(run, sch
     claimed(run, "17")
     scheduler.states = {"17": state}
     assert "job 17 saves and leaves" in cancel(run)
-    assert scheduler.told == [("notify", "17")]
+    assert scheduler.calls == [("notify", "17")]
     assert run.log.refresh().stopped is not None
 
 
@@ -70,17 +70,17 @@ def test_a_job_that_has_not_claimed_is_cancelled_again_until_it_is_known_to_be_g
     submitted(run, "17")
     scheduler.states = {"17": state}
     cancel(run), cancel(run)
-    assert scheduler.told == [("cancel", "17")] * 2
+    assert scheduler.calls == [("cancel", "17")] * 2
     scheduler.states = {"17": "gone"}
     assert "was stopped already" in cancel(run)
     assert [entry.kind for entry in run.log.read()].count("stop") == 1
 
 
-def test_a_job_that_waits_again_after_a_lost_node_is_cancelled_for_no_rank_can_hear_a_notice(run, scheduler):
+def test_a_job_that_waits_again_after_a_lost_node_is_cancelled_as_no_rank_can_receive_a_notice(run, scheduler):
     claimed(run, "17")
     scheduler.states = {"17": "queued"}
     assert "job 17 is cancelled" in cancel(run)
-    assert scheduler.told == [("cancel", "17")]
+    assert scheduler.calls == [("cancel", "17")]
 
 
 def out_of_reach(job):
@@ -116,17 +116,18 @@ def test_a_successor_in_the_queue_is_cancelled_and_the_attempt_before_it_saves(r
     submitted(run, "18")
     scheduler.states = {"17": "running", "18": "queued"}
     cancel(run)
-    assert sorted(scheduler.told) == [("cancel", "18"), ("notify", "17")]
+    assert sorted(scheduler.calls) == [("cancel", "18"), ("notify", "17")]
 
 
 @pytest.mark.parametrize(
-    ("state", "told"), [("unknown", "job 17 is gone cannot be asked from here"), ("running", "job 17 is still leaving")]
+    ("state", "message"),
+    [("unknown", "job 17 is gone cannot be asked from here"), ("running", "job 17 is still leaving")],
 )
-def test_a_stopped_run_is_deleted_only_when_its_job_is_known_to_be_gone(run, scheduler, state, told):
+def test_a_stopped_run_is_deleted_only_when_its_job_is_known_to_be_gone(run, scheduler, state, message):
     protocol.end(run.log, claimed(run, "17"), "cancelled")
     protocol.stop(run.log, "cancelled by a person")
     scheduler.states = {"17": state}
-    with pytest.raises(SpecError, match=f"it is stopped, but .*{told}"):
+    with pytest.raises(SpecError, match=f"it is stopped, but .*{message}"):
         remove(run)
     scheduler.states = {"17": "gone"}
     remove(run)
@@ -171,7 +172,7 @@ def copy(run, scheduler, tmp_path):
 def test_a_cancel_of_a_copy_is_refused_and_the_job_of_the_original_not_asked(copy, scheduler):
     with pytest.raises(SpecError, match="is a copy of the run at"):
         cancel(copy)
-    assert scheduler.told == []
+    assert scheduler.calls == []
 
 
 def test_a_copy_can_be_deleted_while_the_original_runs_and_takes_nothing_of_it_along(run, scheduler, tmp_path):
@@ -201,7 +202,9 @@ def test_a_run_that_a_process_here_still_works_on_is_not_deleted_whatever_its_lo
 
 
 @pytest.mark.parametrize("still_writes", [True, False])
-def test_an_end_that_somebody_else_wrote_is_no_proof_that_the_ranks_are_gone(run, scheduler, monkeypatch, still_writes):
+def test_an_end_that_another_process_wrote_is_no_proof_that_the_ranks_are_gone(
+    run, scheduler, monkeypatch, still_writes
+):
     attempt = claimed(run, "17")
     protocol.end(run.log, attempt, "lost", proof="exit code 0")
     scheduler.states = {"17": "gone"}

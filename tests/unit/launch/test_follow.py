@@ -11,7 +11,7 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run
 
 
-def test_a_start_is_shown_before_its_claim_and_gone_on_with_after_it(tmp_path, monkeypatch):
+def test_a_start_is_followed_before_its_claim_and_after_it(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     run = create_run(str(tmp_path / "runs"), "a", {}, {})
     token = protocol.submit(run.log, launcher="local", code="c", bounds={})

@@ -18,7 +18,7 @@ def shards(tmp_path):
     return str(tmp_path)
 
 
-def test_a_corpus_without_index_is_told_of_with_the_cure(shards):
+def test_a_corpus_without_index_is_noted_with_the_cure(shards):
     (word,) = look_up(job([{"url": shards}]), "/runs").notes
     assert word.startswith(f"{shards}: 2 of 2 shards have no index; ")
     assert f"`gmml corpus index '{shards}' --root /runs`" in word
@@ -34,14 +34,14 @@ def test_indexes_beside_the_shards_or_below_the_root_give_their_samples(shards, 
     assert look_up(spec, "/elsewhere") == known
 
 
-def test_a_corpus_that_cannot_be_read_is_told_of(tmp_path):
+def test_a_corpus_that_cannot_be_read_is_noted(tmp_path):
     found = look_up(job([{"url": str(tmp_path / "none.tar")}]), "/runs")
     assert found.shapes is None
     assert "none.tar does not exist" in found.notes[0]
 
 
 @pytest.mark.parametrize("is_sorted", [True, False])
-def test_a_corpus_whose_labels_are_sorted_is_told_of_with_the_cure(tmp_path, is_sorted):
+def test_a_corpus_whose_labels_are_sorted_is_noted_with_the_cure(tmp_path, is_sorted):
     for number in range(5):
         labels = sorted(range(40), key=lambda y: y if is_sorted else y * 17 % 41)
         members = [
@@ -51,7 +51,7 @@ def test_a_corpus_whose_labels_are_sorted_is_told_of_with_the_cure(tmp_path, is_
     assert all(index_all(list_shards(str(tmp_path)), None))
     found = look_up(job([{"url": str(tmp_path)}]), "/elsewhere")
     assert found.shapes == (CorpusShape(1.0, (40,) * 5),)
-    told = f"{tmp_path}: the labels of 4 of 5 shards look sorted; "
+    note = f"{tmp_path}: the labels of 4 of 5 shards look sorted; "
     assert [
-        word.startswith(told) and word.endswith("`gmml corpus pack` shuffles them") for word in found.notes[1:]
+        word.startswith(note) and word.endswith("`gmml corpus pack` shuffles them") for word in found.notes[1:]
     ] == ([True] if is_sorted else [])

@@ -48,7 +48,7 @@ def resolved(tmp_path, *overrides):
     return with_source(job(tmp_path, "fork", *overrides), str(tmp_path / "runs"))
 
 
-def test_a_name_under_the_same_root_is_written_out_and_the_youngest_commit_is_taken(tmp_path, source):
+def test_a_name_under_the_same_root_is_written_out_and_the_latest_commit_is_taken(tmp_path, source):
     init = resolved(tmp_path, "init={run: first}").init
     assert (init.run, init.step, init.what) == (f"{tmp_path}/runs/first", 7, "weights")
 
@@ -68,7 +68,7 @@ def test_the_step_stays_what_it_was_at_the_first_submission_even_without_the_oth
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["init={run: none}"], "init.run: .*/runs/none: holds no run"),
         (["init={run: first, step: 4}"], "init.step: .*a checkpoint of step 4 is asked for, known are 3, 7"),
@@ -79,8 +79,8 @@ def test_the_step_stays_what_it_was_at_the_first_submission_even_without_the_oth
         ),
     ],
 )
-def test_what_cannot_be_begun_from_is_refused_by_field(tmp_path, source, overrides, told):
-    with pytest.raises(SpecError, match=told) as refused:
+def test_what_cannot_be_begun_from_is_refused_by_field(tmp_path, source, overrides, message):
+    with pytest.raises(SpecError, match=message) as refused:
         resolved(tmp_path, *overrides)
     assert len(refused.value.faults) == 1
 

@@ -49,13 +49,13 @@ def preflight(root: Path, *corpora: str, max_pixels: int | None = None, **made: 
     return preflight_of(submission(root, **made), data(*corpora, **limit))  # type: ignore[arg-type]
 
 
-def test_a_sound_submission_has_no_faults_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_valid_submission_has_no_faults_and_leaves_nothing_behind(tmp_path: Path) -> None:
     corpus = shard(tmp_path / "a.tar", {"1.png": png()})
     assert preflight(tmp_path / "new" / "runs", corpus) == []
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     faults = preflight(tmp_path / "file", f"{tmp_path}/none.tar", bytes_per_rank=2**60)
     assert [fault.where for fault in faults][-2:] == [f"{tmp_path}/none.tar", "memory"]

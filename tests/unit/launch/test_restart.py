@@ -68,7 +68,7 @@ def test_a_missing_end_is_appended_with_the_cause_the_code_proves(log: Log, rc: 
         ("fenced", False),
     ],
 )
-def test_where_the_end_stands_it_decides_and_not_the_code(log: Log, cause: str, again: bool) -> None:
+def test_where_the_log_has_the_end_it_decides_and_not_the_code(log: Log, cause: str, again: bool) -> None:
     attempt = claim(log, mine(log))
     protocol.begin(log, attempt, resumed=None, step=0, start_s=1.0, load_s=1.0, micro=8)
     protocol.end(log, attempt, cause)
@@ -163,7 +163,7 @@ def test_what_the_scheduler_took_costs_no_try_although_the_ranks_were_killed(log
     assert last(log)[0] == "end"
 
 
-def test_a_settled_cause_outranks_the_end(log: Log) -> None:
+def test_a_resolved_cause_outranks_the_end(log: Log) -> None:
     protocol.end(log, claim(log, mine(log)), "notice")
     protocol.resolve_cause(log, 1, "cancelled", "by its stderr")
     assert record_end(log, mine(log), 77) is False
@@ -176,7 +176,7 @@ def test_a_person_s_stop_ends_the_restarts(log: Log) -> None:
 
 
 @pytest.mark.parametrize("later", ["submit", "claim of the next start", "claim of another job"])
-def test_nothing_at_all_is_done_where_a_later_claim_or_submit_stands(log: Log, later: str) -> None:
+def test_nothing_at_all_is_done_where_there_is_a_later_claim_or_submit(log: Log, later: str) -> None:
     first = mine(log)
     claim(log, first)
     if later == "submit":
@@ -188,7 +188,7 @@ def test_nothing_at_all_is_done_where_a_later_claim_or_submit_stands(log: Log, l
     assert log.refresh().slots == slots
 
 
-def test_a_start_that_failed_before_its_claim_is_told_and_tried_three_times_in_all(log: Log) -> None:
+def test_a_start_that_failed_before_its_claim_is_logged_and_tried_three_times_in_all(log: Log) -> None:
     verdicts = [record_end(log, mine(log, restart=restart), 1) for restart in range(3)]
     assert verdicts == [True, True, False]
     assert last(log) == ("end", None, "start_failed")
@@ -203,26 +203,26 @@ def test_many_preemptions_before_do_not_count_against_a_start(log: Log) -> None:
     assert record_end(log, mine(log, restart=6), 143) is True
 
 
-def test_a_notice_before_the_claim_comes_back_without_a_word(log: Log) -> None:
+def test_a_notice_before_the_claim_comes_back_without_an_entry(log: Log) -> None:
     slots = log.refresh().slots
     assert record_end(log, mine(log), 77) is True
     assert log.refresh().slots == slots
 
 
-def test_notices_before_the_claim_come_back_twenty_times_and_are_then_told(log: Log) -> None:
+def test_notices_before_the_claim_come_back_twenty_times_and_are_then_logged(log: Log) -> None:
     verdicts = [record_end(log, mine(log, restart=restart), 77) for restart in range(RESTARTS + 1)]
     assert verdicts == [True] * RESTARTS + [False]
     assert last(log) == ("end", None, "start_failed")
     assert f"code 77 before its claim, {RESTARTS + 1} starts in a row" in str(log.refresh().submit.failed)
 
 
-def test_a_claim_starts_the_count_of_notices_before_it_anew(log: Log) -> None:
+def test_a_claim_resets_the_count_of_notices_before_it(log: Log) -> None:
     claim(log, mine(log, restart=RESTARTS))
     assert record_end(log, mine(log, restart=RESTARTS), 77) is True
     assert record_end(log, mine(log, restart=2 * RESTARTS), 77) is True
 
 
-def test_a_rank_that_failed_before_the_meeting_counts_whatever_its_peers_left_with(log: Log) -> None:
+def test_a_rank_that_failed_before_the_meeting_counts_whatever_its_peers_exited_with(log: Log) -> None:
     verdicts = [record_end(log, mine(log, restart=restart), max(77, UNMET)) for restart in range(3)]
     assert verdicts == [True, True, False]
 
@@ -241,7 +241,7 @@ def test_three_lost_attempts_without_a_checkpoint_are_enough(log: Log) -> None:
     assert verdicts == [True, True, False]
 
 
-def test_a_checkpoint_starts_the_count_of_lost_attempts_anew(log: Log) -> None:
+def test_a_checkpoint_resets_the_count_of_lost_attempts(log: Log) -> None:
     for restart in range(5):
         attempt = claim(log, mine(log, restart=restart))
         protocol.commit(log, attempt, step=10 * restart + 9, manifest="m", size=1, seconds=1.0)
@@ -282,7 +282,7 @@ def test_neither_pydantic_nor_torch_is_imported() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_a_failed_start_that_the_ranks_told_of_is_told_once(log: Log) -> None:
+def test_a_failed_start_that_the_ranks_logged_is_logged_once(log: Log) -> None:
     who = mine(log)
     protocol.start_failed(log, who.submit, job=who.job, restart=who.restart, message="the store refuses a right")
     slots = log.refresh().slots

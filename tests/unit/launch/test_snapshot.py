@@ -70,9 +70,9 @@ def test_bulk_is_refused_with_the_ten_largest_files(package: Path) -> None:
         (package / f"weights{number:02d}.bin").write_bytes(bytes(1000 + number))
     with pytest.raises(PreflightError) as refused:
         take(package, limit_bytes=5000)
-    told = str(refused.value)
-    assert all(f"weights{number:02d}.bin" in told for number in range(2, 12))
-    assert "weights01.bin" not in told
+    message = str(refused.value)
+    assert all(f"weights{number:02d}.bin" in message for number in range(2, 12))
+    assert "weights01.bin" not in message
 
 
 def test_this_project_travels_whole_and_is_small() -> None:
@@ -102,7 +102,7 @@ def test_damaged_code_never_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_text("X = 2\n")])
-def test_what_lies_in_the_cache_is_compared_and_mended(tmp_path: Path, harm) -> None:
+def test_what_lies_in_the_cache_is_compared_and_repaired(tmp_path: Path, harm) -> None:
     made = Snapshot.of({"pkg/__init__.py": b"X = 1\n"})
     harm(unpack(made.data, made.digest, tmp_path) / "pkg/__init__.py")
     assert (unpack(made.data, made.digest, tmp_path) / "pkg/__init__.py").read_bytes() == b"X = 1\n"

@@ -27,7 +27,7 @@ class Scheduler:
     """Takes every job, as number 17."""
 
     def __init__(self):
-        self.queue, self.told, self.names = [], [], []
+        self.queue, self.cancelled, self.names = [], [], []
 
     def submit(self, submission):
         self.queue.append("17")
@@ -39,7 +39,7 @@ class Scheduler:
 
     def cancel(self, job):
         self.queue.remove(job)
-        self.told.append(job)
+        self.cancelled.append(job)
 
 
 @pytest.fixture
@@ -62,17 +62,17 @@ def test_a_job_that_the_log_cannot_name_is_taken_back(run, monkeypatch, trouble)
     monkeypatch.setattr(protocol, "queued", interrupted)
     with pytest.raises(type(trouble)):
         submit.hand_over(run, scheduler, submission(run))
-    assert scheduler.told == ["17"]
+    assert scheduler.cancelled == ["17"]
 
 
-def test_of_two_submits_that_judged_the_same_history_one_stands(run):
+def test_of_two_submits_that_judged_the_same_history_one_is_appended(run):
     seen = run.log.refresh()
     first, second = (protocol.submit(run.log, launcher="local", code="c", bounds={}, seen=seen) for _ in range(2))
     assert (second, run.log.refresh().submitted) == (None, first)
 
 
 @pytest.mark.parametrize("left", ["run.json", "log/00000007.json"])
-def test_what_a_cut_off_submission_or_removal_left_is_told_with_its_cure(tmp_path, left):
+def test_what_a_cut_off_submission_or_removal_left_is_reported_with_its_cure(tmp_path, left):
     run = run_root(str(tmp_path / "runs"), "a")
     run.store.put(left, Entry(7, "note", None, "r", "t", 0.0).encode())
     with pytest.raises(SpecError, match=rf"cut off.*gmml rm {run.url} deletes what is left"):
@@ -100,7 +100,7 @@ def scheduler(monkeypatch):
     return made
 
 
-def test_of_several_first_submissions_at_once_one_starts_and_the_others_hear_that_it_is_queued(job, scheduler):
+def test_of_several_first_submissions_at_once_one_starts_and_the_others_report_that_it_is_queued(job, scheduler):
     path, cluster = job
     ready = Barrier(4)
 
@@ -129,7 +129,7 @@ def test_a_submission_that_is_being_made_is_waited_for(tmp_path, monkeypatch):
     assert len(looks) == 1
 
 
-def test_a_renamed_run_goes_on_under_its_new_name_and_its_log_records_it(job, scheduler):
+def test_a_renamed_run_continues_under_its_new_name_and_its_log_records_it(job, scheduler):
     path, cluster = job
     run = submit.submit(prepare.prepare(path, cluster=cluster)).run
     scheduler.queue.clear()

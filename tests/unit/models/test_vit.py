@@ -103,7 +103,7 @@ def test_taps_average_block_outputs_before_the_one_norm() -> None:
     torch.testing.assert_close(vit(pixels, taps=(2, 3, 4)), vit.norm((seen[1] + seen[2] + seen[3]) / 3))
 
 
-def test_keeping_all_patches_in_another_order_moves_nothing_but_their_places() -> None:
+def test_keeping_all_patches_in_another_order_moves_nothing_but_their_positions() -> None:
     vit, pixels = make(), images(2)
     order = torch.stack([torch.randperm(64, generator=torch.Generator().manual_seed(s)) for s in (3, 4)])
     kept, plain = vit(pixels, keep_BK=order), vit(pixels)

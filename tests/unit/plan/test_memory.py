@@ -67,8 +67,8 @@ def test_checkpointing_trades_memory_for_arithmetic():
 
 def test_the_parts_add_up():
     counts = GmmlOptions(name="gmml").counts(Model(size="tiny"), 224)
-    told = memory_of_rank(counts, EngineSpec(), ranks=2, images=8).to_json()
-    assert told.pop("total_bytes") == sum(told.values())
+    document = memory_of_rank(counts, EngineSpec(), ranks=2, images=8).to_json()
+    assert document.pop("total_bytes") == sum(document.values())
 
 
 def test_the_flat_copy_of_stage_0_ends_at_what_deepspeed_flattens_at_once():

@@ -58,7 +58,7 @@ def test_what_only_the_corpora_can_say_is_known_after_indexing():
     assert plan.memory.total_bytes > 0
 
 
-def test_samples_in_the_spec_stand_for_an_index_but_for_the_shards():
+def test_samples_in_the_spec_replace_an_index_but_for_the_shards():
     plan = make_plan(job([{"url": "x", "samples": 1297}]), profile("local"), None, MACHINE)
     assert (plan.lanes, plan.steps) == (2, 2007)
     assert plan.spans is None
@@ -80,7 +80,7 @@ def test_explicit_lengths_need_no_corpora():
     assert (plan.steps, plan.samples, plan.warmup_steps) == (16, 1024, 2)
 
 
-def test_shares_are_told_at_both_bounds():
+def test_shares_are_reported_at_both_bounds():
     plan = make_plan(job(data={"lanes": 8}, resources={"nodes": "1..3"}, batch={"micro": 16}), profile(), SHAPES)
     assert (plan.nodes, plan.ranks) == ((1, 3), (2, 6))
     assert [(each.ranks, each.groups, each.micro_batch, each.micro_batches) for each in plan.shares] == [
@@ -90,7 +90,7 @@ def test_shares_are_told_at_both_bounds():
     assert plan.shares[1].padding_share == pytest.approx(1 / 3)
 
 
-def test_mixing_is_told_as_asked_and_as_achieved():
+def test_mixing_is_reported_as_asked_and_as_achieved():
     corpora = [{"url": "a", "weight": 2}, {"url": "b", "weight": 1}]
     shapes = [CorpusShape(2.0, (5000,)), CorpusShape(1.0, (5000,))]
     plan = make_plan(job(corpora, data={"lanes": 8}), profile("local"), shapes, MACHINE)
@@ -111,7 +111,7 @@ def test_fewest_ranks_above_the_lanes_are_a_fault():
         make_plan(job(), profile(ranks_per_node=9))
 
 
-def test_most_ranks_above_the_lanes_are_cut_with_a_word():
+def test_most_ranks_above_the_lanes_are_cut_with_a_note():
     plan = make_plan(job(data={"lanes": 4}, resources={"nodes": "1..9"}), profile())
     assert (plan.nodes, plan.ranks) == ((1, 2), (2, 4))
     assert (plan.node_range.least, plan.node_range.most) == (1, 2)
@@ -132,7 +132,7 @@ def test_the_local_launcher_has_one_node():
         make_plan(job(resources={"nodes": "2..4"}), profile("local"), SHAPES, MACHINE)
 
 
-def test_a_warmup_as_long_as_the_run_is_worth_a_word():
+def test_a_warmup_as_long_as_the_run_is_worth_a_note():
     plan = make_plan(job(run={"epochs": None, "steps": 20}), profile("local"), SHAPES, MACHINE)
     assert any("the peak is never reached" in note for note in plan.notes)
 
@@ -145,9 +145,9 @@ def test_a_layout_that_does_not_fit_is_refused():
 def test_the_plan_is_json_and_lines():
     plan = make_plan(job(resources={"nodes": "1..2"}, data={"lanes": 8}), profile(
         environment={"A": "1"}, secrets=["TOKEN"]), SHAPES)  # fmt: skip
-    told = json.loads(json.dumps(plan.to_json()))
-    assert told["memory"]["total_bytes"] == plan.memory.total_bytes
-    assert told["shares"][0]["ranks"] == 2
+    document = json.loads(json.dumps(plan.to_json()))
+    assert document["memory"]["total_bytes"] == plan.memory.total_bytes
+    assert document["shares"][0]["ranks"] == 2
     lines = describe(plan)
     assert any(line.startswith("environment") and line.endswith("A=1") for line in lines)
     assert any(line.startswith("secrets") and "TOKEN" in line for line in lines)

@@ -40,7 +40,7 @@ def test_lane_counts_sum_to_the_lanes_and_stay_near_the_quota(weights, lanes):
         assert count == 1 or count < weight * lanes / sum(weights) + 1.000001
 
 
-def test_places_of_a_corpus_are_spread_evenly():
+def test_lanes_of_a_corpus_are_spread_evenly():
     assert lane_indices((2, 1)) == ((0, 0), (1, 0), (0, 1))
     assert lane_indices((2, 2)) == ((0, 0), (1, 0), (0, 1), (1, 1))
 
@@ -58,7 +58,7 @@ def test_more_ranks_than_lanes_are_refused_with_the_cure():
         rank_lanes(8, 9, 0)
 
 
-def test_auto_settles_lanes_window_and_spans_of_a_large_corpus():
+def test_auto_resolves_lanes_window_and_spans_of_a_large_corpus():
     layout = make_layout(seed=0, batch=4096, group=8, corpora=[IN1K])
     assert (layout.lanes, layout.window, layout.spans) == (512, 8 * 32, 32)
     assert layout.steps_rows == 1

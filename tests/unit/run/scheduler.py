@@ -11,7 +11,7 @@ Fault = Literal["", "crash before", "crash after", "lost reply"]
 
 
 class Process(threading.Thread):
-    """A body that uses its own view of the store and stops before each request until it is let go on."""
+    """A body that uses its own view of the store and stops before each request until it is let continue."""
 
     def __init__(self, body: Callable[[MemoryStore], None], store: MemoryStore) -> None:
         super().__init__(daemon=True)
@@ -37,7 +37,7 @@ class Process(threading.Thread):
         self._paused.acquire()
 
     def step(self, fault: Fault = "") -> None:
-        """Make the request it stands before, and run to the next."""
+        """Make the request it waits before, and run to the next."""
         self._fault = fault
         self._go.release()
         self._paused.acquire()

@@ -1,4 +1,4 @@
-"""A file of a run that a digest stands for is compared with it at every read."""
+"""A file of a run whose digest is recorded is compared with it at every read."""
 
 import hashlib
 import json

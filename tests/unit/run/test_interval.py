@@ -1,4 +1,4 @@
-"""The interval of `checkpoint.every: auto` is Young's, within bounds, from what the log tells of interruptions."""
+"""The interval of `checkpoint.every: auto` is Young's, within bounds, from the interruptions that the log records."""
 
 from dataclasses import replace
 

@@ -79,7 +79,7 @@ def test_a_job_that_never_claimed_failed(log):
     assert status(log.refresh(), {"1": "gone"})["start_failed"] is None
 
 
-def test_status_tells_attempts_causes_code_and_goodput(log):
+def test_status_has_attempts_causes_code_and_goodput(log):
     first = attempt(log, submit(log, code="old"))
     commit(log, first, 9)
     protocol.end(log, first, "error", step=14, message="bang", rank=1)
@@ -110,7 +110,7 @@ def test_an_attempt_whose_job_waits_for_nodes_again_does_not_live(log):
 
 
 @pytest.mark.parametrize(("cause", "now"), [("node_lost", "starting"), ("lost", "starting"), ("error", "stopping")])
-def test_a_job_that_runs_after_its_attempt_starts_anew_or_is_about_to_leave(log, cause, now):
+def test_a_job_that_runs_after_its_attempt_starts_again_or_is_about_to_leave(log, cause, now):
     protocol.end(log, attempt(log, submit(log, job="17"), job="17"), cause)
     assert status(log.refresh(), {"17": "running"})["state"] == now
 

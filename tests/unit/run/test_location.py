@@ -36,7 +36,7 @@ def test_a_copy_is_refused_although_a_move_would_not_be(run, tmp_path, name):
         demand_in_place(copy, moved=True)
 
 
-def test_a_renamed_run_is_refused_until_a_submit_records_its_new_place(run):
+def test_a_renamed_run_is_refused_until_a_submit_records_its_new_location(run):
     os.rename(run.url, f"{run.url}-bak")
     moved = run_root(run.root, "live-bak")
     assert misplaced(moved).kind == "moved"

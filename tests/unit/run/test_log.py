@@ -32,7 +32,7 @@ def test_appenders_that_do_not_know_of_each_other_take_different_slots(store):
     assert [log.append(note).slot for log in (first, second, first)] == [1, 2, 3]
 
 
-def test_an_entry_whose_reply_was_lost_is_ours_and_stands_once(store):
+def test_an_entry_whose_reply_was_lost_is_ours_and_is_there_once(store):
     entry = Log(store.view(after=lost(0))).append(note)
     assert [found.token for found in Log(store).read(1)] == [entry.token]
 
@@ -51,7 +51,7 @@ def test_a_create_that_failed_has_used_its_time_and_is_not_sent_again(store):
     assert len(list(Log(store).read())) == 1
 
 
-def test_the_entry_is_made_anew_for_each_slot(store):
+def test_the_entry_is_made_again_for_each_slot(store):
     other = Log(store)
     seen = []
 

@@ -148,7 +148,7 @@ def test_a_later_pin_replaces_the_corpora_alone_and_only_where_it_says_so(log):
     assert check(log) == []
 
 
-def test_the_first_pin_stands(log):
+def test_the_first_pin_holds(log):
     first, second = started(log), None
     assert protocol.pin(log, first, {"steps": 10}) == {"steps": 10}
     second = started(log)
@@ -156,7 +156,7 @@ def test_the_first_pin_stands(log):
     assert claim(log, submit(log)).pin == {"steps": 10}
 
 
-def test_a_resume_takes_the_latest_commit_that_is_sound(log):
+def test_a_resume_takes_the_latest_commit_that_is_intact(log):
     attempt = started(log)
     for step in (1, 2, 3):
         commit(log, attempt, step)
@@ -182,7 +182,7 @@ def test_a_resume_that_finds_damage_looks_whether_it_is_fenced(log):
         protocol.resume(log, mine, dropped_by_a_later_one)
 
 
-def test_where_every_commit_is_damaged_nothing_starts_anew_in_silence(log):
+def test_where_every_commit_is_damaged_nothing_silently_starts_from_scratch(log):
     commit(log, started(log), 1)
     mine = claim(log, submit(log))
 

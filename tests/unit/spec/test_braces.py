@@ -21,7 +21,7 @@ def test_braces_expand_in_order_and_keep_zeros(url, urls):
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("t-{5..3}.tar", "{5..3} is no range; it counts upwards"),
         ("t-{x}.tar", "{x} is no range; braces hold 000..131 or a,b"),
@@ -31,6 +31,6 @@ def test_braces_expand_in_order_and_keep_zeros(url, urls):
         ("t-0..3}.tar", "'}' without its other half"),
     ],
 )
-def test_braces_that_make_no_list_are_refused(url, told):
-    with pytest.raises(ValueError, match=re.escape(told)):
+def test_braces_that_make_no_list_are_refused(url, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         expand_braces(url)

@@ -36,11 +36,11 @@ FREE = {
 def changed(spec, field, value):
     made = copy.deepcopy(spec)
     *path, last = field.split(".")
-    place = made
+    section = made
     for part in path:
-        place = place[int(part)] if isinstance(place, list) else place[part]
-    assert place[last] != value
-    place[last] = value
+        section = section[int(part)] if isinstance(section, list) else section[part]
+    assert section[last] != value
+    section[last] = value
     return made
 
 
@@ -103,22 +103,22 @@ def test_an_init_makes_another_run_and_its_absence_leaves_the_identity_of_older_
     assert list(differences(forked, changed(forked, "init.step", 8))) == ["init.step"]
 
 
-def test_a_corpus_more_is_told_as_one():
+def test_a_corpus_more_is_reported_as_one():
     other = copy.deepcopy(SPEC)
     other["data"]["corpora"].append({"url": "c", "weight": 1.0, "samples": None})
     assert list(differences(SPEC, other)) == ["data.corpora.2"]
 
 
-def test_another_method_is_told_by_its_name_alone():
+def test_another_method_is_reported_by_its_name_alone():
     other = dump(parse_job({**SPEC, "method": {"name": "mae"}, "model": {"size": "tiny"}}))
     assert differences(SPEC, other) == {"model.drop_path": [0.1, 0.0], "method.name": ["gmml", "mae"]}
 
 
-def test_a_section_that_was_taken_out_is_told_as_one():
+def test_a_section_that_was_taken_out_is_reported_as_one():
     assert list(differences(SPEC, changed(SPEC, "optim.clip", None))) == ["optim.clip"]
 
 
-def test_how_many_samples_a_plan_was_told_of_is_no_part_of_the_identity():
+def test_how_many_samples_a_plan_was_given_is_no_part_of_the_identity():
     other = changed(SPEC, "data.corpora.1.samples", 100)
     assert (identity(other), differences(SPEC, other)) == (identity(SPEC), {})
     assert changeable(SPEC, other) == {"data.corpora.1.samples": [None, 100]}

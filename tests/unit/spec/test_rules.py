@@ -26,7 +26,7 @@ def spec(**changes):
     return merged
 
 
-def told(**changes):
+def faults_of(**changes):
     try:
         parse_job(spec(**changes))
     except SpecError as error:
@@ -66,35 +66,35 @@ def test_the_base_breaks_no_rule():
         ({**MAE, "model": {"drop_path": 0.1}}, "model.drop_path: 0.1 does not fit; MAE drops no blocks"),
     ],
 )  # fmt: skip
-def test_a_broken_rule_is_told_with_its_numbers_and_a_cure(changes, fault):
-    found = told(**changes)
+def test_a_broken_rule_is_reported_with_its_numbers_and_a_cure(changes, fault):
+    found = faults_of(**changes)
     assert len(found) == 1
     assert found[0].startswith(fault)
 
 
 def test_a_grid_as_coarse_as_the_longest_rectangle_is_refused_at_32_px():
-    assert len(told(model={"patch_size": 16}, method={"align": "patch"})) == 1
-    assert told(model={"patch_size": 4}, method={"align": "patch"}) == []
-    assert len(told(method={"align": 8, "max_side": 0.25})) == 1
+    assert len(faults_of(model={"patch_size": 16}, method={"align": "patch"})) == 1
+    assert faults_of(model={"patch_size": 4}, method={"align": "patch"}) == []
+    assert len(faults_of(method={"align": 8, "max_side": 0.25})) == 1
 
 
 def test_rectangles_that_cannot_hide_enough_are_refused_with_a_side_that_can():
-    (fault,) = told(method={"max_side": 0.1})
+    (fault,) = faults_of(method={"max_side": 0.1})
     assert fault.startswith("method.max_side: 192 rectangles of sides below 3 pixels, in steps of 1, cannot hide 75%")
     side = float(re.search(r"max_side of ([\d.]+) or more", fault)[1])
-    assert told(method={"max_side": side}) == []
-    assert len(told(method={"max_side": side - 0.02})) == 1
-    assert told(method={"max_side": 0.1, "noise_ratio": 0.0, "alien_ratio": 0.02}) == []
+    assert faults_of(method={"max_side": side}) == []
+    assert len(faults_of(method={"max_side": side - 0.02})) == 1
+    assert faults_of(method={"max_side": 0.1, "noise_ratio": 0.0, "alien_ratio": 0.02}) == []
 
 
 def test_a_lonely_image_may_be_its_own_donor_or_have_none():
-    assert told(data={"group": 1}, method={"self_donor": True}) == []
-    assert told(data={"group": 1}, method={"alien_ratio": 0.0}) == []
-    assert told(data={"group": 1}, **MAE) == []
+    assert faults_of(data={"group": 1}, method={"self_donor": True}) == []
+    assert faults_of(data={"group": 1}, method={"alien_ratio": 0.0}) == []
+    assert faults_of(data={"group": 1}, **MAE) == []
 
 
-def test_all_broken_rules_are_told_together():
-    found = told(data={"image_size": 33, "group": 7, "window": 10}, batch={"micro": 3})
+def test_all_broken_rules_are_reported_together():
+    found = faults_of(data={"image_size": 33, "group": 7, "window": 10}, batch={"micro": 3})
     assert [fault.split(":")[0] for fault in found] == ["data.image_size", "batch.size", "data.window", "batch.micro"]
 
 

@@ -165,7 +165,7 @@ def test_a_completion_whose_upload_is_gone_is_not_taken_for_the_older_object_of_
         ("complete_multipart_upload", refused(404, "NoSuchUpload")),
     ],
 )
-def test_an_upload_that_the_server_lost_is_begun_anew(server, store, method, error):
+def test_an_upload_that_the_server_lost_is_begun_again(server, store, method, error):
     server.failures[method] = [error]
     store.put("a", b"0123456789abcdef")
     assert server.objects["runs/a"][0] == b"0123456789abcdef"

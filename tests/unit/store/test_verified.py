@@ -16,7 +16,7 @@ def must_be_sound(content):
 
 
 @pytest.mark.parametrize("bad", range(READS))
-def test_a_sound_answer_after_bad_ones_is_returned(bad):
+def test_a_good_answer_after_bad_ones_is_returned(bad):
     read = answers(*[b"flipped"] * bad, b"sound", b"never read")
     assert read_verified(read, must_be_sound, pause_s=0) == b"sound"
 

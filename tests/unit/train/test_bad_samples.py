@@ -60,13 +60,13 @@ class Attempt:
                 pending = [stepper.enqueue(step) for stepper in self.steppers]
                 vector = sum(one.vector for one in pending)
                 for stepper, one in zip(self.steppers, pending, strict=True):
-                    yield step, self.told(stepper, replace(one, vector=vector))
+                    yield step, self.verdict_of(stepper, replace(one, vector=vector))
         finally:
             for stream in self.streams:
                 stream.close()
 
     @staticmethod
-    def told(stepper, pending):
+    def verdict_of(stepper, pending):
         try:
             stepper.read_step(pending)
         except DataError as error:
@@ -74,9 +74,9 @@ class Attempt:
         return tuple(stepper.state()["bad"])
 
     def until_fault(self, steps):
-        """Step and words of the fault, the same on all ranks; None where there is none."""
-        faults = [(step, told) for step, told in self.verdicts(steps) if isinstance(told, str)]
-        first = [told for step, told in faults if step == faults[0][0]]
+        """Step and text of the fault, the same on all ranks; None where there is none."""
+        faults = [(step, message) for step, message in self.verdicts(steps) if isinstance(message, str)]
+        first = [message for step, message in faults if step == faults[0][0]]
         assert len(set(first)) <= 1
         assert len(first) in (0, len(self.steppers))
         return faults[0] if faults else None
@@ -84,10 +84,10 @@ class Attempt:
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_the_verdict_falls_at_the_same_step_at_any_number_of_ranks(corpora, ranks):
-    step, told = Attempt(corpora, 1).until_fault(range(12))
+    step, message = Attempt(corpora, 1).until_fault(range(12))
     assert Attempt(corpora, ranks).until_fault(range(12))[0] == step
-    assert "many/s.tar, member d0" in told
-    assert " among the corpus' 48; 8 are tolerated (data.max_bad)" in told
+    assert "many/s.tar, member d0" in message
+    assert " among the corpus' 48; 8 are tolerated (data.max_bad)" in message
 
 
 @pytest.mark.parametrize("ranks", [1, 3])

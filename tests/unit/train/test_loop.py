@@ -229,7 +229,7 @@ def test_a_run_whose_last_updates_were_left_out_has_not_finished(total):
     assert (outcome, last, saved) == ("not_finite", 5, [5])
 
 
-def test_skips_are_counted_on_from_the_checkpoint_and_a_latched_count_begins_anew():
+def test_skips_are_counted_on_from_the_checkpoint_and_a_latched_count_is_reset():
     assert [skips_to_resume(skips) for skips in range(4)] == [0, 1, 2, 0]
     made = stepper(Engine(bad_steps={0, 1}))
     made.skips_in_a_row = 1

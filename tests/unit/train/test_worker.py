@@ -13,7 +13,7 @@ main("--root r --run a --submit t --job 17 --restart 0".split())
 """
 
 
-def test_a_rank_that_cannot_import_torch_says_so_and_leaves_with_a_code_of_its_own():
+def test_a_rank_that_cannot_import_torch_says_so_and_exits_with_a_code_of_its_own():
     done = subprocess.run([sys.executable, "-c", BROKEN], capture_output=True, text=True)
     assert done.returncode == UNMET, done.stderr
     assert "ModuleNotFoundError: import of torch" in done.stderr

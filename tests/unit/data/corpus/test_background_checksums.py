@@ -44,7 +44,7 @@ def test_shards_that_have_checksums_are_not_read_again(bucket, tmp_path):
     assert bucket.reads == []
 
 
-def test_damaged_shard_is_named_and_the_others_are_swept(pinned, digit_shards, caplog):
+def test_damaged_shard_is_named_and_the_others_get_checksums(pinned, digit_shards, caplog):
     with open(digit_shards / "train-000.tar", "r+b") as shard:
         shard.write(bytes(512))
     make_checksums(pinned, 1, 0, pause=0)

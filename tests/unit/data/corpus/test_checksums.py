@@ -40,7 +40,7 @@ def test_indexed_shards_have_a_crc_for_every_sample(digit_shards):
             assert index.crc32c(shard.read(located.length)) == crc
 
 
-def test_a_shard_whose_checked_index_stands_is_not_read_again(bucket):
+def test_a_shard_that_has_a_checked_index_is_not_read_again(bucket):
     shards = list_shards("s3://bucket/digits")
     assert [each.made for each in index_all(shards, None)] == [True] * 4
     bucket.reads.clear()
@@ -61,9 +61,9 @@ def test_each_damaged_shard_is_one_line_and_the_others_are_indexed(digit_shards)
     for number in (0, 2):
         shard = digit_shards / f"train-{number:03d}.tar"
         shard.write_bytes(shard.read_bytes()[:700])
-    code, told, faults = gmml_index(digit_shards)
+    code, printed, faults = gmml_index(digit_shards)
     assert code == DataError.exit_code
-    assert told.splitlines()[0] == "4 shards: 2 indexed, 0 had an index with checksums"
+    assert printed.splitlines()[0] == "4 shards: 2 indexed, 0 had an index with checksums"
     assert [line.split(":")[0] for line in faults.splitlines()] == [
         str(digit_shards / f"train-{number:03d}.tar") for number in (0, 2)
     ]

@@ -1,4 +1,4 @@
-"""Sorted labels are told from shuffled ones."""
+"""Sorted labels are distinguished from shuffled ones."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def shuffled(labels):
     ],
     ids=["each label once", "each shard sorted", "a class a shard", "classes in any order", "descending"],
 )
-def test_sorted_labels_are_told(shards):
+def test_sorted_labels_are_recognised(shards):
     assert are_sorted(shards)
 
 

@@ -32,7 +32,7 @@ def test_index_survives_its_file(digit_shards):
     assert (found.records == made.records).all()
 
 
-def test_index_from_headers_and_from_bytes_agree_on_places(digit_shards):
+def test_index_from_headers_and_from_bytes_agree_on_offsets(digit_shards):
     for shard in list_shards(str(digit_shards)):
         quick, full = index.build(shard, checked=False), index.build(shard, checked=True)
         for field in ("offset", "length", "label"):
@@ -43,7 +43,7 @@ def test_index_from_headers_and_from_bytes_agree_on_places(digit_shards):
 @pytest.mark.parametrize("spoil", [lambda data: b"", lambda data: data[:-200], lambda data: b"x" + data[1:]])
 def test_damaged_index_is_refused(digit_shards, spoil):
     made = index.build(list_shards(str(digit_shards))[2], checked=True).to_bytes()
-    with pytest.raises(DataError, match=r"^I: .*make the index anew: gmml corpus index"):
+    with pytest.raises(DataError, match=r"^I: .*make the index again: gmml corpus index"):
         index.parse("I", spoil(made))
 
 
@@ -111,7 +111,7 @@ def test_shards_of_a_bucket_are_indexed_with_crcs_in_one_pass(bucket):
     assert len(bucket.reads) == len(set(bucket.reads))
 
 
-def test_identity_tells_content_and_not_the_place(digit_shards, tmp_path):
+def test_identity_depends_on_content_and_not_on_the_location(digit_shards, tmp_path):
     before = pinned(digit_shards)
     moved = digit_shards.rename(tmp_path / "elsewhere")
     assert pinned(moved).corpora[0].identity == before.corpora[0].identity
@@ -145,17 +145,17 @@ def with_crcs(folder):
         index_checked(shard, None)
 
 
-def test_touched_shards_with_crcs_are_pinned_anew(digit_shards, tmp_path):
+def test_touched_shards_with_crcs_are_pinned_again(digit_shards, tmp_path):
     with_crcs(digit_shards)
     indexes = PosixStore(tmp_path / "indexes")
     before = pinned(digit_shards, indexes)
-    place = before.locate(0, 9)
+    located = before.locate(0, 9)
     assert repin(before, indexes).digest == before.digest
     os.utime(digit_shards / "train-002.tar", ns=(1, 1))
     after = repin(before, indexes)
     assert [file.version for file in after.files].count("1") == 1
     assert after.shapes == before.shapes
-    assert Pin.from_json(after.to_json(), indexes).locate(0, 9) == place
+    assert Pin.from_json(after.to_json(), indexes).locate(0, 9) == located
 
 
 def test_crcs_that_were_made_after_the_pin_prove_as_much(digit_shards, tmp_path):
@@ -176,7 +176,9 @@ def test_touched_shard_without_crcs_is_refused_for_want_of_proof(digit_shards, t
 
 
 @pytest.mark.parametrize("indexed_again", [False, True])
-def test_other_samples_of_the_same_size_are_told_from_those_that_were_pinned(digit_shards, tmp_path, indexed_again):
+def test_other_samples_of_the_same_size_are_distinguished_from_those_that_were_pinned(
+    digit_shards, tmp_path, indexed_again
+):
     shard = digit_shards / "train-003.tar"
     write_tar(shard, [("one.png", b"1" * 600)])
     with_crcs(digit_shards)
@@ -193,10 +195,10 @@ def test_shard_of_another_size_with_the_same_samples_is_indexed_again(digit_shar
     with_crcs(digit_shards)
     indexes = PosixStore(tmp_path / "indexes")
     before = pinned(digit_shards, indexes)
-    place = before.locate(0, 9)
+    located = before.locate(0, 9)
     with open(digit_shards / "train-002.tar", "ab") as shard:
         shard.write(bytes(10240))
-    assert repin(before, indexes).locate(0, 9) == place
+    assert repin(before, indexes).locate(0, 9) == located
 
 
 def test_shard_that_was_emptied_is_a_fault_of_storage(digit_shards, tmp_path):

@@ -77,7 +77,7 @@ def test_a_pin_of_an_older_version_keeps_its_digest_and_judges_images_alone(tmp_
     assert repin(old, indexes).shapes == old.shapes
 
 
-def test_an_index_of_an_older_version_is_made_anew(digit_shards):
+def test_an_index_of_an_older_version_is_made_again(digit_shards):
     (shard, *_) = list_shards(str(digit_shards))
     index_checked(shard, None)
     beside = digit_shards / f"{shard.name}.index"
@@ -88,7 +88,7 @@ def test_an_index_of_an_older_version_is_made_anew(digit_shards):
 
 
 @pytest.mark.parametrize("at", [30, -40, -1])
-def test_an_index_that_was_read_wrong_once_is_sound(bucket, monkeypatch, at):
+def test_an_index_that_was_read_wrong_once_is_read_again_and_used(bucket, monkeypatch, at):
     monkeypatch.setattr(verified, "sleep", lambda seconds: None)
     shard = list_shards("s3://bucket/digits")[2]
     made = index_checked(shard, None)
@@ -115,7 +115,7 @@ def test_any_flipped_bit_of_an_index_is_found_and_replaced_by_indexing(digit_sha
     data = bytearray(beside.read_bytes())
     data[at] ^= 1
     beside.write_bytes(data)
-    with pytest.raises(DataError, match=r"\.tar\.index: .*make the index anew: gmml corpus index") as fault:
+    with pytest.raises(DataError, match=r"\.tar\.index: .*make the index again: gmml corpus index") as fault:
         index.find(shard, None)
     assert "delete" not in str(fault.value)
     assert [each.made for each in index_all([shard], None)] == [True]
@@ -124,13 +124,13 @@ def test_any_flipped_bit_of_an_index_is_found_and_replaced_by_indexing(digit_sha
 
 def test_indexing_anew_reads_shards_whose_index_has_checksums(digit_shards):
     arguments = ["index", str(digit_shards)]
-    told = [
+    printed = [
         click.testing.CliRunner()
         .invoke(corpus.command, [*arguments, *more], standalone_mode=False)
         .stdout.split(", ")[0]
         for more in ([], [], ["--anew"])
     ]
-    assert told == ["4 shards: 4 indexed", "4 shards: 0 indexed", "4 shards: 4 indexed"]
+    assert printed == ["4 shards: 4 indexed", "4 shards: 0 indexed", "4 shards: 4 indexed"]
 
 
 def test_more_indexes_than_a_process_may_have_files_are_used(tmp_path, digits):

@@ -87,16 +87,16 @@ def test_rows_without_bytes_are_counted_and_splits_named(tmp_path, digits):
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "message"),
     [
         ({"url": ["http"], "caption": ["a cat"]}, r"holds URLs and no images .*img2dataset"),
         ({"x": [1]}, r"no column holds images \(columns x\)"),
         ({"left": [{"bytes": b"1"}], "right": [{"bytes": b"1"}]}, r"several columns .*--image"),
     ],
 )
-def test_parquet_of_other_things_is_named_with_the_cure(tmp_path, columns, told):
+def test_parquet_of_other_things_is_named_with_the_cure(tmp_path, columns, message):
     parquet.write_table(arrow.table(columns), tmp_path / "x.parquet")
-    with pytest.raises(DataError, match=rf"x\.parquet: {told}"):
+    with pytest.raises(DataError, match=rf"x\.parquet: {message}"):
         find_source(str(tmp_path / "x.parquet"))
 
 
@@ -111,12 +111,12 @@ def test_parquet_without_numbers_for_classes_says_which_columns_there_are(tmp_pa
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"<html>" * 100)
-    with pytest.raises(DataError, match=r"x\.parquet: is no sound parquet file"):
+    with pytest.raises(DataError, match=r"x\.parquet: is not a valid parquet file"):
         find_source(str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("data_batch_1", "Python pickles"),
         ("train.pkl", "Python pickles"),
@@ -126,12 +126,12 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path):
         ("x.tfrecord-00000-of-00010", "records of another library"),
     ],
 )
-def test_other_forms_of_data_are_named_with_the_cure(tmp_path, name, told):
+def test_other_forms_of_data_are_named_with_the_cure(tmp_path, name, message):
     (tmp_path / name).write_bytes(b"x")
     for use in (find_source, list_shards):
         with pytest.raises(DataError, match=rf"1 are .*, the first '{name}'; ") as fault:
             use(str(tmp_path))
-        assert told in str(fault.value)
+        assert message in str(fault.value)
 
 
 def test_a_job_that_names_compressed_tars_is_sent_to_pack(tmp_path):

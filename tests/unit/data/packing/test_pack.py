@@ -40,8 +40,8 @@ def content(folder):
 def everything(folder):
     """Images, classes and names of a packed corpus."""
     samples = Samples(str(folder))
-    places = range(len(samples))
-    return samples.images(places), samples.labels(), samples.names(places)
+    indices = range(len(samples))
+    return samples.images(indices), samples.labels(), samples.names(indices)
 
 
 def test_class_folders_are_packed_whole_with_labels(class_folders, tmp_path, digits):
@@ -75,7 +75,7 @@ def test_index_comes_with_crcs_and_fits_its_shard(class_folders, tmp_path):
         assert index.crc32c(shard.read(located.length)) == located.crc
 
 
-def test_tars_are_packed_anew(digit_shards, tmp_path, digits):
+def test_tars_are_packed_again(digit_shards, tmp_path, digits):
     packed = pack.pack(find_source(str(digit_shards)), str(tmp_path / "out"), shard_samples=100)
     assert (len(packed.shards), packed.samples) == (1, 23)
     _, labels, names = everything(tmp_path / "out")

@@ -43,7 +43,7 @@ def test_hidden_files_and_folders_are_no_part_of_a_source(tmp_path, image):
     assert (labels(find_source(str(folder))), find_source(str(folder)).classes) == ({"ant/1": 0}, ("ant",))
 
 
-def test_equal_keys_are_told_apart_and_all_samples_are_packed(tmp_path, image):
+def test_equal_keys_are_made_unique_and_all_samples_are_packed(tmp_path, image):
     folder = make(tmp_path / "in", "a.png", "a.PNG", "a~2.png", "b.png", data=image)
     source = find_source(str(folder))
     assert len({item.key for item in source.items}) == 4
@@ -94,8 +94,8 @@ def test_a_folder_without_images_and_shards_is_refused(tmp_path, image):
 
 def test_files_that_are_no_images_are_counted_and_one_of_a_kind_is_named(tmp_path, image):
     folder = make(tmp_path / "in", "a.png", "b.bmp", "c/d.BMP", "e.tiff", "README", data=image)
-    told = [note.partition(";")[0] for note in find_source(str(folder)).notes]
-    assert sorted(told) == [
+    kinds = [note.partition(";")[0] for note in find_source(str(folder)).notes]
+    assert sorted(kinds) == [
         "passed over 1 .tiff, the first 'e.tiff'",
         "passed over 1 without an extension, the first 'README'",
         "passed over 2 .bmp, the first 'b.bmp'",

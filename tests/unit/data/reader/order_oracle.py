@@ -45,8 +45,8 @@ def lanes_of(weights, lanes):
     while 0 in counts:
         counts[counts.index(max(counts))] -= 1
         counts[counts.index(0)] = 1
-    places = [((2 * p + 1) / (2 * counts[c]), c, p) for c in range(len(counts)) for p in range(counts[c])]
-    return [(c, p) for _, c, p in sorted(places)], counts
+    spread = [((2 * p + 1) / (2 * counts[c]), c, p) for c in range(len(counts)) for p in range(counts[c])]
+    return [(c, p) for _, c, p in sorted(spread)], counts
 
 
 def stream_of_epoch(layout, c, epoch):
@@ -87,12 +87,12 @@ def epoch_order(layout, c, lanes, epoch):
 
 def order(layout, samples):
     """(corpus, epoch, y) of sample numbers 0 .. samples - 1."""
-    places, counts = lanes_of([round(corpus.weight) for corpus in layout.corpora], layout.lanes)
+    lanes, counts = lanes_of([round(corpus.weight) for corpus in layout.corpora], layout.lanes)
     epochs = [0] * len(counts)
     waiting = [[] for _ in counts]
     drawn = []
     while len(drawn) < samples:
-        for c, _ in places:
+        for c, _ in lanes:
             for _ in range(layout.group):
                 if not waiting[c]:
                     waiting[c] = [(c, epochs[c], y) for y in epoch_order(layout, c, counts[c], epochs[c])]

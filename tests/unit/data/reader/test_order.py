@@ -30,8 +30,8 @@ def layouts(draw):
 
 
 def drawn(order, samples):
-    places = order.locate(np.arange(samples))
-    return list(zip(places.corpus.tolist(), places.epoch.tolist(), places.y.tolist(), strict=True))
+    locations = order.locate(np.arange(samples))
+    return list(zip(locations.corpus.tolist(), locations.epoch.tolist(), locations.y.tolist(), strict=True))
 
 
 @settings(max_examples=20, deadline=None)
@@ -89,12 +89,12 @@ def test_ranks_of_every_number_split_a_step_into_the_same_samples(layout, step):
 @given(layouts(), st.lists(st.integers(0, 2**45), min_size=1, max_size=6))
 def test_seeking_needs_no_replay(layout, numbers):
     together = Order(layout).locate(np.array(numbers))
-    for place, n in enumerate(numbers):
+    for index, n in enumerate(numbers):
         alone = Order(layout).locate(np.array([n]))
         assert (alone.corpus[0], alone.epoch[0], alone.y[0]) == (
-            together.corpus[place],
-            together.epoch[place],
-            together.y[place],
+            together.corpus[index],
+            together.epoch[index],
+            together.y[index],
         )
 
 
@@ -118,7 +118,7 @@ def test_samples_of_a_group_come_from_one_window_of_neighbours():
     assert (y // 512 == (y[:, :1] // 512)).all()
 
 
-def test_a_second_epoch_is_shuffled_anew():
+def test_a_second_epoch_is_shuffled_differently():
     layout = SampleLayout(seed=1, batch=8, group=2, lanes=4, window=8, spans=2, corpora=(CorpusShape(1.0, (50, 46)),))
     y = Order(layout).locate(np.arange(192)).y
     assert not np.array_equal(y[:96], y[96:])

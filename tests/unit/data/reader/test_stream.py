@@ -96,9 +96,9 @@ def test_threads_and_first_step_change_nothing(digit_shards):
 
 def test_without_crop_a_sample_is_the_image_that_the_order_names(digit_shards, digits):
     run = Run(digit_shards, views=1, augment="none")
-    places = Order(run.layout).locate(np.arange(96))
+    locations = Order(run.layout).locate(np.arange(96))
     for n, image in run.images(6).items():
-        grey = digits[int(places.y[n])][0]
+        grey = digits[int(locations.y[n])][0]
         assert np.array_equal(image[0], np.stack([grey] * 3))
 
 
@@ -124,10 +124,10 @@ def spoilt(folder, digits, bad, count=24):
 def test_bad_sample_is_replaced_by_the_next_good_one_and_counted_once(tmp_path, digits):
     bad = {3, 4, 23}
     run = Run(spoilt(tmp_path / "bad", digits, bad), views=1, augment="none")
-    places = Order(run.layout).locate(np.arange(96))
+    locations = Order(run.layout).locate(np.arange(96))
     stands_in = {3: 5, 4: 5, 23: 0}
     for n, image in run.images(6).items():
-        y = int(places.y[n])
+        y = int(locations.y[n])
         assert np.array_equal(image[0, 0], digits[stands_in.get(y, y)][0])
     for ranks in (1, 3):
         met = [
@@ -139,8 +139,8 @@ def test_bad_sample_is_replaced_by_the_next_good_one_and_counted_once(tmp_path, 
 def test_replacement_keeps_the_draws_of_its_number(tmp_path, digits):
     bad = Run(spoilt(tmp_path / "bad", digits, {3}))
     good = Run(spoilt(tmp_path / "good", digits, set()))
-    places = Order(bad.layout).locate(np.arange(48))
-    n = int(np.flatnonzero(places.y == 3)[0])
+    locations = Order(bad.layout).locate(np.arange(48))
+    n = int(np.flatnonzero(locations.y == 3)[0])
     members = [(f"d{y:03d}.png", png(digits[4 if y == 3 else y][0])) for y in range(24)]
     write_tar(tmp_path / "good" / "s.tar", members)
     good = Run(tmp_path / "good")

@@ -132,7 +132,7 @@ def test_a_supervisor_that_has_not_written_its_name_yet_may_serve_any_job():
     assert job.report.state == "gone"
 
 
-def test_a_job_of_another_machine_is_unknown_and_cannot_be_told_from_here():
+def test_a_job_of_another_machine_is_unknown_and_cannot_be_notified_from_here():
     job = str(LocalJob(host="elsewhere", run="0123456789abcdef", submit="t"))
     assert states(job) == ("unknown",)
     with pytest.raises(LaunchError, match=r"started on elsewhere.*cancel it there"):

@@ -28,7 +28,7 @@ def submission(tmp_path: Path) -> Submission:
 
 @pytest.fixture
 def bash(tmp_path: Path, submission: Submission) -> Bash:
-    """Runs shell lines as job 17, in whose stderr file one line stands already."""
+    """Runs shell lines as job 17, in whose stderr file one line is already."""
     (tmp_path / ".slurm/17").mkdir(parents=True)
     (tmp_path / ".slurm/code").mkdir()
     (tmp_path / ".slurm/17/17_0_log.err").write_text("*** JOB 17 ON n1 CANCELLED AT 1 DUE TO PREEMPTION ***\n")
@@ -154,7 +154,7 @@ def test_damaged_code_is_refused_before_anything_runs(bash: Bash, submission: Su
 
 
 @pytest.mark.parametrize("lines", [["true", "ls /nowhere", "true"], ["set -u", 'echo "$NOT_SET"'], ["exit 3"]])
-def test_a_failing_setup_line_ends_the_job_and_is_told(
+def test_a_failing_setup_line_ends_the_job_and_is_reported(
     bash: Bash, submission: Submission, tmp_path: Path, lines: list[str]
 ) -> None:
     tool(tmp_path, "scontrol", "echo JobState=RUNNING")

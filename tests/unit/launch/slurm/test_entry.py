@@ -115,7 +115,7 @@ def test_a_notice_on_the_way_to_the_worker_waits_there_for_its_handlers(code: Sn
     assert printed["waiting"] == [signal.SIGTERM.name, signal.SIGUSR2.name]
 
 
-def test_a_rank_that_cannot_become_the_worker_leaves_with_a_code_that_wins_over_its_peers(
+def test_a_rank_that_cannot_become_the_worker_exits_with_a_code_that_wins_over_its_peers(
     code: Snapshot, tmp_path: Path
 ) -> None:
     archive = tmp_path / code.file_name

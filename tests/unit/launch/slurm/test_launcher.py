@@ -67,7 +67,7 @@ def test_every_field_of_the_profile_reaches_the_script() -> None:
     assert "export A='it'\"'\"'s'" in lines
 
 
-def test_guards_stand_first_and_the_exit_code_is_taken_at_once() -> None:
+def test_guards_come_first_and_the_exit_code_is_taken_at_once() -> None:
     lines = batch.text(submission()).splitlines()
     assert lines[lines.index("# setup") + 1] == "trap '' TERM CONT USR2"
     assert lines[lines.index("# teardown") + 1 :] == ["gmml_after"]
@@ -112,7 +112,7 @@ def test_an_option_that_has_a_field_is_refused_and_the_field_named() -> None:
     assert "write slurm.memory_per_node instead" in fault.hint
 
 
-def test_gpus_of_a_type_stand_in_the_script_once() -> None:
+def test_gpus_of_a_type_are_in_the_script_once() -> None:
     made = options(submission(gpus_per_node=8, sbatch_args={"gpus-per-node": "a100:8"}))
     assert [option for option in made if option.startswith("--gpus-per-node")] == ["--gpus-per-node=a100:8"]
 
@@ -142,7 +142,7 @@ def test_a_job_not_listed_or_of_another_name_is_gone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shown", "words", "has_start"),
+    ("shown", "expected", "has_start"),
     [
         ("Priority|2026-11-30T07:00:00", "higher priority are before it (Priority)", True),
         ("JobHeldUser|N/A", "held by its owner; `scontrol release 7`", False),
@@ -151,14 +151,14 @@ def test_a_job_not_listed_or_of_another_name_is_gone() -> None:
         ("None|N/A", "", False),
     ],
 )
-def test_a_queued_job_says_what_it_waits_for_and_until_when(shown: str, words: str, has_start: bool) -> None:
+def test_a_queued_job_says_what_it_waits_for_and_until_when(shown: str, expected: str, has_start: bool) -> None:
     report = reports(f"7|PENDING|{shown}|a-run\n", {"7": "a-run"})["7"]
-    assert words in report.reason
+    assert expected in report.reason
     assert (report.expected_start is not None) is has_start
 
 
 @pytest.mark.parametrize(
-    ("stderr", "field", "words"),
+    ("stderr", "field", "expected"),
     [
         ("allocation failure: Invalid partition name specified", "slurm.partition", "'gpu' refused by SLURM: Invalid"),
         (
@@ -196,16 +196,16 @@ def test_a_queued_job_says_what_it_waits_for_and_until_when(shown: str, words: s
         ("", "SLURM", "no reason given"),
     ],
 )
-def test_a_refusal_names_the_field_and_keeps_slurms_reason(stderr: str, field: str, words: str) -> None:
+def test_a_refusal_names_the_field_and_keeps_slurms_reason(stderr: str, field: str, expected: str) -> None:
     asked = {"exclude": "n9", "gpus_per_node": 8, "cpus_per_rank": 64}
     fault = refusal(stderr, submission(partition="gpu", account="acc", **asked))
     assert fault.where == field
-    assert words in f"{fault.problem}; {fault.hint}"
+    assert expected in f"{fault.problem}; {fault.hint}"
 
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
-    """Puts shell scripts in the place of SLURM's tools; each call is noted in `calls`."""
+    """Replaces SLURM's tools by shell scripts; each call is noted in `calls`."""
 
     def put(**scripts: str) -> Path:
         for name, script in scripts.items():
@@ -269,7 +269,7 @@ def test_a_notice_signals_the_ranks_and_a_cancel_ends_the_job(tools: Tools) -> N
     assert calls.read_text().splitlines() == ["scancel --signal=USR2 1", "scancel 1"]
 
 
-def test_a_refused_job_is_told_with_slurms_reason(tools: Tools, tmp_path: Path) -> None:
+def test_a_refused_job_is_reported_with_slurms_reason(tools: Tools, tmp_path: Path) -> None:
     tools(srun="", sbatch="echo 'sbatch: error: Batch job submission failed: Job violates policy' >&2; exit 1")
     with pytest.raises(LaunchError, match="Job violates policy"):
         SlurmLauncher().submit(submission(root=str(tmp_path / "runs")))
@@ -301,11 +301,11 @@ def test_what_a_partition_would_let_wait_for_ever_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("python", "words"),
+    ("python", "expected"),
     [("the_python", "ModuleNotFoundError: fsspec"), ("of-the-nodes", None), (None, None)],
 )
 def test_a_python_that_cannot_bring_a_job_back_is_refused_where_it_can_be_tried(
-    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str | None, words: str | None
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str | None, expected: str | None
 ) -> None:
     tools(
         srun="",
@@ -317,8 +317,8 @@ def test_a_python_that_cannot_bring_a_job_back_is_refused_where_it_can_be_tried(
     )
     monkeypatch.setenv("KEY", "value")
     faults = SlurmLauncher().preflight(submission(str(tmp_path), python=python))
-    assert [fault.where for fault in faults] == ["slurm.python"] * (words is not None)
-    assert all(words in fault.problem for fault in faults if words)
+    assert [fault.where for fault in faults] == ["slurm.python"] * (expected is not None)
+    assert all(expected in fault.problem for fault in faults if expected)
 
 
 def test_limits_are_read_as_slurm_writes_them() -> None:

@@ -75,7 +75,7 @@ def test_where_no_file_is_there_nothing_is_said(tmp_path: Path) -> None:
         ("Exited with exit code 1", "RuntimeError: CUDA error: an illegal memory access", False, ()),
     ],
 )
-def test_a_broken_device_is_told_from_a_broken_program(
+def test_a_broken_device_is_distinguished_from_a_broken_program(
     errors: Path, how: str, line: str, is_hardware: bool, nodes: tuple[str, ...]
 ) -> None:
     errors.write_text(f"srun: error: n2: task 1: {how}\n")

@@ -38,8 +38,8 @@ def test_extends_is_relative_to_the_file_that_says_it(tmp_path):
 def test_a_value_is_said_to_come_from_the_file_that_wrote_it(tmp_path):
     path = write(tmp_path, a="extends: b.yaml\nx:\n  p: 1\n", b="# head\nx: {q: 2}\ny: 3\n")
     tree, _ = composed(path, "z.w=1")
-    places = [walk(tree, path).where for path in (("x", "p"), ("x", "q"), ("y",), ("z", "w"))]
-    assert places == [f"{tmp_path}/a.yaml:3", f"{tmp_path}/b.yaml:2", f"{tmp_path}/b.yaml:3", "override z.w=1"]
+    locations = [walk(tree, path).where for path in (("x", "p"), ("x", "q"), ("y",), ("z", "w"))]
+    assert locations == [f"{tmp_path}/a.yaml:3", f"{tmp_path}/b.yaml:2", f"{tmp_path}/b.yaml:3", "override z.w=1"]
 
 
 def test_a_method_of_another_name_brings_none_of_the_options_of_the_first(tmp_path):
@@ -58,14 +58,14 @@ def test_a_loop_is_refused_where_it_closes(tmp_path, files):
     assert re.search(r"\.yaml:1: extends: a\.yaml -> .*a\.yaml is a loop", fault)
 
 
-def test_a_missing_base_is_told_at_the_line_that_names_it(tmp_path):
+def test_a_missing_base_is_reported_at_the_line_that_names_it(tmp_path):
     path = write(tmp_path, a="x: 1\nextends: nowhere.yaml\n")
     tree, (fault,) = composed(path)
     assert fault.startswith(f"{tmp_path}/a.yaml:2: extends: no file '{tmp_path}/nowhere.yaml'")
     assert tree.value["x"].value == 1
 
 
-def test_a_missing_file_is_told_by_its_path(tmp_path):
+def test_a_missing_file_is_reported_by_its_path(tmp_path):
     with pytest.raises(SpecError, match=r"none\.yaml: cannot be read \(No such file or directory\)"):
         composed(tmp_path / "none.yaml")
 
@@ -107,7 +107,7 @@ def test_later_overrides_win(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("nonsense", "'nonsense' is no override; write name=value"),
         ("a..b=1", "is no override"),
@@ -120,14 +120,14 @@ def test_later_overrides_win(tmp_path):
         ("a.b={c: 1, c: 2}", "written twice"),
     ],
 )
-def test_an_override_that_cannot_be_laid_is_a_fault_that_quotes_it(tmp_path, override, told):
+def test_an_override_that_cannot_be_laid_is_a_fault_that_quotes_it(tmp_path, override, message):
     _, faults = composed(write(tmp_path, a="a: {b: 0}\nlist: [{url: x}, {url: y}]\n"), override)
     assert len(faults) == 1
     assert faults[0].startswith(f"override {override}: ")
-    assert told in faults[0]
+    assert message in faults[0]
 
 
-def test_faults_of_all_files_and_overrides_are_told_together(tmp_path):
+def test_faults_of_all_files_and_overrides_are_reported_together(tmp_path):
     path = write(tmp_path, a="extends: b.yaml\nx: !!set {}\n", b="y: 1\ny: 2\n")
     assert len(composed(path, "nonsense", "y.z=1")[1]) == 4
 

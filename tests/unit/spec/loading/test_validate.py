@@ -1,4 +1,4 @@
-"""What a user is told of a bad job file, and what a good one becomes."""
+"""What a user reads about a bad job file, and what a good one becomes."""
 
 import json
 import re
@@ -67,7 +67,7 @@ def test_overrides_reach_every_section(good):
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("batch.sise=1", "batch.sise: unknown key; did you mean 'size'?"),
         ("retries={}", "retries: comes with a later version; this one would ignore it; leave it out"),
@@ -95,7 +95,7 @@ def test_overrides_reach_every_section(good):
         ("data.augment={crop: {scale: [0.5, 0.2]}}", "data.augment.crop.scale: [0.5, 0.2] runs backwards"),
         ("data.augment={crop: {ratio: [0, 1]}}", "data.augment.crop.ratio.0: 0 does not fit; write a number above 0"),
         ("data.augment={blur: {radius: [2, 1]}}", "data.augment.blur.radius: [2.0, 1.0] runs backwards"),
-        ("data.corpora.0.url=''", "data.corpora.0.url: '' does not fit; write a word that is not empty"),
+        ("data.corpora.0.url=''", "data.corpora.0.url: '' does not fit; write a string that is not empty"),
         ("data.corpora.0.url=t-{5..1}.tar", "data.corpora.0.url: {5..1} is no range; it counts upwards"),
         ("run={epochs: 1e308}", "run.epochs: 1e+308 does not fit; write a number of at most 1,000,000"),
         (f"run.steps={10**30}", f"run.steps: {10**30} does not fit; write a number of at most 1,000,000,000"),
@@ -122,10 +122,10 @@ def test_overrides_reach_every_section(good):
         ("model.heads=3", "model.heads: 3 heads do not divide the width of 64; choose a divisor"),
     ],
 )  # fmt: skip
-def test_a_bad_value_is_told_by_its_override_field_value_and_cure(good, override, told):
+def test_a_bad_value_is_reported_by_its_override_field_value_and_cure(good, override, message):
     found = faults(good, override)
     assert len(found) == 1
-    assert found[0].startswith(f"override {shortened(override)}: {told}")
+    assert found[0].startswith(f"override {shortened(override)}: {message}")
 
 
 @pytest.mark.parametrize(("override", "given"), [("run.epochs=1", "epochs and steps"), ("run.steps=null", "nothing")])
@@ -249,7 +249,7 @@ def test_a_chain_of_thousands_of_files_ends(good):
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "message"),
     [
         ("data.corpora.0.url", "$HOME/x.tar", "$HOME in '$HOME/x.tar' would be taken literally"),
         ("data.corpora.0.url", "${HOME}/x.tar", "${HOME} in '${HOME}/x.tar' would be taken literally"),
@@ -258,9 +258,9 @@ def test_a_chain_of_thousands_of_files_ends(good):
         ("init", "{run: $SCRATCH/other}", "$SCRATCH in '$SCRATCH/other' would be taken literally"),
     ],
 )
-def test_variables_and_unknown_stores_are_refused(good, field, value, told):
+def test_variables_and_unknown_stores_are_refused(good, field, value, message):
     (found,) = faults(good, f"{field}={value}")
-    assert told in found
+    assert message in found
 
 
 def test_variables_and_unknown_stores_of_a_profile_are_refused(tmp_path):
@@ -302,7 +302,7 @@ def test_missing_sections_are_named(good):
     ]
 
 
-def test_faults_of_every_kind_are_told_at_once(good):
+def test_faults_of_every_kind_are_reported_at_once(good):
     good.write_text(GOOD + "name: again\nfoo: 1\nseed: !!set {}\n")
     found = faults(good, "batch.micro=12", "nonsense", "method.taps=[9]", "engine.zero=7")
     kinds = ["written twice", "remove the tag", "is no override", "foo: unknown key", "engine.zero", "batch.micro",
@@ -332,8 +332,8 @@ def test_bare_numbers_are_no_durations(tmp_path):
     path.write_text("launcher: slurm\nroot: /r\nslurm: {time: 24, notice: 1.5, memory_per_node: 64}\n")
     with pytest.raises(SpecError) as caught:
         load_profile(path)
-    told = [str(fault).split(": ")[1:] for fault in caught.value.faults]
-    assert {field: what.split(" lacks a unit;")[0] for field, what in told} == {
+    message = [str(fault).split(": ")[1:] for fault in caught.value.faults]
+    assert {field: what.split(" lacks a unit;")[0] for field, what in message} == {
         "slurm.time": "24", "slurm.notice": "1.5", "slurm.memory_per_node": "64"}  # fmt: skip
 
 
@@ -370,7 +370,7 @@ def test_a_profile_reads_back_as_the_same(tmp_path):
     assert load_profile(path) == given
 
 
-def test_parse_job_tells_faults_as_fields():
+def test_parse_job_reports_faults_as_fields():
     with pytest.raises(SpecError, match="spec: name: missing"):
         parse_job({"batch": {"size": 1}})
 

@@ -69,7 +69,7 @@ def test_a_path_that_is_not_there_is_none():
     assert [walk(tree, path) for path in (("b",), ("a", 1), ("a", 0, "c"), ("a", "x"))] == [None] * 4
 
 
-def test_doubled_keys_are_all_told_with_both_lines():
+def test_doubled_keys_are_all_reported_with_both_lines():
     _, faults = read("a: 1\nb: {c: 1, c: 2}\na: 3\n")
     assert [fault.split(";")[0] for fault in faults] == [
         "f.yaml:2: b.c: written twice, 2 here and first at f.yaml:2",
@@ -77,7 +77,7 @@ def test_doubled_keys_are_all_told_with_both_lines():
     ]
 
 
-def test_a_refused_tag_is_told_with_its_field():
+def test_a_refused_tag_is_reported_with_its_field():
     _, faults = read("a: [1, {b: !mine x}]\n")
     assert [fault.split(";")[0] for fault in faults] == ["f.yaml:1: a.1.b: tag '!mine'"]
 
@@ -138,7 +138,7 @@ def test_a_document_that_would_take_a_minute_is_refused_at_once():
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "told"),
+    ("text", "line", "message"),
     [
         ("a: [1\nb", 2, "expected ',' or ']'"),
         ("a: 1\n---\nb: 2\n", 2, "single document"),
@@ -147,15 +147,15 @@ def test_a_document_that_would_take_a_minute_is_refused_at_once():
         ("a: \x07", 1, "special characters"),
     ],
 )
-def test_what_is_no_mapping_is_refused_with_its_line(text, line, told):
+def test_what_is_no_mapping_is_refused_with_its_line(text, line, message):
     with pytest.raises(SpecError) as caught:
         read(text)
     assert str(caught.value).startswith(f"f.yaml:{line}: ")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_key_that_is_no_word_is_refused():
-    assert "keys are words" in read("? [a]\n: b\n")[1][0]
+    assert "keys are strings" in read("? [a]\n: b\n")[1][0]
 
 
 def test_an_empty_document_is_an_empty_mapping():

@@ -56,7 +56,7 @@ def test_a_purpose_of_this_project_is_refused(folder):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ('Literal["theirs"]', "str", 'lacks the field `name: Literal\\["theirs"\\]`'),
         ("purposes", "porpoises", "lacks purposes"),
@@ -64,10 +64,10 @@ def test_a_purpose_of_this_project_is_refused(folder):
         ("class TheirOptions", "1 / 0\nclass TheirOptions", "ZeroDivisionError"),
     ],
 )
-def test_options_that_do_not_fit_are_named(folder, old, new, told):
+def test_options_that_do_not_fit_are_named(folder, old, new, message):
     options = install(folder) / "theirs" / "options.py"
     options.write_text(options.read_text().replace(old, new))
-    with pytest.raises(SpecError, match=told):
+    with pytest.raises(SpecError, match=message):
         plug_ins()
 
 

@@ -60,7 +60,7 @@ def test_the_first_pin_holds_and_lists_no_shard_in_the_log(run):
     assert first.order(pinned_corpora(run.root, first.pinned)).corpora[0].samples == 48
 
 
-def test_touched_corpus_is_pinned_anew_by_an_entry_and_the_run_goes_on(run):
+def test_touched_corpus_is_pinned_again_by_an_entry_and_the_run_continues(run):
     first = run.attempt()
     os.utime(run.shard, ns=(1, 1))
     second, third = run.attempt(), run.attempt()
@@ -69,12 +69,12 @@ def test_touched_corpus_is_pinned_anew_by_an_entry_and_the_run_goes_on(run):
     assert [entry.get("repinned") for entry in run.entries("pin")] == [None, 1]
 
 
-def test_a_run_whose_schedule_stands_by_itself_grows(run):
+def test_a_run_whose_schedule_has_its_own_length_grows(run):
     assert run.attempt().steps == 100
     assert run.attempt(**{"run.steps": [100, 130]}).steps == 130
 
 
-def test_another_decoder_is_told_by_name(run, monkeypatch, caplog):
+def test_another_decoder_is_reported_by_name(run, monkeypatch, caplog):
     run.attempt()
     monkeypatch.setattr(agreement, "decoder_name", lambda: "other-1.0")
     run.attempt()

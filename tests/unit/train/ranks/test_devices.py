@@ -119,7 +119,7 @@ def test_other_models_and_numbers_of_gpus_are_allowed_and_named():
     ]
 
 
-def test_a_gpu_is_told_from_others_by_its_uuid(gpus, monkeypatch):
+def test_a_gpu_is_distinguished_from_others_by_its_uuid(gpus, monkeypatch):
     gpus(1)
     properties = SimpleNamespace(name="NVIDIA H100", uuid="8932f937")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)

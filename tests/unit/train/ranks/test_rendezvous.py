@@ -102,7 +102,7 @@ def test_a_value_that_comes_later_ends_the_wait(met):
     assert one.wait("agreement", timeout_s=DEADLINE_S) == {"a": 1}
 
 
-def test_a_wait_in_vain_names_the_key_and_the_connection_goes_on(met):
+def test_a_wait_that_times_out_names_the_key_and_the_connection_works_on(met):
     zero, one = met
     with pytest.raises(TimeoutError, match=r"^save/9/1 was not written within 0\.1 s$"):
         one.wait("save/9/1", timeout_s=0.1)
@@ -136,7 +136,7 @@ def test_a_value_that_a_stranger_moved_to_another_key_counts_as_not_written(stor
     assert one.get("ended") is None
 
 
-def test_a_wait_goes_on_behind_a_stranger_s_value(store, met, monkeypatch):
+def test_a_wait_continues_behind_a_stranger_s_value(store, met, monkeypatch):
     monkeypatch.setattr(rendezvous, "_FOREIGN_POLL_S", 0.01)
     zero, one = met
     zero.set("known", 1)
@@ -175,7 +175,7 @@ def test_other_threads_run_while_one_waits(met):
     assert time.monotonic() - began >= 1.0
 
 
-def test_a_rank_started_by_hand_is_told_which_variables_it_lacks(monkeypatch):
+def test_a_rank_started_by_hand_reports_which_variables_it_lacks(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(LaunchError, match=r"^environment: RANK, .*; use gmml-submit$"):

@@ -128,7 +128,7 @@ def test_a_failure_whose_error_did_not_arrive_ends_the_attempt_all_the_same(run)
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_a_fault_of_storage_leaves_with_its_own_code_whichever_rank_has_it(run, failing):
+def test_a_fault_of_storage_exits_with_its_own_code_whichever_rank_has_it(run, failing):
     error = StorageError("s3://b/a: no answer (Connection reset by peer)")
     kv = KeyValueStore()
     zero, one = shutdown_of(0, kv, run), shutdown_of(1, kv, run)
@@ -154,7 +154,7 @@ def test_rank_0_leaves_although_the_end_cannot_be_written(run, monkeypatch):
     assert kv.keys["ended"] == STORAGE
 
 
-def test_a_failed_rank_reports_its_error_and_leaves_with_rank_0_s_code():
+def test_a_failed_rank_reports_its_error_and_exits_with_rank_0_s_code():
     kv = KeyValueStore()
     threading.Timer(0.05, kv.set, ("ended", COME_BACK)).start()
     assert code_of(shutdown_of(1, kv).fail, ValueError("x")) == COME_BACK
@@ -227,7 +227,7 @@ def test_a_notice_after_the_claim_and_before_the_first_step_ends_the_attempt_at_
     assert ended(run) == [(1, cause, None)]
 
 
-def test_a_notice_while_the_store_is_out_of_reach_leaves_with_its_code(run, monkeypatch):
+def test_a_notice_while_the_store_is_out_of_reach_exits_with_its_code(run, monkeypatch):
     shutdown = shutdown_of(0, KeyValueStore(), run)
     claim(shutdown, run)
     shutdown.stop_request.give("notice")

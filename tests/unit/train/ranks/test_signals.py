@@ -63,7 +63,7 @@ def requested(process):
         (signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM, signal.SIGUSR2),
     ],
 )
-def test_signals_held_back_since_before_exec_are_heard_once_installed(signals):
+def test_signals_held_back_since_before_exec_are_received_once_installed(signals):
     process = listener(wanted=signals)
     for number in signals:
         process.send_signal(number)
@@ -71,7 +71,7 @@ def test_signals_held_back_since_before_exec_are_heard_once_installed(signals):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
-def test_a_later_signal_is_heard_too(number):
+def test_a_later_signal_is_received_too(number):
     process = listener()
     installed_in(process)
     process.send_signal(number)
@@ -159,7 +159,7 @@ def test_a_failure_that_lasts_is_logged_once_and_a_new_one_again(caplog):
     assert [record.message.split(";")[0] for record in caplog.records] == ["disk full", "refused"]
 
 
-def test_what_is_repeated_goes_on_after_a_failure():
+def test_what_is_repeated_continues_after_a_failure():
     turns, again = [], threading.Event()
 
     def act():
