@@ -55,6 +55,17 @@ class Samples:
         """The URLs of all shards."""
         return frozenset(shard.file.url for shard in self._pin.corpora[0].shards)
 
+    def contents(self) -> frozenset[tuple[int, int]]:
+        """Length and CRC32C of each encoded image whose shard has an index with checksums.
+
+        Raises:
+            DataError: an index is damaged.
+            StorageError: the store does not answer.
+        """
+        found = (self._pin.index_of(shard) for shard in self._pin.corpora[0].shards)
+        listed = [each.records[["length", "crc"]].tolist() for each in found if each.header.checked]
+        return frozenset(content for contents in listed for content in contents)
+
     def names(self, indexes: Iterable[int]) -> list[str]:
         """The members' names of some samples."""
         return [self._pin.locate(0, y).member for y in indexes]

@@ -36,6 +36,7 @@ class EvalCorpus:
         labels: int64 (M,), classes from 0.
         images: decodes some samples of the corpus, uint8 RGB arrays (height, width, 3).
         shards: URLs of all shards of the corpus.
+        contents: length and CRC32C of each of its encoded images, as far as checksums were made.
     """
 
     url: str
@@ -43,6 +44,7 @@ class EvalCorpus:
     labels: Tensor
     images: Callable[[Sequence[int]], Sequence[NDArray[np.uint8]]]
     shards: frozenset[str] = frozenset()
+    contents: frozenset[tuple[int, int]] = frozenset()
 
     def part(self, name: str, chosen_M: Tensor) -> "EvalCorpus":
         """The images for which `chosen_M` is true."""
@@ -78,7 +80,7 @@ def read(url: str, indexes: Store | None = None, image: str | None = None) -> Ev
     known = (labels >= 0).nonzero().flatten()
     if not len(known):
         raise DataError(f"{url}: no sample has a label; kNN and linear need classes; add a .cls member to each sample")
-    return EvalCorpus(url, known, labels[known], samples.images, samples.shards())
+    return EvalCorpus(url, known, labels[known], samples.images, samples.shards(), samples.contents())
 
 
 def hold_out(bank: EvalCorpus) -> tuple[EvalCorpus, EvalCorpus]:

@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 
-from gmml_cluster.errors import DataError
+from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.evaluate.features import FEATURES, EvalCorpus, Feature, FeatureReader, hold_out, read
 from gmml_cluster.evaluate.knn import knn
 from gmml_cluster.evaluate.linear import linear
@@ -17,6 +17,8 @@ from gmml_cluster.store.protocol import Store
 from gmml_cluster.train.checkpoints.load_trained import Trained, full_precision
 
 SCORES = ("knn", "linear")
+MOST_SHARED = 0.01
+"""Share of a corpus that may be in the bank byte for byte: published splits share a few images."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,20 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
 
 
 def _demand_apart(bank: EvalCorpus, corpus: EvalCorpus) -> None:
-    shared = bank.shards & corpus.shards
-    if shared:
-        raise DataError(
-            f"{corpus.url}: {len(shared)} of its {len(corpus.shards)} shards are in the bank too ({min(shared)}); "
-            f"every image there is its own nearest neighbour; name another --bank, or leave --corpus out"
-        )
+    """Refuse a corpus of which images are in the bank, in the same shards or packed again.
+
+    Raises:
+        DataError: there are such images; a copy of a shard without checksums is not recognised.
+    """
+    shards, images = bank.shards & corpus.shards, bank.contents & corpus.contents
+    if shards:
+        shared = f"{len(shards)} of its {len(corpus.shards)} shards are in the bank too ({min(shards)})"
+    elif len(images) > MOST_SHARED * len(corpus.contents):
+        shared = f"{len(images)} of its {len(corpus.contents)} images are in the bank too, byte for byte"
+    else:
+        return
+    rule = "every image there is its own nearest neighbour"
+    raise DataError(Fault(corpus.url, f"{shared}; {rule}", "name another --bank, or leave --corpus out"))
 
 
 def _source(corpus: EvalCorpus) -> tuple[str, int]:

@@ -3,6 +3,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from gmml_cluster.data.packing.pack import pack
+from gmml_cluster.data.packing.sources import find_source
 from gmml_cluster.errors import CheckpointError, DataError
 from gmml_cluster.evaluate import __main__ as entry
 from gmml_cluster.evaluate.demo import digits as demo
@@ -47,6 +49,13 @@ def test_scoring_twice_gives_the_same_numbers(trained, corpora):
 def test_a_corpus_that_shares_shards_with_the_bank_is_refused(trained, corpora, given):
     with pytest.raises(DataError, match=r"of its . shards are in the bank too .*own nearest neighbour; name another"):
         evaluate(trained("mae"), Request("small", str(corpora / given), ("knn",)))
+
+
+def test_a_corpus_of_the_banks_images_in_other_shards_is_refused(trained, corpora, tmp_path):
+    copy = tmp_path / "copy"
+    pack(find_source(str(corpora / "train")), str(copy), prefix="other", seed=7)
+    with pytest.raises(DataError, match=r"copy: \d+ of its \d+ images are in the bank too, byte for byte; every image"):
+        evaluate(trained("mae"), Request("small", str(copy), ("knn",)))
 
 
 def invoke(monkeypatch, trained, *arguments):
