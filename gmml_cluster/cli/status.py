@@ -144,9 +144,13 @@ def page(document: Document) -> list[str]:
 def _attempt_line(attempt: Document) -> str:
     topology = attempt["topology"]
     ranks = f"{topology['ranks']} ranks" if "ranks" in topology else "ranks unknown"
-    nodes = f" on {attempt['nodes'] or '?'} nodes from {attempt['host']}" if attempt["host"] else ""
+    nodes = (
+        f" on {attempt['nodes'] or '?'} node{'' if attempt['nodes'] == 1 else 's'} from {attempt['host']}"
+        if attempt["host"]
+        else ""
+    )
     first, last = attempt["first_step"], attempt["last_step"]
-    steps = "no step" if first is None else f"steps {first}-{_number(last)}"
+    steps = "no step" if first is None else f"from step {first}" if last is None else f"steps {first}-{last}"
     ended = f"{attempt['cause']} {_moment(attempt['ended'])}" if attempt["cause"] else "at work"
     return f"attempt {attempt['attempt']:<4} {_moment(attempt['started'])}  {steps}  {ranks}{nodes}  {ended}"
 

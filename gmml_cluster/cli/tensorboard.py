@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from gmml_cluster.errors import Fault, StorageError
+
 _NOT_PLOTTED = ("step", "time", "attempt")
 
 
@@ -41,7 +43,13 @@ def write(lines: Iterable[dict[str, Any]], folder: Path) -> int:
 def main() -> int:
     """Read lines, write events, say so."""
     folder = Path(sys.argv[1])
-    steps = write((json.loads(line) for line in sys.stdin), folder)
+    try:
+        steps = write((json.loads(line) for line in sys.stdin), folder)
+    except OSError as error:
+        problem = f"events cannot be written there ({error.strerror or error})"
+        fault = StorageError(Fault(str(folder), problem, "name a folder that you may write"))
+        print(fault, file=sys.stderr)
+        return fault.exit_code
     print(f"{steps} steps in {folder}; look at them with: tensorboard --logdir {folder}")
     return 0
 

@@ -1,6 +1,8 @@
 """TensorBoard's files are made of the joined metric lines."""
 
-from gmml_cluster.cli.tensorboard import scalars, write
+import io
+
+from gmml_cluster.cli.tensorboard import main, scalars, write
 
 
 def read(folder):
@@ -25,3 +27,11 @@ def test_writing_again_replaces_the_curve(tmp_path):
 
 def test_words_and_truths_are_no_curves():
     assert list(scalars({"step": 1, "loss": 1, "cause": "notice", "skipped": True})) == [("loss", 1.0)]
+
+
+def test_a_folder_below_a_file_is_a_fault_of_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("sys.argv", ["tensorboard", str(tmp_path / "file" / "events")])
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main() == 4
+    assert capsys.readouterr().err.startswith(f"{tmp_path}/file/events: events cannot be written there (")
