@@ -3,6 +3,7 @@
 Nothing here imports torch, and listing or asking runs imports no pydantic. `import gmml_cluster` offers these names.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -169,8 +170,6 @@ def written(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
     """Overrides as the command line takes them."""
     if not isinstance(overrides, Mapping):
         return list(overrides)
-    import json
-
     return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in overrides.items()]
 
 
