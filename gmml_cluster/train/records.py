@@ -94,14 +94,12 @@ def _of_groups(samples: list[int]) -> str:
 
 
 def progress(line: dict[str, Any], steps: int) -> str:
-    """One line for people: step from 0, as in status and checkpoints, loss, learning rate, rate, wait, time left."""
+    """One line for people: step from 0, as in status and checkpoints, loss, rate, wait, time left."""
     left = (steps - 1 - line["step"]) * line["batch"] / line["samples_per_s"]
     loss = "not finite" if line["loss"] is None else f"{line['loss']:.4f}"
     wait = 100 * line["data_wait_s"] / line["step_s"]
-    return (
-        f"step {line['step']} of {steps}  loss {loss}  lr {line['lr']:.2e}  {line['samples_per_s']:,.0f} img/s  "
-        f"wait {wait:.0f} %  left {timedelta(seconds=round(left))}"
-    )
+    rate, time_left = f"{line['samples_per_s']:,.0f} img/s", timedelta(seconds=round(left))
+    return f"step {line['step']} of {steps} loss {loss} {rate} wait {wait:.0f}% left {time_left}"
 
 
 @dataclass

@@ -11,6 +11,9 @@ from typing import NoReturn
 from gmml_cluster.run.codes import UNMET
 from gmml_cluster.train.ranks.signals import SignalThread
 
+LINE = "%(asctime)s %(levelname).1s %(message)s"
+"""Short enough that a line of progress fits 80 columns; what is uploaded has the year and the rank."""
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one rank of one attempt; exits with a code of `run/codes.py`."""
@@ -19,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--restart", type=int, required=True)
     given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=LINE, datefmt="%m-%d %H:%M:%S")
     signals = SignalThread()
     try:
         signals.install(_pipe())

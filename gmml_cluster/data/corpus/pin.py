@@ -303,7 +303,7 @@ def pin(corpora: Sequence[CorpusLike], indexes: Store | None = None, *, checked:
 
     Raises:
         SpecError: a corpus has another number of samples than its spec says, or none.
-        DataError: a shard is missing or damaged.
+        DataError: a shard is missing or damaged, or a corpus apart from a job holds no sample.
         StorageError: a store does not answer.
     """
     made: dict[ShardFile, ShardIndex] = {}
@@ -322,8 +322,10 @@ def _faults(c: int, spec: CorpusLike, found: Summary) -> list[Fault]:
     samples, where = found.samples, f"data.corpora.{c}"
     if samples == 0:
         reasons = "".join(f"; {passed}" for passed in found.passed_over[:_REASONS_SHOWN])
-        what = f"{spec.url} holds no sample; images end in .jpg, .jpeg, .png or .webp{reasons}"
-        return [Fault(f"{where}.url", what, "check the shards")]
+        what = f"holds no sample; images end in .jpg, .jpeg, .png or .webp{reasons}"
+        if isinstance(spec, CorpusUrl):  # no job, so no field of one to point at
+            raise DataError(Fault(spec.url, what, "check the shards"))
+        return [Fault(f"{where}.url", f"{spec.url} {what}", "check the shards")]
     if spec.samples not in (None, samples):
         what = f"{spec.samples}, but the index counts {samples}"
         return [Fault(f"{where}.samples", what, "correct it or leave it out")]

@@ -6,6 +6,7 @@ from gmml_cluster.train.ranks.log_upload import Parts
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 from gmml_cluster.train.records import StepRecord, progress
 from gmml_cluster.train.stepper import Report, Skip
+from gmml_cluster.train.worker import LINE
 from tests.unit.run.memory import MemoryStore
 
 
@@ -73,4 +74,10 @@ def test_the_last_step_is_known_to_whoever_ends_the_attempt():
 
 def test_progress_counts_steps_as_status_and_checkpoints_do():
     line = {"step": 59, "batch": 64, "loss": 0.5, "lr": 1e-3, "samples_per_s": 128.0, "data_wait_s": 0.1, "step_s": 0.5}
-    assert progress(line, 120) == "step 59 of 120  loss 0.5000  lr 1.00e-03  128 img/s  wait 20 %  left 0:00:30"
+    assert progress(line, 120) == "step 59 of 120 loss 0.5000 128 img/s wait 20% left 0:00:30"
+
+
+def test_a_line_of_progress_fits_80_columns():
+    line = {"step": 1298, "batch": 64, "loss": 0.3937, "samples_per_s": 1622.0, "data_wait_s": 0.05, "step_s": 0.5}
+    record = logging.LogRecord("name", logging.INFO, "", 0, progress(line, 1300), None, None)
+    assert len(logging.Formatter(LINE, "%m-%d %H:%M:%S").format(record)) <= 80

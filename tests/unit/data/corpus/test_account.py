@@ -112,5 +112,8 @@ def test_a_corpus_without_a_sample_is_a_fault_that_says_what_it_holds(tmp_path):
         "each inner one into a folder of its name"
     )
     assert fault.startswith(f"{tmp_path}: holds no sample")
-    with pytest.raises(SpecError, match=r"holds no sample; .*passed over 2 \.tar, .*unpack the outer one"):
+    reason = r"holds no sample; .*passed over 2 \.tar, .*unpack the outer one"
+    with pytest.raises(DataError, match=reason):
         pin([CorpusUrl(str(tmp_path))])
+    with pytest.raises(SpecError, match=rf"^data\.corpora\.0\.url: .*{reason}"):
+        pin([CorpusSpec(url=str(tmp_path))])
