@@ -331,7 +331,7 @@ def test_a_broken_profile_or_log_hides_no_other_run(call, tmp_path):
     code, out, err = call("gmml", "status", "--json")
     assert code == 0
     assert [run["run"] for run in json.loads(out)] == ["good"]
-    assert "clusters/broken.yaml: no profile" in err
+    assert "clusters/broken.yaml:1: no YAML" in err
     assert "spoilt" in err
 
 
