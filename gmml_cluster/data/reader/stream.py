@@ -35,6 +35,9 @@ _SAMPLES_PLANNED = 2048
 """Samples that are planned in one call: enough to make its overhead small, few enough for a quick start."""
 _SAMPLES_AHEAD = 8192
 """Samples requested ahead where bytes do not limit it sooner: seconds of training, at hundreds of bytes a sample."""
+_MOST_STEPS_AHEAD = 64
+"""With a handful of samples a step, planning 8,192 samples would be a thousand steps: their planning is Python that
+takes the interpreter lock from the loop."""
 _LEAST_CHUNK_SAMPLES, _MOST_CHUNK_SAMPLES = 16, 64
 _READS_A_THREAD, _LEAST_REMOTE_READS, _MOST_REMOTE_READS = 64, 64, 256
 _LOCAL_READS = 4
@@ -112,7 +115,8 @@ class Stream:
         self._first_step = self._next_step = first_step
         samples = groups_of_rank(order.layout, ranks, rank) * order.layout.group
         self._planned_steps = max(1, min(_SAMPLES_PLANNED // samples, _MOST_STEPS_PLANNED))
-        self._steps_ahead = max(STEPS_AHEAD + self._planned_steps, -(-_SAMPLES_AHEAD // samples))
+        ahead = min(-(-_SAMPLES_AHEAD // samples), _MOST_STEPS_AHEAD)
+        self._steps_ahead = max(STEPS_AHEAD + self._planned_steps, ahead)
         self._chunk_samples = min(max(-(-samples // (2 * threads)), _LEAST_CHUNK_SAMPLES), _MOST_CHUNK_SAMPLES)
         cached = cache_bytes(pin, order.layout, ranks, read_ahead_bytes)
         self._fetcher = Fetcher(pin, cached, ahead_bytes=read_ahead_bytes - cached, reads=_reads_at_once(pin, threads))

@@ -197,6 +197,24 @@ def test_close_joins_the_threads_and_reading_ahead_is_bounded(digit_shards, monk
     assert threading.active_count() == before
 
 
+def test_steps_planned_ahead_are_bounded_where_a_step_has_few_samples(digit_shards, monkeypatch):
+    planned, enough = [], threading.Event()
+    inner = Order.rank_numbers
+
+    def rank_numbers(order, step, ranks, rank):
+        planned.append(step)
+        if step >= stream._MOST_STEPS_AHEAD - 1:
+            enough.set()
+        return inner(order, step, ranks, rank)
+
+    monkeypatch.setattr(Order, "rank_numbers", rank_numbers)
+    opened = Run(digit_shards).stream()
+    assert enough.wait(30)
+    opened._planner.join(0.5)  # time for one step more, if it were planned
+    assert max(planned) < stream._MOST_STEPS_AHEAD + 16
+    opened.close()
+
+
 def test_large_images_are_cropped_as_pillow_would(tmp_path):
     folder = tmp_path / "large"
     folder.mkdir()
