@@ -47,10 +47,10 @@ def main() -> None:
     parser.add_argument(
         "--delays", type=int, nargs="+", default=[0, 50, 150], help="ms a request; the first is the base"
     )
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--images", type=int, default=448, help="images measured in each round")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--images", type=int, default=1536, help="images measured in each round")
     parser.add_argument("--size", type=int, default=224, help="side of a view")
-    parser.add_argument("--read-ahead", type=int, default=16, help="MiB")
+    parser.add_argument("--read-ahead", type=int, default=64, help="MiB; the least of `data.read_ahead: auto`")
     parser.add_argument("--threads", type=int, default=decode_threads(1), help="decode threads")
     given = parser.parse_args()
     os.environ.update(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_DEFAULT_REGION="us-east-1")

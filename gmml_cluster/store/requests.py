@@ -20,7 +20,8 @@ DEADLINE_S = 300.0
 FIRST_DEADLINE_S = 20.0
 _CONNECT_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
-_CONNECTIONS = 32
+_CONNECTIONS = 256
+"""As many as the reader has requests in flight at most; they are opened on demand."""
 _CONFLICT, _PRECONDITION, _NOT_FOUND = 409, 412, 404
 _TRANSIENT = (408, _CONFLICT, 429)
 _NOT_IMPLEMENTED = 501

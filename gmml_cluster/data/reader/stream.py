@@ -39,7 +39,7 @@ _MOST_STEPS_AHEAD = 64
 """With a handful of samples a step, planning 8,192 samples would be a thousand steps: their planning is Python that
 takes the interpreter lock from the loop."""
 _LEAST_CHUNK_SAMPLES, _MOST_CHUNK_SAMPLES = 16, 64
-_READS_A_THREAD, _LEAST_REMOTE_READS, _MOST_REMOTE_READS = 64, 64, 256
+_READS_A_THREAD, _MOST_REMOTE_READS = 128, 256
 _LOCAL_READS = 4
 
 
@@ -265,12 +265,12 @@ def _groups(chunks: Sequence[Chunk], most_bytes: int) -> Iterator[list[Chunk]]:
 def _reads_at_once(pin: Pin, threads: int) -> int:
     """Requests in flight.
 
-    A decode thread takes 200 to 300 photographs a second, each of them a request: at 150 ms of latency 45 must be in
-    flight for it, and some may be slower than others.
+    A decode thread takes 200 to 350 photographs a second, each of them a request: at 150 ms of latency some 50 must be
+    in flight for it, and more after a pause; 64 were too few (benchmarks/README.md).
     """
     if not any(corpus.shards[0].file.url.startswith(REMOTE) for corpus in pin.corpora):
         return _LOCAL_READS
-    return min(max(_READS_A_THREAD * threads, _LEAST_REMOTE_READS), _MOST_REMOTE_READS)
+    return min(_READS_A_THREAD * threads, _MOST_REMOTE_READS)
 
 
 def cache_bytes(pin: Pin, layout: SampleLayout, ranks: int, memory_bytes: int) -> int:
