@@ -133,8 +133,8 @@ def pool(
     tokens = {tapped: encoder(images_BCSS, taps=taps if tapped else None) for tapped in passes}
     vectors: dict[Feature, Callable[[], Tensor]] = {
         "class": lambda: tokens[False][:, 0].clone(),
-        "mean": lambda: tokens[False][:, 1:].mean(1),
-        "taps": lambda: tokens[True][:, 1:].mean(1),
+        "mean": lambda: tokens[False][:, encoder.prefix_tokens :].mean(1),
+        "taps": lambda: tokens[True][:, encoder.prefix_tokens :].mean(1),
         "pixels": lambda: images_BCSS.flatten(1),
     }
     return [vectors[name]() for name in names]

@@ -48,16 +48,34 @@ def reader_of(trained: Trained) -> FeatureReader:
     """The run's encoder, frozen, on the GPU where there is one."""
     full_precision()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module = trained.method.module.to(device).eval().requires_grad_(False)
+    trained.method.module.to(device).eval().requires_grad_(False)
     data = trained.job.data
-    encoder = cast(VisionTransformer, module.encoder)
-    return FeatureReader(encoder, data.image_size, data.normalise, trained.method.taps, device)
+    return FeatureReader(_encoder_of(trained), data.image_size, data.normalise, trained.method.taps, device)
 
 
 def features_of(trained: Trained) -> list[Feature]:
-    """All features of the encoder; `taps` only where it differs from `mean`."""
-    has_taps = tuple(trained.method.taps) != (trained.job.model.depth,)
-    return [name for name in FEATURES if name != "pixels" and (name != "taps" or has_taps)]
+    """All features of the encoder: `class` where it has such a token, `taps` only where it differs from `mean`."""
+    left_out = {"pixels"}
+    if tuple(trained.method.taps) == (trained.job.model.depth,):
+        left_out.add("taps")
+    if not _encoder_of(trained).prefix_tokens:
+        left_out.add("class")
+    return [name for name in FEATURES if name not in left_out]
+
+
+def _encoder_of(trained: Trained) -> VisionTransformer:
+    return cast(VisionTransformer, trained.method.module.encoder)
+
+
+def _demand_class_token(trained: Trained, names: Sequence[Feature]) -> None:
+    """Refuse the feature `class` of an encoder without a class token.
+
+    Raises:
+        DataError: it has none.
+    """
+    if "class" in names and not _encoder_of(trained).prefix_tokens:
+        problem = f"class; the encoder of {trained.job.method.name} has no class token"
+        raise DataError(Fault("--feature", problem, "read mean"))
 
 
 def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -> EvalReport:
@@ -67,13 +85,15 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
         DataError: bank and corpus share shards, or one of them has no labels.
         CheckpointError: a feature is not finite.
     """
+    names = request.features or features_of(trained)
+    _demand_class_token(trained, names)
     first = trained.job.data.corpora[0]
     image = request.image or first.image
     bank = read(request.bank or first.url, indexes, image)
     bank, corpus = hold_out(bank) if request.corpus is None else (bank, read(request.corpus, indexes, image))
     if request.corpus is not None:
         _demand_apart(bank, corpus)
-    reader, names = reader_of(trained), request.features or features_of(trained)
+    reader = reader_of(trained)
     of_bank, of_corpus = reader.features(bank, names), reader.features(corpus, names)
     found: list[Score] = []
     for feature in names:

@@ -56,7 +56,9 @@ class Setting:
         """Patches of a view."""
         return int((self.image_size // self.model.patch_size) ** 2)
 
-    def encoder(self, *, positions: Literal["learned", "sincos"] = "learned") -> VisionTransformer:
+    def encoder(
+        self, *, positions: Literal["learned", "sincos"] = "learned", class_token: bool = True
+    ) -> VisionTransformer:
         """The encoder that the job asks for, which every method has under `module.encoder`."""
         return VisionTransformer(
             width=self.model.width,
@@ -66,6 +68,7 @@ class Setting:
             image_size=self.image_size,
             mlp_ratio=self.model.mlp_ratio,
             positions=positions,
+            class_token=class_token,
             checkpointing=self.checkpointing,
         )
 

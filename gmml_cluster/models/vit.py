@@ -1,7 +1,7 @@
 """One plain vision transformer with timm's parameter names.
 
-Dims: B images, C channels, S side of an image, p side of a patch, N patches, T tokens of a sequence (1 + patches held),
-D width, h heads, L blocks, K patches kept.
+Dims: B images, C channels, S side of an image, p side of a patch, N patches, T tokens of a sequence (a class token, if
+there is one, and the patches held), D width, h heads, L blocks, K patches kept.
 """
 
 from collections.abc import Sequence
@@ -34,11 +34,12 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Attend within each sequence."""
+    def forward(self, x_BTD: Tensor, real_BT: Tensor | None = None) -> Tensor:
+        """Attend within each sequence, to the tokens for which `real_BT` is true; None: to all."""
         B, T, D = x_BTD.shape
         q_BhTd, k_BhTd, v_BhTd = self.qkv(x_BTD).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        seen_BhTd = F.scaled_dot_product_attention(q_BhTd, k_BhTd, v_BhTd)
+        mask_B11T = None if real_BT is None else real_BT[:, None, None]
+        seen_BhTd = F.scaled_dot_product_attention(q_BhTd, k_BhTd, v_BhTd, attn_mask=mask_B11T)
         return self.proj(seen_BhTd.transpose(1, 2).reshape(B, T, D))  # type: ignore[no-any-return]
 
 
@@ -65,17 +66,18 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=EPS)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def forward(self, x_BTD: Tensor, drop_B2: Tensor | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, drop_B2: Tensor | None = None, real_BT: Tensor | None = None) -> Tensor:
         """Add attention, then MLP.
 
         Args:
             x_BTD: residual stream.
             drop_B2: factor of each image's two branches, 0 or 1 / (1 - rate); None drops nothing.
+            real_BT: tokens that are attended to; the others only fill sequences up to one length. None: all.
         """
         if drop_B2 is None:
-            x_BTD = x_BTD + self.attn(self.norm1(x_BTD))
+            x_BTD = x_BTD + self.attn(self.norm1(x_BTD), real_BT)
             return x_BTD + self.mlp(self.norm2(x_BTD))  # type: ignore[no-any-return]
-        x_BTD = x_BTD + drop_B2[:, 0, None, None] * self.attn(self.norm1(x_BTD))
+        x_BTD = x_BTD + drop_B2[:, 0, None, None] * self.attn(self.norm1(x_BTD), real_BT)
         return x_BTD + drop_B2[:, 1, None, None] * self.mlp(self.norm2(x_BTD))  # type: ignore[no-any-return]
 
 
@@ -109,9 +111,10 @@ def sincos_positions(width: int, grid: int) -> Tensor:
 
 
 class VisionTransformer(nn.Module):
-    """Encoder with a class token at index 0.
+    """Encoder, as a rule with a class token at index 0.
 
     Attributes:
+        prefix_tokens: tokens before those of the patches: 1, or 0 without a class token.
         checkpointing: whether blocks are recomputed in the backward pass.
     """
 
@@ -125,18 +128,21 @@ class VisionTransformer(nn.Module):
         image_size: int,
         mlp_ratio: float = 4.0,
         positions: Literal["learned", "sincos"] = "learned",
+        class_token: bool = True,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.patch_size, self.checkpointing = patch_size, checkpointing
         self.grid = image_size // patch_size
         self.patch_embed = PatchEmbed(width, patch_size)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.prefix_tokens = int(class_token)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if class_token else None
         if positions == "learned":
-            self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, width))
+            self.pos_embed = nn.Parameter(torch.zeros(1, self.prefix_tokens + self.grid**2, width))
         else:
             # not persistent: it follows from the job, so that checkpoints need not hold it
-            self.register_buffer("pos_embed", sincos_positions(width, self.grid), persistent=False)
+            table = sincos_positions(width, self.grid)[:, 1 - self.prefix_tokens :]
+            self.register_buffer("pos_embed", table, persistent=False)
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=EPS)
 
@@ -147,6 +153,7 @@ class VisionTransformer(nn.Module):
         drop_BL2: Tensor | None = None,
         taps: Sequence[int] | None = None,
         keep_BK: Tensor | None = None,
+        real_BK: Tensor | None = None,
     ) -> Tensor:
         """Normed tokens, class token first.
 
@@ -155,29 +162,41 @@ class VisionTransformer(nn.Module):
             drop_BL2: multipliers of the blocks' branches; None drops nothing.
             taps: blocks, counted from 1, whose outputs are averaged before the norm; None: the last alone.
             keep_BK: indices of the patches that enter the blocks; None keeps all.
+            real_BK: which of those kept are attended to; the others fill sequences up to one length, and what comes
+                out for them means nothing. None: all are.
 
         Returns:
-            (B, 1 + K, D), or (B, 1 + N, D) where all are kept.
+            (B, `prefix_tokens` + K, D), or N instead of K where all are kept.
         """
         tapped = set(taps or [len(self.blocks)])
         x_BTD = self._embed(images_BCSS, keep_BK)
+        real_BT = None if real_BK is None else F.pad(real_BK, (self.prefix_tokens, 0), value=True)
+        context = () if real_BT is None else (real_BT,)
         seen: list[Tensor] = []
         for number, block in enumerate(self.blocks, start=1):
-            x_BTD = run_block(block, x_BTD, None if drop_BL2 is None else drop_BL2[:, number - 1], self.checkpointing)
+            drop_B2 = None if drop_BL2 is None else drop_BL2[:, number - 1]
+            x_BTD = run_block(block, x_BTD, drop_B2, self.checkpointing, *context)
             if number in tapped:
                 seen.append(x_BTD)
         return self.norm(reduce(torch.add, seen) / len(seen))  # type: ignore[no-any-return]
 
     def _embed(self, images_BCSS: Tensor, keep_BK: Tensor | None) -> Tensor:
-        table = self.pos_embed.to(self.cls_token.dtype)
-        x_BND = self.patch_embed(images_BCSS) + table[:, 1:]
+        table = self.pos_embed.to(self.patch_embed.proj.weight.dtype)
+        x_BND = self.patch_embed(images_BCSS) + table[:, self.prefix_tokens :]
         if keep_BK is not None:
             x_BND = x_BND.gather(1, keep_BK[:, :, None].expand(-1, -1, x_BND.shape[2]))
+        if self.cls_token is None:
+            return x_BND  # type: ignore[no-any-return]
         return torch.cat([(self.cls_token + table[:, :1]).expand(len(x_BND), -1, -1), x_BND], 1)
 
 
-def run_block(block: nn.Module, x_BTD: Tensor, drop_B2: Tensor | None, checkpointing: bool) -> Tensor:
-    """Run a block; with `checkpointing` it keeps only its inputs for the backward pass and is computed again there."""
+def run_block(block: nn.Module, x_BTD: Tensor, drop_B2: Tensor | None, checkpointing: bool, *context: Tensor) -> Tensor:
+    """Run a block; with `checkpointing` it keeps only its inputs for the backward pass and is computed again there.
+
+    Args:
+        block: called with `x_BTD`, `drop_B2` and `context`.
+        context: further inputs, such as a memory that the block attends to.
+    """
     if checkpointing and torch.is_grad_enabled():
-        return checkpoint(block, x_BTD, drop_B2, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
-    return block(x_BTD, drop_B2)  # type: ignore[no-any-return]
+        return checkpoint(block, x_BTD, drop_B2, *context, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
+    return block(x_BTD, drop_B2, *context)  # type: ignore[no-any-return]

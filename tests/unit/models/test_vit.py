@@ -137,3 +137,23 @@ def test_activation_checkpointing_changes_no_bit() -> None:
 def test_computes_in_float64() -> None:
     vit = make(positions="sincos").double()
     assert vit(images(1).double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("positions", ["learned", "sincos"])
+def test_without_a_class_token_the_patches_come_alone(positions: str) -> None:
+    vit = make(positions=positions, class_token=False)
+    assert vit.prefix_tokens == 0
+    assert "cls_token" not in vit.state_dict()
+    assert vit.pos_embed.shape == (1, 64, 64)
+    assert vit(images(2)).shape == (2, 64, 64)
+    if positions == "sincos":
+        assert torch.equal(vit.pos_embed, sincos_positions(64, 8)[:, 1:])
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+def test_tokens_that_fill_a_sequence_change_nothing(class_token: bool) -> None:
+    vit, pixels = make(class_token=class_token), images(2)
+    keep = torch.tensor([[3, 9, 20, 41], [0, 7, 8, 63]])
+    filled, real = torch.cat([keep, torch.tensor([[0, 5], [1, 1]])], 1), torch.arange(6).expand(2, 6) < 4
+    long, short = vit(pixels, keep_BK=filled, real_BK=real), vit(pixels, keep_BK=keep)
+    assert_close_to_scale(long[:, : short.shape[1]], short, ulps=64)
