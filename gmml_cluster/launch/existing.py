@@ -4,6 +4,7 @@ import json
 import time
 from typing import Any
 
+from gmml_cluster.data.corpus.classes import class_faults
 from gmml_cluster.errors import Fault, SpecError, StorageError
 from gmml_cluster.launch.indexed import Indexed, miscounted
 from gmml_cluster.run.discovery import is_run
@@ -25,7 +26,7 @@ def compare(job: JobSpec, root: str, indexed: Indexed) -> tuple[History, tuple[s
     Raises:
         SpecError: an index contradicts the job, or a run of this name has another identity.
     """
-    faults = miscounted(job, indexed.shapes) if indexed.shapes else []
+    faults = [*(miscounted(job, indexed.shapes) if indexed.shapes else []), *class_faults(job, indexed.held)]
     notes: tuple[str, ...] = ()
     history = History()
     try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from gmml_cluster.data.corpus.listing import ShardFile, indexes_below, list_shards
-from gmml_cluster.data.corpus.summary import summarise
+from gmml_cluster.data.corpus.summary import Summary, summarise
 from gmml_cluster.errors import DataError, Fault, StorageError
 from gmml_cluster.plan.sample_layout import CorpusShape
 from gmml_cluster.spec.job import CorpusSpec, JobSpec
@@ -21,10 +21,12 @@ class Indexed:
     Attributes:
         shapes: the corpora's shards and their samples; None where one is not known.
         notes: what each corpus holds, or why that is not known, and whether its shards are sorted, with the cure.
+        held: what each corpus holds; None where that is not known.
     """
 
     shapes: tuple[CorpusShape, ...] | None
     notes: tuple[str, ...] = ()
+    held: tuple[Summary | None, ...] = ()
 
 
 def look_up(job: JobSpec, root: str) -> Indexed:
@@ -32,8 +34,9 @@ def look_up(job: JobSpec, root: str) -> Indexed:
     if not _can_read():
         return Indexed(None, ("no index can be read here; pip install 'gmml-cluster[data]' lets the plan know more",))
     found = [_look_at(corpus, root) for corpus in job.data.corpora]
-    known = tuple(shape for shape, _ in found if shape is not None)
-    return Indexed(known if len(known) == len(found) else None, tuple(note for _, notes in found for note in notes))
+    known = tuple(shape for shape, _, _ in found if shape is not None)
+    notes = tuple(note for _, notes, _ in found for note in notes)
+    return Indexed(known if len(known) == len(found) else None, notes, tuple(held for _, _, held in found))
 
 
 def count(job: JobSpec) -> Indexed:
@@ -51,7 +54,7 @@ def count(job: JobSpec) -> Indexed:
     notes = [
         note for corpus, held in zip(found.corpora, found.summaries, strict=True) for note in held.notes_of(corpus.url)
     ]
-    return Indexed(found.shapes, tuple(notes))
+    return Indexed(found.shapes, tuple(notes), found.summaries)
 
 
 def miscounted(job: JobSpec, shapes: Sequence[CorpusShape]) -> list[Fault]:
@@ -71,8 +74,8 @@ def _can_read() -> bool:
     return find_spec("numpy") is not None and find_spec("google_crc32c") is not None
 
 
-def _look_at(corpus: CorpusSpec, root: str) -> tuple[CorpusShape | None, list[str]]:
-    """The corpus' shape, None where it is not known or has no sample, and what it holds or why that is not known."""
+def _look_at(corpus: CorpusSpec, root: str) -> tuple[CorpusShape | None, list[str], Summary | None]:
+    """The corpus' shape, None where it is not known or has no sample, notes of it, and what it holds if known."""
     from gmml_cluster.data.corpus.index import find_headers
 
     try:
@@ -80,14 +83,15 @@ def _look_at(corpus: CorpusSpec, root: str) -> tuple[CorpusShape | None, list[st
         headers = find_headers(files, indexes)
         samples = tuple(header.samples for header in headers if header is not None)
         if len(samples) < len(files):
-            return None, [_not_indexed(corpus.url, root, len(files) - len(samples), len(files))]
+            return None, [_not_indexed(corpus.url, root, len(files) - len(samples), len(files))], None
         filled = [file for file, held in zip(files, samples, strict=True) if held]
-        notes = list(summarise(header for header in headers if header is not None).notes_of(corpus.url))
+        held = summarise(header for header in headers if header is not None)
+        notes = list(held.notes_of(corpus.url))
         if not filled:
-            return None, notes
-        return CorpusShape(corpus.weight, samples), [*notes, *_sorted(corpus.url, filled, indexes)]
+            return None, notes, held
+        return CorpusShape(corpus.weight, samples), [*notes, *_sorted(corpus.url, filled, indexes)], held
     except (DataError, StorageError) as error:
-        return None, [f"not known: {str(error).splitlines()[0]}"]
+        return None, [f"not known: {str(error).splitlines()[0]}"], None
 
 
 def _not_indexed(url: str, root: str, missing: int, shards: int) -> str:

@@ -16,6 +16,8 @@ from gmml_cluster.spec.job import JobSpec, Model
 from gmml_cluster.spec.methods.registry import MethodOptions
 from gmml_cluster.spec.rules import group_of
 
+LABEL = "label"
+"""The draw that is not drawn: the class of each image, int64 (n,), where the method's options say `labels`."""
 Draws = dict[str, Tensor]
 Forward = Callable[..., Any]
 
@@ -142,7 +144,7 @@ class Method(Protocol):
         Args:
             forward: calls `module`, or the engine's wrapping of it.
             images: normalised float (n, V, 3, S, S), groups of consecutive numbers.
-            draws: of `draw`.
+            draws: of `draw`; with `LABEL` where the method's options say that it wants labels.
         """
 
 
@@ -216,6 +218,17 @@ class AfterStep(Protocol):
             step: counted from 0.
             steps: length of the schedule of the learning rate.
         """
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Refuse labels from outside that are no classes.
+
+    Raises:
+        SpecError: one is.
+    """
+    if labels.is_floating_point() or int(labels.min()) < 0 or int(labels.max()) >= classes:
+        problem = f"holds {labels.min().item()} to {labels.max().item()}; classes are integers 0 to {classes - 1}"
+        raise SpecError(Fault(f"draws.{LABEL}", problem, "fix the array"))
 
 
 def check_draws(given: Draws, shapes: dict[str, tuple[int, ...]], needed: Collection[str]) -> None:

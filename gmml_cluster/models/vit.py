@@ -154,6 +154,7 @@ class VisionTransformer(nn.Module):
         taps: Sequence[int] | None = None,
         keep_BK: Tensor | None = None,
         real_BK: Tensor | None = None,
+        normed: bool = True,
     ) -> Tensor:
         """Normed tokens, class token first.
 
@@ -164,6 +165,7 @@ class VisionTransformer(nn.Module):
             keep_BK: indices of the patches that enter the blocks; None keeps all.
             real_BK: which of those kept are attended to; the others fill sequences up to one length, and what comes
                 out for them means nothing. None: all are.
+            normed: whether the final norm is applied; a head that norms after pooling calls it itself.
 
         Returns:
             (B, `prefix_tokens` + K, D), or N instead of K where all are kept.
@@ -178,7 +180,8 @@ class VisionTransformer(nn.Module):
             x_BTD = run_block(block, x_BTD, drop_B2, self.checkpointing, *context)
             if number in tapped:
                 seen.append(x_BTD)
-        return self.norm(reduce(torch.add, seen) / len(seen))  # type: ignore[no-any-return]
+        out_BTD = reduce(torch.add, seen) / len(seen)
+        return self.norm(out_BTD) if normed else out_BTD
 
     def _embed(self, images_BCSS: Tensor, keep_BK: Tensor | None) -> Tensor:
         table = self.pos_embed.to(self.patch_embed.proj.weight.dtype)

@@ -24,6 +24,7 @@ from gmml_cluster.run.history import Commit
 from gmml_cluster.run.log import Log
 from gmml_cluster.run.root import RunRoot, log_stem, metrics_stem, run_root
 from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.spec.methods.registry import wants_labels
 from gmml_cluster.train.checkpoints.load_trained import full_precision
 from gmml_cluster.train.checkpoints.resume import Peers, load
 from gmml_cluster.train.checkpoints.save import Saver
@@ -202,6 +203,7 @@ def _stepper(
         first_step=first,
         threads=decode_threads(info.local_ranks),
         read_ahead_bytes=read_ahead_bytes(job.data.read_ahead, info.local_ranks),
+        labels=wants_labels(job.method),
     )
     return Stepper(
         job=job,

@@ -15,7 +15,7 @@ from torch import Tensor
 from gmml_cluster.data.augment import prepare
 from gmml_cluster.data.reader.bad_samples import Limit
 from gmml_cluster.data.reader.stream import HostBatch
-from gmml_cluster.methods.protocol import AfterStep, Losses, Method
+from gmml_cluster.methods.protocol import LABEL, AfterStep, Losses, Method
 from gmml_cluster.plan.sample_layout import MicroBatches
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.engines.engine import Engine
@@ -200,7 +200,10 @@ class Stepper:
         numbers, images = self._uploaded(batch.numbers[samples]), self._uploaded(batch.images[samples])
         data = self.job.data
         clean = prepare(images, numbers, seed=self.job.seed, augment=data.augment, normalise=data.normalise)
-        return self.method.loss(self.engine.forward, clean, self.method.draw(numbers, self.device))
+        draws = self.method.draw(numbers, self.device)
+        if batch.labels is not None:
+            draws = {**draws, LABEL: self._uploaded(batch.labels[samples])}
+        return self.method.loss(self.engine.forward, clean, draws)
 
     def _rank_stats(self, batch: HostBatch) -> RankStats:
         now, before = time.monotonic(), self._enqueued_at

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import click
 import pytest
+from pydantic_core import PydanticUndefined
 
 from gmml_cluster.cli.main import group
 from gmml_cluster.cli.submit import command as submit
 from gmml_cluster.spec.loading.validate import load_job, load_profile
 from gmml_cluster.spec.methods.gmml import GmmlOptions
 from gmml_cluster.spec.methods.mae import MaeOptions
+from gmml_cluster.spec.methods.supervised import SupervisedOptions
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gmml_cluster"
@@ -203,7 +205,7 @@ def test_python_examples_run(page, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("options", [GmmlOptions, MaeOptions], ids=["gmml", "mae"])
+@pytest.mark.parametrize("options", [GmmlOptions, MaeOptions, SupervisedOptions], ids=lambda options: options.__name__)
 def test_the_page_of_methods_lists_every_option_with_its_default(options):
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", (ROOT / "docs" / "methods.md").read_text(), re.MULTILINE)
     defaults = {name: shown(field.default) for name, field in options.model_fields.items() if name != "name"}
@@ -213,6 +215,8 @@ def test_the_page_of_methods_lists_every_option_with_its_default(options):
 def shown(default):
     if isinstance(default, tuple):
         return ", ".join(map(shown, default))
+    if default is PydanticUndefined:
+        return "required"
     return "null" if default is None else str(default).lower()
 
 

@@ -139,6 +139,7 @@ class Pin:
         )
         self._loaded_lock = threading.Lock()
         self._shard_locks: dict[ShardFile, threading.Lock] = {}
+        self._labels_confirmed: set[ShardFile] = set()
 
     @property
     def digest(self) -> str:
@@ -214,11 +215,12 @@ class Pin:
             StorageError: a store does not answer.
         """
         found = self.index_of(shard)
-        if found.header.version != shard.file.version:
+        if found.header.version != shard.file.version and shard.file not in self._labels_confirmed:
             now = index.build(shard.file, checked=False).header
             if (now.digest, now.labels) != (found.header.digest, found.header.labels):
                 what = "holds other samples or classes than its index, which was made of an earlier version"
                 raise DataError(Fault(shard.file.url, what, index.REMAKE))
+            self._labels_confirmed.add(shard.file)
         return np.asarray(found.records["label"], np.int32)
 
     def make_checked(self, shard: PinnedShard) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from gmml_cluster.data.corpus.index import ShardIndex, crc32c
 from gmml_cluster.data.corpus.pin import Pin, PinnedShard, verify_shard
+from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.locate import Locator, Pieces, Wanted
 from gmml_cluster.data.reader.reads import REMOTE, BlockCache, Encoded, Read, coalesce, distinct, read_range
 from gmml_cluster.errors import Fault, GmmlError, StorageError
@@ -92,6 +93,16 @@ class Fetcher:
         """
         pairs = np.array([(sample.corpus, sample.y) for sample in samples], np.int64).reshape(-1, 2)
         return self._locator.locate(pairs[:, 0], pairs[:, 1], self._indexes)
+
+    def labels(self, samples: Sequence[Wanted]) -> Ints:
+        """The classes of samples, int64 (n,), -1 where one has none.
+
+        Raises:
+            DataError: an index has other classes than its shard.
+            StorageError: a store does not answer, or a shard is gone or changed since it was pinned.
+        """
+        pairs = np.array([(sample.corpus, sample.y) for sample in samples], np.int64).reshape(-1, 2)
+        return self._locator.labels(pairs[:, 0], pairs[:, 1], self._pin.labels_of)
 
     def fetch(self, samples: Sequence[Wanted]) -> list[bytes]:
         """The images' bytes, in the order asked for; waits for them.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gmml_cluster.data.corpus.index import ShardIndex
 from gmml_cluster.data.corpus.pin import Pin, PinnedShard
@@ -65,11 +66,7 @@ class Locator:
             y: index in it (n,).
             indexes: loads the indexes of some shards; what it raises passes through.
         """
-        shard = np.empty(len(y), np.int64)
-        for c in np.unique(corpus):
-            own = corpus == c
-            shard[own] = self._first_shard[c] + np.searchsorted(self._ends[c], y[own], side="right")
-        index = y - self._starts[shard]
+        shard, index = self._find(corpus, y)
         offsets, lengths = np.empty(len(y), np.int64), np.empty(len(y), np.int64)
         crcs: list[int | None] = [None] * len(y)
         distinct = np.unique(shard)
@@ -83,6 +80,31 @@ class Locator:
         samples = [Wanted(*pair) for pair in zip(corpus.tolist(), y.tolist(), strict=True)]
         shards = [self._shards[number] for number in shard.tolist()]
         return Pieces(samples, shards, index.tolist(), offsets.tolist(), lengths.tolist(), crcs)
+
+    def labels(self, corpus: Ints, y: Ints, of: Callable[[PinnedShard], NDArray[np.int32]]) -> Ints:
+        """The classes of the samples.
+
+        Args:
+            corpus: number of the corpus (n,).
+            y: index in it (n,).
+            of: the classes of a shard's samples; what it raises passes through.
+
+        Returns:
+            int64 (n,), -1 where a sample has none.
+        """
+        shard, index = self._find(corpus, y)
+        labels = np.empty(len(y), np.int64)
+        for number, slots in zip(np.unique(shard).tolist(), _slots_of_each(shard), strict=True):
+            labels[slots] = of(self._shards[number])[index[slots]]
+        return labels
+
+    def _find(self, corpus: Ints, y: Ints) -> tuple[Ints, Ints]:
+        """Number of each sample's shard among all corpora's, and of the sample in it."""
+        shard = np.empty(len(y), np.int64)
+        for c in np.unique(corpus):
+            own = corpus == c
+            shard[own] = self._first_shard[c] + np.searchsorted(self._ends[c], y[own], side="right")
+        return shard, y - self._starts[shard]
 
 
 def _slots_of_each(shard: Ints) -> Iterator[Ints]:

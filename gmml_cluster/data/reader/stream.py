@@ -64,6 +64,8 @@ class HostBatch:
     """Requests to the corpora's stores that were waiting for an answer when the batch was delivered."""
     read_ahead_bytes: int = 0
     """Encoded bytes of later samples that had arrived and waited to be decoded."""
+    labels: Ints | None = None
+    """int64 (n,): classes of the samples whose images these are; None where they were not asked for."""
 
 
 @dataclass(eq=False)
@@ -74,6 +76,7 @@ class _Step:
     numbers: Ints
     parts: list[Part]
     unchecked: int
+    labels: Ints | None
     images: NDArray[np.uint8] | None = None
 
 
@@ -91,6 +94,7 @@ class Stream:
         first_step: the step of the first batch.
         threads: threads that decode.
         read_ahead_bytes: memory for encoded images ahead of the decode threads.
+        labels: whether batches carry the samples' classes.
 
     Raises:
         SpecError: there are more ranks than lanes.
@@ -109,9 +113,10 @@ class Stream:
         first_step: int,
         threads: int = 2,
         read_ahead_bytes: int = 2**28,
+        labels: bool = False,
     ) -> None:
         self._order, self._pin, self._data, self._seed, self._views = order, pin, data, seed, views
-        self._ranks, self._rank = ranks, rank
+        self._ranks, self._rank, self._labels = ranks, rank, labels
         self._first_step = self._next_step = first_step
         samples = groups_of_rank(order.layout, ranks, rank) * order.layout.group
         self._planned_steps = max(1, min(_SAMPLES_PLANNED // samples, _MOST_STEPS_PLANNED))
@@ -161,6 +166,7 @@ class Stream:
             damaged=sum(part.damaged for part in met),
             reads_in_flight=self._fetcher.in_flight,
             read_ahead_bytes=self._fetcher.ready_bytes,
+            labels=step.labels,
         )
 
     def close(self) -> None:
@@ -209,6 +215,7 @@ class Stream:
         where = self._order.locate(numbers)
         samples = [Wanted(c, y) for c, y in zip(where.corpus.tolist(), where.y.tolist(), strict=True)]
         pieces, first = self._fetcher.locate(samples), (where.epoch == 0).tolist()
+        labels = self._fetcher.labels(samples) if self._labels else None
         draws = draw_crops(self._seed, numbers, self._views, self._data.augment.crop)
         planned, before = [], 0
         for step, own in zip(steps, of_steps, strict=True):
@@ -216,8 +223,10 @@ class Stream:
             for start in range(0, len(own), self._chunk_samples):
                 inside = slice(start, min(start + self._chunk_samples, len(own)))
                 part = slice(before + inside.start, before + inside.stop)
-                parts.append(Part(inside, Chunk(pieces.part(part)), first[part], draws.part(part)))
-            planned.append(_Step(step, own, parts, sum(part.chunk.pieces.unchecked for part in parts)))
+                own_labels = None if labels is None else labels[part]  # a view: replacements are written through it
+                parts.append(Part(inside, Chunk(pieces.part(part)), first[part], draws.part(part), own_labels))
+            of_step = None if labels is None else labels[before : before + len(own)]
+            planned.append(_Step(step, own, parts, sum(part.chunk.pieces.unchecked for part in parts), of_step))
             before += len(own)
         return planned
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmml_cluster.data.corpus.pin import Pin
+from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.bad_samples import Limit
 from gmml_cluster.data.reader.crop import CropDraws, crop_boxes, resize
 from gmml_cluster.data.reader.decode import BadImage, Pixels, decode_noting
@@ -41,6 +42,8 @@ class Part:
     first: Sequence[bool]
     """Whether a sample is drawn for the first time: in epoch 0 of its corpus."""
     draws: CropDraws
+    labels: Ints | None = None
+    """Their classes, written again where a bad sample is replaced; None where the method wants none."""
     filled: "Future[Met]" = field(default_factory=Future)
 
 
@@ -84,7 +87,7 @@ class Views:
         """The chunk's pixels in runs of samples, cut where they would take more than 32 MiB."""
         start, run, held = 0, list[Pixels](), 0
         for slot, data in enumerate(encoded):
-            run.append(self._decode(part.chunk.pieces.samples[slot], data, part.first[slot], met))
+            run.append(self._decode(part, slot, data, met))
             held += run[-1].nbytes
             if held >= _DECODED_BYTES:
                 yield slice(start, slot + 1), run
@@ -92,9 +95,9 @@ class Views:
         if run:
             yield slice(start, len(encoded)), run
 
-    def _decode(self, sample: Wanted, data: Encoded, first: bool, met: Met) -> Pixels:
-        """The sample's image, or that of the next good one in index order."""
-        passed: list[Wanted] = []
+    def _decode(self, part: Part, slot: int, data: Encoded, met: Met) -> Pixels:
+        """The sample's image, or that of the next good one in index order, whose class it then has too."""
+        sample, first, passed = part.chunk.pieces.samples[slot], part.first[slot], list[Wanted]()
         while True:
             try:
                 pixels, damage = decode_noting(data, self._data.max_pixels)
@@ -109,6 +112,8 @@ class Views:
                 sample = self._limit.next_after(sample, passed)
                 data = self._fetcher.fetch([sample])[0]
             else:
+                if passed and part.labels is not None:
+                    part.labels[slot] = self._fetcher.labels([sample])[0]
                 met.damaged += bool(damage)
                 if damage and first:
                     _log.warning("%s: damaged, but decoded: %s", self._pin.locate(sample.corpus, sample.y), damage)

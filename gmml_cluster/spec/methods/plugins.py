@@ -12,7 +12,11 @@ from pathlib import Path
 from gmml_cluster.errors import Fault, SpecError
 
 METHODS, OPTIONS = "gmml_cluster.methods", "gmml_cluster.method_options"
-BUILT_IN = {"gmml": "gmml_cluster.methods.gmml", "mae": "gmml_cluster.methods.mae"}
+BUILT_IN = {
+    "gmml": "gmml_cluster.methods.gmml",
+    "mae": "gmml_cluster.methods.mae",
+    "supervised": "gmml_cluster.methods.supervised",
+}
 _OURS = "gmml-cluster"
 
 

@@ -10,6 +10,7 @@ from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.methods.gmml import GmmlOptions
 from gmml_cluster.spec.methods.mae import MaeOptions
 from gmml_cluster.spec.methods.plugins import OPTIONS, claims
+from gmml_cluster.spec.methods.supervised import SupervisedOptions
 
 FIRST_PURPOSE = 256
 """Purposes of draws from here on belong to plug-ins; docs/reference/draws.md."""
@@ -55,10 +56,10 @@ def _unfit(entry: EntryPoint, lack: str) -> SpecError:
     return SpecError(Fault("method.name", f"{entry.value} {lack}", "docs/methods.md says what options must have"))
 
 
-_OFFERED: tuple[type[SpecModel], ...] = (GmmlOptions, MaeOptions, *plug_ins())
+_OFFERED: tuple[type[SpecModel], ...] = (GmmlOptions, MaeOptions, SupervisedOptions, *plug_ins())
 
 if TYPE_CHECKING:
-    MethodOptions = GmmlOptions | MaeOptions
+    MethodOptions = GmmlOptions | MaeOptions | SupervisedOptions
 else:
     MethodOptions = Annotated[Union[_OFFERED], Field(discriminator="name")]  # noqa: UP007
 
@@ -69,3 +70,8 @@ def advised_drop_path(name: object) -> float | None:
         if get_args(options.model_fields["name"].annotation) == (name,):
             return float(getattr(options, "advised_drop_path", 0.0))
     return None
+
+
+def wants_labels(options: SpecModel) -> bool:
+    """Whether a method's batches carry classes."""
+    return bool(getattr(options, "labels", False))

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from gmml_cluster.data.corpus.classes import class_faults
 from gmml_cluster.data.corpus.listing import indexes_below
 from gmml_cluster.data.corpus.pin import Pin, pin
 from gmml_cluster.data.corpus.repin import repin
 from gmml_cluster.data.reader.decode import VIEWS_VERSION, decoder_name, views_version
-from gmml_cluster.errors import Fault, PreflightError
+from gmml_cluster.errors import Fault, PreflightError, SpecError
 from gmml_cluster.plan.sample_layout import SampleLayout
 from gmml_cluster.plan.steps import layout_of, total_steps
 from gmml_cluster.run import protocol
@@ -110,6 +111,9 @@ def agree(
 
 def _pin(run: RunRoot, attempt: int, job: JobSpec) -> dict[str, Any]:
     pinned = pin(job.data.corpora, indexes(run))
+    faults = class_faults(job, pinned.summaries)
+    if faults:
+        raise SpecError(faults)
     layout = layout_of(job, pinned.shapes)
     _put(run, pinned)
     fields = {"corpora": pinned.digest, "layout": layout.to_json(), "steps": total_steps(job, layout)}

@@ -6,9 +6,9 @@ import pytest
 from pydantic import BaseModel
 
 from gmml_cluster.spec import base, cluster, job, scalars
-from gmml_cluster.spec.methods import gmml, mae
+from gmml_cluster.spec.methods import classifier, gmml, mae, supervised
 
-MODULES = (base, cluster, job, scalars, gmml, mae)
+MODULES = (base, cluster, job, scalars, classifier, gmml, mae, supervised)
 MODELS = sorted(
     {
         model

@@ -1,0 +1,70 @@
+"""What methods that learn from classes have in common, without torch: the classes, mixing, and what an image costs."""
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from gmml_cluster.spec.base import SpecModel
+from gmml_cluster.spec.broken import GROUP, METHOD, Broken, broken
+from gmml_cluster.spec.methods.counts import Counts, Encoder, encoder_parameters, encoder_stack
+
+MIXING = (("method", "mixup"), ("method", "cutmix"))
+
+
+class ClassifierOptions(SpecModel):
+    """A method whose loss reads the class of each image."""
+
+    bare: ClassVar[tuple[str, ...]] = ("name",)
+    labels: ClassVar[bool] = True
+    """Whether batches carry classes; methods that learn from images alone need not say so."""
+    advised_group: ClassVar[int] = 8
+    """The group where `data.group` is `auto`."""
+    classes: int = Field(gt=1, le=10**6, examples=[10])
+    """Number of classes; every sample of the corpora has one below it, which their indexes are asked for."""
+
+    @property
+    def views(self) -> int:
+        """Crops an image."""
+        return 1
+
+
+class MixingOptions(ClassifierOptions):
+    """A classifier whose encoder is trained, with mixed images and smoothed targets."""
+
+    smoothing: float = Field(0.1, ge=0, lt=1)
+    """Share of a target that is spread evenly over all classes."""
+    mixup: float = Field(0.8, ge=0, le=1000)
+    """Both parameters of the beta distribution of mixup's shares; 0 turns mixup off."""
+    cutmix: float = Field(1.0, ge=0, le=1000)
+    """The same for CutMix; where both are on, each group draws one of them evenly."""
+    pool: Literal["class", "mean"] = "class"
+    """What the head reads: the class token, or the mean of the patch tokens, which is normed after the mean."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed at all."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def counts(self, encoder: Encoder, image_size: int) -> Counts:
+        """What an image costs.
+
+        Dims: D width, N patches, K classes.
+        """
+        D, pixels, N = encoder.width, 3 * encoder.patch_size**2, (image_size // encoder.patch_size) ** 2
+        return Counts(
+            views=1,
+            trained=encoder_parameters(encoder, N) + (D + 1) * self.classes,
+            frozen=0,
+            stacks=(encoder_stack(encoder, 1 + N),),
+            other_flops=2 * N * pixels * D + 2 * D * self.classes,
+            other_values=pixels * N + (1 + N) * D + 2 * self.classes,
+            other_bytes=8 * (1 + N),
+            input_values=pixels * N,
+        )
+
+    def broken_rules(self, encoder: Encoder, image_size: int, group: int) -> Iterator[Broken]:
+        """An image of an odd group would be mixed with itself."""
+        if self.mixes and group % 2:
+            problem = f"{group} is odd; image i of a group is mixed with image {group} - 1 - i"
+            yield broken(GROUP, problem, "write an even number, or 0 for mixup and cutmix", METHOD, *MIXING)

@@ -1,0 +1,24 @@
+"""Supervised training without torch: its options. The method itself: `gmml_cluster.methods.supervised`.
+
+Constants and sources: docs/reference/methods.md.
+"""
+
+from typing import Any, ClassVar, Literal
+
+from gmml_cluster.spec.methods.classifier import MixingOptions
+
+
+class SupervisedOptions(MixingOptions):
+    """Supervised training of the encoder and a linear head (arXiv 2012.12877)."""
+
+    advised_drop_path: ClassVar[float] = 0.1
+    """The rate where `model.drop_path` is null."""
+    recipe: ClassVar[dict[str, Any]] = {
+        "data.augment": {"crop": {"scale": [0.08, 1.0]}, "flip": True},
+        "optim.weight_decay": {"start": 0.05, "end": 0.05},
+        "optim.exempt": "vectors_and_positions",
+        "optim.clip": None,
+    }
+    """Values of its source where the defaults are GMML's; the plan has a note of them."""
+    name: Literal["supervised"]
+    """Selects the method."""

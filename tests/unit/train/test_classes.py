@@ -1,0 +1,41 @@
+"""Methods that learn from classes learn them, and resume to the bit."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from tests.fixtures.ranks import ROOT, run_ranks
+from tests.fixtures.training import Training, digits_job, train
+
+pytest.importorskip("sklearn")
+SUPERVISED = {"name": "supervised", "classes": 10, "mixup": 0, "cutmix": 0, "pool": "mean"}
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("digits")
+    command = [sys.executable, "-m", "gmml_cluster.evaluate.demo.digits", str(folder)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    return str(folder / "train")
+
+
+def at_once_and_in_two(rank: int, ranks: int, folder: str, method: dict[str, Any], steps: int) -> list[Training]:
+    job = digits_job(folder, method, steps=steps)
+    half = train(job, range(steps // 2))
+    return [train(job, range(steps)), half, train(job, range(steps // 2, steps), begin=half)]
+
+
+def top1(lines: list[dict[str, Any]]) -> float:
+    return sum(line["top1"] for line in lines) / len(lines)
+
+
+def test_supervised_training_learns_digits_and_resumes_to_the_bit(corpus: str) -> None:
+    whole, half, rest = run_ranks(1, at_once_and_in_two, corpus, SUPERVISED, 80)[0]
+    assert top1(whole.lines[-10:]) > 0.3, "chance is 0.1, and these 640 images give it within 0.02"
+    assert whole.state.keys() == rest.state.keys()
+    assert all(torch.equal(value, rest.state[at]) for at, value in whole.state.items())
+    losses = [[line["loss"] for line in run.lines] for run in (whole, half, rest)]
+    assert losses[0] == [*losses[1], *losses[2]]
