@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from gmml_cluster.plan.gpu_time import GPU, GpuTime
 from gmml_cluster.plan.memory import Memory
-from gmml_cluster.plan.plan import Mixing, Plan, Share
+from gmml_cluster.plan.plan import Mixing, Plan
+from gmml_cluster.plan.shares import Share
 
 UNKNOWN = "known after indexing"
 
@@ -42,6 +43,8 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "memory a rank", _memory(plan.memory)
     if plan.room is not None:
         yield "it may use", f"{_mebibytes(plan.room.total_bytes)} ({plan.room.source})"
+    if plan.read_ahead_bytes is not None:
+        yield "read ahead", f"{_mebibytes(plan.read_ahead_bytes)} of a rank's host memory"
     yield "arithmetic", _arithmetic(plan)
     if plan.gpu_time is not None:
         yield "GPU time", _gpu_time(plan.gpu_time, plan.ranks)

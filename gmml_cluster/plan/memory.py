@@ -5,13 +5,15 @@ docs/job.md. Fragmentation and workspaces of kernels are not counted but by `MAR
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from gmml_cluster.spec.job import EngineSpec
 from gmml_cluster.spec.methods.counts import Counts
 
 MARGIN = 1.2
 """Memory that a rank needs over the estimate: fragmentation and workspaces take 15 to 25 per cent."""
+_READ_AHEAD_SHARE = 16
+_LEAST_READ_AHEAD_BYTES, _MOST_READ_AHEAD_BYTES = 2**26, 2**30
 _FLAT_VALUES = 5 * 10**8
 """Values that DeepSpeed flattens at once for the all-reduce of stage 0."""
 
@@ -96,3 +98,16 @@ def fitting_micro_batch(
 def bucket_values(trained: int) -> int:
     """Values that are reduced at once: half of those trained, where DeepSpeed would take 5e8 whatever the model."""
     return max(1, trained // 2)
+
+
+def read_ahead_bytes(setting: int | Literal["auto"], node_bytes: int | None, ranks_per_node: int) -> int | None:
+    """`data.read_ahead` of a rank in bytes; `auto` is a sixteenth of the node's memory over its ranks, 64 MiB to 1 GiB.
+
+    None where it is `auto` and the node's memory is not known.
+    """
+    if setting != "auto":
+        return setting
+    if node_bytes is None:
+        return None
+    share = node_bytes // _READ_AHEAD_SHARE // ranks_per_node
+    return min(max(share, _LEAST_READ_AHEAD_BYTES), _MOST_READ_AHEAD_BYTES)

@@ -26,12 +26,29 @@ def _is_default(job: JobSpec, name: str) -> bool:
     return bool(getattr(owner, field) == type(owner).model_fields[field].get_default())
 
 
-def memory_that_cannot_fit(memory: Memory, room: RankMemory | None) -> Iterator[str]:
-    """A rank that needs more than it may use."""
-    if room is not None and memory.needed_bytes > room.total_bytes:
-        need = f"{memory.needed_bytes / 2**30:,.1f} GiB ({MARGIN} times the estimate)"
-        have = f"{room.total_bytes / 2**30:,.1f} GiB, {room.source}"
-        yield f"a rank needs about {need} and has {have}: {memory_hint(memory)}"
+def memory_that_cannot_fit(memory: Memory, room: RankMemory | None, read_ahead_bytes: int = 0) -> Iterator[str]:
+    """A rank that needs more than it may use; `read_ahead_bytes` of the same memory hold images that wait."""
+    if room is None or memory.needed_bytes + read_ahead_bytes <= room.total_bytes:
+        return
+    need = f"{_gibibytes(memory.needed_bytes)} ({MARGIN} times the estimate)"
+    ahead = f" and {_gibibytes(read_ahead_bytes)} for data.read_ahead" if read_ahead_bytes else ""
+    fits_without = memory.needed_bytes <= room.total_bytes
+    hint = "lower data.read_ahead" if fits_without else memory_hint(memory)
+    yield f"a rank needs about {need}{ahead} and has {_gibibytes(room.total_bytes)}, {room.source}: {hint}"
+
+
+def read_ahead_that_cannot_fit(
+    read_ahead_bytes: int | None, ranks_per_node: int, node_bytes: int | None
+) -> Iterator[str]:
+    """Ranks with GPUs whose images that wait do not fit the memory of their node."""
+    if read_ahead_bytes is None or node_bytes is None or read_ahead_bytes * ranks_per_node <= node_bytes:
+        return
+    need = f"{_gibibytes(read_ahead_bytes)} for data.read_ahead on each of {ranks_per_node} ranks"
+    yield f"{need} do not fit a node of {_gibibytes(node_bytes)}: lower data.read_ahead"
+
+
+def _gibibytes(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB"
 
 
 def memory_hint(memory: Memory) -> str:

@@ -15,8 +15,8 @@ from gmml_cluster.data.reader.stream import Stream
 from gmml_cluster.errors import Fenced
 from gmml_cluster.methods.build import build
 from gmml_cluster.methods.protocol import Method
-from gmml_cluster.plan.plan import micro_batch
 from gmml_cluster.plan.sample_layout import groups_of_rank, micro_batches
+from gmml_cluster.plan.shares import micro_batch
 from gmml_cluster.plan.steps import epoch_steps
 from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import NEVER

@@ -1,14 +1,12 @@
 """A rank's share of its node: cores for decoding, memory for reading ahead."""
 
 import os
-from contextlib import suppress
-from pathlib import Path
 from typing import Literal
 
+from gmml_cluster.plan import memory
+from gmml_cluster.plan.machine import usable_memory_bytes
+
 _MOST_DECODE_THREADS = 32
-_SHARE_OF_MEMORY = 1 / 16
-_LEAST_AUTO_BYTES, _MOST_AUTO_BYTES = 2**26, 2**30
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def decode_threads(local_ranks: int) -> int:
@@ -27,17 +25,7 @@ def _cores(local_ranks: int) -> int:
 
 
 def read_ahead_bytes(setting: int | Literal["auto"], local_ranks: int) -> int:
-    """`data.read_ahead` in bytes; `auto` is a sixteenth of the node's memory over its ranks, 64 MiB to 1 GiB."""
-    if setting != "auto":
-        return setting
-    share = int(_memory_bytes() * _SHARE_OF_MEMORY) // local_ranks
-    return min(max(share, _LEAST_AUTO_BYTES), _MOST_AUTO_BYTES)
-
-
-def _memory_bytes() -> int:
-    """The node's memory, or the container's limit where that is less."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in _CGROUP_LIMITS:
-        with suppress(OSError, ValueError):  # no such file, or the word `max`
-            found.append(int(Path(path).read_text()))
-    return min(found)
+    """`data.read_ahead` in bytes, of the memory that this node or container has."""
+    found = memory.read_ahead_bytes(setting, usable_memory_bytes(), local_ranks)
+    assert found is not None  # it is only where the memory is unknown
+    return found
