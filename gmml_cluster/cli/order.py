@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -58,14 +59,40 @@ def command(
     is_job = job_or_run.endswith((".yaml", ".yml"))
     if overrides and not is_job:
         raise click.UsageError(f"{overrides[0]}: a run's fields are fixed; name a job file (.yaml) to override some")
-    job, layout, pinned = _of_job(job_or_run, overrides, root) if is_job else _of_run(job_or_run, root)
-    lines = order_lines(layout, pinned, samples, ranks=ranks, micro=job.batch.micro)
-    for index, line in enumerate(_named(lines, f"--ranks {ranks}")):
+    found = _of_job(job_or_run, overrides, root) if is_job else _of_run(job_or_run, root)
+
+    def lines() -> Iterator[dict[str, Any]]:
+        micro = found.micro_batches.get(ranks) or _micro_batch(found, ranks)
+        yield from order_lines(found.layout, found.pin, samples, ranks=ranks, micro=micro)
+
+    for index, line in enumerate(_named(lines(), f"--ranks {ranks}")):
         if index == 0 and not as_json:
             click.echo("  ".join(_COLUMNS))
         click.echo(
             json.dumps({"version": VERSION, **line}) if as_json else "  ".join(str(line[name]) for name in _COLUMNS)
         )
+
+
+@dataclass(frozen=True)
+class _Ordered:
+    """What is ordered.
+
+    Attributes:
+        micro_batches: images a rank held at once, by the number of ranks, where attempts of a run recorded them.
+    """
+
+    job: "JobSpec"
+    layout: "SampleLayout"
+    pin: "Pin"
+    micro_batches: Mapping[int, int]
+
+
+def _micro_batch(found: _Ordered, ranks: int) -> int:
+    """Images a rank holds at once, where each has a GPU of this machine's kind, or none where it has none."""
+    from gmml_cluster.plan.machine import this_machine
+    from gmml_cluster.plan.shares import micro_batch
+
+    return micro_batch(found.job, found.layout, ranks, this_machine().gpu_bytes)
 
 
 def _named(lines: Iterator[dict[str, Any]], option: str) -> Iterator[dict[str, Any]]:
@@ -78,7 +105,7 @@ def _named(lines: Iterator[dict[str, Any]], option: str) -> Iterator[dict[str, A
         raise SpecError([Fault(option, fault.problem, fault.hint) for fault in error.faults]) from error
 
 
-def _of_job(path: str, overrides: Sequence[str], root: str | None) -> "tuple[JobSpec, SampleLayout, Pin]":
+def _of_job(path: str, overrides: Sequence[str], root: str | None) -> _Ordered:
     """Indexes are looked for below the root that a submission takes where no cluster is named; none is left there."""
     from gmml_cluster.data.corpus.listing import indexes_below
     from gmml_cluster.data.corpus.pin import pin
@@ -91,10 +118,10 @@ def _of_job(path: str, overrides: Sequence[str], root: str | None) -> "tuple[Job
     with Locations(tree).located_faults():
         pinned = pin(job.data.corpora, indexes_below(absolute(root or load_profile("local").root)), checked=False)
         layout = layout_of(job, pinned.shapes)
-    return job, layout, pinned
+    return _Ordered(job, layout, pinned, {})
 
 
-def _of_run(run: str, root: str | None) -> "tuple[JobSpec, SampleLayout, Pin]":
+def _of_run(run: str, root: str | None) -> _Ordered:
     from gmml_cluster.data.corpus.listing import indexes_below
     from gmml_cluster.data.corpus.pin import Pin
     from gmml_cluster.errors import Fault, SpecError
@@ -110,4 +137,6 @@ def _of_run(run: str, root: str | None) -> "tuple[JobSpec, SampleLayout, Pin]":
     corpora = found.corpora(pinned["corpora"])
     job = found.job(submit.changed if submit else {})
     pin = Pin.from_json(corpora, indexes_below(found.root))
-    return job, SampleLayout.from_json(pinned["layout"], pin.shapes), pin
+    topologies = [attempt.topology for attempt in history.attempts]
+    recorded = {each["ranks"]: each["micro"] for each in topologies if isinstance(each.get("micro"), int)}
+    return _Ordered(job, SampleLayout.from_json(pinned["layout"], pin.shapes), pin, recorded)

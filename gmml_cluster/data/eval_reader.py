@@ -92,7 +92,7 @@ def _decode(where: str, data: bytes) -> Pixels:
 
 
 def order_lines(
-    layout: SampleLayout, pinned: Pin, numbers: Iterable[int], *, ranks: int, micro: int | str = "auto"
+    layout: SampleLayout, pinned: Pin, numbers: Iterable[int], *, ranks: int, micro: int
 ) -> Iterator[dict[str, Any]]:
     """For each sample number its image, the rank that reads it and the micro-batch: the lines of `gmml order`.
 
@@ -101,7 +101,7 @@ def order_lines(
         pinned: its corpora.
         numbers: sample numbers, in the order of the lines.
         ranks: number of ranks.
-        micro: images a rank holds at once, as in the spec.
+        micro: images a rank holds at once, whole groups.
 
     Yields:
         n, rank, micro_batch, corpus, epoch, shard, index, member.
@@ -109,7 +109,7 @@ def order_lines(
     Raises:
         SpecError: there are more ranks than lanes.
     """
-    order, cut = Order(layout), micro_batches(layout, ranks, "auto" if micro == "auto" else int(micro))
+    order, cut = Order(layout), micro_batches(layout, ranks, micro)
     waiting = iter(numbers)
     while chunk := list(islice(waiting, _LINES_AT_ONCE)):
         listed = np.array(chunk, np.int64)

@@ -6,8 +6,9 @@ from typing import Any
 
 from gmml_cluster.run.entries import Entry
 
-VERSION = 7
+VERSION = 8
 KEPT_ATTEMPTS = 50
+_KEPT_UNCLAIMED = 20
 _DETAILS = ("rank", "host", "message", "proof")
 _MESSAGE_CHARACTERS = 500
 
@@ -62,6 +63,7 @@ class Attempt:
     """One start of the run that won a claim.
 
     Attributes:
+        topology: what exactness depends on; its `micro` is what the job says, from `begin` on the number of images.
         first_step: the step it began with; None before its `begin`.
         last_step: the last step by its `commit` or `end`; None before the first of them.
         ended: cause in its `end`; None as long as there is none.
@@ -104,6 +106,7 @@ class History:
         location: folder or URL of the run, by `open` or the last submit that found it elsewhere; empty in logs of
             earlier versions, which do not record it.
         submit: the latest.
+        unclaimed: tokens of the last 20 submits that a later one replaced before any of their jobs had claimed.
         last_attempt: number of the last claim; 0 before the first.
         attempts: the last 50, oldest first; causes of the older ones are counted in `older`.
         commits: checkpoints not dropped, oldest first.
@@ -119,6 +122,7 @@ class History:
     opened: Mapping[str, Any] = field(default_factory=dict)
     location: str = ""
     submit: Submit | None = None
+    unclaimed: tuple[str, ...] = ()
     last_attempt: int = 0
     attempts: tuple[Attempt, ...] = ()
     older: Mapping[str, int] = field(default_factory=dict)
@@ -159,6 +163,7 @@ def from_sum(values: Mapping[str, Any]) -> History | None:
     fields["submit"] = Submit(**fields["submit"]) if fields["submit"] else None
     fields["attempts"] = tuple(Attempt(**attempt) for attempt in fields["attempts"])
     fields["commits"] = tuple(Commit(**commit) for commit in fields["commits"])
+    fields["unclaimed"] = tuple(fields["unclaimed"])
     fields["begins"] = tuple((number, step) for number, step in fields["begins"])
     return History(**fields)
 
@@ -182,7 +187,10 @@ def _submit(history: History, entry: Entry) -> History:
     fields = {name: entry.fields[name] for name in ("launcher", "code", "changed", "bounds")}
     submit = Submit(slot=entry.slot, token=entry.token, time=entry.time, **fields)
     location = entry.fields.get("location", history.location)
-    return replace(history, location=location, submit=submit, stopped=None, finished=False)
+    unclaimed, before = history.unclaimed, history.submitted
+    if before is not None and all(attempt.submit != before for attempt in history.attempts):
+        unclaimed = (*unclaimed, before)[-_KEPT_UNCLAIMED:]
+    return replace(history, location=location, submit=submit, unclaimed=unclaimed, stopped=None, finished=False)
 
 
 def _queued(history: History, entry: Entry) -> History:
@@ -213,7 +221,13 @@ def _begin(history: History, entry: Entry) -> History:
     step, number = entry.fields["step"], entry.attempt
     assert number is not None
     begins = (*(begin for begin in history.begins if begin[1] < step), (number, step))
-    return _with_attempt(replace(history, begins=begins), number, first_step=step)
+    begun = replace(history, begins=begins)
+    attempt = history.attempt(number)
+    if attempt is None:
+        return begun
+    # a claim precedes the pin and the ranks' devices, so it cannot say what `auto` comes to; old logs say it nowhere
+    micro = entry.fields.get("micro", attempt.topology.get("micro"))
+    return _with_attempt(begun, number, first_step=step, topology={**attempt.topology, "micro": micro})
 
 
 def _pin(history: History, entry: Entry) -> History:

@@ -60,7 +60,8 @@ def past_starts(history: History, attempt: int, names: Iterable[str]) -> Iterato
         if match is None:
             continue
         submit, job, restart = match[1], match[2], int(match[3])
-        replaced = submit != history.submitted and any(old.submit == submit for old in known)
+        claimed = any(old.submit == submit for old in known)
+        replaced = submit in history.unclaimed or (claimed and submit != history.submitted)
         if replaced or any((old.submit, old.job) == (submit, job) and restart <= old.restart for old in known):
             yield name
 

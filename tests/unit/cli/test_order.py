@@ -6,6 +6,13 @@ import pytest
 from click.testing import CliRunner
 
 from gmml_cluster.cli.order import command
+from gmml_cluster.data.corpus.listing import indexes_below
+from gmml_cluster.data.corpus.pin import pin
+from gmml_cluster.plan.machine import Machine
+from gmml_cluster.plan.steps import layout_of
+from gmml_cluster.run import protocol
+from gmml_cluster.run.root import SPEC, corpora_name, create_run
+from gmml_cluster.spec.loading.validate import read_job, to_yaml
 from tests.unit.data.conftest import write_tar
 
 JOB = """
@@ -60,3 +67,37 @@ def test_overrides_of_a_run_are_refused(tmp_path):
     done = CliRunner().invoke(command, ["run", "seed=5", "--root", str(tmp_path)])
     assert done.exit_code == 2
     assert "seed=5: a run's fields are fixed" in done.output
+
+
+def test_auto_is_the_micro_batch_that_fits_this_machines_gpu(job, tmp_path, monkeypatch):
+    def micro_batches():
+        arguments = [str(job), "--samples", "0..3", "--root", str(tmp_path / "runs"), "--json"]
+        done = CliRunner().invoke(command, arguments, catch_exceptions=False)
+        return [json.loads(line)["micro_batch"] for line in done.stdout.splitlines()]
+
+    assert micro_batches() == [0, 0, 0, 0]  # without a GPU the whole share
+    monkeypatch.setattr("gmml_cluster.plan.machine.this_machine", lambda: Machine(2, 1, gpu_bytes=2**20))
+    assert micro_batches() == [0, 0, 1, 1]  # nothing fits, so a group at a time
+
+
+def test_a_run_is_ordered_by_the_micro_batch_that_an_attempt_recorded(job, tmp_path):
+    root = tmp_path / "runs"
+    spec, _ = read_job(str(job), ())
+    run = create_run(str(root), "x", {SPEC: to_yaml(spec).encode()}, {"spec": "0", "code": "0", "versions": {}})
+    pinned = pin(spec.data.corpora, indexes_below(str(root)))
+    run.store.put(corpora_name(pinned.digest), json.dumps(pinned.to_json()).encode())
+    token = protocol.submit(run.log, launcher="local", code="0", bounds={})
+    topology = {"ranks": 1, "micro": "auto"}
+    number = protocol.claim(run.log, submit=token, job="j", restart=0, topology=topology, machine={}).attempt
+    layout = layout_of(spec, pinned.shapes).to_json()
+    protocol.pin(run.log, number, {"corpora": pinned.digest, "layout": layout, "steps": 2, "decoder": "d"})
+
+    def micro_batches(ranks):
+        arguments = ["x", "--samples", "0..3", "--ranks", ranks, "--root", str(root), "--json"]
+        done = CliRunner().invoke(command, arguments, catch_exceptions=False)
+        return [json.loads(line)["micro_batch"] for line in done.stdout.splitlines()]
+
+    assert micro_batches("1") == [0, 0, 0, 0]
+    protocol.begin(run.log, number, resumed=None, step=0, micro=2, start_s=0.0, load_s=0.0)
+    assert micro_batches("1") == [0, 0, 1, 1]
+    assert micro_batches("2") == [0, 0, 0, 0]

@@ -53,7 +53,7 @@ def layout(pinned):
 def test_lines_agree_with_the_order_and_the_pin(layout, pinned):
     numbers = [5, 0, 1000, 31]
     locations = Order(layout).locate(np.array(numbers))
-    lines = list(order_lines(layout, pinned, numbers, ranks=3))
+    lines = list(order_lines(layout, pinned, numbers, ranks=3, micro=2))
     assert [line["n"] for line in lines] == numbers
     for line, epoch, y in zip(lines, locations.epoch, locations.y, strict=True):
         located = pinned.locate(0, int(y))
@@ -74,4 +74,4 @@ def test_lines_name_the_rank_and_micro_batch_that_draw_the_sample(layout, pinned
 
 def test_lines_need_a_lane_for_each_rank(layout, pinned):
     with pytest.raises(SpecError, match="9 ranks for 8 lanes"):
-        list(order_lines(layout, pinned, [0], ranks=9))
+        list(order_lines(layout, pinned, [0], ranks=9, micro=2))

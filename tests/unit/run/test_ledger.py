@@ -151,3 +151,20 @@ def test_log_parts_are_in_order_of_their_numbers(log):
         "000010.log",
         "100000000.log",
     ]
+
+
+def test_the_topology_of_an_attempt_that_began_has_its_micro_batch_as_a_number(log):
+    topology = {"ranks": 2, "micro": "auto"}
+    number = protocol.claim(log, submit=submit(log), job="1", restart=0, topology=topology, machine={}).attempt
+    assert log.refresh().attempt(number).topology == topology
+    protocol.begin(log, number, resumed=None, step=0, micro=8, start_s=0.0, load_s=0.0)
+    assert log.refresh().attempt(number).topology == {"ranks": 2, "micro": 8}
+
+
+def test_a_begin_of_old_without_a_micro_batch_is_still_read(log):
+    number = protocol.claim(
+        log, submit=submit(log), job="1", restart=0, topology={"ranks": 2, "micro": "auto"}, machine={}
+    ).attempt
+    log.append(lambda history: Draft("begin", number, {"resumed": None, "step": 0}))
+    found = log.refresh().attempt(number)
+    assert (found.first_step, found.topology["micro"]) == (0, "auto")

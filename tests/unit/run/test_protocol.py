@@ -278,11 +278,19 @@ def test_a_killed_writer_s_file_goes_by_the_rule_for_orphans(tmp_path):
 
 
 def test_address_files_of_starts_that_are_over_go_and_those_of_later_starts_stay(store, log):
+    died = submit(log)  # its ranks died before one of them claimed
     old = submit(log)
     claim(log, old)
     token = submit(log)
     attempt = protocol.claim(log, submit=token, job="host-1:a:b", restart=3, topology={}, machine={}).attempt
-    over = [f"{old}-j-0", f"{old}-other-5", f"{token}-host-1:a:b-2", f"{token}-host-1:a:b-3"]
+    over = [
+        f"{died}-j-0",
+        f"{died}-j-1",
+        f"{old}-j-0",
+        f"{old}-other-5",
+        f"{token}-host-1:a:b-2",
+        f"{token}-host-1:a:b-3",
+    ]
     later = [f"{token}-host-1:a:b-4", f"{token}-2:a:b-0", "unknown-submit-j-0"]
     for start in over + later:
         store.put(f"attempts/rendezvous/{start}.json", b"")
@@ -293,8 +301,9 @@ def test_address_files_of_starts_that_are_over_go_and_those_of_later_starts_stay
 
 
 def test_a_fenced_attempt_knows_of_no_later_start(store, log):
-    first, second = submit(log), submit(log)
+    first = submit(log)
     history = log.refresh()
+    second = submit(log)
     assert list(past_starts(history, 0, [f"attempts/rendezvous/{token}-j-0.json" for token in (first, second)])) == []
 
 
