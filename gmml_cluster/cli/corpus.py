@@ -13,7 +13,7 @@ from gmml_cluster.progress import progress
 
 if TYPE_CHECKING:
     from gmml_cluster.data.corpus.checksums import Indexed
-    from gmml_cluster.data.packing.pack import Packed
+    from gmml_cluster.data.packing.pack import Packed, Remark
     from gmml_cluster.data.packing.source import Source
 
 VERSION = 1
@@ -138,7 +138,7 @@ def _report(found: "Source", packed: "Packed", destination: str) -> None:
     click.echo(f"std  [{', '.join(f'{std:.4f}' for std in packed.std)}]")
 
 
-def _some(what: str, lines: list[str]) -> None:
+def _some(what: str, lines: "list[Remark]") -> None:
     for line in lines[:_NAMED]:
         click.echo(f"{what} {line}")
     if len(lines) > _NAMED:
@@ -165,8 +165,8 @@ def _document(found: "Source", packed: "Packed", destination: str) -> dict[str, 
         "classes": {str(label): count for label, count in sorted(packed.labels.items())},
         "class_names": list(found.classes),
         "notes": list(found.notes),
-        "left_out": packed.left_out,
-        "damaged": packed.damaged,
+        "left_out": [str(remark) for remark in packed.left_out],
+        "damaged": [str(remark) for remark in packed.damaged],
         "mean": packed.mean,
         "std": packed.std,
     }

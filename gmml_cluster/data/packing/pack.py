@@ -46,6 +46,18 @@ class _Target:
     """Publishes a file that was written there, and returns it as its store lists it."""
 
 
+@dataclass(frozen=True, order=True)
+class Remark:
+    """What is to be said of an image; sorts by reason, then by name."""
+
+    reason: str
+    image: str
+    """Its name in the source."""
+
+    def __str__(self) -> str:
+        return f"{self.image}: {self.reason}"
+
+
 @dataclass
 class Packed:
     """What was packed."""
@@ -53,10 +65,10 @@ class Packed:
     shards: list[str] = field(default_factory=list)
     """Names of the shards."""
     samples: int = 0
-    left_out: list[str] = field(default_factory=list)
-    """Images that cannot be decoded, by their names in the source, with the reason."""
-    damaged: list[str] = field(default_factory=list)
-    """Images that were packed and whose JPEG data is damaged, by their names in the source, with the damage."""
+    left_out: list[Remark] = field(default_factory=list)
+    """Images that cannot be decoded, by reason."""
+    damaged: list[Remark] = field(default_factory=list)
+    """Images that were packed and whose JPEG data is damaged, by kind of damage."""
     labels: Counter[int] = field(default_factory=Counter)
     """Samples of each class; -1 counts those without one."""
     sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 3)))
@@ -118,6 +130,9 @@ def pack(
             name = f"{prefix}-{len(packed.shards):06d}{SHARD_SUFFIX}"
             _put_shard(target, name, samples)
             packed.shards.append(name)
+        # samples were met in the order of the shuffle, which puts a thousand reasons in a row of chance
+        packed.left_out.sort()
+        packed.damaged.sort()
         if not packed.samples:
             first = f" (the first: {packed.left_out[0]})" if packed.left_out else ""
             what = f"{len(source.items)} images, none of which can be decoded{first}"
@@ -157,10 +172,10 @@ def _decodable(
         while chunk := list(islice(items, _READ_AT_ONCE)):
             for item, found in zip(chunk, pool.map(measure, chunk), strict=True):
                 if isinstance(found, str):
-                    packed.left_out.append(f"{item}: {found}")
+                    packed.left_out.append(Remark(found, str(item)))
                     continue
                 if found.damage:
-                    packed.damaged.append(f"{item}: {found.damage}")
+                    packed.damaged.append(Remark(found.damage, str(item)))
                 packed.samples += 1
                 packed.labels[item.label] += 1
                 packed.sums += found.moments

@@ -93,7 +93,19 @@ def test_undecodable_images_are_left_out_and_named(class_folders, tmp_path):
     (class_folders / "class3" / "broken.jpg").write_bytes(b"no image")
     packed = pack.pack(find_source(str(class_folders)), str(tmp_path / "out"))
     assert packed.samples == 40
-    assert [line.split(":")[0] for line in packed.left_out] == [str(class_folders / "class3" / "broken.jpg")]
+    assert [remark.image for remark in packed.left_out] == [str(class_folders / "class3" / "broken.jpg")]
+
+
+def test_what_is_left_out_is_ordered_by_reason_and_then_by_name(class_folders, tmp_path):
+    for name in ("z", "a", "m"):
+        (class_folders / "class3" / f"{name}.jpg").write_bytes(b"no image")
+        (class_folders / "class1" / f"{name}.png").write_bytes(b"")
+    found = [pack.pack(find_source(str(class_folders)), str(tmp_path / f"out{seed}"), seed=seed) for seed in range(2)]
+    assert found[0].left_out == found[1].left_out == sorted(found[0].left_out)
+    assert [remark.image.removeprefix(f"{class_folders}/") for remark in found[0].left_out] in (
+        [f"class{c}/{name}.{end}" for c, end in order for name in "amz"]
+        for order in (((1, "png"), (3, "jpg")), ((3, "jpg"), (1, "png")))
+    )
 
 
 def failing(items, at):
