@@ -20,8 +20,10 @@ class DdpEngine(Engine):
     def __init__(
         self, module: nn.Module, adamw: AdamW, *, shapes: dict[str, tuple[int, ...]], clip: Clip | None
     ) -> None:
-        # a method has no buffers that training changes; broadcasting them would cost a collective a forward
-        self._ddp = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+        self._ddp = DistributedDataParallel(module, gradient_as_bucket_view=True)
+        # A method has no buffers that training changes; broadcasting them would cost a collective a forward. Set here,
+        # as torch 2.13 deprecates the argument and earlier ones lack its successor `forward_sync_buffers`.
+        self._ddp.broadcast_buffers = False
         if not hasattr(self._ddp.reducer, "prepare_for_backward"):
             problem = "DDP's reducer has no prepare_for_backward; it was measured with torch 2.13"
             raise GmmlError(Fault("torch", problem, "install torch 2.13, or set engine.zero to 0"))
