@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmml_cluster.errors import RunFailed
+from gmml_cluster.errors import Fault, RunFailed
 from gmml_cluster.launch import cancel as ending
 from gmml_cluster.launch import find as finding
 from gmml_cluster.launch.follow import Tail, ended_without_finishing, follow, is_at_work, output_of_start
@@ -78,7 +78,7 @@ class Run:
             time.sleep(WAIT_S if deadline is None else max(0.0, min(WAIT_S, deadline - time.monotonic())))
         problem = ended_without_finishing(self.location)
         if problem:
-            raise RunFailed(f"{self.url}: {problem}")
+            raise RunFailed(Fault(self.url, problem))
 
     def metrics(self) -> list[dict[str, Any]]:
         """One mapping a step, in order: loss, norms, rates, waits (docs/outputs.md)."""

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from gmml_cluster.api import Run
-from gmml_cluster.errors import RunFailed
+from gmml_cluster.errors import Fault, RunFailed
 from gmml_cluster.launch.follow import ended_without_finishing
 from gmml_cluster.launch.submit import Submitted
 from gmml_cluster.spec.loading.yaml import shown
@@ -77,4 +77,4 @@ def watch(run: Run) -> None:
         raise
     problem = ended_without_finishing(run.location)
     if problem:
-        raise RunFailed(f"{run.url}: {problem}")
+        raise RunFailed(Fault(run.url, problem))

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from gmml_cluster.data.eval_reader import Samples
-from gmml_cluster.errors import CheckpointError, DataError
+from gmml_cluster.errors import CheckpointError, DataError, Fault
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.progress import progress
 from gmml_cluster.spec.augment import Normalise
@@ -79,7 +79,8 @@ def read(url: str, indexes: Store | None = None, image: str | None = None) -> Ev
     labels = torch.from_numpy(samples.labels())
     known = (labels >= 0).nonzero().flatten()
     if not len(known):
-        raise DataError(f"{url}: no sample has a label; kNN and linear need classes; add a .cls member to each sample")
+        problem = "no sample has a label; kNN and linear need classes"
+        raise DataError(Fault(url, problem, "add a .cls member to each sample"))
     return EvalCorpus(url, known, labels[known], samples.images, samples.shards(), samples.contents())
 
 
@@ -93,7 +94,8 @@ def hold_out(bank: EvalCorpus) -> tuple[EvalCorpus, EvalCorpus]:
     for label in set(bank.labels.tolist()):
         held[(bank.labels == label).nonzero().flatten()[9::10]] = True
     if not held.any():
-        raise DataError(f"{bank.url}: no class has ten images, so none can be held out; name a corpus by --corpus")
+        problem = "no class has ten images, so none can be held out"
+        raise DataError(Fault(bank.url, problem, "name a corpus by --corpus"))
     return bank.part("nine tenths", ~held), bank.part("a held-out tenth", held)
 
 
@@ -181,7 +183,6 @@ class FeatureReader:
 def _demand_finite(name: Feature, features_MD: Tensor, url: str) -> None:
     bad = int((~features_MD.isfinite()).any(1).sum())
     if bad:
-        raise CheckpointError(
-            f"feature {name!r}: not finite for {bad} of {len(features_MD)} images of {url}; the weights of this "
-            f"checkpoint have diverged; score an earlier one by --step"
-        )
+        counted = f"not finite for {bad} of {len(features_MD)} images of {url}"
+        problem = f"{counted}; the weights of this checkpoint have diverged"
+        raise CheckpointError(Fault(f"feature {name!r}", problem, "score an earlier one by --step"))

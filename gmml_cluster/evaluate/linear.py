@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gmml_cluster.data.random.philox_torch import words
-from gmml_cluster.errors import DataError
+from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.evaluate.features import Labelled
 from gmml_cluster.evaluate.score import Score
 from gmml_cluster.methods.drawing import normals
@@ -194,7 +194,8 @@ def linear(bank: Labelled, query: Labelled, *, feature: str, seed: int) -> list[
         DataError: the bank is too small to hold a tenth out.
     """
     if len(bank.features) < LEAST:
-        raise DataError(f"linear: the bank has {len(bank.features)} samples; it needs {LEAST}; name a larger --bank")
+        problem = f"the bank has {len(bank.features)} samples; the probe needs {LEAST}"
+        raise DataError(Fault("linear", problem, "name a larger --bank"))
     size = batch_size(len(bank.features))
     with fitting_threads(size * bank.features.shape[1] * bank.classes * len(FACTORS)):
         chosen = choose_factor(bank, seed=seed)

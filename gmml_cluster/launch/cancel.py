@@ -65,7 +65,8 @@ def _end_job(run: RunRoot, job: JobRef, history: History, jobs: Jobs) -> str:
     try:
         launcher.cancel(job.id)
     except LaunchError as error:
-        raise LaunchError(f"{error}; the run is stopped: job {job.id} claims nothing once it starts") from error
+        hint = f"the run is stopped all the same: job {job.id} claims nothing once it starts"
+        raise LaunchError(Fault(run.name, str(error), hint)) from error
     return f"job {job.id} is cancelled"
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from gmml_cluster.data.corpus.foreign import explain
 from gmml_cluster.errors import DataError, Fault
+from gmml_cluster.spec.base import Refused
 from gmml_cluster.spec.braces import expand_braces
 from gmml_cluster.store.open import open_store, scheme_of
 from gmml_cluster.store.protocol import Stat, Store
@@ -116,8 +117,8 @@ def stat_all(urls: Iterable[str], image: str = "") -> Iterator[ShardFile]:
 def _expanded(url: str) -> list[str]:
     try:
         return expand_braces(url)
-    except ValueError as error:
-        raise DataError(f"{url}: {error}") from error
+    except Refused as error:
+        raise DataError(Fault(url, error.problem, error.hint)) from error
 
 
 def _absolute(url: str) -> str:

@@ -44,7 +44,8 @@ def _repinned(shard: PinnedShard, now: ShardFile | None, indexes: Store) -> Pinn
     try:
         found = _header_of_version(now, indexes) or index_checked(now, indexes).header
     except DataError as error:
-        raise ShardChanged(f"{error}; it was whole when the run began") from error
+        problem = f"cannot be indexed any more ({error}); it was whole when the run began"
+        raise ShardChanged(Fault(shard.file.url, problem, "put it back or start a new run")) from error
     if found.crcs != known.crcs or (known.labels and found.labels != known.labels):
         what = "holds other samples than when the run began; a run's shards never change"
         raise ShardChanged(Fault(shard.file.url, what, "put it back or start a new run"))

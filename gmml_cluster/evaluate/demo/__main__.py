@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from gmml_cluster.errors import GmmlError, RunFailed
+from gmml_cluster.errors import Fault, GmmlError, RunFailed
 from gmml_cluster.evaluate.demo.digits import pack_digits
 from gmml_cluster.evaluate.demo.picture import lines_of, make
 from gmml_cluster.spec.loading.validate import load_profile
@@ -48,9 +48,8 @@ def command(name: str, *arguments: str, capture: bool = False) -> str:
     program = str(Path(sys.executable).parent / name)
     done = subprocess.run([program, *arguments], check=False, text=True, stdout=subprocess.PIPE if capture else None)
     if done.returncode:
-        raise RunFailed(
-            f"demo: {name} exited with {done.returncode}; the reason is printed above; fix it and try again"
-        )
+        problem = f"{name} exited with {done.returncode}; the reason is printed above"
+        raise RunFailed(Fault("demo", problem, "fix it and try again"))
     return done.stdout or ""
 
 
@@ -121,10 +120,9 @@ def _check_gains(before: dict[str, Accuracies], after: dict[str, Accuracies]) ->
     for gain in GAINS:
         rise = after[gain.run][gain.score][0] - before[gain.run][gain.score][0]
         if rise < gain.least:
-            raise RunFailed(
-                f"demo: {gain.score} of {gain.run} rose by {rise:.1f} points; at least {gain.least:.0f} are expected; "
-                f"see `gmml metrics {gain.run}` and `gmml logs {gain.run}`"
-            )
+            expected = f"at least {gain.least:.0f} are expected"
+            problem = f"{gain.score} of {gain.run} rose by {rise:.1f} points; {expected}"
+            raise RunFailed(Fault("demo", problem, f"see `gmml metrics {gain.run}` and `gmml logs {gain.run}`"))
 
 
 @click.command("python -m gmml_cluster.evaluate.demo")

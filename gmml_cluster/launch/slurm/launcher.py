@@ -64,9 +64,8 @@ class SlurmLauncher:
             with clean_environment():
                 job = batch.executor(submission).submit(entry.main, *arguments, submission.module)
         except (FailedJobError, FailedSubmissionError, OSError) as error:
-            raise LaunchError(
-                f"sbatch: {reason(str(error))}; nothing was submitted; remove the reason and submit again"
-            ) from error
+            problem = f"{reason(str(error))}; nothing was submitted"
+            raise LaunchError(Fault("sbatch", problem, "remove the reason and submit again")) from error
         finally:
             folders.clean(submission)
         return str(job.job_id)

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gmml_cluster.errors import LaunchError
+from gmml_cluster.errors import Fault, LaunchError
 from gmml_cluster.launch.slurm.errors import reason
 
 TOOLS = ("sbatch", "scancel", "scontrol", "squeue", "srun")
@@ -49,7 +49,7 @@ def out_of_reach(command: str, stderr: str, known: str) -> LaunchError:
         stderr: what it printed.
         known: what is known nevertheless, and what to do.
     """
-    return LaunchError(f"SLURM is out of reach: {command}: {reason(stderr)}; {known}")
+    return LaunchError(Fault(command, f"SLURM is out of reach: {reason(stderr)}", known))
 
 
 def scancel(*arguments: str) -> None:
@@ -62,7 +62,8 @@ def scancel(*arguments: str) -> None:
     if is_away(done):
         raise out_of_reach("scancel", done.stderr, "`scontrol ping` says when it is up")
     if done.returncode and not re.search("Invalid job id|already completing or completed", done.stderr):
-        raise LaunchError(f"scancel {' '.join(arguments)}: {reason(done.stderr)}; the job may still run; try again")
+        problem = f"{reason(done.stderr)}; the job may still run"
+        raise LaunchError(Fault(f"scancel {' '.join(arguments)}", problem, "try again"))
 
 
 @contextmanager

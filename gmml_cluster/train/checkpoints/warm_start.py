@@ -95,6 +95,7 @@ def taken(needed: Shapes, held: Shapes, teachers: Mapping[str, str] | None) -> d
     ]
     if differ:
         more = f" and {len(differ) - _LISTED} more" if len(differ) > _LISTED else ""
-        problem = f"{len(differ)} of {len(names)} tensors disagree: {', '.join(differ[:_LISTED])}{more}"
-        raise CheckpointError(f"{problem}; names and shapes must be equal; use the model and method of that run")
+        problem = f"{len(differ)} of {len(names)} disagree: {', '.join(differ[:_LISTED])}{more}"
+        rule = "names and shapes must be equal"
+        raise CheckpointError(Fault("tensors", f"{problem}; {rule}", "use the model and method of that run"))
     return names

@@ -206,7 +206,7 @@ def test_shard_that_was_emptied_is_a_fault_of_storage(digit_shards, tmp_path):
     indexes = PosixStore(tmp_path / "indexes")
     before = pinned(digit_shards, indexes)
     (digit_shards / "train-002.tar").write_bytes(b"")
-    with pytest.raises(ShardChanged, match=r"train-002\.tar: .*; it was whole when the run began"):
+    with pytest.raises(ShardChanged, match=r"train-002\.tar: .*\); it was whole when the run began; put it back"):
         repin(before, indexes)
 
 

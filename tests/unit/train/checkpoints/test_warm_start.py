@@ -45,12 +45,12 @@ def test_a_teacher_of_another_method_begins_equal_to_its_student():
 def test_every_tensor_that_disagrees_is_named_with_both_shapes():
     with pytest.raises(CheckpointError) as refused:
         taken(NEEDED, {"encoder.norm.bias": (5,)}, None)
-    message = "2 of 2 tensors disagree: encoder.norm.bias [4] (there [5]), head.bias [2] (not there); "
+    message = "tensors: 2 of 2 disagree: encoder.norm.bias [4] (there [5]), head.bias [2] (not there); "
     assert str(refused.value).startswith(message)
 
 
 def test_many_that_disagree_are_counted():
-    with pytest.raises(CheckpointError, match=r"9 of 9 tensors disagree: .* and 4 more;"):
+    with pytest.raises(CheckpointError, match=r"tensors: 9 of 9 disagree: .* and 4 more;"):
         taken({f"t{i}": (1,) for i in range(9)}, {}, None)
 
 
