@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gmml_cluster.errors import Fault, SpecError
-from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.models.vit import Positions, VisionTransformer
 from gmml_cluster.spec.job import JobSpec, Model
 from gmml_cluster.spec.methods.registry import MethodOptions
 from gmml_cluster.spec.rules import group_of
@@ -59,9 +59,14 @@ class Setting:
         return int((self.image_size // self.model.patch_size) ** 2)
 
     def encoder(
-        self, *, positions: Literal["learned", "sincos"] = "learned", class_token: bool = True
+        self,
+        *,
+        positions: Positions = "learned",
+        class_token: bool = True,
+        key_bias: bool = True,
+        layer_scale: bool = False,
     ) -> VisionTransformer:
-        """The encoder that the job asks for, which every method has under `module.encoder`."""
+        """The encoder that the job asks for, under `module.encoder` in every method, with its switches."""
         return VisionTransformer(
             width=self.model.width,
             depth=self.model.depth,
@@ -71,6 +76,8 @@ class Setting:
             mlp_ratio=self.model.mlp_ratio,
             positions=positions,
             class_token=class_token,
+            key_bias=key_bias,
+            layer_scale=layer_scale,
             checkpointing=self.checkpointing,
         )
 

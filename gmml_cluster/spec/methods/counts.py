@@ -6,6 +6,7 @@ Dims: D width, L blocks, h heads, r MLP ratio, p side of a patch, N patches, T t
 """
 
 from dataclasses import dataclass
+from math import isqrt
 from typing import Literal, Protocol
 
 from gmml_cluster.spec.base import Refused
@@ -139,7 +140,24 @@ def encoder_stack(encoder: Encoder, tokens: int) -> Stack:
     return Stack(encoder.depth, tokens, encoder.width, encoder.heads, encoder.mlp_ratio)
 
 
-def encoder_parameters(encoder: Encoder, patches: int) -> int:
-    """Trained values, P = L (12 D^2 + 13 D) + (3 p^2 + 1) D + (N + 1) D + D + 2 D, learned positions included."""
+def encoder_parameters(
+    encoder: Encoder,
+    patches: int,
+    *,
+    positions: Literal["learned", "relative", "none"] = "learned",
+    class_token: bool = True,
+    key_bias: bool = True,
+    layer_scale: bool = False,
+) -> int:
+    """Trained values, P = L (12 D^2 + 13 D) + (3 p^2 + 1) D + (N + 1) D + D + 2 D for a plain encoder.
+
+    The switches are those of `gmml_cluster.models.vit.VisionTransformer`; fixed positions count as `none`.
+    """
     width, pixels = encoder.width, 3 * encoder.patch_size**2
-    return encoder_stack(encoder, 1 + patches).parameters + width * (pixels + 1 + patches + 1 + 1 + 2)
+    blocks = encoder_stack(encoder, patches).parameters + encoder.depth * width * (2 * layer_scale - (not key_bias))
+    tables = {
+        "learned": (class_token + patches) * width,
+        "relative": ((2 * isqrt(patches) - 1) ** 2 + 3) * encoder.heads,
+        "none": 0,
+    }
+    return blocks + tables[positions] + width * (pixels + 1 + class_token + 2)

@@ -46,6 +46,33 @@ def encoder(state: Mapping[str, Tensor], positions: Tensor) -> dict[str, Tensor]
     }
 
 
+def relative_encoder(state: Mapping[str, Tensor], mask_token: Tensor) -> dict[str, Tensor]:
+    """Weights of BeitModel with one table of relative biases for all blocks."""
+    found = {
+        "embeddings.cls_token": state["cls_token"],
+        "embeddings.mask_token": mask_token,
+        "embeddings.patch_embeddings.projection.weight": state["patch_embed.proj.weight"],
+        "embeddings.patch_embeddings.projection.bias": state["patch_embed.proj.bias"],
+        "shared_position_bias.relative_position_bias_table": state["rel_pos_bias.relative_position_bias_table"],
+        "layernorm.weight": state["norm.weight"],
+        "layernorm.bias": state["norm.bias"],
+    }
+    vectors = {
+        "attn.q_bias": "attention.q_proj.bias",
+        "attn.v_bias": "attention.v_proj.bias",
+        "gamma_1": "lambda_1",
+        "gamma_2": "lambda_2",
+    }
+    plain = {name: value for name, value in state.items() if not name.endswith(tuple(vectors))}
+    found |= blocks(plain, "blocks.", "layers.")
+    for name, value in state.items():
+        _, _, number_and_inner = name.partition("blocks.")
+        number, _, inner = number_and_inner.partition(".")
+        if inner in vectors:
+            found[f"layers.{number}.{vectors[inner]}"] = value
+    return found
+
+
 def masked_autoencoder(state: Mapping[str, Tensor], positions: Tensor, decoder_positions: Tensor) -> dict[str, Tensor]:
     """Weights of ViTMAEForPreTraining."""
     vit = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}

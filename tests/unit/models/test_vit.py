@@ -1,12 +1,14 @@
 """The encoder: an independent oracle, counts, and what its switches promise."""
 
+import itertools
 from typing import Any
 
 import pytest
 import torch
 
 from gmml_cluster.models.vit import VisionTransformer, sincos_positions
-from gmml_cluster.spec.job import SIZES
+from gmml_cluster.spec.job import SIZES, Model
+from gmml_cluster.spec.methods.counts import encoder_parameters
 from tests.fixtures.tolerances import assert_close_to_scale
 
 SMALL = {"width": 64, "depth": 4, "heads": 2, "patch_size": 4, "image_size": 32}
@@ -50,6 +52,68 @@ def test_outputs_are_those_of_transformers(shape: dict[str, int]) -> None:
     pixels = images(2, shape["image_size"])
     with torch.no_grad():
         assert_close_to_scale(vit(pixels), theirs(pixels).last_hidden_state, ulps=64)
+
+
+RELATIVE = {"positions": "relative", "key_bias": False, "layer_scale": True}
+
+
+def test_outputs_of_a_relative_encoder_are_those_of_transformers() -> None:
+    from tests.unit.models import oracle
+
+    vit, token = make(**RELATIVE), torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(3))
+    config = oracle.transformers.BeitConfig(
+        **oracle.config(
+            hidden_size=64,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            intermediate_size=256,
+            patch_size=4,
+            image_size=32,
+            use_mask_token=True,
+            use_absolute_position_embeddings=False,
+            use_relative_position_bias=False,
+            use_shared_relative_position_bias=True,
+            use_mean_pooling=False,
+        )
+    )
+    theirs = oracle.transformers.BeitModel(config, add_pooling_layer=False).eval()
+    theirs.load_state_dict(oracle.relative_encoder(vit.state_dict(), token))
+    pixels, mask = images(2), torch.arange(2 * 64).view(2, 64) % 5 < 2
+    with torch.no_grad():
+        expected = theirs(pixels, bool_masked_pos=mask).last_hidden_state
+        assert_close_to_scale(vit(pixels, mask_BN=mask, mask_token=token), expected, ulps=64)
+
+
+def test_relative_biases_follow_the_patches_that_are_kept() -> None:
+    vit, pixels = make(**RELATIVE), images(2)
+    order = torch.stack([torch.randperm(64, generator=torch.Generator().manual_seed(s)) for s in (3, 4)])
+    kept, plain = vit(pixels, keep_BK=order), vit(pixels)
+    assert_close_to_scale(kept[:, 1:], plain[:, 1:].gather(1, order[..., None].expand(-1, -1, 64)), ulps=256)
+    assert_close_to_scale(kept[:, 0], plain[:, 0], ulps=256)
+
+
+def test_without_positions_moved_patches_give_moved_tokens() -> None:
+    vit, pixels = make(positions="none"), images(1)
+    halves = torch.cat([pixels[..., 16:], pixels[..., :16]], -1)
+    plain, moved = (vit(p)[:, 1:].view(1, 8, 8, 64) for p in (pixels, halves))
+    assert_close_to_scale(moved, plain.roll(4, 2), ulps=256)
+
+
+@pytest.mark.parametrize(
+    ("positions", "class_token"),
+    [("relative", True), *itertools.product(["learned", "sincos", "none"], [True, False])],
+)
+@pytest.mark.parametrize("key_bias", [True, False])
+@pytest.mark.parametrize("layer_scale", [True, False])
+def test_counted_parameters_are_those_of_the_encoder(
+    positions: str, key_bias: bool, layer_scale: bool, class_token: bool
+) -> None:
+    switches: dict[str, Any] = {"key_bias": key_bias, "layer_scale": layer_scale, "class_token": class_token}
+    model = Model(width=64, depth=4, heads=2, patch_size=4)
+    with torch.device("meta"):
+        vit = VisionTransformer(**SMALL, positions=positions, **switches)
+    counted = encoder_parameters(model, 64, positions="none" if positions == "sincos" else positions, **switches)
+    assert sum(parameter.numel() for parameter in vit.parameters()) == counted
 
 
 @pytest.mark.parametrize(
@@ -124,10 +188,11 @@ def test_a_dropped_branch_contributes_nothing() -> None:
     assert_close_to_scale(dropped[1], vit(pixels)[1], ulps=64)
 
 
-def test_activation_checkpointing_changes_no_bit() -> None:
+@pytest.mark.parametrize("switches", [{}, RELATIVE])
+def test_activation_checkpointing_changes_no_bit(switches: dict[str, Any]) -> None:
     gradients = []
     for checkpointing in (False, True):
-        vit = make(checkpointing=checkpointing)
+        vit = make(checkpointing=checkpointing, **switches)
         vit(images(2), drop_BL2=torch.full((2, 4, 2), 1.1), taps=(2, 4)).square().sum().backward()
         gradients.append([parameter.grad for parameter in vit.parameters()])
     for plain, again in zip(*gradients, strict=True):
@@ -150,9 +215,9 @@ def test_without_a_class_token_the_patches_come_alone(positions: str) -> None:
         assert torch.equal(vit.pos_embed, sincos_positions(64, 8)[:, 1:])
 
 
-@pytest.mark.parametrize("class_token", [True, False])
-def test_tokens_that_fill_a_sequence_change_nothing(class_token: bool) -> None:
-    vit, pixels = make(class_token=class_token), images(2)
+@pytest.mark.parametrize("switches", [{}, {"class_token": False}, RELATIVE])
+def test_tokens_that_fill_a_sequence_change_nothing(switches: dict[str, Any]) -> None:
+    vit, pixels = make(**switches), images(2)
     keep = torch.tensor([[3, 9, 20, 41], [0, 7, 8, 63]])
     filled, real = torch.cat([keep, torch.tensor([[0, 5], [1, 1]])], 1), torch.arange(6).expand(2, 6) < 4
     long, short = vit(pixels, keep_BK=filled, real_BK=real), vit(pixels, keep_BK=keep)
