@@ -14,7 +14,7 @@ from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.models.vit import Positions, VisionTransformer
 from gmml_cluster.spec.job import JobSpec, Model
 from gmml_cluster.spec.methods.registry import MethodOptions
-from gmml_cluster.spec.rules import group_of
+from gmml_cluster.spec.rules import group_of, view_size
 
 LABEL = "label"
 """The draw that is not drawn: the class of each image, int64 (n,), where the method's options say `labels`."""
@@ -48,7 +48,7 @@ class Setting:
             seed=job.seed,
             model=job.model,
             options=job.method,
-            image_size=job.data.image_size,
+            image_size=view_size(job),
             group=group_of(job),
             checkpointing=job.engine.activation_checkpointing,
         )

@@ -1,6 +1,6 @@
 """How a view is made of an image: crop, flip, colours, blur, normalisation, and their presets."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -50,8 +50,47 @@ class Blur(SpecModel):
     """Least and greatest standard deviation in pixels."""
 
 
+class PatchJitter(Jitter):
+    """Colour jitter of a patch, by default in the strength of RelViT's released code."""
+
+    probability: float = Field(0.8, ge=0, le=1)
+    """How often a patch is jittered."""
+    brightness: float = Field(0.4, ge=0, lt=1)
+    """Strength of the brightness."""
+    contrast: float = Field(0.4, ge=0, lt=1)
+    """Strength of the contrast."""
+    saturation: float = Field(0.4, ge=0, lt=1)
+    """Strength of the saturation."""
+    hue: float = Field(0.1, ge=0, le=0.5)
+    """Strength of the hue, in turns of the colour circle."""
+
+
+class PatchAugment(SpecModel):
+    """Augmentation of each patch by draws of its own, as RelViT does: neighbouring patches must not match at edges."""
+
+    crop: float = Field(1.15, ge=1, le=4)
+    """Side of a patch over that of a random crop of it, which is resized back to the patch; 1 for none."""
+    jitter: PatchJitter | None = PatchJitter()
+    """Colour jitter; null for none."""
+    grey: float = Field(0.2, ge=0, le=1)
+    """How often a patch loses its colours."""
+    after_normalise: bool = False
+    """Whether colours are changed after normalisation, as released: jitter then cuts normalised values to 0 to 1."""
+
+
+class Mega(SpecModel):
+    """Mega-patches: rows and columns of patches are put together at random, and each block is resized to a patch."""
+
+    bare: ClassVar[tuple[str, ...]] = ("blocks",)
+
+    blocks: int = Field(gt=1, le=1000, examples=[5])
+    """Blocks a row and a column; fewer than the patches."""
+    own_columns: bool = False
+    """Whether columns are cut by a draw of their own; the released code cuts them like the rows."""
+
+
 class Augment(SpecModel):
-    """What is drawn for each view. `none`, `gmml` and `mae` are names of presets."""
+    """What is drawn for each view. `none`, `gmml`, `mae` and `relvit` are names of presets."""
 
     crop: Crop | None = None
     """Random resized crop; null takes the central square."""
@@ -61,12 +100,17 @@ class Augment(SpecModel):
     """Colour jitter; null for none."""
     blur: Blur | None = None
     """Gaussian blur; null for none."""
+    mega: Mega | None = None
+    """Mega-patches; null for none. A view is then of `blocks` patches a side."""
+    patches: PatchAugment | None = None
+    """Augmentation of each patch by itself; null for none."""
 
 
 AUGMENTS: dict[str, Augment] = {
     "none": Augment(),
     "gmml": Augment(crop=Crop(), flip=True, jitter=Jitter(), blur=Blur()),
     "mae": Augment(crop=Crop(scale=(0.2, 1.0)), flip=True),
+    "relvit": Augment(crop=Crop(scale=(0.08, 1.0)), flip=True, patches=PatchAugment()),
 }
 
 

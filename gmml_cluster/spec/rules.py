@@ -7,19 +7,34 @@ from gmml_cluster.spec.job import JobSpec
 
 BATCH = ("batch", "size")
 LANES = ("data", "lanes")
+MEGA = ("data", "augment", "mega", "blocks")
 CORPORA = ("data", "corpora")
 NODES = ("resources", "nodes")
 
 
 def broken_rules(job: JobSpec) -> list[Broken]:
     """All rules that a job breaks, those of its method among them."""
-    rules = (_patches_fill_image, _groups_fill_batch, _whole_groups, _lanes_suffice_for_corpora, _nodes, _of_method)
+    rules = (
+        _patches_fill_image,
+        _fewer_mega_patches,
+        _groups_fill_batch,
+        _whole_groups,
+        _lanes_suffice_for_corpora,
+        _nodes,
+        _of_method,
+    )
     return [found for rule in rules for found in rule(job)]
 
 
 def group_of(job: JobSpec) -> int:
     """Samples of a group; `auto` is what the method advises."""
     return job.method.advised_group if job.data.group == "auto" else job.data.group
+
+
+def view_size(job: JobSpec) -> int:
+    """Side in pixels of a view as the encoder sees it."""
+    mega = job.data.augment.mega
+    return job.data.image_size if mega is None else mega.blocks * job.model.patch_size
 
 
 def _nearest_multiple(number: int, of: int) -> int:
@@ -31,6 +46,13 @@ def _patches_fill_image(job: JobSpec) -> Iterator[Broken]:
     if size % patch:
         hint = f"write {_nearest_multiple(size, patch)}, or another model.patch_size"
         yield broken(IMAGE, f"{size} is no multiple of the patch of {patch}", hint, PATCH)
+
+
+def _fewer_mega_patches(job: JobSpec) -> Iterator[Broken]:
+    mega, grid = job.data.augment.mega, job.data.image_size // job.model.patch_size
+    if mega is not None and mega.blocks >= grid:
+        problem = f"{mega.blocks} blocks a row; they are put together of the {grid} patches of a row"
+        yield broken(MEGA, problem, "write fewer", IMAGE, PATCH)
 
 
 def _groups_fill_batch(job: JobSpec) -> Iterator[Broken]:
@@ -75,4 +97,4 @@ def _of_method(job: JobSpec) -> Iterator[Broken]:
     """A plug-in's options need not have rules."""
     rules = getattr(job.method, "broken_rules", None)
     if rules is not None:
-        yield from rules(job.model, job.data.image_size, group_of(job))
+        yield from rules(job.model, view_size(job), group_of(job))

@@ -198,8 +198,15 @@ class Stepper:
 
     def _losses(self, batch: HostBatch, samples: NDArray[np.int64]) -> Losses:
         numbers, images = self._uploaded(batch.numbers[samples]), self._uploaded(batch.images[samples])
-        data = self.job.data
-        clean = prepare(images, numbers, seed=self.job.seed, augment=data.augment, normalise=data.normalise)
+        job, data = self.job, self.job.data
+        clean = prepare(
+            images,
+            numbers,
+            seed=job.seed,
+            augment=data.augment,
+            normalise=data.normalise,
+            patch_size=job.model.patch_size,
+        )
         draws = self.method.draw(numbers, self.device)
         if batch.labels is not None:
             draws = {**draws, LABEL: self._uploaded(batch.labels[samples])}

@@ -1,8 +1,5 @@
 """Augmentation of a batch against one image at a time: colours by `colorsys`, blur by a sum over neighbours."""
 
-import colorsys
-from itertools import permutations
-
 import numpy as np
 import pytest
 import torch
@@ -11,6 +8,7 @@ from gmml_cluster.data.augment import prepare
 from gmml_cluster.data.random import philox
 from gmml_cluster.spec.augment import AUGMENTS, NORMALISATIONS, Augment, Blur, Jitter, Normalise
 from tests.fixtures.tolerances import ULP, assert_array_close_to_scale
+from tests.unit.data.colours import adjusted
 
 PLAIN = Normalise(mean=(0, 0, 0), std=(1, 1, 1))
 SEED, SIDE, COUNT = 11, 8, 60
@@ -31,31 +29,6 @@ def words(purpose: philox.Purpose, number: int, view: int) -> np.ndarray:
     return philox.words(SEED, purpose, np.array([number]), 9, view)[0]
 
 
-def adjusted(pixels: np.ndarray, number: int, view: int, spec: Jitter) -> np.ndarray:
-    """Colour jitter of one image (side, side, 3) in [0, 1], pixel by pixel."""
-    w = words(philox.Purpose.COLOUR, number, view)
-    u = philox.uniform(w).astype(float)
-    strengths = (spec.brightness, spec.contrast, spec.saturation)
-    brightness, contrast, saturation = (1 - s + 2 * s * u[2 + k] for k, s in enumerate(strengths))
-    turn, weights = spec.hue * (2 * u[5] - 1), np.array([0.2989, 0.587, 0.114])
-
-    def hue(pixel: np.ndarray) -> tuple[float, float, float]:
-        h, s, v = colorsys.rgb_to_hsv(*pixel)
-        return colorsys.hsv_to_rgb((h + turn) % 1, s, v)
-
-    operations = (
-        lambda x: np.clip(brightness * x, 0, 1),
-        lambda x: np.clip(contrast * x + (1 - contrast) * (x @ weights).mean(), 0, 1),
-        lambda x: np.clip(saturation * x + (1 - saturation) * (x @ weights)[..., None], 0, 1),
-        lambda x: np.apply_along_axis(hue, 2, x),
-    )
-    if not philox.bernoulli(w, spec.probability)[0]:
-        return pixels
-    for index in list(permutations(range(4)))[int(philox.integer(w, 24)[1])]:
-        pixels = operations[index](pixels)
-    return pixels
-
-
 @pytest.mark.parametrize("strength", [0.1, 0.9])
 def test_colour_jitter_is_that_of_single_images(strength: float) -> None:
     spec = Jitter(probability=0.8, brightness=strength, contrast=strength, saturation=strength, hue=strength / 2)
@@ -65,7 +38,7 @@ def test_colour_jitter_is_that_of_single_images(strength: float) -> None:
     assert len(orders) == 24, "every order of the four operations is met"
     for number, view in np.ndindex(COUNT, 2):
         single = pixels[number, view].numpy().transpose(1, 2, 0) / 255
-        expected = adjusted(single, number, view, spec).transpose(2, 0, 1)
+        expected = adjusted(single, words(philox.Purpose.COLOUR, number, view), spec).transpose(2, 0, 1)
         np.testing.assert_allclose(found[number, view], expected, rtol=0, atol=64 * ULP)
 
 

@@ -42,6 +42,7 @@ def test_the_base_breaks_no_rule():
     ("changes", "fault"),
     [
         ({"data": {"image_size": 33}}, "data.image_size: 33 is no multiple of the patch of 4; write 32, or another"),
+        ({"data": {"augment": {"mega": {"blocks": 8}}}}, "data.augment.mega.blocks: 8 blocks a row"),
         ({"batch": {"size": 60}}, "batch.size: 60 is no multiple of the group of 8; write 64, or another data.group"),
         ({"batch": {"size": 4}}, "batch.size: 4 is no multiple of the group of 8; write 8, or another data.group"),
         ({"data": {"lanes": 3}}, "data.lanes: 3 lanes of groups of 8 do not divide the batch of 64; write 2, or auto"),

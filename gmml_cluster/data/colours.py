@@ -1,0 +1,137 @@
+"""Colour jitter and Gaussian blur of images or patches on their device, each by its own random bits.
+
+Every image passes through every operation, with neutral factors where it is off, so that nothing waits for the device.
+What does not depend on pixels is computed once for all operations: on a GPU a launch costs as much as such a small
+kernel.
+
+Dims: B images or patches, C channels, S side.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+from gmml_cluster.data.random.philox_torch import bernoulli, constant, integer, uniform
+from gmml_cluster.spec.augment import Blur, Jitter
+
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _NONE = range(5)
+
+
+def per_image(values_B: Tensor) -> Tensor:
+    """One value for all channels and pixels of an image (B, 1, 1, 1)."""
+    return values_B[:, None, None, None]
+
+
+def jitter(x_BCSS: Tensor, drawn_B9: Tensor, spec: Jitter) -> Tensor:
+    """Brightness, contrast, saturation and hue in a drawn order, with the semantics of torchvision.
+
+    Each of the first three blends with black, the mean grey or the grey image; hue may come first to last, so there are
+    three blends before it and three after, of which those that do not apply are neutral.
+
+    Args:
+        x_BCSS: RGB in [0, 1].
+        drawn_B9: words 0: jitter on, 1: order of the four, 2..5: brightness, contrast, saturation, hue.
+        spec: strengths and probability.
+    """
+    strengths = (spec.brightness, spec.contrast, spec.saturation)
+    uniforms_B9 = uniform(drawn_B9)
+    factors_B = [1 - s + 2 * s * uniforms_B9[:, 2 + k] for k, s in enumerate(strengths)]
+    neutral_B = torch.ones_like(factors_B[0])
+    slots_B6, out = _table(x_BCSS.device)[integer(drawn_B9[:, 1], 24)], x_BCSS
+    factor_B6 = torch.stack([*factors_B, neutral_B, neutral_B], 1).gather(1, slots_B6)
+    blends = Blends(factor_B6, 1 - factor_B6, slots_B6 == _CONTRAST, slots_B6 == _BRIGHTNESS)
+    for slot in range(3):
+        out = _blend(out, blends, slot)
+    out = _turn(out, spec.hue * (2 * uniforms_B9[:, 5] - 1))
+    for slot in range(3, 6):
+        out = _blend(out, blends, slot)
+    return torch.where(per_image(bernoulli(drawn_B9[:, 0], spec.probability)), out, x_BCSS)
+
+
+@dataclass(frozen=True)
+class Blends:
+    """The six blends of each image (B, 6): the image's share, the other's, and whether that is grey or black."""
+
+    factor: Tensor
+    rest: Tensor
+    contrast: Tensor
+    brightness: Tensor
+
+
+def _slots(order: tuple[int, ...]) -> tuple[int, ...]:
+    """The operations before hue and after it, three slots each."""
+    at = order.index(_HUE)
+    before, after = order[:at], order[at + 1 :]
+    return (*before, *(_NONE,) * (3 - len(before)), *after, *(_NONE,) * (3 - len(after)))
+
+
+@cache
+def _table(device: torch.device) -> Tensor:
+    """Slots of the 24 orders, lexicographic (24, 6); copied to a device once."""
+    return constant([_slots(order) for order in permutations(range(4))], device)
+
+
+def _blend(x_BCSS: Tensor, blends: Blends, slot: int) -> Tensor:
+    """Blend each image with what its operation asks for; `_NONE` leaves it as it is."""
+    grey_B1SS = grey(x_BCSS)
+    mean_B111 = grey_B1SS.mean((1, 2, 3), keepdim=True)
+    base_B1SS = torch.where(per_image(blends.contrast[:, slot]), mean_B111, grey_B1SS)
+    base_B1SS = torch.where(per_image(blends.brightness[:, slot]), 0.0, base_B1SS)
+    return (per_image(blends.factor[:, slot]) * x_BCSS + per_image(blends.rest[:, slot]) * base_B1SS).clamp(0, 1)
+
+
+def grey(x_BCSS: Tensor) -> Tensor:
+    """Luma by torchvision's weights (B, 1, S, S)."""
+    return 0.2989 * x_BCSS[:, 0:1] + 0.587 * x_BCSS[:, 1:2] + 0.114 * x_BCSS[:, 2:3]
+
+
+def _turn(x_BCSS: Tensor, turns_B: Tensor) -> Tensor:
+    """Turn the hue by a share of the colour circle, keeping HSV's value and chroma."""
+    red, green, blue = x_BCSS.unbind(1)
+    value = x_BCSS.amax(1)
+    chroma = value - x_BCSS.amin(1)
+    span = torch.where(chroma == 0, 1.0, chroma)
+    sextant = torch.where(value == green, 2 + (blue - red) / span, 4 + (red - green) / span)
+    sextant = torch.where(value == red, (green - blue) / span, sextant) + 6 * turns_B[:, None, None]
+    distance_BCSS = torch.remainder(_offsets(x_BCSS.device) + sextant[:, None], 6)
+    share_BCSS = torch.minimum(distance_BCSS, 4 - distance_BCSS).clamp(0, 1)
+    return value[:, None] - chroma[:, None] * share_BCSS
+
+
+@cache
+def _offsets(device: torch.device) -> Tensor:
+    """Of red, green and blue, the sextant that the hue's distance is counted from (C, 1, 1)."""
+    return constant(torch.tensor([5.0, 3.0, 1.0])[:, None, None], device)
+
+
+def blur(x_BCSS: Tensor, drawn_B9: Tensor, spec: Blur) -> Tensor:
+    """Gaussian blur by each image's own standard deviation, cut at four of the widest; borders are continued.
+
+    Rows and columns are blurred by one matrix an image.
+
+    Args:
+        x_BCSS: RGB in [0, 1].
+        drawn_B9: words 7: blur on, 8: its radius.
+        spec: radii and probability.
+    """
+    least, most = spec.radius
+    radius_B = least + (most - least) * uniform(drawn_B9[:, 8])
+    reach, side = math.ceil(4 * most), x_BCSS.shape[2]
+    taps, reads_KM = _reads(reach, side, x_BCSS.device)
+    weights_BK = (-0.5 * (taps / radius_B[:, None]).square()).exp()
+    matrix_BSS = (weights_BK / weights_BK.sum(1, keepdim=True)) @ reads_KM
+    matrix_B1SS = matrix_BSS.view(-1, 1, side, side)
+    blurred = matrix_B1SS @ x_BCSS @ matrix_B1SS.mT
+    return torch.where(per_image(bernoulli(drawn_B9[:, 7], spec.probability)), blurred, x_BCSS)
+
+
+@cache
+def _reads(reach: int, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The taps of a blur (K,), and of each which line every line reads, its border continued (K, S * S)."""
+    taps, lines = torch.arange(-reach, reach + 1), torch.arange(side)
+    reads_KSS = (lines[:, None] + taps[:, None, None]).clamp(0, side - 1) == lines
+    return constant(taps, device), constant(reads_KSS.flatten(1).float(), device)
