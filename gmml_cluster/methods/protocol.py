@@ -227,6 +227,17 @@ class AfterStep(Protocol):
         """
 
 
+@runtime_checkable
+class Multiplies(Protocol):
+    """A method whose parameters have learning rates or decays of their own."""
+
+    def multipliers(self, name: str) -> tuple[float, float]:
+        """What a trained parameter's scheduled learning rate and weight decay are multiplied by.
+
+        AdamW multiplies the decay by the learning rate, so the first number acts on both.
+        """
+
+
 def check_labels(labels: Tensor, classes: int) -> None:
     """Refuse labels from outside that are no classes.
 

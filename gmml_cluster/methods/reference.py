@@ -117,7 +117,8 @@ def _setting(spec: Mapping[str, Any]) -> Setting:
         raise SpecError(Fault("method.amt", "True; attention-driven masking is not built yet", "leave it out"))
     data = {"corpora": [{"url": "none"}], "image_size": model.pop("image_size", None), **spec.get("data", {})}
     batch = {"size": 8 if data.get("group", "auto") == "auto" else data["group"]}
-    rest = {"name": "verify", "run": {"steps": 1}, "batch": batch}
+    # no weights are taken from there: a method that has to begin from another run is given its weights here
+    rest = {"name": "verify", "init": {"run": "none"}, "run": {"steps": 1}, "batch": batch}
     return Setting.of(parse_job({**rest, **spec, "model": model, "method": method, "data": data}))
 
 

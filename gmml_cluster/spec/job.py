@@ -299,8 +299,9 @@ class Init(SpecModel):
     """The other run: its name under the same root, or its folder or URL."""
     step: Annotated[int, Field(ge=0)] | None = None
     """Step of the commit; null takes the latest when this run is first submitted."""
-    what: Literal["weights", "all"] = "weights"
-    """`weights`, or `all`: AdamW's moments and step count too, from a run of the same method."""
+    what: Literal["weights", "encoder", "all"] = "weights"
+    """`weights`: all of a run of the same method, else the encoder's; `encoder`: those alone, whatever the method;
+    `all`: AdamW's moments and step count too, from a run of the same method."""
 
 
 class JobSpec(SpecModel):

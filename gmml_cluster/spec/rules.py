@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from gmml_cluster.spec.broken import GROUP, IMAGE, PATCH, Broken, broken
+from gmml_cluster.spec.broken import GROUP, IMAGE, METHOD, PATCH, Broken, broken
 from gmml_cluster.spec.job import JobSpec
 
 BATCH = ("batch", "size")
@@ -21,6 +21,7 @@ def broken_rules(job: JobSpec) -> list[Broken]:
         _whole_groups,
         _lanes_suffice_for_corpora,
         _nodes,
+        _begins_somewhere,
         _of_method,
     )
     return [found for rule in rules for found in rule(job)]
@@ -91,6 +92,12 @@ def _nodes(job: JobSpec) -> Iterator[Broken]:
     if least > most > 0:
         problem = f"{least} nodes have {least} ranks or more ({name}: {most}); a rank needs a lane"
         yield broken(NODES, problem, f"write {most} at most, or raise batch.size or data.lanes", BATCH, GROUP, LANES)
+
+
+def _begins_somewhere(job: JobSpec) -> Iterator[Broken]:
+    if job.init is None and getattr(job.method, "needs_init", False):
+        hint = "write init: {run: NAME}, or take the method supervised"
+        yield broken(("init",), f"null; {job.method.name} begins from another run's encoder", hint, METHOD)
 
 
 def _of_method(job: JobSpec) -> Iterator[Broken]:

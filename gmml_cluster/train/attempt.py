@@ -14,7 +14,7 @@ from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.stream import Stream
 from gmml_cluster.errors import Fenced
 from gmml_cluster.methods.build import build
-from gmml_cluster.methods.protocol import Method
+from gmml_cluster.methods.protocol import Method, Multiplies
 from gmml_cluster.plan.sample_layout import groups_of_rank, micro_batches
 from gmml_cluster.plan.shares import micro_batch
 from gmml_cluster.plan.steps import epoch_steps
@@ -29,6 +29,7 @@ from gmml_cluster.train.checkpoints.load_trained import full_precision
 from gmml_cluster.train.checkpoints.resume import Peers, load
 from gmml_cluster.train.checkpoints.save import Saver
 from gmml_cluster.train.checkpoints.warm_start import take_init
+from gmml_cluster.train.engines.adamw import unscaled
 from gmml_cluster.train.engines.build import make_engine
 from gmml_cluster.train.engines.engine import Engine
 from gmml_cluster.train.engines.schedule import Schedule
@@ -142,7 +143,13 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> in
     groups.join(rank.kv, rank.rank_info, device)
     rank.shutdown.group_problem = groups.group_problem
     method = build(rank.job)
-    engine = make_engine(method.module, engine=rank.job.engine, optim=rank.job.optim, device=device)
+    engine = make_engine(
+        method.module,
+        engine=rank.job.engine,
+        optim=rank.job.optim,
+        device=device,
+        multipliers=method.multipliers if isinstance(method, Multiplies) else unscaled,
+    )
     loading = time.monotonic()
     commit, manifest = load(Peers(rank.run, rank.rank_info, rank.kv), claim, engine)
     init = rank.job.init if commit is None else None

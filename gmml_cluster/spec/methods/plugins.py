@@ -15,6 +15,7 @@ METHODS, OPTIONS = "gmml_cluster.methods", "gmml_cluster.method_options"
 BUILT_IN = {
     "gmml": "gmml_cluster.methods.gmml",
     "mae": "gmml_cluster.methods.mae",
+    "finetune": "gmml_cluster.methods.finetune",
     "supervised": "gmml_cluster.methods.supervised",
 }
 _OURS = "gmml-cluster"

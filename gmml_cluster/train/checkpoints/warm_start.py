@@ -6,7 +6,8 @@ from dataclasses import asdict
 from torch import Tensor
 
 from gmml_cluster.errors import CheckpointError, Fault
-from gmml_cluster.methods.protocol import AfterStep, Method
+from gmml_cluster.methods.build import blank
+from gmml_cluster.methods.protocol import AfterStep, Method, Setting
 from gmml_cluster.run.discovery import run_at
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.root import RunRoot, commit_of
@@ -14,7 +15,7 @@ from gmml_cluster.spec.job import Init, JobSpec
 from gmml_cluster.train.checkpoints.read import CheckpointReader
 from gmml_cluster.train.checkpoints.resume import Peers
 from gmml_cluster.train.engines.engine import Engine
-from gmml_cluster.train.engines.slices import VALUE
+from gmml_cluster.train.engines.slices import VALUE, saved_shapes
 from gmml_cluster.train.ranks.rendezvous import START_S
 
 ENCODER = "encoder."
@@ -35,9 +36,11 @@ def take_init(peers: Peers, job: JobSpec, method: Method, engine: Engine) -> Non
     """
     assert job.init is not None
     source = run_at(job.init.run)
-    teachers = None if source.job({}).method.name == job.method.name else _teachers(method)
+    theirs = source.job({})
+    whole = theirs.method.name == job.method.name and job.init.what != "encoder"
     try:
-        _take(source, _agreed(peers, source, job.init), job.init, teachers, engine)
+        commit = _agreed(peers, source, job.init)
+        _take(source, commit, job.init, None if whole else _teachers(method), _computed(theirs), engine)
     except CheckpointError as error:
         hint = f"if {source.name} dropped it meanwhile, gmml rm {peers.run.name} and submit with a step that it keeps"
         raise CheckpointError(Fault("init", str(error), hint)) from error
@@ -59,13 +62,32 @@ def _teachers(method: Method) -> Mapping[str, str]:
     return dict(zip(update.targets, update.sources, strict=True))
 
 
-def _take(source: RunRoot, commit: Commit, init: Init, teachers: Mapping[str, str] | None, engine: Engine) -> None:
+def _computed(job: JobSpec) -> dict[str, Tensor]:
+    """What a method computes from its job and so no checkpoint holds: fixed positions, which may be trained here."""
+    module = blank(Setting.of(job)).module
+    saved = saved_shapes(module)
+    found = {name: buffer for name, buffer in module.named_buffers() if name not in saved}
+    return {name: buffer.float() for name, buffer in found.items() if name.startswith(ENCODER)}
+
+
+def _take(
+    source: RunRoot,
+    commit: Commit,
+    init: Init,
+    teachers: Mapping[str, str] | None,
+    computed: Mapping[str, Tensor],
+    engine: Engine,
+) -> None:
     reader = CheckpointReader(source.store, commit.folder, commit.manifest)
-    names = taken(engine.shapes, reader.shapes, teachers)
+    held = {**{name: tuple(value.shape) for name, value in computed.items()}, **reader.shapes}
+    names = taken(engine.shapes, held, teachers)
 
     def read(name: str, key: str, start: int, numel: int) -> Tensor | None:
-        wanted = name in names and (key == VALUE or init.what == "all")
-        return reader.read(names[name], key, start, numel) if wanted else None
+        if name not in names or not (key == VALUE or init.what == "all"):
+            return None
+        if names[name] in computed:
+            return computed[names[name]].flatten()[start : start + numel] if key == VALUE else None
+        return reader.read(names[name], key, start, numel)
 
     engine.load(read)
     if init.what == "all":

@@ -1,7 +1,7 @@
 """Fused AdamW: its parameter groups, which tensors are decayed, and its state before the first step."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import MethodType
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from gmml_cluster.spec.job import Optim
 
 ADAM_STATE = ("exp_avg", "exp_avg_sq")
 Exempt = Literal["vectors", "vectors_and_positions"]
+Multipliers = Callable[[str], tuple[float, float]]
+"""Of a trained parameter's name: what its learning rate and its weight decay are multiplied by."""
 
 
 def is_decayed(name: str, dims: int, exempt: Exempt) -> bool:
@@ -29,21 +31,35 @@ def is_decayed(name: str, dims: int, exempt: Exempt) -> bool:
     return exempt == "vectors" or not name.rpartition(".")[2].endswith(("pos_embed", "_token"))
 
 
-def parameter_groups(module: nn.Module, exempt: Exempt) -> list[dict[str, Any]]:
-    """The trained tensors as AdamW's groups, each with a flag `decayed`; a group without tensors is left out."""
-    trained = [(name, tensor) for name, tensor in module.named_parameters() if tensor.requires_grad]
-    groups = []
-    for decayed in (True, False):
-        members = [tensor for name, tensor in trained if is_decayed(name, tensor.ndim, exempt) is decayed]
-        if members:
-            groups.append({"params": members, "decayed": decayed, "weight_decay": 0.0})
-    return groups
+def unscaled(name: str) -> tuple[float, float]:
+    """The multipliers of a method that has none."""
+    return 1.0, 1.0
 
 
-def make_adamw(module: nn.Module, optim: Optim) -> AdamW:
+def parameter_groups(module: nn.Module, exempt: Exempt, multipliers: Multipliers = unscaled) -> list[dict[str, Any]]:
+    """The trained tensors as AdamW's groups: decayed ones first, and in these by multipliers, as they first occur.
+
+    Each group has `lr_scale` and `decay_scale`, by which the scheduled values are multiplied; an exempt tensor's
+    `decay_scale` is 0.
+    """
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, tensor in module.named_parameters():
+        if tensor.requires_grad:
+            lr_scale, decay_scale = multipliers(name)
+            key = lr_scale, decay_scale * is_decayed(name, tensor.ndim, exempt)
+            members.setdefault(key, []).append(tensor)
+    ordered = sorted(members.items(), key=lambda item: item[0][1] == 0)
+    return [
+        {"params": tensors, "lr_scale": lr_scale, "decay_scale": decay_scale, "weight_decay": 0.0}
+        for (lr_scale, decay_scale), tensors in ordered
+    ]
+
+
+def make_adamw(module: nn.Module, optim: Optim, multipliers: Multipliers = unscaled) -> AdamW:
     """Fused AdamW over the trained tensors: the only variant that reads `found_inf` on the device, without a wait."""
     _spare_dynamo()
-    adamw = AdamW(parameter_groups(module, optim.exempt), lr=0.0, betas=optim.betas, eps=optim.eps, fused=True)
+    groups = parameter_groups(module, optim.exempt, multipliers)
+    adamw = AdamW(groups, lr=0.0, betas=optim.betas, eps=optim.eps, fused=True)
     plain = torch.no_grad()(inspect.unwrap(type(adamw).step))
     adamw.step = MethodType(plain, adamw)  # type: ignore[method-assign]
     return adamw
@@ -64,11 +80,11 @@ def _spare_dynamo() -> None:
 
 
 def set_rates(adamw: AdamW, lr: float, decay: float) -> None:
-    """Set this step's learning rate everywhere and its weight decay where tensors are decayed."""
+    """Set this step's learning rate and weight decay, each multiplied by its group's scale."""
     # DeepSpeed replaces the tensors of these groups by flat partitions, but keeps the dictionaries and their keys
     for group in adamw.param_groups:
-        group["lr"] = lr
-        group["weight_decay"] = decay if group["decayed"] else 0.0
+        group["lr"] = lr * group["lr_scale"]
+        group["weight_decay"] = decay * group["decay_scale"]
 
 
 def create_state(adamw: AdamW, tensors: Iterable[Tensor]) -> None:

@@ -4,13 +4,15 @@ import torch
 from torch import nn
 
 from gmml_cluster.spec.job import EngineSpec, Optim
-from gmml_cluster.train.engines.adamw import make_adamw
+from gmml_cluster.train.engines.adamw import Multipliers, make_adamw, unscaled
 from gmml_cluster.train.engines.ddp import DdpEngine
 from gmml_cluster.train.engines.engine import Engine
 from gmml_cluster.train.engines.slices import saved_shapes
 
 
-def make_engine(module: nn.Module, *, engine: EngineSpec, optim: Optim, device: torch.device) -> Engine:
+def make_engine(
+    module: nn.Module, *, engine: EngineSpec, optim: Optim, device: torch.device, multipliers: Multipliers = unscaled
+) -> Engine:
     """The engine that a job asks for, over a module that it takes over. A collective: all ranks make it together.
 
     `engine.activation_checkpointing` is read by the method and `engine.deterministic` by the attempt.
@@ -20,7 +22,7 @@ def make_engine(module: nn.Module, *, engine: EngineSpec, optim: Optim, device: 
         # inside the module: DeepSpeed switches off an autocast that it meets around its forward
         module.forward = torch.autocast(device.type, dtype=torch.bfloat16)(module.forward)
     shapes = saved_shapes(module)  # before stage 3 empties the parameters
-    adamw = make_adamw(module, optim)
+    adamw = make_adamw(module, optim, multipliers)
     if engine.zero == "ddp":
         return DdpEngine(module, adamw, shapes=shapes, clip=optim.clip)
     # imported here, as it imports DeepSpeed's configuration of the environment; `ddp` runs without DeepSpeed

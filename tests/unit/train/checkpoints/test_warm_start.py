@@ -6,6 +6,7 @@ import torch
 from gmml_cluster.errors import CheckpointError
 from gmml_cluster.methods.build import blank
 from gmml_cluster.methods.protocol import Setting
+from gmml_cluster.models.vit import sincos_positions
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import checkpoint_folder
 from gmml_cluster.run.root import SPEC, create_run
@@ -71,7 +72,11 @@ class FakeEngine:
 @pytest.fixture
 def source(tmp_path):
     """A run with one commit, of step 7: weights 0, 1, 2, ... and their negatives as moments."""
-    run = create_run(str(tmp_path), "first", {SPEC: to_yaml(parse_job(JOB)).encode()}, {})
+    return committed(tmp_path, JOB)
+
+
+def committed(tmp_path, job):
+    run = create_run(str(tmp_path), "first", {SPEC: to_yaml(parse_job(job)).encode()}, {})
     token = protocol.submit(run.log, launcher="local", code="c", bounds={})
     claim = protocol.claim(run.log, submit=token, job="1", restart=0, topology={}, machine={})
     weights = {name: torch.arange(float(shape[0])) for name, shape in NEEDED.items()}
@@ -119,3 +124,18 @@ def test_files_that_go_while_they_are_read_are_reported_with_what_to_do(source):
     source.store.delete([f"{claimed.folder}/rank-00000.safetensors"])
     with pytest.raises(CheckpointError, match=r"init: .*is missing.*; if first dropped it meanwhile"):
         started(source, "weights")
+
+
+def test_the_encoder_alone_is_taken_of_the_same_method_too(source):
+    assert list(started(source, "encoder").got) == [("encoder.norm.bias", "value")]
+
+
+def test_fixed_positions_that_are_trained_here_begin_as_they_were_there(tmp_path, monkeypatch):
+    """MAE computes its positions and saves none; a fine-tuned encoder has them as a parameter."""
+    source = committed(tmp_path, {**JOB, "method": {"name": "mae"}})
+    monkeypatch.setattr(FakeEngine, "shapes", {"encoder.norm.bias": (4,), "encoder.pos_embed": (1, 65, 32)})
+    engine = FakeEngine()
+    engine.load = lambda read: setattr(engine, "got", read("encoder.pos_embed", "value", 32, 64))
+    job = parse_job({**JOB, "init": {"run": source.url, "step": 7}})
+    take_init(Peers(source, RankInfo(0, 1, 0, 1), SharedStore()), job, blank(Setting.of(job)), engine)
+    assert torch.equal(engine.got, sincos_positions(32, 8).float().flatten()[32:96])
