@@ -12,6 +12,7 @@ from gmml_cluster.evaluate.knn import knn
 from gmml_cluster.evaluate.linear import linear
 from gmml_cluster.evaluate.report import EvalReport
 from gmml_cluster.evaluate.score import Score
+from gmml_cluster.methods.protocol import exported_name
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.store.protocol import Store
 from gmml_cluster.train.checkpoints.load_trained import Trained, full_precision
@@ -64,7 +65,7 @@ def features_of(trained: Trained) -> list[Feature]:
 
 
 def _encoder_of(trained: Trained) -> VisionTransformer:
-    return cast(VisionTransformer, trained.method.module.encoder)
+    return cast(VisionTransformer, trained.method.module.get_submodule(exported_name(trained.method)))
 
 
 def _demand_class_token(trained: Trained, names: Sequence[Feature]) -> None:

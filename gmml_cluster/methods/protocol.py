@@ -131,7 +131,8 @@ class Method(Protocol):
 
     Attributes:
         views: crops of an image.
-        module: trained and frozen parameters; `module.encoder` is what pre-training yields, all else is thrown away.
+        module: trained and frozen parameters; `module.encoder` is what pre-training yields, or what
+            `exported` names; all else is thrown away.
         taps: blocks, counted from 1, whose outputs are averaged to give the feature `taps`.
     """
 
@@ -153,6 +154,14 @@ class Method(Protocol):
             images: normalised float (n, V, 3, S, S), groups of consecutive numbers.
             draws: of `draw`; with `LABEL` where the method's options say that it wants labels.
         """
+
+
+def exported_name(method: Method) -> str:
+    """Name of the submodule that pre-training yields: `encoder`, or what the method has as `exported`.
+
+    A method whose teacher is the better encoder says `exported = "teacher.encoder"`.
+    """
+    return getattr(method, "exported", "encoder")
 
 
 @runtime_checkable

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gmml_cluster.errors import CheckpointError
 from gmml_cluster.methods.build import blank, build
-from gmml_cluster.methods.protocol import Method, Setting
-from gmml_cluster.models.vit import VisionTransformer, pin_attention, sincos_positions
+from gmml_cluster.methods.protocol import Method, Setting, exported_name
+from gmml_cluster.models.vit import VisionTransformer, pin_attention
 from gmml_cluster.run.root import RunRoot, commit_of, run_root
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.checkpoints.read import CheckpointReader
@@ -69,16 +69,24 @@ def load_encoder(run: RunRoot, step: int | None = None) -> VisionTransformer:
     Raises:
         CheckpointError: there is no such commit, or it is damaged.
     """
-    setting = Setting.of(run.job({}))
-    saved = blank(setting).module.encoder.state_dict()  # type: ignore[union-attr]
-    weights, _ = _read(run, step, lambda reader: {name: reader.tensor(f"encoder.{name}") for name in saved})
-    with torch.device("meta"):
-        encoder = setting.encoder()
-    if "pos_embed" not in weights:
-        weights["pos_embed"] = sincos_positions(setting.model.width, encoder.grid).float()
+    encoder, weights = _encoder_weights(run, step)
     encoder.load_state_dict(weights, assign=True)
+    fixed = encoder.pos_embed
+    if fixed is not None and "pos_embed" not in weights:
+        del encoder.pos_embed
+        encoder.pos_embed = nn.Parameter(fixed.float())
     encoder.checkpointing = False
-    return encoder.eval()
+    return encoder.eval().requires_grad_(True)
+
+
+def _encoder_weights(run: RunRoot, step: int | None) -> tuple[VisionTransformer, Weights]:
+    """The encoder that the method exports, without memory, and its weights in a commit."""
+    method = blank(Setting.of(run.job({})))
+    name = exported_name(method)
+    encoder = method.module.get_submodule(name)
+    assert isinstance(encoder, VisionTransformer)
+    weights, _ = _read(run, step, lambda reader: {key: reader.tensor(f"{name}.{key}") for key in encoder.state_dict()})
+    return encoder, weights
 
 
 def _read(run: RunRoot, step: int | None, take: Callable[[CheckpointReader], Weights]) -> tuple[Weights, int]:
