@@ -71,7 +71,7 @@ def _drop_table(rates: tuple[Fraction, ...], dtype: torch.dtype, device: torch.d
     return least, constant(torch.tensor([[float(1 / (1 - rate))] for rate in rates], dtype=dtype), device)
 
 
-def token_order(seed: int, numbers: Tensor, tokens: int) -> Tensor:
+def token_order(seed: int, numbers: Tensor, tokens: int, purpose: int = Purpose.TOKENS) -> Tensor:
     """A uniformly random order of tokens for each image (n, N); keys are integers, so no two are equal."""
-    keys = (words(seed, Purpose.TOKENS, numbers, tokens) << 16) + torch.arange(tokens, device=numbers.device)
+    keys = (words(seed, purpose, numbers, tokens) << 16) + torch.arange(tokens, device=numbers.device)
     return keys.argsort(1)

@@ -75,15 +75,16 @@ def verify(
     module = method.module
     forward = torch.autocast("cpu", torch.bfloat16)(module.__call__) if dtype == "bf16" else module
     losses = method.loss(forward, pixels, given)
-    found: tuple[Tensor | None, ...] = ()
-    if gradients:
-        chosen = [parameters[name] for name in gradients]
-        found = torch.autograd.grad(losses.groups.mean(), chosen, allow_unused=True)
+    found: dict[str, Tensor | None] = dict.fromkeys(gradients)
+    trained = {name: parameters[name] for name in gradients if parameters[name].requires_grad}
+    if trained:
+        made = torch.autograd.grad(losses.groups.mean(), list(trained.values()), allow_unused=True)
+        found |= dict(zip(trained, made, strict=True))
     return Verification(
         losses=_array(losses.groups),
         scalars={name: _array(pair) for name, pair in losses.scalars.items()},
         outputs={name: _array(output) for name, output in losses.outputs.items()},
-        gradients={n: None if g is None else _array(g) for n, g in zip(gradients, found, strict=False)},
+        gradients={name: None if value is None else _array(value) for name, value in found.items()},
     )
 
 

@@ -67,10 +67,10 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers around an exact GELU."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = nn.Linear(width, hidden, bias=bias)
+        self.fc2 = nn.Linear(hidden, width, bias=bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Transform each token by itself."""

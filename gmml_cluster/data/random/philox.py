@@ -41,6 +41,8 @@ class Purpose(IntEnum):
     RECTANGLES = 34
     ATTENTION = 35
     MEGA = 36
+    INVERSE_BLOCK = 38
+    PREDICTED = 39
     CORRUPTION = 40
     NOISE = 41
     PATCH = 42

@@ -146,8 +146,8 @@ def uniform_plus(words: Tensor) -> Tensor:
     return ((words >> 8) + 1).to(torch.float32) * 2.0**-24
 
 
-def integer(words: Tensor, m: int) -> Tensor:
-    """Integers 0 .. m - 1."""
+def integer(words: Tensor, m: int | Tensor) -> Tensor:
+    """Integers 0 .. m - 1; an int64 tensor of m broadcasts."""
     return (words * m) >> 32
 
 

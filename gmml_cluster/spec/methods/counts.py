@@ -113,16 +113,22 @@ class Counts:
     """Bytes kept of one view outside the stacks whatever the precision: statistics of norms, in fp32."""
     input_values: int
     """Values of one view: 3 S^2."""
+    teacher_flops: int = 0
+    """FLOP of one view in a teacher, which has a forward pass alone."""
 
     @property
     def forward_flops(self) -> int:
-        """FLOP of a forward pass of all views of an image."""
-        return self.views * (sum(stack.flops for stack in self.stacks) + self.other_flops)
+        """FLOP of a forward pass of all views of an image, in what is trained and in a teacher."""
+        return self._trained_flops + self.views * self.teacher_flops
 
     @property
     def step_flops(self) -> int:
         """FLOP of forward and backward of all views of an image."""
-        return (1 + BACKWARD) * self.forward_flops
+        return self.forward_flops + BACKWARD * self._trained_flops
+
+    @property
+    def _trained_flops(self) -> int:
+        return self.views * (sum(stack.flops for stack in self.stacks) + self.other_flops)
 
     def activation_bytes(self, precision: Precision, *, checkpointing: bool) -> int:
         """Bytes that an image keeps for the backward pass, and its inputs: clean, corrupted and mask in fp32."""

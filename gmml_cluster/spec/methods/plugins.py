@@ -17,6 +17,7 @@ BUILT_IN = {
     "mae": "gmml_cluster.methods.mae",
     "finetune": "gmml_cluster.methods.finetune",
     "supervised": "gmml_cluster.methods.supervised",
+    "capi": "gmml_cluster.methods.capi",
 }
 _OURS = "gmml-cluster"
 

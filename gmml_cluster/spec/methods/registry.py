@@ -7,6 +7,7 @@ from pydantic import Field
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.spec.base import SpecModel
+from gmml_cluster.spec.methods.capi import CapiOptions
 from gmml_cluster.spec.methods.finetune import FinetuneOptions
 from gmml_cluster.spec.methods.gmml import GmmlOptions
 from gmml_cluster.spec.methods.mae import MaeOptions
@@ -57,10 +58,17 @@ def _unfit(entry: EntryPoint, lack: str) -> SpecError:
     return SpecError(Fault("method.name", f"{entry.value} {lack}", "docs/methods.md says what options must have"))
 
 
-_OFFERED: tuple[type[SpecModel], ...] = (GmmlOptions, MaeOptions, SupervisedOptions, FinetuneOptions, *plug_ins())
+_OFFERED: tuple[type[SpecModel], ...] = (
+    GmmlOptions,
+    MaeOptions,
+    CapiOptions,
+    SupervisedOptions,
+    FinetuneOptions,
+    *plug_ins(),
+)
 
 if TYPE_CHECKING:
-    MethodOptions = GmmlOptions | MaeOptions | SupervisedOptions | FinetuneOptions
+    MethodOptions = GmmlOptions | MaeOptions | CapiOptions | SupervisedOptions | FinetuneOptions
 else:
     MethodOptions = Annotated[Union[_OFFERED], Field(discriminator="name")]  # noqa: UP007
 
