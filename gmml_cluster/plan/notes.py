@@ -7,6 +7,7 @@ from gmml_cluster.plan.machine import RankMemory
 from gmml_cluster.plan.memory import MARGIN, Memory
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.yaml import flow
+from gmml_cluster.spec.rules import group_of
 
 
 def foreign_recipe(job: JobSpec) -> Iterator[str]:
@@ -16,6 +17,13 @@ def foreign_recipe(job: JobSpec) -> Iterator[str]:
     if kept:
         own = ", ".join(f"{name}: {flow(recipe[name])}" for name in kept)
         yield f"the method is {job.method.name}, but these keep GMML's defaults; {job.method.name}'s own are {own}"
+
+
+def advice_of_method(job: JobSpec) -> Iterator[str]:
+    """What a method says of options that work, but not well; a plug-in's need say nothing."""
+    advice = getattr(job.method, "advice", None)
+    if advice is not None:
+        yield from advice(group_of(job))
 
 
 def _is_default(job: JobSpec, name: str) -> bool:

@@ -9,6 +9,7 @@ from gmml_cluster.plan.machine import Machine, RankMemory, gpus_of_node, memory_
 from gmml_cluster.plan.memory import Memory, memory_of_rank, read_ahead_bytes
 from gmml_cluster.plan.nodes import NodePlan, nodes_within_lanes
 from gmml_cluster.plan.notes import (
+    advice_of_method,
     foreign_recipe,
     memory_that_cannot_fit,
     read_ahead_that_cannot_fit,
@@ -227,6 +228,7 @@ def _notes(job: JobSpec, nodes: NodePlan, length: _Length, need: _Need, node_byt
     if need.on_gpus:
         yield from read_ahead_that_cannot_fit(need.read_ahead_bytes, nodes.ranks_per_node, node_bytes)
     yield from foreign_recipe(job)
+    yield from advice_of_method(job)
     if need.on_gpus:
         _, smallest = need.images
         idle = too_little_to_do(counts_of(job), job.engine.precision, images=smallest, ranks=nodes.ranks[1])

@@ -74,8 +74,8 @@ class Model(SpecModel):
     mlp_ratio: float = Field(4.0, gt=0, le=100)
     """Hidden width of the MLP over the width."""
     drop_path: float | None = Field(None, ge=0, lt=1)
-    """Stochastic depth of the last block; it falls linearly to 0 at the first. null takes the method's: GMML 0.1 as
-    released, MAE 0."""
+    """Stochastic depth of the last block; it falls linearly to 0 at the first. With CAPI it is that of every block.
+    null takes the method's: GMML 0.1 as released, MAE 0, CAPI 0.2."""
 
     @model_validator(mode="before")
     @classmethod

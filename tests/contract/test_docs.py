@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -14,6 +15,7 @@ from pydantic_core import PydanticUndefined
 from gmml_cluster.cli.main import group
 from gmml_cluster.cli.submit import command as submit
 from gmml_cluster.spec.loading.validate import load_job, load_profile
+from gmml_cluster.spec.methods.capi import CapiOptions
 from gmml_cluster.spec.methods.gmml import GmmlOptions
 from gmml_cluster.spec.methods.mae import MaeOptions
 from gmml_cluster.spec.methods.supervised import SupervisedOptions
@@ -205,9 +207,14 @@ def test_python_examples_run(page, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("options", [GmmlOptions, MaeOptions, SupervisedOptions], ids=lambda options: options.__name__)
+@pytest.mark.parametrize(
+    "options", [GmmlOptions, MaeOptions, CapiOptions, SupervisedOptions], ids=lambda options: options.__name__
+)
 def test_the_page_of_methods_lists_every_option_with_its_default(options):
-    rows = re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", (ROOT / "docs" / "methods.md").read_text(), re.MULTILINE)
+    (name,) = get_args(options.model_fields["name"].annotation)
+    sections = (ROOT / "docs" / "methods.md").read_text().split("\n## ")
+    (own,) = (text for text in sections if text.partition("\n")[0].lower() == name)
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", own, re.MULTILINE)
     defaults = {name: shown(field.default) for name, field in options.model_fields.items() if name != "name"}
     assert {name: default.strip("`") for name, default in rows if name in defaults} == defaults
 

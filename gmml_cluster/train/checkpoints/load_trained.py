@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gmml_cluster.errors import CheckpointError
+from gmml_cluster.errors import CheckpointError, Fault
 from gmml_cluster.methods.build import blank, build
 from gmml_cluster.methods.protocol import Method, Setting, exported_name
 from gmml_cluster.models.vit import VisionTransformer, pin_attention
@@ -67,7 +67,7 @@ def load_encoder(run: RunRoot, step: int | None = None) -> VisionTransformer:
         step: which commit; the latest by default, also of a live run.
 
     Raises:
-        CheckpointError: there is no such commit, or it is damaged.
+        CheckpointError: there is no such commit, or it is damaged, or the method's encoder is no plain one.
     """
     encoder, weights = _encoder_weights(run, step)
     encoder.load_state_dict(weights, assign=True)
@@ -81,10 +81,13 @@ def load_encoder(run: RunRoot, step: int | None = None) -> VisionTransformer:
 
 def _encoder_weights(run: RunRoot, step: int | None) -> tuple[VisionTransformer, Weights]:
     """The encoder that the method exports, without memory, and its weights in a commit."""
-    method = blank(Setting.of(run.job({})))
+    setting = Setting.of(run.job({}))
+    method, method_name = blank(setting), setting.options.name
     name = exported_name(method)
     encoder = method.module.get_submodule(name)
-    assert isinstance(encoder, VisionTransformer)
+    if not isinstance(encoder, VisionTransformer):
+        problem = f"{method_name}'s encoder is a {type(encoder).__name__}, which no model of timm computes"
+        raise CheckpointError(Fault("method.name", problem, "score it by gmml eval, or take the run of another method"))
     weights, _ = _read(run, step, lambda reader: {key: reader.tensor(f"{name}.{key}") for key in encoder.state_dict()})
     return encoder, weights
 
