@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gmml_cluster.data.colours import grey, jitter, per_image
 from gmml_cluster.data.random.philox import Purpose
-from gmml_cluster.data.random.philox_torch import bernoulli, constant, integer, words
+from gmml_cluster.data.random.philox_torch import bernoulli, constant, integer, order, words
 from gmml_cluster.spec.augment import Mega, PatchAugment
 
 PATCH_WORDS = 12
@@ -92,9 +92,8 @@ def mega_lines(seed: int, numbers: Tensor, lines: int, cut: int, *, stream: int 
     Returns:
         int64 (n, cut), ascending.
     """
-    # integers, so that no two keys are equal
-    keys = (words(seed, Purpose.MEGA, numbers, lines, stream) << 16) + torch.arange(lines, device=numbers.device)
-    return keys.argsort(1)[:, :cut].sort(1).values + 1
+    drawn = order(words(seed, Purpose.MEGA, numbers, lines, stream))
+    return drawn[:, :cut].sort(1).values + 1
 
 
 def mega_patches(x_nVCSS: Tensor, numbers: Tensor, *, seed: int, spec: Mega, p: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gmml_cluster.data.random.philox import Purpose
-from gmml_cluster.data.random.philox_torch import constant, threshold, uniform, uniform_plus, view_words, words
+from gmml_cluster.data.random.philox_torch import constant, order, threshold, uniform, uniform_plus, view_words, words
 
 _WORDS_AT_ONCE = {"cpu": 1 << 22, "gpu": 1 << 24}
 """On a CPU what a cache holds; on a GPU what bounds the memory to some 0.5 GB, in as few launches as that allows."""
@@ -72,6 +72,5 @@ def _drop_table(rates: tuple[Fraction, ...], dtype: torch.dtype, device: torch.d
 
 
 def token_order(seed: int, numbers: Tensor, tokens: int, purpose: int = Purpose.TOKENS) -> Tensor:
-    """A uniformly random order of tokens for each image (n, N); keys are integers, so no two are equal."""
-    keys = (words(seed, purpose, numbers, tokens) << 16) + torch.arange(tokens, device=numbers.device)
-    return keys.argsort(1)
+    """A uniformly random order of tokens for each image (n, N)."""
+    return order(words(seed, purpose, numbers, tokens))

@@ -80,6 +80,7 @@ def test_norms_of_the_reduced_gradient_equal_a_float64_recomputation(ranks: int)
 REAL = {
     "gmml": {"name": "gmml"},
     "mae": {"name": "mae", "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
+    "relvit": {"name": "relvit", "distances": True},
 }
 REAL_GROUPS, REAL_GROUP = 4, 4
 
@@ -88,7 +89,7 @@ def real_job(name: str, *, checkpointing: bool) -> Any:
     return parse_job(
         {
             "name": "real",
-            "model": {"width": 16, "depth": 4, "heads": 2, "patch_size": 4, "drop_path": 0.1 if name == "gmml" else 0},
+            "model": {"width": 16, "depth": 4, "heads": 2, "patch_size": 4, "drop_path": 0 if name == "mae" else 0.1},
             "method": REAL[name],
             "data": {"corpora": [{"url": "none"}], "image_size": 16, "group": REAL_GROUP},
             "batch": {"size": REAL_GROUPS * REAL_GROUP},

@@ -160,3 +160,9 @@ def threshold(q: Fraction | float) -> int:
 def bernoulli(words: Tensor, q: Fraction | float) -> Tensor:
     """True with probability q; a float stands for the decimal it is written as."""
     return (words >> 8) < threshold(q)
+
+
+def order(words: Tensor) -> Tensor:
+    """A uniformly random order of items (..., N), from a word of each."""
+    # integers: among 24-bit uniforms two may be equal, and a sort may break ties either way
+    return ((words << 16) + torch.arange(words.shape[-1], device=words.device)).argsort(-1)

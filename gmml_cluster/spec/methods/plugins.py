@@ -16,6 +16,7 @@ BUILT_IN = {
     "gmml": "gmml_cluster.methods.gmml",
     "mae": "gmml_cluster.methods.mae",
     "finetune": "gmml_cluster.methods.finetune",
+    "relvit": "gmml_cluster.methods.relvit",
     "supervised": "gmml_cluster.methods.supervised",
     "capi": "gmml_cluster.methods.capi",
 }

@@ -12,6 +12,7 @@ from gmml_cluster.spec.methods.finetune import FinetuneOptions
 from gmml_cluster.spec.methods.gmml import GmmlOptions
 from gmml_cluster.spec.methods.mae import MaeOptions
 from gmml_cluster.spec.methods.plugins import OPTIONS, claims
+from gmml_cluster.spec.methods.relvit import RelVitOptions
 from gmml_cluster.spec.methods.supervised import SupervisedOptions
 
 FIRST_PURPOSE = 256
@@ -62,13 +63,14 @@ _OFFERED: tuple[type[SpecModel], ...] = (
     GmmlOptions,
     MaeOptions,
     CapiOptions,
+    RelVitOptions,
     SupervisedOptions,
     FinetuneOptions,
     *plug_ins(),
 )
 
 if TYPE_CHECKING:
-    MethodOptions = GmmlOptions | MaeOptions | CapiOptions | SupervisedOptions | FinetuneOptions
+    MethodOptions = GmmlOptions | MaeOptions | CapiOptions | RelVitOptions | SupervisedOptions | FinetuneOptions
 else:
     MethodOptions = Annotated[Union[_OFFERED], Field(discriminator="name")]  # noqa: UP007
 

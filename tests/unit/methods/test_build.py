@@ -25,6 +25,7 @@ OPTIONS = {
     "gmml": {"name": "gmml"},
     "mae": {"name": "mae", "decoder_width": 64, "decoder_depth": 2, "decoder_heads": 2},
     "capi": {"name": "capi", "clusters": 8, "registers": 4, "predictor_depth": 2},
+    "relvit": {"name": "relvit", "distances": True, "angles": True},
 }
 METHODS = tuple(OPTIONS)
 WIDE = {"width": 192, "depth": 2, "heads": 3}
@@ -117,7 +118,21 @@ CAPI = {
 }
 
 
-@pytest.mark.parametrize(("name", "expected"), [("gmml", GMML), ("mae", MAE), ("capi", CAPI)])
+RELVIT = {
+    "encoder.blocks.1.attn.qkv.weight": ("normal", 0.02),
+    "encoder.cls_token": ("normal", 0.02),
+    "encoder.patch_embed.proj.weight": ("uniform", 48**-0.5),
+    "encoder.patch_embed.proj.bias": ("uniform", 48**-0.5),
+    "encoder.norm.weight": ("constant", 1.0),
+    "encoder.norm.bias": ("constant", 0.0),
+    "relations.query.weight": ("uniform", 192**-0.5),
+    "distances.key.weight": ("uniform", 192**-0.5),
+    "positions.weight": ("uniform", 192**-0.5),
+    "positions.bias": ("uniform", 192**-0.5),
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), [("gmml", GMML), ("mae", MAE), ("capi", CAPI), ("relvit", RELVIT)])
 def test_weights_have_the_distributions_of_the_table(name: str, expected: dict[str, tuple[str, float]]) -> None:
     state = build(job(OPTIONS[name], image_size=32, model=WIDE)).module.state_dict()
     for key, (kind, scale) in expected.items():
@@ -169,6 +184,7 @@ def test_activation_checkpointing_changes_no_bit() -> None:
         ({"name": "gmml", "preset": "paper", "fill": ["noise", "zeros"]}, 0.1),
         (OPTIONS["mae"], 0),
         (OPTIONS["capi"], 0.2),
+        ({**OPTIONS["relvit"], "permute": True}, 0.1),
     ],
     ids=str,
 )
@@ -177,7 +193,7 @@ def test_nothing_waits_for_the_device(options: dict[str, object], drop_path: flo
     spec = job(options, image_size=32, model={"drop_path": drop_path})
     method, meta = blank(Setting.of(spec)), torch.device("meta")
     for part in method.module.modules():
-        part._buffers = {name: buffer.to(meta) for name, buffer in part._buffers.items()}
+        part._buffers = {name: b if b is None else b.to(meta) for name, b in part._buffers.items()}
     numbers = torch.arange(8, device=meta)
     images = torch.zeros(8, method.views, 3, 32, 32, dtype=torch.uint8, device=meta)
     clean = prepare(images, numbers, seed=0, augment=AUGMENTS["gmml"], normalise=NORMALISATIONS["imagenet"])

@@ -23,6 +23,7 @@ IMAGES = 64
         ({"name": "gmml"}, 330, 235),  # 2,221 and 748 where each purpose and view called the generator
         ({"name": "gmml", "preset": "paper"}, 375, 235),
         ({"name": "mae"}, 75, 80),
+        ({"name": "relvit"}, 80, 330),
     ],
     ids=str,
 )
@@ -31,12 +32,12 @@ def test_a_micro_batch_of_vit_l_launches_few_kernels(options: dict[str, Any], dr
     method = blank(Setting.of(job(options, image_size=224, model={**SIZES["large"], "drop_path": drop_path})))
     numbers = torch.arange(IMAGES, device=META)
     images = torch.zeros(IMAGES, method.views, 3, 224, 224, dtype=torch.uint8, device=META)
-    augment = AUGMENTS[options["name"]]
+    augment, imagenet = AUGMENTS[options["name"]], NORMALISATIONS["imagenet"]
     for _ in range(2):  # constants are uploaded in the first step
         with Launches() as drawn:
             method.draw(numbers, META)
         with Launches() as augmented:
-            prepare(images, numbers, seed=0, augment=augment, normalise=NORMALISATIONS["imagenet"])
+            prepare(images, numbers, seed=0, augment=augment, normalise=imagenet, patch_size=16)
     assert drawn.total <= draws, drawn.by_name
     assert augmented.total <= augmentation, augmented.by_name
 

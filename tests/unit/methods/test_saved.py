@@ -11,6 +11,7 @@ from tests.unit.methods.jobs import job
 OPTIONS = {
     "gmml": {"name": "gmml", "views": 1, "taps": [1, 2, 3]},
     "mae": {"name": "mae", "decoder_width": 64, "decoder_depth": 2, "decoder_heads": 2},
+    "relvit": {"name": "relvit", "distances": True},
 }
 MODEL = {"width": 64, "depth": 3, "heads": 2, "patch_size": 4, "drop_path": 0}
 

@@ -20,6 +20,7 @@ METHODS = {
     "gmml": {"name": "gmml", "views": 1},
     "mae": {"name": "mae", "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 1},
 }
+WITHOUT_POSITIONS = {"relvit": {"name": "relvit"}}
 # of timm 1.0.31: VisionTransformer(num_classes=0, embed_dim=8, depth=1, num_heads=1, patch_size=4, img_size=16)
 TIMM = {
     "cls_token": (1, 1, 8),
@@ -49,7 +50,7 @@ def saved_run(folder: Path, name: str, *, steps: tuple[int, ...] = (3,)) -> RunR
         {
             "name": name,
             "model": {"width": 8, "depth": 1, "heads": 1, "patch_size": 4},
-            "method": METHODS[name],
+            "method": {**METHODS, **WITHOUT_POSITIONS}[name],
             "data": {"corpora": [{"url": "x"}], "image_size": 16, "group": 4},
             "batch": {"size": 8},
             "run": {"steps": 10},
@@ -81,7 +82,7 @@ def test_an_encoder_has_timms_names_and_shapes(tmp_path: Path, method: str) -> N
     assert not encoder.checkpointing
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *WITHOUT_POSITIONS])
 def test_an_encoder_computes_what_the_run_trained_fixed_positions_included(tmp_path: Path, method: str) -> None:
     run = saved_run(tmp_path, method)
     trained: Any = load_trained(str(tmp_path), method).method.module
