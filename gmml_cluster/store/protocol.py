@@ -3,12 +3,16 @@
 All access to runs and corpora goes through it. A store is thread-safe and may be used after a fork.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from os import PathLike
 from typing import Protocol
 
 from gmml_cluster.errors import Fault, StorageError
+
+Put = Callable[[str, bytes], None]
+"""Writes the object of a name; may be called by many threads."""
 
 FORBIDDEN_PARTS = ("", ".", "..")
 
@@ -80,6 +84,14 @@ class Store(Protocol):
         Args:
             private: on a folder only the owner may read the file, at no time anybody else; without effect on object
                 stores, whose buckets decide.
+        """
+        ...
+
+    def put_many(self) -> AbstractContextManager[Put]:
+        """Gives a function that does what `put` does, but all is surely stored only when the block ends.
+
+        If the block fails, some objects may be there and others not. For small objects in a folder this is faster, as
+        the disk is waited for once.
         """
         ...
 

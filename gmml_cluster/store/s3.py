@@ -8,11 +8,11 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from gmml_cluster.errors import Fault, StorageError
-from gmml_cluster.store.protocol import AlreadyExists, NotFound, Stat, Unfinished, checked
+from gmml_cluster.store.protocol import AlreadyExists, NotFound, Put, Stat, Unfinished, checked
 from gmml_cluster.store.requests import Requests, ServerBusy, code_of, is_undecided, status_of
 
 SINGLE_PUT_BYTES = 64 * 2**20
@@ -67,6 +67,9 @@ class S3Store:
     def put(self, name: str, data: bytes | memoryview, *, private: bool = False) -> None:
         view = memoryview(data).cast("B")
         self._put(name, len(view), lambda start, length: bytes(view[start : start + length]))
+
+    def put_many(self) -> AbstractContextManager[Put]:
+        return nullcontext(self.put)
 
     def put_file(self, name: str, path: str | os.PathLike[str]) -> None:
         with open(path, "rb") as file:

@@ -23,7 +23,7 @@ from gmml_cluster.data.corpus.account import Account, PassedOver, Reason
 from gmml_cluster.data.corpus.listing import INDEX_SUFFIX, ShardFile, index_name, split_url, store_of
 from gmml_cluster.data.corpus.tar import HEADER_BLOCK_BYTES, NO_LABEL, Sample, read_samples
 from gmml_cluster.errors import DataError, Fault
-from gmml_cluster.store.protocol import NotFound, Store
+from gmml_cluster.store.protocol import NotFound, Put, Store
 from gmml_cluster.store.verified import read_verified
 
 MAGIC = b"GMMLIDX3"
@@ -267,8 +267,16 @@ def put(made: ShardIndex, shard: ShardFile, indexes: Store | None) -> None:
     Raises:
         StorageError: it cannot be written there.
     """
-    store, name = _beside(shard) if indexes is None else (indexes, stored_name(shard))
-    store.put(name, made.to_bytes())
+    if indexes is None:
+        store, name = _beside(shard)
+        store.put(name, made.to_bytes())
+    else:
+        put_stored(made, shard, indexes.put)
+
+
+def put_stored(made: ShardIndex, shard: ShardFile, put: Put) -> None:
+    """Keep an index in the store of indexes whose `put`, or a function of its `put_many`, is given."""
+    put(stored_name(shard), made.to_bytes())
 
 
 def fits(header: Header, shard: ShardFile) -> bool:

@@ -8,7 +8,9 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import repeat
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -24,9 +26,11 @@ from gmml_cluster.data.corpus.summary import Summary, summarise
 from gmml_cluster.errors import DataError, Fault, ShardChanged, SpecError
 from gmml_cluster.plan.sample_layout import CorpusShape
 from gmml_cluster.store.open import scheme_of
-from gmml_cluster.store.protocol import Store
+from gmml_cluster.store.protocol import Put, Store
 
 _INDEXED_AT_ONCE = 8
+_KEPT_AT_ONCE = 512
+"""Indexes that are written together; what an attempt that is killed had written before is there for the next."""
 _REASONS_SHOWN = 3
 _LOADED_BYTES = 512 * 2**20
 """Records of indexes that a process holds, for some 26 million samples; beyond, the longest unused are read again."""
@@ -339,27 +343,39 @@ def _pin_corpus(
 ) -> tuple[PinnedCorpus, Summary]:
     """Pin one corpus; indexes that had to be made and are kept in no store are added to `made`."""
     files = list_shards(corpus.url, corpus.image)
+    keep = indexes.put_many if indexes is not None and checked else None
 
-    def complete(file: ShardFile, header: Header | None) -> Header:
+    def complete(file: ShardFile, header: Header | None, put: Put | None) -> Header:
         if header is not None:
             return header
-        new = _make(file, indexes) if checked else index.build(file, checked=False)
-        if indexes is None or not checked:
+        new = _build(file) if checked else index.build(file, checked=False)
+        if put is None:
             made[file] = new
+        else:
+            index.put_stored(new, file, put)
         return new.header
 
+    found = index.find_headers(files, indexes)
+    headers: list[Header] = []
     with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
-        headers = list(pool.map(complete, files, index.find_headers(files, indexes)))
+        for start in range(0, len(files), _KEPT_AT_ONCE):
+            some = slice(start, start + _KEPT_AT_ONCE)
+            with keep() if keep else nullcontext() as put:
+                headers += pool.map(complete, files[some], found[some], repeat(put))
     shards = tuple(PinnedShard(file, h.samples, h.crcs, h.labels) for file, h in zip(files, headers, strict=True))
-    found = PinnedCorpus(corpus.url, corpus.weight, _identity(files, headers), shards, corpus.image or "")
-    return found, summarise(headers)
+    pinned = PinnedCorpus(corpus.url, corpus.weight, _identity(files, headers), shards, corpus.image or "")
+    return pinned, summarise(headers)
 
 
-def _make(file: ShardFile, indexes: Store | None, *, checked: bool = False) -> ShardIndex:
-    made = index.build(file, checked=checked or scheme_of(file.url) == "s3")
+def _make(file: ShardFile, indexes: Store | None, *, checked: bool) -> ShardIndex:
+    made = _build(file, checked=checked)
     if indexes is not None:
         index.put(made, file, indexes)
     return made
+
+
+def _build(file: ShardFile, *, checked: bool = False) -> ShardIndex:
+    return index.build(file, checked=checked or scheme_of(file.url) == "s3")
 
 
 def _identity(files: Sequence[ShardFile], headers: Sequence[Header]) -> str:

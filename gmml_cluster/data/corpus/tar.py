@@ -28,7 +28,13 @@ _MOST_LABEL = 2**31
 _MOST_IMAGE_BYTES = 2**32 - 1
 _COPY = "copy or pack it again"
 
+_LENGTH, _CHECKSUM = slice(124, 136), slice(148, 156)  # fields of a header
+_OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
+_CHECKSUM_AS_SPACES = 8 * ord(" ")
+
 Read = Callable[[int, int], bytes]
+_Header = tuple[str, bool, int, int]
+"""Name, whether it is a file, first byte of its content, bytes of its content."""
 
 
 @dataclass(frozen=True)
@@ -114,16 +120,14 @@ def _grouped(members: Iterator[Member]) -> Iterator[dict[str, Member]]:
 
 
 def _members(where: str, source: "RangeFile", size: int, account: Account, ends: list[int]) -> Iterator[Member]:
-    for info in _headers(where, source, size, ends):
-        found = _MEMBER.fullmatch(info.name)
-        if info.isdir():
-            continue
-        if not info.isreg() or info.issparse():
-            account.add(Reason.NO_FILE, info.name)
+    for name, is_file, offset, length in _headers(where, source, size, ends):
+        found = _MEMBER.fullmatch(name)
+        if not is_file:
+            account.add(Reason.NO_FILE, name)
         elif found is None:
-            account.add(Reason.NO_KEY, info.name)
+            account.add(Reason.NO_KEY, name)
         else:
-            yield Member(info.name, found[1], found[2].lower(), info.offset_data, info.size)
+            yield Member(name, found[1], found[2].lower(), offset, length)
 
 
 def _count_rest(fields: dict[str, Member], image: Member | None, account: Account) -> None:
@@ -140,20 +144,47 @@ def _count_rest(fields: dict[str, Member], image: Member | None, account: Accoun
             account.add(Reason.SECOND if second else Reason.OTHER, member.name)
 
 
-def _headers(where: str, source: "RangeFile", size: int, ends: list[int]) -> Iterator[tarfile.TarInfo]:
-    """The headers of all members; `ends` then has the byte at which tarfile found the end."""
+def _headers(where: str, source: "RangeFile", size: int, ends: list[int]) -> Iterator[_Header]:
+    """All members but folders; `ends` then has the byte at which the end was found.
+
+    Headers of files with short names are read here, as tarfile takes several times as long and a corpus has more of
+    them than images. From the first other header on tarfile reads them all: long names, links, sparse files, the end.
+    """
+    position = 0
+    while (plain := _plain_file(source.at(position, _HEADER_BYTES))) is not None:
+        name, length = plain
+        offset = position + _HEADER_BYTES
+        _demand_inside(where, name, offset + length, size)
+        yield name, True, offset, length
+        position = offset + length + -length % _HEADER_BYTES
+    source.seek(position)
     try:
         with tarfile.open(fileobj=source, mode="r:") as tar:
             for info in tar:
-                if info.offset_data + info.size > size:
-                    raise DataError(
-                        Fault(where, f"{info.name} ends beyond byte {size}; the shard is cut short", "copy it again")
-                    )
-                yield info
+                _demand_inside(where, info.name, info.offset_data + info.size, size)
+                if not info.isdir():
+                    yield info.name, info.isreg() and not info.issparse(), info.offset_data, info.size
                 tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
             ends.append(tar.offset)
     except tarfile.TarError as error:
         raise DataError(Fault(where, f"is no tar ({error}); shards are plain tar files", _COPY)) from error
+
+
+def _plain_file(header: bytes) -> tuple[str, int] | None:
+    """Name and length of a file whose header says all about it; None of any other header, and of a damaged one."""
+    if header[257:262] != b"ustar" or header[156:157] != tarfile.REGTYPE or header[345:346] != b"\0":
+        return None
+    length, checksum = (_OCTAL.fullmatch(header[field]) for field in (_LENGTH, _CHECKSUM))
+    if length is None or checksum is None:
+        return None
+    if sum(header) - sum(header[_CHECKSUM]) + _CHECKSUM_AS_SPACES != int(checksum[1], 8):
+        return None
+    return header[:100].partition(b"\0")[0].decode(tarfile.ENCODING, "surrogateescape"), int(length[1], 8)
+
+
+def _demand_inside(where: str, name: str, end: int, size: int) -> None:
+    if end > size:
+        raise DataError(Fault(where, f"{name} ends beyond byte {size}; the shard is cut short", "copy it again"))
 
 
 def _check_end(where: str, source: "RangeFile", end: int, size: int) -> None:
@@ -219,5 +250,7 @@ class RangeFile(io.RawIOBase):
         """Bytes of a range, without moving."""
         end = min(offset + length, self._size)
         start = offset - offset % self._block_bytes
+        if end <= start + self._block_bytes and offset < end:
+            return self._block(start)[offset - start : end - start]
         blocks = [self._block(each) for each in range(start, end, self._block_bytes)]
         return b"".join(blocks)[offset - start : end - start]

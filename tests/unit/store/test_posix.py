@@ -1,3 +1,4 @@
+import ctypes
 import errno
 import os
 import threading
@@ -229,3 +230,40 @@ def test_what_lies_behind_a_link_to_a_folder_is_not_listed(store, tmp_path):
     (tmp_path / "others" / "1").touch()
     (tmp_path / "runs" / "linked").symlink_to(tmp_path / "others")
     assert [found.name for found in store.list_objects()] == ["a"]
+
+
+def test_many_objects_appear_complete_at_the_end_of_their_block(store, tmp_path):
+    with store.put_many() as put:
+        for number in range(3):
+            put(f"folder/{number}", b"x" * number)
+        assert store.list_objects() == []
+    assert [(found.name, found.size) for found in store.list_objects()] == [(f"folder/{n}", n) for n in range(3)]
+    assert store.unfinished() == []
+    with store.put_many() as put:
+        put("folder/1", b"other")
+    assert store.get("folder/1") == b"other"
+
+
+def test_a_block_that_fails_leaves_nothing_of_its_objects(store):
+    store.put("a", b"old")
+
+    def failing():
+        with store.put_many() as put:
+            put("a", b"new")
+            put("b", b"new")
+            raise ValueError("bang")
+
+    with pytest.raises(ValueError, match="bang"):
+        failing()
+    assert (store.get("a"), len(store.list_objects()), store.unfinished()) == (b"old", 1, [])
+
+
+def test_what_cannot_be_synchronised_is_a_fault_and_leaves_nothing(store, monkeypatch):
+    def fails(descriptor):
+        ctypes.set_errno(errno.ENOSPC)
+        return -1
+
+    monkeypatch.setattr("gmml_cluster.store.posix._LIBC.syncfs", fails)
+    with pytest.raises(StorageError, match="the disk or your quota is full"), store.put_many() as put:
+        put("a", b"new")
+    assert (store.list_objects(), store.unfinished()) == ([], [])

@@ -4,8 +4,10 @@ import io
 import tarfile
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gmml_cluster.data.corpus.tar import RangeFile, read_samples
+from gmml_cluster.data.corpus.tar import RangeFile, _headers, read_samples
 from gmml_cluster.errors import DataError
 from tests.unit.data.conftest import write_tar
 
@@ -138,3 +140,37 @@ def test_an_image_of_more_than_4_gib_is_refused_by_name(tmp_path):
     block, size = head.tobuf(tarfile.GNU_FORMAT), 512 + 5 * 2**30 + 1024
     with pytest.raises(DataError, match=r"^S, member huge\.png: 5368709120 bytes; an image has less than 4 GiB"):
         list(read_samples("S", lambda start, length: block if start == 0 else bytes(length), size, 512))
+
+
+NAMES = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), min_size=1, max_size=60)
+KINDS = st.sampled_from([tarfile.REGTYPE, tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE])
+FORMATS = st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(NAMES, KINDS, st.binary(max_size=600), FORMATS, st.booleans()), max_size=6))
+def test_members_are_those_that_tarfile_finds(members):
+    file = io.BytesIO()
+    for name, kind, data, form, long in members:
+        info = tarfile.TarInfo(f"{'folder/' * 20 if long else ''}{name}")
+        info.type, info.size, info.linkname = kind, len(data) if kind in tarfile.REGULAR_TYPES else 0, "elsewhere"
+        try:
+            header = info.tobuf(form)
+        except ValueError:  # a name that the oldest format cannot hold
+            continue
+        file.write(header + (data + bytes(-len(data) % 512) if info.size else b""))
+    file.write(bytes(1024))
+    whole, ends = file.getvalue(), []
+    source = RangeFile(lambda start, length: whole[start : start + length], len(whole), 4096)
+    found = list(_headers("here", source, len(whole), ends))
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        expected = [(i.name, i.isreg(), i.offset_data, i.size) for i in tar if not i.isdir()]
+        assert (found, ends) == (expected, [tar.offset])
+
+
+@pytest.mark.parametrize("at", [0, 130, 150, 156, 260])
+def test_a_header_with_another_byte_is_no_member(at):
+    whole = bytearray(tarfile.TarInfo("a.png").tobuf() + bytes(1024))
+    whole[at] ^= 1
+    with pytest.raises(DataError):
+        list(read_samples("here", lambda start, length: bytes(whole[start : start + length]), len(whole)))
