@@ -192,10 +192,13 @@ class Clip(SpecModel):
 class ScheduleSpec(SpecModel):
     """The learning rate over the run."""
 
-    law: Literal["steps", "fractional"] = "steps"
-    """`steps`: GMML's (warm-up ends on its last step). `fractional`: MAE's (warm-up ends on the step after)."""
+    law: Literal["steps", "fractional", "next"] = "steps"
+    """`steps`: GMML's (warm-up ends on its last step). `fractional`: MAE's (warm-up ends on the step after). `next`:
+    I-JEPA's (each step takes what `fractional` gives the next one, its weight decay too)."""
     warmup: Length = Length(epochs=10)
     """Linear warm-up, as `10 epochs`, `500 steps` or `100000 samples`."""
+    start_lr: float = Field(0.0, ge=0, le=1000)
+    """Learning rate from which the warm-up begins, absolute."""
     final_lr: float = Field(1e-6, ge=0, le=1000)
     """Learning rate at the end, absolute."""
     samples: int | None = Field(None, gt=0, le=MOST_SAMPLES)

@@ -17,6 +17,7 @@ from gmml_cluster.cli.submit import command as submit
 from gmml_cluster.spec.loading.validate import load_job, load_profile
 from gmml_cluster.spec.methods.capi import CapiOptions
 from gmml_cluster.spec.methods.gmml import GmmlOptions
+from gmml_cluster.spec.methods.ijepa import IjepaOptions
 from gmml_cluster.spec.methods.mae import MaeOptions
 from gmml_cluster.spec.methods.supervised import SupervisedOptions
 
@@ -208,12 +209,14 @@ def test_python_examples_run(page, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [GmmlOptions, MaeOptions, CapiOptions, SupervisedOptions], ids=lambda options: options.__name__
+    "options",
+    [GmmlOptions, MaeOptions, CapiOptions, IjepaOptions, SupervisedOptions],
+    ids=lambda options: options.__name__,
 )
 def test_the_page_of_methods_lists_every_option_with_its_default(options):
     (name,) = get_args(options.model_fields["name"].annotation)
     sections = (ROOT / "docs" / "methods.md").read_text().split("\n## ")
-    (own,) = (text for text in sections if text.partition("\n")[0].lower() == name)
+    (own,) = (text for text in sections if text.partition("\n")[0].lower().replace("-", "") == name)
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", own, re.MULTILINE)
     defaults = {name: shown(field.default) for name, field in options.model_fields.items() if name != "name"}
     assert {name: default.strip("`") for name, default in rows if name in defaults} == defaults

@@ -41,6 +41,7 @@ class Purpose(IntEnum):
     RECTANGLES = 34
     ATTENTION = 35
     MEGA = 36
+    MULTI_BLOCK = 37
     INVERSE_BLOCK = 38
     PREDICTED = 39
     CORRUPTION = 40

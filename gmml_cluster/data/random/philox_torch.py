@@ -136,6 +136,23 @@ def view_words(seed: int, numbers: Tensor, views: int, counts: Mapping[int, int]
     }
 
 
+def stream_words(seed: int, purpose: int, numbers: Tensor, counts: Mapping[int, int]) -> dict[int, Tensor]:
+    """The first words of several streams of each number for one purpose, in one call of the generator.
+
+    Args:
+        seed: below 2**32.
+        purpose: what they are drawn for.
+        numbers: int64 (n,), not negative.
+        counts: words of a number, by stream.
+
+    Returns:
+        int64 (n, count) by stream, on the device of `numbers`.
+    """
+    wanted = tuple((int(purpose), count, stream) for stream, count in counts.items())
+    parts = torch.split(_draw(seed, numbers, wanted), [-(-count // 4) for count in counts.values()], 1)
+    return {stream: part.flatten(1)[:, : counts[stream]] for stream, part in zip(counts, parts, strict=True)}
+
+
 def uniform(words: Tensor) -> Tensor:
     """Float32 in [0, 1), multiples of 2**-24."""
     return (words >> 8).to(torch.float32) * 2.0**-24

@@ -19,6 +19,7 @@ BUILT_IN = {
     "relvit": "gmml_cluster.methods.relvit",
     "supervised": "gmml_cluster.methods.supervised",
     "capi": "gmml_cluster.methods.capi",
+    "ijepa": "gmml_cluster.methods.ijepa",
 }
 _OURS = "gmml-cluster"
 

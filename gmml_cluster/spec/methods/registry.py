@@ -10,6 +10,7 @@ from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.methods.capi import CapiOptions
 from gmml_cluster.spec.methods.finetune import FinetuneOptions
 from gmml_cluster.spec.methods.gmml import GmmlOptions
+from gmml_cluster.spec.methods.ijepa import IjepaOptions
 from gmml_cluster.spec.methods.mae import MaeOptions
 from gmml_cluster.spec.methods.plugins import OPTIONS, claims
 from gmml_cluster.spec.methods.relvit import RelVitOptions
@@ -63,6 +64,7 @@ _OFFERED: tuple[type[SpecModel], ...] = (
     GmmlOptions,
     MaeOptions,
     CapiOptions,
+    IjepaOptions,
     RelVitOptions,
     SupervisedOptions,
     FinetuneOptions,
@@ -70,7 +72,9 @@ _OFFERED: tuple[type[SpecModel], ...] = (
 )
 
 if TYPE_CHECKING:
-    MethodOptions = GmmlOptions | MaeOptions | CapiOptions | RelVitOptions | SupervisedOptions | FinetuneOptions
+    MethodOptions = (
+        GmmlOptions | MaeOptions | CapiOptions | IjepaOptions | RelVitOptions | SupervisedOptions | FinetuneOptions
+    )
 else:
     MethodOptions = Annotated[Union[_OFFERED], Field(discriminator="name")]  # noqa: UP007
 

@@ -13,32 +13,44 @@ def _half_cosine(base: float, final: float, progress: float) -> float:
     return final + 0.5 * (base - final) * (1 + math.cos(math.pi * progress))
 
 
-def steps_schedule(step: int, *, base: float, final: float, warmup_steps: int, total_steps: int) -> float:
+def steps_schedule(
+    step: int, *, base: float, final: float, warmup_steps: int, total_steps: int, start: float = 0.0
+) -> float:
     """`schedule.law: steps`: linear warm-up that reaches `base` on its last step, then a half cosine to `final`.
 
     The cosine begins at `base` too, so `base` is taken twice; `final` is reached on step `total_steps` and kept from
-    there on. A warm-up of one step is one step at 0, as in GMML's released code.
+    there on. A warm-up of one step is one step at `start`, as in GMML's released code.
     """
     if step < warmup_steps:
-        return base * (step / (warmup_steps - 1)) if warmup_steps > 1 else 0.0
+        return start + (base - start) * (step / (warmup_steps - 1)) if warmup_steps > 1 else start
     if step >= total_steps:
         return final
     return _half_cosine(base, final, (step - warmup_steps) / (total_steps - warmup_steps))
 
 
-def fractional_schedule(step: int, *, base: float, final: float, warmup_steps: int, total_steps: int) -> float:
+def fractional_schedule(
+    step: int, *, base: float, final: float, warmup_steps: int, total_steps: int, start: float = 0.0
+) -> float:
     """`schedule.law: fractional`: linear warm-up that reaches `base` on the step after it, then a half cosine.
 
     MAE's released code evaluates this at fractions of an epoch; at a step's start both are the same number.
     """
     if step < warmup_steps:
-        return base * step / warmup_steps
+        return start + (base - start) * step / warmup_steps
     if step >= total_steps:
         return final
     return _half_cosine(base, final, (step - warmup_steps) / (total_steps - warmup_steps))
 
 
-_SCHEDULES = {"steps": steps_schedule, "fractional": fractional_schedule}
+def next_schedule(
+    step: int, *, base: float, final: float, warmup_steps: int, total_steps: int, start: float = 0.0
+) -> float:
+    """`schedule.law: next`: `fractional` of the next step, as I-JEPA's released code counts before it sets a rate."""
+    lengths = {"warmup_steps": warmup_steps, "total_steps": total_steps}
+    return fractional_schedule(step + 1, base=base, final=final, start=start, **lengths)
+
+
+_SCHEDULES = {"steps": steps_schedule, "fractional": fractional_schedule, "next": next_schedule}
 
 
 def peak_learning_rate(optim: Optim, batch: int) -> float:
@@ -57,12 +69,15 @@ def learning_rate(optim: Optim, step: int, *, batch: int, warmup_steps: int, tot
         total_steps: length of the schedule.
     """
     schedule, base = _SCHEDULES[optim.schedule.law], peak_learning_rate(optim, batch)
-    return schedule(step, base=base, final=optim.schedule.final_lr, warmup_steps=warmup_steps, total_steps=total_steps)
+    ends = {"base": base, "start": optim.schedule.start_lr, "final": optim.schedule.final_lr}
+    return schedule(step, **ends, warmup_steps=warmup_steps, total_steps=total_steps)
 
 
 def weight_decay(optim: Optim, step: int, *, total_steps: int) -> float:
     """The weight decay of a step: `steps` without warm-up. AdamW multiplies it by the scheduled learning rate."""
     decay = optim.weight_decay
+    if optim.schedule.law == "next":
+        step += 1
     return steps_schedule(step, base=decay.start, final=decay.end, warmup_steps=0, total_steps=total_steps)
 
 
