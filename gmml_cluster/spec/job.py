@@ -192,9 +192,10 @@ class Clip(SpecModel):
 class ScheduleSpec(SpecModel):
     """The learning rate over the run."""
 
-    law: Literal["steps", "fractional", "next"] = "steps"
+    law: Literal["steps", "fractional", "next", "quarter"] = "steps"
     """`steps`: GMML's (warm-up ends on its last step). `fractional`: MAE's (warm-up ends on the step after). `next`:
-    I-JEPA's (each step takes what `fractional` gives the next one, its weight decay too)."""
+    I-JEPA's (each step takes what `fractional` gives the next one, its weight decay too). `quarter`: RelViT's (a
+    quarter of a cosine, counted from step 0)."""
     warmup: Length = Length(epochs=10)
     """Linear warm-up, as `10 epochs`, `500 steps` or `100000 samples`."""
     start_lr: float = Field(0.0, ge=0, le=1000)

@@ -24,6 +24,7 @@ class RelVitOptions(RelationTasks):
         "optim.lr_per": None,
         "optim.weight_decay": {"start": 0.1, "end": 0.1},
         "optim.clip": {"norm": 1.0, "by": "global"},
+        "optim.schedule.law": "quarter",
     }
     """The released values where the defaults are GMML's and would train something else; the plan has a note of them."""
     name: Literal["relvit"]

@@ -12,6 +12,7 @@ from gmml_cluster.train.engines.schedule import (
     fractional_schedule,
     learning_rate,
     peak_learning_rate,
+    quarter_schedule,
     steps_schedule,
     weight_decay,
 )
@@ -59,6 +60,15 @@ def test_the_fractional_schedule_has_maes_values_by_epoch(epoch: int, expected: 
     assert learning_rate(optim, epoch * 312, **lengths) == pytest.approx(expected, rel=1e-12, abs=1e-15 * 2.4e-3)
 
 
+@pytest.mark.parametrize(
+    ("step", "expected"), [(50, 2.5e-4), (99, 4.95e-4), (100, 4.938596e-4), (500, 3.539195e-4), (1000, 1.25e-6)]
+)
+def test_the_quarter_schedule_has_relvits_values(step: int, expected: float) -> None:
+    optim = Optim(lr=5e-4, lr_per=None, schedule=ScheduleSpec(law="quarter", final_lr=1.25e-6))
+    lengths = {"batch": 256, "warmup_steps": 100, "total_steps": 1000}
+    assert learning_rate(optim, step, **lengths) == pytest.approx(expected, rel=1e-7)
+
+
 def test_only_steps_reaches_its_peak_on_the_last_step_of_warm_up() -> None:
     lengths = {"base": 1.0, "final": 0.0, "warmup_steps": 5, "total_steps": 50}
     assert [steps_schedule(step, **lengths) for step in (0, 4, 5)] == [0.0, 1.0, 1.0]
@@ -66,7 +76,7 @@ def test_only_steps_reaches_its_peak_on_the_last_step_of_warm_up() -> None:
 
 
 @given(
-    st.sampled_from([steps_schedule, fractional_schedule]),
+    st.sampled_from([steps_schedule, fractional_schedule, quarter_schedule]),
     st.integers(0, 40),
     st.integers(1, 200),
     st.floats(1e-6, 1.0),
