@@ -63,13 +63,13 @@ class Supervised:
         model = setting.model
         self.setting, self.options, self.taps = setting, options, (model.depth,)
         self.rates = drawing.drop_rates(model.drop_path or 0.0, model.depth)
-        self.module: nn.Module = Classifier(setting.encoder(), model.width, options)
+        self.module: nn.Module = Classifier(setting.encoder(**options.switches), model.width, options)
 
     def init_distribution(self, name: str, shape: torch.Size) -> InitDistribution:
         """The patch projection as torch initialises it, all else normal with 0.02."""
         if name.startswith("encoder.patch_embed."):
             return InitDistribution("uniform", (3 * self.setting.model.patch_size**2) ** -0.5)
-        if name.endswith(".bias"):
+        if name.endswith("bias"):
             return InitDistribution("constant", 0.0)
         return InitDistribution("constant", 1.0) if len(shape) == 1 else InitDistribution("normal", 0.02)
 

@@ -1,7 +1,7 @@
 """What methods that learn from classes have in common, without torch: the classes, mixing, and what an image costs."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypedDict
 
 from pydantic import Field
 
@@ -9,7 +9,31 @@ from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.broken import GROUP, METHOD, Broken, broken
 from gmml_cluster.spec.methods.counts import Counts, Encoder, encoder_parameters, encoder_stack
 
+
+class Switches(TypedDict):
+    """Switches of `gmml_cluster.models.vit.VisionTransformer`."""
+
+    positions: Literal["learned", "relative", "none"]
+    class_token: bool
+    key_bias: bool
+    layer_scale: bool
+
+
 MIXING = (("method", "mixup"), ("method", "cutmix"))
+
+
+class EncoderSwitches(SpecModel):
+    """How an encoder differs from a plain one, so that another method's can be taken: those of `models/vit.py`."""
+
+    bare: ClassVar[tuple[str, ...]] = ("positions",)
+    positions: Literal["learned", "relative", "none"] = "learned"
+    """Position embeddings; fixed ones of another run are taken as `learned`."""
+    class_token: bool = True
+    """Whether there is a class token."""
+    key_bias: bool = True
+    """Whether keys have a bias."""
+    layer_scale: bool = False
+    """Whether branches are scaled channel by channel."""
 
 
 class ClassifierOptions(SpecModel):
@@ -23,10 +47,39 @@ class ClassifierOptions(SpecModel):
     classes: int = Field(gt=1, le=10**6, examples=[10])
     """Number of classes; every sample of the corpora has one below it, which their indexes are asked for."""
 
+    encoder: EncoderSwitches | None = Field(None, examples=[{"positions": "relative"}])
+    """How the encoder differs from a plain one, where it is another method's; null for a plain one."""
+
     @property
     def views(self) -> int:
         """Crops an image."""
         return 1
+
+    @property
+    def switches(self) -> Switches:
+        """The encoder's switches, as `Setting.encoder` and `encoder_parameters` take them."""
+        given = self.encoder or EncoderSwitches()
+        return {
+            "positions": given.positions,
+            "class_token": given.class_token,
+            "key_bias": given.key_bias,
+            "layer_scale": given.layer_scale,
+        }
+
+    def tokens(self, patches: int) -> int:
+        """Tokens of a sequence."""
+        return patches + self.switches["class_token"]
+
+    @property
+    def reads_class_token(self) -> bool:
+        """Whether the head reads the class token."""
+        return False
+
+    def broken_rules(self, encoder: Encoder, image_size: int, group: int) -> Iterator[Broken]:
+        """Rules that the options break together with the model, the image size and the group."""
+        if self.reads_class_token and not self.switches["class_token"]:
+            problem = "false, but the head reads the class token"
+            yield broken(("method", "encoder", "class_token"), problem, "let it read the mean of the patches", METHOD)
 
 
 class MixingOptions(ClassifierOptions):
@@ -46,6 +99,11 @@ class MixingOptions(ClassifierOptions):
         """Whether images are mixed at all."""
         return self.mixup > 0 or self.cutmix > 0
 
+    @property
+    def reads_class_token(self) -> bool:
+        """Whether the head reads the class token."""
+        return self.pool == "class"
+
     def counts(self, encoder: Encoder, image_size: int) -> Counts:
         """What an image costs.
 
@@ -54,9 +112,9 @@ class MixingOptions(ClassifierOptions):
         D, pixels, N = encoder.width, 3 * encoder.patch_size**2, (image_size // encoder.patch_size) ** 2
         return Counts(
             views=1,
-            trained=encoder_parameters(encoder, N) + (D + 1) * self.classes,
+            trained=encoder_parameters(encoder, N, **self.switches) + (D + 1) * self.classes,
             frozen=0,
-            stacks=(encoder_stack(encoder, 1 + N),),
+            stacks=(encoder_stack(encoder, self.tokens(N)),),
             other_flops=2 * N * pixels * D + 2 * D * self.classes,
             other_values=pixels * N + (1 + N) * D + 2 * self.classes,
             other_bytes=8 * (1 + N),
@@ -64,7 +122,8 @@ class MixingOptions(ClassifierOptions):
         )
 
     def broken_rules(self, encoder: Encoder, image_size: int, group: int) -> Iterator[Broken]:
-        """An image of an odd group would be mixed with itself."""
+        """An image of an odd group would be mixed with itself; and the token that is read exists."""
+        yield from super().broken_rules(encoder, image_size, group)
         if self.mixes and group % 2:
             problem = f"{group} is odd; image i of a group is mixed with image {group} - 1 - i"
             yield broken(GROUP, problem, "write an even number, or 0 for mixup and cutmix", METHOD, *MIXING)

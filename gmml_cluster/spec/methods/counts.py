@@ -114,11 +114,11 @@ class Counts:
     input_values: int
     """Values of one view: 3 S^2."""
     teacher_flops: int = 0
-    """FLOP of one view in a teacher, which has a forward pass alone."""
+    """FLOP of one view in what is frozen, a teacher or a probed encoder, which has a forward pass alone."""
 
     @property
     def forward_flops(self) -> int:
-        """FLOP of a forward pass of all views of an image, in what is trained and in a teacher."""
+        """FLOP of a forward pass of all views of an image, in what is trained and what is frozen."""
         return self._trained_flops + self.views * self.teacher_flops
 
     @property

@@ -15,8 +15,10 @@ METHODS, OPTIONS = "gmml_cluster.methods", "gmml_cluster.method_options"
 BUILT_IN = {
     "gmml": "gmml_cluster.methods.gmml",
     "mae": "gmml_cluster.methods.mae",
+    "attentive": "gmml_cluster.methods.attentive",
     "finetune": "gmml_cluster.methods.finetune",
     "relvit": "gmml_cluster.methods.relvit",
+    "linear": "gmml_cluster.methods.linear",
     "supervised": "gmml_cluster.methods.supervised",
     "capi": "gmml_cluster.methods.capi",
     "ijepa": "gmml_cluster.methods.ijepa",

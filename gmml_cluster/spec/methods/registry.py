@@ -7,10 +7,12 @@ from pydantic import Field
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.spec.base import SpecModel
+from gmml_cluster.spec.methods.attentive import AttentiveOptions
 from gmml_cluster.spec.methods.capi import CapiOptions
 from gmml_cluster.spec.methods.finetune import FinetuneOptions
 from gmml_cluster.spec.methods.gmml import GmmlOptions
 from gmml_cluster.spec.methods.ijepa import IjepaOptions
+from gmml_cluster.spec.methods.linear import LinearOptions
 from gmml_cluster.spec.methods.mae import MaeOptions
 from gmml_cluster.spec.methods.plugins import OPTIONS, claims
 from gmml_cluster.spec.methods.relvit import RelVitOptions
@@ -68,12 +70,22 @@ _OFFERED: tuple[type[SpecModel], ...] = (
     RelVitOptions,
     SupervisedOptions,
     FinetuneOptions,
+    LinearOptions,
+    AttentiveOptions,
     *plug_ins(),
 )
 
 if TYPE_CHECKING:
     MethodOptions = (
-        GmmlOptions | MaeOptions | CapiOptions | IjepaOptions | RelVitOptions | SupervisedOptions | FinetuneOptions
+        GmmlOptions
+        | MaeOptions
+        | CapiOptions
+        | IjepaOptions
+        | RelVitOptions
+        | SupervisedOptions
+        | FinetuneOptions
+        | LinearOptions
+        | AttentiveOptions
     )
 else:
     MethodOptions = Annotated[Union[_OFFERED], Field(discriminator="name")]  # noqa: UP007

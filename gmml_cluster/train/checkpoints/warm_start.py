@@ -1,13 +1,13 @@
 """A first step from another run's checkpoint, as a job's `init` asks; each rank reads just the ranges that it holds."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
 from gmml_cluster.errors import CheckpointError, Fault
 from gmml_cluster.methods.build import blank
-from gmml_cluster.methods.protocol import AfterStep, Method, Setting
+from gmml_cluster.methods.protocol import AfterStep, Method, Setting, exported_name
 from gmml_cluster.run.discovery import run_at
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.root import RunRoot, commit_of
@@ -40,7 +40,8 @@ def take_init(peers: Peers, job: JobSpec, method: Method, engine: Engine) -> Non
     whole = theirs.method.name == job.method.name and job.init.what != "encoder"
     try:
         commit = _agreed(peers, source, job.init)
-        _take(source, commit, job.init, None if whole else _teachers(method), _computed(theirs), engine)
+        held = Held(None, {}) if whole else _held(theirs, _teachers(method))
+        _take(source, commit, job.init, held, engine)
     except CheckpointError as error:
         hint = f"if {source.name} dropped it meanwhile, gmml rm {peers.run.name} and submit with a step that it keeps"
         raise CheckpointError(Fault("init", str(error), hint)) from error
@@ -62,25 +63,35 @@ def _teachers(method: Method) -> Mapping[str, str]:
     return dict(zip(update.targets, update.sources, strict=True))
 
 
-def _computed(job: JobSpec) -> dict[str, Tensor]:
-    """What a method computes from its job and so no checkpoint holds: fixed positions, which may be trained here."""
-    module = blank(Setting.of(job)).module
-    saved = saved_shapes(module)
-    found = {name: buffer for name, buffer in module.named_buffers() if name not in saved}
-    return {name: buffer.float() for name, buffer in found.items() if name.startswith(ENCODER)}
+@dataclass(frozen=True)
+class Held:
+    """What is taken of a run whose encoder alone is taken, beside the tensors of its checkpoint.
+
+    Attributes:
+        teachers: tensors here that follow others; None where all tensors are taken.
+        computed: what the method there computes from its job, so that no checkpoint holds it: fixed positions, which
+            may be trained here.
+        encoder: name of the encoder that the method there yields, which may be a teacher's.
+    """
+
+    teachers: Mapping[str, str] | None
+    computed: Mapping[str, Tensor]
+    encoder: str = ENCODER
 
 
-def _take(
-    source: RunRoot,
-    commit: Commit,
-    init: Init,
-    teachers: Mapping[str, str] | None,
-    computed: Mapping[str, Tensor],
-    engine: Engine,
-) -> None:
+def _held(theirs: JobSpec, teachers: Mapping[str, str]) -> Held:
+    method = blank(Setting.of(theirs))
+    encoder, saved = f"{exported_name(method)}.", saved_shapes(method.module)
+    computed = {name: buffer for name, buffer in method.module.named_buffers() if name not in saved}
+    of_encoder = {name: buffer.float() for name, buffer in computed.items() if name.startswith(encoder)}
+    return Held(teachers, of_encoder, encoder)
+
+
+def _take(source: RunRoot, commit: Commit, init: Init, there: Held, engine: Engine) -> None:
     reader = CheckpointReader(source.store, commit.folder, commit.manifest)
+    computed = there.computed
     held = {**{name: tuple(value.shape) for name, value in computed.items()}, **reader.shapes}
-    names = taken(engine.shapes, held, teachers)
+    names = taken(engine.shapes, held, there.teachers, there.encoder)
 
     def read(name: str, key: str, start: int, numel: int) -> Tensor | None:
         if name not in names or not (key == VALUE or init.what == "all"):
@@ -94,7 +105,7 @@ def _take(
         engine.set_adam_step(reader.manifest["adam_step"])
 
 
-def taken(needed: Shapes, held: Shapes, teachers: Mapping[str, str] | None) -> dict[str, str]:
+def taken(needed: Shapes, held: Shapes, teachers: Mapping[str, str] | None, encoder: str = ENCODER) -> dict[str, str]:
     """For each tensor of the module that takes weights, the tensor of the checkpoint that it takes.
 
     From a run of the same method all do; from one of another method the encoder does, and its teacher.
@@ -102,14 +113,16 @@ def taken(needed: Shapes, held: Shapes, teachers: Mapping[str, str] | None) -> d
     Args:
         needed: shapes of the module's tensors.
         held: shapes in the checkpoint.
-        teachers: tensors that follow others; None where the checkpoint is of the same method.
+        teachers: tensors that follow others; None where all tensors are taken.
+        encoder: what the names of the encoder's tensors begin with in the checkpoint.
 
     Raises:
         CheckpointError: one is missing, or has another shape.
     """
     names = {name: name if teachers is None else teachers.get(name, name) for name in needed}
     if teachers is not None:
-        names = {name: source for name, source in names.items() if source.startswith(ENCODER)}
+        inner = {name: source for name, source in names.items() if source.startswith(ENCODER)}
+        names = {name: encoder + source.removeprefix(ENCODER) for name, source in inner.items()}
     differ = [
         f"{name} {list(needed[name])} ({f'there {list(held[source])}' if source in held else 'not there'})"
         for name, source in names.items()

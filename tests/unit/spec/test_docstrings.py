@@ -6,9 +6,35 @@ import pytest
 from pydantic import BaseModel
 
 from gmml_cluster.spec import base, cluster, job, scalars
-from gmml_cluster.spec.methods import classifier, finetune, gmml, ijepa, mae, relations, relvit, supervised
+from gmml_cluster.spec.methods import (
+    attentive,
+    classifier,
+    finetune,
+    gmml,
+    ijepa,
+    linear,
+    mae,
+    relations,
+    relvit,
+    supervised,
+)
 
-MODULES = (base, cluster, job, scalars, classifier, finetune, gmml, ijepa, mae, relations, relvit, supervised)
+MODULES = (
+    base,
+    cluster,
+    job,
+    scalars,
+    attentive,
+    classifier,
+    finetune,
+    gmml,
+    ijepa,
+    linear,
+    mae,
+    relations,
+    relvit,
+    supervised,
+)
 MODELS = sorted(
     {
         model

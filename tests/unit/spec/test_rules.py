@@ -104,9 +104,9 @@ def test_a_group_of_auto_is_what_the_method_advises():
     assert group_of(parse_job(spec(data={"group": 4}))) == 4
 
 
-@pytest.mark.parametrize("name", ["finetune"])
+@pytest.mark.parametrize("name", ["finetune", "linear", "attentive"])
 def test_a_method_that_begins_from_another_run_needs_an_init(name):
-    method = {"name": name, "classes": 10}
+    method = {"name": name, "classes": 10, **({"queries": 8} if name == "attentive" else {})}
     with pytest.raises(SpecError, match=f"init: null; {name} begins from another run's encoder; write init"):
-        parse_job({**BASE, "method": method})
-    assert parse_job({**BASE, "method": method, "init": {"run": "other"}}).init is not None
+        parse_job({**BASE, "batch": {"size": 512}, "method": method})
+    assert parse_job({**BASE, "batch": {"size": 512}, "method": method, "init": {"run": "other"}}).init is not None

@@ -33,9 +33,37 @@ def top1(lines: list[dict[str, Any]]) -> float:
 
 
 def test_supervised_training_learns_digits_and_resumes_to_the_bit(corpus: str) -> None:
-    whole, half, rest = run_ranks(1, at_once_and_in_two, corpus, SUPERVISED, 80)[0]
-    assert top1(whole.lines[-10:]) > 0.3, "chance is 0.1, and these 640 images give it within 0.02"
+    whole, half, rest = run_ranks(1, at_once_and_in_two, corpus, SUPERVISED, 60)[0]
+    assert top1(whole.lines[-10:]) > 0.2, "chance is 0.1, and these 640 images give it within 0.02"
     assert whole.state.keys() == rest.state.keys()
     assert all(torch.equal(value, rest.state[at]) for at, value in whole.state.items())
     losses = [[line["loss"] for line in run.lines] for run in (whole, half, rest)]
     assert losses[0] == [*losses[1], *losses[2]]
+
+
+PROBES = {
+    "linear": {"name": "linear", "classes": 10, "feature": "mean"},
+    "attentive": {"name": "attentive", "classes": 10, "queries": 8},
+}
+
+
+def probes(rank: int, ranks: int, folder: str) -> dict[str, list[Training]]:
+    found = {}
+    for name, method in PROBES.items():
+        optim = {"lr": 1e-2, "lr_per": None, "schedule": {"warmup": "2 steps"}}
+        data = {"group": 64} if name == "linear" else {}
+        job = digits_job(folder, method, steps=40, optim=optim, init={"run": "other"})
+        job = job.model_copy(update={"data": job.data.model_copy(update=data)})
+        half = train(job, range(20))
+        found[name] = [train(job, range(40)), half, train(job, range(20, 40), begin=half)]
+    return found
+
+
+def test_probes_learn_digits_and_leave_the_encoder_as_it_was(corpus: str) -> None:
+    for name, (whole, half, rest) in run_ranks(1, probes, corpus)[0].items():
+        assert top1(whole.lines[-10:]) > top1(whole.lines[:5]) + 0.1, name
+        assert all(torch.equal(value, rest.state[at]) for at, value in whole.state.items()), name
+        for (tensor, key), value in whole.state.items():
+            frozen = tensor.startswith("encoder.")
+            assert torch.equal(value, half.state[tensor, key]) is frozen, (name, tensor, key)
+            assert not frozen or key == "value", "a frozen tensor has no moments"

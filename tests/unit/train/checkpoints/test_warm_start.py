@@ -43,6 +43,11 @@ def test_a_teacher_of_another_method_begins_equal_to_its_student():
     assert names == {"encoder.norm.bias": "encoder.norm.bias", "teacher.norm.bias": "encoder.norm.bias"}
 
 
+def test_another_method_takes_the_encoder_that_the_run_yields():
+    held = {"encoder.norm.bias": (4,), "teacher.encoder.norm.bias": (4,)}
+    assert taken(NEEDED, held, {}, "teacher.encoder.") == {"encoder.norm.bias": "teacher.encoder.norm.bias"}
+
+
 def test_every_tensor_that_disagrees_is_named_with_both_shapes():
     with pytest.raises(CheckpointError) as refused:
         taken(NEEDED, {"encoder.norm.bias": (5,)}, None)

@@ -1,0 +1,46 @@
+"""What methods on a frozen encoder have in common, without torch."""
+
+from typing import Any, ClassVar
+
+from gmml_cluster.spec.methods.classifier import ClassifierOptions
+from gmml_cluster.spec.methods.counts import Counts, Encoder, encoder_parameters, encoder_stack
+
+RECIPE: dict[str, Any] = {
+    "data.augment": {"crop": {"scale": [0.08, 1.0]}, "flip": True},
+    "optim.lr": 1e-3,
+    "optim.weight_decay": {"start": 0.0, "end": 0.0},
+    "optim.clip": None,
+}
+
+
+class ProbeOptions(ClassifierOptions):
+    """A head that is trained on the encoder of another run, which stays as it was."""
+
+    needs_init: ClassVar[bool] = True
+    """Whether a job without `init` is refused."""
+    recipe: ClassVar[dict[str, Any]] = RECIPE
+    """What is advised where the defaults are GMML's; the plan has a note of it."""
+
+    def counts_of_head(self, encoder: Encoder, image_size: int, *, values: int, flops: int, kept: int) -> Counts:
+        """What an image costs: a forward pass of the encoder that keeps nothing, and the head.
+
+        Args:
+            encoder: the frozen encoder.
+            image_size: side of a view in pixels.
+            values: parameters of the head.
+            flops: FLOP of its forward pass.
+            kept: values that it keeps for its backward pass.
+        """
+        pixels, N = 3 * encoder.patch_size**2, (image_size // encoder.patch_size) ** 2
+        forward = encoder_stack(encoder, self.tokens(N)).flops + 2 * N * pixels * encoder.width
+        return Counts(
+            views=1,
+            trained=values,
+            frozen=encoder_parameters(encoder, N, **self.switches),
+            stacks=(),
+            other_flops=flops,
+            other_values=kept,
+            other_bytes=0,
+            input_values=pixels * N,
+            teacher_flops=forward,
+        )
