@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from gmml_cluster.errors import Fault, PreflightError
 
-_EXTRAS = {"numpy": "data", "torch": "train", "tensorboard": "train"}
+_EXTRAS = {"numpy": "data", "torch": "train", "tensorboard": "train", "safetensors": "export"}
 
 
 def run_module(module: str, arguments: Sequence[str], *, needs: str) -> int:

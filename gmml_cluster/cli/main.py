@@ -19,6 +19,7 @@ _COMMANDS = {
     "order": ("order", "Which image each sample number is, and which rank reads it."),
     "corpus": ("corpus", "Pack and index corpora."),
     "eval": ("evaluate", "Score the encoder of a run."),
+    "export": ("export", "Write the encoder of a run for timm, transformers, ONNX or safetensors."),
     "schema": ("schema", "JSON Schema of job files or cluster profiles."),
     "rm": ("rm", "Delete a run."),
 }

@@ -248,7 +248,7 @@ class VisionTransformer(nn.Module):
         if self.cls_token is None:
             return x_BND  # type: ignore[no-any-return]
         first_11D = self.cls_token if table is None else self.cls_token + table[:, :1]
-        return torch.cat([first_11D.expand(len(x_BND), -1, -1), x_BND], 1)
+        return torch.cat([first_11D.expand(x_BND.shape[0], -1, -1), x_BND], 1)
 
 
 def run_block(

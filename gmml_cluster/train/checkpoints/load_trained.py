@@ -59,8 +59,9 @@ def load_encoder(run: RunRoot, step: int | None = None) -> VisionTransformer:
     """The encoder of a run as a plain torch module, on the CPU, in evaluation mode, without gradient checkpointing.
 
     Names and shapes of its state are those of timm's `VisionTransformer` of that size without a classifier
-    (`num_classes=0`), so that it loads there strictly. Fixed positions, which checkpoints do not hold, are written out
-    as `pos_embed`. Calling it gives the normed tokens (B, 1 + N, D), class token first: timm's `forward_features`.
+    (`num_classes=0`), or of timm's `Beit` where positions are relative, so that it loads there strictly. Fixed
+    positions, which checkpoints do not hold, are written out as `pos_embed`. Calling it gives the normed tokens
+    (B, 1 + N, D), class token first, if there is one: timm's `forward_features`.
 
     Args:
         run: the run.

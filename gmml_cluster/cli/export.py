@@ -1,0 +1,25 @@
+"""`gmml export`: a run's encoder for another library."""
+
+import click
+
+from gmml_cluster.cli import options
+from gmml_cluster.cli.compute import run_module
+
+FORMATS = ("timm", "transformers", "onnx", "safetensors")
+
+
+@click.command("export")
+@options.run
+@click.option("--to", "target", required=True, type=click.Choice(FORMATS), help="Library or format.")
+@click.option("-o", "--output", metavar="FOLDER", help="Folder to make; RUN-FORMAT by default.")
+@click.option("--step", type=click.IntRange(min=0), help="Checkpoint to read; the latest by default.")
+@options.root
+def command(run: str, target: str, output: str | None, step: int | None, root: str | None) -> int:
+    """Write the encoder of a checkpoint of RUN for another library, with a model card, into a new folder."""
+    from gmml_cluster.launch.find import find
+
+    found = find(run, root)
+    arguments = ["--root", found.root, "--run", found.name, "--to", target]
+    arguments += ["--output", output or f"{found.name}-{target}"]
+    arguments += [] if step is None else ["--step", str(step)]
+    return run_module("gmml_cluster.export", arguments, needs="safetensors")

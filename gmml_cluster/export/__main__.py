@@ -1,0 +1,32 @@
+"""`python -m gmml_cluster.export`: a run's encoder for another library; `gmml export` starts it."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from gmml_cluster.errors import GmmlError
+from gmml_cluster.export.encoder import export_encoder
+from gmml_cluster.export.formats import FORMATS
+from gmml_cluster.run.root import run_root
+
+
+@click.command("gmml export")
+@click.option("--root", required=True, help="Folder or URL under which the run lies.")
+@click.option("--run", "name", required=True, help="Name of the run.")
+@click.option("--to", "target", required=True, type=click.Choice(list(FORMATS)), help="Format.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@click.option("--step", type=click.IntRange(min=0), help="Checkpoint to read; the latest by default.")
+def main(root: str, name: str, target: str, output: Path, step: int | None) -> None:
+    """Write the encoder of a checkpoint for another library."""
+    try:
+        found = export_encoder(run_root(root, name), target, output, step)
+    except GmmlError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    files = ", ".join(sorted(path.name for path in output.iterdir()))
+    click.echo(f"{output}: the encoder of {name} at step {found} ({files})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The model card: what an exported encoder is, what it saw, and how it is loaded."""
+
+from gmml_cluster import __version__
+from gmml_cluster.data.corpus.pin import Pin
+from gmml_cluster.run.history import Commit, History
+from gmml_cluster.run.root import RunRoot
+from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.spec.loading.validate import to_yaml
+
+
+def model_card(run: RunRoot, job: JobSpec, commit: Commit, loading: str) -> str:
+    """`README.md` of an exported encoder, as Markdown with the metadata that model hubs read.
+
+    Args:
+        run: where it was trained.
+        job: its job.
+        commit: the checkpoint that was exported.
+        loading: Python that loads the files beside the card.
+    """
+    model, history = job.model, run.log.refresh()
+    shape = f"{model.depth} blocks, {model.width} wide, {model.heads} heads, patches of {model.patch_size} pixels"
+    size, normalise = job.data.image_size, job.data.normalise
+    pixels = f"{size} x {size}, less the mean {list(normalise.mean)}, over {list(normalise.std)}"
+    return f"""---
+library_name: gmml_cluster
+tags: [self-supervised, masked-image-modelling, {job.method.name}]
+---
+# {job.name}
+
+A vision transformer's encoder, pre-trained by {job.method.name} without labels: {shape}.
+
+| | |
+|---|---|
+| images | RGB in [0, 1], {pixels} |
+| checkpoint | step {commit.step}, attempt {commit.attempt}, manifest SHA-256 `{commit.manifest}` |
+| images drawn | {(commit.step + 1) * job.batch.size:,} ({commit.step + 1:,} steps of {job.batch.size:,}) |
+| code | SHA-256 `{_code(history)}` |
+| written by | gmml_cluster {__version__} |
+
+## Loading
+
+In this folder:
+
+```python
+{loading}```
+
+## Corpora
+
+{_corpora(run, history)}
+
+## The job, with every field
+
+```yaml
+{to_yaml(job)}```
+"""
+
+
+def _code(history: History) -> str:
+    return history.submit.code if history.submit else "unknown"
+
+
+def _corpora(run: RunRoot, history: History) -> str:
+    if history.pin is None:
+        return "Not recorded."
+    digest = history.pin["corpora"]
+    corpora = Pin.from_json(run.corpora(digest)).corpora
+    lines = [f"| {each.url} | {len(each.shards)} | {sum(s.samples for s in each.shards):,} |" for each in corpora]
+    return "\n".join(
+        [f"SHA-256 of the list of shards: `{digest}`", "", "| corpus | shards | samples |", "|---|---|---|", *lines]
+    )
