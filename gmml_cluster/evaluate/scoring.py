@@ -59,7 +59,7 @@ def features_of(trained: Trained) -> list[Feature]:
     left_out = {"pixels"}
     if tuple(trained.method.taps) == (trained.job.model.depth,):
         left_out.add("taps")
-    if not _encoder_of(trained).prefix_tokens:
+    if _encoder_of(trained).cls_token is None:
         left_out.add("class")
     return [name for name in FEATURES if name not in left_out]
 
@@ -74,7 +74,7 @@ def _demand_class_token(trained: Trained, names: Sequence[Feature]) -> None:
     Raises:
         DataError: it has none.
     """
-    if "class" in names and not _encoder_of(trained).prefix_tokens:
+    if "class" in names and _encoder_of(trained).cls_token is None:
         problem = f"class; the encoder of {trained.job.method.name} has no class token"
         raise DataError(Fault("--feature", problem, "read mean"))
 

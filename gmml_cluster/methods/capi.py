@@ -9,7 +9,6 @@ D width, K clusters, L blocks of encoder and predictor.
 
 import math
 from collections.abc import Collection
-from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 
 import torch
@@ -21,15 +20,17 @@ from gmml_cluster.data.random.philox_torch import words
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing
 from gmml_cluster.methods.inverse_block import inverse_blocks, predicted_cells
+from gmml_cluster.methods.precision import no_autocast, unrounded
 from gmml_cluster.methods.protocol import Draws, EmaUpdate, Forward, InitDistribution, Losses, Setting, check_draws
 from gmml_cluster.models.rope_vit import RopeEncoder, RopePredictor, RopeShape
-from gmml_cluster.spec.methods.capi import CapiOptions, cells_of
+from gmml_cluster.spec.methods.capi import COSINE_SHARE, CapiOptions, cells_of
 
 TARGET_TEMPERATURE, TEMPERATURE = 0.06, 0.12
 ROUNDS = 3
 SINKHORN_EPS = 1e-8
-COSINE_SHARE = 0.8
-"""Share of the half cosine that the momentum runs through by the end of the schedule."""
+CLUSTERING_RATES = (0.5, 0.1)
+"""Learning rate and decay of the clustering head over those of the job: 5e-4 and 0.01 where these are 1e-3 and 0.1."""
+STEM_LR, NORM_DECAY = 0.2, 0.1
 
 
 class ClusterHead(nn.Linear):
@@ -91,19 +92,12 @@ class CapiModel(Branch):
         depth = len(self.encoder.blocks)
         drops = (None, None) if drop_nL2 is None else (drop_nL2[:, :depth], drop_nL2[:, depth:])
         with torch.no_grad():
-            features_nND = self.teacher.encoder(images_n3SS)[:, self.encoder.registers :]
+            features_nND = self.teacher.encoder(images_n3SS)[:, self.encoder.prefix_tokens :]
         memory_nTD = self.encoder(images_n3SS, drop_BL2=drops[0], keep_BK=keep_nv)
         predicted_nPD = self.predictor(self.mask_token, memory_nTD, keep_nv, query_nP, drops[1])
-        dtype = self.mask_token.dtype
-        with _full_precision(images_n3SS.device):
-            return self.clusters(features_nND.to(dtype)), self.head(predicted_nPD.to(dtype))
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """No autocast: in bf16 the Sinkhorn's targets move by 0.01 to 0.03 in L1 (measured on random features)."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
+        # in bf16 the Sinkhorn's targets move by 0.01 to 0.03 in L1 (measured on random features)
+        with no_autocast(images_n3SS.device):
+            return self.clusters(unrounded(features_nND)), self.head(unrounded(predicted_nPD))
 
 
 class Capi:
@@ -114,6 +108,7 @@ class Capi:
     """
 
     views = 1
+    exported = "teacher.encoder"
 
     def __init__(self, setting: Setting, options: CapiOptions) -> None:
         model = setting.model
@@ -207,6 +202,15 @@ class Capi:
         means = [pair[:, 0] / pair[:, 1] for pair in (scalars["clustering_loss"], scalars["prediction_loss"])]
         outputs = {"target": target_nNK, "prediction": prediction_nPK.detach(), "mask": draws["mask"]}
         return Losses(means[0] + means[1], scalars, {**outputs, "predict": draws["predict"]})
+
+    def multipliers(self, name: str) -> tuple[float, float]:
+        """Of learning rate and decay; with `optim.exempt: none` all is decayed but the bias of the stem."""
+        if name.startswith("clusters."):
+            return CLUSTERING_RATES
+        lr = STEM_LR if name.startswith("encoder.patch_embed.") else 1.0
+        if name == "encoder.patch_embed.proj.bias":
+            return lr, 0.0
+        return lr, NORM_DECAY if name.endswith(("norm1.weight", "norm2.weight")) else 1.0
 
     def after_step(self, step: int, steps: int) -> EmaUpdate:
         """Encoder, mask token and predictor of the teacher follow the student's."""

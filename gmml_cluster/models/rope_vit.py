@@ -7,8 +7,9 @@ of a sequence, P queries, D width, h heads, d width of a head, L blocks.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 
 import torch
 from torch import Tensor, nn
@@ -173,36 +174,52 @@ class RopeEncoder(nn.Module):
     """Encoder whose first tokens are registers.
 
     Attributes:
+        prefix_tokens: registers, before the tokens of the patches.
+        cls_token: None; there is no class token.
         checkpointing: whether blocks are recomputed in the backward pass.
     """
+
+    cls_token = None
 
     def __init__(self, shape: RopeShape, depth: int, *, patch_size: int, checkpointing: bool = False) -> None:
         super().__init__()
         self.patch_size, self.grid, self.checkpointing = patch_size, shape.grid, checkpointing
-        self.registers = shape.registers
+        self.prefix_tokens = shape.registers
         self.patch_embed = PatchEmbed(shape.width, patch_size)
         self.reg_token = nn.Parameter(torch.zeros(1, shape.registers, shape.width))
         self.positions = RotaryPositions(shape)
         self.blocks = nn.ModuleList(RopeBlock(shape, SelfAttention(shape)) for _ in range(depth))
         self.norm = nn.RMSNorm(shape.width, eps=EPS, elementwise_affine=False)
 
-    def forward(self, images_BCSS: Tensor, *, drop_BL2: Tensor | None = None, keep_BK: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        images_BCSS: Tensor,
+        *,
+        drop_BL2: Tensor | None = None,
+        taps: Sequence[int] | None = None,
+        keep_BK: Tensor | None = None,
+    ) -> Tensor:
         """Normed tokens (B, T, D), registers first.
 
         Args:
             images_BCSS: normalised images.
             drop_BL2: multipliers of the blocks' branches; None drops nothing.
+            taps: blocks, counted from 1, whose outputs are averaged before the norm; None: the last alone.
             keep_BK: indices of the cells that enter the blocks; None keeps all.
         """
+        tapped = set(taps or [len(self.blocks)])
         x_BND = self.patch_embed(images_BCSS)
         if keep_BK is not None:
             x_BND = x_BND.gather(1, keep_BK[:, :, None].expand(-1, -1, x_BND.shape[2]))
         x_BTD = torch.cat([self.reg_token.expand(len(x_BND), -1, -1), x_BND], 1)
         angles = self.positions.of_sequence(keep_BK, self.reg_token.dtype)
-        for number, block in enumerate(self.blocks):
-            drop_B2 = None if drop_BL2 is None else drop_BL2[:, number]
+        seen: list[Tensor] = []
+        for number, block in enumerate(self.blocks, start=1):
+            drop_B2 = None if drop_BL2 is None else drop_BL2[:, number - 1]
             x_BTD = run_block(block, x_BTD, drop_B2, self.checkpointing, angles)
-        return self.norm(x_BTD)  # type: ignore[no-any-return]
+            if number in tapped:
+                seen.append(x_BTD)
+        return self.norm(reduce(torch.add, seen) / len(seen))  # type: ignore[no-any-return]
 
 
 class RopePredictor(nn.Module):

@@ -192,10 +192,11 @@ class Clip(SpecModel):
 class ScheduleSpec(SpecModel):
     """The learning rate over the run."""
 
-    law: Literal["steps", "fractional", "next", "quarter"] = "steps"
+    law: Literal["steps", "fractional", "next", "quarter", "truncated"] = "steps"
     """`steps`: GMML's (warm-up ends on its last step). `fractional`: MAE's (warm-up ends on the step after). `next`:
     I-JEPA's (each step takes what `fractional` gives the next one, its weight decay too). `quarter`: RelViT's (a
-    quarter of a cosine, counted from step 0)."""
+    quarter of a cosine, counted from step 0). `truncated`: CAPI's (as `steps`, but the cosine stops at 0.8 of its half
+    turn, above `final_lr`)."""
     warmup: Length = Length(epochs=10)
     """Linear warm-up, as `10 epochs`, `500 steps` or `100000 samples`."""
     start_lr: float = Field(0.0, ge=0, le=1000)
@@ -222,8 +223,9 @@ class Optim(SpecModel):
     """Adam's epsilon."""
     weight_decay: WeightDecay = WeightDecay()
     """Decoupled weight decay."""
-    exempt: Literal["vectors", "vectors_and_positions"] = "vectors"
-    """What is never decayed: tensors of one dimension and biases, or these and positions and tokens."""
+    exempt: Literal["vectors", "vectors_and_positions", "none"] = "vectors"
+    """What is never decayed: tensors of one dimension and biases, or these and positions and tokens, or nothing but
+    what the method itself exempts."""
     clip: Clip | None = Clip()
     """Clipping; null for none."""
     schedule: ScheduleSpec = ScheduleSpec()

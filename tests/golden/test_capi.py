@@ -11,7 +11,11 @@ import torch
 from gmml_cluster.data.random.philox_torch import words
 from gmml_cluster.methods import capi, inverse_block, reference
 from gmml_cluster.methods.build import blank
+from gmml_cluster.methods.protocol import Multiplies
+from gmml_cluster.spec.job import Optim
 from gmml_cluster.spec.methods.capi import CapiOptions
+from gmml_cluster.train.engines.adamw import parameter_groups
+from gmml_cluster.train.engines.schedule import Schedule
 from tests.golden import capi_oracle as oracle
 from tests.golden.test_methods import images, stand_in
 from tests.golden.test_methods import state as plain_state
@@ -285,6 +289,44 @@ def test_masks_keep_their_rules_over_a_thousand_draws() -> None:
 def test_the_momentum_is_the_reference(step: int, momentum: float) -> None:
     weight = capi.teacher_weight(CapiOptions(name="capi"), step, 500_000)
     assert 1 - weight == pytest.approx(momentum, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"), [(0, 0), (49_999, 1e-3), (50_000, 1e-3), (275_000, 6.545085e-4), (499_999, 9.549314e-5)]
+)
+def test_the_learning_rates_are_the_reference(step: int, rate: float) -> None:
+    law = {"law": "truncated", "warmup": "50000 steps", "final_lr": 0}
+    schedule = Schedule.of(
+        Optim.model_validate({"lr": 1e-3, "lr_per": None, "schedule": law}),
+        batch=16_384,
+        run_steps=500_000,
+        epoch_steps=1,
+    )
+    assert schedule.learning_rate(step) == pytest.approx(rate, rel=1e-7)
+    clusters = blank(reference._setting(spec())).multipliers("clusters.weight")[0]  # type: ignore[attr-defined]
+    assert clusters * schedule.learning_rate(step) == pytest.approx(rate / 2, rel=1e-7)
+    assert schedule.learning_rate(600_000) == pytest.approx(1e-3 * (1 + np.cos(0.8 * np.pi)) / 2)
+
+
+def test_rates_and_decays_are_multiplied_as_released() -> None:
+    method = blank(reference._setting(spec()))
+    expected = {
+        "encoder.patch_embed.proj.weight": (0.2, 1),
+        "encoder.patch_embed.proj.bias": (0.2, 0),
+        "encoder.reg_token": (1, 1),
+        "mask_token": (1, 1),
+        "encoder.blocks.1.norm2.weight": (1, 0.1),
+        "predictor.blocks.0.norm1.weight": (1, 0.1),
+        "predictor.blocks.0.attn.kv.weight": (1, 1),
+        "head.weight_g": (1, 1),
+        "head.weight_v": (1, 1),
+        "clusters.weight": (0.5, 0.1),
+        "clusters.bias": (0.5, 0.1),
+    }
+    assert isinstance(method, Multiplies)
+    assert {name: method.multipliers(name) for name in expected} == expected
+    groups = parameter_groups(method.module, "none", method.multipliers)
+    assert {(group["lr_scale"], group["decay_scale"]) for group in groups} == set(expected.values())
 
 
 @pytest.mark.parametrize(

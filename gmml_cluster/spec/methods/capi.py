@@ -15,6 +15,8 @@ from gmml_cluster.spec.methods.counts import Counts, Encoder, Stack
 
 HEADS = ("model", "heads")
 RATIO = ("method", "mask_ratio")
+COSINE_SHARE = 0.8
+"""Share of their half cosine that the learning rate and the momentum run through by the end of the schedule."""
 MOST_CLUSTERS_PER_IMAGE = 4
 """Beyond so many clusters an image of the group, most clusters cannot be anybody's target."""
 
@@ -33,7 +35,9 @@ class CapiOptions(SpecModel):
         "optim.lr_per": None,
         "optim.betas": [0.9, 0.95],
         "optim.weight_decay": {"start": 0.1, "end": 0.1},
+        "optim.exempt": "none",
         "optim.clip": None,
+        "optim.schedule.law": "truncated",
         "optim.schedule.final_lr": 0,
     }
     """Its authors' values where the defaults are GMML's and would train something else; the plan has a note of them."""

@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from gmml_cluster.spec.job import Optim
 
 ADAM_STATE = ("exp_avg", "exp_avg_sq")
-Exempt = Literal["vectors", "vectors_and_positions"]
+Exempt = Literal["vectors", "vectors_and_positions", "none"]
 Multipliers = Callable[[str], tuple[float, float]]
 """Of a trained parameter's name: what its learning rate and its weight decay are multiplied by."""
 
@@ -24,8 +24,10 @@ def is_decayed(name: str, dims: int, exempt: Exempt) -> bool:
         name: the parameter's name.
         dims: its number of dimensions.
         exempt: `vectors` (GMML and MAE as released) leaves out tensors of one dimension and biases;
-            `vectors_and_positions` leaves out position embeddings and tokens too.
+            `vectors_and_positions` leaves out position embeddings and tokens too; `none` leaves out nothing.
     """
+    if exempt == "none":
+        return True
     if dims <= 1 or name.endswith(".bias"):
         return False
     return exempt == "vectors" or not name.rpartition(".")[2].endswith(("pos_embed", "_token"))

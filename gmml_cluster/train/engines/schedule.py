@@ -4,9 +4,12 @@ Both are pure functions in float64. A step's values depend on the step alone, so
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from gmml_cluster.spec.job import Optim
+from gmml_cluster.spec.methods.capi import COSINE_SHARE
 
 
 def _half_cosine(base: float, final: float, progress: float) -> float:
@@ -14,18 +17,26 @@ def _half_cosine(base: float, final: float, progress: float) -> float:
 
 
 def steps_schedule(
-    step: int, *, base: float, final: float, warmup_steps: int, total_steps: int, start: float = 0.0
+    step: int,
+    *,
+    base: float,
+    final: float,
+    warmup_steps: int,
+    total_steps: int,
+    start: float = 0.0,
+    share: float = 1.0,
 ) -> float:
     """`schedule.law: steps`: linear warm-up that reaches `base` on its last step, then a half cosine to `final`.
 
     The cosine begins at `base` too, so `base` is taken twice; `final` is reached on step `total_steps` and kept from
-    there on. A warm-up of one step is one step at `start`, as in GMML's released code.
+    there on. A warm-up of one step is one step at `start`, as in GMML's released code. With a `share` below 1 the cosine
+    runs through that share of its half turn alone, and stays where that ends.
     """
     if step < warmup_steps:
         return start + (base - start) * (step / (warmup_steps - 1)) if warmup_steps > 1 else start
     if step >= total_steps:
-        return final
-    return _half_cosine(base, final, (step - warmup_steps) / (total_steps - warmup_steps))
+        return _half_cosine(base, final, share)
+    return _half_cosine(base, final, share * (step - warmup_steps) / (total_steps - warmup_steps))
 
 
 def fractional_schedule(
@@ -64,11 +75,12 @@ def quarter_schedule(
     return final + (base - final) * math.cos(math.pi * step / (2 * total_steps))
 
 
-_SCHEDULES = {
+_SCHEDULES: dict[str, Callable[..., float]] = {
     "steps": steps_schedule,
     "fractional": fractional_schedule,
     "next": next_schedule,
     "quarter": quarter_schedule,
+    "truncated": partial(steps_schedule, share=COSINE_SHARE),
 }
 
 

@@ -26,6 +26,10 @@ def test_what_is_decayed(name: str, dims: int, vectors: bool, positions: bool) -
     assert is_decayed(name, dims, "vectors_and_positions") is positions
 
 
+def test_nothing_is_exempt_where_a_method_decides() -> None:
+    assert all(is_decayed(name, 1, "none") for name in ("encoder.norm.weight", "odd.bias"))
+
+
 def test_groups_hold_each_trained_tensor_once_and_no_frozen_one() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
     module[2].weight.requires_grad_(False)

@@ -1,0 +1,48 @@
+"""Methods with a teacher learn, move it, and resume to the bit with it."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from tests.fixtures.ranks import ROOT, run_ranks
+from tests.fixtures.training import Training, digits_job, train
+
+pytest.importorskip("sklearn")
+CAPI = {"name": "capi", "clusters": 16, "registers": 4, "predictor_depth": 1, "predict_ratio": 0.2, "momentum": 0.9}
+OPTIM = {
+    "lr": 1e-3,
+    "lr_per": None,
+    "exempt": "none",
+    "clip": None,
+    "schedule": {"law": "truncated", "warmup": "4 steps"},
+}
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("digits")
+    command = [sys.executable, "-m", "gmml_cluster.evaluate.demo.digits", str(folder)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    return str(folder / "train")
+
+
+def at_once_and_in_two(rank: int, ranks: int, folder: str, method: dict[str, Any]) -> list[Training]:
+    job = digits_job(folder, method, steps=12, optim=OPTIM)
+    half = train(job, range(6))
+    return [train(job, range(12)), half, train(job, range(6, 12), begin=half)]
+
+
+def test_capi_resumes_to_the_bit_with_its_teacher(corpus: str) -> None:
+    whole, half, rest = run_ranks(1, at_once_and_in_two, corpus, CAPI)[0]
+    assert whole.state.keys() == rest.state.keys()
+    assert all(torch.equal(value, rest.state[at]) for at, value in whole.state.items())
+    losses = [[line["loss"] for line in run.lines] for run in (whole, half, rest)]
+    assert losses[0] == [*losses[1], *losses[2]]
+    name = "encoder.blocks.0.attn.qkv.weight"
+    moved = whole.state[f"teacher.{name}", "value"]
+    assert not torch.equal(moved, half.state[f"teacher.{name}", "value"])
+    assert not torch.equal(moved, whole.state[name, "value"])
+    assert {"clustering_loss", "prediction_loss", "target_entropy", "target_perplexity"} <= set(whole.lines[0])
