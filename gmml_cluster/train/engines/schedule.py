@@ -29,8 +29,8 @@ def steps_schedule(
     """`schedule.law: steps`: linear warm-up that reaches `base` on its last step, then a half cosine to `final`.
 
     The cosine begins at `base` too, so `base` is taken twice; `final` is reached on step `total_steps` and kept from
-    there on. A warm-up of one step is one step at `start`, as in GMML's released code. With a `share` below 1 the cosine
-    runs through that share of its half turn alone, and stays where that ends.
+    there on. A warm-up of one step is one step at `start`, as in GMML's released code. With a `share` below 1 the
+    cosine runs through that share of its half turn alone, and stays where that ends.
     """
     if step < warmup_steps:
         return start + (base - start) * (step / (warmup_steps - 1)) if warmup_steps > 1 else start

@@ -30,9 +30,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def at_once_and_in_two(rank: int, ranks: int, folder: str, method: dict[str, Any]) -> list[Training]:
-    job = digits_job(folder, method, steps=12, optim=OPTIM)
-    half = train(job, range(6))
-    return [train(job, range(12)), half, train(job, range(6, 12), begin=half)]
+    job = digits_job(folder, method, steps=6, optim=OPTIM)
+    half = train(job, range(3))
+    return [train(job, range(6)), half, train(job, range(3, 6), begin=half)]
 
 
 def test_capi_resumes_to_the_bit_with_its_teacher(corpus: str) -> None:
