@@ -107,6 +107,7 @@ class Ijepa:
     """
 
     views = 1
+    exported = "teacher.encoder"
 
     def __init__(self, setting: Setting, options: IjepaOptions) -> None:
         model = setting.model

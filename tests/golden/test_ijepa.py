@@ -241,3 +241,15 @@ def test_a_prediction_of_zero_costs_what_the_target_says() -> None:
 
     assert loss(alternating) == pytest.approx(0.499995, abs=1e-9)
     assert loss(gaussian) == pytest.approx(0.42466, abs=0.003)
+
+
+def test_cut_to_their_group_contexts_lose_the_bottom_as_the_reference_says() -> None:
+    """The share of images' contexts by row, at g = 14 and groups of 128, as in the released code on such GPUs."""
+    case = mask_spec(14, 128, masks="padded", cut="group", predictor_heads=2)
+    method: Any = blank(_setting(case))
+    drawn = method.draw(torch.arange(16 * 128), torch.device("cpu"))
+    seen = method._context_real(drawn)
+    assert float(seen.sum(1).double().mean()) == pytest.approx(49.8, abs=4)
+    rows = drawn["context_index"] // 14
+    shares = [float(((rows == row) & seen).sum() / (14 * len(rows))) for row in (0, 1, 4, 8, 12, 13)]
+    assert shares == pytest.approx([0.75, 0.60, 0.26, 0.18, 0.015, 0], abs=0.05)

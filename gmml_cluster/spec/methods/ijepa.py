@@ -111,7 +111,7 @@ class IjepaOptions(SpecModel):
             frozen=trained_encoder + N * (2 * D + d),
             stacks=(trunk, *(predictor,) * M),
             other_flops=2 * N * pixels * D + 2 * K * D * d + 2 * M * P * d * D,
-            other_values=2 * K * D + M * (K + P) * d + M * P * d + 2 * M * P * D,
+            other_values=N * D + 2 * K * D + M * (K + P) * d + M * P * d + 2 * M * P * D,
             other_bytes=8 * K + 8 * M * P,
             input_values=pixels * N,
             teacher_flops=teacher.flops + 2 * N * pixels * D,

@@ -38,6 +38,20 @@ def test_without_a_corpus_a_tenth_of_each_class_of_the_bank_is_held_out(trained,
 def test_taps_are_left_out_where_they_are_the_mean(trained):
     assert features_of(trained("gmml")) == ["class", "mean", "taps"]
     assert features_of(trained("mae")) == ["class", "mean"]
+    assert features_of(trained("ijepa")) == ["mean"]
+
+
+def test_an_encoder_without_a_class_token_is_scored_by_its_patches(trained, corpora):
+    teacher = trained("ijepa")
+    asked = Request("small", str(corpora / "test"), ("knn",))
+    (score,) = [score for score in evaluate(teacher, asked).scores if score.main]
+    assert score.feature == "mean"
+    for name, parameter in teacher.method.module.named_parameters():
+        if not name.startswith("teacher."):
+            parameter.data.zero_()
+    assert score in evaluate(teacher, asked).scores, "it is the teacher's encoder that is scored"
+    with pytest.raises(DataError, match="--feature: class; the encoder of ijepa has no class token; read mean"):
+        evaluate(teacher, Request("small", str(corpora / "test"), ("knn",), features=("class",)))
 
 
 def test_scoring_twice_gives_the_same_numbers(trained, corpora):

@@ -26,6 +26,7 @@ OPTIONS = {
     "mae": {"name": "mae", "decoder_width": 64, "decoder_depth": 2, "decoder_heads": 2},
     "capi": {"name": "capi", "clusters": 8, "registers": 4, "predictor_depth": 2},
     "relvit": {"name": "relvit", "distances": True, "angles": True},
+    "ijepa": {"name": "ijepa", "predictor_width": 24, "predictor_depth": 2},
 }
 METHODS = tuple(OPTIONS)
 WIDE = {"width": 192, "depth": 2, "heads": 3}
@@ -132,7 +133,21 @@ RELVIT = {
 }
 
 
-@pytest.mark.parametrize(("name", "expected"), [("gmml", GMML), ("mae", MAE), ("capi", CAPI), ("relvit", RELVIT)])
+IJEPA = {
+    "encoder.blocks.1.attn.qkv.weight": ("normal", 0.02),
+    "encoder.blocks.1.mlp.fc2.weight": ("normal", 0.02),
+    "encoder.patch_embed.proj.weight": ("normal", 0.02),
+    "encoder.patch_embed.proj.bias": ("constant", 0.0),
+    "encoder.norm.weight": ("constant", 1.0),
+    "predictor.mask_token": ("normal", 0.02),
+    "predictor.embed.weight": ("normal", 0.02),
+    "predictor.proj.bias": ("constant", 0.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("gmml", GMML), ("mae", MAE), ("capi", CAPI), ("relvit", RELVIT), ("ijepa", IJEPA)]
+)
 def test_weights_have_the_distributions_of_the_table(name: str, expected: dict[str, tuple[str, float]]) -> None:
     state = build(job(OPTIONS[name], image_size=32, model=WIDE)).module.state_dict()
     for key, (kind, scale) in expected.items():
@@ -183,6 +198,8 @@ def test_activation_checkpointing_changes_no_bit() -> None:
         ({"name": "gmml"}, 0.1),
         ({"name": "gmml", "preset": "paper", "fill": ["noise", "zeros"]}, 0.1),
         (OPTIONS["mae"], 0),
+        (OPTIONS["ijepa"], 0),
+        ({**OPTIONS["ijepa"], "masks": "padded", "min_keep": 4, "context_patches": 20, "cut": "group"}, 0),
         (OPTIONS["capi"], 0.2),
         ({**OPTIONS["relvit"], "permute": True}, 0.1),
     ],

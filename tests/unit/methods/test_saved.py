@@ -12,6 +12,7 @@ OPTIONS = {
     "gmml": {"name": "gmml", "views": 1, "taps": [1, 2, 3]},
     "mae": {"name": "mae", "decoder_width": 64, "decoder_depth": 2, "decoder_heads": 2},
     "relvit": {"name": "relvit", "distances": True},
+    "ijepa": {"name": "ijepa", "predictor_width": 64, "predictor_depth": 2, "predictor_heads": 2},
 }
 MODEL = {"width": 64, "depth": 3, "heads": 2, "patch_size": 4, "drop_path": 0}
 

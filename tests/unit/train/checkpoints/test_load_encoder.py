@@ -1,13 +1,13 @@
 """The encoder of a run is a plain module that timm's model of that size takes strictly."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from gmml_cluster.errors import CheckpointError
 from gmml_cluster.methods.build import build
+from gmml_cluster.methods.protocol import exported_name
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import checkpoint_folder
 from gmml_cluster.run.root import SPEC, RunRoot, create_run
@@ -21,6 +21,7 @@ METHODS = {
     "mae": {"name": "mae", "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 1},
 }
 WITHOUT_POSITIONS = {"relvit": {"name": "relvit"}}
+WITHOUT_CLASS_TOKEN = {"ijepa": {"name": "ijepa", "predictor_width": 8, "predictor_depth": 1}}
 # of timm 1.0.31: VisionTransformer(num_classes=0, embed_dim=8, depth=1, num_heads=1, patch_size=4, img_size=16)
 TIMM = {
     "cls_token": (1, 1, 8),
@@ -50,7 +51,7 @@ def saved_run(folder: Path, name: str, *, steps: tuple[int, ...] = (3,)) -> RunR
         {
             "name": name,
             "model": {"width": 8, "depth": 1, "heads": 1, "patch_size": 4},
-            "method": {**METHODS, **WITHOUT_POSITIONS}[name],
+            "method": {**METHODS, **WITHOUT_POSITIONS, **WITHOUT_CLASS_TOKEN}[name],
             "data": {"corpora": [{"url": "x"}], "image_size": 16, "group": 4},
             "batch": {"size": 8},
             "run": {"steps": 10},
@@ -82,12 +83,12 @@ def test_an_encoder_has_timms_names_and_shapes(tmp_path: Path, method: str) -> N
     assert not encoder.checkpointing
 
 
-@pytest.mark.parametrize("method", [*METHODS, *WITHOUT_POSITIONS])
+@pytest.mark.parametrize("method", [*METHODS, *WITHOUT_POSITIONS, *WITHOUT_CLASS_TOKEN])
 def test_an_encoder_computes_what_the_run_trained_fixed_positions_included(tmp_path: Path, method: str) -> None:
     run = saved_run(tmp_path, method)
-    trained: Any = load_trained(str(tmp_path), method).method.module
+    trained = load_trained(str(tmp_path), method).method
     with torch.no_grad():
-        assert torch.equal(load_encoder(run)(images()), trained.encoder(images()))
+        assert torch.equal(load_encoder(run)(images()), trained.module.get_submodule(exported_name(trained))(images()))
 
 
 def test_an_encoder_is_of_the_latest_commit_or_of_the_step_that_is_asked_for(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_an_encoder_is_of_the_latest_commit_or_of_the_step_that_is_asked_for(tmp
         load_encoder(run, step=4)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *WITHOUT_CLASS_TOKEN])
 def test_timm_takes_it_strictly_and_computes_the_same(tmp_path: Path, method: str) -> None:
     try:
         from timm.models.vision_transformer import VisionTransformer
@@ -106,7 +107,9 @@ def test_timm_takes_it_strictly_and_computes_the_same(tmp_path: Path, method: st
         # timm needs torchvision, which does not import beside a torch of another build, and not with an ImportError
         pytest.skip(f"timm: {type(error).__name__}: {error}")
     encoder = load_encoder(saved_run(tmp_path, method))
-    theirs = VisionTransformer(num_classes=0, embed_dim=8, depth=1, num_heads=1, patch_size=4, img_size=16).eval()
+    bare = {"class_token": False, "global_pool": "avg", "fc_norm": False} if method in WITHOUT_CLASS_TOKEN else {}
+    shape = {"embed_dim": 8, "depth": 1, "num_heads": 1, "patch_size": 4, "img_size": 16}
+    theirs = VisionTransformer(num_classes=0, **shape, **bare).eval()
     theirs.load_state_dict(encoder.state_dict(), strict=True)
     with torch.no_grad():
         torch.testing.assert_close(encoder(images()), theirs.forward_features(images()))
