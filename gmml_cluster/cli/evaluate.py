@@ -38,6 +38,7 @@ def command(
     as_json: bool,
 ) -> int:
     """Score the encoder of a checkpoint of RUN by nearest neighbours or a linear probe, in one process."""
+    from gmml_cluster.launch.code import installed_code
     from gmml_cluster.launch.find import find
 
     found = find(run, root)
@@ -48,7 +49,8 @@ def command(
         ("--image", image),
         *(("--feature", feature) for feature in features),
     ]
-    arguments = ["--root", found.root, "--run", found.name, "--with", scores]
+    code = installed_code(found.job({}).method.name).digest
+    arguments = ["--root", found.root, "--run", found.name, "--with", scores, "--code", code]
     arguments += [word for name, value in given if value is not None for word in (name, value)]
     arguments += [name for name, is_set in (("--untrained", untrained), ("--json", as_json)) if is_set]
     return run_module("gmml_cluster.evaluate", arguments, needs="torch")

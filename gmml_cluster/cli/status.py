@@ -34,7 +34,7 @@ def command(run: str | None, root: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.documents[0] if run else found.documents, indent=2))
     elif run is not None:
-        click.echo("\n".join(page(found.documents[0])))
+        click.echo("\n".join([*page(found.documents[0]), *scores(asked[0].location)]))
     elif found.documents:
         _print_table(_COLUMNS, map(row, found.documents))
         for document in found.documents:
@@ -105,6 +105,17 @@ def _problem(document: Document) -> str:
         return "nothing works on it"
     last = document["attempts"][-1]
     return last.get("told", {}).get("message") or f"attempt {last['attempt']} ended with {last['cause']}"
+
+
+def scores(run: Any) -> list[str]:
+    """What evaluations found, a line a score."""
+    from gmml_cluster.run.evaluations import kept, table
+
+    return [
+        f"  {row['score']:<12} {row['accuracy']:.1f} ± {row['error']:.1f} % by {row['feature']}, "
+        f"{'untrained' if row['step'] is None else 'step ' + str(row['step'])}, on {row['corpus']}"
+        for row in table(kept(run))
+    ]
 
 
 def page(document: Document) -> list[str]:

@@ -40,6 +40,11 @@ class Samples:
     def __len__(self) -> int:
         return self._pin.shapes[0].samples
 
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the shards' names, counts, and their samples' names and lengths."""
+        return self._pin.corpora[0].identity
+
     def labels(self) -> NDArray[np.int64]:
         """The class of each sample (n,), -1 where it has none.
 

@@ -11,6 +11,8 @@ from gmml_cluster.data.corpus.listing import indexes_below
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.evaluate.features import FEATURES
 from gmml_cluster.evaluate.scoring import SCORES, Request, evaluate
+from gmml_cluster.run.evaluations import keep
+from gmml_cluster.run.root import run_root
 from gmml_cluster.train.checkpoints.load_trained import load_trained
 
 
@@ -37,6 +39,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, given: str) -> 
 )
 @click.option("--image", help="Field of the images in both corpora; that of the run's first corpus by default.")
 @click.option("--untrained", is_flag=True, help="Score the network before its first step.")
+@click.option("--code", default="", help="Digest of the code in use, for the report.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 def main(root: str, step: int | None, as_json: bool, **request: Any) -> None:
     """Score a run's encoder on a labelled corpus, in one process."""
@@ -44,6 +47,7 @@ def main(root: str, step: int | None, as_json: bool, **request: Any) -> None:
     try:
         trained = load_trained(root, asked.run, step=step, untrained=asked.untrained)
         report = evaluate(trained, asked, indexes_below(root))
+        keep(run_root(root, asked.run), report.to_json())
     except GmmlError as error:
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)

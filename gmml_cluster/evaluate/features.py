@@ -37,6 +37,7 @@ class EvalCorpus:
         images: decodes some samples of the corpus, uint8 RGB arrays (height, width, 3).
         shards: URLs of all shards of the corpus.
         contents: length and CRC32C of each of its encoded images, as far as checksums were made.
+        identity: SHA-256 of the shards' names, counts, and their samples' names and lengths.
     """
 
     url: str
@@ -45,6 +46,7 @@ class EvalCorpus:
     images: Callable[[Sequence[int]], Sequence[NDArray[np.uint8]]]
     shards: frozenset[str] = frozenset()
     contents: frozenset[tuple[int, int]] = frozenset()
+    identity: str = ""
 
     def part(self, name: str, chosen_M: Tensor) -> "EvalCorpus":
         """The images for which `chosen_M` is true."""
@@ -81,7 +83,7 @@ def read(url: str, indexes: Store | None = None, image: str | None = None) -> Ev
     if not len(known):
         problem = "no sample has a label; kNN and linear need classes"
         raise DataError(Fault(url, problem, "add a .cls member to each sample"))
-    return EvalCorpus(url, known, labels[known], samples.images, samples.shards(), samples.contents())
+    return EvalCorpus(url, known, labels[known], samples.images, samples.shards(), samples.contents(), samples.identity)
 
 
 def hold_out(bank: EvalCorpus) -> tuple[EvalCorpus, EvalCorpus]:

@@ -13,6 +13,9 @@ NOTES = """±: one standard error of sampling; the spread of seeds is not in it.
 Bold: the number to report; its lr was chosen on a held-out tenth of the bank. Features are read unaugmented."""
 
 
+FROZEN = "features of the frozen encoder, images unaugmented, central square of 256/224"
+
+
 @dataclass(frozen=True)
 class EvalReport:
     """Scores of one run at one step.
@@ -21,6 +24,9 @@ class EvalReport:
         step: last step whose update is in the weights; -1 for the network before its first.
         bank: URL of what votes and trains the probe, and its labelled samples.
         corpus: URL of what is classified, and its labelled samples.
+        digests: identities of bank and corpus.
+        code: digest of the code that scored; empty where that was not said.
+        protocol: how images were read and what was trained, in one line.
     """
 
     run: str
@@ -29,16 +35,21 @@ class EvalReport:
     bank: tuple[str, int]
     corpus: tuple[str, int]
     scores: tuple[Score, ...]
+    digests: tuple[str, str] = ("", "")
+    code: str = ""
+    protocol: str = FROZEN
 
     def to_json(self) -> dict[str, Any]:
         """The document of `gmml eval --json`; accuracies in percent."""
         return {
-            "version": 1,
+            "version": 2,
             "run": self.run,
             "step": self.step,
             "untrained": self.untrained,
-            "bank": {"url": self.bank[0], "samples": self.bank[1]},
-            "corpus": {"url": self.corpus[0], "samples": self.corpus[1]},
+            "protocol": self.protocol,
+            "code": self.code,
+            "bank": {"url": self.bank[0], "samples": self.bank[1], "digest": self.digests[0]},
+            "corpus": {"url": self.corpus[0], "samples": self.corpus[1], "digest": self.digests[1]},
             "scores": [score.to_json() for score in self.scores],
         }
 

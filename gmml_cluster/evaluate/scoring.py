@@ -34,6 +34,7 @@ class Request:
         bank: URL of the labelled corpus that votes and trains the probe; None takes the run's first.
         untrained: whether the network is the one before the first step.
         image: field of the images in both corpora; None takes that of the run's first corpus.
+        code: digest of the code that scores, for the report.
     """
 
     run: str
@@ -43,6 +44,7 @@ class Request:
     bank: str | None = None
     untrained: bool = False
     image: str | None = None
+    code: str = ""
 
 
 def reader_of(trained: Trained) -> FeatureReader:
@@ -109,6 +111,8 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
         bank=_source(bank),
         corpus=_source(corpus),
         scores=tuple(found),
+        digests=(bank.identity, corpus.identity),
+        code=request.code,
     )
 
 

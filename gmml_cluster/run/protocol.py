@@ -331,6 +331,20 @@ def stop(log: Log, reason: str) -> None:
     log.append(make)
 
 
+def score(log: Log, file: str, digest: str, *, step: int, scores: Sequence[Mapping[str, Any]]) -> None:
+    """Append `score`: what an evaluation found, in words of its document; it changes nothing of the run.
+
+    Args:
+        log: of the run.
+        file: name of the document within the run root, which is written already.
+        digest: SHA-256 of it.
+        step: of the checkpoint that was scored; -1 for the network before its first step.
+        scores: the main ones.
+    """
+    fields = {"file": file, "sha256": digest, "step": step, "scores": [dict(each) for each in scores]}
+    log.append(lambda history: Draft("score", None, fields))
+
+
 def _end(log: Log, attempt: int, cause: str, details: Mapping[str, Any], *, appender: int) -> None:
     _known(cause)
 

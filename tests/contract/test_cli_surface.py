@@ -53,6 +53,7 @@ SURFACE = {
         "--with",
         "RUN",
     ],
+    "gmml compare": ["--help", "--json", "--root", "RUNS"],
     "gmml new": ["--help", "NAME"],
     "gmml schema": ["--help", "KIND"],
     "gmml rm": ["--help", "--root", "--yes", "RUN"],

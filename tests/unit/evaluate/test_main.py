@@ -80,7 +80,8 @@ def invoke(monkeypatch, trained, *arguments):
 def test_json_is_one_document(monkeypatch, trained, corpora):
     done = invoke(monkeypatch, trained("gmml"), "--corpus", str(corpora / "test"), "--feature", "taps", "--json")
     document = json.loads(done.stdout)
-    assert document["corpus"] == {"url": str(corpora / "test"), "samples": 50}
+    assert (document["corpus"]["url"], document["corpus"]["samples"]) == (str(corpora / "test"), 50)
+    assert all(len(document[name]["digest"]) == 64 for name in ("bank", "corpus"))
     assert [score["k"] for score in document["scores"]] == [10, 20, 100, 150]
 
 

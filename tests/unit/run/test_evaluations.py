@@ -1,0 +1,82 @@
+"""What an evaluation finds is kept once, said in the log, and changes nothing of the run."""
+
+import json
+
+from click.testing import CliRunner
+
+from gmml_cluster.cli import status
+from gmml_cluster.cli.compare import command
+from gmml_cluster.run.evaluations import keep, kept, table
+from gmml_cluster.run.root import create_run, run_root
+
+
+def document(step=7, accuracy=50.0, *, untrained=False, corpus="c1"):
+    score = {"score": "knn", "feature": "mean", "accuracy": accuracy, "error": 1.5, "samples": 100, "k": 20}
+    return {
+        "version": 2,
+        "step": step,
+        "untrained": untrained,
+        "code": "abc",
+        "protocol": "p",
+        "bank": {"url": "/bank", "samples": 900, "digest": "b"},
+        "corpus": {"url": "/held-out", "samples": 100, "digest": corpus},
+        "scores": [{**score, "main": True}, {**score, "k": 10, "main": False}],
+    }
+
+
+def run_of(tmp_path, name="first"):
+    return create_run(str(tmp_path), name, {"spec.yaml": b"{}"}, {})
+
+
+def test_a_document_is_kept_once_and_the_log_says_so_with_its_digest(tmp_path):
+    run = run_of(tmp_path)
+    before = run.log.refresh()
+    name = keep(run, document())
+    assert keep(run, document()) == name
+    (entry,) = [entry for entry in run.log.read(0) if entry.kind == "score"]
+    assert entry.fields["file"] == name
+    assert entry.fields["step"] == 7
+    assert [score["accuracy"] for score in entry.fields["scores"]] == [50.0]
+    assert kept(run) == [document()]
+    after = run.log.refresh()
+    assert (after.finished, after.attempts, after.submit) == (before.finished, before.attempts, before.submit)
+
+
+def test_documents_are_listed_by_step_and_only_their_main_scores(tmp_path):
+    run = run_of(tmp_path)
+    for step in (30, 4):
+        keep(run, document(step))
+    keep(run, document(-1, 10.0, untrained=True))
+    assert [row["step"] for row in table(kept(run))] == [None, 4, 30]
+
+
+def test_nothing_is_kept_where_there_is_no_run(tmp_path):
+    assert keep(run_root(str(tmp_path), "none"), document()) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_of_a_run_shows_its_scores(tmp_path):
+    run = run_of(tmp_path)
+    keep(run, document())
+    assert status.scores(run) == ["  knn          50.0 ± 1.5 % by mean, step 7, on /held-out"]
+
+
+def test_runs_are_compared_by_the_latest_of_each_kind_and_never_over_corpora(tmp_path):
+    first, second = run_of(tmp_path), run_of(tmp_path, "second")
+    for step, accuracy in ((4, 40.0), (30, 60.0)):
+        keep(first, document(step, accuracy))
+    keep(second, document(30, 55.0, corpus="c2"))
+    done = CliRunner().invoke(command, ["first", "second", "--root", str(tmp_path), "--json"])
+    found = [(row["run"], row["step"], row["accuracy"], row["corpus_digest"]) for row in json.loads(done.stdout)]
+    assert found == [("first", 30, 60.0, "c1"), ("second", 30, 55.0, "c2")]
+    shown = CliRunner().invoke(command, ["first", "second", "--root", str(tmp_path)]).stdout
+    lines = shown.splitlines()
+    assert [line.split() for line in lines[1:3]] == [
+        ["first", "30", "60.0", "±", "1.5", "-"],
+        ["second", "30", "-", "55.0", "±", "1.5"],
+    ]
+
+
+def test_runs_of_which_nothing_is_kept_are_sent_to_eval(tmp_path):
+    run_of(tmp_path)
+    assert "gmml eval RUN scores one" in CliRunner().invoke(command, ["first", "--root", str(tmp_path)]).stdout
