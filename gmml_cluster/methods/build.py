@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.methods.auxiliary import with_relations
 from gmml_cluster.methods.init import initial_weights
 from gmml_cluster.methods.protocol import Method, Setting
 from gmml_cluster.spec.job import JobSpec
@@ -28,7 +29,8 @@ def build(job: JobSpec) -> Method:
 def blank(setting: Setting) -> Method:
     """A method whose weights are on torch's meta device: shapes and draws without memory."""
     with torch.device("meta"):
-        return _builder(setting.options.name)(setting)  # type: ignore[no-any-return]
+        method: Method = _builder(setting.options.name)(setting)
+        return method if setting.auxiliary is None else with_relations(method, setting, setting.auxiliary)
 
 
 def _builder(name: str) -> Any:

@@ -14,6 +14,7 @@ from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.models.vit import Positions, VisionTransformer
 from gmml_cluster.spec.job import JobSpec, Model
 from gmml_cluster.spec.methods.registry import MethodOptions
+from gmml_cluster.spec.methods.relations import Auxiliary
 from gmml_cluster.spec.rules import group_of, view_size
 
 LABEL = "label"
@@ -32,6 +33,7 @@ class Setting:
         image_size: side of a view in pixels.
         group: consecutive samples that may be coupled.
         checkpointing: whether blocks are recomputed in the backward pass.
+        auxiliary: what is learned beside.
     """
 
     seed: int
@@ -40,6 +42,7 @@ class Setting:
     image_size: int
     group: int
     checkpointing: bool = False
+    auxiliary: Auxiliary | None = None
 
     @classmethod
     def of(cls, job: JobSpec) -> "Setting":
@@ -51,6 +54,7 @@ class Setting:
             image_size=view_size(job),
             group=group_of(job),
             checkpointing=job.engine.activation_checkpointing,
+            auxiliary=job.auxiliary,
         )
 
     @property

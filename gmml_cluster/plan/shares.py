@@ -6,6 +6,7 @@ from gmml_cluster.plan.memory import fitting_micro_batch
 from gmml_cluster.plan.sample_layout import SampleLayout, groups_of_rank, micro_batches
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.methods.counts import Counts
+from gmml_cluster.spec.methods.relations import counts_beside
 from gmml_cluster.spec.rules import group_of, view_size
 
 
@@ -79,4 +80,8 @@ def _held_at_once(job: JobSpec, share: int, ranks: int, device_bytes: int | None
 
 def counts_of(job: JobSpec) -> Counts:
     """What an image of the job costs."""
-    return job.method.counts(job.model, view_size(job))
+    size, model = view_size(job), job.model
+    counts = job.method.counts(model, size)
+    if job.auxiliary is None:
+        return counts
+    return counts_beside(counts, job.auxiliary, model.width, (size // model.patch_size) ** 2)

@@ -11,7 +11,7 @@ from typing import Any
 Spec = Mapping[str, Any]
 Changes = dict[str, list[Any]]
 """Dotted field -> [old value, new value]."""
-SECTIONS = ("seed", "init", "model", "method", "data", "optim")
+SECTIONS = ("seed", "init", "model", "method", "auxiliary", "data", "optim")
 FIELDS = ("batch.size", "engine.precision")
 FREE_DATA = ("read_ahead",)
 """Fields of `data` that say how corpora are read and change nothing that is computed."""
@@ -22,9 +22,9 @@ _LATER_FIELDS = {"image": None, "refuse_damaged": False}
 def identity(spec: Spec) -> str:
     """SHA-256 of the fields that decide what is computed, as hexadecimal digits.
 
-    They are seed, model, method, data, optim, batch.size, engine.precision, and init where there is one; and run,
-    unless `optim.schedule.samples` fixes the schedule apart from it. The `samples` of a corpus only help to plan: what
-    is computed follows from the corpus itself, which the first attempt pins.
+    They are seed, model, method, data, optim, batch.size, engine.precision, and init and auxiliary where there are any;
+    and run, unless `optim.schedule.samples` fixes the schedule apart from it. The `samples` of a corpus only help to
+    plan: what is computed follows from the corpus itself, which the first attempt pins.
     """
     text = json.dumps(_identifying(spec), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

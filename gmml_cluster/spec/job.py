@@ -17,6 +17,7 @@ from gmml_cluster.spec.base import Refused, SpecModel
 from gmml_cluster.spec.braces import check_braces
 from gmml_cluster.spec.methods.counts import divisor_of_width
 from gmml_cluster.spec.methods.registry import MethodOptions, advised_drop_path
+from gmml_cluster.spec.methods.relations import Auxiliary
 from gmml_cluster.spec.scalars import Interval, Length, Location, NodeRange, Size, check_location
 
 MOST_STEPS = 10**9
@@ -323,6 +324,8 @@ class JobSpec(SpecModel):
     """The encoder."""
     method: MethodOptions = Field(examples=[{"name": "gmml"}])
     """The method of pre-training; `name` selects it."""
+    auxiliary: Auxiliary | None = None
+    """Relations of patches, learned beside what the method learns; null for none."""
     data: Data = Field(examples=[{"corpora": [{"url": "train-*.tar"}]}])
     """The images and how they are drawn."""
     batch: Batch = Field(examples=[{"size": 256}])

@@ -22,6 +22,7 @@ def broken_rules(job: JobSpec) -> list[Broken]:
         _lanes_suffice_for_corpora,
         _nodes,
         _begins_somewhere,
+        _auxiliary_has_tokens,
         _of_method,
     )
     return [found for rule in rules for found in rule(job)]
@@ -98,6 +99,12 @@ def _begins_somewhere(job: JobSpec) -> Iterator[Broken]:
     if job.init is None and getattr(job.method, "needs_init", False):
         hint = "write init: {run: NAME}, or take the method supervised"
         yield broken(("init",), f"null; {job.method.name} begins from another run's encoder", hint, METHOD)
+
+
+def _auxiliary_has_tokens(job: JobSpec) -> Iterator[Broken]:
+    if job.auxiliary is not None and not getattr(job.method, "takes_auxiliary", False):
+        problem = f"relations of patches cannot be learned beside {job.method.name}"
+        yield broken(("auxiliary",), problem, "leave it out, or choose another method", METHOD)
 
 
 def _of_method(job: JobSpec) -> Iterator[Broken]:

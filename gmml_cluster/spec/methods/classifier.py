@@ -85,6 +85,8 @@ class ClassifierOptions(SpecModel):
 class MixingOptions(ClassifierOptions):
     """A classifier whose encoder is trained, with mixed images and smoothed targets."""
 
+    takes_auxiliary: ClassVar[bool] = True
+    """Whether relations of patches can be learned beside it."""
     smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of a target that is spread evenly over all classes."""
     mixup: float = Field(0.8, ge=0, le=1000)

@@ -36,6 +36,8 @@ class GmmlOptions(SpecModel):
     """The group where `data.group` is `auto`."""
     advised_drop_path: ClassVar[float] = 0.1
     """The rate where `model.drop_path` is null."""
+    takes_auxiliary: ClassVar[bool] = True
+    """Whether relations of patches can be learned beside it."""
     name: Literal["gmml"]
     """Selects the method."""
     preset: Literal["released", "paper"] = "released"

@@ -39,6 +39,8 @@ class MaeOptions(SpecModel):
         "optim.clip": None,
     }
     """Its authors' values where the defaults are GMML's and would train something else; the plan has a note of them."""
+    takes_auxiliary: ClassVar[bool] = True
+    """Whether relations of patches can be learned beside it."""
     name: Literal["mae"]
     """Selects the method."""
     mask_ratio: float = Field(0.75, gt=0, lt=1)

@@ -5,11 +5,12 @@ The tasks themselves: `gmml_cluster.methods.relations`.
 Constants and formulas: docs/reference/methods.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import Field, model_validator
 
 from gmml_cluster.spec.base import Refused, SpecModel
+from gmml_cluster.spec.methods.counts import Counts
 
 TASKS = ("relations", "positions", "distances", "angles")
 CLASSES = 9
@@ -44,13 +45,20 @@ class RelationTasks(SpecModel):
         return self
 
 
+class Auxiliary(RelationTasks):
+    """Relations of patches (RelViT) as a loss beside the method's own, read from its encoder's tokens."""
+
+    weight: float = Field(1.0, gt=0, le=1000)
+    """What the sum of the tasks' losses is multiplied by before it is added."""
+
+
 @dataclass(frozen=True)
 class RelationCounts:
     """What the heads cost for one view."""
 
     parameters: int
     flops: int
-    """FLOP of a forward pass."""
+    """FLOP of a forward pass of a view."""
     bytes: int
     """Bytes kept for the backward pass: in fp32 whatever the precision, as pairs are scored in it."""
 
@@ -79,4 +87,16 @@ def relation_counts(options: RelationTasks, width: int, places: int, held: int) 
         parameters=2 * projected * width + places * (width + 1),
         flops=4 * held * width * projected + 2 * held**2 * projected + 2 * held * width * places,
         bytes=4 * (held * width + 2 * held * projected + held**2 * pairs + held * (places + 2 * options.positions)),
+    )
+
+
+def counts_beside(counts: Counts, options: Auxiliary, width: int, patches: int) -> Counts:
+    """What an image costs under a method and the heads beside it; the method's first stack is its encoder."""
+    held = min(patches, counts.stacks[0].tokens - 1)
+    heads = relation_counts(options, width, patches, held)
+    return replace(
+        counts,
+        trained=counts.trained + heads.parameters,
+        other_flops=counts.other_flops + heads.flops,
+        other_bytes=counts.other_bytes + heads.bytes,
     )

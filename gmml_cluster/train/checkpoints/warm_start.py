@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from gmml_cluster.errors import CheckpointError, Fault
 from gmml_cluster.methods.build import blank
 from gmml_cluster.methods.protocol import AfterStep, Method, Setting, exported_name
+from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.run.discovery import run_at
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.root import RunRoot, commit_of
@@ -19,6 +21,7 @@ from gmml_cluster.train.engines.slices import VALUE, saved_shapes
 from gmml_cluster.train.ranks.rendezvous import START_S
 
 ENCODER = "encoder."
+_POSITIONS = "encoder.pos_embed"
 _LISTED = 5
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -40,7 +43,7 @@ def take_init(peers: Peers, job: JobSpec, method: Method, engine: Engine) -> Non
     whole = theirs.method.name == job.method.name and job.init.what != "encoder"
     try:
         commit = _agreed(peers, source, job.init)
-        held = Held(None, {}) if whole else _held(theirs, _teachers(method))
+        held = Held(None, {}) if whole else _held(theirs, _teachers(method), engine.shapes)
         _take(source, commit, job.init, held, engine)
     except CheckpointError as error:
         hint = f"if {source.name} dropped it meanwhile, gmml rm {peers.run.name} and submit with a step that it keeps"
@@ -70,7 +73,7 @@ class Held:
     Attributes:
         teachers: tensors here that follow others; None where all tensors are taken.
         computed: what the method there computes from its job, so that no checkpoint holds it: fixed positions, which
-            may be trained here.
+            may be trained here; zeros where its encoder has none at all.
         encoder: name of the encoder that the method there yields, which may be a teacher's.
     """
 
@@ -79,12 +82,19 @@ class Held:
     encoder: str = ENCODER
 
 
-def _held(theirs: JobSpec, teachers: Mapping[str, str]) -> Held:
+def _held(theirs: JobSpec, teachers: Mapping[str, str], needed: Shapes) -> Held:
     method = blank(Setting.of(theirs))
     encoder, saved = f"{exported_name(method)}.", saved_shapes(method.module)
     computed = {name: buffer for name, buffer in method.module.named_buffers() if name not in saved}
     of_encoder = {name: buffer.float() for name, buffer in computed.items() if name.startswith(encoder)}
+    if _POSITIONS in needed and _has_no_positions(method.module.get_submodule(encoder.removesuffix("."))):
+        of_encoder[f"{encoder}pos_embed"] = torch.zeros(needed[_POSITIONS])
     return Held(teachers, of_encoder, encoder)
+
+
+def _has_no_positions(encoder: nn.Module) -> bool:
+    """As RelViT's: with zeros for positions another encoder computes the same."""
+    return isinstance(encoder, VisionTransformer) and encoder.pos_embed is None and encoder.rel_pos_bias is None
 
 
 def _take(source: RunRoot, commit: Commit, init: Init, there: Held, engine: Engine) -> None:

@@ -144,3 +144,14 @@ def test_fixed_positions_that_are_trained_here_begin_as_they_were_there(tmp_path
     job = parse_job({**JOB, "init": {"run": source.url, "step": 7}})
     take_init(Peers(source, RankInfo(0, 1, 0, 1), SharedStore()), job, blank(Setting.of(job)), engine)
     assert torch.equal(engine.got, sincos_positions(32, 8).float().flatten()[32:96])
+
+
+def test_positions_begin_at_zero_where_the_other_encoder_has_none(tmp_path, monkeypatch):
+    """So the encoder that begins here computes what RelViT's does, at any size of images."""
+    source = committed(tmp_path, {**JOB, "method": {"name": "relvit"}})
+    monkeypatch.setattr(FakeEngine, "shapes", {"encoder.norm.bias": (4,), "encoder.pos_embed": (1, 17, 32)})
+    engine = FakeEngine()
+    engine.load = lambda read: setattr(engine, "got", read("encoder.pos_embed", "value", 32, 64))
+    job = parse_job({**JOB, "init": {"run": source.url, "step": 7}})
+    take_init(Peers(source, RankInfo(0, 1, 0, 1), SharedStore()), job, blank(Setting.of(job)), engine)
+    assert torch.equal(engine.got, torch.zeros(64))
