@@ -12,12 +12,19 @@ from tests.fixtures.training import Training, digits_job, train
 
 pytest.importorskip("sklearn")
 CAPI = {"name": "capi", "clusters": 16, "registers": 4, "predictor_depth": 1, "predict_ratio": 0.2, "momentum": 0.9}
-OPTIM = {
+CAPI_OPTIM = {
     "lr": 1e-3,
     "lr_per": None,
     "exempt": "none",
     "clip": None,
     "schedule": {"law": "truncated", "warmup": "4 steps"},
+}
+IJEPA = {"name": "ijepa", "predictor_width": 16, "predictor_depth": 1, "border": "full", "momentum": [0.5, 1.0]}
+IJEPA_OPTIM = {
+    "lr": 1e-3,
+    "lr_per": None,
+    "clip": None,
+    "schedule": {"law": "next", "start_lr": 2e-4, "warmup": "4 steps"},
 }
 
 
@@ -29,14 +36,17 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "train")
 
 
-def at_once_and_in_two(rank: int, ranks: int, folder: str, method: dict[str, Any]) -> list[Training]:
-    job = digits_job(folder, method, steps=6, optim=OPTIM)
+def at_once_and_in_two(
+    rank: int, ranks: int, folder: str, method: dict[str, Any], optim: dict[str, Any]
+) -> list[Training]:
+    job = digits_job(folder, method, steps=6, optim=optim)
     half = train(job, range(3))
     return [train(job, range(6)), half, train(job, range(3, 6), begin=half)]
 
 
-def test_capi_resumes_to_the_bit_with_its_teacher(corpus: str) -> None:
-    whole, half, rest = run_ranks(1, at_once_and_in_two, corpus, CAPI)[0]
+def resumed(corpus: str, method: dict[str, Any], optim: dict[str, Any]) -> Training:
+    """Six steps at once, which two halves repeat to the bit."""
+    whole, half, rest = run_ranks(1, at_once_and_in_two, corpus, method, optim)[0]
     assert whole.state.keys() == rest.state.keys()
     assert all(torch.equal(value, rest.state[at]) for at, value in whole.state.items())
     losses = [[line["loss"] for line in run.lines] for run in (whole, half, rest)]
@@ -45,4 +55,17 @@ def test_capi_resumes_to_the_bit_with_its_teacher(corpus: str) -> None:
     moved = whole.state[f"teacher.{name}", "value"]
     assert not torch.equal(moved, half.state[f"teacher.{name}", "value"])
     assert not torch.equal(moved, whole.state[name, "value"])
+    return whole
+
+
+def test_capi_resumes_to_the_bit_with_its_teacher(corpus: str) -> None:
+    whole = resumed(corpus, CAPI, CAPI_OPTIM)
     assert {"clustering_loss", "prediction_loss", "target_entropy", "target_perplexity"} <= set(whole.lines[0])
+
+
+def test_ijepa_resumes_to_the_bit_with_its_teacher(corpus: str) -> None:
+    whole = resumed(corpus, IJEPA, IJEPA_OPTIM)
+    assert {"context", "target", "short", "teacher_std"} <= set(whole.lines[0])
+    assert [line["context"] for line in whole.lines] == [4] * 6
+    assert whole.lines[0]["lr"] == pytest.approx(4e-4), "a quarter of the way from 2e-4 to 1e-3"
+    assert whole.state["teacher.encoder.norm.bias", "value"].any(), "the teacher follows what began at 0"
