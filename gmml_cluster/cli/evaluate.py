@@ -1,15 +1,27 @@
 """`gmml eval`: scores of a run's encoder on a labelled corpus."""
 
+import tempfile
+from pathlib import Path
+from typing import Any
+
 import click
 
 from gmml_cluster.cli import options
 from gmml_cluster.cli.compute import run_module
+from gmml_cluster.errors import Fault, SpecError
+
+_TRAINED = ("attentive", "finetune")
 
 
 @click.command("eval")
 @options.run
 @click.option(
-    "--with", "scores", default="knn", show_default=True, metavar="LIST", help="Scores: knn, linear, or both."
+    "--with",
+    "scores",
+    default="knn",
+    show_default=True,
+    metavar="LIST",
+    help="Scores: knn, linear, attentive, finetune; several with commas.",
 )
 @click.option("--bank", metavar="URL", help="Labelled shards that are learnt from; the run's first corpus by default.")
 @click.option("--corpus", metavar="URL", help="Labelled shards that are scored; a tenth of the bank by default.")
@@ -23,6 +35,10 @@ from gmml_cluster.cli.compute import run_module
 @click.option("--step", type=click.IntRange(min=0), help="Checkpoint to read; the latest by default.")
 @click.option("--image", metavar="FIELD", help="Field of the images, such as left.jpg; the run's own by default.")
 @click.option("--untrained", is_flag=True, help="Score the network before its first step, made from the seed.")
+@click.option(
+    "--epochs", type=click.FloatRange(min=0, min_open=True), help="Of attentive and finetune: passes over the bank."
+)
+@options.cluster
 @options.root
 @options.as_json
 def command(
@@ -34,14 +50,32 @@ def command(
     step: int | None,
     image: str | None,
     untrained: bool,
+    epochs: float | None,
+    cluster: str | None,
     root: str | None,
     as_json: bool,
 ) -> int:
-    """Score the encoder of a checkpoint of RUN by nearest neighbours or a linear probe, in one process."""
+    """Score the encoder of a checkpoint of RUN, and keep what is found with the run.
+
+    knn and linear read features once, in one process. attentive and finetune train a run of their own on the bank, on
+    the cluster, and are then scored on the corpus here.
+    """
     from gmml_cluster.launch.code import installed_code
     from gmml_cluster.launch.find import find
 
     found = find(run, root)
+    names = list(dict.fromkeys(scores.split(",")))
+    trained, frozen = [name for name in names if name in _TRAINED], [name for name in names if name not in _TRAINED]
+    if trained and (corpus is None or untrained or features):
+        problem = f"{', '.join(trained)}; a run is trained on the bank, so --corpus names what is scored"
+        raise SpecError(Fault("--with", problem, "give --corpus, and neither --untrained nor --feature"))
+    for name in trained:
+        asked = {"step": step, "bank": bank, "image": image, "epochs": epochs}
+        result = _train_and_score(found, name, asked, cluster=cluster, corpus=str(corpus), as_json=as_json)
+        if result:
+            return result
+    if not frozen:
+        return 0
     given = [
         ("--bank", bank),
         ("--corpus", corpus),
@@ -50,7 +84,28 @@ def command(
         *(("--feature", feature) for feature in features),
     ]
     code = installed_code(found.job({}).method.name).digest
-    arguments = ["--root", found.root, "--run", found.name, "--with", scores, "--code", code]
+    arguments = ["--root", found.root, "--run", found.name, "--with", ",".join(frozen), "--code", code]
     arguments += [word for name, value in given if value is not None for word in (name, value)]
     arguments += [name for name, is_set in (("--untrained", untrained), ("--json", as_json)) if is_set]
     return run_module("gmml_cluster.evaluate", arguments, needs="torch")
+
+
+def _train_and_score(
+    source: Any, name: str, asked: dict[str, Any], *, cluster: str | None, corpus: str, as_json: bool
+) -> int:
+    """Train one method from the run's encoder, wait for it, and classify the corpus; the exit code."""
+    from gmml_cluster import api
+    from gmml_cluster.launch.code import installed_code
+    from gmml_cluster.launch.probes import probe_job
+    from gmml_cluster.spec.loading.validate import to_yaml
+
+    job = probe_job(source, name, **asked)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{job.name}.yaml"
+        path.write_text(to_yaml(job))
+        made = api.submit(path, cluster)
+    click.echo(f"{name}: the run {made.name} trains it; gmml logs {made.name} shows its progress", err=True)
+    made.wait()
+    arguments = ["--root", made.location.root, "--run", made.name, "--of-root", source.root, "--of", source.name]
+    arguments += ["--corpus", corpus, "--code", installed_code(name).digest, *(["--json"] if as_json else [])]
+    return run_module("gmml_cluster.evaluate.classify", arguments, needs="torch")

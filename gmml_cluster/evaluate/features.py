@@ -50,7 +50,13 @@ class EvalCorpus:
 
     def part(self, name: str, chosen_M: Tensor) -> "EvalCorpus":
         """The images for which `chosen_M` is true."""
-        return replace(self, url=f"{self.url} ({name})", indices=self.indices[chosen_M], labels=self.labels[chosen_M])
+        return replace(
+            self,
+            url=f"{self.url} ({name})",
+            indices=self.indices[chosen_M],
+            labels=self.labels[chosen_M],
+            identity=f"{self.identity} ({name})",
+        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from gmml_cluster.evaluate.score import Score
 
-NOTES = """±: one standard error of sampling; the spread of seeds is not in it.
+ERROR = "±: one standard error of sampling; the spread of seeds is not in it."
+NOTES = f"""{ERROR}
 Bold: the number to report; its lr was chosen on a held-out tenth of the bank. Features are read unaugmented."""
 
 
@@ -70,7 +71,8 @@ class EvalReport:
                 style="bold" if score.main else "dim",
             )
         console.print(table)
-        console.print(f"bank: {self.bank[1]} images of {self.bank[0]}\n{NOTES}")
+        notes = NOTES if self.protocol == FROZEN else f"{ERROR}\n{self.protocol}"
+        console.print(f"bank: {self.bank[1]} images of {self.bank[0]}\n{notes}")
 
 
 def _written(settings: Iterable[tuple[str, float | int]]) -> str:

@@ -95,7 +95,7 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
     bank = read(request.bank or first.url, indexes, image)
     bank, corpus = hold_out(bank) if request.corpus is None else (bank, read(request.corpus, indexes, image))
     if request.corpus is not None:
-        _demand_apart(bank, corpus)
+        demand_apart(bank, corpus)
     reader = reader_of(trained)
     of_bank, of_corpus = reader.features(bank, names), reader.features(corpus, names)
     found: list[Score] = []
@@ -116,7 +116,7 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
     )
 
 
-def _demand_apart(bank: EvalCorpus, corpus: EvalCorpus) -> None:
+def demand_apart(bank: EvalCorpus, corpus: EvalCorpus) -> None:
     """Refuse a corpus of which images are in the bank, in the same shards or packed again.
 
     Raises:

@@ -23,7 +23,7 @@ from gmml_cluster.methods.supervised import top1
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.methods.probe import ProbeOptions
 
-_STD = 0.01
+_STD, _QUERY_STD = 0.01, 0.02
 
 
 class Probed(nn.Module):
@@ -56,7 +56,11 @@ class Probe:
         self.module: nn.Module = module
 
     def init_distribution(self, name: str, shape: torch.Size) -> InitDistribution:
-        """Matrices normal with 0.01; what `init` replaces is of no interest."""
+        """The classifier normal with 0.01, values as torch initialises them; `init` replaces the encoder's."""
+        if name == "queries":
+            return InitDistribution("normal", _QUERY_STD)
+        if name == "value.weight":
+            return InitDistribution("uniform", shape[1] ** -0.5)
         if name.endswith("bias"):
             return InitDistribution("constant", 0.0)
         return InitDistribution("constant", 1.0) if len(shape) == 1 else InitDistribution("normal", _STD)

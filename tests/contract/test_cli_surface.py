@@ -42,7 +42,9 @@ SURFACE = {
     "gmml export": ["--help", "--output", "--root", "--step", "--to", "-o", "RUN"],
     "gmml eval": [
         "--bank",
+        "--cluster",
         "--corpus",
+        "--epochs",
         "--feature",
         "--help",
         "--image",

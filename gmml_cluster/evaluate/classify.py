@@ -1,0 +1,111 @@
+"""`python -m gmml_cluster.evaluate.classify`: the accuracy of a trained head, kept with the run of its encoder."""
+
+import json
+import sys
+
+import click
+import torch
+from rich.console import Console
+
+from gmml_cluster.data.corpus.listing import indexes_below
+from gmml_cluster.errors import DataError, Fault, GmmlError
+from gmml_cluster.evaluate.features import BATCH, EvalCorpus, normalised, read
+from gmml_cluster.evaluate.report import EvalReport
+from gmml_cluster.evaluate.score import Score
+from gmml_cluster.evaluate.scoring import demand_apart
+from gmml_cluster.progress import progress
+from gmml_cluster.run.evaluations import keep
+from gmml_cluster.run.root import run_root
+from gmml_cluster.train.checkpoints.load_trained import Trained, full_precision, load_trained
+
+CLASSIFIERS = {"attentive": "patches", "finetune": "pool", "supervised": "pool"}
+"""Methods whose module gives the logits of single images, and what their head reads."""
+
+
+@torch.inference_mode()
+def hits(trained: Trained, corpus: EvalCorpus) -> int:
+    """Images of a corpus whose class has the greatest logit; images are unaugmented.
+
+    Raises:
+        DataError: the run has no head that classifies single images, or the corpus has a class that it does not know.
+    """
+    job = trained.job
+    if job.method.name not in CLASSIFIERS:
+        problem = f"{job.method.name} has no head that classifies single images"
+        raise DataError(Fault(job.name, problem, f"it takes one of {', '.join(CLASSIFIERS)}"))
+    if int(corpus.labels.max()) >= job.method.classes:  # type: ignore[union-attr]
+        problem = f"has the class {int(corpus.labels.max())}, but the bank had {job.method.classes}"  # type: ignore[union-attr]
+        raise DataError(Fault(corpus.url, problem, "name a corpus of the same classes"))
+    full_precision()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module, found = trained.method.module.to(device).eval(), 0
+    with progress(f"reading {corpus.url}", len(corpus.indices)) as advance:
+        for indices, labels in zip(
+            *(torch.split(each, BATCH) for each in (corpus.indices, corpus.labels)), strict=True
+        ):
+            images = normalised(corpus.images(indices.tolist()), job.data.image_size, job.data.normalise, device)
+            found += int((module(images).argmax(1).cpu() == labels).sum())
+            advance(len(indices))
+    return found
+
+
+def classify(root: str, run: str, *, of: str, corpus: str, code: str = "") -> EvalReport:
+    """Score a run's head on a corpus that shares nothing with what it was trained on.
+
+    Args:
+        root: folder or URL under which the run with the head lies.
+        run: its name.
+        of: name of the run whose encoder it began from.
+        corpus: URL of the labelled shards that are classified.
+        code: digest of the code that scores.
+
+    Raises:
+        DataError: bank and corpus share shards or images, or one of them has no labels.
+        CheckpointError: there is no checkpoint, or it is damaged.
+    """
+    trained = load_trained(root, run)
+    job, indexes = trained.job, indexes_below(root)
+    first = job.data.corpora[0]
+    bank, scored = read(first.url, indexes, first.image), read(corpus, indexes, first.image)
+    demand_apart(bank, scored)
+    settings: dict[str, float | int] = {"epochs": job.run.epochs} if job.run.epochs else {}
+    found = Score(
+        job.method.name, CLASSIFIERS.get(job.method.name, ""), hits(trained, scored), len(scored.labels), settings
+    )
+    return EvalReport(
+        run=of,
+        step=trained.step if job.init is None or job.init.step is None else job.init.step,
+        untrained=False,
+        bank=(bank.url, len(bank.labels)),
+        corpus=(scored.url, len(scored.labels)),
+        scores=(found,),
+        digests=(bank.identity, scored.identity),
+        code=code,
+        protocol=f"head of the run {run}, its last checkpoint; images unaugmented, central square of 256/224",
+    )
+
+
+@click.command("gmml eval")
+@click.option("--root", required=True, help="Folder or URL under which the run with the head lies.")
+@click.option("--run", required=True, help="Its name.")
+@click.option("--of-root", required=True, help="Folder or URL under which the evaluated run lies.")
+@click.option("--of", required=True, help="Name of the run that is evaluated.")
+@click.option("--corpus", required=True, help="Labelled corpus that is classified.")
+@click.option("--code", default="", help="Digest of the code in use, for the report.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+def main(root: str, run: str, of_root: str, of: str, corpus: str, code: str, as_json: bool) -> None:
+    """Score the head that a run has trained on another run's encoder."""
+    try:
+        report = classify(root, run, of=of, corpus=corpus, code=code)
+        keep(run_root(of_root, of), report.to_json())
+    except GmmlError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    if as_json:
+        click.echo(json.dumps(report.to_json()))
+    else:
+        report.show(Console())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The jobs of `gmml eval --with attentive,finetune`: a run that begins from the encoder that is evaluated."""
+
+import hashlib
+import json
+from typing import Any
+
+from gmml_cluster.data.corpus.classes import class_faults
+from gmml_cluster.data.corpus.summary import Summary
+from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.launch.indexed import count, look_up
+from gmml_cluster.run.root import RunRoot, commit_of
+from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.spec.loading.validate import dump, parse_job
+
+EPOCHS = {"attentive": 30.0, "finetune": 50.0}
+"""Passes over the bank; ours, for sets of some ten thousand images."""
+_METHODS: dict[str, dict[str, Any]] = {"attentive": {}, "finetune": {"layer_decay": 0.75}}
+_LR = {"attentive": 5e-3, "finetune": 1e-3}
+"""Of AdamW, whatever the batch; ours."""
+_QUERIES = (32, 16, 8, 4, 2, 1)
+_ENCODERS: dict[str, dict[str, Any]] = {"ijepa": {"class_token": False}}
+"""Encoders that are no plain ones, by the method that yields them."""
+_BATCHES = ((5120, 256), (1280, 64), (0, 16))
+"""Least samples of a bank, and images a step, so that an epoch has at least some twenty."""
+_WARM_UP = 0.1
+_NAME_CHARACTERS = 63
+
+
+def probe_job(
+    source: RunRoot, method: str, *, step: int | None, bank: str | None, image: str | None, epochs: float | None
+) -> JobSpec:
+    """The job that trains `method` from a run's encoder on a bank with classes, with the run's own crops and flips.
+
+    The same request gives the same name, so that a second one finds the run that the first has trained.
+
+    Args:
+        source: the run that is evaluated.
+        method: of `EPOCHS`.
+        step: its checkpoint; the latest by default.
+        bank: URL of labelled shards; the run's first corpus by default.
+        image: field of the images; that of the run's first corpus by default.
+        epochs: passes over the bank; `EPOCHS` by default.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+        SpecError: the bank has samples without a class, or nothing can be trained from such an encoder.
+    """
+    theirs = source.job({})
+    first = theirs.data.corpora[0]
+    corpus = {"url": bank or first.url, "image": image or first.image}
+    spec = _spec(theirs, method, corpus, epochs or EPOCHS[method])
+    spec["init"] = {"run": source.url, "step": commit_of(source, step).step, "what": "encoder"}
+    held = _held(parse_job({**spec, "name": "bank"}), source.root)
+    spec["method"]["classes"] = max(held.greatest_label + 1, 2)
+    spec["batch"] = {"size": next(size for least, size in _BATCHES if held.samples >= least)}
+    faults = class_faults(parse_job({**spec, "name": "bank"}), [held])
+    if faults:
+        raise SpecError(faults)
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:8]
+    suffix = f"-{method}-{digest}"
+    return parse_job({**spec, "name": source.name[: _NAME_CHARACTERS - len(suffix)] + suffix})
+
+
+def _spec(theirs: JobSpec, method: str, corpus: dict[str, Any], epochs: float) -> dict[str, Any]:
+    given = dump(theirs)
+    trains_encoder = method == "finetune"
+    options: dict[str, Any] = {"name": method, "classes": 2, **_METHODS[method], "encoder": _encoder(theirs)}
+    if method == "attentive":
+        options["queries"] = next(queries for queries in _QUERIES if theirs.model.width % queries == 0)
+    augment = {"crop": given["data"]["augment"]["crop"], "flip": given["data"]["augment"]["flip"]}
+    decay = 0.05 if trains_encoder else 0.0
+    return {
+        "seed": theirs.seed,
+        "model": {**given["model"], "drop_path": 0.1 if trains_encoder else 0.0},
+        "method": options,
+        "data": {
+            "corpora": [corpus],
+            "image_size": theirs.data.image_size,
+            "augment": augment,
+            "normalise": given["data"]["normalise"],
+            "group": 8,
+        },
+        "batch": {"size": 16},
+        "optim": {
+            "lr": _LR[method],
+            "lr_per": None,
+            "weight_decay": {"start": decay, "end": decay},
+            "exempt": "vectors_and_positions",
+            "clip": None,
+            "schedule": {"law": "fractional", "warmup": f"{_WARM_UP * epochs:g} epochs", "final_lr": 0},
+        },
+        "run": {"epochs": epochs},
+        "engine": {"zero": "ddp", "precision": theirs.engine.precision},
+        "checkpoint": {"keep": 1},
+    }
+
+
+def _encoder(theirs: JobSpec) -> dict[str, Any] | None:
+    if theirs.method.name == "capi":
+        problem = "'capi'; its encoder has blocks of its own, from which neither probe nor fine-tuning is built"
+        raise SpecError(Fault("--with", problem, "take knn or linear"))
+    return _ENCODERS.get(theirs.method.name)
+
+
+def _held(job: JobSpec, root: str) -> Summary:
+    """What the bank holds, by its indexes or, in folders, by the shards' headers."""
+    held = (*look_up(job, root).held, *count(job).held)
+    known = next((summary for summary in held if summary is not None), None)
+    if known is None:
+        url = job.data.corpora[0].url
+        raise SpecError(
+            Fault("--bank", f"{url} has no index, so its classes are not known", f"gmml corpus index {url}")
+        )
+    return known

@@ -1,0 +1,67 @@
+"""A trained head is scored on images that it was not trained on, and no others."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gmml_cluster.errors import DataError
+from gmml_cluster.evaluate import classify as module
+from gmml_cluster.evaluate.classify import classify, hits
+from gmml_cluster.evaluate.demo import digits as demo
+from gmml_cluster.evaluate.features import normalised, read
+from gmml_cluster.methods.build import build
+from gmml_cluster.spec.loading.validate import dump, parse_job
+
+
+@pytest.fixture
+def corpora(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "load", lambda: demo.Digits(digits.images[:200], digits.labels[:200]))
+    monkeypatch.setattr(demo, "HELD_OUT", 50)
+    demo.pack_digits(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def headed(trained):
+    """A run of a method with a head, by name, with the weights of its seed."""
+
+    def make(name, **options):
+        run = trained("mae")
+        method = {"name": name, "classes": 10, **options}
+        job = parse_job({**dump(run.job), "method": method, "init": {"run": "/runs/first", "step": 3}})
+        return replace(run, job=job, method=build(job), step=9)
+
+    return make
+
+
+@pytest.mark.parametrize(("name", "options"), [("attentive", {"queries": 4}), ("finetune", {}), ("supervised", {})])
+def test_hits_are_the_images_whose_class_has_the_greatest_logit(headed, corpora, name, options):
+    run, corpus = headed(name, **options), read(str(corpora / "test"))
+    images = normalised(corpus.images(corpus.indices.tolist()), 16, run.job.data.normalise, torch.device("cpu"))
+    with torch.no_grad():
+        expected = int((run.method.module.eval()(images).argmax(1) == corpus.labels).sum())
+    assert hits(run, corpus) == expected
+
+
+def test_a_report_is_of_the_run_whose_encoder_was_read(headed, corpora, monkeypatch):
+    monkeypatch.setattr(module, "load_trained", lambda root, name: headed("finetune"))
+    document = classify(str(corpora), "head", of="first", corpus=str(corpora / "test"), code="abc").to_json()
+    assert (document["run"], document["step"], document["code"]) == ("first", 3, "abc")
+    (score,) = document["scores"]
+    assert (score["score"], score["samples"], score["main"]) == ("finetune", 50, True)
+    assert "the run head" in document["protocol"]
+
+
+def test_a_bank_that_shares_shards_with_what_is_scored_is_refused(headed, corpora, monkeypatch):
+    monkeypatch.setattr(module, "load_trained", lambda root, name: headed("finetune"))
+    with pytest.raises(DataError, match="shards are in the bank too"):
+        classify(str(corpora), "head", of="first", corpus=str(corpora / "train"))
+
+
+def test_a_corpus_of_more_classes_and_a_run_without_a_head_are_refused(headed, trained, corpora):
+    corpus = read(str(corpora / "test"))
+    with pytest.raises(DataError, match="has the class 9, but the bank had 4"):
+        hits(headed("finetune", classes=4), corpus)
+    with pytest.raises(DataError, match="mae has no head that classifies single images"):
+        hits(trained("mae"), corpus)

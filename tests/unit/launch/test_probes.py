@@ -1,0 +1,82 @@
+"""The job that trains a probe is made of the run that it judges, and is the same for the same request."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from gmml_cluster.errors import SpecError
+from gmml_cluster.launch import probes
+from gmml_cluster.launch.probes import probe_job
+from gmml_cluster.run.root import SPEC, create_run
+from gmml_cluster.spec.loading.validate import parse_job, to_yaml
+from tests.unit.data.conftest import write_tar
+
+JOB = {
+    "name": "first",
+    "seed": 9,
+    "model": {"width": 32, "depth": 2, "heads": 2, "patch_size": 4},
+    "method": {"name": "gmml"},
+    "data": {"corpora": [{"url": "x"}], "image_size": 32, "augment": "gmml", "normalise": "half", "group": 8},
+    "batch": {"size": 64},
+    "run": {"steps": 10},
+}
+
+
+@pytest.fixture
+def bank(tmp_path):
+    """30 samples of classes 0 to 6."""
+    members = [(f"{y:02d}.{end}", b"%d" % (y % 7)) for y in range(30) for end in ("png", "cls")]
+    write_tar(tmp_path / "bank.tar", members)
+    return str(tmp_path / "bank.tar")
+
+
+@pytest.fixture
+def make(tmp_path, bank, monkeypatch):
+    monkeypatch.setattr(probes, "commit_of", lambda run, step: SimpleNamespace(step=7 if step is None else step))
+
+    def source(**changes):
+        data = {**JOB["data"], "corpora": [{"url": bank}]}
+        job = parse_job({**JOB, "data": data, **changes})
+        return create_run(str(tmp_path / "runs"), job.name, {SPEC: to_yaml(job).encode()}, {})
+
+    return source
+
+
+def asked(**changes):
+    return {"step": None, "bank": None, "image": None, "epochs": None, **changes}
+
+
+def test_a_probe_begins_from_the_runs_encoder_with_its_crops_and_flips_alone(make):
+    source = make()
+    job = probe_job(source, "attentive", **asked())
+    assert (job.init.run, job.init.step, job.init.what) == (source.url, 7, "encoder")
+    assert (job.method.name, job.method.classes, job.method.queries) == ("attentive", 7, 32)
+    theirs = source.job({})
+    assert (job.seed, job.data.normalise, job.data.image_size) == (9, theirs.data.normalise, 32)
+    assert (job.data.augment.crop, job.data.augment.flip) == (theirs.data.augment.crop, True)
+    assert (job.data.augment.jitter, job.data.augment.blur) == (None, None)
+    assert (job.model.drop_path, job.run.epochs, job.batch.size) == (0, 30, 16)
+
+
+def test_the_same_request_names_the_same_run_and_another_one_another(make):
+    source = make()
+    names = [
+        probe_job(source, method, **asked(**changes)).name
+        for method, changes in (("finetune", {}), ("finetune", {}), ("finetune", {"epochs": 3}), ("attentive", {}))
+    ]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+    assert all(name.startswith("first-") for name in names)
+    long = probe_job(make(name="a" * 63), "finetune", **asked()).name
+    assert len(long) == 63
+
+
+def test_an_encoder_without_class_token_is_taken_without(make):
+    job = probe_job(make(method={"name": "ijepa"}, model={**JOB["model"], "drop_path": 0}), "attentive", **asked())
+    assert job.method.encoder.class_token is False
+
+
+def test_a_bank_without_classes_is_refused_with_the_cure(make, tmp_path):
+    write_tar(tmp_path / "bare.tar", [(f"{y}.png", b"image") for y in range(3)])
+    with pytest.raises(SpecError, match=r"has no class for 3 of its 3 samples; finetune learns from classes; pack"):
+        probe_job(make(), "finetune", **asked(bank=str(tmp_path / "bare.tar")))
