@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods.protocol import Draws, Forward, InitDistribution, Losses, Method, Setting
 from gmml_cluster.methods.relations import RelationHeads, relation_losses
 from gmml_cluster.spec.methods.relations import Auxiliary
@@ -27,7 +28,14 @@ class _Predicted(NamedTuple):
 
 
 def with_relations(method: Method, setting: Setting, options: Auxiliary) -> Method:
-    """The method with heads for relations under `module.auxiliary` and their loss added to its own, in place."""
+    """The method with heads for relations under `module.auxiliary` and their loss added to its own, in place.
+
+    Raises:
+        SpecError: the encoder has no class token to be added.
+    """
+    if options.add_class_token and not getattr(method.module.get_submodule("encoder"), "prefix_tokens", 0):
+        problem = "true, but the encoder has no class token"
+        raise SpecError(Fault("auxiliary.add_class_token", problem, "leave it out"))
     heads = RelationHeads(options, width=setting.model.width, patches=setting.patches)
     method.module.add_module(HEADS, heads)
     own_loss, own_distribution = method.loss, method.init_distribution

@@ -52,7 +52,10 @@ def _patches_fill_image(job: JobSpec) -> Iterator[Broken]:
 
 def _fewer_mega_patches(job: JobSpec) -> Iterator[Broken]:
     mega, grid = job.data.augment.mega, job.data.image_size // job.model.patch_size
-    if mega is not None and mega.blocks >= grid:
+    if mega is not None and not getattr(job.method, "takes_mega", False):
+        problem = f"{mega.blocks} blocks a row; its encoder, used later on whole images, has a position for each patch"
+        yield broken(MEGA, problem, "leave mega out, or choose relvit without position_embeddings", METHOD)
+    elif mega is not None and mega.blocks >= grid:
         problem = f"{mega.blocks} blocks a row; they are put together of the {grid} patches of a row"
         yield broken(MEGA, problem, "write fewer", IMAGE, PATCH)
 

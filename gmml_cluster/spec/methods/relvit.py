@@ -35,6 +35,11 @@ class RelVitOptions(RelationTasks):
     """Whether patches are put in random order; without position embeddings it changes nothing."""
 
     @property
+    def takes_mega(self) -> bool:
+        """Whether `data.augment.mega` may be given: later uses have whole images, which are larger."""
+        return not self.position_embeddings
+
+    @property
     def views(self) -> int:
         """Crops an image."""
         return 1

@@ -17,6 +17,7 @@ BASE = {
     "run": {"steps": 1},
 }
 MAE = {"method": {"name": "mae"}}
+RELVIT = {"method": {"name": "relvit"}}
 
 
 def spec(**changes):
@@ -42,7 +43,10 @@ def test_the_base_breaks_no_rule():
     ("changes", "fault"),
     [
         ({"data": {"image_size": 33}}, "data.image_size: 33 is no multiple of the patch of 4; write 32, or another"),
-        ({"data": {"augment": {"mega": {"blocks": 8}}}}, "data.augment.mega.blocks: 8 blocks a row"),
+        ({**RELVIT, "data": {"augment": {"mega": {"blocks": 8}}}}, "data.augment.mega.blocks: 8 blocks a row; they"),
+        ({"data": {"augment": {"mega": {"blocks": 4}}}}, "data.augment.mega.blocks: 4 blocks a row; its encoder"),
+        ({**RELVIT, "auxiliary": {}}, "auxiliary: relations of patches cannot be learned beside relvit"),
+        ({"auxiliary": {"relations": False, "positions": False}}, "auxiliary: no task is on"),
         ({"batch": {"size": 60}}, "batch.size: 60 is no multiple of the group of 8; write 64, or another data.group"),
         ({"batch": {"size": 4}}, "batch.size: 4 is no multiple of the group of 8; write 8, or another data.group"),
         ({"data": {"lanes": 3}}, "data.lanes: 3 lanes of groups of 8 do not divide the batch of 64; write 2, or auto"),
