@@ -11,7 +11,7 @@ from pydantic import Field
 
 from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.broken import GROUP, IMAGE, METHOD, PATCH, Broken, broken
-from gmml_cluster.spec.methods.counts import Counts, Encoder, Stack
+from gmml_cluster.spec.methods.counts import Counts, Encoder, Precision, Stack
 
 HEADS = ("model", "heads")
 RATIO = ("method", "mask_ratio")
@@ -73,6 +73,7 @@ class CapiOptions(SpecModel):
         """
         cells = cells_of(self, image_size // encoder.patch_size)
         D, K, pixels, N = encoder.width, self.clusters, 3 * encoder.patch_size**2, cells.all
+        head = D // encoder.heads
         seen = self.registers + cells.visible
         student = _Stack(encoder.depth, seen, D, encoder.heads, encoder.mlp_ratio)
         teacher = _Stack(encoder.depth, self.registers + N, D, encoder.heads, encoder.mlp_ratio)
@@ -84,8 +85,9 @@ class CapiOptions(SpecModel):
             frozen=branch,
             stacks=(student, predictor),
             other_flops=2 * N * pixels * D + 2 * (N + cells.predicted) * D * K,
-            other_values=pixels * N + (seen + cells.predicted) * D,
-            other_bytes=4 * (N * D + 3 * N * K + 3 * cells.predicted * K),
+            other_values=(N + 3 * seen + 5 * cells.predicted) * D,
+            # in fp32 whatever the precision: logits, targets and their logarithms, and tables of positions
+            other_bytes=12 * N * K + 8 * cells.predicted * (K + head) + 16 * seen * head,
             input_values=pixels * N,
             teacher_flops=teacher.flops + 2 * N * pixels * D,
         )
@@ -119,6 +121,23 @@ class _Stack(Stack):
         """Values of all blocks: L (12 D^2 + 2 D) at an MLP ratio of 4."""
         return self.blocks * (self.matrix_values + 2 * self.width)
 
+    @property
+    def token_values(self) -> tuple[int, int]:
+        """Values that a token keeps in a block, and how many of them stay fp32: inputs of norms, and what they norm.
+
+        Beside the plain block's: q and k with their positions.
+        """
+        return 12 * self.width + 2 * int(self.width * self.mlp_ratio), 4 * self.width
+
+    def _token_bytes(self, precision: Precision) -> int:
+        values, in_fp32 = self.token_values
+        return (
+            (4 if precision == "fp32" else 2) * values
+            + (2 * in_fp32 if precision == "bf16" else 0)
+            + 8
+            + 4 * self.heads
+        )
+
 
 @dataclass(frozen=True)
 class _Predictor(_Stack):
@@ -133,6 +152,12 @@ class _Predictor(_Stack):
         of_memory = 2 * (self.memory - self.tokens) * 2 * self.width**2
         attention = 4 * self.tokens * self.memory * self.width
         return self.blocks * (2 * self.tokens * self.matrix_values + of_memory + attention)
+
+    @property
+    def token_values(self) -> tuple[int, int]:
+        """Of a query: without k and v, which the memory's tokens keep, k twice as it gets positions."""
+        values, in_fp32 = super().token_values
+        return values - 4 * self.width + 3 * self.width * self.memory // self.tokens, in_fp32
 
 
 @dataclass(frozen=True)
