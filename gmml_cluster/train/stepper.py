@@ -43,6 +43,7 @@ class Pending:
         event: None on CPU, where the vector is complete at once.
         numbers: int64 (n,): sample numbers of this rank.
         losses: of each micro-batch the losses of its groups, on the device; read only where the step was skipped.
+        momentum: share of itself that a teacher kept; None without a teacher.
     """
 
     step: int
@@ -52,6 +53,7 @@ class Pending:
     weight_decay: float
     numbers: NDArray[np.int64]
     losses: list[Tensor]
+    momentum: float | None = None
 
 
 @dataclass(frozen=True)
@@ -135,10 +137,12 @@ class Stepper:
         loss, losses, scalars = self._backward(batch)
         lr, decay = self.schedule.learning_rate(step), self.schedule.weight_decay(step)
         vector = self.engine.step(lr, decay, self._vector.pack(loss, self._rank_stats(batch), scalars))
+        momentum = None
         if isinstance(self.method, AfterStep):
             update = self.method.after_step(step, self.schedule.total_steps)
             self.engine.lerp(update.targets, update.sources, update.weight)
-        return Pending(step, *self._on_host(vector), lr, decay, batch.numbers, losses)
+            momentum = 1 - update.weight
+        return Pending(step, *self._on_host(vector), lr, decay, batch.numbers, losses, momentum)
 
     def _on_host(self, vector: Tensor) -> "tuple[Tensor, torch.cuda.Event | None]":
         """The vector's copy on the host, and the event after which it is complete.
@@ -277,8 +281,10 @@ class Stepper:
     def _line(self, pending: Pending, stats: StepStats) -> dict[str, Any]:
         batch = self.job.batch.size
         scalars = {name: _number(total / count) for name, (total, count) in stats.scalars.items() if count}
+        teacher = {} if pending.momentum is None else {"momentum": pending.momentum}
         return {
             **scalars,
+            **teacher,
             "step": pending.step,
             "samples": (pending.step + 1) * batch,
             "batch": batch,

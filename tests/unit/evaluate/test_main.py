@@ -38,11 +38,12 @@ def test_without_a_corpus_a_tenth_of_each_class_of_the_bank_is_held_out(trained,
 def test_taps_are_left_out_where_they_are_the_mean(trained):
     assert features_of(trained("gmml")) == ["class", "mean", "taps"]
     assert features_of(trained("mae")) == ["class", "mean"]
-    assert features_of(trained("ijepa")) == ["mean"]
+    assert features_of(trained("ijepa")) == features_of(trained("capi")) == ["mean"]
 
 
-def test_an_encoder_without_a_class_token_is_scored_by_its_patches(trained, corpora):
-    teacher = trained("ijepa")
+@pytest.mark.parametrize("method", ["ijepa", "capi"])
+def test_an_encoder_without_a_class_token_is_scored_by_its_patches(trained, corpora, method):
+    teacher = trained(method)
     asked = Request("small", str(corpora / "test"), ("knn",))
     (score,) = [score for score in evaluate(teacher, asked).scores if score.main]
     assert score.feature == "mean"
@@ -50,7 +51,7 @@ def test_an_encoder_without_a_class_token_is_scored_by_its_patches(trained, corp
         if not name.startswith("teacher."):
             parameter.data.zero_()
     assert score in evaluate(teacher, asked).scores, "it is the teacher's encoder that is scored"
-    with pytest.raises(DataError, match="--feature: class; the encoder of ijepa has no class token; read mean"):
+    with pytest.raises(DataError, match=f"--feature: class; the encoder of {method} has no class token; read mean"):
         evaluate(teacher, Request("small", str(corpora / "test"), ("knn",), features=("class",)))
 
 

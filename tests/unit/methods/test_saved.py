@@ -11,6 +11,7 @@ from tests.unit.methods.jobs import job
 OPTIONS = {
     "gmml": {"name": "gmml", "views": 1, "taps": [1, 2, 3]},
     "mae": {"name": "mae", "decoder_width": 64, "decoder_depth": 2, "decoder_heads": 2},
+    "capi": {"name": "capi", "clusters": 16, "registers": 4, "predictor_depth": 2, "predict_ratio": 0.3},
     "relvit": {"name": "relvit", "distances": True},
     "ijepa": {"name": "ijepa", "predictor_width": 64, "predictor_depth": 2, "predictor_heads": 2},
 }

@@ -60,6 +60,7 @@ def resumed(corpus: str, method: dict[str, Any], optim: dict[str, Any]) -> Train
 
 def test_capi_resumes_to_the_bit_with_its_teacher(corpus: str) -> None:
     whole = resumed(corpus, CAPI, CAPI_OPTIM)
+    assert [line["momentum"] for line in whole.lines[:2]] == [1, 1 - 0.1]
     assert {"clustering_loss", "prediction_loss", "target_entropy", "target_perplexity"} <= set(whole.lines[0])
 
 
