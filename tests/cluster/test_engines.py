@@ -81,6 +81,7 @@ REAL = {
     "gmml": {"name": "gmml"},
     "mae": {"name": "mae", "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
     "relvit": {"name": "relvit", "distances": True},
+    "ijepa": {"name": "ijepa", "predictor_width": 16, "predictor_depth": 1, "border": "full"},
 }
 REAL_GROUPS, REAL_GROUP = 4, 4
 
@@ -89,7 +90,13 @@ def real_job(name: str, *, checkpointing: bool) -> Any:
     return parse_job(
         {
             "name": "real",
-            "model": {"width": 16, "depth": 4, "heads": 2, "patch_size": 4, "drop_path": 0 if name == "mae" else 0.1},
+            "model": {
+                "width": 16,
+                "depth": 4,
+                "heads": 2,
+                "patch_size": 4,
+                "drop_path": 0.1 if name in ("gmml", "relvit") else 0,
+            },
             "method": REAL[name],
             "data": {"corpora": [{"url": "none"}], "image_size": 16, "group": REAL_GROUP},
             "batch": {"size": REAL_GROUPS * REAL_GROUP},
