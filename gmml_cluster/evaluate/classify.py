@@ -2,10 +2,12 @@
 
 import json
 import sys
+from typing import cast
 
 import click
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from gmml_cluster.data.corpus.listing import indexes_below
 from gmml_cluster.errors import DataError, Fault, GmmlError
@@ -13,18 +15,43 @@ from gmml_cluster.evaluate.features import BATCH, EvalCorpus, normalised, read
 from gmml_cluster.evaluate.report import EvalReport
 from gmml_cluster.evaluate.score import Score
 from gmml_cluster.evaluate.scoring import demand_apart
+from gmml_cluster.methods.probe import Probed
 from gmml_cluster.progress import progress
 from gmml_cluster.run.evaluations import keep
 from gmml_cluster.run.root import run_root
 from gmml_cluster.train.checkpoints.load_trained import Trained, full_precision, load_trained
 
-CLASSIFIERS = {"attentive": "patches", "finetune": "pool", "supervised": "pool"}
+CLASSIFIERS = {"attentive": "patches", "linear": "token", "finetune": "pool", "supervised": "pool"}
 """Methods whose module gives the logits of single images, and what their head reads."""
 
 
+MOMENTS_OF = 4096
+"""Images of the bank, evenly spread, whose features' moments stand for those of a probe's groups."""
+
+
+def _images_of(trained: Trained, corpus: EvalCorpus, indices: Tensor) -> Tensor:
+    data, device = trained.job.data, next(trained.method.module.parameters()).device
+    return normalised(corpus.images(indices.tolist()), data.image_size, data.normalise, device)
+
+
+def _moments(trained: Trained, bank: EvalCorpus) -> Tensor:
+    """Mean and variance (2, D) of a probe's features over the bank, in float64 between batches."""
+    module = cast(Probed, trained.method.module)
+    chosen = bank.indices[:: max(1, len(bank.indices) // MOMENTS_OF)]
+    sums = torch.zeros(2, module.classifier.in_features, dtype=torch.float64)
+    for indices in torch.split(chosen, BATCH):
+        x_nD = module.features(module.tokens(_images_of(trained, bank, indices))).cpu().double()
+        sums += torch.stack([x_nD.sum(0), x_nD.square().sum(0)])
+    mean_D, square_D = sums / len(chosen)
+    return torch.stack([mean_D, square_D - mean_D.square()]).float().to(next(module.parameters()).device)
+
+
 @torch.inference_mode()
-def hits(trained: Trained, corpus: EvalCorpus) -> int:
+def hits(trained: Trained, corpus: EvalCorpus, bank: EvalCorpus) -> int:
     """Images of a corpus whose class has the greatest logit; images are unaugmented.
+
+    A probe of a frozen encoder norms features by their moments over the bank, which are constants of the encoder: its
+    training used those of each group.
 
     Raises:
         DataError: the run has no head that classifies single images, or the corpus has a class that it does not know.
@@ -39,12 +66,13 @@ def hits(trained: Trained, corpus: EvalCorpus) -> int:
     full_precision()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module, found = trained.method.module.to(device).eval(), 0
+    moments = (_moments(trained, bank),) if isinstance(module, Probed) else ()
     with progress(f"reading {corpus.url}", len(corpus.indices)) as advance:
         for indices, labels in zip(
             *(torch.split(each, BATCH) for each in (corpus.indices, corpus.labels)), strict=True
         ):
-            images = normalised(corpus.images(indices.tolist()), job.data.image_size, job.data.normalise, device)
-            found += int((module(images).argmax(1).cpu() == labels).sum())
+            logits = module(_images_of(trained, corpus, indices), *moments)
+            found += int((logits.argmax(1).cpu() == labels).sum())
             advance(len(indices))
     return found
 
@@ -70,7 +98,7 @@ def classify(root: str, run: str, *, of: str, corpus: str, code: str = "") -> Ev
     demand_apart(bank, scored)
     settings: dict[str, float | int] = {"epochs": job.run.epochs} if job.run.epochs else {}
     found = Score(
-        job.method.name, CLASSIFIERS.get(job.method.name, ""), hits(trained, scored), len(scored.labels), settings
+        job.method.name, CLASSIFIERS.get(job.method.name, ""), hits(trained, scored, bank), len(scored.labels), settings
     )
     return EvalReport(
         run=of,

@@ -52,7 +52,9 @@ def probe_job(
     spec["init"] = {"run": source.url, "step": commit_of(source, step).step, "what": "encoder"}
     held = _held(parse_job({**spec, "name": "bank"}), source.root)
     spec["method"]["classes"] = max(held.greatest_label + 1, 2)
-    spec["batch"] = {"size": next(size for least, size in _BATCHES if held.samples >= least)}
+    size = next(size for least, size in _BATCHES if held.samples >= least)
+    spec["batch"] = {"size": size}
+    spec["data"]["group"] = size if method == "attentive" else 8
     faults = class_faults(parse_job({**spec, "name": "bank"}), [held])
     if faults:
         raise SpecError(faults)

@@ -20,29 +20,43 @@ from gmml_cluster.methods.protocol import (
     check_labels,
 )
 from gmml_cluster.methods.supervised import top1
-from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.models.vit import EPS, VisionTransformer
 from gmml_cluster.spec.methods.probe import ProbeOptions
 
 _STD, _QUERY_STD = 0.01, 0.02
 
 
 class Probed(nn.Module):
-    """A frozen encoder and a head on its tokens."""
+    """A frozen encoder, features of its tokens, their norm without affine over the group, and a linear map.
 
-    def __init__(self, encoder: VisionTransformer) -> None:
+    The norm is there because masked-image features have a common mean that hides what differs between images.
+    """
+
+    def __init__(self, encoder: VisionTransformer, width: int, classes: int, group: int) -> None:
         super().__init__()
-        self.encoder = encoder.requires_grad_(False)
+        self.encoder, self.group = encoder.requires_grad_(False), group
+        self.classifier = nn.Linear(width, classes)
 
-    def forward(self, images_n3SS: Tensor) -> Tensor:
-        """Logits (n, K)."""
-        with torch.no_grad():
-            tokens_nTD = self.encoder(images_n3SS)
+    def forward(self, images_n3SS: Tensor, moments_2D: Tensor | None = None) -> Tensor:
+        """Logits (n, K), by each group's own moments, or by given ones: mean, then variance."""
+        tokens_nTD = self.tokens(images_n3SS)
         # a probe of features in bf16 would measure its own rounding
         with torch.autocast(images_n3SS.device.type, enabled=False):
-            return self.logits(tokens_nTD.to(images_n3SS.dtype))
+            x_nD = self.features(tokens_nTD)
+            if moments_2D is not None:
+                return self.classifier((x_nD - moments_2D[0]) / (moments_2D[1] + EPS).sqrt())  # type: ignore[no-any-return]
+            x_gGD = x_nD.view(-1, self.group, x_nD.shape[1])
+            variance_g1D, mean_g1D = torch.var_mean(x_gGD, 1, correction=0, keepdim=True)
+            normed_gGD = (x_gGD - mean_g1D) / (variance_g1D + EPS).sqrt()
+            return self.classifier(normed_gGD.view_as(x_nD))  # type: ignore[no-any-return]
 
-    def logits(self, tokens_nTD: Tensor) -> Tensor:
-        """Logits (n, K) of normed tokens."""
+    def tokens(self, images_n3SS: Tensor) -> Tensor:
+        """Normed tokens (n, T, D) of the frozen encoder."""
+        with torch.no_grad():
+            return self.encoder(images_n3SS).to(images_n3SS.dtype)  # type: ignore[no-any-return]
+
+    def features(self, tokens_nTD: Tensor) -> Tensor:
+        """What is normed and classified (n, D)."""
         raise NotImplementedError
 
 

@@ -49,13 +49,16 @@ def test_the_attentive_probe_is_a_plain_oracles(seed: int) -> None:
     spec = {**ENCODER, "method": ATTENTIVE}
     random = np.random.default_rng(seed)
     weights = {name: value + 0.1 * random.standard_normal(value.shape) for name, value in state(spec).items()}
-    pixels, losses = random.standard_normal((COUNT, 1, 3, SIZE, SIZE)), []
-    for x, label in zip(pixels[:, 0], LABEL, strict=True):
+    pixels, features = random.standard_normal((COUNT, 1, 3, SIZE, SIZE)), []
+    for x in pixels[:, 0]:
         patches, pooled = oracle_features(weights, x, "patches"), []
         for query, own in zip(weights["queries"], np.split(weights["value.weight"], 8), strict=True):
             scores = np.exp(patches @ query / np.sqrt(32))
             pooled.append(own @ (scores / scores.sum() @ patches))
-        losses.append(cross_entropy(weights, np.concatenate(pooled), label))
+        features.append(np.concatenate(pooled))
+    groups = np.array(features).reshape(-1, GROUP, 32)
+    normed = (groups - groups.mean(1, keepdims=True)) / np.sqrt(groups.var(1, keepdims=True) + 1e-6)
+    losses = [cross_entropy(weights, x, label) for x, label in zip(normed.reshape(COUNT, 32), LABEL, strict=True)]
     result = reference.verify(spec, weights, pixels, {"label": LABEL}, dtype="float64", gradients=list(weights))
     assert result.losses == pytest.approx(np.array(losses).reshape(-1, GROUP).mean(1), rel=1e-9)
     trained = {name for name, g in result.gradients.items() if g is not None}

@@ -1,7 +1,9 @@
 """What methods on a frozen encoder have in common, without torch."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from gmml_cluster.spec.broken import GROUP, METHOD, Broken, broken
 from gmml_cluster.spec.methods.classifier import ClassifierOptions
 from gmml_cluster.spec.methods.counts import Counts, Encoder, encoder_parameters, encoder_stack
 
@@ -16,10 +18,19 @@ RECIPE: dict[str, Any] = {
 class ProbeOptions(ClassifierOptions):
     """A head that is trained on the encoder of another run, which stays as it was."""
 
+    advised_group: ClassVar[int] = 512
+    """The group where `data.group` is `auto`: as many images as one device of MAE's released probe norms together."""
     needs_init: ClassVar[bool] = True
     """Whether a job without `init` is refused."""
     recipe: ClassVar[dict[str, Any]] = RECIPE
     """What is advised where the defaults are GMML's; the plan has a note of it."""
+
+    def broken_rules(self, encoder: Encoder, image_size: int, group: int) -> Iterator[Broken]:
+        """A group of one image has no variance; and the token that is read exists."""
+        yield from super().broken_rules(encoder, image_size, group)
+        if group < 2:
+            problem = f"{group} is too few; features are normed over the images of a group"
+            yield broken(GROUP, problem, "write at least 128; 512 is advised", METHOD)
 
     def counts_of_head(self, encoder: Encoder, image_size: int, *, values: int, flops: int, kept: int) -> Counts:
         """What an image costs: a forward pass of the encoder that keeps nothing, and the head.

@@ -51,9 +51,8 @@ def probes(rank: int, ranks: int, folder: str) -> dict[str, list[Training]]:
     found = {}
     for name, method in PROBES.items():
         optim = {"lr": 1e-2, "lr_per": None, "schedule": {"warmup": "2 steps"}}
-        data = {"group": 64} if name == "linear" else {}
         job = digits_job(folder, method, steps=40, optim=optim, init={"run": "other"})
-        job = job.model_copy(update={"data": job.data.model_copy(update=data)})
+        job = job.model_copy(update={"data": job.data.model_copy(update={"group": 64})})
         half = train(job, range(20))
         found[name] = [train(job, range(40)), half, train(job, range(20, 40), begin=half)]
     return found
