@@ -82,6 +82,7 @@ REAL = {
     "mae": {"name": "mae", "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
     "relvit": {"name": "relvit", "distances": True},
     "ijepa": {"name": "ijepa", "predictor_width": 16, "predictor_depth": 1, "border": "full"},
+    "capi": {"name": "capi", "clusters": 8, "registers": 4, "predictor_depth": 1, "predict_ratio": 0.3},
 }
 REAL_GROUPS, REAL_GROUP = 4, 4
 
