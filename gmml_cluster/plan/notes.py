@@ -1,22 +1,11 @@
 """Notes of a plan: what a person should know before the run is submitted, each in one sentence."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from gmml_cluster.plan.machine import RankMemory
 from gmml_cluster.plan.memory import MARGIN, Memory
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.spec.loading.yaml import flow
 from gmml_cluster.spec.rules import group_of
-
-
-def foreign_recipe(job: JobSpec) -> Iterator[str]:
-    """Fields that kept the defaults, which are GMML's, although the job's method has a recipe of its own."""
-    recipe: dict[str, Any] = getattr(job.method, "recipe", {})
-    kept = [name for name in recipe if _is_default(job, name)]
-    if kept:
-        own = ", ".join(f"{name}: {flow(recipe[name])}" for name in kept)
-        yield f"the method is {job.method.name}, but these keep GMML's defaults; {job.method.name}'s own are {own}"
 
 
 def advice_of_method(job: JobSpec) -> Iterator[str]:
@@ -24,14 +13,6 @@ def advice_of_method(job: JobSpec) -> Iterator[str]:
     advice = getattr(job.method, "advice", None)
     if advice is not None:
         yield from advice(group_of(job))
-
-
-def _is_default(job: JobSpec, name: str) -> bool:
-    *sections, field = name.split(".")
-    owner: Any = job
-    for section in sections:
-        owner = getattr(owner, section)
-    return bool(getattr(owner, field) == type(owner).model_fields[field].get_default())
 
 
 def memory_that_cannot_fit(memory: Memory, room: RankMemory | None, read_ahead_bytes: int = 0) -> Iterator[str]:

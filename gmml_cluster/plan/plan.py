@@ -10,7 +10,6 @@ from gmml_cluster.plan.memory import Memory, memory_of_rank, read_ahead_bytes
 from gmml_cluster.plan.nodes import NodePlan, nodes_within_lanes
 from gmml_cluster.plan.notes import (
     advice_of_method,
-    foreign_recipe,
     memory_that_cannot_fit,
     read_ahead_that_cannot_fit,
     warm_up_without_peak,
@@ -227,7 +226,6 @@ def _notes(job: JobSpec, nodes: NodePlan, length: _Length, need: _Need, node_byt
     yield from memory_that_cannot_fit(need.memory, need.room, ahead)
     if need.on_gpus:
         yield from read_ahead_that_cannot_fit(need.read_ahead_bytes, nodes.ranks_per_node, node_bytes)
-    yield from foreign_recipe(job)
     yield from advice_of_method(job)
     if need.on_gpus:
         _, smallest = need.images

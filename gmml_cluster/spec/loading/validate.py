@@ -16,8 +16,9 @@ from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.compose import EXTENDS, compose, merge
 from gmml_cluster.spec.loading.messages import Finding, findings, in_order, where
+from gmml_cluster.spec.loading.recipe import with_recipe
 from gmml_cluster.spec.loading.yaml import Path as FieldPath
-from gmml_cluster.spec.loading.yaml import Tree, at_field, is_word, refused_paths
+from gmml_cluster.spec.loading.yaml import Tree, at_field, is_word, plant, refused_paths
 from gmml_cluster.spec.rules import broken_rules
 
 M = TypeVar("M", bound=BaseModel)
@@ -34,7 +35,7 @@ _STAND_IN: dict[str, Any] = {
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
-    """The job that a file describes.
+    """The job that a file describes; what it leaves out is the method's recipe, else the field's default.
 
     Args:
         path: the file, or the name of a job of the package; what it extends is relative to it.
@@ -58,7 +59,7 @@ def load_profile(name_or_path: str | Path) -> ClusterProfile:
 def read_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec, Tree]:
     """What `load_job` gives, and the tree that says where each field was written."""
     faults: list[Fault] = []
-    tree = compose(job_path(str(path)), overrides, faults)
+    tree = with_recipe(compose(job_path(str(path)), overrides, faults))
     return _checked(JobSpec, tree, faults, broken_rules), tree
 
 
@@ -70,12 +71,12 @@ def read_profile(name_or_path: str | Path) -> tuple[ClusterProfile, Tree]:
 
 
 def parse_job(given: Mapping[str, Any]) -> JobSpec:
-    """The job of a mapping, such as `dump` makes.
+    """The job of a mapping, such as `dump` makes; what is not given has the fields' own defaults, no method's recipe.
 
     Raises:
         SpecError: all its faults.
     """
-    return _checked(JobSpec, _planted(given), [], broken_rules)
+    return _checked(JobSpec, plant(given, "spec"), [], broken_rules)
 
 
 def dump(spec: BaseModel) -> dict[str, Any]:
@@ -159,7 +160,7 @@ def _with_stand_ins(model: type[M], tree: Tree, wrong: Sequence[FieldPath]) -> M
     """The spec with stand-ins for the fields at fault; None where that is not enough."""
     for path in wrong:
         tree = _without(tree, path)
-    return _validated(model, merge(_planted(_STAND_IN), tree))[0]
+    return _validated(model, merge(plant(_STAND_IN, "spec"), tree))[0]
 
 
 def _validated(model: type[M], tree: Tree) -> tuple[M | None, list[Finding]]:
@@ -178,14 +179,6 @@ def _without(tree: Tree, path: FieldPath) -> Tree:
     if len(path) == 1 or not isinstance(inside[name].value, dict):
         return Tree({key: child for key, child in inside.items() if key != name}, tree.where)
     return Tree({**inside, name: _without(inside[name], path[1:])}, tree.where)
-
-
-def _planted(given: Any) -> Tree:
-    if isinstance(given, Mapping):
-        return Tree({str(name): _planted(child) for name, child in given.items()}, "spec")
-    if isinstance(given, list | tuple):
-        return Tree(tuple(map(_planted, given)), "spec")
-    return Tree(given, "spec")
 
 
 class _Dumper(pyyaml.SafeDumper):

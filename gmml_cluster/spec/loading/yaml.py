@@ -6,7 +6,7 @@ stall the reader. Why PyYAML's scanner and not another: docs/decisions/0020-pyya
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -52,6 +52,15 @@ class Tree:
         if isinstance(self.value, dict):
             return {name: child.plain() for name, child in self.value.items()}
         return tuple(child.plain() for child in self.value) if isinstance(self.value, tuple) else self.value
+
+
+def plant(given: Any, where: str) -> Tree:
+    """A plain value as a tree whose every field was written at one place."""
+    if isinstance(given, Mapping):
+        return Tree({str(name): plant(child, where) for name, child in given.items()}, where)
+    if isinstance(given, list | tuple):
+        return Tree(tuple(plant(child, where) for child in given), where)
+    return Tree(given, where)
 
 
 def dotted(path: Path) -> str:

@@ -40,7 +40,7 @@ class CapiOptions(SpecModel):
         "optim.schedule.law": "truncated",
         "optim.schedule.final_lr": 0,
     }
-    """Its authors' values where the defaults are GMML's and would train something else; the plan has a note of them."""
+    """Its authors' values where the fields' defaults are GMML's; a job file that leaves them out has these."""
     name: Literal["capi"]
     """Selects the method."""
     clusters: int = Field(256, ge=2, le=10**6)

@@ -50,7 +50,7 @@ class IjepaOptions(SpecModel):
         "optim.schedule.start_lr": 2e-4,
         "optim.schedule.warmup": "40 epochs",
     }
-    """Its authors' values where the defaults are GMML's and would train something else; the plan has a note of them."""
+    """Its authors' values where the fields' defaults are GMML's; a job file that leaves them out has these."""
     name: Literal["ijepa"]
     """Selects the method."""
     predictor_width: int = Field(384, gt=0, le=10**6, multiple_of=4)

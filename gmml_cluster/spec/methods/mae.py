@@ -37,8 +37,11 @@ class MaeOptions(SpecModel):
         "optim.betas": [0.9, 0.95],
         "optim.weight_decay": {"start": 0.05, "end": 0.05},
         "optim.clip": None,
+        "optim.schedule.law": "fractional",
+        "optim.schedule.warmup": "40 epochs",
+        "optim.schedule.final_lr": 0.0,
     }
-    """Its authors' values where the defaults are GMML's and would train something else; the plan has a note of them."""
+    """Its authors' values where the fields' defaults are GMML's; a job file that leaves them out has these."""
     takes_auxiliary: ClassVar[bool] = True
     """Whether relations of patches can be learned beside it."""
     name: Literal["mae"]

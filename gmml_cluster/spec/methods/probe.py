@@ -23,7 +23,7 @@ class ProbeOptions(ClassifierOptions):
     needs_init: ClassVar[bool] = True
     """Whether a job without `init` is refused."""
     recipe: ClassVar[dict[str, Any]] = RECIPE
-    """What is advised where the defaults are GMML's; the plan has a note of it."""
+    """What is advised where the fields' defaults are GMML's; a job file that leaves them out has these."""
 
     def broken_rules(self, encoder: Encoder, image_size: int, group: int) -> Iterator[Broken]:
         """A group of one image has no variance; and the token that is read exists."""

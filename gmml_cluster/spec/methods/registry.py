@@ -1,5 +1,6 @@
 """The methods that a job may name: those built in, and those of the plug-ins installed here."""
 
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
 
@@ -97,6 +98,15 @@ def advised_drop_path(name: object) -> float | None:
         if get_args(options.model_fields["name"].annotation) == (name,):
             return float(getattr(options, "advised_drop_path", 0.0))
     return None
+
+
+def recipe_of(name: object) -> Mapping[str, Any]:
+    """A method's own values of fields whose defaults are GMML's, by dotted name; empty for GMML and unknown names."""
+    for options in _OFFERED:
+        if get_args(options.model_fields["name"].annotation) == (name,):
+            recipe: Mapping[str, Any] = getattr(options, "recipe", {})
+            return recipe
+    return {}
 
 
 def wants_labels(options: SpecModel) -> bool:

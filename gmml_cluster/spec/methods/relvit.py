@@ -26,7 +26,7 @@ class RelVitOptions(RelationTasks):
         "optim.clip": {"norm": 1.0, "by": "global"},
         "optim.schedule.law": "quarter",
     }
-    """The released values where the defaults are GMML's and would train something else; the plan has a note of them."""
+    """The released values where the fields' defaults are GMML's; a job file that leaves them out has these."""
     name: Literal["relvit"]
     """Selects the method."""
     position_embeddings: bool = False

@@ -19,6 +19,6 @@ class SupervisedOptions(MixingOptions):
         "optim.exempt": "vectors_and_positions",
         "optim.clip": None,
     }
-    """Values of its source where the defaults are GMML's; the plan has a note of them."""
+    """Values of its source where the fields' defaults are GMML's; a job file that leaves them out has these."""
     name: Literal["supervised"]
     """Selects the method."""

@@ -258,18 +258,6 @@ def test_memory_that_cannot_fit_is_a_note():
     assert make_plan(huge, gpu_profile(None)).room is None
 
 
-def test_mae_with_gmmls_recipe_is_a_note():
-    bare = {"method": {"name": "mae"}}
-    (note,) = make_plan(job(**bare), profile("local"), SHAPES, MACHINE).notes
-    assert note == (
-        "the method is mae, but these keep GMML's defaults; mae's own are data.augment: mae, optim.lr: 0.00015, "
-        "optim.betas: [0.9, 0.95], optim.weight_decay: {start: 0.05, end: 0.05}, optim.clip: null"
-    )
-    optim = {"lr": 1e-3, "betas": [0.9, 0.95], "weight_decay": {"start": 0.05, "end": 0.05}, "clip": None}
-    own = make_plan(job(**bare, data={"augment": "mae"}, optim=optim), profile("local"), SHAPES, MACHINE)
-    assert own.notes == ()
-
-
 def test_what_is_read_ahead_counts_as_memory_of_the_host():
     node = Machine(2, 0, memory_bytes=32 * 2**30)
     plan = make_plan(job(), profile("local"), SHAPES, node)
