@@ -107,10 +107,11 @@ class InitDistribution:
 
     Attributes:
         kind: `constant`: the value `scale`. `uniform`: on [-scale, scale). `normal`: standard deviation `scale`.
+            `truncated`: that, cut at one standard deviation on both sides, as BEiT and those after it have it.
         like: another parameter whose draws it takes, so that it begins equal to it, as a teacher does to its student.
     """
 
-    kind: Literal["constant", "uniform", "normal"]
+    kind: Literal["constant", "uniform", "normal", "truncated"]
     scale: float
     like: str | None = None
 

@@ -90,7 +90,7 @@ class Mega(SpecModel):
 
 
 class Augment(SpecModel):
-    """What is drawn for each view. `none`, `gmml`, `mae`, `relvit` and `ijepa` are names of presets."""
+    """What is drawn for each view. `none`, `gmml`, `mae`, `simmim`, `relvit` and `ijepa` are names of presets."""
 
     crop: Crop | None = None
     """Random resized crop; null takes the central square."""
@@ -110,6 +110,7 @@ AUGMENTS: dict[str, Augment] = {
     "none": Augment(),
     "gmml": Augment(crop=Crop(), flip=True, jitter=Jitter(), blur=Blur()),
     "mae": Augment(crop=Crop(scale=(0.2, 1.0)), flip=True),
+    "simmim": Augment(crop=Crop(scale=(0.67, 1.0)), flip=True),
     "relvit": Augment(crop=Crop(scale=(0.08, 1.0)), flip=True, patches=PatchAugment()),
     "ijepa": Augment(crop=Crop(scale=(0.3, 1.0))),
 }

@@ -80,6 +80,7 @@ def test_norms_of_the_reduced_gradient_equal_a_float64_recomputation(ranks: int)
 REAL = {
     "gmml": {"name": "gmml"},
     "mae": {"name": "mae", "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
+    "simmim": {"name": "simmim"},
     "relvit": {"name": "relvit", "distances": True},
     "ijepa": {"name": "ijepa", "predictor_width": 16, "predictor_depth": 1, "border": "full"},
     "capi": {"name": "capi", "clusters": 8, "registers": 4, "predictor_depth": 1, "predict_ratio": 0.3},

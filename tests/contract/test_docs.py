@@ -20,6 +20,7 @@ from gmml_cluster.spec.methods.gmml import GmmlOptions
 from gmml_cluster.spec.methods.ijepa import IjepaOptions
 from gmml_cluster.spec.methods.mae import MaeOptions
 from gmml_cluster.spec.methods.relvit import RelVitOptions
+from gmml_cluster.spec.methods.simmim import SimmimOptions
 from gmml_cluster.spec.methods.supervised import SupervisedOptions
 
 ROOT = Path(__file__).parents[2]
@@ -211,7 +212,7 @@ def test_python_examples_run(page, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [GmmlOptions, MaeOptions, CapiOptions, IjepaOptions, RelVitOptions, SupervisedOptions],
+    [GmmlOptions, MaeOptions, CapiOptions, IjepaOptions, RelVitOptions, SimmimOptions, SupervisedOptions],
     ids=lambda options: options.__name__,
 )
 def test_the_page_of_methods_lists_every_option_with_its_default(options):

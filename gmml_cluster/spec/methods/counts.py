@@ -55,6 +55,7 @@ class Stack:
     width: int
     heads: int
     mlp_ratio: float = 4.0
+    layer_scale: bool = False
 
     @property
     def matrix_values(self) -> int:
@@ -76,7 +77,8 @@ class Stack:
         """Bytes kept for the backward pass, with fused attention.
 
         A block keeps for each token 64 D + 16 + 4 h bytes in fp32, 36 D + 16 + 4 h under autocast (the residual stream
-        stays fp32). With checkpointing each block keeps its input, and one block is whole while it is computed again.
+        stays fp32); with layer scale also its two branches before they are scaled. With checkpointing each block keeps
+        its input, and one block is whole while it is computed again.
         """
         per_token = self._token_bytes(precision)
         if checkpointing:
@@ -84,7 +86,7 @@ class Stack:
         return self.blocks * self.tokens * per_token
 
     def _token_bytes(self, precision: Precision) -> int:
-        values = 8 * self.width + 2 * int(self.width * self.mlp_ratio)
+        values = (8 + 2 * self.layer_scale) * self.width + 2 * int(self.width * self.mlp_ratio)
         in_fp32 = 2 * self.width if precision == "bf16" else 0
         return _VALUE_BYTES[precision] * (values + in_fp32) + 16 + 4 * self.heads
 
@@ -141,9 +143,9 @@ class Counts:
         return sum(stack.cast_bytes(precision) for stack in self.stacks)
 
 
-def encoder_stack(encoder: Encoder, tokens: int) -> Stack:
+def encoder_stack(encoder: Encoder, tokens: int, *, layer_scale: bool = False) -> Stack:
     """The encoder's blocks over a sequence of `tokens`."""
-    return Stack(encoder.depth, tokens, encoder.width, encoder.heads, encoder.mlp_ratio)
+    return Stack(encoder.depth, tokens, encoder.width, encoder.heads, encoder.mlp_ratio, layer_scale)
 
 
 def encoder_parameters(

@@ -17,6 +17,7 @@ from gmml_cluster.spec.methods.linear import LinearOptions
 from gmml_cluster.spec.methods.mae import MaeOptions
 from gmml_cluster.spec.methods.plugins import OPTIONS, claims
 from gmml_cluster.spec.methods.relvit import RelVitOptions
+from gmml_cluster.spec.methods.simmim import SimmimOptions
 from gmml_cluster.spec.methods.supervised import SupervisedOptions
 
 FIRST_PURPOSE = 256
@@ -66,6 +67,7 @@ def _unfit(entry: EntryPoint, lack: str) -> SpecError:
 _OFFERED: tuple[type[SpecModel], ...] = (
     GmmlOptions,
     MaeOptions,
+    SimmimOptions,
     CapiOptions,
     IjepaOptions,
     RelVitOptions,
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     MethodOptions = (
         GmmlOptions
         | MaeOptions
+        | SimmimOptions
         | CapiOptions
         | IjepaOptions
         | RelVitOptions

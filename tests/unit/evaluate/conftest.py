@@ -10,6 +10,7 @@ METHODS = {
     "gmml": {"name": "gmml", "views": 1, "taps": [1, 2]},
     "mae": {"name": "mae", "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
     "ijepa": {"name": "ijepa", "predictor_width": 16, "predictor_depth": 1},
+    "simmim": {"name": "simmim"},
     "relvit": {"name": "relvit"},
 }
 

@@ -25,6 +25,7 @@ OPTIONS = {
     "gmml": {"name": "gmml"},
     "mae": {"name": "mae", "decoder_width": 64, "decoder_depth": 2, "decoder_heads": 2},
     "capi": {"name": "capi", "clusters": 8, "registers": 4, "predictor_depth": 2},
+    "simmim": {"name": "simmim"},
     "relvit": {"name": "relvit", "distances": True, "angles": True},
     "ijepa": {"name": "ijepa", "predictor_width": 24, "predictor_depth": 2},
 }
@@ -145,17 +146,35 @@ IJEPA = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"), [("gmml", GMML), ("mae", MAE), ("capi", CAPI), ("relvit", RELVIT), ("ijepa", IJEPA)]
-)
+CUT = 0.5395603
+"""Standard deviation of a normal that is cut at one."""
+SIMMIM = {
+    "encoder.blocks.1.attn.qkv.weight": ("truncated", 0.02),
+    "encoder.blocks.1.attn.proj.weight": ("truncated", 0.02 / 4**0.5),
+    "encoder.blocks.0.mlp.fc2.weight": ("truncated", 0.02 / 2**0.5),
+    "encoder.blocks.1.attn.q_bias": ("constant", 0.0),
+    "encoder.blocks.1.gamma_2": ("constant", 0.1),
+    "encoder.rel_pos_bias.relative_position_bias_table": ("constant", 0.0),
+    "encoder.cls_token": ("truncated", 0.02),
+    "mask_token": ("truncated", 0.02),
+    "encoder.patch_embed.proj.weight": ("truncated", 0.02),
+    "encoder.patch_embed.proj.bias": ("constant", 0.0),
+    "encoder.norm.weight": ("constant", 1.0),
+    "head.weight": ("uniform", 192**-0.5),
+    "head.bias": ("uniform", 192**-0.5),
+}
+TABLES = {"gmml": GMML, "mae": MAE, "capi": CAPI, "relvit": RELVIT, "ijepa": IJEPA, "simmim": SIMMIM}
+
+
+@pytest.mark.parametrize(("name", "expected"), TABLES.items(), ids=TABLES)
 def test_weights_have_the_distributions_of_the_table(name: str, expected: dict[str, tuple[str, float]]) -> None:
     state = build(job(OPTIONS[name], image_size=32, model=WIDE)).module.state_dict()
     for key, (kind, scale) in expected.items():
         values = state[key].flatten().double()
         if kind == "constant":
-            assert values.unique().tolist() == [scale]
+            assert values.unique().tolist() == [torch.tensor(scale).item()]
             continue
-        spread = scale / 3**0.5 if kind == "uniform" else scale
+        spread = scale * {"uniform": 3**-0.5, "normal": 1.0, "truncated": CUT}[kind]
         margin = 4 * spread / len(values) ** 0.5
         assert abs(values.mean()) < margin, key
         assert len(values) < 10 or abs(values.std() - spread) < 2 * margin, key
@@ -201,6 +220,7 @@ def test_activation_checkpointing_changes_no_bit() -> None:
         (OPTIONS["ijepa"], 0),
         ({**OPTIONS["ijepa"], "masks": "padded", "min_keep": 4, "context_patches": 20, "cut": "group"}, 0),
         (OPTIONS["capi"], 0.2),
+        (OPTIONS["simmim"], 0.1),
         ({**OPTIONS["relvit"], "permute": True}, 0.1),
     ],
     ids=str,

@@ -23,6 +23,7 @@ IMAGES = 64
         ({"name": "gmml"}, 330, 235),  # 2,221 and 748 where each purpose and view called the generator
         ({"name": "gmml", "preset": "paper"}, 375, 235),
         ({"name": "mae"}, 75, 80),
+        ({"name": "simmim"}, 200, 80),
         ({"name": "relvit"}, 80, 330),
         ({"name": "ijepa"}, 165, 80),
         ({"name": "ijepa", "masks": "padded"}, 240, 80),

@@ -16,6 +16,7 @@ from gmml_cluster.spec.methods import (
     mae,
     relations,
     relvit,
+    simmim,
     supervised,
 )
 
@@ -33,6 +34,7 @@ MODULES = (
     mae,
     relations,
     relvit,
+    simmim,
     supervised,
 )
 MODELS = sorted(

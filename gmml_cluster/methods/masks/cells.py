@@ -1,0 +1,28 @@
+"""Cells: squares of patches of which a fixed number is hidden, uniformly at random. The grid is that of the cells.
+
+Source: arXiv 2111.09886; a cell of one patch is masking by single patches (docs/reference/methods.md).
+
+Dims: n images, g patches of a side of the grid, N = g g patches, c patches of a side of a cell, M = (g / c)^2 cells.
+"""
+
+import torch
+from torch import Tensor
+
+from gmml_cluster.methods.drawing import token_order
+
+
+def masked_cells(seed: int, numbers: Tensor, *, grid: int, cell: int, count: int) -> Tensor:
+    """The patches of the first `count` cells of a random order, bool (n, N).
+
+    Args:
+        seed: of the run.
+        numbers: sample numbers.
+        grid: g.
+        cell: c, a divisor of the grid.
+        count: cells hidden of each image.
+    """
+    side = grid // cell
+    order_nM = token_order(seed, numbers, side**2)
+    hidden_nM = torch.zeros_like(order_nM, dtype=torch.bool).scatter_(1, order_nM[:, :count], True)
+    rows_nMg = hidden_nM.view(-1, side, side).repeat_interleave(cell, 2)
+    return rows_nMg.repeat_interleave(cell, 1).flatten(1)

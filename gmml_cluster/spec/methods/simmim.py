@@ -1,0 +1,91 @@
+"""SimMIM without torch: its options, what an image costs, and its rules. The method: `gmml_cluster.methods.simmim`.
+
+Constants and formulas: docs/reference/methods.md.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from gmml_cluster.spec.base import SpecModel
+from gmml_cluster.spec.broken import IMAGE, METHOD, PATCH, Broken, broken
+from gmml_cluster.spec.methods.counts import Counts, Encoder, encoder_parameters, encoder_stack
+
+CELL = ("method", "cell")
+RATIO = ("method", "mask_ratio")
+
+
+class SimmimOptions(SpecModel):
+    """Simple framework for masked image modelling (arXiv 2111.09886), as released for ViT-B unless said."""
+
+    bare: ClassVar[tuple[str, ...]] = ("name",)
+    advised_group: ClassVar[int] = 8
+    """The group where `data.group` is `auto`."""
+    advised_drop_path: ClassVar[float] = 0.1
+    """The rate where `model.drop_path` is null."""
+    recipe: ClassVar[dict[str, Any]] = {
+        "data.augment": "simmim",
+        "optim.lr": 1e-4,
+        "optim.lr_per": 512,
+        "optim.weight_decay": {"start": 0.05, "end": 0.05},
+        "optim.clip": {"norm": 5.0, "by": "global"},
+    }
+    """The released values where the defaults are GMML's and would train something else; the plan has a note of them."""
+    name: Literal["simmim"]
+    """Selects the method."""
+    cell: int = Field(2, gt=0, le=1000)
+    """Side in patches of the cells that are masked as a whole; 2 patches of 16 are the released 32 pixels."""
+    mask_ratio: float = Field(0.6, gt=0, lt=1)
+    """Share of cells masked, rounded up to a whole one."""
+    layer_scale: float = Field(0.1, gt=0, le=1)
+    """What the vectors that multiply the blocks' branches begin with."""
+    final_norm: bool = True
+    """Whether the head reads normed tokens, as released. Without it the encoder's final norm is not trained."""
+    plain: bool = False
+    """Whether the encoder is the plain one of the other methods: learned positions, biases of keys, no layer scale."""
+
+    @property
+    def views(self) -> int:
+        """Crops an image."""
+        return 1
+
+    def counts(self, encoder: Encoder, image_size: int) -> Counts:
+        """What an image costs: an encoder over all tokens, masked ones too, and a linear head.
+
+        Dims: D width, N patches.
+        """
+        N, pixels, D = (image_size // encoder.patch_size) ** 2, 3 * encoder.patch_size**2, encoder.width
+        own = encoder_parameters(encoder, N, positions="relative", key_bias=False, layer_scale=True)
+        own = encoder_parameters(encoder, N) if self.plain else own
+        frozen = 0 if self.final_norm else 2 * D
+        return Counts(
+            views=1,
+            trained=own - frozen + D + (D + 1) * pixels,
+            frozen=frozen,
+            stacks=(encoder_stack(encoder, 1 + N, layer_scale=not self.plain),),
+            other_flops=2 * 2 * N * pixels * D,
+            other_values=2 * pixels * N + (1 + N) * D,
+            other_bytes=8 * (1 + N),
+            input_values=pixels * N,
+        )
+
+    def broken_rules(self, encoder: Encoder, image_size: int, group: int) -> Iterator[Broken]:
+        """Rules that the options break together with the model and the image size."""
+        grid = image_size // encoder.patch_size
+        if grid % self.cell:
+            problem = f"cells of {self.cell} patches do not divide a grid of {grid}"
+            blamed = CELL if "cell" in self.model_fields_set else IMAGE
+            yield broken(blamed, problem, "write a divisor of the grid as cell", METHOD, CELL, IMAGE, PATCH)
+            return
+        cells = (grid // self.cell) ** 2
+        if masked_cell_count(self, grid) >= cells:
+            problem = f"a mask_ratio of {self.mask_ratio} masks all of {cells} cells; some are masked and some not"
+            blamed = RATIO if "mask_ratio" in self.model_fields_set else IMAGE
+            yield broken(blamed, problem, "lower mask_ratio, or take smaller cells", METHOD, RATIO, CELL, IMAGE, PATCH)
+
+
+def masked_cell_count(options: SimmimOptions, grid: int) -> int:
+    """Cells masked of each image: rounded up in floating point, as the released code does."""
+    return math.ceil((grid // options.cell) ** 2 * options.mask_ratio)
