@@ -18,8 +18,9 @@ _METHODS: dict[str, dict[str, Any]] = {"attentive": {}, "finetune": {"layer_deca
 _LR = {"attentive": 5e-3, "finetune": 1e-3}
 """Of AdamW, whatever the batch; ours."""
 _QUERIES = (32, 16, 8, 4, 2, 1)
-_ENCODERS: dict[str, dict[str, Any]] = {"ijepa": {"class_token": False}}
-"""Encoders that are no plain ones, by the method that yields them."""
+_RELATIVE = {"positions": "relative", "key_bias": False, "layer_scale": True}
+_ENCODERS: dict[str, dict[str, Any]] = {"ijepa": {"class_token": False}, "simmim": _RELATIVE}
+"""Encoders that are no plain ones, by the method that yields them, unless it says `plain`."""
 _BATCHES = ((5120, 256), (1280, 64), (0, 16))
 """Least samples of a bank, and images a step, so that an epoch has at least some twenty."""
 _WARM_UP = 0.1
@@ -101,7 +102,9 @@ def _encoder(theirs: JobSpec) -> dict[str, Any] | None:
     if theirs.method.name == "capi":
         problem = "'capi'; its encoder has blocks of its own, from which neither probe nor fine-tuning is built"
         raise SpecError(Fault("--with", problem, "take knn or linear"))
-    return _ENCODERS.get(theirs.method.name)
+    if not getattr(theirs.method, "position_embeddings", True):
+        return {"positions": "none"}
+    return None if getattr(theirs.method, "plain", False) else _ENCODERS.get(theirs.method.name)
 
 
 def _held(job: JobSpec, root: str) -> Summary:

@@ -80,3 +80,9 @@ def test_a_bank_without_classes_is_refused_with_the_cure(make, tmp_path):
     write_tar(tmp_path / "bare.tar", [(f"{y}.png", b"image") for y in range(3)])
     with pytest.raises(SpecError, match=r"has no class for 3 of its 3 samples; finetune learns from classes; pack"):
         probe_job(make(), "finetune", **asked(bank=str(tmp_path / "bare.tar")))
+
+
+@pytest.mark.parametrize(("plain", "positions"), [(False, "relative"), (True, None)])
+def test_an_encoder_with_relative_positions_is_taken_as_such(make, plain, positions):
+    encoder = probe_job(make(method={"name": "simmim", "plain": plain}), "finetune", **asked()).method.encoder
+    assert (None if encoder is None else encoder.positions) == positions
