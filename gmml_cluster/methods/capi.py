@@ -19,7 +19,7 @@ from gmml_cluster.data.random.philox import Purpose
 from gmml_cluster.data.random.philox_torch import words
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing
-from gmml_cluster.methods.inverse_block import inverse_blocks, predicted_cells
+from gmml_cluster.methods.masks.inverse_block import inverse_blocks, predicted_cells
 from gmml_cluster.methods.precision import no_autocast, unrounded
 from gmml_cluster.methods.protocol import Draws, EmaUpdate, Forward, InitDistribution, Losses, Setting, check_draws
 from gmml_cluster.models.rope_vit import RopeEncoder, RopePredictor, RopeShape

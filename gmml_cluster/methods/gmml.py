@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from gmml_cluster.data.random.philox import Purpose
 from gmml_cluster.data.random.philox_torch import integer, view_words
 from gmml_cluster.errors import Fault, SpecError
-from gmml_cluster.methods import drawing, masking
+from gmml_cluster.methods import drawing
 from gmml_cluster.methods.groups import group_sums
+from gmml_cluster.methods.masks import gmml_rectangles
 from gmml_cluster.methods.protocol import Draws, Forward, InitDistribution, Losses, Picture, Setting, check_draws
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.methods.gmml import GmmlOptions, grid_step, longest_side
@@ -105,8 +106,10 @@ class Gmml:
 
     def _word_counts(self, *, source: bool, drop: bool) -> dict[int, int]:
         """Words of a view by purpose."""
-        corruption = 4 * (1 + masking.CANDIDATES) if self.options.mixing == "rectangle" else 4
-        counts: dict[int, int] = {Purpose.CORRUPTION: corruption, Purpose.RECTANGLES: masking.WORDS} if source else {}
+        corruption = 4 * (1 + gmml_rectangles.CANDIDATES) if self.options.mixing == "rectangle" else 4
+        counts: dict[int, int] = (
+            {Purpose.CORRUPTION: corruption, Purpose.RECTANGLES: gmml_rectangles.WORDS} if source else {}
+        )
         return counts | {Purpose.DROP_PATH: 2 * len(self.rates)} if drop else counts
 
     def accept(self, given: Draws, count: int) -> Draws:
@@ -135,12 +138,12 @@ class Gmml:
         branch = self._kind(drawn[:, 0])
         target = torch.where(
             branch == 0,
-            masking.target_pixels(drawn[:, 2], options.alien_ratio, size),
-            masking.target_pixels(drawn[:, 2], options.noise_ratio, size),
+            gmml_rectangles.target_pixels(drawn[:, 2], options.alien_ratio, size),
+            gmml_rectangles.target_pixels(drawn[:, 2], options.noise_ratio, size),
         )
         candidates = random_bits[Purpose.RECTANGLES].flatten(0, 1)
-        rectangles = masking.rectangles(candidates, size=size, align=self.align, longest=self.longest)
-        cover = masking.cover(rectangles, target, size=size, topmost=each)
+        rectangles = gmml_rectangles.rectangles(candidates, size=size, align=self.align, longest=self.longest)
+        cover = gmml_rectangles.cover(rectangles, target, size=size, topmost=each)
         if each:
             contents = self._content(self._kind(drawn[:, 4::4]), drawn[:, 5::4], index[:, None])
             shows = contents.gather(1, cover.shown.clamp(min=0).flatten(1)).view_as(cover.shown)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods.groups import group_sums
-from gmml_cluster.methods.multi_block import FixedRule, PaddedRule, context_tokens, target_tokens
+from gmml_cluster.methods.masks.multi_block import FixedRule, PaddedRule, context_tokens, target_tokens
 from gmml_cluster.methods.protocol import Draws, EmaUpdate, Forward, InitDistribution, Losses, Setting, check_draws
 from gmml_cluster.models.vit import EPS, Block, VisionTransformer, run_block, sincos_positions
 from gmml_cluster.spec.methods import multi_block as sizes

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from gmml_cluster.data.random.philox_torch import words
-from gmml_cluster.methods import capi, inverse_block, reference
+from gmml_cluster.methods import capi, reference
 from gmml_cluster.methods.build import blank
+from gmml_cluster.methods.masks import inverse_block
 from gmml_cluster.methods.protocol import Multiplies
 from gmml_cluster.spec.job import Optim
 from gmml_cluster.spec.methods.capi import CapiOptions

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from gmml_cluster.data.random import philox_torch
-from gmml_cluster.methods import masking, reference
+from gmml_cluster.methods import reference
+from gmml_cluster.methods.masks import gmml_rectangles
 from gmml_cluster.spec.methods.gmml import GmmlOptions, longest_side
 
 DRAWS, TABLE_DRAWS = 1000, 10_000
@@ -43,16 +44,16 @@ def measured(case: tuple[int, int, int, str]) -> dict[str, np.ndarray]:
 
 
 def measured_some(numbers: torch.Tensor, size: int, align: int, patch: int, kind: str) -> dict[str, np.ndarray]:
-    target = masking.target_pixels(philox_torch.words(0, 40, numbers, 4)[:, 2], RATIO[kind], size)
+    target = gmml_rectangles.target_pixels(philox_torch.words(0, 40, numbers, 4)[:, 2], RATIO[kind], size)
     longest = longest_side(GmmlOptions(name="gmml"), size)
-    candidates = philox_torch.words(0, 34, numbers, masking.WORDS)
-    rectangles = masking.rectangles(candidates, size=size, align=align, longest=longest)
+    candidates = philox_torch.words(0, 34, numbers, gmml_rectangles.WORDS)
+    rectangles = gmml_rectangles.rectangles(candidates, size=size, align=align, longest=longest)
     cover = covered(rectangles, target, size, align)
     assert not cover.short.any()
     hidden, cell = cover.shown >= 0, patch // align
     cells = hidden.view(-1, size // patch, cell, size // patch, cell).sum((2, 4)).flatten(1)
     pixels = hidden.sum((1, 2)).numpy() * align**2
-    used = (torch.arange(masking.CANDIDATES) <= cover.last[:, None]).numpy()
+    used = (torch.arange(gmml_rectangles.CANDIDATES) <= cover.last[:, None]).numpy()
     heights, widths = ((rectangles.end - rectangles.start)[:, side].numpy() * used for side in range(2))
     groups, areas = used.sum(1), (heights * widths).sum(1)
     return {
@@ -67,12 +68,14 @@ def measured_some(numbers: torch.Tensor, size: int, align: int, patch: int, kind
     }
 
 
-def covered(rectangles: masking.Rectangles, target: torch.Tensor, size: int, align: int) -> masking.Cover:
+def covered(
+    rectangles: gmml_rectangles.Rectangles, target: torch.Tensor, size: int, align: int
+) -> gmml_rectangles.Cover:
     """The cover at a pixel for each square of the grid, which rectangles cut nowhere."""
     edges = rectangles.start, rectangles.end
     assert all((edge % align == 0).all() for edge in edges)
-    squares = masking.Rectangles(*(edge // align for edge in edges))
-    return masking.cover(squares, -(-target // align**2), size=size // align)
+    squares = gmml_rectangles.Rectangles(*(edge // align for edge in edges))
+    return gmml_rectangles.cover(squares, -(-target // align**2), size=size // align)
 
 
 def assert_mean(values: np.ndarray, mean: float, spread: float | None) -> None:

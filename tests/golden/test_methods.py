@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from gmml_cluster.data.random import philox_torch
-from gmml_cluster.methods import drawing, mae, masking, reference
+from gmml_cluster.methods import drawing, mae, reference
 from gmml_cluster.methods.build import blank
+from gmml_cluster.methods.masks import gmml_rectangles
 from gmml_cluster.methods.reference import _setting
 from gmml_cluster.spec.methods.gmml import GmmlOptions, longest_side
 from tests.fixtures.tolerances import assert_array_close_to_scale
@@ -228,13 +229,13 @@ def test_gmml_masks_are_the_reference(size: int, align: int) -> None:
 def test_gmml_targets_and_rectangles_are_the_reference(size: int, align: int) -> None:
     numbers = torch.tensor([0, 2])
     drawn = philox_torch.words(7, 40, numbers, 4, 0), philox_torch.words(7, 40, numbers, 4, 1)
-    candidates = philox_torch.view_words(7, numbers, 2, {34: masking.WORDS})[34].flatten(0, 1)
+    candidates = philox_torch.view_words(7, numbers, 2, {34: gmml_rectangles.WORDS})[34].flatten(0, 1)
     longest = longest_side(GmmlOptions(name="gmml"), size)
-    rectangles = masking.rectangles(candidates, size=size, align=align, longest=longest)
+    rectangles = gmml_rectangles.rectangles(candidates, size=size, align=align, longest=longest)
     for n, view, branch, pixels, used, _, _ in MASKS[size, align]:
         index = [0, 2].index(n)
-        target = masking.target_pixels(drawn[view][index : index + 1, 2], (0.30, 0.75)[branch], size)
-        cover = masking.cover(rectangles[2 * index + view : 2 * index + view + 1], target, size=size)
+        target = gmml_rectangles.target_pixels(drawn[view][index : index + 1, 2], (0.30, 0.75)[branch], size)
+        cover = gmml_rectangles.cover(rectangles[2 * index + view : 2 * index + view + 1], target, size=size)
         assert (int(target), int(cover.last) + 1, bool(cover.short)) == (pixels, used, False)
 
 

@@ -123,7 +123,8 @@ def longest_side(options: GmmlOptions, image_size: int) -> int:
 def expected_hidden(size: int, step: int, longest: int) -> float:
     """Expected share of the image that the union of all candidate rectangles covers.
 
-    The draws are those of `gmml_cluster.methods.masking`: corners on a grid, sides below `longest`, cut at the edges.
+    The draws are those of `gmml_cluster.methods.masks.gmml_rectangles`: corners on a grid, sides below `longest`, cut
+    at the edges.
 
     Args:
         size: side of the image in pixels.

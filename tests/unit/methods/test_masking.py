@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gmml_cluster.data.random.philox import Purpose
 from gmml_cluster.data.random.philox_torch import view_words
-from gmml_cluster.methods import masking
+from gmml_cluster.methods.masks import gmml_rectangles
 from gmml_cluster.spec.methods.gmml import GmmlOptions, longest_side
 
 RELEASED = GmmlOptions(name="gmml")
@@ -16,18 +16,18 @@ RELEASED = GmmlOptions(name="gmml")
 GRIDS = st.sampled_from([(16, 1), (16, 2), (32, 1), (32, 4), (32, 8), (48, 2), (64, 16)])
 
 
-def drawn(seed: int, size: int, align: int, numbers: list[int]) -> masking.Rectangles:
-    words = view_words(seed, torch.tensor(numbers), 2, {Purpose.RECTANGLES: masking.WORDS})[Purpose.RECTANGLES]
+def drawn(seed: int, size: int, align: int, numbers: list[int]) -> gmml_rectangles.Rectangles:
+    words = view_words(seed, torch.tensor(numbers), 2, {Purpose.RECTANGLES: gmml_rectangles.WORDS})[Purpose.RECTANGLES]
     longest = longest_side(RELEASED, size)
-    return masking.rectangles(words.flatten(0, 1), size=size, align=align, longest=longest)
+    return gmml_rectangles.rectangles(words.flatten(0, 1), size=size, align=align, longest=longest)
 
 
 def laid_in_turn(
-    rectangles: masking.Rectangles, view: int, target: int, size: int
+    rectangles: gmml_rectangles.Rectangles, view: int, target: int, size: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """The rule as a loop: first and last rectangle over each pixel, -1 where none is, and the last one laid."""
     first, last = np.full((size, size), -1), np.full((size, size), -1)
-    for index in range(masking.CANDIDATES):
+    for index in range(gmml_rectangles.CANDIDATES):
         box = tuple(
             slice(int(rectangles.start[view, side, index]), int(rectangles.end[view, side, index])) for side in range(2)
         )
@@ -45,7 +45,7 @@ def test_the_packed_form_is_the_sequential_rule(grid: tuple[int, int], seed: int
     rectangles = drawn(seed, size, align, [number, number + 1])
     targets = torch.tensor([max(1, int(share * size**2))] * 4)
     for topmost in (False, True):
-        cover = masking.cover(rectangles, targets, size=size, topmost=topmost)
+        cover = gmml_rectangles.cover(rectangles, targets, size=size, topmost=topmost)
         for view in range(4):
             first, last, end = laid_in_turn(rectangles, view, int(targets[view]), size)
             assert np.array_equal(cover.shown[view].numpy(), last if topmost else first)
@@ -65,22 +65,22 @@ def test_rectangles_lie_on_the_grid_and_in_the_image(grid: tuple[int, int], seed
 
 def test_a_side_halfway_is_rounded_to_the_even_multiple() -> None:
     sides = torch.tensor([2, 4, 5, 6, 10, 14])
-    assert masking._to_multiple(sides, 4).tolist() == [0, 4, 4, 8, 8, 16]
+    assert gmml_rectangles._to_multiple(sides, 4).tolist() == [0, 4, 4, 8, 8, 16]
 
 
 def test_a_view_that_runs_short_is_counted_and_not_silent() -> None:
-    corner = torch.zeros(2, 2, masking.CANDIDATES, dtype=torch.int64)
-    rectangles = masking.Rectangles(corner, corner + 3)
-    cover = masking.cover(rectangles, torch.tensor([9, 10]), size=16)
+    corner = torch.zeros(2, 2, gmml_rectangles.CANDIDATES, dtype=torch.int64)
+    rectangles = gmml_rectangles.Rectangles(corner, corner + 3)
+    cover = gmml_rectangles.cover(rectangles, torch.tensor([9, 10]), size=16)
     assert cover.short.tolist() == [False, True]
     assert (cover.shown >= 0).sum((1, 2)).tolist() == [9, 9]
 
 
 def test_memory_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rectangles, targets = drawn(3, 32, 1, [0, 1, 2]), torch.full((6,), 500)
-    whole = masking.cover(rectangles, targets, size=32)
-    monkeypatch.setattr(masking, "_PIXELS_AT_ONCE", {"cpu": 4 * 32**2})
-    parts = masking.cover(rectangles, targets, size=32)
+    whole = gmml_rectangles.cover(rectangles, targets, size=32)
+    monkeypatch.setattr(gmml_rectangles, "_PIXELS_AT_ONCE", {"cpu": 4 * 32**2})
+    parts = gmml_rectangles.cover(rectangles, targets, size=32)
     assert torch.equal(whole.shown, parts.shown)
     assert torch.equal(whole.last, parts.last)
 
@@ -90,5 +90,5 @@ def test_memory_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     [(0.75, 32, 513, 768), (0.3, 32, 308, 308), (0.7, 224, 25089, 35124), (0.5, 16, 128, 128)],
 )
 def test_targets_span_the_exact_decimals(ratio: float, size: int, least: int, most: int) -> None:
-    ends = masking.target_pixels(torch.tensor([0, 2**32 - 1]), ratio, size)
+    ends = gmml_rectangles.target_pixels(torch.tensor([0, 2**32 - 1]), ratio, size)
     assert ends.tolist() == [least, most]

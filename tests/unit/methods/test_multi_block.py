@@ -9,7 +9,7 @@ import torch
 
 from gmml_cluster.data.random import philox
 from gmml_cluster.methods.ijepa import mask_rule
-from gmml_cluster.methods.multi_block import FixedRule, Masks, PaddedRule, context_tokens, covered, target_tokens
+from gmml_cluster.methods.masks.multi_block import FixedRule, Masks, PaddedRule, context_tokens, covered, target_tokens
 from gmml_cluster.spec.methods import multi_block
 from gmml_cluster.spec.methods.ijepa import IjepaOptions
 
@@ -76,7 +76,7 @@ def test_fixed_masks_have_one_size_and_contexts_without_targets(grid: int, borde
 def test_one_set_of_places_fails_as_seldom_as_in_another_sampler(
     grid: int, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gmml_cluster.methods.multi_block.TRIES", 1)
+    monkeypatch.setattr("gmml_cluster.methods.masks.multi_block.TRIES", 1)
     drawn = masks(grid, count=4 * COUNT)
     assert float(drawn.short.double().mean()) == pytest.approx(share, abs=4 * (share / (4 * COUNT)) ** 0.5)
 

@@ -55,9 +55,9 @@ def test_what_is_absent_is_drawn_for_the_numbers_from_first(name: str, views: in
 
 
 def test_a_given_source_is_not_called_short_for_the_views_of_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gmml_cluster.methods.masking.CANDIDATES", 48)
-    monkeypatch.setattr("gmml_cluster.methods.masking.WORDS", 4 * 48)
-    monkeypatch.setattr("gmml_cluster.methods.masking._BITS", 6)
+    monkeypatch.setattr("gmml_cluster.methods.masks.gmml_rectangles.CANDIDATES", 48)
+    monkeypatch.setattr("gmml_cluster.methods.masks.gmml_rectangles.WORDS", 4 * 48)
+    monkeypatch.setattr("gmml_cluster.methods.masks.gmml_rectangles._BITS", 6)
     weights, source = state("gmml"), np.full((8, 2, 16, 16), -2, np.int16)
     result = reference.verify(GMML, weights, images(), {"first": 0, "source": source})
     assert result.scalars["short"][:, 0].sum() == 0
@@ -111,7 +111,7 @@ def test_verification_leaves_torchs_generator_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": {"name": "simmim"}}, "method.name: 'simmim' does not fit; write 'gmml', 'mae', "),
+        ({"method": {"name": "nobodys"}}, "method.name: 'nobodys' does not fit; write 'gmml', 'mae', "),
         ({"method": {"name": "gmml", "amt": True}}, "method.amt: True"),
         ({"method": {"name": "gmml", "noise": 1}}, "method.noise: unknown key"),
         ({"model": {**MODEL, "heads": 3}}, "model.heads: 3 heads do not divide the width of 16"),
