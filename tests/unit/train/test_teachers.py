@@ -19,6 +19,7 @@ CAPI_OPTIM = {
     "clip": None,
     "schedule": {"law": "truncated", "warmup": "4 steps"},
 }
+SIMMIM_OPTIM = {"lr": 1e-3, "lr_per": None, "clip": {"norm": 5.0, "by": "global"}, "schedule": {"warmup": "4 steps"}}
 IJEPA = {"name": "ijepa", "predictor_width": 16, "predictor_depth": 1, "border": "full", "momentum": [0.5, 1.0]}
 IJEPA_OPTIM = {
     "lr": 1e-3,
@@ -70,3 +71,10 @@ def test_ijepa_resumes_to_the_bit_with_its_teacher(corpus: str) -> None:
     assert [line["context"] for line in whole.lines] == [4] * 6
     assert whole.lines[0]["lr"] == pytest.approx(4e-4), "a quarter of the way from 2e-4 to 1e-3"
     assert whole.state["teacher.encoder.norm.bias", "value"].any(), "the teacher follows what began at 0"
+
+
+def test_simmim_resumes_to_the_bit(corpus: str) -> None:
+    whole, half, rest = run_ranks(1, at_once_and_in_two, corpus, {"name": "simmim"}, SIMMIM_OPTIM)[0]
+    assert all(torch.equal(value, rest.state[at]) for at, value in whole.state.items())
+    table = "encoder.rel_pos_bias.relative_position_bias_table", "value"
+    assert not torch.equal(whole.state[table], half.state[table])
