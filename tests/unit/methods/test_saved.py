@@ -39,7 +39,8 @@ def kept_bytes(method, images: torch.Tensor) -> int:
 def of_biases(name: str, checkpointing: bool, images: int) -> float:
     """Bytes an image of trained biases of logits, and of the attention's weights.
 
-    A CPU keeps the weights where biases are trained, as its fused attention has no gradient for them; a GPU's has.
+    A CPU keeps the weights where biases are trained, as its fused attention has no gradient for them. The plan counts
+    fused attention; what a GPU keeps is not measured.
     """
     logits = 4 * MODEL["heads"] * (1 + (32 // MODEL["patch_size"]) ** 2) ** 2
     if name != "simmim":
