@@ -24,6 +24,9 @@ class Fault:
 class GmmlError(Exception):
     """Base of all errors that a user can do something about; `exit_code` is the exit code of the command.
 
+    Attributes:
+        faults: what is wrong, in its parts; empty where only a text was given.
+
     Args:
         fault: what is wrong. A plain text is for messages that were printed elsewhere, such as a rank's.
     """
@@ -31,6 +34,7 @@ class GmmlError(Exception):
     exit_code = 1
 
     def __init__(self, fault: Fault | str = "") -> None:
+        self.faults = [fault] if isinstance(fault, Fault) else []
         super().__init__(str(fault))  # the text alone, so that the exception can be pickled between processes
 
 
@@ -40,8 +44,13 @@ class SpecError(GmmlError):
     exit_code = 2
 
     def __init__(self, faults: Fault | list[Fault]) -> None:
-        self.faults = [faults] if isinstance(faults, Fault) else list(faults)
-        super().__init__("\n".join(str(fault) for fault in self.faults))
+        found = [faults] if isinstance(faults, Fault) else list(faults)
+        super().__init__("\n".join(str(fault) for fault in found))
+        self.faults = found
+
+    def __reduce__(self) -> tuple[type["SpecError"], tuple[list[Fault]]]:
+        """Pickled by its faults: from its text alone they could not be made again."""
+        return type(self), (self.faults,)
 
 
 class PreflightError(SpecError):

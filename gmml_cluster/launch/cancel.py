@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from gmml_cluster.errors import Fault, LaunchError, SpecError
+from gmml_cluster.launch.folders import folder_of
 from gmml_cluster.launch.jobs import JobRef, Jobs, is_busy, is_idle, poll_one, refs_of
 from gmml_cluster.launch.living import refuse_living
 from gmml_cluster.launch.local.lock import forget
 from gmml_cluster.launch.registry import launcher_named
-from gmml_cluster.launch.slurm.logs import folder_of
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import History
 from gmml_cluster.run.ledger import living, pending, state

@@ -40,7 +40,7 @@ def _store_faults(root: str) -> list[Fault]:
     except SpecError as error:
         return error.faults
     except StorageError as error:
-        return [Fault(root, str(error).removeprefix(f"{root}: "))]
+        return error.faults or [Fault(root, str(error))]
     return []
 
 
@@ -50,11 +50,10 @@ def _existing(folder: Path) -> Path:
 
 def _corpus_faults(data: Data) -> list[Fault]:
     refusal = _judge(data.max_pixels)
-    found = ((corpus.url, _unreadable(corpus.url, corpus.image or "", refusal)) for corpus in data.corpora)
-    return [Fault(url, problem) for url, problem in found if problem is not None]
+    return [fault for corpus in data.corpora for fault in _unreadable(corpus.url, corpus.image or "", refusal)]
 
 
-def _unreadable(url: str, image: str, refusal: Callable[[bytes], str | None]) -> str | None:
+def _unreadable(url: str, image: str, refusal: Callable[[bytes], str | None]) -> list[Fault]:
     """Reads a corpus until one sample opens as an image; what is wrong where none of the first few does."""
     wanted = f"members whose field is {image} count" if image else "members named .jpg, .jpeg, .png or .webp count"
     problem = f"no shard holds an image; {wanted}; `gmml corpus index` says what the shards hold"
@@ -62,11 +61,11 @@ def _unreadable(url: str, image: str, refusal: Callable[[bytes], str | None]) ->
         for where, data in islice(_samples(url, image), _LOOKS):
             reason = refusal(data)
             if reason is None:
-                return None
+                return []
             problem = f"{where}: {reason}; {_LOOKS} samples were tried and none is an image; pack it again"
     except (DataError, StorageError) as error:
-        return str(error).removeprefix(f"{url}: ")
-    return problem
+        return error.faults or [Fault(url, str(error))]
+    return [Fault(url, problem)]
 
 
 def _samples(url: str, image: str) -> Iterator[tuple[str, bytes]]:

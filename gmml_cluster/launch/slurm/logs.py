@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gmml_cluster.launch.folders import folder_of
 from gmml_cluster.run.codes import COME_BACK, NEVER
 
 _CHARACTERS = 300
@@ -33,17 +34,6 @@ _WATCHDOG = re.compile(r"ProcessGroupNCCL.*[Ww]atchdog|[Ww]atchdog.*(ProcessGrou
 def start_line(job: str, restart: str, rank: str) -> str:
     """First line that a rank writes in each start."""
     return f"gmml: start {restart} of job {job}, rank {rank}"
-
-
-def folder_of(submit: Mapping[str, Any], job: str) -> Path | None:
-    """Folder of a job's script and logs; None where its launcher has none.
-
-    Args:
-        submit: `bounds` of the `submit` that the job was started for.
-        job: its id.
-    """
-    folder = submit.get("folder")
-    return None if folder is None else Path(folder.replace("%j", job))
 
 
 def error_file(submit: Mapping[str, Any], job: str, rank: int) -> Path | None:

@@ -81,6 +81,7 @@ def code(tmp_path: Path) -> Snapshot:
         "__init__.py",
         "errors.py",
         "launch/__init__.py",
+        "launch/folders.py",
         "launch/slurm/__init__.py",
         "launch/slurm/entry.py",
         "launch/slurm/logs.py",
