@@ -71,6 +71,11 @@ def texts(job):
     return [output.read_text() if output else "" for output in outputs]
 
 
+def wait_for_start(job):
+    """A worker's line may be read before its end is written."""
+    wait_for(lambda: all(text.startswith("started") and text.endswith("\n") for text in texts(job)))
+
+
 def states(*jobs):
     return tuple(LocalLauncher().poll({job: "a"})[job].state for job in jobs)
 
@@ -79,7 +84,7 @@ def test_a_job_runs_until_it_is_cancelled_and_its_ranks_save(tmp_path):
     launcher = LocalLauncher()
     job = launcher.submit(submission(tmp_path))
     assert launcher.poll({job: "a"}) == {job: JobReport("running")}
-    wait_for(lambda: all(text.startswith("started") for text in texts(job)))
+    wait_for_start(job)
     root = str(tmp_path / "runs")
     assert f"--root {root} --run a --submit t1 --job {job} --restart 0 pear" in texts(job)[0]
     launcher.cancel(job)
@@ -91,7 +96,7 @@ def test_a_job_runs_until_it_is_cancelled_and_its_ranks_save(tmp_path):
 def test_a_newer_submit_takes_over_from_the_supervisor(tmp_path):
     launcher = LocalLauncher()
     first = launcher.submit(submission(tmp_path, "t1"))
-    wait_for(lambda: all(text.startswith("started") for text in texts(first)))
+    wait_for_start(first)
     second = launcher.submit(submission(tmp_path, "t2"))
     assert states(first, second) == ("gone", "running")
     assert all(text.endswith("saved\n") for text in texts(first))
