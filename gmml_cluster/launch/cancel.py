@@ -27,9 +27,9 @@ def cancel(run: RunRoot) -> str:
 
     Raises:
         LaunchError: the scheduler is out of reach, and a job is queued there.
-        SpecError: the run was copied, moved or renamed, so that its log names another's jobs.
+        SpecError: the run is a copy, so that its log names another's jobs.
     """
-    demand_in_place(run)
+    demand_in_place(run, moved=True)
     history = run.log.refresh()
     if history.finished:
         return "has finished already; nothing was done"

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from gmml_cluster.data.corpus.listing import ShardFile, indexes_below, list_shards
 from gmml_cluster.data.corpus.summary import Summary, summarise
-from gmml_cluster.errors import DataError, Fault, StorageError
+from gmml_cluster.errors import DataError, Fault, PreflightError, StorageError
 from gmml_cluster.plan.sample_layout import CorpusShape
 from gmml_cluster.spec.job import CorpusSpec, JobSpec
 from gmml_cluster.store.protocol import Store
@@ -55,6 +55,27 @@ def count(job: JobSpec) -> Indexed:
         note for corpus, held in zip(found.corpora, found.summaries, strict=True) for note in held.notes_of(corpus.url)
     ]
     return Indexed(found.shapes, tuple(notes), found.summaries)
+
+
+def refuse_empty(job: JobSpec, held: Sequence[Summary | None]) -> None:
+    """Refuse a job with a corpus whose indexes count no sample: it cannot train.
+
+    Raises:
+        PreflightError: the corpora that are empty, and what was passed over in them.
+    """
+    faults = [
+        Fault(
+            f"data.corpora.{c}.url",
+            "; ".join([f"{corpus.url} holds no sample", *summary.notes]),
+            "images are members named .jpg, .jpeg, .png or .webp, or of the field that `image` names; pack them so",
+        )
+        for c, (corpus, summary) in enumerate(
+            zip(job.data.corpora, held, strict=False)
+        )  # none is known where none can be read
+        if summary is not None and not summary.samples
+    ]
+    if faults:
+        raise PreflightError(faults)
 
 
 def miscounted(job: JobSpec, shapes: Sequence[CorpusShape]) -> list[Fault]:

@@ -35,8 +35,11 @@ def preflight(submission: Submission, data: Data) -> list[Fault]:
 
 def _store_faults(root: str) -> list[Fault]:
     """A folder that does not exist yet is probed at the nearest one that does, so that none is left behind."""
+    folder = None if "://" in root else _existing(Path(root))
+    if folder is not None and not folder.is_dir():
+        return [Fault(root, f"{folder} is a file; runs lie in a folder", "name a folder as `root` of the profile")]
     try:
-        probe(open_store(root if "://" in root else _existing(Path(root))))
+        probe(open_store(root if folder is None else folder))
     except SpecError as error:
         return error.faults
     except StorageError as error:

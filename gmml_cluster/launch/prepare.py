@@ -7,7 +7,7 @@ from typing import TypeVar
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.launch.code import code_of_run, installed_code
 from gmml_cluster.launch.existing import compare
-from gmml_cluster.launch.indexed import Indexed, count, look_up
+from gmml_cluster.launch.indexed import Indexed, count, look_up, refuse_empty
 from gmml_cluster.launch.init_source import with_source
 from gmml_cluster.launch.protocol import Submission
 from gmml_cluster.launch.registry import launcher_named
@@ -66,7 +66,7 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
     Raises:
         SpecError: all faults of the job file and the profile, or else of `init`, or else of the plan, of numbers that
             an index contradicts, and of a name that another run has.
-        PreflightError: this version has no launcher for the profile.
+        PreflightError: this version has no launcher for the profile, or a corpus holds no sample by its indexes.
     """
     (job, job_tree), (profile, profile_tree) = _both(lambda: read_job(path, overrides), lambda: profile_named(cluster))
     job = with_absolute_paths(job)
@@ -75,6 +75,7 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
     with locations.located_faults():
         launcher_named(profile.launcher)  # asked first: no store is read for a launcher that does not exist
         indexed = look_up(job, root)
+        refuse_empty(job, indexed.held)
         job = with_source(job, root)
         submission, (history, notes) = _both(
             lambda: plan_submission(job, profile, root, indexed), lambda: compare(job, root, indexed)

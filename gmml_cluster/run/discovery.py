@@ -56,7 +56,8 @@ def demand_root(root: str) -> None:
     """
     url = open_store(root).url
     if "://" not in url and not os.path.isdir(url):
-        raise SpecError(Fault("--root", f"{url} is no folder, so no run lies there", "name the root of a submission"))
+        what = "is a file and no folder" if os.path.exists(url) else "does not exist"
+        raise SpecError(Fault("--root", f"{url} {what}, so no run lies there", "name the root of a submission"))
 
 
 def find_run(text: str, roots: Iterable[str]) -> RunRoot:

@@ -58,7 +58,7 @@ def demand_in_place(run: RunRoot, *, moved: bool = False) -> None:
     """Refuse to act on the jobs of a run that was found elsewhere than its log records.
 
     Args:
-        moved: accept one that was moved, as `gmml resume` does.
+        moved: accept one that was moved, as `gmml resume` and `gmml cancel` do: the jobs of its log are its own.
 
     Raises:
         SpecError: it is a copy, or was moved.
@@ -69,8 +69,16 @@ def demand_in_place(run: RunRoot, *, moved: bool = False) -> None:
 
 
 def _same_folder(one: str, other: str) -> bool:
-    """Whether two paths lead to one folder, by links or by mounts; URLs never do."""
+    """Whether two paths lead to one folder, by links or by mounts; URLs never do.
+
+    A file system that is mounted twice may have a device number for each mount. No copy has the original's inode and
+    also its time of change, which nothing but the kernel's clock can set.
+    """
+    if "://" in one + other:
+        return False
     try:
-        return "://" not in one + other and os.path.samefile(one, other)
+        mine, theirs = (os.stat(f"{folder}/{RUN}") for folder in (one, other))
+        is_one = os.path.samefile(one, other)
     except OSError:
         return False
+    return is_one or (mine.st_ino, mine.st_ctime_ns) == (theirs.st_ino, theirs.st_ctime_ns)

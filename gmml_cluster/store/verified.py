@@ -26,15 +26,18 @@ def read_verified(read: Callable[[], T], check: Callable[[T], None], *, pause_s:
     Raises:
         Exception: what `check` raised the last time; what `read` raises is not caught.
     """
-    for attempt in range(1, READS):
+    refused: Exception | None = None
+    for number in range(1, READS + 1):
         content = read()
         try:
             check(content)
         except Exception as error:
-            _log.warning("%s; read again (%d of %d)", error, attempt + 1, READS)
-            sleep(pause_s * 2 ** (attempt - 1))
+            if number == READS:
+                raise
+            refused = error
+            sleep(pause_s * 2 ** (number - 1))
         else:
-            return content
-    content = read()
-    check(content)
+            break
+    if refused is not None:  # one that stays wrong is raised, and a warning of each read would repeat it
+        _log.warning("%s; read %d of %d was right", refused, number, READS)
     return content

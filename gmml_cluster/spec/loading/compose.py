@@ -8,6 +8,8 @@ from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.spec.loading.yaml import Tree, at_field, dotted, read_value, read_yaml, shortened, shown, walk
 
 EXTENDS = "extends"
+OVERRIDE = "override "
+"""How the place of an overridden value begins."""
 MOST_FILES = 32
 """Files of a chain of `extends`: more is a mistake of whatever wrote them, and would exhaust the stack."""
 
@@ -95,7 +97,7 @@ def _text(path: Path) -> str:
 
 def _override(tree: Tree, text: str, faults: list[Fault]) -> Tree:
     name, equals, value = text.partition("=")
-    where = f"override {shortened(text)}"
+    where = f"{OVERRIDE}{shortened(text)}"
     path = tuple(name.split("."))
     try:
         if not equals or not all(path):

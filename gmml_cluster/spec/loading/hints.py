@@ -7,6 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from gmml_cluster.spec.base import SpecModel
+from gmml_cluster.spec.loading.compose import OVERRIDE
 from gmml_cluster.spec.loading.yaml import Path, Tree, dotted, flow, walk
 
 NOT_YET = ("evaluate", "metrics", "notify", "retries", "engine.compile")
@@ -24,6 +25,8 @@ def unknown(path: Path, model: type[BaseModel], tree: Tree) -> tuple[Path | None
         return None, "comes with a later version; this one would ignore it", "leave it out"
     above, key = path[:-1], str(path[-1])
     known = sorted({name for owner in models_at(model, above, tree) for name in owner.model_fields})
+    if (foreign := _of_another_method(path, model, tree)) is not None:
+        return None, *foreign
     near = get_close_matches(key, known, n=1, cutoff=_ALIKE)
     if near:
         is_written = walk(tree, (*above, near[0])) is not None
@@ -32,6 +35,19 @@ def unknown(path: Path, model: type[BaseModel], tree: Tree) -> tuple[Path | None
     if elsewhere is not None:
         return None, f"unknown key; {key!r} is a field of {dotted(elsewhere) or 'the file itself'}", "move it there"
     return None, "unknown key", f"known are {', '.join(known)}"
+
+
+def _of_another_method(path: Path, model: type[BaseModel], tree: Tree) -> tuple[str, str] | None:
+    """Problem and hint where an override of `method.name` alone left the options of the file's method behind."""
+    name = walk(tree, ("method", "name"))
+    if path[:-1] != ("method",) or name is None or not name.where.startswith(OVERRIDE):
+        return None
+    others = (other for other in models_in(model.model_fields["method"].annotation) if path[-1] in other.model_fields)
+    other = next((tags(each)[0] for each in others if tags(each)), None)
+    if other is None:
+        return None
+    whole = "override method={name: " + str(name.value) + "}, which replaces the method with its options"
+    return f"an option of {other} and not of {name.value}", whole
 
 
 def sections(model: type[BaseModel], key: str) -> Iterator[Path]:

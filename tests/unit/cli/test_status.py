@@ -133,4 +133,4 @@ def test_a_copied_run_is_named_as_one(tmp_path, run, jobs):
 def test_a_root_that_does_not_exist_is_a_fault(tmp_path):
     done = CliRunner().invoke(command, ["--root", str(tmp_path / "typo")])
     assert done.exception is not None
-    assert "is no folder" in str(done.exception)
+    assert "does not exist" in str(done.exception)

@@ -232,3 +232,16 @@ def test_a_run_whose_ranks_outlived_their_supervisor_is_not_deleted(run, schedul
     scheduler.states, scheduler.lingering = {"17": "gone"}, True
     with pytest.raises(SpecError, match="still leaving"):
         remove(run)
+
+
+def test_a_run_that_was_moved_is_cancelled_and_a_copy_of_one_is_not(run, scheduler, tmp_path):
+    claimed(run, "17")
+    scheduler.states = {"17": "running"}
+    shutil.copytree(run.url, tmp_path / "copies" / "a")
+    with pytest.raises(SpecError, match="is a copy of the run at"):
+        cancel(run_root(str(tmp_path / "copies"), "a"))
+    shutil.rmtree(tmp_path / "copies")
+    (tmp_path / "mounted").mkdir()
+    os.rename(run.url, tmp_path / "mounted" / "a")
+    assert cancel(run_root(str(tmp_path / "mounted"), "a")).startswith("stopping; job 17 saves and leaves")
+    assert scheduler.calls == [("notify", "17")]

@@ -58,8 +58,14 @@ def test_a_valid_submission_has_no_faults_and_leaves_nothing_behind(tmp_path: Pa
 def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     faults = preflight(tmp_path / "file", f"{tmp_path}/none.tar", bytes_per_rank=2**60)
-    assert [fault.where for fault in faults][-2:] == [f"{tmp_path}/none.tar", "memory"]
-    assert len(faults) == 3
+    assert [fault.where for fault in faults] == [f"{tmp_path}/file", f"{tmp_path}/none.tar", "memory"]
+
+
+@pytest.mark.parametrize("root", ["file", "file/below"])
+def test_a_root_that_is_a_file_is_said_to_be_one(tmp_path: Path, root: str) -> None:
+    (tmp_path / "file").write_text("no folder")
+    (fault,) = preflight(tmp_path / root, shard(tmp_path / "a.tar", {"1.png": png()}))
+    assert str(fault).startswith(f"{tmp_path / root}: {tmp_path}/file is a file; runs lie in a folder; ")
 
 
 def test_a_bad_sample_among_good_ones_does_not_refuse_a_corpus(tmp_path: Path) -> None:

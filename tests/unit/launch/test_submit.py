@@ -9,8 +9,12 @@ from threading import Barrier
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
-from gmml_cluster.errors import SpecError, StorageError
+from gmml_cluster.cli.submit import command
+from gmml_cluster.data.corpus.checksums import index_all
+from gmml_cluster.data.corpus.listing import list_shards
+from gmml_cluster.errors import PreflightError, SpecError, StorageError
 from gmml_cluster.launch import existing, prepare, submit
 from gmml_cluster.launch.local.launcher import LocalLauncher
 from gmml_cluster.launch.protocol import JobReport
@@ -179,3 +183,15 @@ def test_what_the_plan_found_worth_knowing_is_part_of_a_real_submission(job, sch
     assert any("1 of 1 shards have no index" in note for note in prepared.plan.notes)
     assert submit.submit(prepared).notes == prepare.with_lanes_counted(prepared).plan.notes
     assert submit.submit(prepared).notes == ()
+
+
+def test_a_job_whose_corpus_holds_no_sample_by_its_index_is_refused_before_it_is_planned(tmp_path):
+    corpus = shard(tmp_path / "words.tar", {"1.txt": b"words"})
+    assert all(each.made for each in index_all(list_shards(corpus), None))
+    spec = {**submissions.TINY, "name": "words", "data": {"corpora": [{"url": corpus}], "image_size": 8}}
+    (tmp_path / "words.yaml").write_text(yaml.safe_dump(spec))
+    done = CliRunner().invoke(command, [str(tmp_path / "words.yaml"), "--dry-run"])
+    assert isinstance(done.exception, PreflightError)
+    assert done.exception.exit_code == 3
+    assert f"data.corpora.0.url: {corpus} holds no sample; " in str(done.exception)
+    assert "; images are members named .jpg" in str(done.exception)

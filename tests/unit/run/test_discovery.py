@@ -42,7 +42,7 @@ def test_runs_and_the_faults_of_unreadable_roots_come_apart(root, tmp_path):
 
 
 def test_a_root_that_a_user_names_and_that_does_not_exist_is_a_fault(tmp_path):
-    with pytest.raises(SpecError, match=f"--root: {tmp_path}/typo is no folder"):
+    with pytest.raises(SpecError, match=f"--root: {tmp_path}/typo does not exist"):
         runs_under(str(tmp_path / "typo"))
 
 
@@ -76,3 +76,9 @@ def test_roots_are_noted_once_under_xdg_state_home(tmp_path, monkeypatch):
     note_root("s3://bucket/runs"), note_root("/runs"), note_root("s3://bucket/runs/")
     assert noted_roots() == ["s3://bucket/runs", "/runs"]
     assert (tmp_path / "state/gmml/roots").exists()
+
+
+def test_a_root_that_is_a_file_is_said_to_be_one(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpecError, match=f"--root: {tmp_path}/file is a file and no folder, so no run lies there; "):
+        runs_under(str(tmp_path / "file"))

@@ -67,6 +67,14 @@ def test_a_run_that_is_reached_by_a_link_is_in_place(run, tmp_path):
     assert misplaced(run_root(str(tmp_path / "link"), "live")) is None
 
 
+def test_a_run_that_is_reached_by_a_second_mount_is_in_place_and_a_copy_there_is_not(run, tmp_path, monkeypatch):
+    os.symlink(tmp_path / "runs", tmp_path / "mount")
+    shutil.copytree(tmp_path / "runs", tmp_path / "copies")
+    monkeypatch.setattr(os.path, "samefile", lambda one, other: False)  # each mount has its own device number
+    assert misplaced(run_root(str(tmp_path / "mount"), "live")) is None
+    assert misplaced(run_root(str(tmp_path / "copies"), "live")).kind == "copied"
+
+
 def test_a_log_of_an_earlier_version_does_not_say_where_its_run_lies(run, tmp_path):
     remove_run(run)
     run.store.put("log/00000000.json", b'{"slot":0,"kind":"open","attempt":null,"run":"r","token":"t","time":0}')

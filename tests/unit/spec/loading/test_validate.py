@@ -203,6 +203,15 @@ def test_what_is_refused_is_one_fault_and_no_broken_rule_beside(good, refused):
     assert len(faults(good)) == 1
 
 
+def test_options_of_the_method_that_an_override_replaces_by_name_alone_show_the_whole_override(good):
+    found = faults(good, "method={name: gmml, views: 1}", "method.name=mae")
+    assert found == [
+        "override method={name: gmml, views: 1}: method.views: an option of gmml and not of mae; "
+        "override method={name: mae}, which replaces the method with its options"
+    ]
+    assert load_job(good, ["method={name: gmml, views: 1}", "method={name: mae}"]).method.name == "mae"
+
+
 def test_a_key_of_another_section_is_sent_there_and_hides_no_other_fault(good):
     found = faults(good, "optim.depth=3", "whot=1", "batch.size=63")
     assert found == [
