@@ -1,4 +1,13 @@
-"""A method of another package, with a teacher, trains through the real commands and goes on after a cancel."""
+"""A method of another package, with a teacher: launched, resumed, moved to another ZeRO stage, scored and exported.
+
+All through the real commands, with the very files that docs/methods.md shows.
+"""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
 
 from gmml_cluster.run.root import commit_of, run_root
 from gmml_cluster.train.checkpoints.read import CheckpointReader
@@ -7,6 +16,8 @@ from tests.fixtures.runs import ended
 
 METHOD = {"name": "theirs", "momentum": 0.98}
 """A teacher that still remembers its beginning after 40 steps."""
+MODEL = {"width": 16, "depth": 1, "heads": 2, "patch_size": 4}
+SECTIONS = {"method": METHOD, "model": MODEL, "run": {"steps": 40}}
 
 
 def final_weights(workshop, run):
@@ -22,27 +33,58 @@ def distance(one, other):
     return float((one - other).abs().max())
 
 
-def test_a_method_of_another_package_with_a_teacher_trains_and_continues_at_another_stage(workshop):
+@pytest.fixture
+def theirs(workshop):
+    """The workshop with the package installed."""
     workshop.extra["PYTHONPATH"] = str(install(workshop.folder / "site"))
-    model = {"width": 16, "depth": 1, "heads": 2, "patch_size": 4}
-    sections = {"method": METHOD, "model": model, "run": {"steps": 40}}
-    profile = workshop.profile(2)
-    workshop.call("gmml-submit", workshop.job("calm", **sections), "--cluster", profile, "--follow")
-    job = workshop.job("stopped", **sections)
+    return workshop
+
+
+def calm_and_stopped(workshop, *changes):
+    """Final weights of a run, and of one that was cancelled after its first commit and went on with other settings."""
+    job, profile = workshop.job("calm", **SECTIONS), workshop.profile(2)
+    workshop.call("gmml-submit", job, "--cluster", profile, "--follow")
+    job = workshop.job("stopped", **SECTIONS)
     workshop.call("gmml-submit", job, "--cluster", profile)
     workshop.until("stopped", lambda entries: any(entry["kind"] == "commit" for entry in entries))
     workshop.call("gmml", "cancel", "stopped")
     workshop.until("stopped", ended)
-    workshop.call("gmml-submit", job, "--cluster", workshop.profile(2), "engine.zero=3", "--follow")
+    workshop.call("gmml-submit", job, "--cluster", workshop.profile(2), *changes, "--follow")
     assert ended(workshop.entries("stopped"))[-1] == "finished"
-    losses = [[line["loss"] for line in workshop.lines(run)] for run in ("calm", "stopped")]
+    return final_weights(workshop, "calm"), final_weights(workshop, "stopped")
+
+
+def losses_of(workshop, run):
+    return [line["loss"] for line in workshop.lines(run)]
+
+
+def test_it_resumes_to_the_bit_and_its_encoder_is_scored_and_exported(theirs):
+    calm, resumed = calm_and_stopped(theirs)
+    assert calm.keys() == resumed.keys()
+    assert all(torch.equal(calm[name], resumed[name]) for name in calm)
+    assert losses_of(theirs, "calm") == losses_of(theirs, "stopped")
+    corpus = theirs.corpus.replace("train", "test")
+    asked = ["--with", "knn", "--feature", "mean", "--corpus", corpus, "--json"]
+    scores = json.loads(theirs.call("gmml", "eval", "calm", *asked))["scores"]
+    assert {(score["score"], score["samples"]) for score in scores} == {("knn", 500)}
+    folder = theirs.folder / "exported"
+    theirs.call("gmml", "export", "calm", "--to", "safetensors", "-o", folder)
+    exported = load_file(folder / "model.safetensors")
+    assert all(torch.equal(value, calm[f"encoder.{name}"]) for name, value in exported.items())
+    assert exported.keys() == {name.partition(".")[2] for name in calm if name.startswith("encoder.")}
+
+
+def test_its_teacher_goes_on_at_another_stage(theirs):
+    calm, resumed = calm_and_stopped(theirs, "engine.zero=3")
+    losses = [losses_of(theirs, run) for run in ("calm", "stopped")]
     assert len(losses[0]) == len(losses[1]) == 40
     assert max(abs(one - other) for one, other in zip(*losses, strict=True)) < 1e-6
     assert losses[0][0] > 0
-    calm, resumed = final_weights(workshop, "calm"), final_weights(workshop, "stopped")
     teacher = [name for name in calm if name.startswith("teacher.")]
     assert max(distance(calm[name], calm[name.replace("teacher.", "encoder.")]) for name in teacher) > 1e-3
     assert max(distance(calm[name], resumed[name]) for name in teacher) < 1e-6
-    del workshop.extra["PYTHONPATH"]
-    refused = workshop.call("gmml-submit", job, "--cluster", profile, "--dry-run", code=2)
-    assert refused == ""
+
+
+def test_without_the_package_the_job_is_refused(workshop):
+    job = workshop.job("refused", **SECTIONS)
+    assert workshop.call("gmml-submit", job, "--cluster", workshop.profile(2), "--dry-run", code=2) == ""

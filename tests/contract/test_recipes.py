@@ -70,7 +70,7 @@ def planned(job):
 
 def hours_of(plan):
     hours = plan.gpu_time.hours
-    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}"
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}" if hours >= 0.1 else f"{hours:.1g}"
 
 
 @pytest.mark.parametrize("path", JOBS, ids=named)

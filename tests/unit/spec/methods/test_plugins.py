@@ -24,7 +24,7 @@ def folder(tmp_path, monkeypatch):
 def test_a_method_of_another_package_is_found_with_its_options(folder):
     assert "theirs" not in claims(METHODS)
     install(folder)
-    assert claims(METHODS)["theirs"].value == "theirs.method:build"
+    assert claims(METHODS)["theirs"].value == "theirs.method:Theirs"
     assert [options.__name__ for options in plug_ins()] == ["TheirOptions"]
 
 
@@ -90,5 +90,5 @@ def test_the_snapshot_carries_the_plug_in_that_a_job_uses_and_no_other(folder, t
         text=True,
         check=True,
     )
-    assert "theirs.method:build" in done.stdout
+    assert "theirs.method:Theirs" in done.stdout
     assert (unpacked / "theirs/options.py").exists()
