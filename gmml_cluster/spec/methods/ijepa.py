@@ -19,6 +19,7 @@ MASKS = ("method", "masks")
 MIN_KEEP = ("method", "min_keep")
 PREDICTOR_HEADS = ("method", "predictor_heads")
 PREDICTOR_WIDTH = ("method", "predictor_width")
+TARGET_SCALE = ("method", "target_scale")
 DROP_PATH = ("model", "drop_path")
 
 
@@ -165,16 +166,22 @@ def target_length(options: IjepaOptions, grid: int) -> int:
 
 
 def _masks_leave_a_context(options: IjepaOptions, grid: int) -> Iterator[Broken]:
-    uses = (METHOD, MASKS, IMAGE, PATCH, ("method", "target_scale"), ("method", "border"))
+    uses = (METHOD, MASKS, IMAGE, PATCH, TARGET_SCALE, ("method", "border"))
+    reach = multi_block.reach(grid, options.border)
+    if reach < 2:
+        problem = f"masks reach {reach} of the {grid} rows of patches; a target and its context take two"
+        yield broken(IMAGE, problem, "take smaller patches or larger images", *uses)
+        return
     if options.masks == "fixed":
         if options.cut != "none":
             problem = "group does not fit; contexts of fixed masks have one number of patches"
             yield broken(CUT, problem, "leave it out, or write masks: padded", METHOD, MASKS)
-        most = multi_block.reach(grid, options.border) ** 2 - target_length(options, grid)
+        most = reach**2 - target_length(options, grid)
         if context_length(options, grid) > most:
             problem = f"{context_length(options, grid)} patches do not fit; masks on a grid of {grid} leave {most}"
-            blamed = CONTEXT if "context_patches" in options.model_fields_set else IMAGE
-            yield broken(blamed, problem, "take fewer, or more patches an image", CONTEXT, *uses)
+            written = (field for field in (CONTEXT, TARGET_SCALE) if field[1] in options.model_fields_set)
+            hint = "take fewer, smaller targets, or more patches an image"
+            yield broken(next(written, IMAGE), problem, hint, CONTEXT, *uses)
         return
     least = min(multi_block.target_sizes(grid, options.border, options.target_scale).areas)
     if options.min_keep >= least:

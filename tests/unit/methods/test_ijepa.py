@@ -160,6 +160,7 @@ def refusal(spec: dict[str, Any]) -> str:
             {**PADDED, "context_patches": 4},
             "method.context_patches: 4 does not fit; contexts have more than min_keep (4)",
         ),
+        ({"target_scale": [0.9, 1.0]}, "method.target_scale: 12 patches do not fit; masks on a grid of 8 leave 0"),
         ({"target_scale": [0.3, 0.2]}, "method.target_scale: [0.3, 0.2] runs backwards"),
         ({"targets": 5}, "method.targets: 5"),
     ],
@@ -167,6 +168,14 @@ def refusal(spec: dict[str, Any]) -> str:
 )
 def test_options_that_do_not_fit_are_refused_by_field(options: dict[str, Any], message: str) -> None:
     assert message in refusal({**SPEC, "method": {**OPTIONS, **options}})
+
+
+@pytest.mark.parametrize("masks", ["fixed", "padded"])
+@pytest.mark.parametrize(("patch_size", "border"), [(16, "full"), (16, "released"), (8, "released")])
+def test_a_grid_without_room_for_a_target_and_a_context_is_refused(patch_size: int, border: str, masks: str) -> None:
+    spec = {**SPEC, "model": {**SPEC["model"], "patch_size": patch_size}, "data": {**SPEC["data"], "image_size": 16}}
+    spec["method"] = {**OPTIONS, "masks": masks, "border": border}
+    assert "rows of patches; a target and its context take two" in refusal(spec)
 
 
 def test_drop_path_is_refused() -> None:
