@@ -128,7 +128,7 @@ def training_rows(metrics: Sequence[Document], entries: Sequence[Document]) -> I
         raise RuntimeError(f"the run ended as {end['cause']}, not as finished; see the log above")
     seen, seconds = sum(line["batch"] for line in metrics), end["time"] - begin["time"]
     losses, part = [line["loss"] for line in metrics], max(1, len(metrics) // EIGHTH)
-    yield "ranks, ZeRO stage", f"{claim['layout']['ranks']}, {claim['layout']['zero']}"
+    yield "ranks, ZeRO stage", f"{claim['topology']['ranks']}, {claim['topology']['zero']}"
     yield "images seen", f"{seen:,} in {len(metrics):,} steps"
     yield "seconds, checkpoints included", f"{seconds:.0f}"
     yield "images/s", f"{seen / seconds:.0f}"
@@ -140,9 +140,9 @@ def score_rows(before: dict[tuple[str, str], Document], after: dict[tuple[str, s
     """A line for each score and feature: accuracy before and after, with one standard error of sampling."""
     for (name, feature), old in before.items():
         new = after[name, feature]
-        told = [f"{score['accuracy']:.1f} ± {score['error']:.1f}" for score in (old, new)]
+        written = [f"{score['accuracy']:.1f} ± {score['error']:.1f}" for score in (old, new)]
         label = "kNN, k = 20" if name == "knn" else "linear"
-        yield f"| {label} | {feature} | {told[0]} | {told[1]} | {new['accuracy'] - old['accuracy']:+.1f} |"
+        yield f"| {label} | {feature} | {written[0]} | {written[1]} | {new['accuracy'] - old['accuracy']:+.1f} |"
 
 
 def run(method: str, images: int, data: Path) -> str:
