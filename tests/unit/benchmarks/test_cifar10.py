@@ -31,8 +31,8 @@ def test_what_the_training_took_is_read_from_the_log(tmp_path: Path) -> None:
 
 
 def test_a_run_that_did_not_finish_gives_no_figures(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="ended as crash"):
-        list(training_rows(METRICS, entries(tmp_path, "crash")))
+    with pytest.raises(RuntimeError, match="ended as error"):
+        list(training_rows(METRICS, entries(tmp_path, "error")))
 
 
 def test_scores_stand_beside_each_other_with_their_gain() -> None:
