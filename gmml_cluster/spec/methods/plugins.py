@@ -18,6 +18,7 @@ BUILT_IN = {
     "attentive": "gmml_cluster.methods.attentive",
     "finetune": "gmml_cluster.methods.finetune",
     "relvit": "gmml_cluster.methods.relvit",
+    "conmim": "gmml_cluster.methods.conmim",
     "simmim": "gmml_cluster.methods.simmim",
     "linear": "gmml_cluster.methods.linear",
     "supervised": "gmml_cluster.methods.supervised",

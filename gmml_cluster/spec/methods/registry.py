@@ -10,6 +10,7 @@ from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.methods.attentive import AttentiveOptions
 from gmml_cluster.spec.methods.capi import CapiOptions
+from gmml_cluster.spec.methods.conmim import ConmimOptions
 from gmml_cluster.spec.methods.finetune import FinetuneOptions
 from gmml_cluster.spec.methods.gmml import GmmlOptions
 from gmml_cluster.spec.methods.ijepa import IjepaOptions
@@ -68,6 +69,7 @@ _OFFERED: tuple[type[SpecModel], ...] = (
     GmmlOptions,
     MaeOptions,
     SimmimOptions,
+    ConmimOptions,
     CapiOptions,
     IjepaOptions,
     RelVitOptions,
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
         GmmlOptions
         | MaeOptions
         | SimmimOptions
+        | ConmimOptions
         | CapiOptions
         | IjepaOptions
         | RelVitOptions

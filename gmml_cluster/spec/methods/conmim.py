@@ -1,0 +1,118 @@
+"""ConMIM without torch: its options, what an image costs, and its rules. The method: `gmml_cluster.methods.conmim`.
+
+Constants and formulas: docs/reference/methods.md.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from gmml_cluster.spec.base import SpecModel
+from gmml_cluster.spec.broken import IMAGE, METHOD, PATCH, Broken, broken
+from gmml_cluster.spec.methods.counts import Counts, Encoder, encoder_parameters, encoder_stack
+
+CELL = ("method", "cell")
+RATIO = ("method", "mask_ratio")
+DROP_PATH = ("model", "drop_path")
+
+Width = Annotated[int, Field(gt=0, le=10**6)]
+
+
+class ConmimOptions(SpecModel):
+    """Masked image modelling with denoising contrast (arXiv 2205.09616), as released for ViT-L unless said."""
+
+    bare: ClassVar[tuple[str, ...]] = ("name",)
+    advised_group: ClassVar[int] = 64
+    """The group where `data.group` is `auto`: the projector's batch norm has its rows, as a GPU's batch had released."""
+    advised_drop_path: ClassVar[float] = 0.0
+    """The rate where `model.drop_path` is null."""
+    recipe: ClassVar[dict[str, Any]] = {
+        "data.augment": "conmim",
+        "optim.lr": 7.5e-4,
+        "optim.lr_per": None,
+        "optim.betas": [0.9, 0.98],
+        "optim.weight_decay": {"start": 0.05, "end": 0.05},
+        "optim.clip": {"norm": 1.0, "by": "global"},
+    }
+    """The released values where the defaults are GMML's and would train something else; the plan has a note of them."""
+    name: Literal["conmim"]
+    """Selects the method."""
+    masks: Literal["cells", "blocks"] = "cells"
+    """`cells`: equally many cells of each image. `blocks`: BEiT's rectangles, at most the share of the patches."""
+    cell: int = Field(2, gt=0, le=1000)
+    """Side in patches of the cells that are masked as a whole; 2 patches of 16 are the released 32 pixels."""
+    mask_ratio: float = Field(0.75, gt=0, lt=1)
+    """Share of cells masked, rounded up to a whole one; of patches with `blocks`, rounded down."""
+    temperature: float = Field(0.1, gt=0, le=100)
+    """What cosines are divided by."""
+    projector: tuple[Width, Width, Width] = (4096, 4096, 256)
+    """Widths of the projector's layers; the last is that of queries and keys."""
+    layer_scale: float = Field(0.1, gt=0, le=1)
+    """What the vectors that multiply the blocks' branches begin with; released 0.1, for ViT-L 0.00001."""
+    momentum: float = Field(0.996, ge=0, le=1)
+    """Share that the teacher keeps of itself at the first step; it rises to 1 by a cosine."""
+
+    @property
+    def views(self) -> int:
+        """Views an image: the weak one that the student sees masked, and the strong one of the teacher."""
+        return 2
+
+    def counts(self, encoder: Encoder, image_size: int) -> Counts:
+        """What an image costs: a student over all tokens of one view, a teacher over all of the other.
+
+        `Counts` are a view's, and each has one of the two networks: so halves of what both views cost.
+
+        Dims: D width, N patches, T tokens, a, b, c widths of the projector.
+        """
+        N, pixels, D = (image_size // encoder.patch_size) ** 2, 3 * encoder.patch_size**2, encoder.width
+        T, (a, b, c) = 1 + N, self.projector
+        own = encoder_parameters(encoder, N, positions="relative", key_bias=False, layer_scale=True)
+        matrices = D * a + a * b + b * c
+        student = own + D + matrices + 2 * a + 2 * b
+        stack = encoder_stack(encoder, T, layer_scale=True)
+        outside = 2 * N * pixels * D + 2 * T * matrices + 2 * N * N * c
+        return Counts(
+            views=1,
+            trained=student,
+            frozen=student,
+            stacks=(stack,),
+            other_flops=outside,
+            other_values=N * pixels + T * (2 * D + 2 * a + 2 * b + c) + 2 * N * N,
+            other_bytes=8 * T + 8 * N * c,
+            input_values=2 * pixels * N,
+            teacher_flops=stack.flops + outside - 2 * N * N * c,
+        )
+
+    def broken_rules(self, encoder: Encoder, image_size: int, group: int) -> Iterator[Broken]:
+        """Rules that the options break together with the model and the image size."""
+        if encoder.drop_path:
+            problem = f"{encoder.drop_path} does not fit; ConMIM drops no blocks"
+            yield broken(DROP_PATH, problem, "write 0 or leave it out", METHOD)
+        grid = image_size // encoder.patch_size
+        blamed = RATIO if "mask_ratio" in self.model_fields_set else IMAGE
+        if self.masks == "blocks":
+            if block_target(self, grid) < 1:
+                problem = f"a mask_ratio of {self.mask_ratio} masks none of {grid**2} patches"
+                yield broken(blamed, problem, "raise mask_ratio", METHOD, RATIO, IMAGE, PATCH)
+            return
+        if grid % self.cell:
+            problem = f"cells of {self.cell} patches do not divide a grid of {grid}"
+            at = CELL if "cell" in self.model_fields_set else IMAGE
+            yield broken(at, problem, "write a divisor of the grid as cell", METHOD, CELL, IMAGE, PATCH)
+
+
+def masked_cell_count(options: ConmimOptions, grid: int) -> int:
+    """Cells masked of each image: rounded up in floating point, as the released code does."""
+    return math.ceil((grid // options.cell) ** 2 * options.mask_ratio)
+
+
+def block_target(options: ConmimOptions, grid: int) -> int:
+    """Most patches that blocks hide."""
+    return int(grid**2 * options.mask_ratio)
+
+
+def least_block(grid: int) -> int:
+    """Least area drawn for a rectangle: the released 16 of 196 patches, and that share of other grids."""
+    return max(1, round(16 * grid**2 / 196))
