@@ -1,7 +1,8 @@
-"""Flip, colour jitter, blur, normalisation and patches of a batch on its device, each view by its own draws.
+"""Flip, colours, blur, normalisation and patches of a batch on its device, each view by its own draws.
 
 Operations and words are in docs/reference/draws.md: purpose 17, word 0: flip; purpose 18, words 0: jitter on, 1: order
-of its four operations, 2..5: brightness, contrast, saturation, hue, 7: blur on, 8: its radius; patches: `patches.py`.
+of its four operations, 2..5: brightness, contrast, saturation, hue, 6: grey, 7: blur on, 8: its radius, 9: solarise;
+patches: `patches.py`.
 
 Dims: n images, V views, B = n V, C channels, S side of an image, p side of a patch, N patches, M = B N.
 """
@@ -11,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from gmml_cluster.data.colours import blur, jitter, per_image
+from gmml_cluster.data.colours import blur, greyed, jitter, per_image, solarised
 from gmml_cluster.data.patches import PATCH_WORDS, colour_patches, crop_patches, from_patches, mega_patches, to_patches
 from gmml_cluster.data.random.philox import Purpose
 from gmml_cluster.data.random.philox_torch import bernoulli, constant, view_words
@@ -35,23 +36,39 @@ def prepare(
         float32 (n, V, 3, S, S); with mega-patches the side is `blocks` patches.
     """
     counts: dict[int, int] = {Purpose.FLIP: 1} if augment.flip else {}
-    counts |= {Purpose.COLOUR: 9} if augment.jitter or augment.blur else {}
+    colours = bool(augment.jitter or augment.grey or augment.blur or augment.solarise)
+    counts |= {Purpose.COLOUR: 10} if colours else {}
     random_bits = view_words(seed, numbers, images.shape[1], counts) if counts else {}
     x_BCSS = images.flatten(0, 1).float() / 255
     if augment.flip:
-        flipped_B = bernoulli(random_bits[Purpose.FLIP][:, :, 0].flatten(), 0.5)
-        x_BCSS = torch.where(per_image(flipped_B), x_BCSS.flip(3), x_BCSS)
-    if augment.jitter is not None:
-        x_BCSS = jitter(x_BCSS, random_bits[Purpose.COLOUR].flatten(0, 1), augment.jitter)
-    if augment.blur is not None:
-        x_BCSS = blur(x_BCSS, random_bits[Purpose.COLOUR].flatten(0, 1), augment.blur)
+        flip_nV = random_bits[Purpose.FLIP][:, :, 0]
+        flip_nV = flip_nV[:, :1].expand_as(flip_nV) if augment.aligned else flip_nV
+        x_BCSS = torch.where(per_image(bernoulli(flip_nV.flatten(), 0.5)), x_BCSS.flip(3), x_BCSS)
     x_nVCSS = x_BCSS.view(images.shape)
+    if colours:
+        x_nVCSS = _colours(x_nVCSS, random_bits[Purpose.COLOUR], augment)
     if augment.mega is not None:
         x_nVCSS = mega_patches(x_nVCSS, numbers, seed=seed, spec=augment.mega, p=patch_size)
     moments_2C11 = _moments(normalise, images.device)
     if augment.patches is not None:
         return _patches(x_nVCSS, numbers, seed, augment.patches, moments_2C11, patch_size)
     return (x_nVCSS - moments_2C11[0]) / moments_2C11[1]
+
+
+def _colours(x_nVCSS: Tensor, drawn_nVW: Tensor, augment: Augment) -> Tensor:
+    """Colours and blur of all views, or of all but the first."""
+    weak = int(augment.weak_first)
+    x_BCSS, drawn_BW = x_nVCSS[:, weak:].flatten(0, 1), drawn_nVW[:, weak:].flatten(0, 1)
+    if augment.jitter is not None:
+        x_BCSS = jitter(x_BCSS, drawn_BW, augment.jitter)
+    if augment.grey:
+        x_BCSS = greyed(x_BCSS, drawn_BW, augment.grey)
+    if augment.blur is not None:
+        x_BCSS = blur(x_BCSS, drawn_BW, augment.blur)
+    if augment.solarise:
+        x_BCSS = solarised(x_BCSS, drawn_BW, augment.solarise)
+    strong_nVCSS = x_BCSS.view(len(x_nVCSS), -1, *x_nVCSS.shape[2:])
+    return torch.cat([x_nVCSS[:, :weak], strong_nVCSS], 1) if weak else strong_nVCSS
 
 
 def _patches(

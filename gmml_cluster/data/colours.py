@@ -1,4 +1,4 @@
-"""Colour jitter and Gaussian blur of images or patches on their device, each by its own random bits.
+"""Colour jitter, grey, blur and solarisation of images or patches on their device, each by its own random bits.
 
 Every image passes through every operation, with neutral factors where it is off, so that nothing waits for the device.
 What does not depend on pixels is computed once for all operations: on a GPU a launch costs as much as such a small
@@ -19,6 +19,7 @@ from gmml_cluster.data.random.philox_torch import bernoulli, constant, integer, 
 from gmml_cluster.spec.augment import Blur, Jitter
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _NONE = range(5)
+_SOLARISE = 128 / 255
 
 
 def per_image(values_B: Tensor) -> Tensor:
@@ -26,7 +27,7 @@ def per_image(values_B: Tensor) -> Tensor:
     return values_B[:, None, None, None]
 
 
-def jitter(x_BCSS: Tensor, drawn_B9: Tensor, spec: Jitter) -> Tensor:
+def jitter(x_BCSS: Tensor, drawn_BW: Tensor, spec: Jitter) -> Tensor:
     """Brightness, contrast, saturation and hue in a drawn order, with the semantics of torchvision.
 
     Each of the first three blends with black, the mean grey or the grey image; hue may come first to last, so there are
@@ -34,14 +35,14 @@ def jitter(x_BCSS: Tensor, drawn_B9: Tensor, spec: Jitter) -> Tensor:
 
     Args:
         x_BCSS: RGB in [0, 1].
-        drawn_B9: words 0: jitter on, 1: order of the four, 2..5: brightness, contrast, saturation, hue.
+        drawn_BW: words 0: jitter on, 1: order of the four, 2..5: brightness, contrast, saturation, hue.
         spec: strengths and probability.
     """
     strengths = (spec.brightness, spec.contrast, spec.saturation)
-    uniforms_B9 = uniform(drawn_B9)
+    uniforms_B9 = uniform(drawn_BW)
     factors_B = [1 - s + 2 * s * uniforms_B9[:, 2 + k] for k, s in enumerate(strengths)]
     neutral_B = torch.ones_like(factors_B[0])
-    slots_B6, out = _table(x_BCSS.device)[integer(drawn_B9[:, 1], 24)], x_BCSS
+    slots_B6, out = _table(x_BCSS.device)[integer(drawn_BW[:, 1], 24)], x_BCSS
     factor_B6 = torch.stack([*factors_B, neutral_B, neutral_B], 1).gather(1, slots_B6)
     blends = Blends(factor_B6, 1 - factor_B6, slots_B6 == _CONTRAST, slots_B6 == _BRIGHTNESS)
     for slot in range(3):
@@ -49,7 +50,7 @@ def jitter(x_BCSS: Tensor, drawn_B9: Tensor, spec: Jitter) -> Tensor:
     out = _turn(out, spec.hue * (2 * uniforms_B9[:, 5] - 1))
     for slot in range(3, 6):
         out = _blend(out, blends, slot)
-    return torch.where(per_image(bernoulli(drawn_B9[:, 0], spec.probability)), out, x_BCSS)
+    return torch.where(per_image(bernoulli(drawn_BW[:, 0], spec.probability)), out, x_BCSS)
 
 
 @dataclass(frozen=True)
@@ -108,25 +109,25 @@ def _offsets(device: torch.device) -> Tensor:
     return constant(torch.tensor([5.0, 3.0, 1.0])[:, None, None], device)
 
 
-def blur(x_BCSS: Tensor, drawn_B9: Tensor, spec: Blur) -> Tensor:
+def blur(x_BCSS: Tensor, drawn_BW: Tensor, spec: Blur) -> Tensor:
     """Gaussian blur by each image's own standard deviation, cut at four of the widest; borders are continued.
 
     Rows and columns are blurred by one matrix an image.
 
     Args:
         x_BCSS: RGB in [0, 1].
-        drawn_B9: words 7: blur on, 8: its radius.
+        drawn_BW: words 7: blur on, 8: its radius.
         spec: radii and probability.
     """
     least, most = spec.radius
-    radius_B = least + (most - least) * uniform(drawn_B9[:, 8])
+    radius_B = least + (most - least) * uniform(drawn_BW[:, 8])
     reach, side = math.ceil(4 * most), x_BCSS.shape[2]
     taps, reads_KM = _reads(reach, side, x_BCSS.device)
     weights_BK = (-0.5 * (taps / radius_B[:, None]).square()).exp()
     matrix_BSS = (weights_BK / weights_BK.sum(1, keepdim=True)) @ reads_KM
     matrix_B1SS = matrix_BSS.view(-1, 1, side, side)
     blurred = matrix_B1SS @ x_BCSS @ matrix_B1SS.mT
-    return torch.where(per_image(bernoulli(drawn_B9[:, 7], spec.probability)), blurred, x_BCSS)
+    return torch.where(per_image(bernoulli(drawn_BW[:, 7], spec.probability)), blurred, x_BCSS)
 
 
 @cache
@@ -135,3 +136,14 @@ def _reads(reach: int, side: int, device: torch.device) -> tuple[Tensor, Tensor]
     taps, lines = torch.arange(-reach, reach + 1), torch.arange(side)
     reads_KSS = (lines[:, None] + taps[:, None, None]).clamp(0, side - 1) == lines
     return constant(taps, device), constant(reads_KSS.flatten(1).float(), device)
+
+
+def greyed(x_BCSS: Tensor, drawn_BW: Tensor, probability: float) -> Tensor:
+    """Three channels of luma where word 6 says so."""
+    return torch.where(per_image(bernoulli(drawn_BW[:, 6], probability)), grey(x_BCSS), x_BCSS)
+
+
+def solarised(x_BCSS: Tensor, drawn_BW: Tensor, probability: float) -> Tensor:
+    """Values from 128 of 255 on inverted where word 9 says so."""
+    inverted = torch.where(x_BCSS >= _SOLARISE, 1 - x_BCSS, x_BCSS)
+    return torch.where(per_image(bernoulli(drawn_BW[:, 9], probability)), inverted, x_BCSS)

@@ -53,6 +53,7 @@ class Projector(nn.Sequential):
     """Three layers without biases, each followed by batch norm, the last one's without scale and shift."""
 
     def __init__(self, width: int, widths: tuple[int, int, int]) -> None:
+        """Takes the rows of groups (g, R, D); its last batch norm is `project`'s."""
         first, second, last = widths
         super().__init__(
             nn.Linear(width, first, bias=False),
@@ -64,11 +65,12 @@ class Projector(nn.Sequential):
             nn.Linear(second, last, bias=False),
         )
 
-    def forward(self, tokens_nTD: Tensor, group: int) -> Tensor:
-        """Vectors of the patches (n, N, K); rows of the class tokens count in the norms alone."""
-        n, T, _ = tokens_nTD.shape
-        out_gRK = standardised(super().forward(tokens_nTD.reshape(n // group, group * T, -1)))
-        return out_gRK.view(n, T, -1)[:, 1:]
+
+def project(projector: nn.Module, tokens_nTD: Tensor, group: int) -> Tensor:
+    """Vectors of the patches (n, N, K); rows of the class tokens count in the norms alone."""
+    n, T, _ = tokens_nTD.shape
+    out_gRK = standardised(projector(tokens_nTD.reshape(n // group, group * T, -1)))
+    return out_gRK.view(n, T, -1)[:, 1:]
 
 
 class ConmimModel(nn.Module):
@@ -78,17 +80,17 @@ class ConmimModel(nn.Module):
         super().__init__()
         self.group = group
         self.encoder, self.mask_token, self.projector = encoders[0], _mask_token(width), Projector(width, widths)
-        self.teacher = nn.Module()
-        self.teacher.encoder, self.teacher.mask_token = encoders[1], _mask_token(width)
-        self.teacher.projector = Projector(width, widths)
+        self.teacher = nn.ModuleDict({"encoder": encoders[1], "projector": Projector(width, widths)})
+        # never used: the teacher sees all patches; the released one has it and moves it
+        self.teacher.register_parameter("mask_token", _mask_token(width))
         self.teacher.requires_grad_(False)
 
     def forward(self, weak_n3SS: Tensor, strong_n3SS: Tensor, mask_nN: Tensor) -> tuple[Tensor, Tensor]:
         """The student's queries and the teacher's keys (n, N, K)."""
         with torch.no_grad():
-            key_nNK = self.teacher.projector(self.teacher.encoder(strong_n3SS), self.group)
+            key_nNK = project(self.teacher["projector"], self.teacher["encoder"](strong_n3SS), self.group)
         tokens_nTD = self.encoder(weak_n3SS, mask_BN=mask_nN, mask_token=self.mask_token)
-        return self.projector(tokens_nTD, self.group), key_nNK
+        return project(self.projector, tokens_nTD, self.group), key_nNK
 
 
 def _mask_token(width: int) -> nn.Parameter:
@@ -147,7 +149,9 @@ class Conmim:
         check_draws(given, {"mask": (count, self.setting.patches)}, ["mask"])
         mask = given["mask"].bool()
         if not bool(mask.view(count // self.setting.group, -1).any(1).all()):
-            raise SpecError(Fault("draws.mask", "masks nothing of a group; the loss is a mean over it", "fix the array"))
+            raise SpecError(
+                Fault("draws.mask", "masks nothing of a group; the loss is a mean over it", "fix the array")
+            )
         return {"mask": mask}
 
     def loss(self, forward: Forward, images: Tensor, draws: Draws) -> Losses:

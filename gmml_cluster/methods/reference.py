@@ -116,7 +116,13 @@ def _setting(spec: Mapping[str, Any]) -> Setting:
     model, method = dict(spec.get("model", {})), dict(spec.get("method", {}))
     if method.pop("amt", False):
         raise SpecError(Fault("method.amt", "True; attention-driven masking is not built yet", "leave it out"))
-    data = {"corpora": [{"url": "none"}], "image_size": model.pop("image_size", None), **spec.get("data", {})}
+    # images come augmented; that views are aligned is what some methods ask of a job
+    data = {
+        "corpora": [{"url": "none"}],
+        "augment": {"aligned": True},
+        "image_size": model.pop("image_size", None),
+        **spec.get("data", {}),
+    }
     batch = {"size": 8 if data.get("group", "auto") == "auto" else data["group"]}
     # no weights are taken from there: a method that has to begin from another run is given its weights here
     rest = {"name": "verify", "init": {"run": "none"}, "run": {"steps": 1}, "batch": batch}

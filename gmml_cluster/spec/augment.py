@@ -90,7 +90,7 @@ class Mega(SpecModel):
 
 
 class Augment(SpecModel):
-    """What is drawn for each view. `none`, `gmml`, `mae`, `simmim`, `relvit` and `ijepa` are names of presets."""
+    """What is drawn for each view. Presets: `none`, `gmml`, `mae`, `simmim`, `conmim`, `relvit` and `ijepa`."""
 
     crop: Crop | None = None
     """Random resized crop; null takes the central square."""
@@ -98,8 +98,16 @@ class Augment(SpecModel):
     """Whether half of the views are mirrored."""
     jitter: Jitter | None = None
     """Colour jitter; null for none."""
+    grey: float = Field(0.0, ge=0, le=1)
+    """How often a view loses its colours."""
     blur: Blur | None = None
     """Gaussian blur; null for none."""
+    solarise: float = Field(0.0, ge=0, le=1)
+    """How often values of a view from 128 of 255 on are inverted."""
+    aligned: bool = False
+    """Whether all views of an image have one crop and one flip, so that they show the same at each pixel."""
+    weak_first: bool = False
+    """Whether colours and blur are for the views after the first alone."""
     mega: Mega | None = None
     """Mega-patches; null for none. A view is then of `blocks` patches a side."""
     patches: PatchAugment | None = None
@@ -111,6 +119,16 @@ AUGMENTS: dict[str, Augment] = {
     "gmml": Augment(crop=Crop(), flip=True, jitter=Jitter(), blur=Blur()),
     "mae": Augment(crop=Crop(scale=(0.2, 1.0)), flip=True),
     "simmim": Augment(crop=Crop(scale=(0.67, 1.0)), flip=True),
+    "conmim": Augment(
+        crop=Crop(scale=(0.08, 1.0)),
+        flip=True,
+        jitter=Jitter(probability=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
+        grey=0.2,
+        blur=Blur(),
+        solarise=0.2,
+        aligned=True,
+        weak_first=True,
+    ),
     "relvit": Augment(crop=Crop(scale=(0.08, 1.0)), flip=True, patches=PatchAugment()),
     "ijepa": Augment(crop=Crop(scale=(0.3, 1.0))),
 }

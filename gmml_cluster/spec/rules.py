@@ -7,6 +7,8 @@ from gmml_cluster.spec.job import JobSpec
 
 BATCH = ("batch", "size")
 LANES = ("data", "lanes")
+ALIGNED = ("data", "augment", "aligned")
+WEAK = ("data", "augment", "weak_first")
 MEGA = ("data", "augment", "mega", "blocks")
 CORPORA = ("data", "corpora")
 NODES = ("resources", "nodes")
@@ -17,6 +19,7 @@ def broken_rules(job: JobSpec) -> list[Broken]:
     rules = (
         _patches_fill_image,
         _fewer_mega_patches,
+        _views_fit_method,
         _groups_fill_batch,
         _whole_groups,
         _lanes_suffice_for_corpora,
@@ -58,6 +61,16 @@ def _fewer_mega_patches(job: JobSpec) -> Iterator[Broken]:
     elif mega is not None and mega.blocks >= grid:
         problem = f"{mega.blocks} blocks a row; they are put together of the {grid} patches of a row"
         yield broken(MEGA, problem, "write fewer", IMAGE, PATCH)
+
+
+def _views_fit_method(job: JobSpec) -> Iterator[Broken]:
+    augment, name = job.data.augment, job.method.name
+    if getattr(job.method, "needs_aligned", False) and not augment.aligned:
+        problem = f"false; {name} compares two views patch by patch"
+        yield broken(ALIGNED, problem, "write true, or data.augment: conmim", METHOD)
+    if augment.weak_first and job.method.views == 1:
+        problem = f"true; {name} has one view, which would then have no colours drawn"
+        yield broken(WEAK, problem, "write false, or another preset", METHOD)
 
 
 def _groups_fill_batch(job: JobSpec) -> Iterator[Broken]:

@@ -16,6 +16,7 @@ from gmml_cluster.cli.main import group
 from gmml_cluster.cli.submit import command as submit
 from gmml_cluster.spec.loading.validate import load_job, load_profile
 from gmml_cluster.spec.methods.capi import CapiOptions
+from gmml_cluster.spec.methods.conmim import ConmimOptions
 from gmml_cluster.spec.methods.gmml import GmmlOptions
 from gmml_cluster.spec.methods.ijepa import IjepaOptions
 from gmml_cluster.spec.methods.mae import MaeOptions
@@ -212,7 +213,16 @@ def test_python_examples_run(page, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [GmmlOptions, MaeOptions, CapiOptions, IjepaOptions, RelVitOptions, SimmimOptions, SupervisedOptions],
+    [
+        GmmlOptions,
+        MaeOptions,
+        CapiOptions,
+        ConmimOptions,
+        IjepaOptions,
+        RelVitOptions,
+        SimmimOptions,
+        SupervisedOptions,
+    ],
     ids=lambda options: options.__name__,
 )
 def test_the_page_of_methods_lists_every_option_with_its_default(options):

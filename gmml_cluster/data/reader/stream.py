@@ -216,7 +216,8 @@ class Stream:
         samples = [Wanted(c, y) for c, y in zip(where.corpus.tolist(), where.y.tolist(), strict=True)]
         pieces, first = self._fetcher.locate(samples), (where.epoch == 0).tolist()
         labels = self._fetcher.labels(samples) if self._labels else None
-        draws = draw_crops(self._seed, numbers, self._views, self._data.augment.crop)
+        crops = 1 if self._data.augment.aligned else self._views
+        draws = draw_crops(self._seed, numbers, crops, self._data.augment.crop)
         planned, before = [], 0
         for step, own in zip(steps, of_steps, strict=True):
             parts = []

@@ -80,6 +80,7 @@ class Views:
             for image, own, of_sample in zip(decoded, boxes, views[slots], strict=True):
                 for box, view in zip(own, of_sample, strict=True):
                     resize(image, box, view)
+                of_sample[len(own) :] = of_sample[:1]  # aligned views have one crop
         images[:] = views.transpose(0, 1, 4, 2, 3)
         return met
 

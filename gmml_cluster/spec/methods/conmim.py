@@ -25,7 +25,7 @@ class ConmimOptions(SpecModel):
 
     bare: ClassVar[tuple[str, ...]] = ("name",)
     advised_group: ClassVar[int] = 64
-    """The group where `data.group` is `auto`: the projector's batch norm has its rows, as a GPU's batch had released."""
+    """The group where `data.group` is `auto`: rows of the projector's batch norm, as of a released GPU's batch."""
     advised_drop_path: ClassVar[float] = 0.0
     """The rate where `model.drop_path` is null."""
     recipe: ClassVar[dict[str, Any]] = {
@@ -37,6 +37,8 @@ class ConmimOptions(SpecModel):
         "optim.clip": {"norm": 1.0, "by": "global"},
     }
     """The released values where the defaults are GMML's and would train something else; the plan has a note of them."""
+    needs_aligned: ClassVar[bool] = True
+    """Whether all views of an image must have one crop and one flip."""
     name: Literal["conmim"]
     """Selects the method."""
     masks: Literal["cells", "blocks"] = "cells"

@@ -9,6 +9,7 @@ from gmml_cluster.spec import base, cluster, job, scalars
 from gmml_cluster.spec.methods import (
     attentive,
     classifier,
+    conmim,
     finetune,
     gmml,
     ijepa,
@@ -34,6 +35,7 @@ MODULES = (
     mae,
     relations,
     relvit,
+    conmim,
     simmim,
     supervised,
 )
