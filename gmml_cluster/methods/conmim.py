@@ -19,6 +19,7 @@ from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods.groups import group_sums
 from gmml_cluster.methods.masks.blocks import masked_blocks
 from gmml_cluster.methods.masks.cells import masked_cells
+from gmml_cluster.methods.precision import no_autocast, unrounded
 from gmml_cluster.methods.protocol import Draws, EmaUpdate, Forward, InitDistribution, Losses, Setting, check_draws
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.methods.conmim import ConmimOptions, block_target, least_block, masked_cell_count
@@ -44,7 +45,7 @@ class GroupNorm(nn.Module):
 
 def standardised(x_gRD: Tensor) -> Tensor:
     """Each channel of a group at mean 0 and, with the biased variance, at variance 1; float32 at least."""
-    x_gRD = x_gRD if x_gRD.dtype == torch.float64 else x_gRD.float()
+    x_gRD = unrounded(x_gRD)
     variance, mean = torch.var_mean(x_gRD, 1, correction=0, keepdim=True)
     return (x_gRD - mean) * (variance + _BATCH_EPS).rsqrt()
 
@@ -159,7 +160,7 @@ class Conmim:
         mask_nN, group, tau = draws["mask"], self.setting.group, self.options.temperature
         query_nNK, key_nNK = forward(images[:, 0], images[:, 1], mask_nN)
         unit_query, unit_key = (F.normalize(x.to(images.dtype), dim=2, eps=_LENGTH_EPS) for x in (query_nNK, key_nNK))
-        with torch.autocast(images.device.type, enabled=False):
+        with no_autocast(images.device):
             cosine_nNN = unit_query @ unit_key.transpose(1, 2)
         positive_nN = cosine_nNN.diagonal(dim1=1, dim2=2)
         loss_nN = (cosine_nNN / tau).logsumexp(2) - positive_nN / tau

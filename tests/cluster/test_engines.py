@@ -80,6 +80,7 @@ def test_norms_of_the_reduced_gradient_equal_a_float64_recomputation(ranks: int)
 REAL = {
     "gmml": {"name": "gmml"},
     "mae": {"name": "mae", "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
+    "conmim": {"name": "conmim", "projector": [64, 64, 32]},
     "simmim": {"name": "simmim"},
     "relvit": {"name": "relvit", "distances": True},
     "ijepa": {"name": "ijepa", "predictor_width": 16, "predictor_depth": 1, "border": "full"},
@@ -100,7 +101,12 @@ def real_job(name: str, *, checkpointing: bool) -> Any:
                 "drop_path": 0.1 if name in ("gmml", "relvit") else 0,
             },
             "method": REAL[name],
-            "data": {"corpora": [{"url": "none"}], "image_size": 16, "group": REAL_GROUP},
+            "data": {
+                "corpora": [{"url": "none"}],
+                "image_size": 16,
+                "group": REAL_GROUP,
+                "augment": {"aligned": True},
+            },
             "batch": {"size": REAL_GROUPS * REAL_GROUP},
             "run": {"steps": 1},
             "engine": {"activation_checkpointing": checkpointing},

@@ -78,7 +78,7 @@ class Views:
             sides = np.array([image.shape[:2] for image in decoded], np.int64)
             boxes = crop_boxes(part.draws.part(slots), sides[:, 0], sides[:, 1])
             for image, own, of_sample in zip(decoded, boxes, views[slots], strict=True):
-                for box, view in zip(own, of_sample, strict=True):
+                for box, view in zip(own, of_sample[: len(own)], strict=True):
                     resize(image, box, view)
                 of_sample[len(own) :] = of_sample[:1]  # aligned views have one crop
         images[:] = views.transpose(0, 1, 4, 2, 3)

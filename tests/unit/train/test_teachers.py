@@ -20,6 +20,7 @@ CAPI_OPTIM = {
     "schedule": {"law": "truncated", "warmup": "4 steps"},
 }
 SIMMIM_OPTIM = {"lr": 1e-3, "lr_per": None, "clip": {"norm": 5.0, "by": "global"}, "schedule": {"warmup": "4 steps"}}
+CONMIM = {"name": "conmim", "projector": [32, 32, 16], "momentum": 0.5}
 IJEPA = {"name": "ijepa", "predictor_width": 16, "predictor_depth": 1, "border": "full", "momentum": [0.5, 1.0]}
 IJEPA_OPTIM = {
     "lr": 1e-3,
@@ -71,6 +72,12 @@ def test_ijepa_resumes_to_the_bit_with_its_teacher(corpus: str) -> None:
     assert [line["context"] for line in whole.lines] == [4] * 6
     assert whole.lines[0]["lr"] == pytest.approx(4e-4), "a quarter of the way from 2e-4 to 1e-3"
     assert whole.state["teacher.encoder.norm.bias", "value"].any(), "the teacher follows what began at 0"
+
+
+def test_conmim_resumes_to_the_bit_with_its_teacher(corpus: str) -> None:
+    whole = resumed(corpus, CONMIM, SIMMIM_OPTIM)
+    assert {"positive", "negative", "top1", "key_std"} <= set(whole.lines[0])
+    assert whole.lines[0]["momentum"] == 0.5
 
 
 def test_simmim_resumes_to_the_bit(corpus: str) -> None:
