@@ -16,7 +16,7 @@ GPU = 80 * 2**30
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
 PROFILES = sorted((ROOT / "clusters").glob("*.yaml"))
 PROMISED = {"quickstart", "cifar10_vit_tiny", "tiny_imagenet_vit_small", "vit_l_in1k", "vit_l_in21k"}
-METHODS = {"gmml", "mae", "simmim", "relvit", "capi", "ijepa"}
+METHODS = {"gmml", "mae", "simmim", "conmim", "relvit", "capi", "ijepa"}
 """Those that pre-train from images alone."""
 SCALES = {"CIFAR-10": None, "Tiny ImageNet": None, "ImageNet-1k": {"small", "base", "large"}, "ImageNet-21k": None}
 """Sections of docs/recipes.md, and the sizes of which each has one row a method at least."""
