@@ -1,42 +1,84 @@
-"""Where a job's `init` leads: the run and the step that are meant, fixed when the job is first submitted."""
+"""Where a job's `init` leads: the run and step, or the file and digest; fixed when the job is first submitted."""
 
 from gmml_cluster.errors import CheckpointError, Fault, SpecError
 from gmml_cluster.run.discovery import run_at
 from gmml_cluster.run.root import RunRoot, commit_of, run_root
 from gmml_cluster.spec.job import Init, JobSpec
+from gmml_cluster.store.file import sha256_of
 from gmml_cluster.store.open import open_store
+from gmml_cluster.store.protocol import NotFound
 
 _ENCODER = ("width", "depth", "patch_size", "mlp_ratio")
+_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def with_source(job: JobSpec, root: str) -> JobSpec:
-    """The job with the run of its `init` as a folder or URL and the step as a number.
+    """The job with the run of its `init` as a folder or URL and the step as a number, or the file and its SHA-256.
 
-    A null step is the latest commit at the first submission. From then on it is what this run was submitted with: a
-    later commit of the other run must not change this one's identity, so the other run is not read again.
+    A null step is the latest commit at the first submission, a null digest what the file has then. From then on it is
+    what this run was submitted with: what becomes of the other run or the file must not change this one's identity, so
+    neither is read again.
 
     Args:
         root: folder or URL under which the job's run lies.
 
     Raises:
-        SpecError: there is no such run or commit, or this job cannot begin from it.
+        SpecError: there is no such run, commit or file, or this job cannot begin from it.
     """
     if job.init is None:
         return job
-    url = open_store(job.init.run if "/" in job.init.run else f"{root}/{job.init.run}").url
-    asked = job.init.model_copy(update={"run": url})
-    run = run_root(root, job.name)
-    init = _as_submitted(asked, run) if run.log.refresh().run else _found(asked, job)
+    asked, run = _located(job.init, root), run_root(root, job.name)
+    if run.log.refresh().run:
+        init = _as_submitted(asked, run)
+    else:
+        init = _found(asked, job) if asked.url is None else _file_found(asked)
     return job.model_copy(update={"init": init})
+
+
+def _located(init: Init, root: str) -> Init:
+    """The same with its run or file as an absolute path or a URL."""
+    if init.url is not None:
+        return init.model_copy(update={"url": open_store(init.url).url})
+    assert init.run is not None
+    return init.model_copy(update={"run": open_store(init.run if "/" in init.run else f"{root}/{init.run}").url})
 
 
 def _as_submitted(asked: Init, run: RunRoot) -> Init:
     """What the run was submitted with, where that is what is asked for."""
     known = run.job({}).init
-    return known if known and known.model_copy(update={"step": asked.step}) == asked and asked.step is None else asked
+    if known is None:
+        return asked
+    left_open = {name: getattr(known, name) for name in ("step", "sha256") if getattr(asked, name) is None}
+    if known.url is not None and asked.url == known.url.rpartition("/")[0]:
+        left_open["url"] = known.url  # a folder was submitted, and this is its file
+    filled = asked.model_copy(update=left_open)
+    return known if known == filled else asked
+
+
+def _file_found(asked: Init) -> Init:
+    """The file with its digest, which is computed here: that takes as long as reading it."""
+    assert asked.url is not None
+    url = asked.url if asked.url.endswith(_SUFFIXES) else _only_file(asked.url)
+    try:
+        found = sha256_of(url)
+    except NotFound as error:
+        raise SpecError(Fault("init.url", f"{url} does not exist", "write the path or URL of the file")) from error
+    if asked.sha256 not in (None, found):
+        raise SpecError(Fault("init.sha256", f"{asked.sha256}, but {url} has {found}", "fetch the file again"))
+    return asked.model_copy(update={"url": url, "sha256": found})
+
+
+def _only_file(folder: str) -> str:
+    names = [found.name for found in open_store(folder).list_objects()]
+    files = [name for name in names if "/" not in name and name.endswith(_SUFFIXES)]
+    if len(files) != 1:
+        problem = f"{folder} holds {len(files)} files that end in {', '.join(_SUFFIXES)}"
+        raise SpecError(Fault("init.url", f"{problem}; one is needed", "write the path or URL of the file"))
+    return f"{folder}/{files[0]}"
 
 
 def _found(asked: Init, job: JobSpec) -> Init:
+    assert asked.run is not None
     try:
         source = run_at(asked.run)
         step = commit_of(source, asked.step).step

@@ -17,6 +17,8 @@ FREE_DATA = ("read_ahead",)
 """Fields of `data` that say how corpora are read and change nothing that is computed."""
 _LATER_FIELDS = {"image": None, "refuse_damaged": False}
 """Fields of a corpus that the first version did not have, with the value that means what it did."""
+_FILE_OF_INIT = ("url", "sha256")
+"""Fields of `init` that came later; they are null where it names a run."""
 
 
 def identity(spec: Spec) -> str:
@@ -48,6 +50,9 @@ def changeable(old: Spec, new: Spec) -> Changes:
 
 def _identifying(spec: Spec) -> dict[str, Any]:
     kept = {name: spec[name] for name in SECTIONS if spec.get(name) is not None}
+    if "init" in kept:
+        init: Spec = kept["init"]
+        kept["init"] = {name: init[name] for name in init if name not in _FILE_OF_INIT or init[name] is not None}
     data = {name: value for name, value in spec["data"].items() if name not in FREE_DATA}
     kept["data"] = {**data, "corpora": [_deciding(corpus) for corpus in spec["data"]["corpora"]]}
     for field in FIELDS:

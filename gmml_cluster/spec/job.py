@@ -300,15 +300,35 @@ class Resources(SpecModel):
 
 
 class Init(SpecModel):
-    """A commit of another run, which a run of its own begins from at step 0."""
+    """What a run of its own begins from at step 0: a commit of another run, or a file of weights."""
 
-    run: Location = Field(min_length=1, examples=["other-run"])
-    """The other run: its name under the same root, or its folder or URL."""
+    bare: ClassVar[tuple[str, ...]] = ("run",)
+
+    run: Annotated[Location, Field(min_length=1)] | None = Field(None, examples=["other-run"])
+    """Another run: its name under the same root, or its folder or URL. Exactly one of `run` and `url` is given."""
+    url: Annotated[Location, Field(min_length=1)] | None = Field(None, examples=["weights/mae_pretrain_vit_base.pth"])
+    """A file of weights of timm, MAE, DINO or GMML: a path or `s3://` URL that ends in `.safetensors`, `.pth` or `.pt`,
+    or a folder with one such file."""
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of that file; null takes what the file has when this run is first submitted."""
     step: Annotated[int, Field(ge=0)] | None = None
-    """Step of the commit; null takes the latest when this run is first submitted."""
+    """Step of the other run's commit; null takes the latest when this run is first submitted."""
     what: Literal["weights", "encoder", "all"] = "weights"
-    """`weights`: all of a run of the same method, else the encoder's; `encoder`: those alone, whatever the method;
-    `all`: AdamW's moments and step count too, from a run of the same method."""
+    """`weights`: all of a run of the same method, else the encoder's, and of a file MAE's decoder too where it fits;
+    `encoder`: those alone, whatever the method; `all`: AdamW's moments and step count too, from a run of the same
+    method."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Init":
+        if (self.run is None) == (self.url is None):
+            problem = "run and url given" if self.run else "neither run nor url given"
+            raise Refused(problem, "give exactly one of them")
+        if self.run is not None and self.sha256 is not None:
+            raise Refused("sha256 given; a run's commits have digests of their own", "leave sha256 out")
+        if self.url is not None and (self.step is not None or self.what == "all"):
+            given = "step" if self.step is not None else "what: all"
+            raise Refused(f"{given} given beside url; a file has neither steps nor moments", f"leave {given} out")
+        return self
 
 
 class JobSpec(SpecModel):
@@ -319,7 +339,7 @@ class JobSpec(SpecModel):
     seed: int = Field(0, ge=0, lt=2**32)
     """Every random draw is a function of this."""
     init: Init | None = None
-    """Commit of another run to begin from; null begins from weights that the seed draws."""
+    """Commit of another run, or file of weights, to begin from; null begins from weights that the seed draws."""
     model: Model = Field(examples=[{"size": "small"}])
     """The encoder."""
     method: MethodOptions = Field(examples=[{"name": "gmml"}])

@@ -113,8 +113,8 @@ def _nodes(job: JobSpec) -> Iterator[Broken]:
 
 def _begins_somewhere(job: JobSpec) -> Iterator[Broken]:
     if job.init is None and getattr(job.method, "needs_init", False):
-        hint = "write init: {run: NAME}, or take the method supervised"
-        yield broken(("init",), f"null; {job.method.name} begins from another run's encoder", hint, METHOD)
+        hint = "write init: {run: NAME} or {url: FILE}, or take the method supervised"
+        yield broken(("init",), f"null; {job.method.name} begins from a trained encoder", hint, METHOD)
 
 
 def _auxiliary_has_tokens(job: JobSpec) -> Iterator[Broken]:

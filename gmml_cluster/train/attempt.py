@@ -174,7 +174,7 @@ def _begin(rank: Rank, stepper: Stepper, commit: Commit | None, load_s: float, f
         rank.run.log,
         rank.agreement.attempt,
         resumed=commit,
-        init=init.model_dump() if init else None,
+        init=init.model_dump(exclude_none=True) if init else None,
         step=first,
         micro=stepper.micro.groups_per_micro * stepper.group,
         start_s=time.monotonic() - rank.began,

@@ -1,8 +1,9 @@
-"""A run that begins from another run's commit, through the commands, at another number of ranks and ZeRO stage."""
+"""Runs that begin from another run's commit or a file, through the commands, at other numbers of ranks and stages."""
 
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from gmml_cluster.train.checkpoints.load_trained import load_trained
@@ -52,3 +53,19 @@ def test_a_run_begins_from_the_weights_or_all_of_another_runs_commit(workshop):
     assert manifest(workshop, "all", 1)["adam_step"] == 22
     assert json.loads(workshop.call(*fork, "--json"))["action"] == "finished"
     assert ended(workshop.entries("all")) == ["finished"]
+
+
+@pytest.mark.parametrize("zero", ["ddp", 3])
+def test_what_is_exported_to_timm_begins_a_run_of_two_ranks_to_the_bit(workshop, zero):
+    workshop.call("gmml-submit", workshop.job("first", run={"steps": 3}), "--cluster", workshop.profile(1), "--follow")
+    workshop.call("gmml", "export", "first", "--to", "timm", "-o", "timm")
+    still = {"schedule": {"warmup": "1 step"}}  # its one step is at a learning rate of 0
+    job = workshop.job("taken", init={"url": "timm"}, run={"steps": 1}, optim=still, engine={"zero": zero})
+    workshop.call("gmml-submit", job, "--cluster", workshop.profile(2), "--follow")
+    begun = begin_of(workshop, "taken")["init"]
+    assert begun["url"] == f"{workshop.folder}/timm/model.safetensors"
+    assert len(begun["sha256"]) == 64
+    assert begun.keys() == {"url", "sha256", "what"}
+    states = [load_trained(workshop.root, name).method.module.state_dict() for name in ("first", "taken")]
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]) == name.startswith("encoder."), name

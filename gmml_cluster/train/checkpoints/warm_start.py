@@ -1,9 +1,14 @@
-"""A first step from another run's checkpoint, as a job's `init` asks; each rank reads just the ranges that it holds."""
+"""A first step from another run's checkpoint or from a file of weights, as a job's `init` asks.
 
+Of a checkpoint each rank reads just the ranges that it holds; a file is read by rank 0, which sends it to the others.
+"""
+
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from gmml_cluster.errors import CheckpointError, Fault
@@ -14,40 +19,98 @@ from gmml_cluster.run.discovery import run_at
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.root import RunRoot, commit_of
 from gmml_cluster.spec.job import Init, JobSpec
+from gmml_cluster.store.file import read_file
+from gmml_cluster.train.checkpoints.public_names import ENCODER, listed, translated
 from gmml_cluster.train.checkpoints.read import CheckpointReader
 from gmml_cluster.train.checkpoints.resume import Peers
+from gmml_cluster.train.checkpoints.weight_file import read_weights
 from gmml_cluster.train.engines.engine import Engine
 from gmml_cluster.train.engines.slices import VALUE, saved_shapes
 from gmml_cluster.train.ranks.rendezvous import START_S
 
-ENCODER = "encoder."
 _POSITIONS = "encoder.pos_embed"
 _LISTED = 5
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+_log = logging.getLogger(__name__)
+
 
 def take_init(peers: Peers, job: JobSpec, method: Method, engine: Engine) -> None:
-    """Take the weights of another run's commit, and with `all` AdamW's moments and step count. A collective.
+    """Take the weights of another run's commit or of a file. A collective.
 
     Args:
         job: this run's, with an `init`.
         method: this run's.
 
     Raises:
-        CheckpointError: the commit is gone or damaged, or does not hold what this run's module needs.
+        CheckpointError: the commit or file is gone or damaged, or does not hold what this run's module needs.
+        StorageError: the file is not the one that was submitted.
     """
     assert job.init is not None
-    source = run_at(job.init.run)
+    if job.init.url is None:
+        _take_of_run(peers, job, job.init, method, engine)
+    else:
+        _take_of_file(peers, job, job.init, method, engine)
+
+
+def _take_of_run(peers: Peers, job: JobSpec, init: Init, method: Method, engine: Engine) -> None:
+    """Take weights, and with `all` AdamW's moments and step count."""
+    assert init.run is not None
+    source = run_at(init.run)
     theirs = source.job({})
-    whole = theirs.method.name == job.method.name and job.init.what != "encoder"
+    whole = theirs.method.name == job.method.name and init.what != "encoder"
     try:
-        commit = _agreed(peers, source, job.init)
+        commit = _agreed(peers, source, init)
         held = Held(None, {}) if whole else _held(theirs, _teachers(method), engine.shapes)
-        _take(source, commit, job.init, held, engine)
+        _take(source, commit, init, held, engine)
     except CheckpointError as error:
         hint = f"if {source.name} dropped it meanwhile, gmml rm {peers.run.name} and submit with a step that it keeps"
         raise CheckpointError(Fault("init", str(error), hint)) from error
+
+
+def _take_of_file(peers: Peers, job: JobSpec, init: Init, method: Method, engine: Engine) -> None:
+    teachers = _teachers(method)
+    read = _of_file(job, init, engine.shapes) if peers.rank_info.rank == 0 else {}
+    if peers.rank_info.rank == 0:
+        peers.kv.set("init", list(read))
+    # the names are set once all is read and found to fit, so that no rank waits in a broadcast for one that has failed
+    names = peers.kv.wait("init", timeout_s=START_S)
+    held = {name: _sent(read.get(name), name, peers, engine) for name in names}
+
+    def of_held(name: str, key: str, start: int, numel: int) -> Tensor | None:
+        value = held.get(teachers.get(name, name))
+        return None if value is None or key != VALUE else value.flatten()[start : start + numel]
+
+    engine.load(of_held)
+
+
+def _of_file(job: JobSpec, init: Init, needed: Shapes) -> dict[str, Tensor]:
+    """What a file has for this job's module, by the module's names."""
+    assert init.url is not None
+    assert init.sha256 is not None
+    module = blank(Setting.of(job)).module
+    computed = {name: buffer for name, buffer in module.named_buffers() if name not in needed}
+    try:
+        weights, beside = read_weights(init.url, read_file(init.url, init.sha256))
+        taken = translated(weights, needed, computed, decoder=job.method.name == "mae" and init.what == "weights")
+    except CheckpointError as error:
+        problem = str(error) if str(error).startswith(init.url) else f"{init.url}: {error}"
+        raise CheckpointError(Fault("init", problem)) from error
+    counts = f"{len(taken.weights)} of {len(weights)} tensors taken"
+    _log.info("init: %s: %s; left out: %s", init.url, counts, listed([*taken.dropped, *beside]))
+    return taken.weights
+
+
+def _sent(value: Tensor | None, name: str, peers: Peers, engine: Engine) -> Tensor:
+    """Rank 0's tensor on every rank, on the CPU."""
+    if peers.rank_info.ranks == 1:
+        assert value is not None
+        return value
+    sent = torch.empty(engine.shapes[name]) if value is None else value
+    sent = sent.to(engine.device)
+    dist.broadcast(sent, 0)
+    return sent.cpu()
 
 
 def _agreed(peers: Peers, source: RunRoot, init: Init) -> Commit:

@@ -104,6 +104,11 @@ class Engine(ABC):
             target.lerp_(source, weight_now)
 
     @property
+    def device(self) -> torch.device:
+        """Where the step is computed, and what its process group sends."""
+        return self._hook.found_inf.device
+
+    @property
     def skips_in_a_row(self) -> Tensor:
         """0-d int64 on the device: skipped updates in a row, equal on all ranks.
 

@@ -1,4 +1,6 @@
-"""`init` in a job file: which run and step are meant, and what is refused before anything is submitted."""
+"""`init` in a job file: which run and step or file is meant, and what is refused before anything is submitted."""
+
+import hashlib
 
 import pytest
 
@@ -96,3 +98,62 @@ def test_the_fault_names_file_and_line(tmp_path, monkeypatch):
     (tmp_path / "here.yaml").write_text("{launcher: local, root: runs, ranks_per_node: 2}")
     with pytest.raises(SpecError, match=rf"^{path}:8: init.run: {tmp_path}/runs/none: holds no run"):
         prepare(str(path), cluster="./here.yaml")
+
+
+WEIGHTS = b"not read here, only hashed"
+DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
+
+
+@pytest.fixture
+def weights(tmp_path):
+    (tmp_path / "files").mkdir()
+    path = tmp_path / "files" / "vit.pth"
+    path.write_bytes(WEIGHTS)
+    return path
+
+
+def test_a_file_is_fixed_by_its_sha256(tmp_path, weights, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for url in (weights, "files/vit.pth", "./files", f"{tmp_path}/files/"):
+        init = resolved(tmp_path, f"init={{url: {url}}}").init
+        assert (init.url, init.sha256, init.run, init.step, init.what) == (str(weights), DIGEST, None, None, "weights")
+
+
+def test_the_digest_stays_what_it_was_at_the_first_submission_even_without_the_file(tmp_path, weights):
+    first = resolved(tmp_path, f"init={{url: {weights}}}")
+    made(tmp_path, first)
+    weights.write_bytes(b"another")
+    assert resolved(tmp_path, f"init={{url: {weights}}}") == first
+    weights.unlink()
+    assert resolved(tmp_path, f"init={{url: {weights.parent}}}") == first
+    other = resolved(tmp_path, f"init={{url: {weights}, sha256: {'a' * 64}}}").init
+    assert other.sha256 == "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("{url: files/none.pth}", "^init.url: .*/files/none.pth does not exist"),
+        ("{url: nowhere}", "^init.url: .*/nowhere holds 0 files that end in .safetensors, .pth, .pt; one is needed"),
+        (f"{{url: files/vit.pth, sha256: {'a' * 64}}}", f"^init.sha256: a*, but .*/vit.pth has {DIGEST}"),
+    ],
+)
+def test_a_file_that_is_not_there_is_refused_by_field(tmp_path, weights, monkeypatch, override, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match=message):
+        resolved(tmp_path, f"init={override}")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("{run: first, url: x.pth}", "init: run and url given; give exactly one"),
+        ("{what: encoder}", "init: neither run nor url given; give exactly one"),
+        ("{url: x.pth, step: 3}", "init: step given beside url; a file has neither steps nor moments"),
+        ("{url: x.pth, what: all}", "init: what: all given beside url"),
+        (f"{{run: first, sha256: {'a' * 64}}}", "init: sha256 given; a run's commits have digests of their own"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(tmp_path, override, message):
+    with pytest.raises(SpecError, match=message):
+        job(tmp_path, "fork", f"init={override}")

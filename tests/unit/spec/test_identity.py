@@ -103,6 +103,14 @@ def test_an_init_makes_another_run_and_its_absence_leaves_the_identity_of_older_
     assert list(differences(forked, changed(forked, "init.step", 8))) == ["init.step"]
 
 
+def test_fields_of_init_that_came_later_leave_the_identity_of_older_runs():
+    old = {**SPEC, "init": {"run": "/runs/a", "step": 7, "what": "weights"}}
+    read = {**SPEC, "init": {**old["init"], "url": None, "sha256": None}}
+    assert identity(read) == identity(old)
+    file = {**SPEC, "init": {"run": None, "url": "/w.pth", "sha256": "0", "step": None, "what": "weights"}}
+    assert list(differences(file, changed(file, "init.sha256", "1"))) == ["init.sha256"]
+
+
 def test_a_corpus_more_is_reported_as_one():
     other = copy.deepcopy(SPEC)
     other["data"]["corpora"].append({"url": "c", "weight": 1.0, "samples": None})

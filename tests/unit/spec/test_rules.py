@@ -111,6 +111,6 @@ def test_a_group_of_auto_is_what_the_method_advises():
 @pytest.mark.parametrize("name", ["finetune", "linear", "attentive"])
 def test_a_method_that_begins_from_another_run_needs_an_init(name):
     method = {"name": name, "classes": 10, **({"queries": 8} if name == "attentive" else {})}
-    with pytest.raises(SpecError, match=f"init: null; {name} begins from another run's encoder; write init"):
+    with pytest.raises(SpecError, match=f"init: null; {name} begins from a trained encoder; write init"):
         parse_job({**BASE, "batch": {"size": 512}, "method": method})
     assert parse_job({**BASE, "batch": {"size": 512}, "method": method, "init": {"run": "other"}}).init is not None

@@ -1,10 +1,13 @@
-"""What a fresh start takes from another run's commit: by name and shape, or it is refused."""
+"""What a fresh start takes from another run's commit or a file: by name and shape, or it is refused."""
+
+import hashlib
+import logging
 
 import pytest
 import torch
 
-from gmml_cluster.errors import CheckpointError
-from gmml_cluster.methods.build import blank
+from gmml_cluster.errors import CheckpointError, StorageError
+from gmml_cluster.methods.build import blank, build
 from gmml_cluster.methods.protocol import Setting
 from gmml_cluster.models.vit import sincos_positions
 from gmml_cluster.run import protocol
@@ -13,7 +16,7 @@ from gmml_cluster.run.root import SPEC, create_run
 from gmml_cluster.spec.loading.validate import parse_job, to_yaml
 from gmml_cluster.train.checkpoints.resume import Peers
 from gmml_cluster.train.checkpoints.warm_start import take_init, taken
-from gmml_cluster.train.engines.slices import Slice
+from gmml_cluster.train.engines.slices import Slice, saved_shapes
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 from tests.unit.train.checkpoints.test_save import SharedStore, save
 
@@ -155,3 +158,73 @@ def test_positions_begin_at_zero_where_the_other_encoder_has_none(tmp_path, monk
     job = parse_job({**JOB, "init": {"run": source.url, "step": 7}})
     take_init(Peers(source, RankInfo(0, 1, 0, 1), SharedStore()), job, blank(Setting.of(job)), engine)
     assert torch.equal(engine.got, torch.zeros(64))
+
+
+class WholeEngine(FakeEngine):
+    """Keeps the values that it is given of a whole module, in ranges of 100 elements."""
+
+    def __init__(self, module):
+        self.shapes = saved_shapes(module)
+
+    def load(self, read):
+        self.got = {}
+        for name, shape in self.shapes.items():
+            total = torch.Size(shape).numel()
+            parts = [read(name, "value", start, min(100, total - start)) for start in range(0, total, 100)]
+            if parts[0] is not None:
+                self.got[name] = torch.cat(parts).reshape(shape)
+            assert read(name, "exp_avg", 0, 1) is None
+
+
+def begun_from(path, **changes):
+    """The engine of a job that begins from this file."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    job = parse_job({**JOB, "init": {"url": str(path), "sha256": digest}, **changes})
+    method = blank(Setting.of(job))
+    engine = WholeEngine(method.module)
+    take_init(Peers(None, RankInfo(0, 1, 0, 1), SharedStore()), job, method, engine)
+    return engine
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """An encoder that another training left, and the file with it."""
+    encoder = build(parse_job({**JOB, "seed": 5})).module.encoder
+    torch.save({"model": {**encoder.state_dict(), "head.weight": torch.ones(3)}, "epoch": 3}, tmp_path / "vit.pth")
+    return encoder, tmp_path / "vit.pth"
+
+
+def test_a_files_encoder_is_taken_to_the_bit_and_what_is_left_is_logged(trained, caplog):
+    encoder, path = trained
+    with caplog.at_level(logging.INFO):
+        engine = begun_from(path)
+    expected = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    assert engine.got.keys() == expected.keys()
+    assert all(torch.equal(engine.got[name], value) for name, value in expected.items())
+    assert f"init: {path}: 30 of 31 tensors taken; left out: head, epoch" in caplog.text
+
+
+def test_a_teacher_begins_equal_to_the_files_encoder(tmp_path):
+    spec = {"method": {"name": "ijepa"}, "model": {**JOB["model"], "drop_path": 0}}
+    encoder = build(parse_job({**JOB, **spec})).module.encoder
+    torch.save(encoder.state_dict(), tmp_path / "vit.pth")
+    engine = begun_from(tmp_path / "vit.pth", **spec)
+    teachers = {name for name in engine.got if not name.startswith("encoder.")}
+    assert len(teachers) == len(engine.got) / 2
+    for name in teachers:
+        assert torch.equal(engine.got[name], encoder.state_dict()[name.split("encoder.")[-1].removeprefix("teacher.")])
+
+
+def test_a_file_that_changed_after_the_submission_is_refused(trained, monkeypatch):
+    _, path = trained
+    monkeypatch.setattr("gmml_cluster.store.verified.sleep", lambda seconds: None)
+    job = parse_job({**JOB, "init": {"url": str(path), "sha256": "0" * 64}})
+    method = blank(Setting.of(job))
+    with pytest.raises(StorageError, match=r"vit.pth: has SHA-256 .*, but 000000000000\.\.\. was submitted"):
+        take_init(Peers(None, RankInfo(0, 1, 0, 1), SharedStore()), job, method, WholeEngine(method.module))
+
+
+def test_a_file_of_another_size_is_refused_with_file_and_shapes(trained):
+    model = {**JOB["model"], "depth": 3}
+    with pytest.raises(CheckpointError, match=r"^init: .*vit.pth: tensors: 12 missing: encoder.blocks.2.norm1.weight"):
+        begun_from(trained[1], model=model)
