@@ -35,8 +35,9 @@ class ConmimOptions(SpecModel):
         "optim.betas": [0.9, 0.98],
         "optim.weight_decay": {"start": 0.05, "end": 0.05},
         "optim.clip": {"norm": 1.0, "by": "global"},
+        "optim.schedule.final_lr": 1e-5,
     }
-    """The released values where the defaults are GMML's and would train something else; the plan has a note of them."""
+    """The released values where the fields' defaults are GMML's; a job file that leaves them out has these."""
     needs_aligned: ClassVar[bool] = True
     """Whether all views of an image must have one crop and one flip."""
     name: Literal["conmim"]
