@@ -11,6 +11,7 @@ from gmml_cluster.cli.compute import run_module
 from gmml_cluster.errors import Fault, SpecError
 
 _TRAINED = ("attentive", "finetune")
+_FROZEN = ("knn", "linear")
 
 
 @click.command("eval")
@@ -63,8 +64,12 @@ def command(
     from gmml_cluster.launch.code import installed_code
     from gmml_cluster.launch.find import find
 
-    found = find(run, root)
     names = list(dict.fromkeys(scores.split(",")))
+    unknown = [name for name in names if name not in (*_FROZEN, *_TRAINED)]
+    if unknown:
+        hint = f"write {', '.join(_FROZEN + _TRAINED)}, or several with commas"
+        raise SpecError(Fault("--with", f"{unknown[0]!r} is no score", hint))
+    found = find(run, root)
     trained, frozen = [name for name in names if name in _TRAINED], [name for name in names if name not in _TRAINED]
     if trained and (corpus is None or untrained or features):
         problem = f"{', '.join(trained)}; a run is trained on the bank, so --corpus names what is scored"

@@ -6,6 +6,7 @@ from gmml_cluster.run.history import Commit, History
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.validate import to_yaml
+from gmml_cluster.spec.methods.registry import wants_labels
 
 
 def model_card(run: RunRoot, job: JobSpec, commit: Commit, loading: str) -> str:
@@ -21,13 +22,15 @@ def model_card(run: RunRoot, job: JobSpec, commit: Commit, loading: str) -> str:
     shape = f"{model.depth} blocks, {model.width} wide, {model.heads} heads, patches of {model.patch_size} pixels"
     size, normalise = job.data.image_size, job.data.normalise
     pixels = f"{size} x {size}, less the mean {list(normalise.mean)}, over {list(normalise.std)}"
+    labelled = wants_labels(job.method)
+    tags, trained = ("supervised", "with") if labelled else ("self-supervised", "without")
     return f"""---
 library_name: gmml_cluster
-tags: [self-supervised, masked-image-modelling, {job.method.name}]
+tags: [{tags}, {job.method.name}]
 ---
 # {job.name}
 
-A vision transformer's encoder, pre-trained by {job.method.name} without labels: {shape}.
+A vision transformer's encoder, trained by {job.method.name} {trained} labels: {shape}.
 
 | | |
 |---|---|

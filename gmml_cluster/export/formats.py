@@ -1,6 +1,7 @@
 """The files of an exported encoder, one function a format; each returns how it is loaded, as Python."""
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ def to_onnx(encoder: VisionTransformer, job: JobSpec, folder: Path) -> str:
         raise CheckpointError(Fault("--to onnx", f"{error.name} is not installed", hint)) from error
     size = job.data.image_size
     # the fused kernel of attention with a bias has other strides when it is traced than when it runs (torch 2.13)
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch about torch: nothing that a user can do
         torch.onnx.export(
             encoder,
             (torch.zeros(2, 3, size, size),),

@@ -1,6 +1,7 @@
 """Where a job's `init` leads: the run and step, or the file and digest; fixed when the job is first submitted."""
 
 from gmml_cluster.errors import CheckpointError, Fault, SpecError
+from gmml_cluster.launch.encoders import encoder_misfits
 from gmml_cluster.run.discovery import run_at
 from gmml_cluster.run.root import RunRoot, commit_of, run_root
 from gmml_cluster.spec.job import Init, JobSpec
@@ -102,6 +103,7 @@ def _misfits(asked: Init, job: JobSpec, other: JobSpec) -> list[Fault]:
         for name, new, old in pairs
         if new != old
     ]
+    faults += encoder_misfits(job, other, asked.run)
     if asked.what == "all" and job.method.name != other.method.name:
         problem = (
             f"'all' from a run of the method {other.method.name!r}, while this one has {job.method.name!r}; "

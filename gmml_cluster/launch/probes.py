@@ -7,6 +7,7 @@ from typing import Any
 from gmml_cluster.data.corpus.classes import class_faults
 from gmml_cluster.data.corpus.summary import Summary
 from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.launch.encoders import switches_of
 from gmml_cluster.launch.indexed import count, look_up
 from gmml_cluster.run.root import RunRoot, commit_of
 from gmml_cluster.spec.job import JobSpec
@@ -18,9 +19,6 @@ _METHODS: dict[str, dict[str, Any]] = {"attentive": {}, "finetune": {"layer_deca
 _LR = {"attentive": 5e-3, "finetune": 1e-3}
 """Of AdamW, whatever the batch; ours."""
 _QUERIES = (32, 16, 8, 4, 2, 1)
-_RELATIVE = {"positions": "relative", "key_bias": False, "layer_scale": True}
-_ENCODERS: dict[str, dict[str, Any]] = {"ijepa": {"class_token": False}, "simmim": _RELATIVE}
-"""Encoders that are no plain ones, by the method that yields them, unless it says `plain`."""
 _BATCHES = ((5120, 256), (1280, 64), (0, 16))
 """Least samples of a bank, and images a step, so that an epoch has at least some twenty."""
 _WARM_UP = 0.1
@@ -99,12 +97,11 @@ def _spec(theirs: JobSpec, method: str, corpus: dict[str, Any], epochs: float) -
 
 
 def _encoder(theirs: JobSpec) -> dict[str, Any] | None:
-    if theirs.method.name == "capi":
-        problem = "'capi'; its encoder has blocks of its own, from which neither probe nor fine-tuning is built"
-        raise SpecError(Fault("--with", problem, "take knn or linear"))
-    if not getattr(theirs.method, "position_embeddings", True):
-        return {"positions": "none"}
-    return None if getattr(theirs.method, "plain", False) else _ENCODERS.get(theirs.method.name)
+    switches = switches_of(theirs.method)
+    if switches is None:
+        rule = "its encoder has blocks of its own, from which neither probe nor fine-tuning is built"
+        raise SpecError(Fault("--with", f"{theirs.method.name!r}; {rule}", "take knn or linear"))
+    return switches or None
 
 
 def _held(job: JobSpec, root: str) -> Summary:

@@ -185,6 +185,8 @@ def test_the_card_lists_the_corpora_that_the_run_pinned(tmp_path: Path) -> None:
     card = exporting.model_card(run, run.job({}), run.log.refresh().commits[-1], "")
     assert f"| {pinned.corpora[0].url} | 1 | 5 |" in card
     assert pinned.digest in card
+    assert "tags: [self-supervised, gmml]" in card
+    assert "trained by gmml without labels" in card
 
 
 def test_the_command_offers_all_formats() -> None:

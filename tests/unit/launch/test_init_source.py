@@ -79,6 +79,10 @@ def test_the_step_stays_what_it_was_at_the_first_submission_even_without_the_oth
             ["init={run: first, what: all}", "method={name: mae, decoder_width: 32}"],
             "init.what: 'all' from a run of .*",
         ),
+        (
+            ["init={run: first}", "method={name: linear, classes: 10, encoder: {positions: none}}"],
+            "method.encoder: {positions: none}, but that of .*/first is a plain one; leave it out",
+        ),
     ],
 )
 def test_what_cannot_be_begun_from_is_refused_by_field(tmp_path, source, overrides, message):
