@@ -103,7 +103,7 @@ def _misfits(asked: Init, job: JobSpec, other: JobSpec) -> list[Fault]:
         for name, new, old in pairs
         if new != old
     ]
-    faults += encoder_misfits(job, other, asked.run)
+    faults += encoder_misfits(job, other, str(asked.run))
     if asked.what == "all" and job.method.name != other.method.name:
         problem = (
             f"'all' from a run of the method {other.method.name!r}, while this one has {job.method.name!r}; "
