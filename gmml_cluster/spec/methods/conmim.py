@@ -104,6 +104,9 @@ class ConmimOptions(SpecModel):
             problem = f"cells of {self.cell} patches do not divide a grid of {grid}"
             at = CELL if "cell" in self.model_fields_set else IMAGE
             yield broken(at, problem, "write a divisor of the grid as cell", METHOD, CELL, IMAGE, PATCH)
+        elif masked_cell_count(self, grid) == (grid // self.cell) ** 2:
+            problem = f"a mask_ratio of {self.mask_ratio} masks all cells of {self.cell} patches on a grid of {grid}"
+            yield broken(blamed, problem, "lower mask_ratio, or take smaller cells", METHOD, RATIO, CELL, IMAGE, PATCH)
 
 
 def masked_cell_count(options: ConmimOptions, grid: int) -> int:

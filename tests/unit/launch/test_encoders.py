@@ -9,6 +9,7 @@ from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.loading.validate import parse_job
 from gmml_cluster.spec.methods.plugins import BUILT_IN
 
+AUGMENT = {"conmim": "conmim"}
 CLASSIFIERS = ("supervised", "finetune", "linear", "attentive")
 OPTIONS = {"gmml": {"taps": [1, 2]}, "attentive": {"queries": 8}}
 RELATIVE = {"positions": "relative", "key_bias": False, "layer_scale": True}
@@ -22,7 +23,12 @@ def job(name, **options):
             "init": {"run": "/other"} if name in CLASSIFIERS else None,
             "model": {"width": 32, "depth": 2, "heads": 2, "patch_size": 4},
             "method": given,
-            "data": {"corpora": [{"url": "corpus"}], "image_size": 32, "group": 8},
+            "data": {
+                "corpora": [{"url": "corpus"}],
+                "image_size": 32,
+                "group": 8,
+                "augment": AUGMENT.get(name, "none"),
+            },
             "batch": {"size": 64},
             "run": {"steps": 10},
         }

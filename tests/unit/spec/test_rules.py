@@ -5,7 +5,9 @@ import re
 import pytest
 
 from gmml_cluster.errors import SpecError
+from gmml_cluster.spec.job import Model
 from gmml_cluster.spec.loading.validate import parse_job
+from gmml_cluster.spec.methods.conmim import ConmimOptions
 from gmml_cluster.spec.rules import broken_rules, group_of
 
 BASE = {
@@ -114,3 +116,11 @@ def test_a_method_that_begins_from_another_run_needs_an_init(name):
     with pytest.raises(SpecError, match=f"init: null; {name} begins from a trained encoder; write init"):
         parse_job({**BASE, "batch": {"size": 512}, "method": method})
     assert parse_job({**BASE, "batch": {"size": 512}, "method": method, "init": {"run": "other"}}).init is not None
+
+
+def test_a_mask_of_conmim_that_leaves_no_cell_is_refused():
+    options = ConmimOptions(name="conmim", mask_ratio=0.99)
+    model = Model(width=32, depth=2, heads=2, patch_size=4, drop_path=0)
+    (found,) = options.broken_rules(model, 32, 16)
+    assert "masks all cells of 2 patches on a grid of 8" in found.problem
+    assert not list(ConmimOptions(name="conmim").broken_rules(model, 32, 16))
