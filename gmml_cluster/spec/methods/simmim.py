@@ -32,7 +32,7 @@ class SimmimOptions(SpecModel):
         "optim.weight_decay": {"start": 0.05, "end": 0.05},
         "optim.clip": {"norm": 5.0, "by": "global"},
     }
-    """The released values where the defaults are GMML's and would train something else; the plan has a note of them."""
+    """The released values where the fields' defaults are GMML's; a job file that leaves them out has these."""
     name: Literal["simmim"]
     """Selects the method."""
     cell: int = Field(2, gt=0, le=1000)
