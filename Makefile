@@ -28,7 +28,7 @@ test: install apt check ## Everything: set-up, format, lint, types, contracts, u
 gpu-check: install ## On a machine with GPUs: what only they can show, in half an hour; writes gpu-check.json
 	@$(BIN)/python -m benchmarks.gpu_check
 
-check: lint ## Format, lint, types, contracts, unit tests: under two minutes
+check: lint ## Format, lint, types, contracts, unit tests: some seven minutes on two cores
 	@echo "== unit, contract and golden tests"
 	@$(BIN)/python -m pytest tests/unit tests/contract tests/golden
 
