@@ -1,0 +1,1 @@
+"""Methods compared on real images: see `python -m benchmarks.methods --help`."""

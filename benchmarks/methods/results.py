@@ -1,0 +1,87 @@
+"""What finished runs and kept evaluations say of each trial."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import fmean, median, stdev
+
+from benchmarks.methods.trials import Trial
+from gmml_cluster.plan.shares import counts_of
+from gmml_cluster.run.evaluations import kept
+from gmml_cluster.run.root import run_root
+from gmml_cluster.run.uploads import metric_lines
+
+SCORES = ("finetune", "attentive", "linear", "knn")
+_WARM_STEPS = 5
+"""Steps after each start that are not timed: processes, caches and readers begin in them."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An accuracy and its standard error of sampling, in percent."""
+
+    accuracy: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is known of one trial.
+
+    Attributes:
+        finished: whether its encoder is trained.
+        scores: by name.
+        images_s: images a second of pre-training, the median of its steps; None of a start.
+        flops: of an image of pre-training, forward and backward, by the arithmetic of the plan; None of a start.
+    """
+
+    trial: Trial
+    finished: bool
+    scores: dict[str, Scored] = field(default_factory=dict)
+    images_s: float | None = None
+    flops: int | None = None
+
+    @property
+    def missing(self) -> list[str]:
+        """What is not measured yet, a phrase each."""
+        if not self.finished:
+            return [self.trial.name]
+        wanted = {"knn", "linear", *self.trial.heads}
+        return [f"{self.trial.name}: {score}" for score in SCORES if score in wanted - self.scores.keys()]
+
+
+def scores_of(root: str, trial: Trial) -> dict[str, Scored]:
+    """Main scores that are kept of a trial's encoder; of heads those of this budget alone."""
+    found: dict[str, Scored] = {}
+    heads = {name: f" {trial.head_name(name)}," for name in trial.heads}
+    for document in kept(run_root(root, trial.name)):
+        for score in document["scores"]:
+            name = score["score"]
+            if score["main"] and (name not in SCORES[:2] or heads.get(name, "\0") in document["protocol"]):
+                found[name] = Scored(score["accuracy"], score["error"])
+    return found
+
+
+def result(root: str, trial: Trial) -> Result:
+    """What lies under the root of a trial.
+
+    Raises:
+        StorageError: a file is damaged.
+    """
+    run = run_root(root, trial.name)
+    history = run.log.refresh()
+    if not history.finished:
+        return Result(trial, finished=False)
+    scores = scores_of(root, trial)
+    if trial.scratch:
+        return Result(trial, True, scores)
+    lines, starts = metric_lines(run.store, history), {}
+    for line in lines:
+        starts.setdefault(line["attempt"], line["step"])
+    warm = [line["samples_per_s"] for line in lines if line["step"] - starts[line["attempt"]] >= _WARM_STEPS]
+    return Result(trial, True, scores, median(warm) if warm else None, counts_of(run.job({})).step_flops)
+
+
+def mean_and_spread(values: Iterable[float]) -> tuple[float, float | None]:
+    """Mean, and the standard deviation over seeds; None for one value."""
+    known = list(values)
+    return fmean(known), stdev(known) if len(known) > 1 else None

@@ -1,0 +1,131 @@
+"""The report, as markdown, of whatever has finished."""
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import yaml
+
+from benchmarks.methods.jobs import JOBS
+from benchmarks.methods.results import SCORES, Result, mean_and_spread
+from benchmarks.methods.trials import CORPORA, IMAGES, METHODS, Trial
+
+_HEAD = ["method", "images", "seeds", "fine-tuned", "over scratch", "attentive", "linear", "kNN", "images/s"]
+_COSTS = ["step over MAE's", "by arithmetic"]
+_NONE = "-"
+
+
+def report(results: Sequence[Result], command: str) -> str:
+    """The tables, one a corpus, how each method was set, and what is missing."""
+    images = results[0].trial.images
+    lines = ["# Methods compared", "", f"`{command}`", ""]
+    if images != IMAGES:
+        lines += [
+            f"**A trial of the program with {images:,} images of {IMAGES:,}: no figure here compares methods.**",
+            "",
+        ]
+    lines += [*_explained(), ""]
+    for corpus in CORPORA:
+        of_corpus = [result for result in results if result.trial.corpus == corpus]
+        if any(result.finished for result in of_corpus):
+            lines += [f"## {corpus}", "", *_table(of_corpus), ""]
+    lines += ["## Settings", "", *_settings(results), ""]
+    missing = [phrase for result in results for phrase in result.missing]
+    lines += ["## Missing", "", *([f"- {phrase}" for phrase in missing] or ["Nothing."])]
+    return "\n".join(lines) + "\n"
+
+
+def _explained() -> Iterator[str]:
+    yield "Top-1 accuracy in percent on test images, ± one standard error of sampling; in brackets the spread"
+    yield "(standard deviation) over seeds. Nothing was chosen by test images: recipes are fixed, the last checkpoint"
+    yield "counts, and the linear probe's learning rate is chosen on a tenth of the training images. `scratch` is the"
+    yield "method's own start with the fine-tuning alone; `over scratch` is the difference to it, seed by seed. kNN"
+    yield "(k = 20), linear and attentive read patch tokens of a frozen encoder. images/s is the median over the"
+    yield "steps of pre-training; the cost of a step is over MAE's on the same corpus, measured and by the arithmetic"
+    yield "of the plan."
+    yield f"Machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}."
+
+
+def _table(results: Sequence[Result]) -> Iterator[str]:
+    columns = [*_HEAD, *_COSTS]
+    yield f"| {' | '.join(columns)} |"
+    yield f"|---|{'---:|' * (len(columns) - 1)}"
+    rows = sorted(results, key=lambda result: _order(result.trial))
+    for _, group in groupby(rows, key=lambda result: _order(result.trial)):
+        if known := [result for result in group if result.finished]:
+            yield f"| {' | '.join(_cells(known, results))} |"
+
+
+def _order(trial: Trial) -> tuple[int, bool]:
+    return list(METHODS).index(trial.method), trial.scratch
+
+
+def _cells(rows: Sequence[Result], results: Sequence[Result]) -> Iterator[str]:
+    trial = rows[0].trial
+    finetune, *frozen = (_score(rows, name) for name in SCORES)
+    yield trial.row
+    yield f"{trial.pretraining:,}"
+    yield str(len(rows))
+    yield finetune
+    yield _NONE if trial.scratch else _gain(rows, results)
+    yield from frozen
+    rate, mae = _mean(row.images_s for row in rows), [r for r in results if r.trial.row == "mae"]
+    yield _NONE if rate is None else f"{rate:.0f}"
+    mae_rate, flops, mae_flops = _mean(r.images_s for r in mae), rows[0].flops, _mean(r.flops for r in mae)
+    yield f"{mae_rate / rate:.2f}" if rate and mae_rate else _NONE
+    yield f"{flops / mae_flops:.2f}" if flops and mae_flops else _NONE
+
+
+def _score(rows: Sequence[Result], name: str) -> str:
+    known = [row.scores[name] for row in rows if name in row.scores]
+    if not known:
+        return _NONE
+    mean, spread = mean_and_spread(score.accuracy for score in known)
+    error = max(score.error for score in known)
+    return f"{mean:.1f} ± {error:.1f}" + _bracket(spread) + _of(len(known), len(rows))
+
+
+def _gain(rows: Sequence[Result], results: Sequence[Result]) -> str:
+    starts = {
+        (result.trial.method, result.trial.seed): result.scores["finetune"].accuracy
+        for result in results
+        if result.trial.scratch and "finetune" in result.scores
+    }
+    pairs = [(row.scores.get("finetune"), starts.get((row.trial.method, row.trial.seed))) for row in rows]
+    gains = [own.accuracy - start for own, start in pairs if own is not None and start is not None]
+    if not gains:
+        return _NONE
+    mean, spread = mean_and_spread(gains)
+    return f"{mean:+.1f}" + _bracket(spread) + _of(len(gains), len(rows))
+
+
+def _bracket(spread: float | None) -> str:
+    return "" if spread is None else f" ({spread:.1f})"
+
+
+def _of(known: int, rows: int) -> str:
+    return "" if known == rows else f" [{known} of {rows} seeds]"
+
+
+def _mean(values: Iterator[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _settings(results: Sequence[Result]) -> Iterator[str]:
+    """A line a method: its recipe, its options, which declare how narrow its heads are, and what differs here."""
+    yield "Encoder: 96 wide, 6 deep, 3 heads, 64 patches of 4 pixels, of 8 on Tiny ImageNet; batch 64; learning rates"
+    yield "absolute."
+    heads = next((result.trial.heads for result in results if result.trial.heads), {})
+    if heads:
+        yield f"Heads: {heads['finetune']:,} images of fine-tuning, {heads['attentive']:,} of the attentive probe."
+    yield ""
+    for method in dict.fromkeys(result.trial.method for result in results):
+        recipe = METHODS[method]
+        options = yaml.safe_load((JOBS / recipe.job).read_text())["method"]
+        written = ", ".join(f"`{name}: {value}`" for name, value in options.items() if name != "name") or "its defaults"
+        changed = ", ".join(f"`{name}={value}`" for name, value in recipe.overrides.items())
+        yield f"- {method}: `jobs/{recipe.job}` ({written})" + (f", with {changed}" if changed else "")
+        if not recipe.fine_tuned:
+            yield "  Neither fine-tuned nor probed by attention: those methods cannot take its blocks."
