@@ -54,10 +54,10 @@ def mlp(x: np.ndarray, state: State, name: str) -> np.ndarray:
     return hidden @ state[f"{name}.fc2.weight"].T + state[f"{name}.fc2.bias"]
 
 
-def reconstruction(
-    image: np.ndarray, state: State, model: Model, mask: np.ndarray, drop: np.ndarray, *, final_norm: bool
+def encoded(
+    image: np.ndarray, state: State, model: Model, mask: np.ndarray, drop: np.ndarray, *, final_norm: bool = True
 ) -> np.ndarray:
-    """The predicted image (3, S, S)."""
+    """Tokens (1 + N, D) of an image (3, S, S) whose masked patches are the mask token."""
     p, grid = model["patch_size"], model["image_size"] // model["patch_size"]
     sequence = [state["encoder.cls_token"][0, 0]]
     for patch, hidden in enumerate(mask):
@@ -73,7 +73,15 @@ def reconstruction(
         scale_1, scale_2 = state.get(f"{name}.gamma_1", 1.0), state.get(f"{name}.gamma_2", 1.0)
         x = x + drop[layer, 0] * scale_1 * attention(norm(x, state, f"{name}.norm1"), state, f"{name}.attn", model)
         x = x + drop[layer, 1] * scale_2 * mlp(norm(x, state, f"{name}.norm2"), state, f"{name}.mlp")
-    x = norm(x, state, "encoder.norm") if final_norm else x
+    return norm(x, state, "encoder.norm") if final_norm else x
+
+
+def reconstruction(
+    image: np.ndarray, state: State, model: Model, mask: np.ndarray, drop: np.ndarray, *, final_norm: bool
+) -> np.ndarray:
+    """The predicted image (3, S, S)."""
+    p, grid = model["patch_size"], model["image_size"] // model["patch_size"]
+    x = encoded(image, state, model, mask, drop, final_norm=final_norm)
     out = np.empty_like(image)
     for patch in range(grid**2):
         row, column = divmod(patch, grid)

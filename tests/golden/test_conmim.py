@@ -12,6 +12,7 @@ from gmml_cluster.methods.build import blank
 from gmml_cluster.methods.conmim import GroupNorm
 from gmml_cluster.methods.init import initial_weights
 from gmml_cluster.methods.reference import _setting
+from tests.golden.conmim_oracle import WRONG, group_results
 from tests.golden.test_methods import COUNT, GROUP, MODEL, QKV, images
 from tests.golden.test_simmim import parameter
 
@@ -62,12 +63,64 @@ def test_losses_and_gradients_are_the_reference(
     assert still == ["encoder.norm.bias"], "the batch norm takes a constant away"
 
 
-def test_wrong_readings_are_told_apart() -> None:
+@pytest.mark.parametrize("name", WRONG)
+def test_the_method_reads_the_description_in_none_of_the_wrong_ways(name: str) -> None:
+    """Unbiased variances are hardest to tell: 6e-5 at the 68 rows of a group."""
     weights, pixels, given = state(), images(2), {"mask": ragged()}
-    swapped = verify(spec(), weights, pixels[:, ::-1].copy(), given, dtype="float64").losses[0]
-    assert swapped == pytest.approx(4.014742, rel=1e-6)
-    whole = verify(spec(group=COUNT), weights, pixels, given, dtype="float64")
-    assert abs(whole.losses[0] - (3.758228187 + 3.836891827) / 2) > 1e-3
+    reading, loss = WRONG[name]
+    wrong = group_results(pixels, ragged(), weights, STILL, group=GROUP, temperature=0.1, reading=reading)[0].loss
+    assert wrong == pytest.approx(loss, abs=6e-7)
+    right = verify(spec(), weights, pixels, given, dtype="float64").losses[0]
+    assert abs(right - wrong) > 5e-5
+    assert right == pytest.approx(3.758228187, abs=6e-10)
+
+
+def random_case(seed: int) -> tuple[dict[str, Any], np.random.Generator]:
+    rng = np.random.default_rng(seed)
+    heads, cell, patch = int(rng.integers(1, 3)), int(rng.integers(1, 3)), 2
+    model = {
+        "width": 4 * heads * int(rng.integers(1, 3)),
+        "depth": int(rng.integers(1, 4)),
+        "heads": heads,
+        "patch_size": patch,
+        "image_size": patch * cell * int(rng.integers(2, 4 if cell == 1 else 3)),
+        "mlp_ratio": 4,
+        "drop_path": 0,
+    }
+    masks = "blocks" if seed % 3 == 0 else "cells"
+    options = {"masks": masks, "cell": cell, "mask_ratio": float(rng.uniform(0.3, 0.7))}
+    options |= {"temperature": float(rng.uniform(0.05, 1)), "projector": rng.integers(6, 14, 3).tolist()}
+    group = int(rng.integers(2, 4))
+    return {**spec(group, model, **options), "seed": seed}, rng
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_cases_are_those_of_the_oracle(seed: int) -> None:
+    case, rng = random_case(seed)
+    model, group, size = case["model"], case["data"]["group"], case["model"]["image_size"]
+    shapes = {name: tuple(p.shape) for name, p in blank(_setting(case)).module.named_parameters()}
+    weights = {name: rng.normal(0, 0.6, shape) for name, shape in shapes.items()}
+    pixels, masks = rng.normal(size=(2 * group, 2, 3, size, size)), draw(case, range(6, 6 + 2 * group))["mask"]
+    trained = [name for name in shapes if not name.startswith("teacher.")]
+    result = verify(case, weights, pixels, {"mask": masks}, dtype="float64", gradients=trained)
+
+    def found(weights: dict[str, np.ndarray]) -> list[Any]:
+        temperature = case["method"]["temperature"]
+        return group_results(pixels, masks, weights, model, group=group, temperature=temperature)
+
+    expected = found(weights)
+    assert result.losses == pytest.approx([one.loss for one in expected], rel=1e-10)
+    for name in ("positive", "negative", "top1"):
+        sums = [(sum(getattr(one, name)), len(getattr(one, name))) for one in expected]
+        assert result.scalars[name] == pytest.approx(np.array(sums), rel=1e-9, abs=1e-9)
+    assert result.scalars["key_std"][:, 0] == pytest.approx([one.key_std for one in expected], rel=1e-9)
+    step = {name: rng.normal(0, 1, shapes[name]) for name in trained}
+    ahead, behind = (
+        np.mean([one.loss for one in found(weights | {name: weights[name] + h * step[name] for name in trained})])
+        for h in (1e-6, -1e-6)
+    )
+    slope = sum(float((result.gradients[name] * step[name]).sum()) for name in trained)  # type: ignore[operator]
+    assert (ahead - behind) / 2e-6 == pytest.approx(slope, rel=1e-4, abs=1e-5)
 
 
 def test_a_group_is_coupled_and_no_more() -> None:
