@@ -10,6 +10,7 @@ from gmml_cluster.cli import options
 from gmml_cluster.cli.compute import demand
 from gmml_cluster.errors import DataError, Fault, GmmlError
 from gmml_cluster.progress import progress
+from gmml_cluster.wording import counted
 
 if TYPE_CHECKING:
     from gmml_cluster.data.corpus.checksums import Indexed
@@ -107,7 +108,7 @@ def index(url: str, root: str | None, image: str | None, anew: bool) -> int:
             else:
                 found.append(result)
     made = sum(each.made for each in found)
-    click.echo(f"{len(shards)} shards: {made} indexed, {len(found) - made} had an index with checksums")
+    click.echo(f"{counted(len(shards), 'shard')}: {made} indexed, {len(found) - made} had an index with checksums")
     faults += _summary(url, found)
     for fault in faults:
         click.echo(str(fault), err=True)
@@ -132,10 +133,14 @@ def _report(found: "Source", packed: "Packed", destination: str) -> None:
         click.echo(line)
     _some("left out", packed.left_out)
     _some("damaged, and packed:", packed.damaged)
-    click.echo(f"{packed.samples} samples in {len(packed.shards)} shards: {destination.rstrip('/')}/{packed.braces}")
+    click.echo(f"{_size(packed)}: {destination.rstrip('/')}/{packed.braces}")
     click.echo(_classes(found, packed))
     click.echo(f"mean [{', '.join(f'{mean:.4f}' for mean in packed.mean)}]")
     click.echo(f"std  [{', '.join(f'{std:.4f}' for std in packed.std)}]")
+
+
+def _size(packed: "Packed") -> str:
+    return f"{counted(packed.samples, 'sample')} in {counted(len(packed.shards), 'shard')}"
 
 
 def _some(what: str, lines: "list[Remark]") -> None:
@@ -152,8 +157,8 @@ def _classes(found: "Source", packed: "Packed") -> str:
         return "no sample has a class"
     ends = [f"{number} ({found.classes[number]})" if found.classes else str(number) for number in numbers]
     without = packed.labels.get(-1, 0)
-    rest = f"; {without} samples have none" if without else ""
-    return f"{len(numbers)} classes, {ends[0]} to {ends[-1]}{rest}"
+    rest = f"; {counted(without, 'sample')} without one" if without else ""
+    return f"{len(numbers)} classes, {ends[0]} to {ends[-1]}{rest}" if len(numbers) > 1 else f"1 class, {ends[0]}{rest}"
 
 
 def _document(found: "Source", packed: "Packed", destination: str) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from gmml_cluster.cli import options
+from gmml_cluster.wording import counted
 
 _COLUMNS = ("RUN", "STATE", "STEP", "DONE", "LOSS", "IMG/S", "WAIT", "LEFT", "SAVED", "STARTED", "LAST")
 Document = dict[str, Any]
@@ -135,7 +136,8 @@ def page(document: Document) -> list[str]:
     if document["committed_step"] is not None:
         lines.append(f"  checkpoint   step {document['committed_step']}, {document['url']}/{document['checkpoint']}")
     if goodput["share"] is not None:
-        lines.append(f"  goodput      {100 * goodput['share']:.1f} % of {goodput['steps_made']} steps made were kept")
+        made = counted(goodput["steps_made"], "step")
+        lines.append(f"  goodput      {100 * goodput['share']:.1f} % of {made} made were kept")
     lines += [f"  code         {each['code'][:12]} from step {each['first_step']} on" for each in document["code"]]
     lines += [
         f"  job          {document['job'] or '-'} ({document['launcher'] or '-'})",
@@ -154,7 +156,7 @@ def page(document: Document) -> list[str]:
 
 def _attempt_line(attempt: Document) -> str:
     topology = attempt["topology"]
-    ranks = f"{topology['ranks']} ranks" if "ranks" in topology else "ranks unknown"
+    ranks = counted(topology["ranks"], "rank") if "ranks" in topology else "ranks unknown"
     nodes = (
         f" on {attempt['nodes'] or '?'} node{'' if attempt['nodes'] == 1 else 's'} from {attempt['host']}"
         if attempt["host"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gmml_cluster.errors import Fault, StorageError
+from gmml_cluster.wording import counted
 
 _NOT_PLOTTED = ("step", "time", "attempt")
 
@@ -50,7 +51,7 @@ def main() -> int:
         fault = StorageError(Fault(str(folder), problem, "name a folder that you may write"))
         print(fault, file=sys.stderr)
         return fault.exit_code
-    print(f"{steps} steps in {folder}; look at them with: tensorboard --logdir {folder}")
+    print(f"{counted(steps, 'step')} in {folder}; look at them with: tensorboard --logdir {folder}")
     return 0
 
 

@@ -25,6 +25,7 @@ from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.evaluate.features import Labelled
 from gmml_cluster.evaluate.score import Score
 from gmml_cluster.methods.drawing import normals
+from gmml_cluster.wording import counted
 
 ORDER, INIT, HOLD_OUT = 64, 65, 66
 
@@ -194,7 +195,7 @@ def linear(bank: Labelled, query: Labelled, *, feature: str, seed: int) -> list[
         DataError: the bank is too small to hold a tenth out.
     """
     if len(bank.features) < LEAST:
-        problem = f"the bank has {len(bank.features)} samples; the probe needs {LEAST}"
+        problem = f"the bank has {counted(len(bank.features), 'sample')}; the probe needs {LEAST}"
         raise DataError(Fault("linear", problem, "name a larger --bank"))
     size = batch_size(len(bank.features))
     with fitting_threads(size * bank.features.shape[1] * bank.classes * len(FACTORS)):

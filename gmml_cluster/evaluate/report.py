@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gmml_cluster.evaluate.score import Score
+from gmml_cluster.wording import counted
 
 ERROR = "±: one standard error of sampling; the spread of seeds is not in it."
 NOTES = f"""{ERROR}
@@ -57,7 +58,7 @@ class EvalReport:
     def show(self, console: Console) -> None:
         """Print the table; rows to be reported are bold."""
         state = "untrained" if self.untrained else f"step {self.step}"
-        table = Table(title=f"{self.run}, {state}: accuracy on {self.corpus[1]} images of {self.corpus[0]}")
+        table = Table(title=f"{self.run}, {state}: accuracy on {counted(self.corpus[1], 'image')} of {self.corpus[0]}")
         for name in ("score", "feature", "settings"):
             table.add_column(name)
         table.add_column("top-1, percent", justify="right")
@@ -72,7 +73,7 @@ class EvalReport:
             )
         console.print(table)
         notes = NOTES if self.protocol == FROZEN else f"{ERROR}\n{self.protocol}"
-        console.print(f"bank: {self.bank[1]} images of {self.bank[0]}\n{notes}")
+        console.print(f"bank: {counted(self.bank[1], 'image')} of {self.bank[0]}\n{notes}")
 
 
 def _written(settings: Iterable[tuple[str, float | int]]) -> str:

@@ -16,6 +16,7 @@ from gmml_cluster.methods.protocol import exported_name
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.store.protocol import Store
 from gmml_cluster.train.checkpoints.load_trained import Trained, full_precision
+from gmml_cluster.wording import counted
 
 SCORES = ("knn", "linear")
 MOST_SHARED = 0.01
@@ -124,9 +125,9 @@ def demand_apart(bank: EvalCorpus, corpus: EvalCorpus) -> None:
     """
     shards, images = bank.shards & corpus.shards, bank.contents & corpus.contents
     if shards:
-        shared = f"{len(shards)} of its {len(corpus.shards)} shards are in the bank too ({min(shards)})"
+        shared = f"shares {counted(len(shards), 'shard')} of {len(corpus.shards)} with the bank ({min(shards)})"
     elif len(images) > MOST_SHARED * len(corpus.contents):
-        shared = f"{len(images)} of its {len(corpus.contents)} images are in the bank too, byte for byte"
+        shared = f"shares {counted(len(images), 'image')} of {len(corpus.contents)} with the bank, byte for byte"
     else:
         return
     rule = "every image there is its own nearest neighbour"

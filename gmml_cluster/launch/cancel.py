@@ -10,8 +10,7 @@ from gmml_cluster.errors import Fault, LaunchError, SpecError
 from gmml_cluster.launch.folders import folder_of
 from gmml_cluster.launch.jobs import JobRef, Jobs, is_busy, is_idle, poll_one, refs_of
 from gmml_cluster.launch.living import refuse_living
-from gmml_cluster.launch.local.lock import forget
-from gmml_cluster.launch.registry import launcher_named
+from gmml_cluster.launch.registry import launcher_named, launchers
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import History
 from gmml_cluster.run.ledger import living, pending, state
@@ -89,7 +88,8 @@ def remove(run: RunRoot) -> None:
     refuse_living(run, history)
     folders = _job_folders(run)
     remove_run(run)
-    forget(run.root, run.name)
+    for launcher in launchers():
+        launcher.forget(run.root, run.name)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -10,6 +10,7 @@ from gmml_cluster.errors import DataError, Fault, PreflightError, StorageError
 from gmml_cluster.plan.sample_layout import CorpusShape
 from gmml_cluster.spec.job import CorpusSpec, JobSpec
 from gmml_cluster.store.protocol import Store
+from gmml_cluster.wording import counted
 
 _SHARDS_LOOKED_AT = 4
 
@@ -116,7 +117,7 @@ def _look_at(corpus: CorpusSpec, root: str) -> tuple[CorpusShape | None, list[st
 
 
 def _not_indexed(url: str, root: str, missing: int, shards: int) -> str:
-    what = f"{url}: {missing} of {shards} shards have no index"
+    what = f"{url}: no index for {missing} of {counted(shards, 'shard')}"
     cost = "every byte" if url.startswith("s3://") else "all headers"
     cure = f"`gmml corpus index '{url}' --root {root}` does it beforehand"
     return f"{what}; rank 0 of the first attempt reads {cost} of them while the others wait; {cure}"

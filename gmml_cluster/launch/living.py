@@ -5,7 +5,7 @@ import time
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.launch.jobs import JobRef
-from gmml_cluster.launch.local.lock import workers
+from gmml_cluster.launch.registry import launchers
 from gmml_cluster.run.history import Attempt, History
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.store.protocol import Stat
@@ -26,10 +26,9 @@ def refuse_living(run: RunRoot, history: History) -> None:
     Raises:
         SpecError: they live; says where, as far as it is known.
     """
-    found = workers(run.root, run.name)
+    found = next(filter(None, (launcher.worker(run.root, run.name) for launcher in launchers())), None)
     if found is not None:
-        who = f"process {found.pid} on {found.host}, or a rank of it," if found.host else "a process"
-        raise SpecError(Fault(run.url, f"{who} still works on it", "wait until it has left, or end it"))
+        raise SpecError(Fault(run.url, f"{found} still works on it", "wait until it has left, or end it"))
     attempt = history.attempts[-1] if history.attempts else None
     if attempt is None or not _may_live(attempt):
         return

@@ -130,3 +130,11 @@ class Launcher(Protocol):
             rank: of the attempt.
         """
         ...
+
+    def worker(self, root: str, name: str) -> str | None:
+        """A process that this machine can see at work on the run, whatever its log says; None where there is none."""
+        ...
+
+    def forget(self, root: str, name: str) -> None:
+        """Delete what this machine keeps of a run outside of its root."""
+        ...

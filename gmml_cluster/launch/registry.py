@@ -1,5 +1,6 @@
 """The launchers of this version, a line each; a launcher's module is imported when it is used."""
 
+from collections.abc import Iterator
 from importlib import import_module
 
 from gmml_cluster.errors import Fault, PreflightError
@@ -25,3 +26,8 @@ def launcher_named(name: str) -> Launcher:
     module, _, class_name = LAUNCHERS[name].partition(":")
     launcher: Launcher = getattr(import_module(module), class_name)()
     return launcher
+
+
+def launchers() -> Iterator[Launcher]:
+    """All launchers of this version."""
+    return map(launcher_named, LAUNCHERS)

@@ -1,21 +1,19 @@
-"""What happens after a start of a job: `python -m gmml_cluster.launch.restart RUNROOT ...` prints the verdict.
+"""What happens after a start of a job.
 
-Run by whoever restarts (the batch script, the local supervisor) when the ranks are gone. It acts for the claim with its
-own token, job id and restart count; after a later claim or submit it does nothing. It appends the `end` that the ranks
-could not write, and decides by the log. Imports neither torch nor pydantic.
+Asked by whoever restarts when the ranks are gone: the batch script through `launch.slurm.restart`, the local supervisor
+directly. It acts for the claim with its own token, job id and restart count; after a later claim or submit it does
+nothing. It appends the `end` that the ranks could not write, and decides by the log.
+
+Imports neither torch nor pydantic.
 """
 
-import argparse
 import signal
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from gmml_cluster.errors import Fenced, GmmlError
+from gmml_cluster.errors import Fenced
 from gmml_cluster.launch.evidence import Evidence
-from gmml_cluster.launch.slurm.evidence import examine
 from gmml_cluster.run import protocol
 from gmml_cluster.run.causes import COUNTED, FREE
 from gmml_cluster.run.codes import COME_BACK, FINISHED, NEVER, RESTARTS, STORAGE, UNFIT
@@ -219,41 +217,3 @@ def _keeps_failing_to_start(log: Log, history: History) -> bool:
     """Whether the last three entries are starts that failed."""
     last = list(log.read(max(0, history.slots - TRIES)))
     return len(last) >= TRIES and all(e.kind == "end" and e.fields["cause"] == "start_failed" for e in last)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print `requeue`, followed by the nodes to exclude, or `nothing`.
-
-    Where the log cannot be reached print no verdict: the caller then decides by its own rule.
-    """
-    given = _parser().parse_args(arguments)
-    evidence = _NONE
-    if given.errors is not None:
-        evidence = examine(given.scheduler_job, given.nodes, given.errors, seen=given.seen, notice_s=given.notice)
-    start = JobStart(given.submit, given.job, given.restart)
-    try:
-        again = record_end(Log(open_store(given.run_root)), start, given.rc, evidence)
-    except GmmlError as fault:
-        print(f"gmml: {fault}; the exit code decides", file=sys.stderr)
-        return fault.exit_code
-    print(" ".join(["requeue", *evidence.bad_nodes]) if again else "nothing")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m gmml_cluster.launch.restart")
-    parser.add_argument("run_root")
-    for name in ("submit", "job"):
-        parser.add_argument(f"--{name}", required=True)
-    for name in ("restart", "rc"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    parser.add_argument("--errors", type=Path, help="error file of the script and of rank 0")
-    parser.add_argument("--seen", type=int, default=0, help="lines in it that earlier starts wrote")
-    parser.add_argument("--notice", type=int, default=0, help="seconds before the time limit at which SLURM signals")
-    parser.add_argument("--scheduler-job", default="", help="what `scontrol -o show job` prints")
-    parser.add_argument("--nodes", default="", help="NAME=STATE of the job's nodes")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

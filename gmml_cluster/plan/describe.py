@@ -6,6 +6,7 @@ from gmml_cluster.plan.gpu_time import GPU, GpuTime
 from gmml_cluster.plan.memory import Memory
 from gmml_cluster.plan.plan import Mixing, Plan
 from gmml_cluster.plan.shares import Share
+from gmml_cluster.wording import counted
 
 UNKNOWN = "known after indexing"
 
@@ -22,7 +23,7 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "model", f"{plan.model}, images of {plan.image_size} pixels"
     yield "nodes", f"{_bounds(plan.nodes)} ({plan.launcher})"
     yield "ranks", f"{_bounds(plan.ranks)}, {plan.ranks_per_node} a node"
-    yield "batch", f"{plan.batch:,} images, {plan.batch // plan.group:,} groups of {plan.group}"
+    yield "batch", f"{counted(plan.batch, 'image')}, {counted(plan.batch // plan.group, 'group')} of {plan.group}"
     yield "lanes", _known(plan.lanes)
     if plan.mixing is None:
         yield "mixing", UNKNOWN
@@ -31,7 +32,7 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.shares is None:
         yield "each rank", f"groups, micro-batches and padding {UNKNOWN}"
     for share in plan.shares or ():
-        yield f"each of {share.ranks} ranks", _share(share)
+        yield f"each of {counted(share.ranks, 'rank')}", _share(share)
     yield "window", f"{_known(plan.window)} samples" if plan.window else UNKNOWN
     yield "spans a shard", _known(plan.spans)
     yield "steps", _known(plan.steps)
@@ -64,11 +65,13 @@ def _known(number: int | None) -> str:
 
 
 def _mixing(mixing: Mixing) -> str:
-    return f"{mixing.url}: {mixing.lanes} lanes, {mixing.achieved:.2%} of the samples ({mixing.asked:.2%} asked)"
+    lanes = counted(mixing.lanes, "lane")
+    return f"{mixing.url}: {lanes}, {mixing.achieved:.2%} of the samples ({mixing.asked:.2%} asked)"
 
 
 def _share(share: Share) -> str:
-    cut = f"groups {_bounds(share.groups)}, micro-batches {share.micro_batches} of {share.micro_batch} images"
+    images = counted(share.micro_batch, "image")
+    cut = f"groups {_bounds(share.groups)}, micro-batches {share.micro_batches} of {images}"
     return f"{cut}, padding {share.padding_share:.1%}"
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from gmml_cluster.spec.methods.counts import Counts, Precision
+from gmml_cluster.wording import counted
 
 GPU = "H100"
 PEAK_FLOPS: dict[Precision, float] = {"bf16": 989e12, "fp32": 67e12}
@@ -52,6 +53,6 @@ def too_little_to_do(counts: Counts, precision: Precision, *, images: int, ranks
     computing = images * counts.step_flops / (UTILISATION * PEAK_FLOPS[precision])
     if ranks == 1 or computing >= launching:
         return ""
-    figures = f"{images} images on each of {ranks} ranks take about {computing * 1e3:.2g} ms of arithmetic"
+    figures = f"{counted(images, 'image')} on each of {ranks} ranks take about {computing * 1e3:.2g} ms of arithmetic"
     hint = "use fewer ranks, or a larger batch.size (its learning rate with it)"
     return f"{figures}, launching their kernels about {launching * 1e3:.2g} ms: more GPUs gain little; {hint}"

@@ -9,6 +9,7 @@ from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.rules import group_of
 from gmml_cluster.spec.scalars import NodeRange
+from gmml_cluster.wording import counted
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def nodes_within_lanes(
 
 def _too_many_ranks(nodes: int, per_node: int, lanes: int, name: str) -> Fault:
     have = f"{nodes} {'node has' if nodes == 1 else 'nodes have'} {nodes * per_node} ranks"
-    hint = f"write {lanes // per_node} at most" if lanes >= per_node else f"use at most {lanes} ranks a node"
+    hint = f"write {lanes // per_node} at most" if lanes >= per_node else f"use at most {counted(lanes, 'rank')} a node"
     problem = f"{have}, {per_node} each, but there are {lanes} {name}; a rank needs a lane"
     return Fault("resources.nodes", problem, f"{hint}, or raise batch.size or data.lanes")
 

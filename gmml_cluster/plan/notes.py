@@ -6,6 +6,7 @@ from gmml_cluster.plan.machine import RankMemory
 from gmml_cluster.plan.memory import MARGIN, Memory
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.rules import group_of
+from gmml_cluster.wording import counted
 
 
 def advice_of_method(job: JobSpec) -> Iterator[str]:
@@ -32,7 +33,7 @@ def read_ahead_that_cannot_fit(
     """Ranks with GPUs whose images that wait do not fit the memory of their node."""
     if read_ahead_bytes is None or node_bytes is None or read_ahead_bytes * ranks_per_node <= node_bytes:
         return
-    need = f"{_gibibytes(read_ahead_bytes)} for data.read_ahead on each of {ranks_per_node} ranks"
+    need = f"{_gibibytes(read_ahead_bytes)} for data.read_ahead on each of {counted(ranks_per_node, 'rank')}"
     yield f"{need} do not fit a node of {_gibibytes(node_bytes)}: lower data.read_ahead"
 
 
@@ -50,4 +51,5 @@ def memory_hint(memory: Memory) -> str:
 def warm_up_without_peak(warmup: int | None, steps: int | None) -> Iterator[str]:
     """A warm-up as long as the run."""
     if steps is not None and warmup is not None and warmup >= steps:
-        yield f"the warm-up of {warmup} steps is no shorter than the run of {steps}: the peak is never reached"
+        length = counted(warmup, "step")
+        yield f"the warm-up of {length} is no shorter than the run of {steps}: the peak is never reached"

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.wording import counted
 
 MOST_LANES = 4096
 """Of `auto`. A lane of many opens a window of at least 32 groups, so more lanes are more images in memory."""
@@ -123,14 +124,13 @@ def rank_lanes(lanes: int, ranks: int, rank: int) -> range:
         SpecError: there are more ranks than lanes.
     """
     if ranks > lanes:
-        raise SpecError(
-            Fault("resources.nodes", f"{ranks} ranks for {lanes} lanes; each rank needs a lane", _more_lanes(lanes))
-        )
+        problem = f"{ranks} ranks for {counted(lanes, 'lane')}; each rank needs a lane"
+        raise SpecError(Fault("resources.nodes", problem, _more_lanes(lanes)))
     return range(rank * lanes // ranks, (rank + 1) * lanes // ranks)
 
 
 def _more_lanes(lanes: int) -> str:
-    return f"use at most {lanes} ranks, or raise data.lanes (batch.size / group at most)"
+    return f"use at most {counted(lanes, 'rank')}, or raise data.lanes (batch.size / group at most)"
 
 
 def groups_of_rank(layout: SampleLayout, ranks: int, rank: int) -> int:

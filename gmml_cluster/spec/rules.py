@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from gmml_cluster.spec.broken import GROUP, IMAGE, METHOD, PATCH, Broken, broken
 from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.wording import counted
 
 BATCH = ("batch", "size")
 LANES = ("data", "lanes")
@@ -89,9 +90,9 @@ def _lanes_suffice_for_corpora(job: JobSpec) -> Iterator[Broken]:
     rule = f"for {corpora} corpora; each corpus needs a lane"
     if lanes == "auto" and 0 < groups < corpora:
         hint = "raise it, lower data.group, or drop corpora"
-        yield broken(BATCH, f"{groups} groups a step {rule}", hint, GROUP, CORPORA, LANES)
+        yield broken(BATCH, f"{counted(groups, 'group')} a step {rule}", hint, GROUP, CORPORA, LANES)
     if lanes != "auto" and lanes < corpora:
-        yield broken(LANES, f"{lanes} lanes {rule}", "raise it, or drop corpora", CORPORA)
+        yield broken(LANES, f"{counted(lanes, 'lane')} {rule}", "raise it, or drop corpora", CORPORA)
 
 
 def _whole_groups(job: JobSpec) -> Iterator[Broken]:

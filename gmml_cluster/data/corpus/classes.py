@@ -6,6 +6,7 @@ from gmml_cluster.data.corpus.summary import Summary
 from gmml_cluster.errors import Fault
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.methods.registry import wants_labels
+from gmml_cluster.wording import counted
 
 
 def class_faults(job: JobSpec, held: Sequence[Summary | None]) -> list[Fault]:
@@ -29,9 +30,9 @@ def class_faults(job: JobSpec, held: Sequence[Summary | None]) -> list[Fault]:
 def _faults(method: str, where: str, url: str, held: Summary, classes: int) -> Iterator[Fault]:
     without = held.samples - held.labelled
     if without:
-        problem = f"{url} has no class for {without} of its {held.samples} samples; {method} learns from classes"
+        lacking = f"{url} has no class for {without} of its {counted(held.samples, 'sample')}"
         hint = "pack the images in folders that are classes (gmml corpus pack), or take a method that needs none"
-        yield Fault(where, problem, hint)
+        yield Fault(where, f"{lacking}; {method} learns from classes", hint)
     elif classes and held.greatest_label >= classes:
         problem = f"{classes}, but {url} has classes {held.least_label} to {held.greatest_label}"
         yield Fault("method.classes", problem, f"write {held.greatest_label + 1} or more")

@@ -27,6 +27,7 @@ from gmml_cluster.errors import DataError, Fault, ShardChanged, SpecError
 from gmml_cluster.plan.sample_layout import CorpusShape
 from gmml_cluster.store.open import scheme_of
 from gmml_cluster.store.protocol import Put, Store
+from gmml_cluster.wording import counted
 
 _INDEXED_AT_ONCE = 8
 _KEPT_AT_ONCE = 512
@@ -261,7 +262,7 @@ class Pin:
         verify_shard(shard)
         found = index.find(shard.file, self._indexes) or _make(shard.file, self._indexes, checked=bool(shard.crcs))
         if found.header.samples != shard.samples:
-            what = f"its index has {found.header.samples} samples, {shard.samples} were pinned"
+            what = f"its index has {counted(found.header.samples, 'sample')}, {shard.samples} were pinned"
             raise DataError(Fault(shard.file.url, what, index.REMAKE))
         return found
 

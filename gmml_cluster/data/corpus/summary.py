@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gmml_cluster.data.corpus.account import PassedOver, merged
+from gmml_cluster.wording import counted
 
 NO_CLASS = "no sample has a class; if each tar is one, unpack each into a folder of its name and pack the folders"
 
@@ -43,14 +44,15 @@ class Summary:
     passed_over: tuple[PassedOver, ...]
 
     def __str__(self) -> str:
-        return f"{self.samples} samples in {self.shards} shards, {self.classes}"
+        return f"{counted(self.samples, 'sample')} in {counted(self.shards, 'shard')}, {self.classes}"
 
     @property
     def classes(self) -> str:
         """What is known of classes, for people."""
         if not self.labelled:
             return "none with a class"
-        span = f"classes {self.least_label} to {self.greatest_label}"
+        least, greatest = self.least_label, self.greatest_label
+        span = f"class {least}" if least == greatest else f"classes {least} to {greatest}"
         without = self.samples - self.labelled
         return f"{span}, {without} of the samples without one" if without else span
 

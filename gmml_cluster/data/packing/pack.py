@@ -30,6 +30,7 @@ from gmml_cluster.data.reader.decode import BadImage, decode_noting
 from gmml_cluster.errors import DataError, Fault, StorageError
 from gmml_cluster.spec.job import Data
 from gmml_cluster.store.open import open_store, scheme_of
+from gmml_cluster.wording import counted
 
 CLASSES = "classes.txt"
 MAX_PIXELS: int = Data.model_fields["max_pixels"].default
@@ -135,7 +136,7 @@ def pack(
         packed.damaged.sort()
         if not packed.samples:
             first = f" (the first: {packed.left_out[0]})" if packed.left_out else ""
-            what = f"{len(source.items)} images, none of which can be decoded{first}"
+            what = f"{counted(len(source.items), 'image')}, none of which can be decoded{first}"
             rule = "images are .jpg, .jpeg, .png or .webp"
             raise DataError(Fault(destination, f"{what}; {rule}", "check the source"))
         if source.classes:

@@ -14,6 +14,7 @@ from gmml_cluster.data.corpus.tar import BLOCK_BYTES, IMAGE_EXTENSIONS, NO_LABEL
 from gmml_cluster.data.packing.source import Item, Source, distinct, key_of, legible
 from gmml_cluster.data.reader.reads import read_range
 from gmml_cluster.errors import DataError, Fault, PreflightError, StorageError
+from gmml_cluster.wording import counted
 
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 _URL_COLUMNS = ("url", "URL", "image_url")
@@ -51,7 +52,8 @@ def read_parquet(files: Sequence[ShardFile], image: str | None) -> Source:
                 empty += item is None
                 items += [] if item is None else [item]
     unlabelled = () if columns[1] else (_no_labels(table.schema_arrow.names),)
-    notes = (*_splits(files), *unlabelled, *([f"passed over {empty} rows whose image has no bytes"] if empty else []))
+    passed = (f"passed over {counted(empty, 'row')} without bytes of an image",) if empty else ()
+    notes = (*_splits(files), *unlabelled, *passed)
     return Source(tuple(distinct(items)), classes, notes, scratch)
 
 

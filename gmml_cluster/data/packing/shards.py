@@ -17,6 +17,7 @@ from gmml_cluster.data.corpus.tar import BLOCK_BYTES, RangeFile
 from gmml_cluster.data.packing.source import Item, Source, distinct, key_of, legible
 from gmml_cluster.data.reader.fetch import Fetcher, Wanted, read_range
 from gmml_cluster.errors import DataError, Fault, StorageError
+from gmml_cluster.wording import counted
 
 _OPENERS: Mapping[str, Any] = {"gz": gzip.open, "xz": lzma.open, "bz2": bz2.open}
 
@@ -81,8 +82,9 @@ def _fetch(fetcher: Fetcher, y: int) -> bytes:
 def _unchecked(pinned: Pin) -> Iterator[str]:
     shards = [shard for shard in pinned.corpora[0].shards if not pinned.index_of(shard).header.checked]
     if shards:
-        what = f"{sum(shard.samples for shard in shards)} samples are read unchecked"
-        yield f"{what}: {len(shards)} shards have no index with checksums, the first {shards[0].file.url}"
+        samples = counted(sum(shard.samples for shard in shards), "sample")
+        without = f"{counted(len(shards), 'shard')} without an index with checksums"
+        yield f"read unchecked: {samples} of {without}, the first {shards[0].file.url}"
 
 
 def _notes(pinned: Pin) -> Iterator[str]:

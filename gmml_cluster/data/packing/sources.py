@@ -16,6 +16,7 @@ from gmml_cluster.data.packing.source import Item, Source, distinct, key_of, leg
 from gmml_cluster.data.reader.decode import BadImage
 from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.store.open import scheme_of
+from gmml_cluster.wording import counted
 
 _MOST_IMAGE_BYTES = 2**32 - 1
 _IMAGES_END_IN = ", ".join(f".{extension}" for extension in IMAGE_EXTENSIONS)
@@ -48,7 +49,7 @@ def find_source(url: str, image: str | None = None) -> Source:
         return _of_files(url, list_files(url, _PACKABLE), image)
     if not images:
         rule = f"images end in {_IMAGES_END_IN}, shards in {SHARD_SUFFIX}"
-        what = f"neither images nor shards among {len(names)} files; {rule}"
+        what = f"neither images nor shards among {counted(len(names), 'file')}; {rule}"
         raise DataError(Fault(url, what, explain(name.as_posix() for name in names) or "check the source"))
     return _of_folder(folder, images, [name for name in names if extension(name.name) not in IMAGE_EXTENSIONS])
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gmml_cluster.data.packing.pack import Packed, pack
 from gmml_cluster.data.packing.source import Item, Source
 from gmml_cluster.errors import GmmlError
+from gmml_cluster.wording import counted
 
 SIDE = 16
 HELD_OUT = 500
@@ -93,7 +94,7 @@ def main(destination: Path) -> None:
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)
     for name, part in packed.items():
-        click.echo(f"{destination / name}: {part.samples} digits in {len(part.shards)} shards")
+        click.echo(f"{destination / name}: {counted(part.samples, 'digit')} in {counted(len(part.shards), 'shard')}")
     mean, std = ([round(value, 4) for value in values] for values in (packed["train"].mean, packed["train"].std))
     click.echo(f"normalise: {{mean: {mean}, std: {std}}}")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import Fault, LaunchError
 from gmml_cluster.launch import imports
-from gmml_cluster.launch.local import outage
+from gmml_cluster.launch.local import lock, outage
 from gmml_cluster.launch.local.lock import NAMELESS, Holder, holder, lock_path, run_digest, state_folder, supervisor_of
 from gmml_cluster.launch.local.ranks import thread_environment
 from gmml_cluster.launch.protocol import JobReport, JobState, Submission
@@ -167,6 +167,15 @@ class LocalLauncher:
             return None
         start = "*" if restart is None else f"{restart:03d}"
         return max((state_folder() / local.run / local.submit).glob(f"{start}-rank{rank:04d}.log"), default=None)
+
+    def worker(self, root: str, name: str) -> str | None:
+        """The holder of the run's lock: a supervisor or a rank; on any machine, where the root is a folder."""
+        found = lock.workers(root, name)
+        return None if found is None else str(found)
+
+    def forget(self, root: str, name: str) -> None:
+        """Delete its locks and what its ranks printed."""
+        lock.forget(root, name)
 
 
 def _path(code: Path) -> str:

@@ -33,6 +33,9 @@ class Holder:
     pid: int
     submit: str
 
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, or a rank of it," if self.host else "a process"
+
     def terminate(self) -> None:
         """Ask the supervisor to end its job; does nothing for one that is gone, or of another host.
 
@@ -139,8 +142,7 @@ def _hold(file: IO[bytes], path: Path, me: Holder, deadline: float) -> None:
     while not _take(file, fcntl.LOCK_EX):
         if time.monotonic() > deadline:
             other = holder(path)
-            who = f"process {other.pid} on {other.host}, or a rank of it," if other else "another process"
-            problem = f"{who} holds this run; one supervisor a run"
+            problem = f"{other or 'another process'} holds this run; one supervisor a run"
             raise LaunchError(Fault(str(path), problem, "wait for it or cancel the run"))
         time.sleep(_RETRY_S)
     file.truncate(0)

@@ -1,7 +1,7 @@
 """The batch script of a run on SLURM: submitit's own, with our lines before and after its `srun`.
 
-The setup keeps bash alive under the signals of a notice; at its exit the script asks `launch.restart` whether the job
-starts again, and requeues it. docs/reference/batch-script.md has the rule and what it was measured on.
+The setup keeps bash alive under the signals of a notice; at its exit the script asks `launch.slurm.restart` whether the
+job starts again, and requeues it. docs/reference/batch-script.md has the rule and what it was measured on.
 """
 
 import math

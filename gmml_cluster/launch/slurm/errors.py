@@ -4,6 +4,7 @@ import re
 
 from gmml_cluster.errors import Fault
 from gmml_cluster.launch.protocol import Submission
+from gmml_cluster.wording import counted
 
 _CURES = (
     (r"unrecognized option '--([\w-]+)", "slurm.sbatch_args", "sbatch has no such option; correct or remove it"),
@@ -48,7 +49,8 @@ def _value(field: str, submission: Submission) -> str:
 def _size(submission: Submission) -> str:
     """All that no node may be large enough for: SLURM does not say which of it."""
     slurm, ranks = submission.profile.slurm, submission.plan.ranks_per_node
-    parts = [f"{ranks} ranks", f"{ranks * slurm.cpus_per_rank} CPUs (slurm.cpus_per_rank={slurm.cpus_per_rank})"]
+    cpus = counted(ranks * slurm.cpus_per_rank, "CPU")
+    parts = [counted(ranks, "rank"), f"{cpus} (slurm.cpus_per_rank={slurm.cpus_per_rank})"]
     if slurm.memory_per_node is not None:
         parts.append(f"{slurm.memory_per_node / 2**30:g} GiB (slurm.memory_per_node)")
     return f"{submission.plan.node_range.least}..{submission.plan.node_range.most} nodes of {', '.join(parts)} "

@@ -95,6 +95,12 @@ class SlurmLauncher:
         """The rank's error file, for the latest start; it holds all starts, so none is that of a given one."""
         return error_file(bounds, job, rank) if restart is None else None
 
+    def worker(self, root: str, name: str) -> None:
+        """None: the ranks are on the nodes."""
+
+    def forget(self, root: str, name: str) -> None:
+        """Nothing is kept here: scripts and logs lie in the folder that the `submit` entry names."""
+
 
 def _write_once(path: Path, data: bytes) -> None:
     if path.exists():

@@ -19,6 +19,7 @@ from gmml_cluster.launch.slurm.errors import refusal
 from gmml_cluster.launch.slurm.evidence import seconds
 from gmml_cluster.launch.slurm.folders import shared_folder
 from gmml_cluster.launch.slurm.tools import TOOLS, call, is_away, out_of_reach
+from gmml_cluster.wording import counted
 
 LEAVE_S = 10
 _WORD = re.compile(r"(\w+)=(\S*)")
@@ -72,7 +73,7 @@ def _limit_faults(submission: Submission) -> Iterable[Fault]:
     minutes, nodes = math.ceil(submission.profile.slurm.time / 60), submission.plan.node_range.least
     for field, name, value, shown_value in (
         ("slurm.time", "MaxTime", minutes, f"{minutes} min"),
-        ("resources.nodes", "MaxNodes", nodes, f"{nodes} nodes"),
+        ("resources.nodes", "MaxNodes", nodes, counted(nodes, "node")),
     ):
         if mine and value > max(limit(one.get(name, "")) for one in mine):
             most = ", ".join(f"{one['PartitionName']}: {name}={one[name]}" for one in mine)
@@ -114,9 +115,9 @@ def _python_faults(submission: Submission) -> Iterable[Fault]:
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / submission.code.file_name
         archive.write_bytes(submission.code.data)
-        problem = _tried(archive, f"{slurm.python} -m gmml_cluster.launch.restart --help")
+        problem = _tried(archive, f"{slurm.python} -m gmml_cluster.launch.slurm.restart --help")
         if problem is not None:
-            problem = f"{slurm.python!r} cannot run gmml_cluster.launch.restart: {problem}"
+            problem = f"{slurm.python!r} cannot run gmml_cluster.launch.slurm.restart: {problem}"
             yield Fault("slurm.python", problem, "name another, or repair it")
             return
         lacking = [name for name in submission.imports if _lacks(archive, slurm.python, name)]

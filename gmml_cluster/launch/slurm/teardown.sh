@@ -78,7 +78,7 @@ gmml_after() {
     # ended it otherwise. The option -s KILL is for a Python that hangs in a file system.
     # shellcheck disable=SC2016
     answer=$(set -o pipefail; timeout -s KILL "$limit" sh -c 'trap "" TERM CONT USR2; exec env "$@"' sh \
-        "${python[@]}" -m gmml_cluster.launch.restart "$gmml_run" --submit "$gmml_token" --job "$SLURM_JOB_ID" \
+        "${python[@]}" -m gmml_cluster.launch.slurm.restart "$gmml_run" --submit "$gmml_token" --job "$SLURM_JOB_ID" \
         --restart "$restart" --rc "$rc" --errors "$gmml_err" --seen "$gmml_seen" --notice "$gmml_notice" \
         --scheduler-job "$gmml_job" --nodes "$nodes" | tail -n 1)
     asked=$?

@@ -14,6 +14,7 @@ import torch
 from gmml_cluster.errors import Fault, LaunchError
 from gmml_cluster.train.ranks.cluster_env import threads
 from gmml_cluster.train.ranks.rendezvous import START_S, KeyValueStore, RankInfo
+from gmml_cluster.wording import counted
 
 GPUS_VARIABLE = "GMML_GPUS"
 
@@ -66,7 +67,8 @@ def choose_device(rank_info: RankInfo) -> torch.device:
         return torch.device("cpu")
     index = 0 if visible == 1 else rank_info.local_rank
     if index >= visible:
-        problem = f"{rank_info.local_ranks} ranks on this node and {visible} GPUs visible to local rank {index}"
+        gpus = counted(visible, "GPU")
+        problem = f"{rank_info.local_ranks} ranks on this node and {gpus} visible to local rank {index}"
         hint = "set ranks_per_node to the number of GPUs, or give the job more GPUs"
         raise LaunchError(Fault(socket.gethostname(), problem, hint))
     torch.cuda.set_device(index)
@@ -75,7 +77,7 @@ def choose_device(rank_info: RankInfo) -> torch.device:
 
 def _no_gpu(expected: int) -> Fault:
     """Training on the processor in place of a GPU would take weeks, and beside ranks with GPUs it would hang."""
-    where, found = socket.gethostname(), f"{expected} GPUs are expected and torch sees none"
+    where, found = socket.gethostname(), f"{counted(expected, 'GPU')} expected, and torch sees none"
     hide = "or hide the GPUs by CUDA_VISIBLE_DEVICES= to train on the processor"
     if torch.version.cuda is None:
         return Fault(where, f"{found}: torch {torch.__version__} is a build for CPUs", f"install one for CUDA, {hide}")

@@ -104,7 +104,7 @@ def test_the_page_of_a_live_run_has_attempts_nodes_checkpoint_and_files(tmp_path
 def test_an_attempt_without_a_checkpoint_of_its_own_has_no_last_step():
     attempt = {"attempt": 2, "topology": {"ranks": 1}, "nodes": 1, "host": "n7", "first_step": 120, "last_step": None}
     line = page_of._attempt_line({**attempt, "cause": None, "started": None})
-    assert line.endswith("  from step 120  1 ranks on 1 node from n7  at work")
+    assert line.endswith("  from step 120  1 rank on 1 node from n7  at work")
 
 
 def test_only_runs_that_train_are_asked_for_their_metrics(tmp_path, run, jobs, monkeypatch):

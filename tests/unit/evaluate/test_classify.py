@@ -70,7 +70,7 @@ def test_a_report_is_of_the_run_whose_encoder_was_read(headed, corpora, monkeypa
 
 def test_a_bank_that_shares_shards_with_what_is_scored_is_refused(headed, corpora, monkeypatch):
     monkeypatch.setattr(module, "load_trained", lambda root, name: headed("finetune"))
-    with pytest.raises(DataError, match="shards are in the bank too"):
+    with pytest.raises(DataError, match="shares 1 shard of 1 with the bank"):
         classify(str(corpora), "head", of="first", corpus=str(corpora / "train"))
 
 

@@ -62,14 +62,16 @@ def test_scoring_twice_gives_the_same_numbers(trained, corpora):
 
 @pytest.mark.parametrize("given", ["train", "train/*.tar", "train/train-000000.tar"])
 def test_a_corpus_that_shares_shards_with_the_bank_is_refused(trained, corpora, given):
-    with pytest.raises(DataError, match=r"of its . shards are in the bank too .*own nearest neighbour; name another"):
+    with pytest.raises(
+        DataError, match=r"shares \d+ shards? of \d+ with the bank .*own nearest neighbour; name another"
+    ):
         evaluate(trained("mae"), Request("small", str(corpora / given), ("knn",)))
 
 
 def test_a_corpus_of_the_banks_images_in_other_shards_is_refused(trained, corpora, tmp_path):
     copy = tmp_path / "copy"
     pack(find_source(str(corpora / "train")), str(copy), prefix="other", seed=7)
-    with pytest.raises(DataError, match=r"copy: \d+ of its \d+ images are in the bank too, byte for byte; every image"):
+    with pytest.raises(DataError, match=r"copy: shares \d+ images of \d+ with the bank, byte for byte; every image"):
         evaluate(trained("mae"), Request("small", str(copy), ("knn",)))
 
 

@@ -22,7 +22,7 @@ def shards(tmp_path):
 
 def test_a_corpus_without_index_is_noted_with_the_cure(shards):
     (word,) = look_up(job([{"url": shards}]), "/runs").notes
-    assert word.startswith(f"{shards}: 2 of 2 shards have no index; ")
+    assert word.startswith(f"{shards}: no index for 2 of 2 shards; ")
     assert f"`gmml corpus index '{shards}' --root /runs`" in word
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from gmml_cluster.launch.evidence import Evidence
-from gmml_cluster.launch.restart import JobStart, main, record_end, restart_delay_s
+from gmml_cluster.launch.restart import JobStart, record_end, restart_delay_s
+from gmml_cluster.launch.slurm.restart import main
 from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import RESTARTS, UNFIT, UNMET
 from gmml_cluster.run.log import Draft, Log
@@ -277,7 +278,7 @@ def test_a_start_without_a_claim_names_the_error_file_and_quotes_it(log: Log, tm
 
 
 def test_neither_pydantic_nor_torch_is_imported() -> None:
-    asked = "import sys, gmml_cluster.launch.restart; print({'torch', 'pydantic', 'submitit'} & set(sys.modules))"
+    asked = "import sys, gmml_cluster.launch.slurm.restart; print({'torch', 'pydantic', 'submitit'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -180,7 +180,7 @@ def test_a_first_local_run_over_few_images_starts_no_more_ranks_than_lanes(job, 
 
 def test_what_the_plan_found_worth_knowing_is_part_of_a_real_submission(job, scheduler):
     prepared = prepare.prepare(job[0], cluster=job[1])
-    assert any("1 of 1 shards have no index" in note for note in prepared.plan.notes)
+    assert any("no index for 1 of 1 shard" in note for note in prepared.plan.notes)
     assert submit.submit(prepared).notes == prepare.with_lanes_counted(prepared).plan.notes
     assert submit.submit(prepared).notes == ()
 

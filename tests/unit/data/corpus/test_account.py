@@ -86,7 +86,7 @@ def test_the_header_of_an_index_has_the_account(tmp_path):
     made = index.build(shard, checked=True)
     header = index.parse_header("I", made.to_bytes())[0]
     assert header == made.header
-    assert str(summarise([header])) == "2 samples in 1 shards, classes 7 to 7, 1 of the samples without one"
+    assert str(summarise([header])) == "2 samples in 1 shard, class 7, 1 of the samples without one"
     assert [str(passed).partition(";")[0] for passed in header.passed_over] == [
         "passed over 1 .json, the first '1.json'"
     ]
@@ -97,8 +97,8 @@ def test_index_prints_samples_classes_and_what_was_passed_over(tmp_path):
     code, lines, _ = gmml_index(tmp_path)
     assert (code, lines[0], lines[2]) == (
         0,
-        "1 shards: 1 indexed, 0 had an index with checksums",
-        "1 samples in 1 shards, classes 7 to 7",
+        "1 shard: 1 indexed, 0 had an index with checksums",
+        "1 sample in 1 shard, class 7",
     )
     assert lines[1].startswith("passed over 1 .txt, the first '1.txt'; ")
 

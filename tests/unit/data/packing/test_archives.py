@@ -82,7 +82,7 @@ def test_rows_without_bytes_are_counted_and_splits_named(tmp_path, digits):
     assert len(source.items) == 7
     assert [note.partition(";")[0] for note in source.notes] == [
         "files of several splits are packed together (test, train)",
-        "passed over 1 rows whose image has no bytes",
+        "passed over 1 row without bytes of an image",
     ]
 
 

@@ -114,10 +114,10 @@ def test_damage_that_the_decoder_names_is_shown_and_can_be_refused(tmp_path):
     (tmp_path / "in" / "sound.jpg").write_bytes(data)
     _, lines = gmml("pack", tmp_path / "in", tmp_path / "a")
     assert f"damaged, and packed: {tmp_path}/in/damaged.jpg: Corrupt JPEG data" in lines
-    assert "2 samples in 1 shards" in lines
+    assert "2 samples in 1 shard" in lines
     _, lines = gmml("pack", tmp_path / "in", tmp_path / "b", "--refuse-damaged")
     assert f"left out {tmp_path}/in/damaged.jpg: Corrupt JPEG data" in lines
-    assert "1 samples in 1 shards" in lines
+    assert "1 sample in 1 shard" in lines
 
 
 def test_empty_files_and_jpegs_of_twelve_bits_are_named_as_such():

@@ -116,7 +116,7 @@ def test_members_that_make_no_sample_are_counted_and_leading_dots_stripped(tmp_p
     source = find_source(str(tmp_path / "in.tar"))
     assert labels(source) == {"ant/1": 3, "2": -1}
     assert [note.partition(";")[0] for note in source.notes] == [
-        f"2 samples are read unchecked: 1 shards have no index with checksums, the first {tmp_path}/in.tar",
+        f"read unchecked: 2 samples of 1 shard without an index with checksums, the first {tmp_path}/in.tar",
         "passed over 1 .jpg, the first 'photo.v2.jpg'",
         "passed over 1 .json, the first './ant/1.json'",
         "passed over 1 .jpg, the first '2.jpg'",

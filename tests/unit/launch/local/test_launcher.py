@@ -41,7 +41,7 @@ def code(worker=WORKER, **others):
     names = [
         path
         for path in package.rglob("*.py")
-        if path.relative_to(package).parts[0] in ("errors.py", "__init__.py", "launch", "run", "store")
+        if path.relative_to(package).parts[0] in ("errors.py", "wording.py", "__init__.py", "launch", "run", "store")
     ]
     files = {f"gmml_cluster/{path.relative_to(package)}": path.read_bytes() for path in names}
     files |= {

@@ -56,7 +56,7 @@ def python(folder: Path, *verdict: str, imports: str = "exit 0") -> None:
 def asked(folder: Path) -> dict[str, str]:
     """Options that the verdict was asked for with."""
     words = (folder / "asked").read_text().splitlines()
-    assert words[:2] == ["-m", "gmml_cluster.launch.restart"]
+    assert words[:2] == ["-m", "gmml_cluster.launch.slurm.restart"]
     return {"run_root": words[2], **dict(zip(words[3::2], words[4::2], strict=True))}
 
 
