@@ -19,7 +19,7 @@ from gmml_cluster.export.targets import (
     transformers_config,
     transformers_weights,
 )
-from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.models.encoders import AnyEncoder
 from gmml_cluster.spec.job import JobSpec
 
 WEIGHTS = "model.safetensors"
@@ -28,13 +28,13 @@ _BICUBIC = 3
 _OPSET = 18
 
 
-def to_safetensors(encoder: VisionTransformer, _job: JobSpec, folder: Path) -> str:
+def to_safetensors(encoder: AnyEncoder, _job: JobSpec, folder: Path) -> str:
     """The encoder's own tensors, by timm's names, without a configuration."""
     save_file(plain_weights(encoder), folder / WEIGHTS, {"format": "pt"})
     return f'from safetensors.torch import load_file\n\nweights = load_file("{WEIGHTS}")\n'
 
 
-def to_timm(encoder: VisionTransformer, job: JobSpec, folder: Path) -> str:
+def to_timm(encoder: AnyEncoder, job: JobSpec, folder: Path) -> str:
     """Weights and arguments for `timm.create_model`."""
     architecture, arguments = timm_arguments(encoder, job.model, job.data.image_size)
     save_file(plain_weights(encoder), folder / WEIGHTS, {"format": "pt"})
@@ -46,9 +46,9 @@ def to_timm(encoder: VisionTransformer, job: JobSpec, folder: Path) -> str:
     )
 
 
-def to_transformers(encoder: VisionTransformer, job: JobSpec, folder: Path) -> str:
+def to_transformers(encoder: AnyEncoder, job: JobSpec, folder: Path) -> str:
     """A folder for `from_pretrained`, with the preparation of images."""
-    size = job.data.image_size
+    size, name = job.data.image_size, TRANSFORMERS_CLASS[family_of(encoder)]
     save_file(transformers_weights(encoder), folder / WEIGHTS, {"format": "pt"})
     _write_json(folder / "config.json", transformers_config(encoder, job.model, size))
     pixels = _pixels(job)
@@ -64,11 +64,10 @@ def to_transformers(encoder: VisionTransformer, job: JobSpec, folder: Path) -> s
         "image_std": pixels["std"],
     }
     _write_json(folder / "preprocessor_config.json", preparation)
-    name = TRANSFORMERS_CLASS[family_of(encoder)]
     return f'from transformers import {name}\n\nmodel = {name}.from_pretrained(".", add_pooling_layer=False)\n'
 
 
-def to_onnx(encoder: VisionTransformer, job: JobSpec, folder: Path) -> str:
+def to_onnx(encoder: AnyEncoder, job: JobSpec, folder: Path) -> str:
     """A graph from normalised images (B, 3, S, S) to normed tokens, for any number of images.
 
     Raises:
@@ -98,7 +97,7 @@ def to_onnx(encoder: VisionTransformer, job: JobSpec, folder: Path) -> str:
     return 'import onnxruntime\n\nsession = onnxruntime.InferenceSession("model.onnx")\n'
 
 
-FORMATS: dict[str, Callable[[VisionTransformer, JobSpec, Path], str]] = {
+FORMATS: dict[str, Callable[[AnyEncoder, JobSpec, Path], str]] = {
     "timm": to_timm,
     "transformers": to_transformers,
     "onnx": to_onnx,

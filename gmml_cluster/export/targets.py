@@ -9,6 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from gmml_cluster.errors import CheckpointError, Fault
+from gmml_cluster.models.encoders import AnyEncoder
+from gmml_cluster.models.rope_vit import RopeEncoder
 from gmml_cluster.models.vit import EPS, VisionTransformer
 from gmml_cluster.spec.job import Model
 
@@ -41,23 +44,31 @@ _TRANSFORMERS_REST = {
 TRANSFORMERS_CLASS = {"vit": "ViTModel", "beit": "BeitModel", "ijepa": "IJepaModel"}
 
 
-def family_of(encoder: VisionTransformer) -> Family:
-    """Which of the libraries' models computes what the encoder does."""
+def family_of(encoder: AnyEncoder) -> Family:
+    """Which of the libraries' models computes what the encoder does.
+
+    Raises:
+        CheckpointError: none does.
+    """
+    if isinstance(encoder, RopeEncoder):
+        has = "rotary positions on registers too, and RMS norms without biases, the last without weight"
+        problem = f"no model there computes this encoder: it has {has}"
+        raise CheckpointError(Fault("--to", problem, "write it by --to onnx or --to safetensors"))
     if encoder.rel_pos_bias is not None:
         return "beit"
     return "vit" if encoder.prefix_tokens else "ijepa"
 
 
-def plain_weights(encoder: VisionTransformer) -> Weights:
+def plain_weights(encoder: AnyEncoder) -> Weights:
     """The encoder's tensors and fixed positions; zeros where it has none, as the libraries' models need some."""
     weights = {name: value.detach().contiguous() for name, value in encoder.state_dict().items()}
-    if encoder.rel_pos_bias is None and "pos_embed" not in weights:
+    if isinstance(encoder, VisionTransformer) and encoder.rel_pos_bias is None and "pos_embed" not in weights:
         shape = (1, encoder.prefix_tokens + encoder.grid**2, len(weights["norm.weight"]))
         weights["pos_embed"] = torch.zeros(shape) if encoder.pos_embed is None else encoder.pos_embed.float()
     return weights
 
 
-def transformers_weights(encoder: VisionTransformer) -> Weights:
+def transformers_weights(encoder: AnyEncoder) -> Weights:
     """The same under the names of transformers' files."""
     found: Weights = {}
     for name, value in plain_weights(encoder).items():
@@ -79,7 +90,7 @@ def _of_block(inner: str, value: Tensor) -> Weights:
     return {f"{_TRANSFORMERS_BLOCK[layer]}.{kind}": value}
 
 
-def transformers_config(encoder: VisionTransformer, model: Model, image_size: int) -> dict[str, Any]:
+def transformers_config(encoder: AnyEncoder, model: Model, image_size: int) -> dict[str, Any]:
     """`config.json` of transformers."""
     family = family_of(encoder)
     shape = {
@@ -108,7 +119,7 @@ def transformers_config(encoder: VisionTransformer, model: Model, image_size: in
     return {**shape, **positions, "use_mask_token": False, "layer_scale_init_value": 0.1, "use_mean_pooling": False}
 
 
-def timm_arguments(encoder: VisionTransformer, model: Model, image_size: int) -> tuple[str, dict[str, Any]]:
+def timm_arguments(encoder: AnyEncoder, model: Model, image_size: int) -> tuple[str, dict[str, Any]]:
     """Name of an architecture of timm, and the arguments of `create_model` that give it the encoder's shape."""
     shape = {
         "img_size": image_size,

@@ -9,7 +9,7 @@ from gmml_cluster.store.file import sha256_of
 from gmml_cluster.store.open import open_store
 from gmml_cluster.store.protocol import NotFound
 
-_ENCODER = ("width", "depth", "patch_size", "mlp_ratio")
+_ENCODER = ("width", "depth", "heads", "patch_size", "mlp_ratio")
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 
 

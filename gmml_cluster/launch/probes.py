@@ -7,11 +7,11 @@ from typing import Any
 from gmml_cluster.data.corpus.classes import class_faults
 from gmml_cluster.data.corpus.summary import Summary
 from gmml_cluster.errors import Fault, SpecError
-from gmml_cluster.launch.encoders import switches_of
 from gmml_cluster.launch.indexed import count, look_up
 from gmml_cluster.run.root import RunRoot, commit_of
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.validate import dump, parse_job
+from gmml_cluster.spec.methods.encoder_kind import EncoderKind, kind_of
 
 EPOCHS = {"attentive": 30.0, "finetune": 50.0}
 """Passes over the bank; ours, for sets of some ten thousand images."""
@@ -42,7 +42,7 @@ def probe_job(
 
     Raises:
         CheckpointError: there is no such checkpoint.
-        SpecError: the bank has samples without a class, or nothing can be trained from such an encoder.
+        SpecError: the bank has samples without a class.
     """
     theirs = source.job({})
     first = theirs.data.corpora[0]
@@ -65,7 +65,7 @@ def probe_job(
 def _spec(theirs: JobSpec, method: str, corpus: dict[str, Any], epochs: float) -> dict[str, Any]:
     given = dump(theirs)
     trains_encoder = method == "finetune"
-    options: dict[str, Any] = {"name": method, "classes": 2, **_METHODS[method], "encoder": _encoder(theirs)}
+    options: dict[str, Any] = {"name": method, "classes": 2, **_METHODS[method], "encoder": _encoder(theirs) or None}
     if method == "attentive":
         options["queries"] = next(queries for queries in _QUERIES if theirs.model.width % queries == 0)
     augment = {"crop": given["data"]["augment"]["crop"], "flip": given["data"]["augment"]["flip"]}
@@ -96,12 +96,9 @@ def _spec(theirs: JobSpec, method: str, corpus: dict[str, Any], epochs: float) -
     }
 
 
-def _encoder(theirs: JobSpec) -> dict[str, Any] | None:
-    switches = switches_of(theirs.method)
-    if switches is None:
-        rule = "its encoder has blocks of its own, from which neither probe nor fine-tuning is built"
-        raise SpecError(Fault("--with", f"{theirs.method.name!r}; {rule}", "take knn or linear"))
-    return switches or None
+def _encoder(theirs: JobSpec) -> dict[str, Any]:
+    """How the run's encoder is written; a plug-in's that says nothing of its own is held for a plain one."""
+    return (kind_of(theirs.method) or EncoderKind()).written
 
 
 def _held(job: JobSpec, root: str) -> Summary:

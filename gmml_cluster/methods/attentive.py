@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from gmml_cluster.methods.probe import Probe, Probed
 from gmml_cluster.methods.protocol import Setting
-from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.models.encoders import AnyEncoder
 from gmml_cluster.spec.methods.attentive import AttentiveOptions
 
 
 class AttentiveProbe(Probed):
     """Queries and values; keys are the tokens themselves."""
 
-    def __init__(self, encoder: VisionTransformer, width: int, options: AttentiveOptions, group: int) -> None:
+    def __init__(self, encoder: AnyEncoder, width: int, options: AttentiveOptions, group: int) -> None:
         super().__init__(encoder, width, options.classes, group)
         self.queries = nn.Parameter(torch.zeros(options.queries, width))
         self.value = nn.Linear(width, width, bias=False)
@@ -38,5 +38,5 @@ def build(setting: Setting) -> Probe:
     options = setting.options
     if not isinstance(options, AttentiveOptions):
         raise TypeError(f"options {options!r}: the attentive probe takes AttentiveOptions")
-    encoder = setting.encoder(**options.switches)
+    encoder = setting.encoder_of(options.encoder_kind)
     return Probe(setting, options, AttentiveProbe(encoder, setting.model.width, options, setting.group))

@@ -33,7 +33,7 @@ def with_relations(method: Method, setting: Setting, options: Auxiliary) -> Meth
     Raises:
         SpecError: the encoder has no class token to be added.
     """
-    if options.add_class_token and not getattr(method.module.get_submodule("encoder"), "prefix_tokens", 0):
+    if options.add_class_token and getattr(method.module.get_submodule("encoder"), "cls_token", None) is None:
         problem = "true, but the encoder has no class token"
         raise SpecError(Fault("auxiliary.add_class_token", problem, "leave it out"))
     heads = RelationHeads(options, width=setting.model.width, patches=setting.patches)

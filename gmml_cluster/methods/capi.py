@@ -22,7 +22,7 @@ from gmml_cluster.methods import drawing
 from gmml_cluster.methods.masks.inverse_block import inverse_blocks, predicted_cells
 from gmml_cluster.methods.precision import no_autocast, unrounded
 from gmml_cluster.methods.protocol import Draws, EmaUpdate, Forward, InitDistribution, Losses, Setting, check_draws
-from gmml_cluster.models.rope_vit import RopeEncoder, RopePredictor, RopeShape
+from gmml_cluster.models.rope_vit import RopePredictor
 from gmml_cluster.spec.methods.capi import COSINE_SHARE, CapiOptions, cells_of
 
 TARGET_TEMPERATURE, TEMPERATURE = 0.06, 0.12
@@ -61,19 +61,13 @@ class Branch(nn.Module):
 
     def __init__(self, setting: Setting, options: CapiOptions) -> None:
         super().__init__()
-        model = setting.model
-        shape = RopeShape(
-            width=model.width,
-            heads=model.heads,
-            grid=setting.image_size // model.patch_size,
-            mlp_ratio=model.mlp_ratio,
-            registers=options.registers,
-            halves=options.rope == "halves",
+        kind = options.encoder_kind
+        assert kind.rotary is not None
+        self.encoder = setting.encoder_of(kind)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, setting.model.width))
+        self.predictor = RopePredictor(
+            setting.rotary_shape(kind.rotary), options.predictor_depth, checkpointing=setting.checkpointing
         )
-        checkpointing = setting.checkpointing
-        self.encoder = RopeEncoder(shape, model.depth, patch_size=model.patch_size, checkpointing=checkpointing)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, model.width))
-        self.predictor = RopePredictor(shape, options.predictor_depth, checkpointing=checkpointing)
 
 
 class CapiModel(Branch):

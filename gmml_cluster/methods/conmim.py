@@ -111,7 +111,7 @@ class Conmim:
         model = setting.model
         self.setting, self.options, self.taps = setting, options, (model.depth,)
         self.grid = setting.image_size // model.patch_size
-        encoders = [setting.encoder(positions="relative", key_bias=False, layer_scale=True) for _ in range(2)]
+        encoders = [setting.encoder(**options.encoder_kind.switches) for _ in range(2)]
         self.module: nn.Module = ConmimModel(encoders, model.width, options.projector, setting.group)
 
     def init_distribution(self, name: str, shape: torch.Size) -> InitDistribution:

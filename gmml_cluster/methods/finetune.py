@@ -35,7 +35,7 @@ class Finetune(Supervised):
 def layer_of(name: str, depth: int) -> int:
     """0 for tokens, positions and patch projection, i + 1 for block i, `depth` + 1 for the final norm and heads."""
     inside = name.removeprefix("encoder.")
-    if inside.startswith(("cls_token", "pos_embed", "patch_embed.")):
+    if inside.startswith(("cls_token", "reg_token", "pos_embed", "patch_embed.")):
         return 0
     return int(inside.split(".")[1]) + 1 if inside.startswith("blocks.") else depth + 1
 

@@ -115,7 +115,7 @@ class Ijepa:
         self.grid = setting.image_size // model.patch_size
         self.rule = mask_rule(options, self.grid, setting.group)
         self.lengths = context_length(options, self.grid), target_length(options, self.grid)
-        encoder, teacher = (setting.encoder(positions="sincos", class_token=False) for _ in range(2))
+        encoder, teacher = (setting.encoder(**options.encoder_kind.switches) for _ in range(2))
         predictor = Predictor(
             predictor_stack(options, model, sum(self.lengths)),
             encoder_width=model.width,

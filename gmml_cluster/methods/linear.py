@@ -9,14 +9,14 @@ from torch import Tensor
 
 from gmml_cluster.methods.probe import Probe, Probed
 from gmml_cluster.methods.protocol import Setting
-from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.models.encoders import AnyEncoder
 from gmml_cluster.spec.methods.linear import LinearOptions
 
 
 class LinearProbe(Probed):
     """Feature, norm without affine, linear map."""
 
-    def __init__(self, encoder: VisionTransformer, width: int, options: LinearOptions, group: int) -> None:
+    def __init__(self, encoder: AnyEncoder, width: int, options: LinearOptions, group: int) -> None:
         super().__init__(encoder, width, options.classes, group)
         self.feature = options.feature
 
@@ -30,5 +30,5 @@ def build(setting: Setting) -> Probe:
     options = setting.options
     if not isinstance(options, LinearOptions):
         raise TypeError(f"options {options!r}: the linear probe takes LinearOptions")
-    module = LinearProbe(setting.encoder(**options.switches), setting.model.width, options, setting.group)
+    module = LinearProbe(setting.encoder_of(options.encoder_kind), setting.model.width, options, setting.group)
     return Probe(setting, options, module)

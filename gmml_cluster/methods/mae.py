@@ -73,7 +73,7 @@ class Mae:
         model = setting.model
         self.setting, self.options, self.taps = setting, options, (model.depth,)
         self.kept = kept_patches(options, setting.patches)
-        encoder = setting.encoder(positions="sincos")
+        encoder = setting.encoder(**options.encoder_kind.switches)
         decoder = Decoder(
             options,
             encoder_width=model.width,

@@ -20,7 +20,8 @@ from gmml_cluster.methods.protocol import (
     check_labels,
 )
 from gmml_cluster.methods.supervised import top1
-from gmml_cluster.models.vit import EPS, VisionTransformer
+from gmml_cluster.models.encoders import AnyEncoder
+from gmml_cluster.models.vit import EPS
 from gmml_cluster.spec.methods.probe import ProbeOptions
 
 _STD, _QUERY_STD = 0.01, 0.02
@@ -32,7 +33,7 @@ class Probed(nn.Module):
     The norm is there because masked-image features have a common mean that hides what differs between images.
     """
 
-    def __init__(self, encoder: VisionTransformer, width: int, classes: int, group: int) -> None:
+    def __init__(self, encoder: AnyEncoder, width: int, classes: int, group: int) -> None:
         super().__init__()
         self.encoder, self.group = encoder.requires_grad_(False), group
         self.classifier = nn.Linear(width, classes)

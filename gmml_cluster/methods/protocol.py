@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.models.encoders import AnyEncoder
+from gmml_cluster.models.rope_vit import RopeEncoder, RopeShape
 from gmml_cluster.models.vit import Positions, VisionTransformer
 from gmml_cluster.spec.job import JobSpec, Model
+from gmml_cluster.spec.methods.encoder_kind import EncoderKind, Rotary
 from gmml_cluster.spec.methods.registry import MethodOptions
 from gmml_cluster.spec.methods.relations import Auxiliary
 from gmml_cluster.spec.rules import group_of, view_size
@@ -83,6 +86,24 @@ class Setting:
             key_bias=key_bias,
             layer_scale=layer_scale,
             checkpointing=self.checkpointing,
+        )
+
+    def encoder_of(self, kind: EncoderKind) -> AnyEncoder:
+        """The encoder of some kind, such as that of the run from which a classifier begins."""
+        if kind.rotary is None:
+            return self.encoder(**kind.switches)
+        shape, model = self.rotary_shape(kind.rotary), self.model
+        return RopeEncoder(shape, model.depth, patch_size=model.patch_size, checkpointing=self.checkpointing)
+
+    def rotary_shape(self, rotary: Rotary) -> RopeShape:
+        """What an encoder with rotary positions and its predictor have in common."""
+        return RopeShape(
+            width=self.model.width,
+            heads=self.model.heads,
+            grid=self.image_size // self.model.patch_size,
+            mlp_ratio=self.model.mlp_ratio,
+            registers=rotary.registers,
+            halves=rotary.halves,
         )
 
 

@@ -46,7 +46,7 @@ class RelVit:
         model = setting.model
         self.setting, self.options, self.taps = setting, options, (model.depth,)
         self.rates = drawing.drop_rates(model.drop_path or 0.0, model.depth)
-        encoder = setting.encoder(positions="learned" if options.position_embeddings else "none")
+        encoder = setting.encoder(**options.encoder_kind.switches)
         self.module: nn.Module = RelVitModel(encoder, options, model.width)
 
     def init_distribution(self, name: str, shape: torch.Size) -> InitDistribution:

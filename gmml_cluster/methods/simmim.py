@@ -59,8 +59,7 @@ class Simmim:
         self.setting, self.options, self.taps = setting, options, (model.depth,)
         self.rates = drawing.drop_rates(model.drop_path or 0.0, model.depth)
         self.grid = setting.image_size // model.patch_size
-        plain = options.plain
-        encoder = setting.encoder(positions="learned" if plain else "relative", key_bias=plain, layer_scale=not plain)
+        encoder = setting.encoder(**options.encoder_kind.switches)
         self.module: nn.Module = SimmimModel(encoder, model.width, final_norm=options.final_norm)
 
     def init_distribution(self, name: str, shape: torch.Size) -> InitDistribution:

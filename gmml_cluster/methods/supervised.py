@@ -26,7 +26,7 @@ from gmml_cluster.methods.protocol import (
     check_draws,
     check_labels,
 )
-from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.models.encoders import AnyEncoder
 from gmml_cluster.spec.methods.classifier import MixingOptions
 from gmml_cluster.spec.methods.supervised import SupervisedOptions
 
@@ -36,7 +36,7 @@ SHARE, BOX, DROP = "lambda", "box", "drop"
 class Classifier(nn.Module):
     """Encoder and linear head."""
 
-    def __init__(self, encoder: VisionTransformer, width: int, options: MixingOptions) -> None:
+    def __init__(self, encoder: AnyEncoder, width: int, options: MixingOptions) -> None:
         super().__init__()
         self.encoder, self.pool = encoder, options.pool
         self.classifier = nn.Linear(width, options.classes)
@@ -63,7 +63,7 @@ class Supervised:
         model = setting.model
         self.setting, self.options, self.taps = setting, options, (model.depth,)
         self.rates = drawing.drop_rates(model.drop_path or 0.0, model.depth)
-        self.module: nn.Module = Classifier(setting.encoder(**options.switches), model.width, options)
+        self.module: nn.Module = Classifier(setting.encoder_of(options.encoder_kind), model.width, options)
 
     def init_distribution(self, name: str, shape: torch.Size) -> InitDistribution:
         """The patch projection as torch initialises it, all else normal with 0.02."""

@@ -198,6 +198,7 @@ class RopeEncoder(nn.Module):
         drop_BL2: Tensor | None = None,
         taps: Sequence[int] | None = None,
         keep_BK: Tensor | None = None,
+        normed: bool = True,
     ) -> Tensor:
         """Normed tokens (B, T, D), registers first.
 
@@ -206,12 +207,14 @@ class RopeEncoder(nn.Module):
             drop_BL2: multipliers of the blocks' branches; None drops nothing.
             taps: blocks, counted from 1, whose outputs are averaged before the norm; None: the last alone.
             keep_BK: indices of the cells that enter the blocks; None keeps all.
+            normed: whether the final norm is applied; a head that norms after pooling calls it itself.
         """
         tapped = set(taps or [len(self.blocks)])
         x_BND = self.patch_embed(images_BCSS)
         if keep_BK is not None:
             x_BND = x_BND.gather(1, keep_BK[:, :, None].expand(-1, -1, x_BND.shape[2]))
-        x_BTD = torch.cat([self.reg_token.expand(len(x_BND), -1, -1), x_BND], 1)
+        # not len(), which would fix the number of images of an exported graph
+        x_BTD = torch.cat([self.reg_token.expand(x_BND.shape[0], -1, -1), x_BND], 1)
         angles = self.positions.of_sequence(keep_BK, self.reg_token.dtype)
         seen: list[Tensor] = []
         for number, block in enumerate(self.blocks, start=1):
@@ -219,7 +222,8 @@ class RopeEncoder(nn.Module):
             x_BTD = run_block(block, x_BTD, drop_B2, self.checkpointing, angles)
             if number in tapped:
                 seen.append(x_BTD)
-        return self.norm(reduce(torch.add, seen) / len(seen))  # type: ignore[no-any-return]
+        out_BTD = reduce(torch.add, seen) / len(seen)
+        return self.norm(out_BTD) if normed else out_BTD
 
 
 class RopePredictor(nn.Module):

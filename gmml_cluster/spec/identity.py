@@ -20,6 +20,9 @@ _LATER_FIELDS = {"image": None, "refuse_damaged": False}
 _FILE_OF_INIT = ("url", "sha256")
 """Fields of `init` that came later; they are null where it names a run."""
 
+_LATER_ENCODER = "rotary"
+"""Field of a classifier's `encoder` that came later; null where it is not asked for."""
+
 
 def identity(spec: Spec) -> str:
     """SHA-256 of the fields that decide what is computed, as hexadecimal digits.
@@ -53,6 +56,10 @@ def _identifying(spec: Spec) -> dict[str, Any]:
     if "init" in kept:
         init: Spec = kept["init"]
         kept["init"] = {name: init[name] for name in init if name not in _FILE_OF_INIT or init[name] is not None}
+    if kept["method"].get("encoder"):
+        encoder: Spec = kept["method"]["encoder"]
+        encoder = {name: encoder[name] for name in encoder if name != _LATER_ENCODER or encoder[name] is not None}
+        kept["method"] = {**kept["method"], "encoder": encoder}
     data = {name: value for name, value in spec["data"].items() if name not in FREE_DATA}
     kept["data"] = {**data, "corpora": [_deciding(corpus) for corpus in spec["data"]["corpora"]]}
     for field in FIELDS:

@@ -74,11 +74,18 @@ def test_hits_are_counted() -> None:
 
 @pytest.mark.parametrize("method", [LINEAR, {**LINEAR, "feature": "mean"}, {**ATTENTIVE, "queries": 4}])
 @pytest.mark.parametrize(
-    "encoder", [None, {"positions": "relative", "key_bias": False, "layer_scale": True}, {"class_token": False}]
+    "encoder",
+    [
+        None,
+        {"positions": "relative", "key_bias": False, "layer_scale": True},
+        {"class_token": False},
+        {"rotary": {"registers": 4}},
+    ],
 )
 def test_counts_are_the_modules(method: dict[str, Any], encoder: Any) -> None:
-    if encoder == {"class_token": False} and method == LINEAR:
-        with pytest.raises(SpecError, match=r"method.encoder.class_token: false, but the head reads the class token"):
+    if encoder is not None and "positions" not in encoder and method == LINEAR:
+        message = r"method.encoder.(class_token: false|rotary: no class token), but the head reads the class token"
+        with pytest.raises(SpecError, match=message):
             reference.draw({**ENCODER, "method": {**method, "encoder": encoder}}, [0])
         return
     spec = job({**method, "encoder": encoder}, init={"run": "other"})

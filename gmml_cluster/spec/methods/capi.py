@@ -11,9 +11,10 @@ from pydantic import Field
 
 from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.broken import GROUP, IMAGE, METHOD, PATCH, Broken, broken
-from gmml_cluster.spec.methods.counts import Counts, Encoder, Precision, Stack
+from gmml_cluster.spec.methods.counts import Counts, Encoder
+from gmml_cluster.spec.methods.encoder_kind import EncoderKind, Rotary
+from gmml_cluster.spec.methods.rotary import RotaryStack, rotary_stack
 
-HEADS = ("model", "heads")
 RATIO = ("method", "mask_ratio")
 COSINE_SHARE = 0.8
 """Share of their half cosine that the learning rate and the momentum run through by the end of the schedule."""
@@ -66,6 +67,11 @@ class CapiOptions(SpecModel):
         """Crops an image."""
         return 1
 
+    @property
+    def encoder_kind(self) -> EncoderKind:
+        """That of student and teacher."""
+        return EncoderKind(rotary=Rotary(self.registers, halves=self.rope == "halves"))
+
     def counts(self, encoder: Encoder, image_size: int) -> Counts:
         """What an image costs: a teacher over all cells, a student over the visible, a predictor over its queries.
 
@@ -75,10 +81,9 @@ class CapiOptions(SpecModel):
         D, K, pixels, N = encoder.width, self.clusters, 3 * encoder.patch_size**2, cells.all
         head = D // encoder.heads
         seen = self.registers + cells.visible
-        student = _Stack(encoder.depth, seen, D, encoder.heads, encoder.mlp_ratio)
-        teacher = _Stack(encoder.depth, self.registers + N, D, encoder.heads, encoder.mlp_ratio)
+        student, teacher = rotary_stack(encoder, seen), self.encoder_kind.stack(encoder, N)
         predictor = _Predictor(self.predictor_depth, cells.predicted, D, encoder.heads, encoder.mlp_ratio, memory=seen)
-        branch = student.parameters + predictor.parameters + D * (pixels + 1) + self.registers * D + D
+        branch = self.encoder_kind.parameters(encoder, N) + predictor.parameters + D
         return Counts(
             views=1,
             trained=branch + 2 * K * (D + 1),
@@ -97,7 +102,7 @@ class CapiOptions(SpecModel):
         if group < 2:
             problem = f"{group} is too few; clusters are balanced over the images of a group, and one has no say"
             yield broken(GROUP, problem, f"write {self.clusters}, as many as there are clusters", METHOD)
-        yield from _positions_fit(encoder, image_size)
+        yield from self.encoder_kind.broken_rules(encoder, image_size)
         cells = cells_of(self, image_size // encoder.patch_size)
         if not 0 < cells.visible < cells.all:
             problem = f"a mask_ratio of {self.mask_ratio} leaves {cells.visible} of {cells.all} patches visible"
@@ -113,34 +118,7 @@ class CapiOptions(SpecModel):
 
 
 @dataclass(frozen=True)
-class _Stack(Stack):
-    """Blocks without biases, whose norms have a weight alone."""
-
-    @property
-    def parameters(self) -> int:
-        """Values of all blocks: L (12 D^2 + 2 D) at an MLP ratio of 4."""
-        return self.blocks * (self.matrix_values + 2 * self.width)
-
-    @property
-    def token_values(self) -> tuple[int, int]:
-        """Values that a token keeps in a block, and how many of them stay fp32: inputs of norms, and what they norm.
-
-        Beside the plain block's: q and k with their positions.
-        """
-        return 12 * self.width + 2 * int(self.width * self.mlp_ratio), 4 * self.width
-
-    def _token_bytes(self, precision: Precision) -> int:
-        values, in_fp32 = self.token_values
-        return (
-            (4 if precision == "fp32" else 2) * values
-            + (2 * in_fp32 if precision == "bf16" else 0)
-            + 8
-            + 4 * self.heads
-        )
-
-
-@dataclass(frozen=True)
-class _Predictor(_Stack):
+class _Predictor(RotaryStack):
     """Such blocks whose tokens attend to a memory."""
 
     memory: int = 0
@@ -173,13 +151,3 @@ def cells_of(options: CapiOptions, grid: int) -> Cells:
     """Cells of a grid: masked and predicted ones truncated in floating point, as released; at least 1 is predicted."""
     masked = int(options.mask_ratio * grid**2)
     return Cells(grid**2, grid**2 - masked, max(1, int(options.predict_ratio * masked)))
-
-
-def _positions_fit(encoder: Encoder, image_size: int) -> Iterator[Broken]:
-    head = encoder.width // encoder.heads
-    if head % 4 or head < 8:
-        problem = f"{encoder.heads} heads are {head} wide; rotary positions take a multiple of 4, from 8 up"
-        yield broken(HEADS, problem, "choose fewer heads or another width", METHOD, ("model", "width"))
-    if image_size // encoder.patch_size < 2:
-        problem = f"images of {image_size} are one patch; positions are relative to the image's other side"
-        yield broken(IMAGE, problem, "take smaller patches or larger images", METHOD, PATCH)

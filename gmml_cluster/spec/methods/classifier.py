@@ -1,29 +1,30 @@
 """What methods that learn from classes have in common, without torch: the classes, mixing, and what an image costs."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, TypedDict
+from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from gmml_cluster.spec.base import SpecModel
+from gmml_cluster.spec.base import Refused, SpecModel
 from gmml_cluster.spec.broken import GROUP, METHOD, Broken, broken
-from gmml_cluster.spec.methods.counts import Counts, Encoder, encoder_parameters, encoder_stack
-
-
-class Switches(TypedDict):
-    """Switches of `gmml_cluster.models.vit.VisionTransformer`."""
-
-    positions: Literal["learned", "relative", "none"]
-    class_token: bool
-    key_bias: bool
-    layer_scale: bool
-
+from gmml_cluster.spec.methods.counts import Counts, Encoder
+from gmml_cluster.spec.methods.encoder_kind import EncoderKind, Rotary
 
 MIXING = (("method", "mixup"), ("method", "cutmix"))
 
 
+class RotaryBlocks(SpecModel):
+    """The blocks of CAPI: rotary positions, registers before the patches, RMS norms, no biases and no class token."""
+
+    bare: ClassVar[tuple[str, ...]] = ("registers",)
+    registers: int = Field(16, gt=0, le=1024, multiple_of=4)
+    """Register tokens before the patches."""
+    rope: Literal["coupled", "halves"] = "coupled"
+    """How positions turn the heads, as in CAPI's options."""
+
+
 class EncoderSwitches(SpecModel):
-    """How an encoder differs from a plain one, so that another method's can be taken: those of `models/vit.py`."""
+    """How an encoder differs from a plain one, so that another method's can be taken."""
 
     bare: ClassVar[tuple[str, ...]] = ("positions",)
     positions: Literal["learned", "relative", "none"] = "learned"
@@ -34,6 +35,28 @@ class EncoderSwitches(SpecModel):
     """Whether keys have a bias."""
     layer_scale: bool = False
     """Whether branches are scaled channel by channel."""
+    rotary: RotaryBlocks | None = Field(None, examples=[{"registers": 16}])
+    """The blocks of CAPI, which take none of the other switches; null for plain ones."""
+
+    @model_validator(mode="after")
+    def _rotary_alone(self) -> "EncoderSwitches":
+        rest = EncoderSwitches.model_fields.keys() - {"rotary"}
+        changed = sorted(name for name in rest if getattr(self, name) != EncoderSwitches.model_fields[name].default)
+        if self.rotary is not None and changed:
+            raise Refused(f"rotary beside {', '.join(changed)}; its blocks have no such switches", "write rotary alone")
+        return self
+
+    @property
+    def kind(self) -> EncoderKind:
+        """What is built and counted."""
+        rotary = self.rotary
+        return EncoderKind(
+            positions=self.positions,
+            class_token=self.class_token,
+            key_bias=self.key_bias,
+            layer_scale=self.layer_scale,
+            rotary=None if rotary is None else Rotary(rotary.registers, halves=rotary.rope == "halves"),
+        )
 
 
 class ClassifierOptions(SpecModel):
@@ -56,19 +79,9 @@ class ClassifierOptions(SpecModel):
         return 1
 
     @property
-    def switches(self) -> Switches:
-        """The encoder's switches, as `Setting.encoder` and `encoder_parameters` take them."""
-        given = self.encoder or EncoderSwitches()
-        return {
-            "positions": given.positions,
-            "class_token": given.class_token,
-            "key_bias": given.key_bias,
-            "layer_scale": given.layer_scale,
-        }
-
-    def tokens(self, patches: int) -> int:
-        """Tokens of a sequence."""
-        return patches + self.switches["class_token"]
+    def encoder_kind(self) -> EncoderKind:
+        """The kind that `encoder` says."""
+        return EncoderKind() if self.encoder is None else self.encoder.kind
 
     @property
     def reads_class_token(self) -> bool:
@@ -77,9 +90,13 @@ class ClassifierOptions(SpecModel):
 
     def broken_rules(self, encoder: Encoder, image_size: int, group: int) -> Iterator[Broken]:
         """Rules that the options break together with the model, the image size and the group."""
-        if self.reads_class_token and not self.switches["class_token"]:
-            problem = "false, but the head reads the class token"
-            yield broken(("method", "encoder", "class_token"), problem, "let it read the mean of the patches", METHOD)
+        if self.reads_class_token and not self.encoder_kind.has_class_token:
+            found, value = (
+                ("class_token", "false") if self.encoder_kind.rotary is None else ("rotary", "no class token")
+            )
+            problem = f"{value}, but the head reads the class token"
+            yield broken(("method", "encoder", found), problem, "let it read the mean of the patches", METHOD)
+        yield from self.encoder_kind.broken_rules(encoder, image_size)
 
 
 class MixingOptions(ClassifierOptions):
@@ -112,14 +129,15 @@ class MixingOptions(ClassifierOptions):
         Dims: D width, N patches, K classes.
         """
         D, pixels, N = encoder.width, 3 * encoder.patch_size**2, (image_size // encoder.patch_size) ** 2
+        stack = self.encoder_kind.stack(encoder, N)
         return Counts(
             views=1,
-            trained=encoder_parameters(encoder, N, **self.switches) + (D + 1) * self.classes,
+            trained=self.encoder_kind.parameters(encoder, N) + (D + 1) * self.classes,
             frozen=0,
-            stacks=(encoder_stack(encoder, self.tokens(N)),),
+            stacks=(stack,),
             other_flops=2 * N * pixels * D + 2 * D * self.classes,
-            other_values=pixels * N + (1 + N) * D + 2 * self.classes,
-            other_bytes=8 * (1 + N),
+            other_values=pixels * N + stack.tokens * D + 2 * self.classes,
+            other_bytes=8 * stack.tokens,
             input_values=pixels * N,
         )
 

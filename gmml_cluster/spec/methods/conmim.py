@@ -11,7 +11,8 @@ from pydantic import Field
 
 from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.broken import IMAGE, METHOD, PATCH, Broken, broken
-from gmml_cluster.spec.methods.counts import Counts, Encoder, encoder_parameters, encoder_stack
+from gmml_cluster.spec.methods.counts import Counts, Encoder
+from gmml_cluster.spec.methods.encoder_kind import RELATIVE, EncoderKind
 
 CELL = ("method", "cell")
 RATIO = ("method", "mask_ratio")
@@ -62,6 +63,11 @@ class ConmimOptions(SpecModel):
         """Views an image: the weak one that the student sees masked, and the strong one of the teacher."""
         return 2
 
+    @property
+    def encoder_kind(self) -> EncoderKind:
+        """BEiT's, of student and teacher."""
+        return RELATIVE
+
     def counts(self, encoder: Encoder, image_size: int) -> Counts:
         """What an image costs: a student over all tokens of one view, a teacher over all of the other.
 
@@ -71,10 +77,9 @@ class ConmimOptions(SpecModel):
         """
         N, pixels, D = (image_size // encoder.patch_size) ** 2, 3 * encoder.patch_size**2, encoder.width
         T, (a, b, c) = 1 + N, self.projector
-        own = encoder_parameters(encoder, N, positions="relative", key_bias=False, layer_scale=True)
+        own, stack = self.encoder_kind.parameters(encoder, N), self.encoder_kind.stack(encoder, N)
         matrices = D * a + a * b + b * c
         student = own + D + matrices + 2 * a + 2 * b
-        stack = encoder_stack(encoder, T, layer_scale=True)
         outside = 2 * N * pixels * D + 2 * T * matrices + 2 * N * N * c
         return Counts(
             views=1,

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from gmml_cluster.spec.base import Refused, SpecModel
 from gmml_cluster.spec.broken import GROUP, IMAGE, METHOD, PATCH, Broken, broken
 from gmml_cluster.spec.methods.counts import Counts, Encoder, encoder_parameters, encoder_stack
+from gmml_cluster.spec.methods.encoder_kind import EncoderKind
 
 ALIGN = ("method", "align")
 MAX_SIDE = ("method", "max_side")
@@ -77,6 +78,11 @@ class GmmlOptions(SpecModel):
         if ratio == 0 and others.data.get("noise_ratio") == 0:
             raise Refused("0, and noise_ratio is 0 too; nothing would be hidden", "raise one of them")
         return ratio
+
+    @property
+    def encoder_kind(self) -> EncoderKind:
+        """A plain one."""
+        return EncoderKind()
 
     def counts(self, encoder: Encoder, image_size: int) -> Counts:
         """What an image costs."""

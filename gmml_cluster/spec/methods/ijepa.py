@@ -12,6 +12,7 @@ from gmml_cluster.spec.base import Refused, SpecModel
 from gmml_cluster.spec.broken import IMAGE, METHOD, PATCH, Broken, broken
 from gmml_cluster.spec.methods import multi_block
 from gmml_cluster.spec.methods.counts import Counts, Encoder, Stack, encoder_stack
+from gmml_cluster.spec.methods.encoder_kind import EncoderKind
 
 CONTEXT = ("method", "context_patches")
 CUT = ("method", "cut")
@@ -93,6 +94,11 @@ class IjepaOptions(SpecModel):
     def views(self) -> int:
         """Crops an image."""
         return 1
+
+    @property
+    def encoder_kind(self) -> EncoderKind:
+        """With MAE's fixed positions and no class token; of the teacher too."""
+        return EncoderKind(positions="sincos", class_token=False)
 
     def counts(self, encoder: Encoder, image_size: int) -> Counts:
         """What an image costs: an encoder over the context, a predictor for each target, a teacher over all patches.

@@ -18,6 +18,7 @@ from gmml_cluster.spec.methods.counts import (
     encoder_parameters,
     encoder_stack,
 )
+from gmml_cluster.spec.methods.encoder_kind import EncoderKind
 
 RATIO = ("method", "mask_ratio")
 DROP_PATH = ("model", "drop_path")
@@ -66,6 +67,11 @@ class MaeOptions(SpecModel):
     def views(self) -> int:
         """Crops an image."""
         return 1
+
+    @property
+    def encoder_kind(self) -> EncoderKind:
+        """With MAE's fixed positions."""
+        return EncoderKind(positions="sincos")
 
     def counts(self, encoder: Encoder, image_size: int) -> Counts:
         """What an image costs: an encoder over the kept tokens, a decoder over all; both have fixed positions.

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from gmml_cluster.spec.broken import GROUP, METHOD, Broken, broken
 from gmml_cluster.spec.methods.classifier import ClassifierOptions
-from gmml_cluster.spec.methods.counts import Counts, Encoder, encoder_parameters, encoder_stack
+from gmml_cluster.spec.methods.counts import Counts, Encoder
 
 RECIPE: dict[str, Any] = {
     "data.augment": {"crop": {"scale": [0.08, 1.0]}, "flip": True},
@@ -43,11 +43,11 @@ class ProbeOptions(ClassifierOptions):
             kept: values that it keeps for its backward pass.
         """
         pixels, N = 3 * encoder.patch_size**2, (image_size // encoder.patch_size) ** 2
-        forward = encoder_stack(encoder, self.tokens(N)).flops + 2 * N * pixels * encoder.width
+        forward = self.encoder_kind.stack(encoder, N).flops + 2 * N * pixels * encoder.width
         return Counts(
             views=1,
             trained=values,
-            frozen=encoder_parameters(encoder, N, **self.switches),
+            frozen=self.encoder_kind.parameters(encoder, N),
             stacks=(),
             other_flops=flops,
             other_values=kept,

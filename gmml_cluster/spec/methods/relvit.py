@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from gmml_cluster.spec.broken import IMAGE, METHOD, PATCH, Broken, broken
-from gmml_cluster.spec.methods.counts import Counts, Encoder, encoder_parameters, encoder_stack
+from gmml_cluster.spec.methods.counts import Counts, Encoder
+from gmml_cluster.spec.methods.encoder_kind import EncoderKind
 from gmml_cluster.spec.methods.relations import RelationTasks, relation_counts
 
 
@@ -44,6 +45,11 @@ class RelVitOptions(RelationTasks):
         """Crops an image."""
         return 1
 
+    @property
+    def encoder_kind(self) -> EncoderKind:
+        """A plain one, with positions or without."""
+        return EncoderKind(positions="learned" if self.position_embeddings else "none")
+
     def counts(self, encoder: Encoder, image_size: int) -> Counts:
         """What an image costs: an encoder over all tokens, and heads over tokens and pairs.
 
@@ -51,12 +57,11 @@ class RelVitOptions(RelationTasks):
         """
         N, pixels, D = (image_size // encoder.patch_size) ** 2, 3 * encoder.patch_size**2, encoder.width
         heads = relation_counts(self, D, N, N)
-        positions: Literal["learned", "none"] = "learned" if self.position_embeddings else "none"
         return Counts(
             views=1,
-            trained=encoder_parameters(encoder, N, positions=positions) + heads.parameters,
+            trained=self.encoder_kind.parameters(encoder, N) + heads.parameters,
             frozen=0,
-            stacks=(encoder_stack(encoder, 1 + N),),
+            stacks=(self.encoder_kind.stack(encoder, N),),
             other_flops=2 * N * pixels * D + heads.flops,
             other_values=(1 + N) * D,
             other_bytes=8 * (1 + N) + heads.bytes,

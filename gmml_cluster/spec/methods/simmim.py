@@ -11,7 +11,8 @@ from pydantic import Field
 
 from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.broken import IMAGE, METHOD, PATCH, Broken, broken
-from gmml_cluster.spec.methods.counts import Counts, Encoder, encoder_parameters, encoder_stack
+from gmml_cluster.spec.methods.counts import Counts, Encoder
+from gmml_cluster.spec.methods.encoder_kind import RELATIVE, EncoderKind
 
 CELL = ("method", "cell")
 RATIO = ("method", "mask_ratio")
@@ -51,20 +52,24 @@ class SimmimOptions(SpecModel):
         """Crops an image."""
         return 1
 
+    @property
+    def encoder_kind(self) -> EncoderKind:
+        """BEiT's, or a plain one."""
+        return EncoderKind() if self.plain else RELATIVE
+
     def counts(self, encoder: Encoder, image_size: int) -> Counts:
         """What an image costs: an encoder over all tokens, masked ones too, and a linear head.
 
         Dims: D width, N patches.
         """
         N, pixels, D = (image_size // encoder.patch_size) ** 2, 3 * encoder.patch_size**2, encoder.width
-        own = encoder_parameters(encoder, N, positions="relative", key_bias=False, layer_scale=True)
-        own = encoder_parameters(encoder, N) if self.plain else own
+        own, stack = self.encoder_kind.parameters(encoder, N), self.encoder_kind.stack(encoder, N)
         frozen = 0 if self.final_norm else 2 * D
         return Counts(
             views=1,
             trained=own - frozen + D + (D + 1) * pixels,
             frozen=frozen,
-            stacks=(encoder_stack(encoder, 1 + N, layer_scale=not self.plain),),
+            stacks=(stack,),
             other_flops=2 * 2 * N * pixels * D,
             other_values=2 * pixels * N + (1 + N) * D,
             other_bytes=8 * (1 + N),

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from gmml_cluster.errors import CheckpointError, Fault
 from gmml_cluster.methods.build import blank, build
 from gmml_cluster.methods.protocol import Method, Setting, exported_name
+from gmml_cluster.models.encoders import AnyEncoder
+from gmml_cluster.models.rope_vit import RopeEncoder
 from gmml_cluster.models.vit import VisionTransformer, pin_attention
 from gmml_cluster.run.root import RunRoot, commit_of, run_root
 from gmml_cluster.spec.job import JobSpec
@@ -55,24 +57,25 @@ def load_trained(root: str, name: str, *, step: int | None = None, untrained: bo
     return Trained(job, method, found)
 
 
-def load_encoder(run: RunRoot, step: int | None = None) -> VisionTransformer:
+def load_encoder(run: RunRoot, step: int | None = None) -> AnyEncoder:
     """The encoder of a run as a plain torch module, on the CPU, in evaluation mode, without gradient checkpointing.
 
     Names and shapes of its state are those of timm's `VisionTransformer` of that size without a classifier
-    (`num_classes=0`), or of timm's `Beit` where positions are relative, so that it loads there strictly. Fixed
-    positions, which checkpoints do not hold, are written out as `pos_embed`. Calling it gives the normed tokens
-    (B, 1 + N, D), class token first, if there is one: timm's `forward_features`.
+    (`num_classes=0`), or of timm's `Beit` where positions are relative, so that it loads there strictly; no model of
+    timm has rotary positions as CAPI's. Fixed positions, which checkpoints do not hold, are written out as `pos_embed`.
+    Calling it gives the normed tokens (B, T, D), those of the patches after the class token or the registers, if there
+    are any: timm's `forward_features`.
 
     Args:
         run: the run.
         step: which commit; the latest by default, also of a live run.
 
     Raises:
-        CheckpointError: there is no such commit, or it is damaged, or the method's encoder is no plain one.
+        CheckpointError: there is no such commit, or it is damaged, or a plug-in's encoder is none of ours.
     """
     encoder, weights = _encoder_weights(run, step)
     encoder.load_state_dict(weights, assign=True)
-    fixed = encoder.pos_embed
+    fixed = encoder.pos_embed if isinstance(encoder, VisionTransformer) else None
     if fixed is not None and "pos_embed" not in weights:
         del encoder.pos_embed
         encoder.pos_embed = nn.Parameter(fixed.float())
@@ -80,14 +83,14 @@ def load_encoder(run: RunRoot, step: int | None = None) -> VisionTransformer:
     return encoder.eval().requires_grad_(True)
 
 
-def _encoder_weights(run: RunRoot, step: int | None) -> tuple[VisionTransformer, Weights]:
+def _encoder_weights(run: RunRoot, step: int | None) -> tuple[AnyEncoder, Weights]:
     """The encoder that the method exports, without memory, and its weights in a commit."""
     setting = Setting.of(run.job({}))
     method, method_name = blank(setting), setting.options.name
     name = exported_name(method)
     encoder = method.module.get_submodule(name)
-    if not isinstance(encoder, VisionTransformer):
-        problem = f"{method_name}'s encoder is a {type(encoder).__name__}, which no model of timm computes"
+    if not isinstance(encoder, VisionTransformer | RopeEncoder):
+        problem = f"{method_name}'s encoder is a {type(encoder).__name__}, which is none of gmml_cluster.models"
         raise CheckpointError(Fault("method.name", problem, "score it by gmml eval, or take the run of another method"))
     weights, _ = _read(run, step, lambda reader: {key: reader.tensor(f"{name}.{key}") for key in encoder.state_dict()})
     return encoder, weights

@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 
 from gmml_cluster.cli.export import FORMATS as OFFERED
 from gmml_cluster.data.corpus.pin import pin
-from gmml_cluster.errors import SpecError
+from gmml_cluster.errors import CheckpointError, SpecError
 from gmml_cluster.export import encoder as exporting
 from gmml_cluster.export.__main__ import main
 from gmml_cluster.export.formats import FORMATS, to_onnx, to_timm, to_transformers
 from gmml_cluster.export.targets import TRANSFORMERS_CLASS, family_of
+from gmml_cluster.models.rope_vit import RopeEncoder, RopeShape
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import corpora_name
@@ -64,7 +65,14 @@ def job(**changes: Any) -> JobSpec:
 
 def encoder(**switches: Any) -> VisionTransformer:
     """An encoder in which no parameter is zero or one."""
-    made = VisionTransformer(image_size=32, **SHAPE, **switches)
+    return filled(VisionTransformer(image_size=32, **SHAPE, **switches))
+
+
+def rotary_encoder() -> RopeEncoder:
+    return filled(RopeEncoder(RopeShape(64, 2, 8, 4.0, registers=4, halves=False), 3, patch_size=4))
+
+
+def filled(made: Any) -> Any:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -95,10 +103,10 @@ def test_transformers_prepares_images_as_the_run_did(tmp_path: Path) -> None:
     assert preparation["image_mean"] == [0.485, 0.456, 0.406]
 
 
-@pytest.mark.parametrize("name", ["learned positions", "relative positions"])
+@pytest.mark.parametrize("name", ["learned positions", "relative positions", "rotary positions"])
 def test_an_onnx_graph_computes_the_same_for_any_number_of_images(tmp_path: Path, name: str) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="the oracle of the export")
-    ours = encoder(**ENCODERS[name])
+    ours = encoder(**ENCODERS[name]) if name in ENCODERS else rotary_encoder()
     to_onnx(ours, job(), tmp_path)
     session = runtime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     for count in (1, 5):
@@ -143,6 +151,23 @@ def test_a_run_is_exported_whole_with_a_card(tmp_path: Path, target: str) -> Non
     assert f"manifest SHA-256 `{run.log.refresh().commits[-1].manifest}`" in card
     assert "name: mae" in card
     assert sorted(os.listdir(tmp_path)) == ["mae", "out"]  # nothing half-written is left
+
+
+@pytest.mark.parametrize("target", ["timm", "transformers"])
+def test_what_no_model_there_computes_is_refused_by_name(tmp_path: Path, target: str) -> None:
+    run = saved_run(tmp_path, "capi")
+    message = r"--to: no model there computes this encoder: it has rotary positions .*; write it by --to onnx or"
+    with pytest.raises(CheckpointError, match=message):
+        exporting.export_encoder(run, target, tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["capi"]
+
+
+def test_an_encoder_with_registers_is_written_as_tensors(tmp_path: Path) -> None:
+    run = saved_run(tmp_path, "capi")
+    exporting.export_encoder(run, "safetensors", tmp_path / "out")
+    expected, found = load_encoder(run).state_dict(), load_file(tmp_path / "out" / "model.safetensors")
+    assert {"reg_token", "blocks.0.attn.qkv.weight"} <= found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_the_step_that_is_asked_for_is_exported(tmp_path: Path) -> None:

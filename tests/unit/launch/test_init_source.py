@@ -76,9 +76,14 @@ def test_the_step_stays_what_it_was_at_the_first_submission_even_without_the_oth
         (["init={run: first, step: 4}"], "init.step: .*a checkpoint of step 4 is asked for, known are 3, 7"),
         (["init={run: first}", "model.depth=4", "method.taps=null"], "model.depth: 4, but .* has 2"),
         (
-            ["init={run: first, what: all}", "method={name: mae, decoder_width: 32}"],
+            ["init={run: first, what: all}", "method={name: relvit, position_embeddings: true}"],
             "init.what: 'all' from a run of .*",
         ),
+        (
+            ["init={run: first}", "method={name: mae, decoder_width: 32}"],
+            "init.run: .*/first was trained by gmml, whose encoder has learned positions and a class token; that of",
+        ),
+        (["init={run: first}", "model.heads=4"], "model.heads: 4, but .* has 2; init takes whole tensors"),
         (
             ["init={run: first}", "method={name: linear, classes: 10, encoder: {positions: none}}"],
             "method.encoder: {positions: none}, but that of .*/first is a plain one; leave it out",
@@ -92,7 +97,7 @@ def test_what_cannot_be_begun_from_is_refused_by_field(tmp_path, source, overrid
 
 
 def test_weights_of_another_method_are_asked_for(tmp_path, source):
-    assert resolved(tmp_path, "init={run: first}", "method={name: mae, decoder_width: 32}").init.step == 7
+    assert resolved(tmp_path, "init={run: first}", "method={name: finetune, classes: 5}").init.step == 7
 
 
 def test_the_fault_names_file_and_line(tmp_path, monkeypatch):

@@ -76,6 +76,13 @@ def test_an_encoder_without_class_token_is_taken_without(make):
     assert job.method.encoder.class_token is False
 
 
+@pytest.mark.parametrize("method", ["attentive", "finetune"])
+def test_capis_encoder_is_taken_with_its_registers(make, method):
+    capi = {"name": "capi", "clusters": 8, "registers": 4, "rope": "halves"}
+    job = probe_job(make(method=capi), method, **asked())
+    assert job.method.encoder.rotary.model_dump() == {"registers": 4, "rope": "halves"}
+
+
 def test_a_bank_without_classes_is_refused_with_the_cure(make, tmp_path):
     write_tar(tmp_path / "bare.tar", [(f"{y}.png", b"image") for y in range(3)])
     with pytest.raises(SpecError, match=r"has no class for 3 of its 3 samples; finetune learns from classes; pack"):

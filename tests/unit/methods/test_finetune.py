@@ -30,6 +30,7 @@ def test_layers_learn_at_the_rates_of_the_released_code() -> None:
     [
         ("encoder.cls_token", 0),
         ("encoder.pos_embed", 0),
+        ("encoder.reg_token", 0),
         ("encoder.patch_embed.proj.bias", 0),
         ("encoder.blocks.0.norm1.weight", 1),
         ("encoder.blocks.11.mlp.fc2.bias", 12),

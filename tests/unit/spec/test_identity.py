@@ -111,6 +111,15 @@ def test_fields_of_init_that_came_later_leave_the_identity_of_older_runs():
     assert list(differences(file, changed(file, "init.sha256", "1"))) == ["init.sha256"]
 
 
+def test_a_later_switch_of_the_encoder_leaves_the_identity_of_older_runs():
+    def spec(**encoder):
+        return {**SPEC, "method": {"name": "finetune", "encoder": encoder}}
+
+    assert identity(spec(positions="relative", rotary=None)) == identity(spec(positions="relative"))
+    found = differences(spec(positions="learned", rotary=None), spec(positions="learned", rotary={"registers": 4}))
+    assert list(found) == ["method.encoder.rotary"]
+
+
 def test_a_corpus_more_is_reported_as_one():
     other = copy.deepcopy(SPEC)
     other["data"]["corpora"].append({"url": "c", "weight": 1.0, "samples": None})
