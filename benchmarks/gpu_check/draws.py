@@ -10,9 +10,10 @@ from torch import Tensor
 from benchmarks.gpu_check.result import Result, Setting, verdict
 from gmml_cluster.data.random import philox, philox_torch
 from gmml_cluster.data.random.philox import Purpose
+from gmml_cluster.data.random.philox_torch import normals
 from gmml_cluster.data.reader.crop import draw_crops
 from gmml_cluster.methods.build import blank
-from gmml_cluster.methods.drawing import normals, token_order
+from gmml_cluster.methods.drawing import token_order
 from gmml_cluster.methods.protocol import Setting as MethodSetting
 from gmml_cluster.spec.augment import Crop
 from gmml_cluster.spec.loading.validate import parse_job

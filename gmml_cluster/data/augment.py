@@ -1,8 +1,8 @@
-"""Flip, colours, blur, normalisation and patches of a batch on its device, each view by its own draws.
+"""Flip, RandAugment, colours, normalisation, patches and erasing of a batch on its device, by each view's own draws.
 
 Operations and words are in docs/reference/draws.md: purpose 17, word 0: flip; purpose 18, words 0: jitter on, 1: order
 of its four operations, 2..5: brightness, contrast, saturation, hue, 6: grey, 7: blur on, 8: its radius, 9: solarise;
-patches: `patches.py`.
+purpose 19: `erase.py`; purpose 20: `rand_augment.py`; patches: `patches.py`.
 
 Dims: n images, V views, B = n V, C channels, S side of an image, p side of a patch, N patches, M = B N.
 """
@@ -13,10 +13,14 @@ import torch
 from torch import Tensor
 
 from gmml_cluster.data.colours import blur, greyed, jitter, per_image, solarised
+from gmml_cluster.data.erase import NOISE_STREAM, boxes, erased
+from gmml_cluster.data.erase import WORDS as ERASE_WORDS
 from gmml_cluster.data.patches import PATCH_WORDS, colour_patches, crop_patches, from_patches, mega_patches, to_patches
+from gmml_cluster.data.rand_augment import WORDS as OPERATION_WORDS
+from gmml_cluster.data.rand_augment import rand_augment
 from gmml_cluster.data.random.philox import Purpose
-from gmml_cluster.data.random.philox_torch import bernoulli, constant, view_words
-from gmml_cluster.spec.augment import Augment, Normalise, PatchAugment
+from gmml_cluster.data.random.philox_torch import bernoulli, constant, pixel_noise, view_words
+from gmml_cluster.spec.augment import Augment, Erase, Normalise, PatchAugment
 
 
 def prepare(
@@ -35,24 +39,47 @@ def prepare(
     Returns:
         float32 (n, V, 3, S, S); with mega-patches the side is `blocks` patches.
     """
-    counts: dict[int, int] = {Purpose.FLIP: 1} if augment.flip else {}
-    colours = bool(augment.jitter or augment.grey or augment.blur or augment.solarise)
-    counts |= {Purpose.COLOUR: 10} if colours else {}
+    counts = _counts(augment)
     random_bits = view_words(seed, numbers, images.shape[1], counts) if counts else {}
-    x_BCSS = images.flatten(0, 1).float() / 255
+    x_BCSS = images.flatten(0, 1).float()
     if augment.flip:
         flip_nV = random_bits[Purpose.FLIP][:, :, 0]
         flip_nV = flip_nV[:, :1].expand_as(flip_nV) if augment.aligned else flip_nV
         x_BCSS = torch.where(per_image(bernoulli(flip_nV.flatten(), 0.5)), x_BCSS.flip(3), x_BCSS)
-    x_nVCSS = x_BCSS.view(images.shape)
-    if colours:
+    moments_2C11 = _moments(normalise, images.device)
+    if augment.rand_augment is not None:
+        fill_C11 = (255 * moments_2C11[0]).round()
+        x_BCSS = rand_augment(x_BCSS, random_bits[Purpose.AUGMENT].flatten(0, 1), augment.rand_augment, fill_C11)
+    x_nVCSS = x_BCSS.view(images.shape) / 255
+    if Purpose.COLOUR in counts:
         x_nVCSS = _colours(x_nVCSS, random_bits[Purpose.COLOUR], augment)
     if augment.mega is not None:
         x_nVCSS = mega_patches(x_nVCSS, numbers, seed=seed, spec=augment.mega, p=patch_size)
-    moments_2C11 = _moments(normalise, images.device)
     if augment.patches is not None:
-        return _patches(x_nVCSS, numbers, seed, augment.patches, moments_2C11, patch_size)
-    return (x_nVCSS - moments_2C11[0]) / moments_2C11[1]
+        x_nVCSS = _patches(x_nVCSS, numbers, seed, augment.patches, moments_2C11, patch_size)
+    else:
+        x_nVCSS = (x_nVCSS - moments_2C11[0]) / moments_2C11[1]
+    if augment.erase is None:
+        return x_nVCSS
+    return _erased(x_nVCSS, numbers, seed, random_bits[Purpose.ERASE], augment.erase)
+
+
+def _counts(augment: Augment) -> dict[int, int]:
+    """Random words of a view, by purpose."""
+    counts: dict[int, int] = {Purpose.FLIP: 1} if augment.flip else {}
+    if augment.jitter or augment.grey or augment.blur or augment.solarise:
+        counts[Purpose.COLOUR] = 10
+    if augment.rand_augment is not None:
+        counts[Purpose.AUGMENT] = OPERATION_WORDS * augment.rand_augment.operations
+    return counts | ({Purpose.ERASE: ERASE_WORDS} if augment.erase is not None else {})
+
+
+def _erased(x_nVCSS: Tensor, numbers: Tensor, seed: int, drawn_nVW: Tensor, spec: Erase) -> Tensor:
+    """Views with a rectangle of noise in some of them."""
+    views, size = x_nVCSS.shape[1], x_nVCSS.shape[-1]
+    noise = pixel_noise(seed, numbers, views=views, size=size, dtype=x_nVCSS.dtype, first_stream=NOISE_STREAM)
+    box_B4 = boxes(drawn_nVW.flatten(0, 1), spec, size)
+    return erased(x_nVCSS.flatten(0, 1), box_B4, noise.flatten(0, 1)).view(x_nVCSS.shape)
 
 
 def _colours(x_nVCSS: Tensor, drawn_nVW: Tensor, augment: Augment) -> Tensor:

@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gmml_cluster.data.random.philox_torch import words
+from gmml_cluster.data.random.philox_torch import normals, words
 from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.evaluate.features import Labelled
 from gmml_cluster.evaluate.score import Score
-from gmml_cluster.methods.drawing import normals
 from gmml_cluster.wording import counted
 
 ORDER, INIT, HOLD_OUT = 64, 65, 66

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gmml_cluster.data.random.philox import Purpose
-from gmml_cluster.data.random.philox_torch import integer, view_words
+from gmml_cluster.data.random.philox_torch import integer, pixel_noise, view_words
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing
 from gmml_cluster.methods.groups import group_sums
@@ -99,7 +99,7 @@ class Gmml:
         if "source" in wanted:
             draws["source"], draws["short"] = self._sources(numbers, random_bits)
         if "noise" in wanted and self.options.noise_ratio > 0 and "noise" in self.options.fill:
-            draws["noise"] = drawing.pixel_noise(seed, numbers, views=self.views, size=size, dtype=dtype)
+            draws["noise"] = pixel_noise(seed, numbers, views=self.views, size=size, dtype=dtype)
         if Purpose.DROP_PATH in random_bits:
             draws["drop"] = drawing.drop_path(random_bits[Purpose.DROP_PATH], self.rates, dtype)
         return draws

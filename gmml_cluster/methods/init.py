@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from gmml_cluster.data.random.philox import Purpose
-from gmml_cluster.data.random.philox_torch import philox, uniform
-from gmml_cluster.methods.drawing import normals
+from gmml_cluster.data.random.philox_torch import normals, philox, uniform
 from gmml_cluster.methods.protocol import InitDistribution, Method
 
 _BLOCKS_AT_ONCE = 1 << 14

@@ -50,6 +50,28 @@ class Blur(SpecModel):
     """Least and greatest standard deviation in pixels."""
 
 
+class RandAugment(SpecModel):
+    """Random operations out of fifteen, each applied with probability 0.5; 9 and 0.5 are `rand-m9-mstd0.5-inc1`."""
+
+    bare: ClassVar[tuple[str, ...]] = ("magnitude",)
+
+    magnitude: float = Field(9.0, ge=0, le=10)
+    """Mean strength of an operation on a scale of 10; every operation is stronger the greater it is."""
+    deviation: float = Field(0.5, ge=0, le=10)
+    """Standard deviation of the strength, which is drawn anew for each operation and cut to 0 to 10."""
+    operations: int = Field(2, gt=0, le=10)
+    """Operations drawn for a view."""
+
+
+class Erase(SpecModel):
+    """Random erasing: a rectangle of standard normal noise, after normalisation."""
+
+    bare: ClassVar[tuple[str, ...]] = ("probability",)
+
+    probability: float = Field(0.25, ge=0, le=1)
+    """How often a view loses a rectangle."""
+
+
 class PatchJitter(Jitter):
     """Colour jitter of a patch, by default in the strength of RelViT's released code."""
 
@@ -90,12 +112,14 @@ class Mega(SpecModel):
 
 
 class Augment(SpecModel):
-    """What is drawn for each view. Presets: `none`, `gmml`, `mae`, `simmim`, `conmim`, `relvit` and `ijepa`."""
+    """What is drawn of a view. Presets: `none`, `gmml`, `mae`, `simmim`, `conmim`, `relvit`, `ijepa`, `finetune`."""
 
     crop: Crop | None = None
     """Random resized crop; null takes the central square."""
     flip: bool = False
     """Whether half of the views are mirrored."""
+    rand_augment: RandAugment | None = None
+    """RandAugment, before colours; null for none."""
     jitter: Jitter | None = None
     """Colour jitter; null for none."""
     grey: float = Field(0.0, ge=0, le=1)
@@ -112,6 +136,8 @@ class Augment(SpecModel):
     """Mega-patches; null for none. A view is then of `blocks` patches a side."""
     patches: PatchAugment | None = None
     """Augmentation of each patch by itself; null for none."""
+    erase: Erase | None = None
+    """Random erasing; null for none."""
 
 
 AUGMENTS: dict[str, Augment] = {
@@ -131,6 +157,7 @@ AUGMENTS: dict[str, Augment] = {
     ),
     "relvit": Augment(crop=Crop(scale=(0.08, 1.0)), flip=True, patches=PatchAugment()),
     "ijepa": Augment(crop=Crop(scale=(0.3, 1.0))),
+    "finetune": Augment(crop=Crop(scale=(0.08, 1.0)), flip=True, rand_augment=RandAugment(), erase=Erase()),
 }
 
 

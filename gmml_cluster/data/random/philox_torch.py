@@ -7,6 +7,7 @@ round, which are alike, are computed as one tensor.
 Dims: n numbers, V views, K blocks of four words.
 """
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import lru_cache
@@ -16,10 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gmml_cluster.data.random.philox import Purpose
+
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
+_WORDS_AT_ONCE = {"cpu": 1 << 22, "gpu": 1 << 24}
+"""On a CPU what a cache holds; on a GPU what bounds the memory to some 0.5 GB, in as few launches as that allows."""
 
 
 def constant(values: Any, device: torch.device) -> Tensor:
@@ -115,7 +120,9 @@ def words(seed: int, purpose: int, numbers: Tensor, count: int, stream: int = 0)
     return _draw(seed, numbers, ((int(purpose), count, stream),)).flatten(1)[:, :count]
 
 
-def view_words(seed: int, numbers: Tensor, views: int, counts: Mapping[int, int]) -> dict[int, Tensor]:
+def view_words(
+    seed: int, numbers: Tensor, views: int, counts: Mapping[int, int], first_stream: int = 0
+) -> dict[int, Tensor]:
     """The first words of each view of each number for several purposes, in one call of the generator.
 
     Args:
@@ -123,11 +130,13 @@ def view_words(seed: int, numbers: Tensor, views: int, counts: Mapping[int, int]
         numbers: int64 (n,), not negative.
         views: views of each number; a view is a stream.
         counts: words of a view, by purpose.
+        first_stream: stream of the first view.
 
     Returns:
         int64 (n, V, count) by purpose, on the device of `numbers`.
     """
-    wanted = tuple((int(purpose), count, view) for purpose, count in counts.items() for view in range(views))
+    streams = range(first_stream, first_stream + views)
+    wanted = tuple((int(purpose), count, stream) for purpose, count in counts.items() for stream in streams)
     sizes = [views * -(-count // 4) for count in counts.values()]
     parts = torch.split(_draw(seed, numbers, wanted), sizes, 1)
     return {
@@ -183,3 +192,30 @@ def order(words: Tensor) -> Tensor:
     """A uniformly random order of items (..., N), from a word of each."""
     # integers: among 24-bit uniforms two may be equal, and a sort may break ties either way
     return ((words << 16) + torch.arange(words.shape[-1], device=words.device)).argsort(-1)
+
+
+def normals(words_n2k: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normals by Box-Muller, as many as words; words 2k and 2k + 1 make normals 2k and 2k + 1."""
+    pairs = words_n2k.reshape(*words_n2k.shape[:-1], -1, 2)
+    radius = (-2 * uniform_plus(pairs[..., 0]).to(dtype).log()).sqrt()
+    angle = uniform(pairs[..., 1]).to(dtype) * (2 * math.pi)
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], -1).flatten(-2)
+
+
+def pixel_noise(
+    seed: int, numbers: Tensor, *, views: int, size: int, dtype: torch.dtype, first_stream: int = 0
+) -> Tensor:
+    """Standard normals for each pixel and channel, drawn a few images at a time to bound the memory.
+
+    Returns:
+        (n, V, 3, S, S).
+    """
+    count = 3 * size * size
+    at_once = max(1, _WORDS_AT_ONCE["cpu" if numbers.device.type == "cpu" else "gpu"] // (count * views))
+    parts = [_noise(seed, some, views, count, dtype, first_stream) for some in torch.split(numbers, at_once)]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(-1, views, 3, size, size)
+
+
+def _noise(seed: int, numbers: Tensor, views: int, count: int, dtype: torch.dtype, first_stream: int) -> Tensor:
+    drawn = view_words(seed, numbers, views, {Purpose.NOISE: count + count % 2}, first_stream)[Purpose.NOISE]
+    return normals(drawn, dtype)[:, :, :count]

@@ -18,10 +18,14 @@ class FinetuneOptions(MixingOptions):
     needs_init: ClassVar[bool] = True
     """Whether a job without `init` is refused."""
     recipe: ClassVar[dict[str, Any]] = {
-        "data.augment": {"crop": {"scale": [0.08, 1.0]}, "flip": True},
+        "data.augment": "finetune",
         "optim.weight_decay": {"start": 0.05, "end": 0.05},
         "optim.exempt": "vectors_and_positions",
         "optim.clip": None,
+        "optim.schedule.law": "fractional",
+        "optim.schedule.warmup": "5 epochs",
+        "optim.schedule.start_lr": 0.0,
+        "optim.schedule.final_lr": 1e-6,
     }
     """Values of its source where the fields' defaults are GMML's; a job file that leaves them out has these."""
     name: Literal["finetune"]

@@ -27,6 +27,7 @@ IMAGES = 64
         ({"name": "relvit"}, 80, 330),
         ({"name": "ijepa"}, 165, 80),
         ({"name": "ijepa", "masks": "padded"}, 240, 80),
+        ({"name": "finetune", "classes": 1000}, 195, 640),
     ],
     ids=str,
 )
