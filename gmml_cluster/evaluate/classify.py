@@ -7,7 +7,7 @@ from typing import cast
 import click
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from gmml_cluster.data.corpus.listing import indexes_below
 from gmml_cluster.errors import DataError, Fault, GmmlError
@@ -16,6 +16,7 @@ from gmml_cluster.evaluate.report import EvalReport
 from gmml_cluster.evaluate.score import Score
 from gmml_cluster.evaluate.scoring import demand_apart
 from gmml_cluster.methods.probe import Probed
+from gmml_cluster.methods.protocol import Method, exported_name
 from gmml_cluster.progress import progress
 from gmml_cluster.run.evaluations import keep
 from gmml_cluster.run.root import run_root
@@ -46,6 +47,11 @@ def _moments(trained: Trained, bank: EvalCorpus) -> Tensor:
     return torch.stack([mean_D, square_D - mean_D.square()]).float().to(next(module.parameters()).device)
 
 
+def _classifier(method: Method) -> nn.Module:
+    """What gives the logits: the method's module, or what has the encoder that is exported, an average of it."""
+    return method.module.get_submodule(exported_name(method).rpartition("encoder")[0].removesuffix("."))
+
+
 @torch.inference_mode()
 def hits(trained: Trained, corpus: EvalCorpus, bank: EvalCorpus) -> int:
     """Images of a corpus whose class has the greatest logit; images are unaugmented.
@@ -65,7 +71,8 @@ def hits(trained: Trained, corpus: EvalCorpus, bank: EvalCorpus) -> int:
         raise DataError(Fault(corpus.url, problem, "name a corpus of the same classes"))
     full_precision()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module, found = trained.method.module.to(device).eval(), 0
+    trained.method.module.to(device).eval()
+    module, found = _classifier(trained.method), 0
     moments = (_moments(trained, bank),) if isinstance(module, Probed) else ()
     with progress(f"reading {corpus.url}", len(corpus.indices)) as advance:
         for indices, labels in zip(

@@ -5,7 +5,8 @@ Sources: arXiv 2012.12877; constants and draws: docs/reference/methods.md. Mixin
 Dims: n images, g groups, G images of a group, S side of an image, D width, L blocks, K classes.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from gmml_cluster.methods.mixing import draw_mixing, mix_images, partners
 from gmml_cluster.methods.protocol import (
     LABEL,
     Draws,
+    EmaUpdate,
     Forward,
     InitDistribution,
     Losses,
@@ -31,6 +33,8 @@ from gmml_cluster.spec.methods.classifier import MixingOptions
 from gmml_cluster.spec.methods.supervised import SupervisedOptions
 
 SHARE, BOX, DROP = "lambda", "box", "drop"
+AVERAGE = "average"
+"""Name of the averaged classifier in the module."""
 
 
 class Classifier(nn.Module):
@@ -51,22 +55,39 @@ class Classifier(nn.Module):
 
 
 class Supervised:
-    """The method; see `Verifiable`.
+    """The method; see `Verifiable`, and `AfterStep`, which it is only where the weights are averaged.
 
     Draws: `label` int64 (n,), from the reader; `lambda` (g,), the share of the image itself, and `box` (g, 4), the top,
     left, bottom and right of what CutMix takes from the partner, zeros for mixup; `drop` (n, 1, L, 2).
     """
 
     views = 1
+    after_step: Callable[[int, int], EmaUpdate]
 
     def __init__(self, setting: Setting, options: MixingOptions) -> None:
         model = setting.model
         self.setting, self.options, self.taps = setting, options, (model.depth,)
         self.rates = drawing.drop_rates(model.drop_path or 0.0, model.depth)
-        self.module: nn.Module = Classifier(setting.encoder_of(options.encoder_kind), model.width, options)
+        self.module: nn.Module = self._classifier()
+        if options.ema is not None:
+            self.module.add_module(AVERAGE, self._classifier().requires_grad_(False))
+            self.exported, self.after_step = f"{AVERAGE}.encoder", self._move_average
+
+    def _classifier(self) -> Classifier:
+        encoder = self.setting.encoder_of(self.options.encoder_kind)
+        return Classifier(encoder, self.setting.model.width, self.options)
+
+    def _move_average(self, step: int, steps: int) -> EmaUpdate:
+        """The average follows encoder and head by an equal share in every step."""
+        sources = tuple(name for name, _ in self.module.get_submodule(AVERAGE).named_parameters())
+        assert self.options.ema is not None
+        return EmaUpdate(tuple(f"{AVERAGE}.{name}" for name in sources), sources, 1 - self.options.ema)
 
     def init_distribution(self, name: str, shape: torch.Size) -> InitDistribution:
-        """The patch projection as torch initialises it, all else normal with 0.02."""
+        """The patch projection as torch initialises it, all else normal with 0.02; the average begins as the rest."""
+        if name.startswith(f"{AVERAGE}."):
+            own = name.removeprefix(f"{AVERAGE}.")
+            return replace(self.init_distribution(own, shape), like=own)
         if name.startswith("encoder.patch_embed."):
             return InitDistribution("uniform", (3 * self.setting.model.patch_size**2) ** -0.5)
         if name.endswith("bias"):

@@ -112,6 +112,9 @@ class MixingOptions(ClassifierOptions):
     """The same for CutMix; where both are on, each group draws one of them evenly."""
     pool: Literal["class", "mean"] = "class"
     """What the head reads: the class token, or the mean of the patch tokens, which is normed after the mean."""
+    ema: float | None = Field(None, gt=0, lt=1, examples=[0.9999])
+    """Share that a moving average of encoder and head keeps of itself in a step; the average is then what is scored and
+    exported. null for none."""
 
     @property
     def mixes(self) -> bool:
@@ -130,10 +133,11 @@ class MixingOptions(ClassifierOptions):
         """
         D, pixels, N = encoder.width, 3 * encoder.patch_size**2, (image_size // encoder.patch_size) ** 2
         stack = self.encoder_kind.stack(encoder, N)
+        trained = self.encoder_kind.parameters(encoder, N) + (D + 1) * self.classes
         return Counts(
             views=1,
-            trained=self.encoder_kind.parameters(encoder, N) + (D + 1) * self.classes,
-            frozen=0,
+            trained=trained,
+            frozen=0 if self.ema is None else trained,
             stacks=(stack,),
             other_flops=2 * N * pixels * D + 2 * D * self.classes,
             other_values=pixels * N + stack.tokens * D + 2 * self.classes,

@@ -59,6 +59,17 @@ def test_hits_are_the_images_whose_class_has_the_greatest_logit(headed, corpora,
     assert hits(run, corpus, corpus) == int((logits.argmax(1) == corpus.labels).sum())
 
 
+def test_an_average_is_scored_in_place_of_what_it_follows(headed, corpora):
+    run, corpus = headed("finetune", ema=0.9), read(str(corpora / "test"))
+    images = normalised(corpus.images(corpus.indices.tolist()), 16, run.job.data.normalise, torch.device("cpu"))
+    average = run.method.module.eval().average
+    with torch.no_grad():
+        average.classifier.bias += torch.arange(10) * 1e-4
+        expected = int((average(images).argmax(1) == corpus.labels).sum())
+        assert expected != int((run.method.module(images).argmax(1) == corpus.labels).sum())
+    assert hits(run, corpus, corpus) == expected
+
+
 def test_a_report_is_of_the_run_whose_encoder_was_read(headed, corpora, monkeypatch):
     monkeypatch.setattr(module, "load_trained", lambda root, name: headed("finetune"))
     document = classify(str(corpora), "head", of="first", corpus=str(corpora / "test"), code="abc").to_json()

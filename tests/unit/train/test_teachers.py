@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from gmml_cluster.methods.build import build
 from tests.fixtures.ranks import ROOT, run_ranks
 from tests.fixtures.training import Training, digits_job, train
 
@@ -21,6 +22,7 @@ CAPI_OPTIM = {
 }
 SIMMIM_OPTIM = {"lr": 1e-3, "lr_per": None, "clip": {"norm": 5.0, "by": "global"}, "schedule": {"warmup": "4 steps"}}
 CONMIM = {"name": "conmim", "projector": [32, 32, 16], "momentum": 0.5}
+AVERAGED = {"name": "supervised", "classes": 10, "pool": "mean", "ema": 0.75}
 IJEPA = {"name": "ijepa", "predictor_width": 16, "predictor_depth": 1, "border": "full", "momentum": [0.5, 1.0]}
 IJEPA_OPTIM = {
     "lr": 1e-3,
@@ -46,7 +48,7 @@ def at_once_and_in_two(
     return [train(job, range(6)), half, train(job, range(3, 6), begin=half)]
 
 
-def resumed(corpus: str, method: dict[str, Any], optim: dict[str, Any]) -> Training:
+def resumed(corpus: str, method: dict[str, Any], optim: dict[str, Any], teacher: str = "teacher") -> Training:
     """Six steps at once, which two halves repeat to the bit."""
     whole, half, rest = run_ranks(1, at_once_and_in_two, corpus, method, optim)[0]
     assert whole.state.keys() == rest.state.keys()
@@ -54,8 +56,8 @@ def resumed(corpus: str, method: dict[str, Any], optim: dict[str, Any]) -> Train
     losses = [[line["loss"] for line in run.lines] for run in (whole, half, rest)]
     assert losses[0] == [*losses[1], *losses[2]]
     name = "encoder.blocks.0.attn.qkv.weight"
-    moved = whole.state[f"teacher.{name}", "value"]
-    assert not torch.equal(moved, half.state[f"teacher.{name}", "value"])
+    moved = whole.state[f"{teacher}.{name}", "value"]
+    assert not torch.equal(moved, half.state[f"{teacher}.{name}", "value"])
     assert not torch.equal(moved, whole.state[name, "value"])
     return whole
 
@@ -78,6 +80,20 @@ def test_conmim_resumes_to_the_bit_with_its_teacher(corpus: str) -> None:
     whole = resumed(corpus, CONMIM, SIMMIM_OPTIM)
     assert {"positive", "negative", "top1", "key_std"} <= set(whole.lines[0])
     assert whole.lines[0]["momentum"] == 0.5
+
+
+def one_step(rank: int, ranks: int, folder: str) -> list[Any]:
+    job = digits_job(folder, AVERAGED, steps=6, optim=SIMMIM_OPTIM)
+    return [dict(build(job).module.named_parameters()), train(job, range(1))]
+
+
+def test_averaged_weights_resume_to_the_bit_and_move_by_their_share(corpus: str) -> None:
+    whole = resumed(corpus, AVERAGED, SIMMIM_OPTIM, "average")
+    assert whole.lines[0]["momentum"] == 0.75
+    first, after = run_ranks(1, one_step, corpus)[0]
+    for name in ("encoder.blocks.0.attn.qkv.weight", "classifier.weight"):
+        moved = 0.75 * first[f"average.{name}"] + 0.25 * after.state[name, "value"].view_as(first[name])
+        torch.testing.assert_close(after.state[f"average.{name}", "value"].view_as(moved), moved)
 
 
 def test_simmim_resumes_to_the_bit(corpus: str) -> None:
