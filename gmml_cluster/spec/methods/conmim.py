@@ -87,8 +87,10 @@ class ConmimOptions(SpecModel):
             frozen=student,
             stacks=(stack,),
             other_flops=outside,
-            other_values=N * pixels + T * (2 * D + 2 * a + 2 * b + c) + 2 * N * N,
-            other_bytes=8 * T + 8 * N * c,
+            other_values=2 * T * D,
+            # in fp32 whatever the precision: each batch norm keeps its input, that centred and that normed, and a
+            # hidden layer its output; then keys and logits
+            other_bytes=4 * (2 * T + T * (4 * a + 4 * b + 3 * c) + N * (c + N)),
             input_values=2 * pixels * N,
             teacher_flops=stack.flops + outside - 2 * N * N * c,
         )

@@ -24,6 +24,7 @@ IMAGES = 64
         ({"name": "gmml", "preset": "paper"}, 375, 235),
         ({"name": "mae"}, 75, 80),
         ({"name": "simmim"}, 200, 80),
+        ({"name": "conmim"}, 80, 250),
         ({"name": "relvit"}, 80, 330),
         ({"name": "ijepa"}, 165, 80),
         ({"name": "ijepa", "masks": "padded"}, 240, 80),
@@ -32,7 +33,7 @@ IMAGES = 64
     ids=str,
 )
 def test_a_micro_batch_of_vit_l_launches_few_kernels(options: dict[str, Any], draws: int, augmentation: int) -> None:
-    drop_path = 0 if options["name"] in ("mae", "ijepa") else 0.1
+    drop_path = 0 if options["name"] in ("mae", "conmim", "ijepa") else 0.1
     method = blank(Setting.of(job(options, image_size=224, model={**SIZES["large"], "drop_path": drop_path})))
     numbers = torch.arange(IMAGES, device=META)
     images = torch.zeros(IMAGES, method.views, 3, 224, 224, dtype=torch.uint8, device=META)

@@ -13,6 +13,7 @@ OPTIONS = {
     "mae": {"name": "mae", "decoder_width": 64, "decoder_depth": 2, "decoder_heads": 2},
     "capi": {"name": "capi", "clusters": 16, "registers": 4, "predictor_depth": 2, "predict_ratio": 0.3},
     "simmim": {"name": "simmim"},
+    "conmim": {"name": "conmim", "projector": [96, 128, 32]},
     "relvit": {"name": "relvit", "distances": True},
     "ijepa": {"name": "ijepa", "predictor_width": 64, "predictor_depth": 2, "predictor_heads": 2},
 }
@@ -43,7 +44,7 @@ def of_biases(name: str, checkpointing: bool, images: int) -> float:
     fused attention; what a GPU keeps is not measured.
     """
     logits = 4 * MODEL["heads"] * (1 + (32 // MODEL["patch_size"]) ** 2) ** 2
-    if name != "simmim":
+    if name not in ("simmim", "conmim"):
         return 0
     return logits / images + (0 if checkpointing else MODEL["depth"] * logits)
 
@@ -52,7 +53,7 @@ def of_biases(name: str, checkpointing: bool, images: int) -> float:
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_activations_of_the_plan_are_those_that_torch_keeps(name: str, checkpointing: bool) -> None:
     spec = job(OPTIONS[name], image_size=32, model=MODEL, engine={"activation_checkpointing": checkpointing})
-    images = torch.randn(8, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(8, spec.method.views, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     counts = spec.method.counts(spec.model, 32)
     planned = counts.activation_bytes("fp32", checkpointing=checkpointing) - 3 * 4 * counts.input_values
     kept = kept_bytes(build(spec), images) / len(images) - of_biases(name, checkpointing, len(images))
