@@ -181,10 +181,10 @@ class Conmim:
 
     def after_step(self, step: int, steps: int) -> EmaUpdate:
         """The teacher follows all of the student, ever more slowly: by a cosine over the schedule."""
-        sources = tuple(name for name, _ in self.module.named_parameters() if not name.startswith("teacher."))
+        targets = tuple(name for name, _ in self.module.named_parameters() if name.startswith("teacher."))
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
         weight = (1 - self.options.momentum) * fall
-        return EmaUpdate(tuple(f"teacher.{name}" for name in sources), sources, weight)
+        return EmaUpdate(targets, tuple(name.removeprefix("teacher.") for name in targets), weight)
 
 
 def _spread(key_nNK: Tensor, group: int) -> Tensor:

@@ -23,7 +23,9 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "model", f"{plan.model}, images of {plan.image_size} pixels"
     yield "nodes", f"{_bounds(plan.nodes)} ({plan.launcher})"
     yield "ranks", f"{_bounds(plan.ranks)}, {plan.ranks_per_node} a node"
-    yield "batch", f"{counted(plan.batch, 'image')}, {counted(plan.batch // plan.group, 'group')} of {plan.group}"
+    groups = plan.batch // plan.group
+    most = f"{counted(groups, 'rank')} at most"
+    yield "batch", f"{counted(plan.batch, 'image')}, {counted(groups, 'group')} of {plan.group}: {most}"
     yield "lanes", _known(plan.lanes)
     if plan.mixing is None:
         yield "mixing", UNKNOWN

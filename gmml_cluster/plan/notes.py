@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from gmml_cluster.plan.machine import RankMemory
 from gmml_cluster.plan.memory import MARGIN, Memory
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.spec.rules import group_of
+from gmml_cluster.spec.rules import group_of, view_size
 from gmml_cluster.wording import counted
 
 
@@ -13,7 +13,7 @@ def advice_of_method(job: JobSpec) -> Iterator[str]:
     """What a method says of options that work, but not well; a plug-in's need say nothing."""
     advice = getattr(job.method, "advice", None)
     if advice is not None:
-        yield from advice(group_of(job))
+        yield from advice(job.model, view_size(job), group_of(job))
 
 
 def memory_that_cannot_fit(memory: Memory, room: RankMemory | None, read_ahead_bytes: int = 0) -> Iterator[str]:

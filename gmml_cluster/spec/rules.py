@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from gmml_cluster.spec.broken import GROUP, IMAGE, METHOD, PATCH, Broken, broken
 from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.spec.methods.registry import that_take_auxiliary
 from gmml_cluster.wording import counted
 
 BATCH = ("batch", "size")
@@ -121,7 +122,8 @@ def _begins_somewhere(job: JobSpec) -> Iterator[Broken]:
 def _auxiliary_has_tokens(job: JobSpec) -> Iterator[Broken]:
     if job.auxiliary is not None and not getattr(job.method, "takes_auxiliary", False):
         problem = f"relations of patches cannot be learned beside {job.method.name}"
-        yield broken(("auxiliary",), problem, "leave it out, or choose another method", METHOD)
+        hint = f"leave it out, or choose one of {', '.join(that_take_auxiliary())}"
+        yield broken(("auxiliary",), problem, hint, METHOD)
 
 
 def _of_method(job: JobSpec) -> Iterator[Broken]:

@@ -110,7 +110,7 @@ class CapiOptions(SpecModel):
             hint = "choose another mask_ratio, or more patches"
             yield broken(blamed, f"{problem}; some are visible and some masked", hint, METHOD, RATIO, IMAGE, PATCH)
 
-    def advice(self, group: int) -> Iterator[str]:
+    def advice(self, encoder: Encoder, image_size: int, group: int) -> Iterator[str]:
         """What the plan notes of options that work, but not well."""
         if self.clusters > MOST_CLUSTERS_PER_IMAGE * group:
             limit = f"no target can be sharper than 1 in {self.clusters / group:.0f} of them"

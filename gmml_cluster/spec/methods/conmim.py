@@ -16,6 +16,8 @@ from gmml_cluster.spec.methods.encoder_kind import RELATIVE, EncoderKind
 
 CELL = ("method", "cell")
 RATIO = ("method", "mask_ratio")
+FEW_ROWS, ADVISED_ROWS = 2000, 8000
+"""Rows of the projectors' batch norms: with fewer than the first a plan notes it. Released: 12,608."""
 DROP_PATH = ("model", "drop_path")
 
 Width = Annotated[int, Field(gt=0, le=10**6)]
@@ -39,6 +41,8 @@ class ConmimOptions(SpecModel):
         "optim.schedule.final_lr": 1e-5,
     }
     """The released values where the fields' defaults are GMML's; a job file that leaves them out has these."""
+    takes_auxiliary: ClassVar[bool] = True
+    """Whether relations of patches may be learned beside it: its student's encoder is called once, with the patches."""
     needs_aligned: ClassVar[bool] = True
     """Whether all views of an image must have one crop and one flip."""
     name: Literal["conmim"]
@@ -114,6 +118,14 @@ class ConmimOptions(SpecModel):
         elif masked_cell_count(self, grid) == (grid // self.cell) ** 2:
             problem = f"a mask_ratio of {self.mask_ratio} masks all cells of {self.cell} patches on a grid of {grid}"
             yield broken(blamed, problem, "lower mask_ratio, or take smaller cells", METHOD, RATIO, CELL, IMAGE, PATCH)
+
+    def advice(self, encoder: Encoder, image_size: int, group: int) -> Iterator[str]:
+        """What the plan notes of options that work, but not well."""
+        tokens = 1 + (image_size // encoder.patch_size) ** 2
+        rows, advised = group * tokens, 2 ** math.ceil(math.log2(ADVISED_ROWS / tokens))
+        if rows < FEW_ROWS:
+            few = f"groups of {group} images give ConMIM's batch norms {rows:,} rows, of {tokens} tokens an image"
+            yield f"{few}; released are 12,608: take a data.group of {advised}, in a batch of as many groups as ranks"
 
 
 def masked_cell_count(options: ConmimOptions, grid: int) -> int:

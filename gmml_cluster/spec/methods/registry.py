@@ -98,21 +98,36 @@ else:
     MethodOptions = Annotated[Union[_OFFERED], Field(discriminator="name")]  # noqa: UP007
 
 
+def _offered(name: object) -> Any:
+    """The class of a method's options; None for an unknown method."""
+    return next((each for each in _OFFERED if _name(each) == name), None)
+
+
+def _name(options: type[SpecModel]) -> str:
+    return str(get_args(options.model_fields["name"].annotation)[0])
+
+
 def advised_drop_path(name: object) -> float | None:
     """The method's own `model.drop_path`, 0 if it has none; None for an unknown method."""
-    for options in _OFFERED:
-        if get_args(options.model_fields["name"].annotation) == (name,):
-            return float(getattr(options, "advised_drop_path", 0.0))
-    return None
+    options = _offered(name)
+    return None if options is None else float(getattr(options, "advised_drop_path", 0.0))
+
+
+def advised_group(name: object) -> int | None:
+    """The method's `data.group` where that is `auto`; None for an unknown method."""
+    options = _offered(name)
+    return None if options is None else int(options.advised_group)
 
 
 def recipe_of(name: object) -> Mapping[str, Any]:
     """A method's own values of fields whose defaults are GMML's, by dotted name; empty for GMML and unknown names."""
-    for options in _OFFERED:
-        if get_args(options.model_fields["name"].annotation) == (name,):
-            recipe: Mapping[str, Any] = getattr(options, "recipe", {})
-            return recipe
-    return {}
+    recipe: Mapping[str, Any] = getattr(_offered(name), "recipe", {})
+    return recipe
+
+
+def that_take_auxiliary() -> list[str]:
+    """Names of the methods beside whose loss relations of patches can be learned."""
+    return sorted(_name(options) for options in _OFFERED if getattr(options, "takes_auxiliary", False))
 
 
 def wants_labels(options: SpecModel) -> bool:

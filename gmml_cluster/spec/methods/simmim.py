@@ -34,6 +34,8 @@ class SimmimOptions(SpecModel):
         "optim.clip": {"norm": 5.0, "by": "global"},
     }
     """The released values where the fields' defaults are GMML's; a job file that leaves them out has these."""
+    takes_auxiliary: ClassVar[bool] = True
+    """Whether relations of patches may be learned beside it: its encoder is called once, with the patches."""
     name: Literal["simmim"]
     """Selects the method."""
     cell: int = Field(2, gt=0, le=1000)

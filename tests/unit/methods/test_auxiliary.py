@@ -21,6 +21,9 @@ TASKS = {"distances": True, "weight": 0.5}
 BASES: dict[str, dict[str, Any]] = {
     "gmml": {"name": "gmml"},
     "mae": {"name": "mae", "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
+    "simmim": {"name": "simmim"},
+    "simmim, plain": {"name": "simmim", "plain": True, "final_norm": False},
+    "conmim": {"name": "conmim", "projector": [32, 32, 16]},
     "supervised": {"name": "supervised", "classes": 10},
     "supervised, mean": {"name": "supervised", "classes": 10, "pool": "mean"},
 }
@@ -84,7 +87,7 @@ def test_every_parameter_is_trained_and_counted_and_the_methods_own_begin_as_wit
     images, draws = inputs(method)
     method.loss(method.module, images, draws).groups.sum().backward()
     parameters = dict(method.module.named_parameters())
-    assert all(parameter.grad is not None for parameter in parameters.values())
+    assert all((parameter.grad is not None) == parameter.requires_grad for parameter in parameters.values())
     own = dict(build(alone).module.named_parameters())
     assert all(torch.equal(parameters[key], value) for key, value in own.items())
     assert {key.split(".")[0] for key in set(parameters) - set(own)} == {"auxiliary"}
@@ -101,6 +104,12 @@ def test_a_method_keeps_what_it_can_do_beside_its_loss() -> None:
             assert isinstance(joint, protocol) == isinstance(alone, protocol)
 
 
+def test_conmims_teacher_follows_its_student_and_no_heads() -> None:
+    method: Any = build(alone_and_joint("conmim")[1])
+    update, names = method.after_step(0, 10), {name for name, _ in method.module.named_parameters()}
+    assert {*update.targets, *update.sources} == {name for name in names if not name.startswith("auxiliary.")}
+
+
 def test_outside_of_the_loss_the_encoder_is_as_it_was() -> None:
     alone, joint = (build(spec) for spec in alone_and_joint("gmml"))
     images, draws = inputs(joint)
@@ -110,13 +119,15 @@ def test_outside_of_the_loss_the_encoder_is_as_it_was() -> None:
     assert torch.equal(encoder(images[:, 0]), alone.module.get_submodule("encoder")(images[:, 0]))
 
 
-def test_it_can_be_verified_in_float64_with_and_without_checkpointing() -> None:
+@pytest.mark.parametrize("name", ["mae", "simmim", "conmim"])
+def test_it_can_be_verified_in_float64_with_and_without_checkpointing(name: str) -> None:
     model = {"width": 16, "depth": 2, "heads": 2, "patch_size": 4, "image_size": 16, "drop_path": 0}
-    spec = {"model": model, "method": BASES["mae"], "auxiliary": {}, "data": {"group": 4}, "seed": 3}
+    spec = {"model": model, "method": BASES[name], "auxiliary": {}, "data": {"group": 4}, "seed": 3}
     checkpointed = {**spec, "engine": {"activation_checkpointing": True}}
-    built = build(job(BASES["mae"], model={"depth": 2}, auxiliary={})).module
+    built = build(job(BASES[name], model={"depth": 2}, auxiliary={})).module
     state = {name: parameter.detach().numpy() for name, parameter in built.named_parameters()}
-    images = np.random.default_rng(0).normal(size=(8, 1, 3, 16, 16))
+    views = 2 if name == "conmim" else 1
+    images = np.random.default_rng(0).normal(size=(8, views, 3, 16, 16))
     names = ["auxiliary.relations.query.weight", "encoder.blocks.0.attn.qkv.weight"]
     plain, again = (
         reference.verify(each, state, images, {"first": 0}, dtype="float64", gradients=names)
@@ -126,7 +137,7 @@ def test_it_can_be_verified_in_float64_with_and_without_checkpointing() -> None:
     assert all(np.array_equal(plain.gradients[name], again.gradients[name]) for name in names)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("method", [{"name": "relvit"}, {"name": "ijepa"}], ids=str)
+@pytest.mark.parametrize("method", [{"name": "relvit"}, {"name": "ijepa"}, {"name": "capi"}], ids=str)
 def test_a_method_that_has_no_place_for_it_is_refused(method: dict[str, Any]) -> None:
     given = {
         "name": "x",
@@ -137,5 +148,9 @@ def test_a_method_that_has_no_place_for_it_is_refused(method: dict[str, Any]) ->
         "batch": {"size": 8},
         "run": {"steps": 1},
     }
-    with pytest.raises(SpecError, match=f"auxiliary: relations of patches cannot be learned beside {method['name']}"):
+    those = "conmim, finetune, gmml, mae, simmim, supervised"
+    problem = (
+        f"auxiliary: relations of patches cannot be learned beside {method['name']}; leave it out, or choose one of"
+    )
+    with pytest.raises(SpecError, match=f"{problem} {those}"):
         parse_job(given)
