@@ -5,6 +5,8 @@ from gmml_cluster.launch.encoders import encoder_misfits
 from gmml_cluster.run.discovery import run_at
 from gmml_cluster.run.root import RunRoot, commit_of, run_root
 from gmml_cluster.spec.job import Init, JobSpec
+from gmml_cluster.spec.methods.encoder_kind import kind_of
+from gmml_cluster.spec.rules import view_size
 from gmml_cluster.store.file import sha256_of
 from gmml_cluster.store.open import open_store
 from gmml_cluster.store.protocol import NotFound
@@ -110,4 +112,18 @@ def _misfits(asked: Init, job: JobSpec, other: JobSpec) -> list[Fault]:
             "moments go with the method's own tensors"
         )
         faults.append(Fault("init.what", problem, "write weights"))
+    elif asked.what == "all" and _trains_positions(job) and len({_grid(job), _grid(other)}) == 2:
+        problem = f"'all' from a grid of {_grid(other)} patches a side to one of {_grid(job)}"
+        rule = "positions are brought to another grid, and their moments are not"
+        faults.append(Fault("init.what", f"{problem}; {rule}", "write weights"))
     return faults
+
+
+def _trains_positions(job: JobSpec) -> bool:
+    kind = kind_of(job.method)
+    return kind is None or (kind.rotary is None and kind.positions in ("learned", "relative"))
+
+
+def _grid(job: JobSpec) -> int:
+    """Patches of a side."""
+    return view_size(job) // job.model.patch_size

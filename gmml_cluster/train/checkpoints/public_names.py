@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from gmml_cluster.errors import CheckpointError, Fault
+from gmml_cluster.models.regrid import differs_in_grid, is_fixed, on_grid
 
 ENCODER = "encoder."
 DECODER = "decoder."
@@ -32,8 +32,6 @@ _MAE_DECODER = {
     "mask_token": "mask_token",
 }
 _LISTED = 5
-_FIXED_WITHIN = 1e-4
-"""Greatest difference of a fixed table that was computed in float32 somewhere from ours, whose entries are below 1."""
 
 Weights = Mapping[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -55,6 +53,8 @@ class Translated:
 def translated(found: Weights, needed: Shapes, computed: Weights, *, decoder: bool) -> Translated:
     """The encoder of a published checkpoint by our names, and MAE's decoder where the job's has its shapes.
 
+    Positions of another grid are brought to the one here, as `gmml_cluster.models.regrid` says.
+
     Args:
         found: the file's tensors.
         needed: shapes of all tensors of the module here that are state.
@@ -71,7 +71,7 @@ def translated(found: Weights, needed: Shapes, computed: Weights, *, decoder: bo
     left = [name for name in inside if _HEADS.match(name) or _COMPUTED.match(name)]
     given = {ENCODER + _LAYER_SCALE.sub(r".gamma_\1", name): inside[name] for name in inside if name not in left}
     _check({name: shape for name, shape in needed.items() if name.startswith(ENCODER)}, given, computed)
-    taken = {name: value for name, value in given.items() if name in needed}
+    taken = {name: on_grid(name, value.float(), needed[name]) for name, value in given.items() if name in needed}
     if decoder and (of_decoder := _decoder(inside, needed, computed)):
         taken |= of_decoder
         left = [name for name in left if _decoder_name(name) is None]
@@ -103,7 +103,7 @@ def _check(needed: Shapes, given: Weights, computed: Weights) -> None:
     differ = [
         f"{name} {list(given[name].shape)}, here {list(needed[name])}"
         for name in others
-        if name in given and tuple(given[name].shape) != needed[name]
+        if name in given and not _fits(name, tuple(given[name].shape), needed[name])
     ]
     unknown = [
         f"{name} {list(value.shape)}" for name, value in given.items() if name not in needed and name != _POSITIONS
@@ -126,11 +126,15 @@ def _positions_fault(needed: Shapes, given: Weights, computed: Weights) -> str:
         return "no pos_embed, whose learned values are needed here" if _POSITIONS in needed else ""
     if ours is None:  # without positions an encoder computes what it does with zeros
         return "positions, while the encoder here adds none" if bool(theirs.any()) else ""
-    if tuple(theirs.shape) != ours:
+    if not _fits(_POSITIONS, tuple(theirs.shape), ours):
         return f"positions of {_grid(tuple(theirs.shape))}, while there are {_grid(ours)} here"
-    if fixed is not None and float((theirs.double() - fixed.double()).abs().max()) > _FIXED_WITHIN:
+    if fixed is not None and not is_fixed(theirs):
         return "learned positions, while those of the encoder here are MAE's fixed table"
     return ""
+
+
+def _fits(name: str, theirs: tuple[int, ...], ours: tuple[int, ...]) -> bool:
+    return theirs == ours or differs_in_grid(name, theirs, ours)
 
 
 def _grid(shape: tuple[int, ...]) -> str:
@@ -158,12 +162,7 @@ def _decoder(inside: Weights, needed: Shapes, computed: Weights) -> dict[str, Te
     table, fixed = given.pop(f"{DECODER}pos_embed", None), computed.get(f"{DECODER}pos_embed")
     if not shapes or {name: tuple(value.shape) for name, value in given.items()} != shapes:
         return {}
-    agrees = (
-        table is None
-        or fixed is None
-        or (table.shape == fixed.shape and bool(torch.allclose(table.double(), fixed, rtol=0, atol=_FIXED_WITHIN)))
-    )
-    return given if agrees else {}
+    return given if table is None or fixed is None or is_fixed(table) else {}
 
 
 def _first(names: list[str]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gmml_cluster.errors import CheckpointError, Fault
 from gmml_cluster.methods.build import blank
 from gmml_cluster.methods.protocol import AfterStep, Method, Setting, exported_name
+from gmml_cluster.models.regrid import differs_in_grid, on_grid
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.run.discovery import run_at
 from gmml_cluster.run.history import Commit
@@ -162,9 +163,13 @@ def _has_no_positions(encoder: nn.Module) -> bool:
 
 def _take(source: RunRoot, commit: Commit, init: Init, there: Held, engine: Engine) -> None:
     reader = CheckpointReader(source.store, commit.folder, commit.manifest)
-    computed = there.computed
+    computed = dict(there.computed)
     held = {**{name: tuple(value.shape) for name, value in computed.items()}, **reader.shapes}
     names = taken(engine.shapes, held, there.teachers, there.encoder)
+    for name, found in names.items():
+        if held[found] != engine.shapes[name]:
+            table = computed[found] if found in computed else reader.tensor(found)
+            computed[found] = on_grid(name, table, engine.shapes[name])
 
     def read(name: str, key: str, start: int, numel: int) -> Tensor | None:
         if name not in names or not (key == VALUE or init.what == "all"):
@@ -181,7 +186,8 @@ def _take(source: RunRoot, commit: Commit, init: Init, there: Held, engine: Engi
 def taken(needed: Shapes, held: Shapes, teachers: Mapping[str, str] | None, encoder: str = ENCODER) -> dict[str, str]:
     """For each tensor of the module that takes weights, the tensor of the checkpoint that it takes.
 
-    From a run of the same method all do; from one of another method the encoder does, and its teacher.
+    From a run of the same method all do; from one of another method the encoder does, and its teacher. Positions of
+    another grid are taken too, as `gmml_cluster.models.regrid` says.
 
     Args:
         needed: shapes of the module's tensors.
@@ -199,7 +205,7 @@ def taken(needed: Shapes, held: Shapes, teachers: Mapping[str, str] | None, enco
     differ = [
         f"{name} {list(needed[name])} ({f'there {list(held[source])}' if source in held else 'not there'})"
         for name, source in names.items()
-        if held.get(source) != needed[name]
+        if source not in held or not _fits(name, held[source], needed[name])
     ]
     if differ:
         more = f" and {len(differ) - _LISTED} more" if len(differ) > _LISTED else ""
@@ -207,3 +213,7 @@ def taken(needed: Shapes, held: Shapes, teachers: Mapping[str, str] | None, enco
         rule = "names and shapes must be equal"
         raise CheckpointError(Fault("tensors", f"{problem}; {rule}", "use the model and method of that run"))
     return names
+
+
+def _fits(name: str, theirs: tuple[int, ...], ours: tuple[int, ...]) -> bool:
+    return theirs == ours or differs_in_grid(name, theirs, ours)

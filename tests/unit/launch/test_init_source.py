@@ -83,6 +83,10 @@ def test_the_step_stays_what_it_was_at_the_first_submission_even_without_the_oth
             ["init={run: first}", "method={name: mae, decoder_width: 32}"],
             "init.run: .*/first was trained by gmml, whose encoder has learned positions and a class token; that of",
         ),
+        (
+            ["init={run: first, what: all}", "data.image_size=64"],
+            "init.what: 'all' from a grid of 8 patches a side to one of 16; positions are .*; write weights",
+        ),
         (["init={run: first}", "model.heads=4"], "model.heads: 4, but .* has 2; init takes whole tensors"),
         (
             ["init={run: first}", "method={name: linear, classes: 10, encoder: {positions: none}}"],

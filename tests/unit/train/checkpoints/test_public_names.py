@@ -2,10 +2,14 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from gmml_cluster.errors import CheckpointError
 from gmml_cluster.methods.build import blank, build
 from gmml_cluster.methods.protocol import Setting
+from gmml_cluster.models.regrid import on_grid
+from gmml_cluster.models.relative import table_rows
+from gmml_cluster.models.vit import sincos_positions
 from gmml_cluster.spec.loading.validate import parse_job
 from gmml_cluster.train.checkpoints.public_names import listed, translated
 from gmml_cluster.train.engines.slices import saved_shapes
@@ -122,11 +126,38 @@ def test_learned_positions_do_not_pass_for_maes_fixed_ones():
         of({**encoder(), "decoder_pred.bias": torch.ones(1)}, job(MAE))
 
 
-def test_positions_of_another_grid_are_refused_with_both_grids():
-    message = r"positions of 8 x 8 patches and a class token \[1, 65, 16\], while there are 4 x 4 patches and a class"
+def test_learned_positions_of_another_grid_are_interpolated():
+    theirs = {**encoder(), "pos_embed": torch.randn(1, 65, 16, generator=torch.Generator().manual_seed(4))}
+    found = of(theirs, job()).weights
+    cells = theirs["pos_embed"][:, 1:].unflatten(1, (8, 8)).permute(0, 3, 1, 2)
+    expected = F.interpolate(cells, size=(4, 4), mode="bicubic", antialias=True).flatten(2).mT
+    torch.testing.assert_close(found["encoder.pos_embed"][:, 1:], expected, rtol=0, atol=1e-5)
+    assert torch.equal(found["encoder.pos_embed"][:, :1], theirs["pos_embed"][:, :1])
+
+
+def test_maes_fixed_positions_of_another_grid_are_those_of_the_grid_here():
+    other = sincos_positions(16, 8).float()
+    found = of({**encoder(), "pos_embed": other}, job()).weights
+    assert torch.equal(found["encoder.pos_embed"], sincos_positions(16, 4).float())
+    released, ours = released_mae(job(MAE))
+    found = of({**released, "pos_embed": other, "decoder_pos_embed": sincos_positions(8, 8).float()}, job(MAE), True)
+    assert found.weights.keys() == ours.keys()
+    assert found.dropped == []
+
+
+def test_relative_positions_of_another_grid_are_taken():
+    spec = job({"name": "supervised", "classes": 3, "encoder": RELATIVE})
+    name = "rel_pos_bias.relative_position_bias_table"
+    given = {**encoder(spec), name: torch.randn(table_rows(8), 2, generator=torch.Generator().manual_seed(4))}
+    found = of(given, spec).weights[f"encoder.{name}"]
+    assert torch.equal(found, on_grid(name, given[name], (table_rows(4), 2)))
+
+
+def test_positions_of_another_shape_are_refused_with_both_grids():
+    message = r"positions of 8 x 8 patches and no class token \[1, 64, 16\], while there are 4 x 4 patches and a class"
     for method in (None, MAE):
         with pytest.raises(CheckpointError, match=message):
-            of({**encoder(), "pos_embed": torch.zeros(1, 65, 16)}, job(method))
+            of({**encoder(), "pos_embed": torch.zeros(1, 64, 16)}, job(method))
 
 
 def test_an_encoder_without_positions_takes_only_zeros_for_them():

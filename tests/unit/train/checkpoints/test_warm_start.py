@@ -9,15 +9,18 @@ import torch
 from gmml_cluster.errors import CheckpointError, StorageError
 from gmml_cluster.methods.build import blank, build
 from gmml_cluster.methods.protocol import Setting
+from gmml_cluster.models.regrid import on_grid
 from gmml_cluster.models.vit import sincos_positions
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import checkpoint_folder
 from gmml_cluster.run.root import SPEC, create_run
 from gmml_cluster.spec.loading.validate import parse_job, to_yaml
+from gmml_cluster.train.checkpoints.load_trained import load_encoder
 from gmml_cluster.train.checkpoints.resume import Peers
 from gmml_cluster.train.checkpoints.warm_start import take_init, taken
 from gmml_cluster.train.engines.slices import Slice, saved_shapes
 from gmml_cluster.train.ranks.rendezvous import RankInfo
+from tests.unit.train.checkpoints.test_load_encoder import METHODS, saved_run
 from tests.unit.train.checkpoints.test_save import SharedStore, save
 
 NEEDED = {"encoder.norm.bias": (4,), "head.bias": (2,)}
@@ -228,3 +231,47 @@ def test_a_file_of_another_size_is_refused_with_file_and_shapes(trained):
     model = {**JOB["model"], "depth": 3}
     with pytest.raises(CheckpointError, match=r"^init: .*vit.pth: tensors: 12 missing: encoder.blocks.2.norm1.weight"):
         begun_from(trained[1], model=model)
+
+
+def begun(source, method, image_size, what="weights"):
+    """What a job at some image size takes of a run, and what that run's encoder has."""
+    theirs = source.job({})
+    job = parse_job(
+        {
+            **JOB,
+            "model": theirs.model.model_dump(exclude={"size"}),
+            "method": method,
+            "data": {**JOB["data"], "image_size": image_size},
+            "init": {"run": source.url, "step": 3, "what": what},
+        }
+    )
+    made = blank(Setting.of(job))
+    engine = WholeEngine(made.module)
+    take_init(Peers(source, RankInfo(0, 1, 0, 1), SharedStore()), job, made, engine)
+    return engine.got, load_encoder(source).state_dict()
+
+
+FINETUNE = {"name": "finetune", "classes": 5}
+
+
+@pytest.mark.parametrize("method", [FINETUNE, METHODS["gmml"]], ids=["another method", "the same"])
+def test_learned_positions_go_to_another_grid(tmp_path, method):
+    got, theirs = begun(saved_run(tmp_path, "gmml"), method, 32)
+    for name, value in theirs.items():
+        assert torch.equal(got[f"encoder.{name}"], on_grid(name, value, tuple(got[f"encoder.{name}"].shape)))
+    assert got["encoder.pos_embed"].shape == (1, 65, 8)
+    assert not torch.equal(got["encoder.pos_embed"][:, 1:17], theirs["pos_embed"][:, 1:])
+
+
+def test_fixed_positions_are_those_of_the_grid_here(tmp_path):
+    got, theirs = begun(saved_run(tmp_path, "mae"), FINETUNE, 32)
+    assert torch.equal(got["encoder.pos_embed"], sincos_positions(8, 8).float())
+    assert torch.equal(got["encoder.norm.bias"], theirs["norm.bias"])
+
+
+@pytest.mark.parametrize("image_size", [16, 32])
+def test_capis_teacher_is_what_a_probe_begins_from(tmp_path, image_size):
+    probe = {"name": "attentive", "classes": 5, "queries": 4, "encoder": {"rotary": {"registers": 4}}}
+    got, theirs = begun(saved_run(tmp_path, "capi"), probe, image_size)
+    assert got.keys() == {f"encoder.{name}" for name in theirs}
+    assert all(torch.equal(got[f"encoder.{name}"], value) for name, value in theirs.items())
