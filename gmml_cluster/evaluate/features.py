@@ -3,7 +3,7 @@
 Legend: M images, B of a batch, S side the encoder reads, T tokens, D width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -168,24 +168,35 @@ class FeatureReader:
     device: torch.device
 
     @torch.inference_mode()
+    def batch(self, corpus: EvalCorpus, indices_B: Tensor, names: Sequence[Feature]) -> list[Tensor]:
+        """Each named feature (B, D) of some samples of a corpus, float32."""
+        images = normalised(corpus.images(indices_B.tolist()), self.image_size, self.normalise, self.device)
+        return [vectors.float() for vectors in pool(self.encoder, images, self.taps, names)]
+
     def features(self, corpus: EvalCorpus, names: Sequence[Feature]) -> dict[Feature, Labelled]:
         """Each named feature of the whole corpus, in its order.
 
         Raises:
             CheckpointError: a feature holds numbers that are not finite.
         """
-        found: dict[Feature, list[Tensor]] = {name: [] for name in names}
+        found: list[list[Tensor]] = []
         with progress(f"reading {corpus.url}", len(corpus.indices)) as advance:
             for indices in torch.split(corpus.indices, BATCH):
-                images = normalised(corpus.images(indices.tolist()), self.image_size, self.normalise, self.device)
-                for name, vectors in zip(names, pool(self.encoder, images, self.taps, names), strict=True):
-                    found[name].append(vectors)
+                found.append(self.batch(corpus, indices, names))
                 advance(len(indices))
-        labels = corpus.labels.to(self.device)
-        features = {name: Labelled(torch.cat(parts).float(), labels) for name, parts in found.items()}
-        for name, labelled in features.items():
-            _demand_finite(name, labelled.features, corpus.url)
-        return features
+        vectors = [torch.cat(parts) for parts in zip(*found, strict=True)]
+        return labelled(corpus, dict(zip(names, vectors, strict=True)))
+
+
+def labelled(corpus: EvalCorpus, features: Mapping[Feature, Tensor]) -> dict[Feature, Labelled]:
+    """Features (M, D) of a whole corpus with its classes.
+
+    Raises:
+        CheckpointError: a feature holds numbers that are not finite.
+    """
+    for name, vectors in features.items():
+        _demand_finite(name, vectors, corpus.url)
+    return {name: Labelled(vectors, corpus.labels.to(vectors.device)) for name, vectors in features.items()}
 
 
 def _demand_finite(name: Feature, features_MD: Tensor, url: str) -> None:

@@ -29,6 +29,8 @@ class EvalReport:
         digests: identities of bank and corpus.
         code: digest of the code that scored; empty where that was not said.
         protocol: how images were read and what was trained, in one line.
+        attempt: of the run, that scored its own weights between two steps; None for `gmml eval`.
+        seconds: that it spent on it.
     """
 
     run: str
@@ -40,6 +42,8 @@ class EvalReport:
     digests: tuple[str, str] = ("", "")
     code: str = ""
     protocol: str = FROZEN
+    attempt: int | None = None
+    seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The document of `gmml eval --json`; accuracies in percent."""
@@ -50,6 +54,8 @@ class EvalReport:
             "untrained": self.untrained,
             "protocol": self.protocol,
             "code": self.code,
+            "attempt": self.attempt,
+            "seconds": self.seconds,
             "bank": {"url": self.bank[0], "samples": self.bank[1], "digest": self.digests[0]},
             "corpus": {"url": self.corpus[0], "samples": self.corpus[1], "digest": self.digests[1]},
             "scores": [score.to_json() for score in self.scores],

@@ -1,19 +1,20 @@
 """From a trained run and a request to its scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 
 from gmml_cluster.errors import DataError, Fault
-from gmml_cluster.evaluate.features import FEATURES, EvalCorpus, Feature, FeatureReader, hold_out, read
+from gmml_cluster.evaluate.features import FEATURES, EvalCorpus, Feature, FeatureReader, Labelled, hold_out, read
 from gmml_cluster.evaluate.knn import knn
-from gmml_cluster.evaluate.linear import linear
+from gmml_cluster.evaluate.linear import linear, shuffled
 from gmml_cluster.evaluate.report import EvalReport
 from gmml_cluster.evaluate.score import Score
-from gmml_cluster.methods.protocol import exported_name
+from gmml_cluster.methods.protocol import Method, exported_name
 from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.store.protocol import Store
 from gmml_cluster.train.checkpoints.load_trained import Trained, full_precision
 from gmml_cluster.wording import counted
@@ -21,6 +22,8 @@ from gmml_cluster.wording import counted
 SCORES = ("knn", "linear")
 MOST_SHARED = 0.01
 """Share of a corpus that may be in the bank byte for byte: published splits share a few images."""
+SUBSET = 67
+"""Purpose of the draw of a part of a corpus; its seed is 0, so that every run is scored on the same images."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Request:
         untrained: whether the network is the one before the first step.
         image: field of the images in both corpora; None takes that of the run's first corpus.
         code: digest of the code that scores, for the report.
+        bank_images: most images of the bank; None takes all. `corpus_images` likewise.
     """
 
     run: str
@@ -46,6 +50,8 @@ class Request:
     untrained: bool = False
     image: str | None = None
     code: str = ""
+    bank_images: int | None = None
+    corpus_images: int | None = None
 
 
 def reader_of(trained: Trained) -> FeatureReader:
@@ -53,8 +59,12 @@ def reader_of(trained: Trained) -> FeatureReader:
     full_precision()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained.method.module.to(device).eval().requires_grad_(False)
-    data = trained.job.data
-    return FeatureReader(_encoder_of(trained), data.image_size, data.normalise, trained.method.taps, device)
+    return reader_with(_encoder_of(trained), trained.job, trained.method, device)
+
+
+def reader_with(encoder: VisionTransformer, job: JobSpec, method: Method, device: torch.device) -> FeatureReader:
+    """Reads features with an encoder of the job's method, which is frozen and on the device."""
+    return FeatureReader(encoder, job.data.image_size, job.data.normalise, method.taps, device)
 
 
 def features_of(trained: Trained) -> list[Feature]:
@@ -71,14 +81,14 @@ def _encoder_of(trained: Trained) -> VisionTransformer:
     return cast(VisionTransformer, trained.method.module.get_submodule(exported_name(trained.method)))
 
 
-def _demand_class_token(trained: Trained, names: Sequence[Feature]) -> None:
+def demand_class_token(encoder: VisionTransformer, names: Sequence[Feature], method: str) -> None:
     """Refuse the feature `class` of an encoder without a class token.
 
     Raises:
         DataError: it has none.
     """
-    if "class" in names and _encoder_of(trained).cls_token is None:
-        problem = f"class; the encoder of {trained.job.method.name} has no class token"
+    if "class" in names and encoder.cls_token is None:
+        problem = f"class; the encoder of {method} has no class token"
         raise DataError(Fault("--feature", problem, "read mean"))
 
 
@@ -90,28 +100,66 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
         CheckpointError: a feature is not finite.
     """
     names = request.features or features_of(trained)
-    _demand_class_token(trained, names)
-    first = trained.job.data.corpora[0]
+    demand_class_token(_encoder_of(trained), names, trained.job.method.name)
+    bank, corpus = corpora_of(trained.job, request, indexes)
+    reader = reader_of(trained)
+    features = reader.features(bank, names), reader.features(corpus, names)
+    found = scores_of(*features, request.names, seed=trained.job.seed)
+    return report_of(request, bank, corpus, found, step=trained.step)
+
+
+def corpora_of(job: JobSpec, request: Request, indexes: Store | None) -> tuple[EvalCorpus, EvalCorpus]:
+    """The bank and the corpus of a request, of each no more images than it asks for.
+
+    Raises:
+        DataError: they share shards, or one of them has no labels.
+    """
+    first = job.data.corpora[0]
     image = request.image or first.image
     bank = read(request.bank or first.url, indexes, image)
     bank, corpus = hold_out(bank) if request.corpus is None else (bank, read(request.corpus, indexes, image))
     if request.corpus is not None:
         demand_apart(bank, corpus)
-    reader = reader_of(trained)
-    of_bank, of_corpus = reader.features(bank, names), reader.features(corpus, names)
+    return _part(bank, request.bank_images), _part(corpus, request.corpus_images)
+
+
+def _part(corpus: EvalCorpus, most: int | None) -> EvalCorpus:
+    """At most so many of its images, drawn by number: the same ones at each call."""
+    if most is None or len(corpus.labels) <= most:
+        return corpus
+    chosen = torch.zeros(len(corpus.labels), dtype=torch.bool)
+    chosen[shuffled(len(corpus.labels), 0, SUBSET)[:most]] = True
+    return corpus.part(f"{most} drawn", chosen)
+
+
+def scores_of(
+    of_bank: Mapping[Feature, Labelled], of_corpus: Mapping[Feature, Labelled], names: Sequence[str], *, seed: int
+) -> list[Score]:
+    """The named scores of each feature, in the order of the features.
+
+    Raises:
+        DataError: the bank is too small for a probe.
+    """
     found: list[Score] = []
-    for feature in names:
-        if "knn" in request.names:
-            found += knn(of_bank[feature], of_corpus[feature], feature=feature)
-        if "linear" in request.names:
-            found += linear(of_bank[feature], of_corpus[feature], feature=feature, seed=trained.job.seed)
+    for feature, bank in of_bank.items():
+        if "knn" in names:
+            found += knn(bank, of_corpus[feature], feature=feature)
+        if "linear" in names:
+            found += linear(bank, of_corpus[feature], feature=feature, seed=seed)
+    return found
+
+
+def report_of(
+    request: Request, bank: EvalCorpus, corpus: EvalCorpus, scores: Sequence[Score], *, step: int
+) -> EvalReport:
+    """What an evaluation says of the weights behind a step."""
     return EvalReport(
         run=request.run,
-        step=trained.step,
+        step=step,
         untrained=request.untrained,
         bank=_source(bank),
         corpus=_source(corpus),
-        scores=tuple(found),
+        scores=tuple(scores),
         digests=(bank.identity, corpus.identity),
         code=request.code,
     )

@@ -158,4 +158,8 @@ def with_absolute_paths(job: JobSpec) -> JobSpec:
     spec = dump(job)
     for corpus in spec["data"]["corpora"]:
         corpus["url"] = absolute(corpus["url"])
+    asked = spec["evaluate"] or {}
+    for name in ("bank", "corpus"):
+        if asked.get(name) is not None:
+            asked[name] = absolute(asked[name])
     return parse_job(spec)

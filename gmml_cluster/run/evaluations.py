@@ -12,29 +12,60 @@ from gmml_cluster.store.verified import read_verified
 FOLDER = "evaluations"
 
 
-def keep(run: RunRoot, document: Mapping[str, Any]) -> str | None:
-    """Write a document of `gmml eval` into the run root, then say so in its log; once, however often it is kept.
+def keep(run: RunRoot, document: Mapping[str, Any], attempt: int | None = None) -> str | None:
+    """Write a document of an evaluation into the run root, then say so in its log; once, however often it is kept.
 
     Args:
         run: the run that was evaluated.
         document: with the `step` and the list `scores`, of which the log gets those that are `main`.
+        attempt: that scores its own weights; None for `gmml eval`.
 
     Returns:
         Name of the file within the run root; None where there is no such run.
 
     Raises:
         StorageError: it cannot be written there.
+        Fenced: a later attempt has claimed.
     """
     if not run.log.refresh().run:
         return None
     data = json.dumps(document, sort_keys=True, indent=1).encode()
     digest = hashlib.sha256(data).hexdigest()
-    name = f"{FOLDER}/{max(document['step'], 0):08d}-{digest[:16]}.json"
-    if not run.store.list_objects(name):
+    name = f"{_prefix(document['step'])}{digest[:16]}.json"
+    if run.store.list_objects(name):
+        # whoever wrote it may have been killed before the entry: only then is the log worth its many requests
+        if any(entry.fields["file"] == name for entry in run.log.read() if entry.kind == "score"):
+            return name
+    else:
         run.store.put(name, data)
-        main = [_figures(score) for score in document["scores"] if score["main"]]
-        protocol.score(run.log, name, digest, step=document["step"], scores=main)
+    main = [_figures(score) for score in document["scores"] if score["main"]]
+    seconds = document.get("seconds")
+    protocol.score(run.log, name, digest, step=document["step"], scores=main, attempt=attempt, seconds=seconds)
     return name
+
+
+def find(run: RunRoot, step: int, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The document that answers a request, where there is one.
+
+    Args:
+        run: the run that was evaluated.
+        step: of the weights.
+        asked: `protocol`; the digests `bank` and `corpus`; `scores`: pairs of score and feature, at least.
+
+    Raises:
+        StorageError: the store does not answer, or a document stays damaged.
+    """
+    for listed in run.store.list_objects(_prefix(step)):
+        document = _read(run, listed.name)
+        found = {(score["score"], score["feature"]) for score in document["scores"]}
+        about = [document["step"], document["protocol"], document["bank"]["digest"], document["corpus"]["digest"]]
+        if about == [step, asked["protocol"], asked["bank"], asked["corpus"]] and found >= set(asked["scores"]):
+            return document
+    return None
+
+
+def _prefix(step: int) -> str:
+    return f"{FOLDER}/{max(step, 0):08d}-"
 
 
 def _figures(score: Mapping[str, Any]) -> dict[str, Any]:

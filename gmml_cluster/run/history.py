@@ -6,7 +6,7 @@ from typing import Any
 
 from gmml_cluster.run.entries import Entry
 
-VERSION = 8
+VERSION = 9
 KEPT_ATTEMPTS = 50
 _KEPT_UNCLAIMED = 20
 _DETAILS = ("rank", "host", "message", "proof")
@@ -71,6 +71,7 @@ class Attempt:
         details: what its `end` adds, as far as known: message, rank, host, proof.
         host, nodes: where rank 0 runs and on how many nodes, by the claim.
         launcher: which took the job, as the submit that it claimed for says.
+        evaluation_s: seconds that it spent on scoring its own weights, as far as the scores were kept.
     """
 
     number: int
@@ -89,6 +90,7 @@ class Attempt:
     launcher: str = ""
     host: str = ""
     nodes: int | None = None
+    evaluation_s: float = 0.0
 
     @property
     def cause(self) -> str | None:
@@ -281,6 +283,15 @@ def _stop(history: History, entry: Entry) -> History:
     return replace(history, stopped=entry.fields["reason"])
 
 
+def _score(history: History, entry: Entry) -> History:
+    """Only what an attempt spends on scoring its own weights; what was found changes nothing."""
+    attempt = None if entry.attempt is None else history.attempt(entry.attempt)
+    if attempt is None:
+        return history
+    seconds = attempt.evaluation_s + (entry.fields.get("seconds") or 0.0)
+    return _with_attempt(history, attempt.number, evaluation_s=seconds)
+
+
 def _with_attempt(history: History, number: int, **changes: Any) -> History:
     attempts = tuple(replace(a, **changes) if a.number == number else a for a in history.attempts)
     return replace(history, attempts=attempts)
@@ -298,4 +309,5 @@ _CHANGES = {
     "end": _end,
     "cause": _cause,
     "stop": _stop,
+    "score": _score,
 }

@@ -331,8 +331,17 @@ def stop(log: Log, reason: str) -> None:
     log.append(make)
 
 
-def score(log: Log, file: str, digest: str, *, step: int, scores: Sequence[Mapping[str, Any]]) -> None:
-    """Append `score`: what an evaluation found, in words of its document; it changes nothing of the run.
+def score(
+    log: Log,
+    file: str,
+    digest: str,
+    *,
+    step: int,
+    scores: Sequence[Mapping[str, Any]],
+    attempt: int | None = None,
+    seconds: float | None = None,
+) -> None:
+    """Append `score`: what an evaluation found, in words of its document; it changes nothing of what is computed.
 
     Args:
         log: of the run.
@@ -340,9 +349,14 @@ def score(log: Log, file: str, digest: str, *, step: int, scores: Sequence[Mappi
         digest: SHA-256 of it.
         step: of the checkpoint that was scored; -1 for the network before its first step.
         scores: the main ones.
+        attempt: that scored its own weights; None for `gmml eval`, which no attempt fences.
+        seconds: that this attempt spent on it instead of training.
     """
     fields = {"file": file, "sha256": digest, "step": step, "scores": [dict(each) for each in scores]}
-    log.append(lambda history: Draft("score", None, fields))
+    if attempt is None:
+        log.append(lambda history: Draft("score", None, fields))
+    else:
+        _append(log, _by(log, attempt, Draft("score", attempt, {**fields, "seconds": seconds})))
 
 
 def _end(log: Log, attempt: int, cause: str, details: Mapping[str, Any], *, appender: int) -> None:

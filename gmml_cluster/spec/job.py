@@ -14,17 +14,17 @@ from pydantic import (
 
 from gmml_cluster.spec.augment import AUGMENTS, NORMALISATIONS, Augment, Normalise, preset
 from gmml_cluster.spec.base import Refused, SpecModel
-from gmml_cluster.spec.braces import check_braces
+from gmml_cluster.spec.corpora import ImageField, Shards
+from gmml_cluster.spec.evaluate import Evaluate
 from gmml_cluster.spec.methods.counts import divisor_of_width
 from gmml_cluster.spec.methods.registry import MethodOptions, advised_drop_path
 from gmml_cluster.spec.methods.relations import Auxiliary
-from gmml_cluster.spec.scalars import Interval, Length, Location, NodeRange, Size, check_location
+from gmml_cluster.spec.scalars import Interval, Length, Location, NodeRange, Size
 
 MOST_STEPS = 10**9
 MOST_SAMPLES = 10**15
 MOST_BATCH = 10**7
 _MOST_PIXELS_OF_A_SIDE = 10**4
-_IMAGE_FIELD = r"(?i:[^/.][^/]*\.)?(?i:jpg|jpeg|png|webp)"
 _RUN_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 
@@ -95,31 +95,18 @@ class Model(SpecModel):
         return divisor_of_width(heads, others.data.get("width"))
 
 
-def _shards(url: str) -> str:
-    check_location(url)  # before the braces: ${HOME} is no bad range but a variable
-    check_braces(url)
-    return url
-
-
-def _image_field(given: str) -> str:
-    if not re.fullmatch(_IMAGE_FIELD, given):
-        rule = "the field is what follows the first dot of a member's name and ends in jpg, jpeg, png or webp"
-        raise Refused(f"{given!r} names no image field; {rule}", "write left.jpg for 000017.left.jpg")
-    return given.lower()
-
-
 class CorpusSpec(SpecModel):
     """A set of tar shards."""
 
     bare: ClassVar[tuple[str, ...]] = ("url",)
 
-    url: Annotated[str, AfterValidator(_shards)] = Field(min_length=1, examples=["train-*.tar"])
+    url: Shards = Field(examples=["train-*.tar"])
     """Shards: a path or `s3://` URL, with `{000..131}` ranges or `*`, or a folder whose shards are listed."""
     weight: float = Field(1.0, gt=0, le=10**6)
     """Share of the samples drawn, relative to the other corpora."""
     samples: int | None = Field(None, gt=0, le=MOST_SAMPLES)
     """Number of samples, for plans made before the corpus is indexed; checked against the index."""
-    image: Annotated[str, AfterValidator(_image_field)] | None = None
+    image: ImageField | None = None
     """Which member of a sample is its image: all of the member's name after the first dot, such as `left.jpg` of
     `000017.left.jpg`. null takes the first member that is a jpg, jpeg, png or webp."""
     refuse_damaged: bool = False
@@ -358,6 +345,8 @@ class JobSpec(SpecModel):
     """ZeRO stage, precision, and what saves memory."""
     checkpoint: Checkpoint = Checkpoint()
     """When the state is saved and what is kept."""
+    evaluate: Evaluate | None = None
+    """Scores of the encoder while it trains; null for none."""
     resources: Resources = Resources()
     """Nodes that the run may use."""
 

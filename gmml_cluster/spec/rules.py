@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from gmml_cluster.spec.broken import GROUP, IMAGE, METHOD, PATCH, Broken, broken
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.spec.methods.registry import that_take_auxiliary
+from gmml_cluster.spec.methods.registry import that_take_auxiliary, wants_labels
 from gmml_cluster.wording import counted
 
 BATCH = ("batch", "size")
@@ -28,6 +28,7 @@ def broken_rules(job: JobSpec) -> list[Broken]:
         _nodes,
         _begins_somewhere,
         _auxiliary_has_tokens,
+        _scores_mean_something,
         _of_method,
     )
     return [found for rule in rules for found in rule(job)]
@@ -124,6 +125,19 @@ def _auxiliary_has_tokens(job: JobSpec) -> Iterator[Broken]:
         problem = f"relations of patches cannot be learned beside {job.method.name}"
         hint = f"leave it out, or choose one of {', '.join(that_take_auxiliary())}"
         yield broken(("auxiliary",), problem, hint, METHOD)
+
+
+def _scores_mean_something(job: JobSpec) -> Iterator[Broken]:
+    """The encoder changes, and what is scored is not what a method with classes learns by heart."""
+    name, asked = job.method.name, job.evaluate
+    if asked is None:
+        return
+    if not getattr(job.method, "trains_encoder", True):
+        problem = f"{name} trains a head on an encoder that stays as it is, and so would its scores"
+        yield broken(("evaluate",), problem, "leave it out", METHOD)
+    elif wants_labels(job.method) and asked.bank is None and asked.corpus is None:
+        problem = f"null; {name} trains on the classes of all its images, a tenth of which would be scored"
+        yield broken(("evaluate", "corpus"), problem, "name a held-out corpus", METHOD, ("evaluate", "bank"))
 
 
 def _of_method(job: JobSpec) -> Iterator[Broken]:

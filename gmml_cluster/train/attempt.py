@@ -33,6 +33,7 @@ from gmml_cluster.train.engines.adamw import unscaled
 from gmml_cluster.train.engines.build import make_engine
 from gmml_cluster.train.engines.engine import Engine
 from gmml_cluster.train.engines.schedule import Schedule
+from gmml_cluster.train.evaluation import Evaluate, Evaluation, Scored
 from gmml_cluster.train.loop import run
 from gmml_cluster.train.ranks import groups
 from gmml_cluster.train.ranks.agreement import Agreement, StartInfo, agree, pinned_corpora
@@ -43,7 +44,7 @@ from gmml_cluster.train.ranks.rendezvous import START_S, KeyValueStore, RankInfo
 from gmml_cluster.train.ranks.shutdown import Shutdown
 from gmml_cluster.train.ranks.signals import SignalThread, repeat
 from gmml_cluster.train.records import Commits, StepRecord, save_clock
-from gmml_cluster.train.stepper import Stepper
+from gmml_cluster.train.stepper import LoopResult, Stepper
 
 LOG_LOOK_S = 3.0
 
@@ -70,8 +71,8 @@ class Rank:
         return self.rank_info.rank == 0
 
 
-def run_attempt(start: StartInfo, signals: SignalThread) -> NoReturn:
-    """Run this rank and end the process."""
+def run_attempt(start: StartInfo, signals: SignalThread, evaluate: Evaluate) -> NoReturn:
+    """Run this rank and end the process; `evaluate` makes what scores the weights where the job asks for it."""
     began = time.monotonic()
     rank_info = RankInfo.from_environment()
     root = run_root(start.root, start.run)
@@ -87,7 +88,7 @@ def run_attempt(start: StartInfo, signals: SignalThread) -> NoReturn:
         job = agreement.job(root)
         rank = Rank(root, rank_info, kv, signals, shutdown, agreement, job, metrics, began)
         _upload_and_look(rank)
-        code = _train(rank, claim, device)
+        code = _train(rank, claim, device, evaluate)
     except Fenced as fault:
         _log.info("%s", fault)
         code = NEVER
@@ -136,7 +137,7 @@ def _look(rank: Rank, log: Log) -> None:
         rank.signals.stop_request.give("cancelled")
 
 
-def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> int:
+def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device, evaluate: Evaluate) -> int:
     full_precision()
     if rank.job.engine.deterministic:
         groups.be_deterministic()
@@ -157,7 +158,10 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> in
         take_init(Peers(rank.run, rank.rank_info, rank.kv), rank.job, method, engine)
     load_s = time.monotonic() - loading
     first = 0 if commit is None else commit.step + 1
+    evaluation = _evaluation(rank, method, engine, evaluate)
     if first >= rank.agreement.steps:
+        rank.shutdown.training()
+        _catch_up(evaluation, first - 1)
         return rank.shutdown.end("finished", first - 1)
     stepper = _stepper(rank, engine, method, device, manifest, first)
     saver = _saver(rank, engine, first)
@@ -165,7 +169,27 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device) -> in
         stepper.save_due = save_clock(rank.job.checkpoint.every, rank.run.log.refresh(), saver)
         _begin(rank, stepper, commit, load_s, first)
     rank.shutdown.training()
-    return _run(rank, stepper, saver, first)
+    with stepper.left_out():
+        stop = _catch_up(evaluation, first - 1)
+    if stop:
+        return rank.shutdown.end(stop, first - 1)
+    return _run(rank, stepper, saver, first, evaluation)
+
+
+def _evaluation(rank: Rank, method: Method, engine: Engine, evaluate: Evaluate) -> Evaluation | None:
+    """What scores the weights between two steps; None where the job asks for no scores."""
+    job, info = rank.job, rank.rank_info
+    if job.evaluate is None:
+        return None
+    layout = rank.agreement.order(pinned_corpora(rank.run, rank.agreement.pinned))
+    every = job.evaluate.every.in_steps(batch=job.batch.size, epoch_steps=epoch_steps(layout))
+    attempt, steps, stop_request = rank.agreement.attempt, rank.agreement.steps, rank.signals.stop_request
+    return evaluate(Scored(rank.run, job, method, engine, info, attempt, max(1, every), steps, stop_request))
+
+
+def _catch_up(evaluation: Evaluation | None, step: int) -> LoopResult:
+    """Score the weights resumed from, where the attempt before was taken away between their commit and their score."""
+    return evaluation.run(step) if evaluation is not None and step >= 0 and evaluation.due(step) else ""
 
 
 def _begin(rank: Rank, stepper: Stepper, commit: Commit | None, load_s: float, first: int) -> None:
@@ -182,10 +206,17 @@ def _begin(rank: Rank, stepper: Stepper, commit: Commit | None, load_s: float, f
     )
 
 
-def _run(rank: Rank, stepper: Stepper, saver: Saver, first: int) -> int:
+def _run(rank: Rank, stepper: Stepper, saver: Saver, first: int, evaluation: Evaluation | None) -> int:
     record = StepRecord(rank.kv, rank.rank_info, rank.shutdown, rank.metrics, rank.agreement.steps)
-    steps = rank.job.checkpoint.every.steps
-    result, last = run(stepper, saver, first=first, total=rank.agreement.steps, every_steps=steps, write=record.write)
+    result, last = run(
+        stepper,
+        saver,
+        first=first,
+        total=rank.agreement.steps,
+        every_steps=rank.job.checkpoint.every.steps,
+        write=record.write,
+        evaluation=evaluation,
+    )
     saver.finish()
     if result == "not_finite" and rank.is_rank_zero:
         return rank.shutdown.end(result, last, message=record.not_finite())

@@ -10,6 +10,7 @@ been enqueued already. It is kept and counts (the checkpoint is of step t), exce
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from gmml_cluster.train.evaluation import Evaluation
 from gmml_cluster.train.stepper import LoopResult, Pending, Report, Stepper
 
 
@@ -20,14 +21,24 @@ class Saving(Protocol):
 
     def check(self) -> None: ...
 
+    def finish(self) -> None: ...
+
 
 def run(
-    stepper: Stepper, saver: Saving, *, first: int, total: int, every_steps: int | None, write: Callable[[Report], None]
+    stepper: Stepper,
+    saver: Saving,
+    *,
+    first: int,
+    total: int,
+    every_steps: int | None,
+    write: Callable[[Report], None],
+    evaluation: Evaluation | None = None,
 ) -> tuple[LoopResult, int]:
     """Train from step `first` to the end of the run, or to a stop; the state of the last step made is being saved.
 
     Args:
         write: called with the report of every step, in order.
+        evaluation: scores the weights behind some steps, whose state is being saved meanwhile; None for none.
 
     Returns:
         Why it ended, and the last step made.
@@ -36,7 +47,8 @@ def run(
     for step in range(first, total):
         ahead: Pending | None = stepper.enqueue(step)
         stop: LoopResult = ""
-        save = step == total - 1 or (every_steps is not None and (step + 1) % every_steps == 0)
+        scored = evaluation is not None and evaluation.due(step)
+        save = step == total - 1 or scored or (every_steps is not None and (step + 1) % every_steps == 0)
         if behind is not None:
             report = stepper.read_step(behind)
             write(report)
@@ -54,6 +66,9 @@ def run(
             stop, ahead = stop or report.stop, None
             saver.begin(step, stepper.state())
         saver.check()
+        if evaluation is not None and scored and (not stop or (step == total - 1 and stop != "not_finite")):
+            with stepper.left_out():
+                stop = evaluation.run(step, saver.finish) or stop
         if step == total - 1 and stop != "not_finite":
             return "finished", step  # the run is complete: a notice that came in the last step changes nothing
         if stop:

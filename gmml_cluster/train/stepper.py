@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -130,6 +131,13 @@ class Stepper:
     def __post_init__(self) -> None:
         self.bad = self.bad or [0] * self.limit.corpora
         self._vector = StepVector(self.rank_info.ranks, self.rank_info.rank, self.limit.corpora)
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """What is done inside lies between two steps and counts for neither step's time."""
+        began = time.monotonic()
+        yield
+        self._enqueued_at += time.monotonic() - began
 
     def enqueue(self, step: int) -> Pending:
         """Forward, backward and update of one step."""

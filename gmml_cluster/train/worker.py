@@ -28,10 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         signals.install(_pipe())
 
         # here, because torch takes seconds to import, in which a notice must not be lost
+        from gmml_cluster.evaluate.in_training import InTraining
         from gmml_cluster.train.attempt import run_attempt
         from gmml_cluster.train.ranks.agreement import StartInfo
 
-        run_attempt(StartInfo(given.root, given.run, given.submit, given.job, given.restart), signals)
+        run_attempt(StartInfo(given.root, given.run, given.submit, given.job, given.restart), signals, InTraining)
     except BaseException:
         # A rank that has met its peers leaves through `ranks/shutdown.py`. One that has not can inform nobody: its own
         # error is the last it prints, for the launcher quotes that line.

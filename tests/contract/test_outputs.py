@@ -95,7 +95,7 @@ def entries(tmp_path):
         protocol.drop(log, number, log.refresh().commits[-1])
         protocol.end(log, number, "notice", **details)
         protocol.resolve_cause(log, number, "preempted", "p")
-    protocol.score(log, "evaluations/1.json", "d", step=1, scores=[])
+    protocol.score(log, "evaluations/1.json", "d", step=1, scores=[], attempt=number, seconds=1.0)
     protocol.stop(log, "cancelled")
     return [entry.document() for entry in log.read()]
 

@@ -22,6 +22,8 @@ class ProbeOptions(ClassifierOptions):
     """The group where `data.group` is `auto`: as many images as one device of MAE's released probe norms together."""
     needs_init: ClassVar[bool] = True
     """Whether a job without `init` is refused."""
+    trains_encoder: ClassVar[bool] = False
+    """Whether scores of the encoder can change."""
     recipe: ClassVar[dict[str, Any]] = RECIPE
     """What is advised where the fields' defaults are GMML's; a job file that leaves them out has these."""
 

@@ -2,11 +2,12 @@
 
 import json
 
+import pytest
 from click.testing import CliRunner
 
 from gmml_cluster.cli import status
 from gmml_cluster.cli.compare import command
-from gmml_cluster.run.evaluations import keep, kept, table
+from gmml_cluster.run.evaluations import find, keep, kept, table
 from gmml_cluster.run.root import create_run, run_root
 
 
@@ -40,6 +41,38 @@ def test_a_document_is_kept_once_and_the_log_says_so_with_its_digest(tmp_path):
     assert kept(run) == [document()]
     after = run.log.refresh()
     assert (after.finished, after.attempts, after.submit) == (before.finished, before.attempts, before.submit)
+
+
+def test_a_document_whose_entry_was_never_written_gets_it_with_the_next_call(tmp_path, monkeypatch):
+    run = run_of(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("gmml_cluster.run.protocol.score", lambda *arguments, **fields: None)
+        keep(run, document())
+    for _ in range(2):
+        name = keep(run, document())
+        assert [entry.fields["file"] for entry in run.log.read() if entry.kind == "score"] == [name]
+
+
+ASKED = {"protocol": "p", "bank": "b", "corpus": "c1", "scores": [("knn", "mean")]}
+
+
+@pytest.mark.parametrize(
+    ("step", "changed"),
+    [
+        (8, {}),
+        (7, {"bank": "other"}),
+        (7, {"corpus": "other"}),
+        (7, {"protocol": "other"}),
+        (7, {"scores": [("knn", "mean"), ("linear", "mean")]}),
+    ],
+)
+def test_a_document_answers_the_very_request_alone(tmp_path, step, changed):
+    run = run_of(tmp_path)
+    keep(run, document())
+    keep(run, document(-1))
+    assert find(run, 7, ASKED) == document()
+    assert find(run, step, {**ASKED, **changed}) is None
+    assert find(run, 0, ASKED) is None, "the document of the untrained network lies under the same prefix"
 
 
 def test_documents_are_listed_by_step_and_only_their_main_scores(tmp_path):

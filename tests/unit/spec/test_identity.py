@@ -161,3 +161,13 @@ def test_identities_agree_exactly_where_nothing_differs(changes):
     assert (identity(other) == identity(SPEC)) == (differences(SPEC, other) == {})
     assert set(differences(SPEC, other)) == {field for field, _ in changes if field in IDENTIFYING}
     assert set(changeable(SPEC, other)) == {field for field, _ in changes if field in FREE}
+
+
+def test_scores_may_be_asked_for_changed_and_left_out_between_attempts():
+    asked = changed(SPEC, "evaluate", dump(parse_job({**SPEC, "evaluate": {"every": "5 epochs"}}))["evaluate"])
+    assert identity(asked) == identity(SPEC)
+    assert differences(SPEC, asked) == {}
+    assert apply(SPEC, changeable(SPEC, asked)) == asked
+    rarer = changed(asked, "evaluate.every", "9 epochs")
+    assert changeable(asked, rarer) == {"evaluate.every": ["5 epochs", "9 epochs"]}
+    assert apply(asked, changeable(asked, SPEC)) == SPEC

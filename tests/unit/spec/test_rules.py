@@ -19,6 +19,8 @@ BASE = {
     "run": {"steps": 1},
 }
 MAE = {"method": {"name": "mae"}}
+LABELS = {"method": {"name": "supervised", "classes": 4}}
+HEAD = {"method": {"name": "linear", "classes": 4}, "init": {"run": "other"}, "batch": {"size": 512}}
 RELVIT = {"method": {"name": "relvit"}}
 
 
@@ -70,6 +72,11 @@ def test_the_base_breaks_no_rule():
         ({"method": {"name": "mae", "mask_ratio": 0.99}}, "method.mask_ratio: a mask_ratio of 0.99 keeps 0 of 64"),
         ({"method": {"name": "mae", "mask_ratio": 0.9999999}}, "method.mask_ratio: a mask_ratio of 0.9999999 keeps 0"),
         ({**MAE, "data": {"image_size": 4}}, "data.image_size: a mask_ratio of 0.75 keeps 0 of 1 patches"),
+        ({**LABELS, "evaluate": {"every": "1 steps"}}, "evaluate.corpus: null; supervised trains on the classes"),
+        ({**HEAD, "evaluate": {"every": "1 steps"}}, "evaluate: linear trains a head on an encoder that stays as it"),
+        ({"evaluate": {"every": "0 epochs"}}, "evaluate.every: '0 epochs' never passes; write a length above 0"),
+        ({"evaluate": {"every": "5 min"}}, "evaluate.every: '5 min' is no length; write"),
+        ({"evaluate": {"every": "5 steps", "scores": ["svm"]}}, "evaluate.scores.0: 'svm'"),
         ({**MAE, "model": {"drop_path": 0.1}}, "model.drop_path: 0.1 does not fit; MAE drops no blocks"),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """The loop makes every step once, saves on the step that all ranks agree on, and stops for the right reason."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -124,8 +125,11 @@ class Saver:
     def check(self):
         pass
 
+    def finish(self):
+        self.saved.append("committed")
 
-def train(engine, *, first=0, total=8, every_steps=None, **options):
+
+def train(engine, *, first=0, total=8, every_steps=None, evaluation=None, **options):
     saver, reports = Saver(), []
     outcome, last = run(
         stepper(engine, first=first, **options),
@@ -134,6 +138,7 @@ def train(engine, *, first=0, total=8, every_steps=None, **options):
         total=total,
         every_steps=every_steps,
         write=reports.append,
+        evaluation=evaluation,
     )
     return outcome, last, saver.saved, [report.line for report in reports]
 
@@ -187,6 +192,53 @@ def test_a_save_by_time_is_agreed_through_the_vector_and_does_not_stop_the_run()
     outcome, _, saved, lines = train(Engine(), total=6, save_due=lambda: next(due))
     assert (outcome, saved) == ("finished", [2, 5])
     assert [line["step"] for line in lines] == list(range(6))
+
+
+class Evaluation:
+    """Scores every third step, which takes a while."""
+
+    def __init__(self, engine, result=""):
+        self.engine, self.result, self.seen = engine, result, []
+
+    def due(self, step):
+        return (step + 1) % 3 == 0
+
+    def run(self, step, committed):
+        committed()
+        self.seen.append((step, len(self.engine.updates)))
+        time.sleep(0.2)
+        return self.result
+
+
+def test_a_step_that_is_scored_is_saved_and_nothing_is_enqueued_before_its_score():
+    engine = Engine()
+    evaluation = Evaluation(engine)
+    outcome, last, saved, lines = train(engine, total=7, evaluation=evaluation)
+    assert (outcome, last, saved) == ("finished", 6, [2, "committed", 5, "committed", 6])
+    assert evaluation.seen == [(2, 3), (5, 6)]
+    assert [line["step"] for line in lines] == list(range(7))
+    assert all(line["step_s"] < 0.2 for line in lines), "the evaluation's time is no step's"
+
+
+def test_a_stop_during_an_evaluation_ends_the_attempt_at_its_step():
+    engine = Engine()
+    assert train(engine, evaluation=Evaluation(engine, "notice"))[:3] == ("notice", 2, [2, "committed"])
+    assert len(engine.updates) == 3
+
+
+def test_a_stop_that_came_before_is_not_kept_waiting_by_an_evaluation():
+    stop_request, engine = StopRequest(), Engine()
+    stop_request.give("notice")
+    evaluation = Evaluation(engine)
+    assert train(engine, first=1, stop_request=stop_request, evaluation=evaluation)[:2] == ("notice", 2)
+    assert evaluation.seen == []
+
+
+def test_weights_that_are_not_finite_are_not_scored():
+    engine = Engine(bad_steps={0, 1, 2})
+    evaluation = Evaluation(engine)
+    assert train(engine, total=3, evaluation=evaluation)[0] == "not_finite"
+    assert evaluation.seen == []
 
 
 def test_one_step_that_is_not_finite_is_reported_and_passed_over():
