@@ -199,7 +199,11 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optim(SpecModel):
-    """AdamW; the defaults are GMML's as released."""
+    """The optimizer; the defaults are GMML's as released."""
+
+    name: Literal["adamw", "lars"] = "adamw"
+    """`adamw`, or `lars` for linear probes (MAE's): SGD with the first of `betas` as momentum, the gradient of each
+    matrix scaled to 0.001 of the matrix's norm; without decay and clip."""
 
     lr: float = Field(5e-4, gt=0, le=1000)
     """Base learning rate."""

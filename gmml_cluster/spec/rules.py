@@ -27,6 +27,7 @@ def broken_rules(job: JobSpec) -> list[Broken]:
         _lanes_suffice_for_corpora,
         _nodes,
         _begins_somewhere,
+        _lars_alone,
         _auxiliary_has_tokens,
         _scores_mean_something,
         _of_method,
@@ -118,6 +119,17 @@ def _begins_somewhere(job: JobSpec) -> Iterator[Broken]:
     if job.init is None and getattr(job.method, "needs_init", False):
         hint = "write init: {run: NAME} or {url: FILE}, or take the method supervised"
         yield broken(("init",), f"null; {job.method.name} begins from a trained encoder", hint, METHOD)
+
+
+def _lars_alone(job: JobSpec) -> Iterator[Broken]:
+    """Decay would enter the ratios, and a clip would change nothing of a matrix's gradient that is scaled anyway."""
+    decay = job.optim.weight_decay
+    if job.optim.name == "lars" and (decay.start or decay.end):
+        problem = f"{decay.start:g} to {decay.end:g}; optim.name: lars decays nothing"
+        yield broken(("optim", "weight_decay"), problem, "write {start: 0, end: 0}", ("optim", "name"))
+    if job.optim.name == "lars" and job.optim.clip is not None:
+        problem = "optim.name: lars scales the gradients that it would clip"
+        yield broken(("optim", "clip"), problem, "write null", ("optim", "name"))
 
 
 def _auxiliary_has_tokens(job: JobSpec) -> Iterator[Broken]:

@@ -1,20 +1,28 @@
-"""Fused AdamW: its parameter groups, which tensors are decayed, and its state before the first step."""
+"""Fused AdamW; and of any optimizer its parameter groups, which tensors are decayed, and its state at the start."""
 
 import inspect
 from collections.abc import Callable, Iterable
 from types import MethodType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from gmml_cluster.spec.job import Optim
 
-ADAM_STATE = ("exp_avg", "exp_avg_sq")
+_ADAM_STATE, _SGD_STATE = ("exp_avg", "exp_avg_sq"), ("momentum_buffer",)
 Exempt = Literal["vectors", "vectors_and_positions", "none"]
 Multipliers = Callable[[str], tuple[float, float]]
 """Of a trained parameter's name: what its learning rate and its weight decay are multiplied by."""
+
+
+_Optimizer = TypeVar("_Optimizer", bound=Optimizer)
+
+
+def state_keys(optimizer: Optimizer) -> tuple[str, ...]:
+    """What the optimizer keeps of each trained element: Adam's two moments, or the momentum of LARS."""
+    return _ADAM_STATE if isinstance(optimizer, AdamW) else _SGD_STATE
 
 
 def is_decayed(name: str, dims: int, exempt: Exempt) -> bool:
@@ -59,15 +67,19 @@ def parameter_groups(module: nn.Module, exempt: Exempt, multipliers: Multipliers
 
 def make_adamw(module: nn.Module, optim: Optim, multipliers: Multipliers = unscaled) -> AdamW:
     """Fused AdamW over the trained tensors: the only variant that reads `found_inf` on the device, without a wait."""
-    _spare_dynamo()
+    spare_dynamo()
     groups = parameter_groups(module, optim.exempt, multipliers)
-    adamw = AdamW(groups, lr=0.0, betas=optim.betas, eps=optim.eps, fused=True)
-    plain = torch.no_grad()(inspect.unwrap(type(adamw).step))
-    adamw.step = MethodType(plain, adamw)  # type: ignore[method-assign]
-    return adamw
+    return undecorated(AdamW(groups, lr=0.0, betas=optim.betas, eps=optim.eps, fused=True))
 
 
-def _spare_dynamo() -> None:
+def undecorated(optimizer: _Optimizer) -> _Optimizer:
+    """The optimizer without the decorators of its `step`; see `spare_dynamo`."""
+    plain = torch.no_grad()(inspect.unwrap(type(optimizer).step))
+    optimizer.step = MethodType(plain, optimizer)  # type: ignore[method-assign]
+    return optimizer
+
+
+def spare_dynamo() -> None:
     """Keep `torch._dynamo` and inductor from being imported where nothing is compiled.
 
     Their import takes 2 to 4 s of each start. torch 2.13 imports them in the decorators of `Optimizer.add_param_group`,
@@ -81,20 +93,20 @@ def _spare_dynamo() -> None:
             setattr(plain, "__dynamo_disable", plain)  # in a class its name would be mangled
 
 
-def set_rates(adamw: AdamW, lr: float, decay: float) -> None:
+def set_rates(optimizer: Optimizer, lr: float, decay: float) -> None:
     """Set this step's learning rate and weight decay, each multiplied by its group's scale."""
     # DeepSpeed replaces the tensors of these groups by flat partitions, but keeps the dictionaries and their keys
-    for group in adamw.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
         group["weight_decay"] = decay * group["decay_scale"]
 
 
-def create_state(adamw: AdamW, tensors: Iterable[Tensor]) -> None:
-    """Create the state that AdamW creates in its first step, so that it can be saved and loaded before that.
+def create_state(optimizer: Optimizer, tensors: Iterable[Tensor]) -> None:
+    """Create the state that the first step would create, so that it can be saved and loaded before that.
 
     The step count is a float32 scalar on the tensor's device, as fused AdamW keeps it; a count on the host, as the
-    other variants have, would make the update wait.
+    other variants have, would make the update wait. SGD has none, and leaves this one at 0.
     """
     for tensor in tensors:
-        state: dict[str, Tensor] = {key: torch.zeros_like(tensor, requires_grad=False) for key in ADAM_STATE}
-        adamw.state[tensor] = {"step": torch.zeros((), dtype=torch.float32, device=tensor.device), **state}
+        state: dict[str, Tensor] = {key: torch.zeros_like(tensor, requires_grad=False) for key in state_keys(optimizer)}
+        optimizer.state[tensor] = {"step": torch.zeros((), dtype=torch.float32, device=tensor.device), **state}

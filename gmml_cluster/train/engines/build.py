@@ -7,6 +7,7 @@ from gmml_cluster.spec.job import EngineSpec, Optim
 from gmml_cluster.train.engines.adamw import Multipliers, make_adamw, unscaled
 from gmml_cluster.train.engines.ddp import DdpEngine
 from gmml_cluster.train.engines.engine import Engine
+from gmml_cluster.train.engines.lars import make_sgd
 from gmml_cluster.train.engines.slices import saved_shapes
 
 
@@ -22,10 +23,10 @@ def make_engine(
         # inside the module: DeepSpeed switches off an autocast that it meets around its forward
         module.forward = torch.autocast(device.type, dtype=torch.bfloat16)(module.forward)
     shapes = saved_shapes(module)  # before stage 3 empties the parameters
-    adamw = make_adamw(module, optim, multipliers)
+    optimizer = (make_sgd if optim.name == "lars" else make_adamw)(module, optim, multipliers)
     if engine.zero == "ddp":
-        return DdpEngine(module, adamw, shapes=shapes, clip=optim.clip)
+        return DdpEngine(module, optimizer, shapes=shapes, clip=optim.clip)
     # imported here, as it imports DeepSpeed's configuration of the environment; `ddp` runs without DeepSpeed
     from gmml_cluster.train.engines.zero import ZeroEngine
 
-    return ZeroEngine(module, adamw, stage=engine.zero, shapes=shapes, clip=optim.clip, device=device)
+    return ZeroEngine(module, optimizer, stage=engine.zero, shapes=shapes, clip=optim.clip, device=device)

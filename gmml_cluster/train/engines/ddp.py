@@ -1,11 +1,11 @@
-"""Plain data parallelism: torch's DistributedDataParallel and fused AdamW."""
+"""Plain data parallelism: torch's DistributedDataParallel and a fused optimizer."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from gmml_cluster.errors import Fault, GmmlError
 from gmml_cluster.spec.job import Clip
@@ -18,7 +18,7 @@ class DdpEngine(Engine):
     """Every rank holds everything; gradients are averaged once a step, during the last micro-batch's backward."""
 
     def __init__(
-        self, module: nn.Module, adamw: AdamW, *, shapes: dict[str, tuple[int, ...]], clip: Clip | None
+        self, module: nn.Module, optimizer: Optimizer, *, shapes: dict[str, tuple[int, ...]], clip: Clip | None
     ) -> None:
         self._ddp = DistributedDataParallel(module, gradient_as_bucket_view=True)
         # A method has no buffers that training changes; broadcasting them would cost a collective a forward. Set here,
@@ -28,7 +28,7 @@ class DdpEngine(Engine):
             problem = "DDP's reducer has no prepare_for_backward; it was measured with torch 2.13"
             raise GmmlError(Fault("torch", problem, "install torch 2.13, or set engine.zero to 0"))
         self._fix_buckets()
-        super().__init__(module, adamw, Replicated(module, adamw), shapes=shapes, clip=clip)
+        super().__init__(module, optimizer, Replicated(module, optimizer), shapes=shapes, clip=clip)
 
     def _fix_buckets(self) -> None:
         """Run a backward that yields gradients in reverse order of registration, before the first step.
@@ -53,8 +53,8 @@ class DdpEngine(Engine):
         loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, lr: float, weight_decay: float, extras: Tensor) -> Tensor:
-        set_rates(self._adamw, lr, weight_decay)
+        set_rates(self._optimizer, lr, weight_decay)
         vector = self._hook(self._partitioning.gradients(), extras)
-        self._adamw.step()
-        self._adamw.zero_grad(set_to_none=True)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
         return vector

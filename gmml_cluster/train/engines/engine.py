@@ -11,13 +11,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import SGD, Optimizer
 
 from gmml_cluster.spec.job import Clip
 from gmml_cluster.train.engines.adamw import create_state
 from gmml_cluster.train.engines.gradients import GradientHook
+from gmml_cluster.train.engines.lars import TrustRatios
 from gmml_cluster.train.engines.partitions import Partitioning
-from gmml_cluster.train.engines.slices import Read, Slice, check_owners, fill
+from gmml_cluster.train.engines.slices import VALUE, Read, Slice, check_owners, fill
 
 __all__ = ["Engine", "Read", "Slice"]
 
@@ -37,7 +38,7 @@ class Engine(ABC):
     def __init__(
         self,
         module: nn.Module,
-        adamw: AdamW,
+        optimizer: Optimizer,
         partitioning: Partitioning,
         *,
         shapes: dict[str, tuple[int, ...]],
@@ -46,12 +47,17 @@ class Engine(ABC):
         trained = [name for name, tensor in module.named_parameters() if tensor.requires_grad]
         device = partitioning.optimizer_tensors()[0].device
         contributes = not partitioning.replicated or dist.get_rank() == 0
-        self._hook = GradientHook(trained, clip, device, contributes=contributes)
+        self._optimizer, self._partitioning = optimizer, partitioning
+        create_state(optimizer, partitioning.optimizer_tensors())
+        ratios = None
+        if isinstance(optimizer, SGD):
+            matrices = {name for name in trained if len(shapes[name]) > 1}
+            parts = [(part.name, part.views[VALUE]) for part in self.slices() if part.name in matrices]
+            ratios = TrustRatios(trained, parts, device)
+        self._hook = GradientHook(trained, clip, device, contributes=contributes, ratios=ratios)
         self.module, self.names, self.shapes = module, self._hook.names, shapes
-        self._adamw, self._partitioning = adamw, partitioning
-        create_state(adamw, partitioning.optimizer_tensors())
-        # fused AdamW reads this attribute in every step; it is the same tensor for good, so a skip needs no host
-        adamw.found_inf = self._hook.found_inf  # type: ignore[attr-defined]
+        # fused optimizers read this attribute in every step; it is the same tensor for good, so a skip needs no host
+        optimizer.found_inf = self._hook.found_inf  # type: ignore[attr-defined]
         check_owners(self.slices(), shapes, device)
 
     @abstractmethod
@@ -118,13 +124,13 @@ class Engine(ABC):
 
     @property
     def adam_step(self) -> int:
-        """Updates that were applied, as AdamW counts them; reading it waits for the device."""
-        return int(self._adamw.state[self._partitioning.optimizer_tensors()[0]]["step"])
+        """Updates that were applied, as AdamW counts them, 0 with LARS; reading it waits for the device."""
+        return int(self._optimizer.state[self._partitioning.optimizer_tensors()[0]]["step"])
 
     def set_adam_step(self, step: int) -> None:
         """Set AdamW's own count, which its bias correction reads; exact up to 2**24, as it is a float32."""
         for tensor in self._partitioning.optimizer_tensors():
-            self._adamw.state[tensor]["step"].fill_(step)
+            self._optimizer.state[tensor]["step"].fill_(step)
 
     def slices(self) -> list[Slice]:
         """What this rank saves; over the ranks every element once. The views show training's state, not a copy."""

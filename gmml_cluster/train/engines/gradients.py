@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gmml_cluster.errors import Fault, GmmlError
 from gmml_cluster.spec.job import Clip
+from gmml_cluster.train.engines.lars import TrustRatios
 
 SKIPS_LATCH = 3
 """After so many skipped updates in a row every later one is skipped too, until the count is reset."""
@@ -25,20 +26,29 @@ class GradientHook:
 
     Attributes:
         names: trained tensors, in the order of the vector's first elements.
-        found_inf: 0-d float32 on the device: 1 where the update must not happen, else 0. Fused AdamW reads it. Exactly
-            0 or 1: with 2 the update is applied and the step count goes down (torch 2.13).
+        found_inf: 0-d float32 on the device: 1 where the update must not happen, else 0. Fused optimizers read it.
+            Exactly 0 or 1: with 2 the update is applied and the step count goes down (torch 2.13).
         skips_in_a_row: 0-d int64 on the device; at `SKIPS_LATCH` it stays, and `found_inf` with it.
 
     Args:
+        ratios: those of LARS, by which gradients are multiplied; None for other optimizers.
         contributes: whether this rank's gradients enter the sums; where all ranks hold the same whole gradients, only
             rank 0's do, else each tensor would be counted once a rank.
     """
 
-    def __init__(self, names: Sequence[str], clip: Clip | None, device: torch.device, *, contributes: bool) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        clip: Clip | None,
+        device: torch.device,
+        *,
+        contributes: bool,
+        ratios: TrustRatios | None = None,
+    ) -> None:
         self.names = tuple(names)
         self.found_inf = torch.zeros((), dtype=torch.float32, device=device)
         self.skips_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
-        self._clip, self._device, self._contributes = clip, device, contributes
+        self._clip, self._device, self._contributes, self._ratios = clip, device, contributes, ratios
         self._order: tuple[str, ...] | None = None
         self._rows = torch.empty(0, dtype=torch.int64, device=device)
 
@@ -62,8 +72,14 @@ class GradientHook:
             norms = torch.stack(torch._foreach_norm(views, 2, dtype=torch.float64))
             # a rank has one slice of a tensor at most, so no two rows are equal and no order of additions can show
             vector[:tensors].index_add_(0, self._rows, norms.square_())
+        if self._ratios is not None:  # behind all else: the sums' places in the vector are part of exactness
+            vector = torch.cat([vector, self._ratios.squares()])
         dist.all_reduce(vector)  # every rank takes part, also one that owns padding alone
         self._decide(vector)
+        if self._ratios is not None:
+            vector, weights = vector[:-tensors], vector[-tensors:]
+            if views:
+                self._multiply(views, self._ratios.factors(vector[:tensors], weights))
         if views and self._clip is not None:
             self._clip_views(views, vector[:tensors], self._clip)
         return vector
@@ -92,6 +108,9 @@ class GradientHook:
             squares = squares.sum().expand_as(squares)
         # not finite where the vector is not: the gradients are spoilt then, but the skipped update does not read them
         factors = (clip.norm / (squares.sqrt() + _EPS)).clamp_(max=1.0).float()
+        self._multiply(views, factors)
+
+    def _multiply(self, views: list[Tensor], factors: Tensor) -> None:
         torch._foreach_mul_(views, list(factors[self._rows].unbind()))
 
 

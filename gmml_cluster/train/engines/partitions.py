@@ -1,4 +1,4 @@
-"""Where weights, gradients and AdamW's state are on a rank: whole, in flat partitions, or in shards of each tensor.
+"""Where weights, gradients and optimizer state are on a rank: whole, in flat partitions, or in shards of each tensor.
 
 `Partitioned` and `Sharded` read private attributes of DeepSpeed 0.19.8 (docs/reference/deepspeed.md); `zero.py` checks
 at start-up that they exist. Its public helpers were tried first: `safe_get_full_*` costs three collectives a tensor,
@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
-from gmml_cluster.train.engines.adamw import ADAM_STATE
+from gmml_cluster.train.engines.adamw import state_keys
 from gmml_cluster.train.engines.gradients import NamedGradient, missing_gradient
 from gmml_cluster.train.engines.slices import VALUE, Slice, buffers, share
 
@@ -72,8 +72,8 @@ class Replicated:
 
     replicated = True
 
-    def __init__(self, module: nn.Module, adamw: AdamW) -> None:
-        self._module, self._adamw = module, adamw
+    def __init__(self, module: nn.Module, optimizer: Optimizer) -> None:
+        self._module, self._optimizer = module, optimizer
 
     def optimizer_tensors(self) -> list[Tensor]:
         return [tensor for _, tensor in _trained(self._module)]
@@ -91,7 +91,7 @@ class Replicated:
         return [*trained, *_frozen_wholes(self._module)]
 
     def _whole(self, name: str, tensor: Tensor) -> Slice:
-        state = {key: self._adamw.state[tensor][key].view(-1) for key in ADAM_STATE}
+        state = {key: self._optimizer.state[tensor][key].view(-1) for key in state_keys(self._optimizer)}
         return Slice(name, tuple(tensor.shape), 0, {VALUE: tensor.detach().view(-1), **state})
 
     def owned(self) -> list[Slice]:
@@ -122,8 +122,8 @@ class Partitioned:
 
     replicated = False
 
-    def __init__(self, module: nn.Module, adamw: AdamW, zero: Any) -> None:
-        self._module, self._adamw, self._zero = module, adamw, zero
+    def __init__(self, module: nn.Module, optimizer: Optimizer, zero: Any) -> None:
+        self._module, self._optimizer, self._zero = module, optimizer, zero
 
     def optimizer_tensors(self) -> list[Tensor]:
         return list(self._zero.single_partition_of_fp32_groups)
@@ -155,9 +155,9 @@ class Partitioned:
 
     def _part(self, name: str, tensor: Tensor, mapping: Any) -> Slice:
         flat = self._zero.single_partition_of_fp32_groups[mapping.param_group_index]
-        state = self._adamw.state[flat]
+        state = self._optimizer.state[flat]
         fragment = mapping.hp_fragment_address
-        sources = {VALUE: flat.detach(), **{key: state[key] for key in ADAM_STATE}}
+        sources = {VALUE: flat.detach(), **{key: state[key] for key in state_keys(self._optimizer)}}
         views = {key: source.narrow(0, fragment.start, fragment.numel) for key, source in sources.items()}
         return Slice(name, tuple(tensor.shape), mapping.lp_fragment_address.start, views)
 
@@ -196,8 +196,8 @@ class Sharded:
 
     replicated = False
 
-    def __init__(self, module: nn.Module, adamw: AdamW, zero: Any) -> None:
-        self._module, self._adamw, self._zero = module, adamw, zero
+    def __init__(self, module: nn.Module, optimizer: Optimizer, zero: Any) -> None:
+        self._module, self._optimizer, self._zero = module, optimizer, zero
         # by identity: stage 3 knows parameters as objects, and `in` or `==` on tensors would compare values
         self._names = {id(tensor): name for name, tensor in module.named_parameters()}
 
@@ -225,7 +225,10 @@ class Sharded:
         group, offset, _ = self._zero.grad_position[self._zero.get_param_id(tensor)]
         # not `ds_tensor`: AdamW updates the flat master weights, of which that is a copy even in fp32
         flat = self._zero.fp32_partitioned_groups_flat[group]
-        sources = {VALUE: flat.detach(), **{key: self._adamw.state[flat][key] for key in ADAM_STATE}}
+        sources = {
+            VALUE: flat.detach(),
+            **{key: self._optimizer.state[flat][key] for key in state_keys(self._optimizer)},
+        }
         views = {key: source.narrow(0, offset, numel) for key, source in sources.items()}
         return Slice(name, tuple(tensor.ds_shape), start, views)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from gmml_cluster.errors import Fault, GmmlError
 from gmml_cluster.plan.memory import bucket_values
@@ -70,6 +70,7 @@ def configuration(stage: int, *, host_bound: bool, trained: int) -> dict[str, An
         "gradient_accumulation_steps": 1,
         # any number of backwards, then one step; managed, `step` would have to be called after each micro-batch
         "managed_gradient_accumulation": False,
+        "zero_allow_untested_optimizer": True,  # SGD, which LARS takes; it updates flat tensors like any other
         "gradient_clipping": 0.0,  # the hook clips, by tensor or over all; DeepSpeed knows the latter alone
         "zero_optimization": zero,
         # the throughput timer synchronises the device twice a step
@@ -108,7 +109,7 @@ def _spare_what_is_unused() -> None:
     cuda_accelerator.pynvml = None
 
 
-def _start(module: nn.Module, adamw: AdamW, stage: int, device: torch.device) -> Any:
+def _start(module: nn.Module, optimizer: Optimizer, stage: int, device: torch.device) -> Any:
     """DeepSpeed's engine. What it prints goes to standard error: standard output belongs to our commands."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     with contextlib.redirect_stdout(sys.stderr):
@@ -117,7 +118,7 @@ def _start(module: nn.Module, adamw: AdamW, stage: int, device: torch.device) ->
         deepspeed.init_distributed(dist.get_backend(), auto_mpi_discovery=False, verbose=False)
         trained = sum(tensor.numel() for tensor in module.parameters() if tensor.requires_grad)
         config = configuration(stage, host_bound=device.type == "cpu", trained=trained)
-        started = deepspeed.initialize(model=module, optimizer=adamw, config=config)[0]
+        started = deepspeed.initialize(model=module, optimizer=optimizer, config=config)[0]
     _share_timeout(device)
     return started
 
@@ -146,10 +147,10 @@ def _require(thing: Any, names: tuple[str, ...]) -> None:
         raise GmmlError(Fault("deepspeed", problem, f"pip install deepspeed=={MEASURED}"))
 
 
-def _require_adamw(found: Any, adamw: AdamW) -> None:
+def _require_ours(found: Any, optimizer: Optimizer) -> None:
     # a wrapper of its own would read found_inf nowhere, so updates that are not finite would be applied
-    if found is not adamw:
-        problem = f"the optimizer became {type(found).__name__}; the engine steps the AdamW it was given"
+    if found is not optimizer:
+        problem = f"the optimizer became {type(found).__name__}; the engine steps the one it was given"
         raise GmmlError(Fault("deepspeed", problem, f"pip install deepspeed=={MEASURED}"))
 
 
@@ -167,13 +168,13 @@ def _disable_stage_3_norm(zero: Any, device: torch.device) -> None:
     zero._get_norm_groups = lambda: nothing
 
 
-def _partitioning(module: nn.Module, adamw: AdamW, zero: Any, stage: int) -> Partitioning:
+def _partitioning(module: nn.Module, optimizer: Optimizer, zero: Any, stage: int) -> Partitioning:
     if stage == 0:  # in fp32 DeepSpeed then has no optimizer of its own and steps the one it was given
-        _require_adamw(zero, adamw)
-        return Replicated(module, adamw)
+        _require_ours(zero, optimizer)
+        return Replicated(module, optimizer)
     _require(zero, _STAGES_1_AND_2 if stage < 3 else _STAGE_3)
-    _require_adamw(zero.optimizer, adamw)
-    return (Partitioned if stage < 3 else Sharded)(module, adamw, zero)
+    _require_ours(zero.optimizer, optimizer)
+    return (Partitioned if stage < 3 else Sharded)(module, optimizer, zero)
 
 
 class ZeroEngine(Engine):
@@ -182,16 +183,16 @@ class ZeroEngine(Engine):
     def __init__(
         self,
         module: nn.Module,
-        adamw: AdamW,
+        optimizer: Optimizer,
         *,
         stage: int,
         shapes: dict[str, tuple[int, ...]],
         clip: Clip | None,
         device: torch.device,
     ) -> None:
-        self._deepspeed = _start(module, adamw, stage, device)
+        self._deepspeed = _start(module, optimizer, stage, device)
         zero = self._deepspeed.optimizer
-        super().__init__(module, adamw, _partitioning(module, adamw, zero, stage), shapes=shapes, clip=clip)
+        super().__init__(module, optimizer, _partitioning(module, optimizer, zero, stage), shapes=shapes, clip=clip)
         if stage == 3:
             _disable_stage_3_norm(zero, device)
         self._extras = self._vector = torch.empty(0, dtype=torch.float64, device=device)
@@ -219,7 +220,7 @@ class ZeroEngine(Engine):
         self._deepspeed.backward(loss, scale_wrt_gas=False)
 
     def step(self, lr: float, weight_decay: float, extras: Tensor) -> Tensor:
-        set_rates(self._adamw, lr, weight_decay)
+        set_rates(self._optimizer, lr, weight_decay)
         self._extras = extras  # by attribute, as DeepSpeed's `step` passes no arguments on to the hook
         self._deepspeed.step()
         return self._vector

@@ -131,3 +131,10 @@ def test_a_mask_of_conmim_that_leaves_no_cell_is_refused():
     (found,) = options.broken_rules(model, 32, 16)
     assert "masks all cells of 2 patches on a grid of 8" in found.problem
     assert not list(ConmimOptions(name="conmim").broken_rules(model, 32, 16))
+
+
+def test_lars_has_neither_decay_nor_clip():
+    found = faults_of(optim={"name": "lars"})
+    assert [fault.split(":")[0] for fault in found] == ["optim.weight_decay", "optim.clip"]
+    assert "0.04 to 0.4; optim.name: lars decays nothing; write {start: 0, end: 0}" in found[0]
+    assert faults_of(optim={"name": "lars", "weight_decay": {"start": 0, "end": 0}, "clip": None}) == []
