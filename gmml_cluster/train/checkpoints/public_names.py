@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gmml_cluster.errors import CheckpointError, Fault
 from gmml_cluster.models.regrid import differs_in_grid, is_fixed, on_grid
+from gmml_cluster.train.checkpoints.transformers_names import by_timms_names
 
 ENCODER = "encoder."
 DECODER = "decoder."
@@ -20,7 +21,9 @@ _POSITIONS = f"{ENCODER}pos_embed"
 _FIRST = "patch_embed.proj.weight"
 """What every encoder has; what stands before it in its name is the encoder's prefix."""
 _TEACHERS = ("teacher", "target_encoder", "momentum_encoder", "ema")
-_HEADS = re.compile(r"(head|heads|head_dist|head_recons|fc_norm|pre_logits|fc)\.|mask_token$|masked_embed$|decoder_")
+_HEADS = re.compile(
+    r"(head|heads|head_dist|head_recons|fc_norm|pre_logits|fc|classifier|distillation_classifier|lm_head|pooler)\.|mask_token$|masked_embed$|decoder[._]"
+)
 _COMPUTED = re.compile(r".*relative_position_index$")
 _LAYER_SCALE = re.compile(r"\.ls([12])\.gamma$")
 _MAE_DECODER = {
@@ -56,7 +59,7 @@ def translated(found: Weights, needed: Shapes, computed: Weights, *, decoder: bo
     Positions of another grid are brought to the one here, as `gmml_cluster.models.regrid` says.
 
     Args:
-        found: the file's tensors.
+        found: the file's tensors, by the names of timm or of transformers.
         needed: shapes of all tensors of the module here that are state.
         computed: what the method here computes and does not train, such as fixed positions: the file must agree.
         decoder: whether a decoder is wanted.
@@ -64,6 +67,7 @@ def translated(found: Weights, needed: Shapes, computed: Weights, *, decoder: bo
     Raises:
         CheckpointError: a tensor of the encoder is missing, of another shape, or unknown; all are listed.
     """
+    found = by_timms_names(found)
     prefix = _prefix(found)
     inside = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
     if f"{prefix}norm.weight" not in found:  # timm's name of the norm behind a mean over the tokens
@@ -91,7 +95,9 @@ def _prefix(found: Weights) -> str:
     chosen = [prefix for prefix in prefixes if any(word in prefix for word in _TEACHERS)] or prefixes
     if len(chosen) == 1:
         return chosen[0]
-    problem = f"{len(prefixes)} tensors are called {_FIRST}; it must be one encoder by the names of timm"
+    problem = (
+        f"{len(prefixes)} tensors are called {_FIRST}; it must be one encoder by the names of timm or transformers"
+    )
     known = ", ".join(list(found)[:_LISTED])
     raise CheckpointError(Fault("tensors", f"{problem}; the first names are {known}", "save one encoder's state_dict"))
 
