@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 
+from gmml_cluster.data.corpus.listing import shared_shards
 from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.evaluate.features import FEATURES, EvalCorpus, Feature, FeatureReader, Labelled, hold_out, read
 from gmml_cluster.evaluate.knn import knn
@@ -171,12 +172,10 @@ def demand_apart(bank: EvalCorpus, corpus: EvalCorpus) -> None:
     Raises:
         DataError: there are such images; a copy of a shard without checksums is not recognised.
     """
-    shards, images = bank.shards & corpus.shards, bank.contents & corpus.contents
-    if shards:
-        shared = f"shares {counted(len(shards), 'shard')} of {len(corpus.shards)} with the bank ({min(shards)})"
-    elif len(images) > MOST_SHARED * len(corpus.contents):
+    shared, images = shared_shards(corpus.shards, bank.shards, "the bank"), bank.contents & corpus.contents
+    if not shared and len(images) > MOST_SHARED * len(corpus.contents):
         shared = f"shares {counted(len(images), 'image')} of {len(corpus.contents)} with the bank, byte for byte"
-    else:
+    if not shared:
         return
     rule = "every image there is its own nearest neighbour"
     raise DataError(Fault(corpus.url, f"{shared}; {rule}", "name another --bank, or leave --corpus out"))

@@ -1,12 +1,14 @@
 """What the indexes of a job's corpora say before anything is submitted. Writes no index."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
 from gmml_cluster.data.corpus.listing import ShardFile, indexes_below, list_shards
 from gmml_cluster.data.corpus.summary import Summary, summarise
 from gmml_cluster.errors import DataError, Fault, PreflightError, StorageError
+from gmml_cluster.launch.evaluation import look_at_evaluation
+from gmml_cluster.plan.evaluation import Labelled
 from gmml_cluster.plan.sample_layout import CorpusShape
 from gmml_cluster.spec.job import CorpusSpec, JobSpec
 from gmml_cluster.store.protocol import Store
@@ -23,15 +25,23 @@ class Indexed:
         shapes: the corpora's shards and their samples; None where one is not known.
         notes: what each corpus holds, or why that is not known, and whether its shards are sorted, with the cure.
         held: what each corpus holds; None where that is not known.
+        scored: images with a class in the corpora of `evaluate`.
     """
 
     shapes: tuple[CorpusShape, ...] | None
     notes: tuple[str, ...] = ()
     held: tuple[Summary | None, ...] = ()
+    scored: Labelled = field(default_factory=Labelled)
 
 
 def look_up(job: JobSpec, root: str) -> Indexed:
     """Read the indexes that there are. What cannot be read is refused by the preflight; here it only makes a note."""
+    looked = look_at_evaluation(job, root)
+    found = _look_at_corpora(job, root)
+    return replace(found, notes=(*found.notes, *map(str, looked.faults), *looked.notes), scored=looked.labelled)
+
+
+def _look_at_corpora(job: JobSpec, root: str) -> Indexed:
     if not _can_read():
         return Indexed(None, ("no index can be read here; pip install 'gmml-cluster[data]' lets the plan know more",))
     found = [_look_at(corpus, root) for corpus in job.data.corpora]

@@ -126,7 +126,7 @@ def plan_submission(
         SpecError: the plan does not fit the cluster.
     """
     launcher = launcher_named(profile.launcher)
-    plan = make_plan(job, profile, indexed.shapes, launcher.node(profile))
+    plan = make_plan(job, profile, indexed.shapes, launcher.node(profile), indexed.scored)
     plan = replace(plan, environment=launcher.environment(profile, plan.ranks_per_node))
     code = installed_code(job.method.name) if code is None else code
     imports = ("torch",) if job.engine.zero == "ddp" else ("torch", "deepspeed")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from gmml_cluster import __version__
 from gmml_cluster.errors import Fault, PreflightError, SpecError
 from gmml_cluster.launch.code import code_of_run
+from gmml_cluster.launch.evaluation import refuse_evaluation
 from gmml_cluster.launch.existing import changes_of, opened
 from gmml_cluster.launch.indexed import look_up
 from gmml_cluster.launch.jobs import is_busy, poll_one
@@ -62,10 +63,12 @@ def submit(prepared: Prepared, *, take_over: bool = False) -> Submitted:
 
     Raises:
         SpecError: a run of this name has another identity; lists the fields that differ.
-        PreflightError: all that would stop the run.
+        PreflightError: all that would stop the run, or make its evaluations fail.
         LaunchError: the scheduler refused, or is out of reach.
     """
     with prepared.locations.located_faults():
+        # not for `resume`: a corpus of scores that is gone by then must not keep a run from its next step
+        refuse_evaluation(prepared.job, prepared.submission.root)
         run = run_root(prepared.submission.root, prepared.job.name)
         history = opened(run)
         if not history.run:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from gmml_cluster.plan.evaluation import EvaluationPlan
 from gmml_cluster.plan.gpu_time import GPU, GpuTime
 from gmml_cluster.plan.memory import Memory
 from gmml_cluster.plan.plan import Mixing, Plan
@@ -49,6 +50,8 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.read_ahead_bytes is not None:
         yield "read ahead", f"{_mebibytes(plan.read_ahead_bytes)} of a rank's host memory"
     yield "arithmetic", _arithmetic(plan)
+    if plan.evaluation is not None:
+        yield "evaluation", _evaluation(plan.evaluation)
     if plan.gpu_time is not None:
         yield "GPU time", _gpu_time(plan.gpu_time, plan.ranks)
     yield "environment", " ".join(f"{name}={value}" for name, value in plan.environment.items()) or "nothing set"
@@ -96,6 +99,17 @@ def _mebibytes(count: int) -> str:
 def _arithmetic(plan: Plan) -> str:
     whole = "" if plan.steps is None else f", {plan.steps * plan.step_flops / 1e18:.3g} EFLOP in all"
     return f"{plan.step_flops / 1e12:.3g} TFLOP a step{whole}"
+
+
+def _evaluation(plan: EvaluationPlan) -> str:
+    what = f"{' and '.join(plan.scores)} by {', '.join(plan.features)}"
+    often = f"steps {UNKNOWN}" if plan.every_steps is None else f"every {counted(plan.every_steps, 'step')}"
+    times = "" if plan.times is None else f", {counted(plan.times, 'time')}"
+    if plan.images is None or plan.flops is None:
+        return f"{what}, {often}{times}; images {UNKNOWN}"
+    cost = f"at most {plan.images:,} images and {plan.flops / 1e12:.3g} TFLOP each"
+    share = "" if plan.share is None else f", {plan.share:.2%} of the run's arithmetic"
+    return f"{what}, {often}{times}; {cost}{share}"
 
 
 def _gpu_time(time: GpuTime, ranks: tuple[int, int]) -> str:

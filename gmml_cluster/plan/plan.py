@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gmml_cluster.plan.evaluation import EvaluationPlan, Labelled, evaluation_plan
 from gmml_cluster.plan.gpu_time import GpuTime, gpu_time, too_little_to_do
 from gmml_cluster.plan.machine import Machine, RankMemory, gpus_of_node, memory_for_rank, memory_of_node, this_machine
 from gmml_cluster.plan.memory import Memory, memory_of_rank, read_ahead_bytes
@@ -50,6 +51,7 @@ class Plan:
         secrets: names of variables passed on; values are written nowhere.
         room: memory that a rank may use; None where it is not known here.
         read_ahead_bytes: host memory of a rank for `data.read_ahead`; None where the node's memory is not known here.
+        evaluation: scores between two steps; None where the job asks for none.
         gpu_time: what the run takes on GPUs; None on CPUs, and before the number of steps is known.
         notes: what was cut, and what a person should know before submitting.
     """
@@ -79,6 +81,7 @@ class Plan:
     room: RankMemory | None
     read_ahead_bytes: int | None
     step_flops: int
+    evaluation: EvaluationPlan | None
     gpu_time: GpuTime | None
     environment: dict[str, str]
     secrets: tuple[str, ...]
@@ -129,6 +132,7 @@ def make_plan(
     profile: ClusterProfile,
     shapes: Sequence[CorpusShape] | None = None,
     machine: Machine | None = None,
+    labelled: Labelled | None = None,
 ) -> Plan:
     """The plan of a job on a cluster.
 
@@ -137,6 +141,7 @@ def make_plan(
         profile: where.
         shapes: the corpora as indexed; without them `samples` of the spec serves where every corpus has it.
         machine: a node; None means this machine for a local profile, and what the profile says for others.
+        labelled: images with a class in the corpora of `evaluate`.
 
     Raises:
         SpecError: the fewest ranks are more than there are lanes, or the layout does not fit.
@@ -176,6 +181,13 @@ def make_plan(
         room=need.room,
         read_ahead_bytes=need.read_ahead_bytes,
         step_flops=step_flops,
+        evaluation=evaluation_plan(
+            job,
+            steps=length.steps,
+            epoch_steps=length.epoch_steps,
+            step_flops=step_flops,
+            labelled=labelled or Labelled(),
+        ),
         gpu_time=gpu_time(whole_flops, job.engine.precision, nodes.ranks) if whole_flops else None,
         environment=dict(profile.environment),
         secrets=profile.secrets,

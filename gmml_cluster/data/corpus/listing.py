@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -14,6 +14,7 @@ from gmml_cluster.spec.base import Refused
 from gmml_cluster.spec.braces import expand_braces
 from gmml_cluster.store.open import open_store, scheme_of
 from gmml_cluster.store.protocol import Stat, Store
+from gmml_cluster.wording import counted
 
 SHARD_SUFFIX = ".tar"
 INDEX_SUFFIX = ".index"
@@ -78,6 +79,12 @@ def list_shards(url: str, image: str | None = None) -> list[ShardFile]:
         StorageError: no store has the URL's scheme, the store does not answer, or a folder of it cannot be read.
     """
     return list_files(url, (SHARD_SUFFIX,), image or "")
+
+
+def shared_shards(corpus: Collection[str], other: Collection[str], name: str) -> str:
+    """Which shards of a corpus, by their URLs, are also those of another, in words; empty where none is."""
+    shared = set(corpus) & set(other)
+    return f"shares {counted(len(shared), 'shard')} of {len(corpus)} with {name} ({min(shared)})" if shared else ""
 
 
 def list_files(url: str, suffixes: tuple[str, ...], image: str = "") -> list[ShardFile]:

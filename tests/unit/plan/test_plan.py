@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gmml_cluster.errors import SpecError
 from gmml_cluster.plan.describe import describe
+from gmml_cluster.plan.evaluation import Labelled
 from gmml_cluster.plan.machine import Machine, ranks_per_node
 from gmml_cluster.plan.plan import make_plan
 from gmml_cluster.plan.sample_layout import CorpusShape
@@ -277,3 +278,35 @@ def test_what_is_read_ahead_beside_gpus_must_fit_their_node():
     (note,) = make_plan(large(data={"read_ahead": "9 GiB"}), wide).notes
     expected = "9.0 GiB for data.read_ahead on each of 8 ranks do not fit a node of 64.0 GiB: lower data.read_ahead"
     assert note == expected
+
+
+def test_the_plan_says_what_scores_between_two_steps_cost():
+    asked = {"every": "10 epochs", "bank_images": 1000, "corpus_images": 100}
+    made = job(model={"width": 64, "depth": 4, "heads": 2, "patch_size": 4}, run={"epochs": 100}, evaluate=asked)
+    plan = make_plan(made, profile("local"), SHAPES, MACHINE)
+    found = plan.evaluation
+    assert (found.every_steps, found.times, found.images) == (203, 10, 1100)
+    of_image = 4 * (24 * 65 * 64**2 + 4 * 65**2 * 64) + 2 * 64 * 48 * 64
+    assert found.flops == 1100 * of_image
+    assert found.share == pytest.approx(10 * found.flops / (10 * found.flops + plan.steps * plan.step_flops))
+    (line,) = [line for line in describe(plan) if line.startswith("evaluation")]
+    assert "knn by mean, every 203 steps, 10 times; at most 1,100 images" in line
+    assert make_plan(job(), profile("local"), SHAPES, MACHINE).evaluation is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "held", "images"),
+    [
+        ({}, Labelled(), 25_000),
+        ({}, Labelled(500, 70), 450 + 50),
+        ({"corpus": "y"}, Labelled(500, 70), 570),
+        ({"corpus": "y", "bank_images": None}, Labelled(50_000, 70_000), 55_000),
+        ({"corpus": "y", "bank_images": None}, Labelled(None, 70), None),
+        ({"features": ["mean", "taps"]}, Labelled(), 25_000),
+    ],
+)
+def test_the_images_of_an_evaluation_are_those_that_there_are_up_to_the_limits(asked, held, images):
+    made = job(run={"epochs": None, "steps": 7}, evaluate={"every": "5 steps", **asked})
+    found = make_plan(made, profile(), None, MACHINE, held).evaluation
+    assert (found.every_steps, found.times, found.images) == (5, 2, images)
+    assert (found.share is None) == (images is None)

@@ -1,0 +1,81 @@
+"""What the scores between two steps cost, by arithmetic."""
+
+from dataclasses import dataclass
+
+from gmml_cluster.spec.evaluate import Evaluate
+from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.spec.methods.counts import encoder_stack
+from gmml_cluster.spec.rules import view_size
+
+_HELD_OUT = 10
+"""One image in so many of the bank is scored where no corpus is named."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with a class in the bank and in the corpus that is scored; None where that is not known."""
+
+    bank: int | None = None
+    corpus: int | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """Scores between two steps. None: known only after indexing.
+
+    Attributes:
+        scores: their names.
+        features: what they read.
+        every_steps: steps between two evaluations.
+        times: evaluations of the whole run, that after its last step among them.
+        images: read in one evaluation, at most.
+        flops: FLOP of one evaluation's forward passes, over all ranks.
+        share: of these in all FLOP of the run, 0 to 1.
+    """
+
+    scores: tuple[str, ...]
+    features: tuple[str, ...]
+    every_steps: int | None
+    times: int | None
+    images: int | None
+    flops: int | None
+    share: float | None
+
+
+def evaluation_plan(
+    job: JobSpec, *, steps: int | None, epoch_steps: float | None, step_flops: int, labelled: Labelled
+) -> EvaluationPlan | None:
+    """The cost of a job's `evaluate`; None where it has none."""
+    asked = job.evaluate
+    if asked is None:
+        return None
+    known = asked.every.epochs is None or epoch_steps is not None
+    every = max(1, asked.every.in_steps(batch=job.batch.size, epoch_steps=epoch_steps or 0.0)) if known else None
+    times = None if every is None or steps is None else -(-steps // every)
+    images = _images(asked, labelled)
+    flops = None if images is None else images * _forward_flops(job, asked)
+    share = None
+    if times is not None and steps is not None and flops is not None:
+        share = times * flops / (times * flops + steps * step_flops)
+    features = tuple(dict.fromkeys(asked.features))
+    return EvaluationPlan(tuple(dict.fromkeys(asked.scores)), features, every, times, images, flops, share)
+
+
+def _images(asked: Evaluate, labelled: Labelled) -> int | None:
+    """Images of one evaluation, or the limits where the corpora are not known."""
+    bank, corpus = labelled.bank, labelled.corpus
+    if asked.corpus is None and bank is not None:
+        bank, corpus = bank - bank // _HELD_OUT, bank // _HELD_OUT
+    counts = []
+    for held, most in ((bank, asked.bank_images), (corpus, asked.corpus_images)):
+        if held is None and most is None:
+            return None
+        counts.append(min(each for each in (held, most) if each is not None))
+    return sum(counts)
+
+
+def _forward_flops(job: JobSpec, asked: Evaluate) -> int:
+    """FLOP of one image: a pass of the encoder over all patches and a class token, and another for tapped blocks."""
+    patches = (view_size(job) // job.model.patch_size) ** 2
+    one = encoder_stack(job.model, patches + 1).flops + 2 * patches * 3 * job.model.patch_size**2 * job.model.width
+    return one * len({feature == "taps" for feature in asked.features})
