@@ -13,7 +13,7 @@ PACKAGES := slurmctld slurmd slurm-client munge
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install apt demo test check lint gpu-check
+.PHONY: help venv install apt demo test check lint drills gpu-check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -24,6 +24,10 @@ demo: $(VENV)/.installed-demo ## Pre-train two small encoders on this machine an
 test: install apt check ## Everything: set-up, format, lint, types, contracts, unit tests, then the cluster tests
 	@echo "== cluster tests (real daemons, real ranks)"
 	@$(BIN)/python -m pytest tests/cluster tests/faults
+
+drills: install ## Minutes that no change waits for: every method resumes to the bit on two ranks in every engine
+	@echo "== drills (real ranks)"
+	@$(BIN)/python -m pytest tests/drills
 
 gpu-check: install ## On a machine with GPUs: what only they can show, in half an hour; writes gpu-check.json
 	@$(BIN)/python -m benchmarks.gpu_check
