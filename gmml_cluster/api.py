@@ -195,23 +195,24 @@ def runs(root: str | None = None) -> list[Run]:
     return [Run(found) for found in finding.every(root)]
 
 
-def load_encoder(run: Run | str, step: int | None = None) -> Any:
+def load_encoder(run: Run | str, step: int | None = None, image_size: int | None = None) -> Any:
     """The encoder of a run as a torch module on the CPU, in evaluation mode, with timm's parameter names.
 
-    Its state loads strictly into timm's `VisionTransformer` of that size without a classifier; MAE's fixed positions
-    are written out as `pos_embed`. Calling it on normalised images (B, 3, S, S) gives the normed tokens (B, 1 + N, D),
-    the class token first.
+    Its state loads strictly into timm's `VisionTransformer` of that size without a classifier (or `Beit`; CAPI's has no
+    equal there); MAE's fixed positions are written out as `pos_embed`. Calling it on normalised images (B, 3, S, S)
+    gives the normed tokens (B, T, D), the class token or registers first.
 
     Args:
         run: the run, or a name, unique prefix, folder or URL of one.
         step: which checkpoint, by its step from 0; the latest by default, also of a live run.
+        image_size: S; the job's by default. Positions are brought to another grid (docs/job.md).
 
     Raises:
-        CheckpointError: there is no such checkpoint, or it is damaged.
+        CheckpointError: there is no such checkpoint, or it is damaged, or there are no positions for such images.
     """
     # by name: the commands import this module, and nothing that they import may import torch
     module = import_module("gmml_cluster.train.checkpoints.load_trained")
-    return module.load_encoder((find(run) if isinstance(run, str) else run).location, step)
+    return module.load_encoder((find(run) if isinstance(run, str) else run).location, step, image_size)
 
 
 def status_of(asked: Sequence[Run]) -> Statuses:

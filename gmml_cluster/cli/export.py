@@ -13,8 +13,11 @@ FORMATS = ("timm", "transformers", "onnx", "safetensors")
 @click.option("--to", "target", required=True, type=click.Choice(FORMATS), help="Library or format.")
 @click.option("-o", "--output", metavar="FOLDER", help="Folder to make; RUN-FORMAT by default.")
 @click.option("--step", type=click.IntRange(min=0), help="Checkpoint to read; the latest by default.")
+@click.option("--image-size", type=click.IntRange(min=1), help="Side of the images to read; the run's by default.")
 @options.root
-def command(run: str, target: str, output: str | None, step: int | None, root: str | None) -> int:
+def command(
+    run: str, target: str, output: str | None, step: int | None, image_size: int | None, root: str | None
+) -> int:
     """Write the encoder of a checkpoint of RUN for another library, with a model card, into a new folder."""
     from gmml_cluster.launch.find import find
 
@@ -22,4 +25,5 @@ def command(run: str, target: str, output: str | None, step: int | None, root: s
     arguments = ["--root", found.root, "--run", found.name, "--to", target]
     arguments += ["--output", output or f"{found.name}-{target}"]
     arguments += [] if step is None else ["--step", str(step)]
+    arguments += [] if image_size is None else ["--image-size", str(image_size)]
     return run_module("gmml_cluster.export", arguments, needs="safetensors")

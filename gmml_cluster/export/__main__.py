@@ -17,10 +17,11 @@ from gmml_cluster.run.root import run_root
 @click.option("--to", "target", required=True, type=click.Choice(list(FORMATS)), help="Format.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make.")
 @click.option("--step", type=click.IntRange(min=0), help="Checkpoint to read; the latest by default.")
-def main(root: str, name: str, target: str, output: Path, step: int | None) -> None:
+@click.option("--image-size", type=click.IntRange(min=1), help="Side of the images to read; the run's by default.")
+def main(root: str, name: str, target: str, output: Path, step: int | None, image_size: int | None) -> None:
     """Write the encoder of a checkpoint for another library."""
     try:
-        found = export_encoder(run_root(root, name), target, output, step)
+        found = export_encoder(run_root(root, name), target, output, step, image_size)
     except GmmlError as error:
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)

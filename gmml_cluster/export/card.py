@@ -9,7 +9,7 @@ from gmml_cluster.spec.loading.validate import to_yaml
 from gmml_cluster.spec.methods.registry import wants_labels
 
 
-def model_card(run: RunRoot, job: JobSpec, commit: Commit, loading: str) -> str:
+def model_card(run: RunRoot, job: JobSpec, commit: Commit, loading: str, image_size: int | None = None) -> str:
     """`README.md` of an exported encoder, as Markdown with the metadata that model hubs read.
 
     Args:
@@ -17,11 +17,14 @@ def model_card(run: RunRoot, job: JobSpec, commit: Commit, loading: str) -> str:
         job: its job.
         commit: the checkpoint that was exported.
         loading: Python that loads the files beside the card.
+        image_size: side of the images that it reads, where that is not the run's.
     """
     model, history = job.model, run.log.refresh()
     shape = f"{model.depth} blocks, {model.width} wide, {model.heads} heads, patches of {model.patch_size} pixels"
-    size, normalise = job.data.image_size, job.data.normalise
-    pixels = f"{size} x {size}, less the mean {list(normalise.mean)}, over {list(normalise.std)}"
+    trained_at, normalise = job.data.image_size, job.data.normalise
+    size = image_size or trained_at
+    resized = "" if size == trained_at else f", trained at {trained_at} x {trained_at}"
+    pixels = f"{size} x {size}{resized}, less the mean {list(normalise.mean)}, over {list(normalise.std)}"
     labelled = wants_labels(job.method)
     tags, trained = ("supervised", "with") if labelled else ("self-supervised", "without")
     return f"""---

@@ -1,7 +1,7 @@
 """A run's trained weights for evaluation, export and users: its method, or its encoder alone."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,12 @@ from gmml_cluster.errors import CheckpointError, Fault
 from gmml_cluster.methods.build import blank, build
 from gmml_cluster.methods.protocol import Method, Setting, exported_name
 from gmml_cluster.models.encoders import AnyEncoder
+from gmml_cluster.models.regrid import differs_in_grid, on_grid
 from gmml_cluster.models.rope_vit import RopeEncoder
 from gmml_cluster.models.vit import VisionTransformer, pin_attention
 from gmml_cluster.run.root import RunRoot, commit_of, run_root
 from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.spec.methods.encoder_kind import kind_of
 from gmml_cluster.train.checkpoints.read import CheckpointReader
 
 __all__ = ["Trained", "full_precision", "load_encoder", "load_trained"]
@@ -57,7 +59,7 @@ def load_trained(root: str, name: str, *, step: int | None = None, untrained: bo
     return Trained(job, method, found)
 
 
-def load_encoder(run: RunRoot, step: int | None = None) -> AnyEncoder:
+def load_encoder(run: RunRoot, step: int | None = None, image_size: int | None = None) -> AnyEncoder:
     """The encoder of a run as a plain torch module, on the CPU, in evaluation mode, without gradient checkpointing.
 
     Names and shapes of its state are those of timm's `VisionTransformer` of that size without a classifier
@@ -69,11 +71,14 @@ def load_encoder(run: RunRoot, step: int | None = None) -> AnyEncoder:
     Args:
         run: the run.
         step: which commit; the latest by default, also of a live run.
+        image_size: side of the images that it is to read; that of its job by default. Positions of another grid are
+            brought to it as `gmml_cluster.models.regrid` says.
 
     Raises:
-        CheckpointError: there is no such commit, or it is damaged, or a plug-in's encoder is none of ours.
+        CheckpointError: there is no such commit, or it is damaged, or a plug-in's encoder is none of ours, or there
+            are no positions for such images.
     """
-    encoder, weights = _encoder_weights(run, step)
+    encoder, weights = _encoder_weights(run, step, image_size)
     encoder.load_state_dict(weights, assign=True)
     fixed = encoder.pos_embed if isinstance(encoder, VisionTransformer) else None
     if fixed is not None and "pos_embed" not in weights:
@@ -83,17 +88,48 @@ def load_encoder(run: RunRoot, step: int | None = None) -> AnyEncoder:
     return encoder.eval().requires_grad_(True)
 
 
-def _encoder_weights(run: RunRoot, step: int | None) -> tuple[AnyEncoder, Weights]:
+def _encoder_weights(run: RunRoot, step: int | None, image_size: int | None) -> tuple[AnyEncoder, Weights]:
     """The encoder that the method exports, without memory, and its weights in a commit."""
-    setting = Setting.of(run.job({}))
+    job = run.job({})
+    setting = Setting.of(job)
     method, method_name = blank(setting), setting.options.name
     name = exported_name(method)
     encoder = method.module.get_submodule(name)
     if not isinstance(encoder, VisionTransformer | RopeEncoder):
         problem = f"{method_name}'s encoder is a {type(encoder).__name__}, which is none of gmml_cluster.models"
         raise CheckpointError(Fault("method.name", problem, "score it by gmml eval, or take the run of another method"))
+    # the views of a run may be smaller than its images (`data.augment.mega`)
+    at = _encoder_at(setting, image_size or job.data.image_size) or encoder
+    if image_size is not None and at.grid * setting.model.patch_size != image_size:
+        problem = (
+            f"{image_size}; {method_name}'s options do not say their kind of encoder, so none is built at that size"
+        )
+        raise CheckpointError(Fault("image size", problem, "leave it out, or give the options an encoder_kind"))
     weights, _ = _read(run, step, lambda reader: {key: reader.tensor(f"{name}.{key}") for key in encoder.state_dict()})
-    return encoder, weights
+    return at, {key: _on_grid(key, weights[key], tuple(value.shape)) for key, value in at.state_dict().items()}
+
+
+def _encoder_at(setting: Setting, image_size: int) -> AnyEncoder | None:
+    """The job's encoder for images of another size, without memory; None where its kind is not known.
+
+    Raises:
+        CheckpointError: patches do not fill such images.
+    """
+    kind, patch = kind_of(setting.options), setting.model.patch_size
+    if image_size % patch:
+        hint = f"take {max(1, round(image_size / patch)) * patch}"
+        raise CheckpointError(Fault("image size", f"{image_size} is no multiple of the patch of {patch}", hint))
+    if kind is None:
+        return None
+    with torch.device("meta"):
+        return replace(setting, image_size=image_size).encoder_of(kind)
+
+
+def _on_grid(name: str, table: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if tuple(table.shape) != shape and not differs_in_grid(name, tuple(table.shape), shape):
+        problem = f"{name} is {list(table.shape)}, and {list(shape)} at that image size; it cannot be brought there"
+        raise CheckpointError(Fault("image size", problem, "take the run's own"))
+    return on_grid(name, table, shape)
 
 
 def _read(run: RunRoot, step: int | None, take: Callable[[CheckpointReader], Weights]) -> tuple[Weights, int]:

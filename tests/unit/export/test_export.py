@@ -153,6 +153,20 @@ def test_a_run_is_exported_whole_with_a_card(tmp_path: Path, target: str) -> Non
     assert sorted(os.listdir(tmp_path)) == ["mae", "out"]  # nothing half-written is left
 
 
+def test_another_image_size_is_exported_with_positions_of_its_grid(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", minversion="5.0", reason="the oracle of the export")
+    run, out = saved_run(tmp_path, "gmml"), tmp_path / "out"
+    asked = ["--root", run.root, "--run", "gmml", "--to", "transformers", "--output", str(out), "--image-size", "32"]
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 0, done.output
+    theirs = transformers.ViTModel.from_pretrained(out, add_pooling_layer=False).eval()
+    with torch.no_grad():
+        expected = load_encoder(run, image_size=32)(images())
+        assert_close_to_scale(theirs(images()).last_hidden_state, expected, ulps=64)
+    card = (out / "README.md").read_text()
+    assert "| images | RGB in [0, 1], 32 x 32, trained at 16 x 16, less the mean" in card
+
+
 @pytest.mark.parametrize("target", ["timm", "transformers"])
 def test_what_no_model_there_computes_is_refused_by_name(tmp_path: Path, target: str) -> None:
     run = saved_run(tmp_path, "capi")

@@ -8,6 +8,7 @@ import torch
 from gmml_cluster.errors import CheckpointError
 from gmml_cluster.methods.build import build
 from gmml_cluster.methods.protocol import exported_name
+from gmml_cluster.models.regrid import on_grid
 from gmml_cluster.run import protocol
 from gmml_cluster.run.history import checkpoint_folder
 from gmml_cluster.run.root import SPEC, RunRoot, create_run
@@ -114,3 +115,20 @@ def test_timm_takes_it_strictly_and_computes_the_same(tmp_path: Path, method: st
     theirs.load_state_dict(encoder.state_dict(), strict=True)
     with torch.no_grad():
         torch.testing.assert_close(encoder(images()), theirs.forward_features(images()))
+
+
+@pytest.mark.parametrize("method", [*METHODS, *WITHOUT_POSITIONS, *WITHOUT_CLASS_TOKEN, *ROTARY])
+def test_at_another_image_size_positions_alone_are_others(tmp_path: Path, method: str) -> None:
+    run = saved_run(tmp_path, method)
+    own, larger = load_encoder(run), load_encoder(run, image_size=32)
+    for name, value in own.state_dict().items():
+        found = larger.state_dict()[name]
+        assert torch.equal(found, on_grid(name, value, tuple(found.shape)))
+    with torch.no_grad():
+        assert larger(torch.zeros(1, 3, 32, 32)).shape[1] == larger.prefix_tokens + 64
+        assert torch.equal(load_encoder(run, image_size=16)(images()), own(images()))
+
+
+def test_patches_that_do_not_fill_the_image_are_refused_with_a_size(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="image size: 30 is no multiple of the patch of 4; take 32"):
+        load_encoder(saved_run(tmp_path, "gmml"), image_size=30)
