@@ -39,7 +39,7 @@ SURFACE = {
         "SOURCE",
     ],
     "gmml corpus index": ["--anew", "--help", "--image", "--root", "URL"],
-    "gmml export": ["--help", "--output", "--root", "--step", "--to", "-o", "RUN"],
+    "gmml export": ["--help", "--image-size", "--output", "--root", "--step", "--to", "-o", "RUN"],
     "gmml eval": [
         "--bank",
         "--cluster",

@@ -78,8 +78,12 @@ def load_encoder(run: RunRoot, step: int | None = None, image_size: int | None =
         CheckpointError: there is no such commit, or it is damaged, or a plug-in's encoder is none of ours, or there
             are no positions for such images.
     """
-    encoder, weights = _encoder_weights(run, step, image_size)
+    setting, encoder, weights = _encoder_weights(run, step)
     encoder.load_state_dict(weights, assign=True)
+    # the views of a run may be smaller than its images (`data.augment.mega`)
+    size = image_size or run.job({}).data.image_size
+    if size != setting.image_size and (image_size is not None or kind_of(setting.options) is not None):
+        encoder = encoder_at(setting, encoder, size)
     fixed = encoder.pos_embed if isinstance(encoder, VisionTransformer) else None
     if fixed is not None and "pos_embed" not in weights:
         del encoder.pos_embed
@@ -88,41 +92,46 @@ def load_encoder(run: RunRoot, step: int | None = None, image_size: int | None =
     return encoder.eval().requires_grad_(True)
 
 
-def _encoder_weights(run: RunRoot, step: int | None, image_size: int | None) -> tuple[AnyEncoder, Weights]:
+def _encoder_weights(run: RunRoot, step: int | None) -> tuple[Setting, AnyEncoder, Weights]:
     """The encoder that the method exports, without memory, and its weights in a commit."""
-    job = run.job({})
-    setting = Setting.of(job)
+    setting = Setting.of(run.job({}))
     method, method_name = blank(setting), setting.options.name
     name = exported_name(method)
     encoder = method.module.get_submodule(name)
     if not isinstance(encoder, VisionTransformer | RopeEncoder):
         problem = f"{method_name}'s encoder is a {type(encoder).__name__}, which is none of gmml_cluster.models"
         raise CheckpointError(Fault("method.name", problem, "score it by gmml eval, or take the run of another method"))
-    # the views of a run may be smaller than its images (`data.augment.mega`)
-    at = _encoder_at(setting, image_size or job.data.image_size) or encoder
-    if image_size is not None and at.grid * setting.model.patch_size != image_size:
-        problem = (
-            f"{image_size}; {method_name}'s options do not say their kind of encoder, so none is built at that size"
-        )
-        raise CheckpointError(Fault("image size", problem, "leave it out, or give the options an encoder_kind"))
     weights, _ = _read(run, step, lambda reader: {key: reader.tensor(f"{name}.{key}") for key in encoder.state_dict()})
-    return at, {key: _on_grid(key, weights[key], tuple(value.shape)) for key, value in at.state_dict().items()}
+    return setting, encoder, weights
 
 
-def _encoder_at(setting: Setting, image_size: int) -> AnyEncoder | None:
-    """The job's encoder for images of another size, without memory; None where its kind is not known.
+def encoder_at(setting: Setting, encoder: AnyEncoder, image_size: int) -> AnyEncoder:
+    """An encoder of the same weights for images of another size; itself where it is its own.
+
+    Args:
+        setting: of the method that the encoder is of.
+        encoder: on the CPU.
+        image_size: side of the images that it is to read.
 
     Raises:
-        CheckpointError: patches do not fill such images.
+        CheckpointError: patches do not fill such images, or positions cannot be brought to that grid.
     """
     kind, patch = kind_of(setting.options), setting.model.patch_size
+    if image_size == encoder.grid * patch:
+        return encoder
     if image_size % patch:
         hint = f"take {max(1, round(image_size / patch)) * patch}"
         raise CheckpointError(Fault("image size", f"{image_size} is no multiple of the patch of {patch}", hint))
     if kind is None:
-        return None
+        problem = f"{image_size}; the options of {setting.options.name} do not say their kind of encoder"
+        raise CheckpointError(Fault("image size", problem, "leave it out, or give them an encoder_kind"))
     with torch.device("meta"):
-        return replace(setting, image_size=image_size).encoder_of(kind)
+        made = replace(setting, image_size=image_size).encoder_of(kind)
+    shapes = {name: tuple(value.shape) for name, value in made.state_dict().items()}
+    made.load_state_dict(
+        {name: _on_grid(name, value, shapes[name]) for name, value in encoder.state_dict().items()}, assign=True
+    )
+    return made.train(encoder.training)
 
 
 def _on_grid(name: str, table: Tensor, shape: tuple[int, ...]) -> Tensor:
