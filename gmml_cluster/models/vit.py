@@ -58,6 +58,16 @@ class Attention(nn.Module):
         seen_BhTd = F.scaled_dot_product_attention(q_BhTd, k_BhTd, v_BhTd, attn_mask=mask_BhTT)
         return self.proj(seen_BhTd.transpose(1, 2).reshape(B, T, D))  # type: ignore[no-any-return]
 
+    def first_row(self, x_BTD: Tensor, bias_BhTT: Tensor | None = None) -> Tensor:
+        """The weights (B, h, T) by which the first token attends to all, in the precision of the parameters."""
+        B, T, D = x_BTD.shape
+        with torch.autocast(x_BTD.device.type, enabled=False):
+            q_BTD, k_BTD, _ = self._qkv(x_BTD.to(self.qkv.weight.dtype)).chunk(3, 2)
+            q_Bh1d = q_BTD[:, :1].view(B, 1, self.heads, -1).transpose(1, 2)
+            k_BhTd = k_BTD.reshape(B, T, self.heads, -1).transpose(1, 2)
+            logits_BhT = (q_Bh1d @ k_BhTd.transpose(2, 3))[:, :, 0] * (D // self.heads) ** -0.5
+            return F.softmax(logits_BhT if bias_BhTT is None else logits_BhT + bias_BhTT[:, :, 0], 2)
+
     def _qkv(self, x_BTD: Tensor) -> Tensor:
         if self.key_bias:
             return self.qkv(x_BTD)  # type: ignore[no-any-return]
@@ -221,7 +231,7 @@ class VisionTransformer(nn.Module):
             (B, `prefix_tokens` + K, D), or N instead of K where all are kept.
         """
         tapped = set(taps or [len(self.blocks)])
-        x_BTD = self._embed(images_BCSS, keep_BK, mask_BN, mask_token)
+        x_BTD = self.embed(images_BCSS, keep_BK, mask_BN, mask_token)
         real_BT = None if real_BK is None else F.pad(real_BK, (self.prefix_tokens, 0), value=True)
         bias_BhTT = None if self.rel_pos_bias is None else self.rel_pos_bias(keep_BK)
         seen: list[Tensor] = []
@@ -233,9 +243,14 @@ class VisionTransformer(nn.Module):
         out_BTD = reduce(torch.add, seen) / len(seen)
         return self.norm(out_BTD) if normed else out_BTD
 
-    def _embed(
-        self, images_BCSS: Tensor, keep_BK: Tensor | None, mask_BN: Tensor | None, mask_token: Tensor | None
+    def embed(
+        self,
+        images_BCSS: Tensor,
+        keep_BK: Tensor | None = None,
+        mask_BN: Tensor | None = None,
+        mask_token: Tensor | None = None,
     ) -> Tensor:
+        """What enters the first block: tokens with their positions, the class token first, if there is one."""
         x_BND = self.patch_embed(images_BCSS)
         if mask_BN is not None:
             assert mask_token is not None

@@ -11,6 +11,7 @@ from typing import Any
 from gmml_cluster.plan.sample_layout import CorpusShape, SampleLayout, make_layout
 from gmml_cluster.spec.job import JobSpec, Run
 from gmml_cluster.spec.rules import group_of
+from gmml_cluster.spec.scalars import Length
 
 
 def layout_of(job: JobSpec, shapes: Sequence[CorpusShape]) -> SampleLayout:
@@ -40,6 +41,18 @@ def steps_without_corpora(run: Run, batch: int) -> int | None:
     if run.steps is not None:
         return run.steps
     return None if run.samples is None else -(-run.samples // batch)
+
+
+def begins_at(length: Length, layout: SampleLayout, times: int = 1) -> int:
+    """The first step that lies so many times a length, or more, behind the run's start."""
+    if length.steps is not None:
+        return times * length.steps
+    exact = (
+        Fraction(str(length.epochs)) * _epoch(layout)
+        if length.samples is None
+        else Fraction(length.samples, layout.batch)
+    )
+    return math.ceil(times * exact)
 
 
 def _epoch(layout: SampleLayout) -> Fraction:

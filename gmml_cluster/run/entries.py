@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from gmml_cluster.errors import Fault, StorageError
 
-Kind = Literal["open", "submit", "queued", "claim", "begin", "pin", "commit", "drop", "end", "cause", "stop", "score"]
+Kind = Literal[
+    "open", "submit", "queued", "claim", "begin", "pin", "commit", "map", "drop", "end", "cause", "stop", "score"
+]
 SUMMED = ("claim", "commit", "end")
 """Kinds that carry the fold of all entries before them, so that readers need only the tail of the log."""
 _HEAD = ("slot", "kind", "attempt", "run", "token", "time")

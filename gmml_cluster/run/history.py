@@ -35,6 +35,31 @@ class Commit:
 
 
 @dataclass(frozen=True)
+class Maps:
+    """The maps of all images that a pass over the corpora made; a `map` entry (docs/reference/maps.md).
+
+    Attributes:
+        step: the first step that reads them.
+        of_step, of_attempt: the commit whose weights made them.
+        manifest: SHA-256 of their `manifest.json`.
+        size: bytes of all its files.
+    """
+
+    slot: int
+    attempt: int
+    step: int
+    of_step: int
+    of_attempt: int
+    manifest: str
+    size: int
+
+    @property
+    def folder(self) -> str:
+        """Their folder within the run root."""
+        return maps_folder(self.of_step, self.of_attempt)
+
+
+@dataclass(frozen=True)
 class Submit:
     """A `submit` entry: a request, of a person or of a job that needs a successor, to start or continue the run.
 
@@ -112,6 +137,7 @@ class History:
         last_attempt: number of the last claim; 0 before the first.
         attempts: the last 50, oldest first; causes of the older ones are counted in `older`.
         commits: checkpoints not dropped, oldest first.
+        maps: of each step that begins with new ones, steps rising; the first entry of a step counts.
         begins: (attempt, first step) of the attempts whose steps count, steps rising: an attempt that begins at a step
             removes the earlier ones that began there or after it.
         pin: fields of the first `pin`, with the `corpora` of the last `pin` that has `repinned`.
@@ -129,6 +155,7 @@ class History:
     attempts: tuple[Attempt, ...] = ()
     older: Mapping[str, int] = field(default_factory=dict)
     commits: tuple[Commit, ...] = ()
+    maps: tuple[Maps, ...] = ()
     begins: tuple[tuple[int, int], ...] = ()
     pin: Mapping[str, Any] | None = None
     stopped: str | None = None
@@ -157,6 +184,11 @@ def checkpoint_folder(step: int, attempt: int) -> str:
     return f"checkpoints/{step:08d}-{attempt:04d}"
 
 
+def maps_folder(step: int, attempt: int) -> str:
+    """Where the maps lie that the weights of a commit made, within the run root."""
+    return f"maps/{step:08d}-{attempt:04d}"
+
+
 def from_sum(values: Mapping[str, Any]) -> History | None:
     """The history that a `sum` holds; None where another version of the fold wrote it."""
     if values.get("version") != VERSION:
@@ -165,6 +197,7 @@ def from_sum(values: Mapping[str, Any]) -> History | None:
     fields["submit"] = Submit(**fields["submit"]) if fields["submit"] else None
     fields["attempts"] = tuple(Attempt(**attempt) for attempt in fields["attempts"])
     fields["commits"] = tuple(Commit(**commit) for commit in fields["commits"])
+    fields["maps"] = tuple(Maps(**maps) for maps in fields["maps"])
     fields["unclaimed"] = tuple(fields["unclaimed"])
     fields["begins"] = tuple((number, step) for number, step in fields["begins"])
     return History(**fields)
@@ -248,6 +281,18 @@ def _commit(history: History, entry: Entry) -> History:
     return _with_attempt(added, entry.attempt, last_step=commit.step)
 
 
+def _map(history: History, entry: Entry) -> History:
+    fields = entry.fields
+    assert entry.attempt is not None
+    if any(maps.step == fields["step"] for maps in history.maps):
+        return history
+    of = fields["of"]
+    maps = Maps(
+        entry.slot, entry.attempt, fields["step"], of["step"], of["attempt"], fields["manifest"], fields["bytes"]
+    )
+    return replace(history, maps=tuple(sorted((*history.maps, maps), key=lambda each: each.step)))
+
+
 def _drop(history: History, entry: Entry) -> History:
     dropped = (entry.fields["step"], entry.fields["of"])
     return replace(history, commits=tuple(c for c in history.commits if (c.step, c.attempt) != dropped))
@@ -305,6 +350,7 @@ _CHANGES = {
     "begin": _begin,
     "pin": _pin,
     "commit": _commit,
+    "map": _map,
     "drop": _drop,
     "end": _end,
     "cause": _cause,

@@ -15,6 +15,7 @@ from gmml_cluster.store.protocol import Store
 FORGOTTEN_S = 24 * 3600.0
 """Age from which on a write that did not end counts as abandoned; clocks of nodes and file servers differ by less."""
 _FOLDER = re.compile(r"checkpoints/(\d+)-(\d+)/.+")
+_MAPS = re.compile(r"maps/(\d+)-(\d+)/.+")
 _STARTS = "attempts/rendezvous/"
 _START = re.compile(rf"{_STARTS}([^-]+)-(.+)-(\d+)\.json")
 
@@ -45,6 +46,29 @@ def orphans(history: History, attempt: int, names: Iterable[str]) -> Iterator[st
             continue
         step, writer = int(match[1]), int(match[2])
         if (step, writer) not in live and (writer < attempt or (writer == attempt and step < own)):
+            yield name
+
+
+def unread_maps(history: History, attempt: int, names: Iterable[str]) -> Iterator[str]:
+    """Files of maps that no attempt reads any more, or that were begun from a commit which is gone.
+
+    An attempt that resumes from the oldest commit reads the maps that hold at the step after it, and all later ones.
+    Those that a commit is the origin of stay with it: a pass may be making them now, or be continued.
+    """
+    live = {(commit.step, commit.attempt) for commit in history.commits}
+    oldest = min((commit.step for commit in history.commits), default=-1) + 1
+    ends = [*(maps.step for maps in history.maps[1:]), None]
+    read = {
+        (maps.of_step, maps.of_attempt)
+        for maps, end in zip(history.maps, ends, strict=False)
+        if end is None or end > oldest
+    }
+    for name in names:
+        match = _MAPS.fullmatch(name)
+        if match is None:
+            continue
+        origin = int(match[1]), int(match[2])
+        if origin not in read and origin not in live and origin[1] <= attempt:
             yield name
 
 
@@ -86,6 +110,9 @@ def retire(store: Store, log: Log, attempt: int, *, keep: int, keep_every: int |
     store.delete(orphans(look(log, attempt), attempt, names))
     writes = {write.name: write for write in store.unfinished("checkpoints/")}
     store.discard(writes[name] for name in orphans(look(log, attempt), attempt, writes))
+    if look(log, attempt).maps:
+        names = [found.name for found in store.list_objects("maps/")]
+        store.delete(unread_maps(look(log, attempt), attempt, names))
     starts = [found.name for found in store.list_objects(_STARTS)]
     store.delete(past_starts(look(log, attempt), attempt, starts))
     # any process may be appending to the log right now, so only writes too old for a living process are discarded

@@ -92,6 +92,8 @@ def entries(tmp_path):
         protocol.pin(log, number, {"corpora": "0", "layout": {}, "steps": 9, "decoder": "d"})
         protocol.repin(log, number, "1", 2)
         protocol.commit(log, number, step=1, manifest="m", size=1, seconds=0.0)
+        of = log.refresh().commits[-1]
+        protocol.record_maps(log, number, step=2 + restart, of=of, manifest="m", size=1, blocks=1, seconds=0.0)
         protocol.drop(log, number, log.refresh().commits[-1])
         protocol.end(log, number, "notice", **details)
         protocol.resolve_cause(log, number, "preempted", "p")
