@@ -12,7 +12,7 @@ from typing import Any
 from gmml_cluster.errors import CheckpointError, Fault, Fenced
 from gmml_cluster.run.causes import CAUSES
 from gmml_cluster.run.entries import Entry
-from gmml_cluster.run.history import Commit, History, Maps
+from gmml_cluster.run.history import Commit, History
 from gmml_cluster.run.log import Draft, Log
 
 RESOLVABLE = ("notice", "lost")
@@ -146,7 +146,7 @@ def look(log: Log, attempt: int) -> History:
         Fenced: a later attempt has claimed.
     """
     history = log.refresh()
-    _demand_latest(log, history, attempt)
+    demand_latest(log, history, attempt)
     return history
 
 
@@ -218,7 +218,7 @@ def pin(log: Log, attempt: int, fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """
 
     def make(history: History) -> Draft | None:
-        _demand_latest(log, history, attempt)
+        demand_latest(log, history, attempt)
         return Draft("pin", attempt, fields) if history.pin is None else None
 
     log.append(make)
@@ -264,41 +264,6 @@ def commit(
     fields = {"step": step, "manifest": manifest, "bytes": size, "seconds": seconds}
     fields |= {"skipped": list(skipped), "bad": list(bad), "unchecked": unchecked}
     _append(log, _by(log, attempt, Draft("commit", attempt, fields)))
-
-
-def record_maps(
-    log: Log, attempt: int, *, step: int, of: Commit, manifest: str, size: int, blocks: int, seconds: float
-) -> Maps:
-    """Append `map`, unless there are maps for this step: those that were recorded first hold for all attempts.
-
-    Args:
-        log: of the run.
-        attempt: this one.
-        step: the first that reads them.
-        of: the commit whose weights made them.
-        manifest: SHA-256 of their manifest, which is written already.
-        size: bytes of all their files.
-        blocks: number of them.
-        seconds: how long this attempt worked on them.
-
-    Returns:
-        The maps that hold from this step on.
-    """
-    origin = {"step": of.step, "attempt": of.attempt}
-    fields = {"step": step, "of": origin, "manifest": manifest, "bytes": size, "blocks": blocks, "seconds": seconds}
-
-    def make(history: History) -> Draft | None:
-        _demand_latest(log, history, attempt)
-        return None if _maps_from(history, step) else Draft("map", attempt, fields)
-
-    log.append(make)
-    recorded = _maps_from(log.refresh(), step)
-    assert recorded is not None
-    return recorded
-
-
-def _maps_from(history: History, step: int) -> Maps | None:
-    return next((maps for maps in history.maps if maps.step == step), None)
 
 
 def drop(log: Log, attempt: int, dropped: Commit) -> None:
@@ -348,7 +313,7 @@ def resolve_cause(log: Log, attempt: int, cause: str, proof: str) -> None:
     _known(cause)
 
     def make(history: History) -> Draft | None:
-        _demand_latest(log, history, attempt)
+        demand_latest(log, history, attempt)
         ended = history.attempt(attempt)
         if ended is None or ended.ended not in RESOLVABLE or ended.resolved:
             return None
@@ -398,7 +363,7 @@ def _end(log: Log, attempt: int, cause: str, details: Mapping[str, Any], *, appe
     _known(cause)
 
     def make(history: History) -> Draft | None:
-        _demand_latest(log, history, appender)
+        demand_latest(log, history, appender)
         ended = history.attempt(attempt)
         if ended is None or ended.ended is not None:
             return None
@@ -409,7 +374,7 @@ def _end(log: Log, attempt: int, cause: str, details: Mapping[str, Any], *, appe
 
 def _by(log: Log, attempt: int, draft: Draft) -> Callable[[History], Draft]:
     def make(history: History) -> Draft:
-        _demand_latest(log, history, attempt)
+        demand_latest(log, history, attempt)
         return draft
 
     return make
@@ -421,7 +386,8 @@ def _append(log: Log, make: Callable[[History], Draft]) -> Entry:
     return entry
 
 
-def _demand_latest(log: Log, history: History, attempt: int) -> None:
+def demand_latest(log: Log, history: History, attempt: int) -> None:
+    """Raise Fenced where a later attempt than the appender's has claimed."""
     if history.last_attempt > attempt:
         problem = f"attempt {attempt} is fenced, for attempt {history.last_attempt} has claimed"
         raise Fenced(Fault(log.store.url, problem))

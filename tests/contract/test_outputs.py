@@ -13,7 +13,7 @@ from gmml_cluster.launch.prepare import prepare
 from gmml_cluster.launch.status import statuses
 from gmml_cluster.launch.submit import Submitted
 from gmml_cluster.plan.plan import Plan
-from gmml_cluster.run import protocol
+from gmml_cluster.run import maps, protocol
 from gmml_cluster.run.causes import CAUSES
 from gmml_cluster.run.entries import Kind
 from gmml_cluster.run.root import create_run, run_root
@@ -93,7 +93,7 @@ def entries(tmp_path):
         protocol.repin(log, number, "1", 2)
         protocol.commit(log, number, step=1, manifest="m", size=1, seconds=0.0)
         of = log.refresh().commits[-1]
-        protocol.record_maps(log, number, step=2 + restart, of=of, manifest="m", size=1, blocks=1, seconds=0.0)
+        maps.record_maps(log, number, step=2 + restart, of=of, manifest="m", size=1, blocks=1, seconds=0.0)
         protocol.drop(log, number, log.refresh().commits[-1])
         protocol.end(log, number, "notice", **details)
         protocol.resolve_cause(log, number, "preempted", "p")

@@ -3,9 +3,9 @@
 import pytest
 
 from gmml_cluster.errors import Fenced
-from gmml_cluster.run import protocol
 from gmml_cluster.run.history import from_sum
 from gmml_cluster.run.log import Draft, Log, check
+from gmml_cluster.run.maps import record_maps
 from gmml_cluster.run.retention import retire, unread_maps
 from tests.unit.run.memory import MemoryStore
 from tests.unit.run.test_protocol import claim, commit, started, submit
@@ -25,7 +25,7 @@ def log(store):
 
 def record(log, attempt, step, manifest="m"):
     of = log.refresh().commits[-1]
-    return protocol.record_maps(log, attempt, step=step, of=of, manifest=manifest, size=5, blocks=2, seconds=1.0)
+    return record_maps(log, attempt, step=step, of=of, manifest=manifest, size=5, blocks=2, seconds=1.0)
 
 
 def test_the_first_maps_of_a_step_hold_for_all_later_attempts(log):
