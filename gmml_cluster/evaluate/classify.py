@@ -21,6 +21,7 @@ from gmml_cluster.progress import progress
 from gmml_cluster.run.evaluations import keep
 from gmml_cluster.run.root import run_root
 from gmml_cluster.train.checkpoints.load_trained import Trained, full_precision, load_trained
+from gmml_cluster.wording import counted
 
 CLASSIFIERS = {"attentive": "patches", "linear": "token", "finetune": "pool", "supervised": "pool"}
 """Methods whose module gives the logits of single images, and what their head reads."""
@@ -39,7 +40,7 @@ def _moments(trained: Trained, bank: EvalCorpus) -> Tensor:
     """Mean and variance (2, D) of a probe's features over the bank, in float64 between batches."""
     module = cast(Probed, trained.method.module)
     chosen = bank.indices[:: max(1, len(bank.indices) // MOMENTS_OF)]
-    sums = torch.zeros(2, module.classifier.in_features, dtype=torch.float64)
+    sums = torch.zeros(2, module.width, dtype=torch.float64)
     for indices in torch.split(chosen, BATCH):
         x_nD = module.features(module.tokens(_images_of(trained, bank, indices))).cpu().double()
         sums += torch.stack([x_nD.sum(0), x_nD.square().sum(0)])
@@ -53,8 +54,8 @@ def _classifier(method: Method) -> nn.Module:
 
 
 @torch.inference_mode()
-def hits(trained: Trained, corpus: EvalCorpus, bank: EvalCorpus) -> int:
-    """Images of a corpus whose class has the greatest logit; images are unaugmented.
+def hits(trained: Trained, corpus: EvalCorpus, bank: EvalCorpus) -> list[int]:
+    """For each head, the images of a corpus whose class has the greatest logit; images are unaugmented.
 
     A probe of a frozen encoder norms features by their moments over the bank, which are constants of the encoder: its
     training used those of each group.
@@ -72,19 +73,41 @@ def hits(trained: Trained, corpus: EvalCorpus, bank: EvalCorpus) -> int:
     full_precision()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained.method.module.to(device).eval()
-    module, found = _classifier(trained.method), 0
+    module = _classifier(trained.method)
+    classes = job.method.classes  # type: ignore[union-attr]
     moments = (_moments(trained, bank),) if isinstance(module, Probed) else ()
+    found: list[Tensor] = []
     with progress(f"reading {corpus.url}", len(corpus.indices)) as advance:
         for indices, labels in zip(
             *(torch.split(each, BATCH) for each in (corpus.indices, corpus.labels)), strict=True
         ):
-            logits = module(_images_of(trained, corpus, indices), *moments)
-            found += int((logits.argmax(1).cpu() == labels).sum())
+            logits_nRK = module(_images_of(trained, corpus, indices), *moments).view(len(indices), -1, classes)
+            found.append((logits_nRK.argmax(2).cpu() == labels[:, None]).sum(0))
             advance(len(indices))
-    return found
+    return [int(count) for count in torch.stack(found).sum(0)]
 
 
-def classify(root: str, run: str, *, of: str, corpus: str, code: str = "") -> EvalReport:
+def _choice(trained: Trained, held_out: EvalCorpus | None, bank: EvalCorpus) -> tuple[int, str]:
+    """Number of the head with most hits on what was held out, of equals that of the least rate; and how it was chosen.
+
+    Raises:
+        DataError: there are several heads and nothing to choose on, or the reverse.
+    """
+    rates = getattr(trained.job.method, "rates", (1.0,))
+    if held_out is None:
+        if len(rates) > 1:
+            problem = f"absent, but the run has {len(rates)} heads"
+            raise DataError(Fault("--choose-on", problem, "name labelled shards that it was not trained on"))
+        return 0, ""
+    if len(rates) == 1:
+        raise DataError(Fault("--choose-on", "given, but the run has 1 head", "leave it out"))
+    found = hits(trained, held_out, bank)
+    chosen = max(range(len(rates)), key=lambda head: (found[head], -rates[head]))
+    share = f"{found[chosen]} of {counted(len(held_out.labels), 'image')}"
+    return chosen, f"; the best of {len(rates)} learning rates on {held_out.url} ({share})"
+
+
+def classify(root: str, run: str, *, of: str, corpus: str, choose_on: str | None = None, code: str = "") -> EvalReport:
     """Score a run's head on a corpus that shares nothing with what it was trained on.
 
     Args:
@@ -92,6 +115,7 @@ def classify(root: str, run: str, *, of: str, corpus: str, code: str = "") -> Ev
         run: its name.
         of: name of the run whose encoder it began from.
         corpus: URL of the labelled shards that are classified.
+        choose_on: URL of labelled shards on which one of several heads is chosen, neither trained on nor scored.
         code: digest of the code that scores.
 
     Raises:
@@ -103,9 +127,20 @@ def classify(root: str, run: str, *, of: str, corpus: str, code: str = "") -> Ev
     first = job.data.corpora[0]
     bank, scored = read(first.url, indexes, first.image), read(corpus, indexes, first.image)
     demand_apart(bank, scored)
+    held_out = None if choose_on is None else read(choose_on, indexes, first.image)
+    if held_out is not None:
+        demand_apart(bank, held_out)
+        demand_apart(held_out, scored)
+    head, how = _choice(trained, held_out, bank)
     settings: dict[str, float | int] = {"epochs": job.run.epochs} if job.run.epochs else {}
+    if how:
+        settings["lr"] = round(job.optim.peak_lr(job.batch.size) * job.method.rates[head], 6)  # type: ignore[union-attr]
     found = Score(
-        job.method.name, CLASSIFIERS.get(job.method.name, ""), hits(trained, scored, bank), len(scored.labels), settings
+        job.method.name,
+        CLASSIFIERS.get(job.method.name, ""),
+        hits(trained, scored, bank)[head],
+        len(scored.labels),
+        settings,
     )
     return EvalReport(
         run=of,
@@ -116,7 +151,7 @@ def classify(root: str, run: str, *, of: str, corpus: str, code: str = "") -> Ev
         scores=(found,),
         digests=(bank.identity, scored.identity),
         code=code,
-        protocol=f"head of the run {run}, its last checkpoint; images unaugmented, central square of 256/224",
+        protocol=f"head of the run {run}, its last checkpoint; images unaugmented, central square of 256/224{how}",
     )
 
 
@@ -126,12 +161,15 @@ def classify(root: str, run: str, *, of: str, corpus: str, code: str = "") -> Ev
 @click.option("--of-root", required=True, help="Folder or URL under which the evaluated run lies.")
 @click.option("--of", required=True, help="Name of the run that is evaluated.")
 @click.option("--corpus", required=True, help="Labelled corpus that is classified.")
+@click.option("--choose-on", help="Labelled corpus on which one of several heads is chosen.")
 @click.option("--code", default="", help="Digest of the code in use, for the report.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
-def main(root: str, run: str, of_root: str, of: str, corpus: str, code: str, as_json: bool) -> None:
+def main(
+    root: str, run: str, of_root: str, of: str, corpus: str, choose_on: str | None, code: str, as_json: bool
+) -> None:
     """Score the head that a run has trained on another run's encoder."""
     try:
-        report = classify(root, run, of=of, corpus=corpus, code=code)
+        report = classify(root, run, of=of, corpus=corpus, choose_on=choose_on, code=code)
         keep(run_root(of_root, of), report.to_json())
     except GmmlError as error:
         click.echo(str(error), err=True)

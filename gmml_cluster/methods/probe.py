@@ -35,8 +35,8 @@ class Probed(nn.Module):
 
     def __init__(self, encoder: AnyEncoder, width: int, classes: int, group: int) -> None:
         super().__init__()
-        self.encoder, self.group = encoder.requires_grad_(False), group
-        self.classifier = nn.Linear(width, classes)
+        self.encoder, self.group, self.width = encoder.requires_grad_(False), group, width
+        self.classifier: nn.Module = nn.Linear(width, classes)
 
     def forward(self, images_n3SS: Tensor, moments_2D: Tensor | None = None) -> Tensor:
         """Logits (n, K), by each group's own moments, or by given ones: mean, then variance."""

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gmml_cluster.errors import SpecError
 from gmml_cluster.methods import reference
-from gmml_cluster.methods.build import blank
-from gmml_cluster.methods.protocol import Setting
+from gmml_cluster.methods.build import blank, build
+from gmml_cluster.methods.protocol import Multiplies, Setting
 from tests.golden.test_methods import COUNT, GROUP, MODEL, SIZE, images, state
 from tests.unit.methods import vit_oracle
 from tests.unit.methods.jobs import job
@@ -65,6 +66,49 @@ def test_the_attentive_probe_is_a_plain_oracles(seed: int) -> None:
     assert trained == {"queries", "value.weight", "classifier.weight", "classifier.bias"}
 
 
+def test_heads_of_several_rates_are_heads_alone() -> None:
+    """Loss, hits and gradient of each; the loss of a group is their sum."""
+    several = {**ENCODER, "method": {**LINEAR, "rates": [0.5, 1, 30]}}
+    single, random = {**ENCODER, "method": LINEAR}, np.random.default_rng(2)
+    weights = state(several)
+    weights |= {name: random.standard_normal(w.shape) for name, w in weights.items() if name.startswith("classifier")}
+    names = [f"classifier.{head}.{kind}" for head in range(3) for kind in ("weight", "bias")]
+    result = reference.verify(several, weights, images(1), {"label": LABEL}, dtype="float64", gradients=names)
+    total = np.zeros(2)
+    for head, rate in enumerate(("0.5", "1", "30")):
+        own = {name.replace(f"classifier.{head}.", "classifier."): weights[name] for name in weights}
+        own = {name: own[name] for name in state(single)}
+        alone = ["classifier.weight", "classifier.bias"]
+        expected = reference.verify(single, own, images(1), {"label": LABEL}, dtype="float64", gradients=alone)
+        total += expected.losses
+        assert result.scalars[f"loss_{rate}"][:, 0] == pytest.approx(expected.losses, rel=1e-12)
+        assert np.array_equal(result.scalars[f"top1_{rate}"], expected.scalars["top1"])
+        for kind in ("weight", "bias"):
+            found = result.gradients[f"classifier.{head}.{kind}"]
+            assert found == pytest.approx(expected.gradients[f"classifier.{kind}"], rel=1e-9, abs=1e-15)
+    assert result.losses == pytest.approx(total, rel=1e-12)
+
+
+def test_all_heads_begin_as_one_alone() -> None:
+    several, single = (build(job({**LINEAR, **rates}, init={"run": "other"})) for rates in ({"rates": [1, 3]}, {}))
+    alone = single.module.get_parameter("classifier.weight")
+    assert all(torch.equal(several.module.get_parameter(f"classifier.{head}.weight"), alone) for head in (0, 1))
+
+
+def test_a_head_learns_at_its_own_rate() -> None:
+    method = blank(Setting.of(job({**LINEAR, "rates": [0.5, 1, 30]}, init={"run": "other"})))
+    assert isinstance(method, Multiplies)
+    assert [method.multipliers(f"classifier.{head}.bias") for head in range(3)] == [(0.5, 1), (1, 1), (30, 1)]
+    alone = blank(Setting.of(job({**LINEAR, "rates": [3]}, init={"run": "other"})))
+    assert isinstance(alone, Multiplies)
+    assert alone.multipliers("classifier.weight") == (3, 1)
+
+
+def test_a_factor_named_twice_is_refused() -> None:
+    with pytest.raises(SpecError, match="names a factor twice; leave one out"):
+        reference.draw({**ENCODER, "method": {**LINEAR, "rates": [1, 3, 1.0]}}, [0])
+
+
 def test_hits_are_counted() -> None:
     spec = {**ENCODER, "method": ATTENTIVE}
     result = reference.verify(spec, state(spec), images(1), {"label": LABEL}, dtype="float64")
@@ -72,7 +116,9 @@ def test_hits_are_counted() -> None:
     assert result.scalars["top1"].tolist() == [[hit, GROUP] for hit in hits.tolist()]
 
 
-@pytest.mark.parametrize("method", [LINEAR, {**LINEAR, "feature": "mean"}, {**ATTENTIVE, "queries": 4}])
+@pytest.mark.parametrize(
+    "method", [LINEAR, {**LINEAR, "feature": "mean", "rates": [1, 2, 5]}, {**ATTENTIVE, "queries": 4}]
+)
 @pytest.mark.parametrize(
     "encoder",
     [

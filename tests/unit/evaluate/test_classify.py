@@ -56,7 +56,7 @@ def test_hits_are_the_images_whose_class_has_the_greatest_logit(headed, corpora,
             logits = module.classifier((x - x.mean(0)) / (x.var(0, correction=0) + 1e-6).sqrt())
         else:
             logits = module(images)
-    assert hits(run, corpus, corpus) == int((logits.argmax(1) == corpus.labels).sum())
+    assert hits(run, corpus, corpus) == [int((logits.argmax(1) == corpus.labels).sum())]
 
 
 def test_an_average_is_scored_in_place_of_what_it_follows(headed, corpora):
@@ -67,7 +67,7 @@ def test_an_average_is_scored_in_place_of_what_it_follows(headed, corpora):
         average.classifier.bias += torch.arange(10) * 1e-4
         expected = int((average(images).argmax(1) == corpus.labels).sum())
         assert expected != int((run.method.module(images).argmax(1) == corpus.labels).sum())
-    assert hits(run, corpus, corpus) == expected
+    assert hits(run, corpus, corpus) == [expected]
 
 
 def test_a_report_is_of_the_run_whose_encoder_was_read(headed, corpora, monkeypatch):
@@ -77,6 +77,42 @@ def test_a_report_is_of_the_run_whose_encoder_was_read(headed, corpora, monkeypa
     (score,) = document["scores"]
     assert (score["score"], score["samples"], score["main"]) == ("finetune", 50, True)
     assert "the run head" in document["protocol"]
+
+
+def test_of_several_heads_the_one_that_held_out_images_choose_is_scored(headed, corpora, monkeypatch, tmp_path):
+    """Head 1 knows the held-out classes; head 2 would be best on what is scored, which chooses nothing."""
+    run = headed("linear", feature="mean", rates=[0.5, 1, 2])
+    held_out = str(tmp_path / "held_out")
+    asked = {"of": "first", "corpus": str(corpora / "test"), "choose_on": held_out}
+    found = {held_out: [3, 40, 39], str(corpora / "test"): [1, 20, 48]}
+    monkeypatch.setattr(module, "load_trained", lambda root, name: run)
+    monkeypatch.setattr(module, "demand_apart", lambda bank, corpus: None)
+    monkeypatch.setattr(module, "hits", lambda trained, corpus, bank: found[corpus.url])
+    monkeypatch.setattr(module, "read", lambda url, *_: replace(read(str(corpora / "test")), url=url))
+    document = classify(str(corpora), "head", **asked).to_json()
+    (score,) = document["scores"]
+    assert score["accuracy"] == 40
+    assert score["lr"] == pytest.approx(run.job.optim.peak_lr(run.job.batch.size), abs=1e-6)
+    assert f"the best of 3 learning rates on {held_out} (40 of 50 images)" in document["protocol"]
+
+
+def test_several_heads_have_hits_each_and_need_images_to_choose_on(headed, corpora, monkeypatch):
+    run, corpus = headed("linear", feature="mean", rates=[0.5, 1]), read(str(corpora / "test"))
+    run.method.module.classifier[1].bias.data[3] = 1e4
+    found = hits(run, corpus, corpus)
+    assert len(found) == 2
+    assert found[1] == int((corpus.labels == 3).sum())
+    monkeypatch.setattr(module, "load_trained", lambda root, name: run)
+    with pytest.raises(DataError, match="--choose-on: absent, but the run has 2 heads; name labelled shards"):
+        classify(str(corpora), "head", of="first", corpus=str(corpora / "test"))
+
+
+def test_one_head_has_nothing_to_choose(headed, corpora, monkeypatch):
+    monkeypatch.setattr(module, "load_trained", lambda root, name: headed("finetune"))
+    monkeypatch.setattr(module, "demand_apart", lambda bank, corpus: None)
+    test = str(corpora / "test")
+    with pytest.raises(DataError, match="--choose-on: given, but the run has 1 head; leave it out"):
+        classify(str(corpora), "head", of="first", corpus=test, choose_on=test)
 
 
 def test_a_bank_that_shares_shards_with_what_is_scored_is_refused(headed, corpora, monkeypatch):

@@ -66,3 +66,41 @@ def test_probes_learn_digits_and_leave_the_encoder_as_it_was(corpus: str) -> Non
             frozen = tensor.startswith("encoder.")
             assert torch.equal(value, half.state[tensor, key]) is frozen, (name, tensor, key)
             assert not frozen or key == "value", "a frozen tensor has no moments"
+
+
+RATES = [1, 10, 100]
+LARS = {
+    "name": "lars",
+    "lr": 0.1,
+    "weight_decay": {"start": 0, "end": 0},
+    "clip": None,
+    "schedule": {"warmup": "2 steps"},
+}
+
+
+def heads(rank: int, ranks: int, folder: str) -> dict[str, Training]:
+    def run(rates: list[float], steps: range, begin: Training | None = None) -> Training:
+        method = {"name": "linear", "classes": 10, "feature": "mean", "rates": rates}
+        job = digits_job(folder, method, steps=20, optim=LARS, init={"run": "other"})
+        job = job.model_copy(update={"data": job.data.model_copy(update={"group": 64})})
+        return train(job, steps, begin=begin)
+
+    half = run(RATES, range(10))
+    found = {"whole": run(RATES, range(20)), "rest": run(RATES, range(10, 20), half)}
+    return found | {str(rate): run([rate], range(20)) for rate in RATES}
+
+
+def test_heads_of_several_rates_train_as_each_would_alone_and_resume_to_the_bit(corpus: str) -> None:
+    found = run_ranks(1, heads, corpus)[0]
+    whole = found["whole"]
+    assert all(torch.equal(value, found["rest"].state[at]) for at, value in whole.state.items())
+    for head, rate in enumerate(RATES):
+        alone = found[str(rate)]
+        for tensor in ("weight", "bias"):
+            for key in ("value", "momentum_buffer"):
+                at = f"classifier.{head}.{tensor}", key
+                torch.testing.assert_close(whole.state[at], alone.state[f"classifier.{tensor}", key])
+        assert whole.lines[-1][f"top1_{rate}"] == pytest.approx(alone.lines[-1]["top1"], abs=0.02)
+    before, after = ([line[f"loss_{rate}"] for rate in RATES] for line in (whole.lines[0], whole.lines[-1]))
+    assert before == pytest.approx([before[0]] * 3, rel=1e-6), "all begin alike"
+    assert len(set(after)) == 3
