@@ -2,8 +2,8 @@
 
 Source: arXiv 2111.06377; constants and draws: docs/reference/methods.md. Nothing couples images.
 
-Dims: n images, G images of a group, S side of an image, p side of a patch, N patches, K patches kept, D width of the
-encoder, d width of the decoder, P = 3 p p values of a patch.
+Dims: n images, G images of a group, S side of an image, p side of a patch, N patches, K patches kept, H patches
+held by the decoder, D width of the encoder, d width of the decoder, P = 3 p p values of a patch.
 """
 
 from collections.abc import Collection
@@ -14,8 +14,20 @@ from torch import Tensor, nn
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing
 from gmml_cluster.methods.groups import group_sums
-from gmml_cluster.methods.protocol import Draws, Forward, InitDistribution, Losses, Picture, Setting, check_draws
+from gmml_cluster.methods.masks import attention
+from gmml_cluster.methods.protocol import (
+    MAP,
+    ROLE,
+    Draws,
+    Forward,
+    InitDistribution,
+    Losses,
+    Picture,
+    Setting,
+    check_draws,
+)
 from gmml_cluster.models.vit import EPS, Block, VisionTransformer, run_block, sincos_positions
+from gmml_cluster.spec.methods.amt import token_roles
 from gmml_cluster.spec.methods.mae import MaeOptions, kept_patches
 
 REMOVED = "patches removed"
@@ -37,16 +49,26 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(width, eps=EPS)
         self.pred = nn.Linear(width, 3 * patch_size**2)
 
-    def forward(self, tokens_nTD: Tensor, keep_nK: Tensor) -> Tensor:
-        """Predicted patches (n, N, P) from the class token and the kept patches' tokens."""
+    def forward(self, tokens_nTD: Tensor, keep_nK: Tensor, held_nH: Tensor | None = None) -> Tensor:
+        """Predicted patches (n, N, P) from the class token and the kept patches' tokens.
+
+        Of patches that are not among `held_nH` the decoder has no token, and 0 is predicted.
+        """
         x_nTd = self.embed(tokens_nTD)
         table = self.pos_embed.to(self.mask_token.dtype)
-        index_nKd = keep_nK[:, :, None].expand(-1, -1, x_nTd.shape[2])
         blank_nNd = self.mask_token.to(x_nTd.dtype).expand(len(x_nTd), table.shape[1] - 1, -1)
-        x_nTd = torch.cat([x_nTd[:, :1], blank_nNd.scatter(1, index_nKd, x_nTd[:, 1:])], 1) + table
+        x_nTd = torch.cat([x_nTd[:, :1], blank_nNd.scatter(1, _each(keep_nK, x_nTd), x_nTd[:, 1:])], 1) + table
+        if held_nH is not None:
+            x_nTd = torch.cat([x_nTd[:, :1], x_nTd[:, 1:].gather(1, _each(held_nH, x_nTd))], 1)
         for block in self.blocks:
             x_nTd = run_block(block, x_nTd, None, self.checkpointing)
-        return self.pred(self.norm(x_nTd)[:, 1:])  # type: ignore[no-any-return]
+        made_nHP = self.pred(self.norm(x_nTd)[:, 1:])
+        return made_nHP if held_nH is None else attention.at_places(made_nHP, held_nH, table.shape[1] - 1)
+
+
+def _each(index_nK: Tensor, x_nTd: Tensor) -> Tensor:
+    """The index for each of the values of a token."""
+    return index_nK[:, :, None].expand(-1, -1, x_nTd.shape[2])
 
 
 class MaeModel(nn.Module):
@@ -56,22 +78,23 @@ class MaeModel(nn.Module):
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
 
-    def forward(self, images_n3SS: Tensor, keep_nK: Tensor) -> Tensor:
-        """Predicted patches (n, N, P)."""
-        return self.decoder(self.encoder(images_n3SS, keep_BK=keep_nK), keep_nK)  # type: ignore[no-any-return]
+    def forward(self, images_n3SS: Tensor, keep_nK: Tensor, held_nH: Tensor | None = None) -> Tensor:
+        """Predicted patches (n, N, P), 0 where a patch is not held."""
+        return self.decoder(self.encoder(images_n3SS, keep_BK=keep_nK), keep_nK, held_nH)  # type: ignore[no-any-return]
 
 
 class Mae:
     """The method; see `Verifiable`.
 
-    Draws: `keep` (n, K), the patches that the encoder sees, ascending; `mask` (n, N), true for the others.
+    Draws: `keep` (n, K), the patches that the encoder sees, ascending; `mask` (n, N), true for the others. With AMT,
+    once there are maps: `role` (n, N) in place of `mask`, and `held` (n, H), the patches that the decoder sees.
     """
 
     views = 1
 
     def __init__(self, setting: Setting, options: MaeOptions) -> None:
         model = setting.model
-        self.setting, self.options, self.taps = setting, options, (model.depth,)
+        self.setting, self.options, self.taps, self.amt = setting, options, (model.depth,), options.amt
         self.kept = kept_patches(options, setting.patches)
         encoder = setting.encoder(**options.encoder_kind.switches)
         decoder = Decoder(
@@ -104,15 +127,23 @@ class Mae:
         *,
         names: Collection[str] | None = None,
         dtype: torch.dtype = torch.float32,
+        given: Draws | None = None,
     ) -> Draws:
-        """Draws by sample number; the first K of a random order are kept."""
-        order = drawing.token_order(self.setting.seed, numbers.to(device), self.setting.patches)
-        keep = order[:, : self.kept].sort(1).values
-        mask = torch.ones_like(order, dtype=torch.bool).scatter_(1, keep, False)
-        return {name: value for name, value in {"mask": mask, "keep": keep}.items() if names is None or name in names}
+        """Draws by sample number; the first K of a random order are kept, or what a given map leaves visible."""
+        numbers, draws = numbers.to(device), dict(given or {})
+        if self.amt is not None and draws:
+            counts = token_roles(self.amt, self.setting.patches)
+            draws = attention.with_roles(draws, self.setting.seed, numbers, counts)
+        else:
+            order = drawing.token_order(self.setting.seed, numbers, self.setting.patches)
+            keep = order[:, : self.kept].sort(1).values
+            draws = {"mask": torch.ones_like(order, dtype=torch.bool).scatter_(1, keep, False), "keep": keep}
+        return {name: value for name, value in draws.items() if names is None or name in names}
 
     def accept(self, given: Draws, count: int) -> Draws:
         """Draws from outside; what is kept follows from `mask`, which removes the same number of each image."""
+        if self.amt is not None and not given.keys().isdisjoint((ROLE, MAP)):
+            return attention.accept_roles(given, {ROLE: (count, self.setting.patches)})
         given = {name: value for name, value in given.items() if name != "keep"}
         check_draws(given, {"mask": (count, self.setting.patches)}, ["mask"])
         mask = given["mask"].bool()
@@ -124,22 +155,26 @@ class Mae:
 
     def loss(self, forward: Forward, images: Tensor, draws: Draws) -> Losses:
         """Mean squared error over the removed patches of each group."""
-        mask = draws["mask"]
-        prediction = forward(images[:, 0], draws["keep"]).to(images.dtype)
+        mask, held = attention.masked_of(draws), draws.get("held")
+        places = (draws["keep"],) if held is None else (draws["keep"], held)
+        prediction = forward(images[:, 0], *places).to(images.dtype)
         target = patchify(images[:, 0], self.setting.model.patch_size)
         target = norm_pix(target) if self.options.standardise else target
         group = self.setting.group
         removed = group_sums((prediction - target).square().mean(2), mask, group)
-        scalars = {"loss": removed, "prediction_std": group_sums(prediction.std(2), mask, group)}
-        return Losses(removed[:, 0] / removed[:, 1], scalars, {"prediction": prediction.detach(), "mask": mask})
+        scalars = {"loss": removed, "prediction_std": group_sums(prediction.detach().std(2), mask, group)}
+        scalars |= attention.weight_scalars(draws, group)
+        outputs = {"prediction": prediction.detach(), "mask": mask, **attention.role_outputs(draws)}
+        return Losses(removed[:, 0] / removed[:, 1], scalars, outputs)
 
     def show(self, images: Tensor, draws: Draws, outputs: dict[str, Tensor], *, grey: Tensor) -> Picture:
         """Removed patches grey, and as they were predicted."""
         size = self.setting.model.patch_size
         target, removed, made = patchify(images[:, 0], size), outputs["mask"][:, :, None], outputs["prediction"]
         made = undo_norm_pix(made, target) if self.options.standardise else made
-        seen = torch.where(removed, grey.repeat(size * size), target)
-        made = torch.where(removed, made, target)
+        hidden = removed if ROLE not in outputs else outputs[ROLE][:, :, None] != attention.VISIBLE
+        seen = torch.where(hidden, grey.repeat(size * size), target)
+        made = torch.where(removed, made, seen)
         return Picture((REMOVED,) * len(images), unpatchify(seen, size), unpatchify(made, size))
 
 

@@ -15,6 +15,7 @@ from gmml_cluster.models.encoders import AnyEncoder
 from gmml_cluster.models.rope_vit import RopeEncoder, RopeShape
 from gmml_cluster.models.vit import Positions, VisionTransformer
 from gmml_cluster.spec.job import JobSpec, Model
+from gmml_cluster.spec.methods.amt import AmtOptions
 from gmml_cluster.spec.methods.encoder_kind import EncoderKind, Rotary
 from gmml_cluster.spec.methods.registry import MethodOptions
 from gmml_cluster.spec.methods.relations import Auxiliary
@@ -22,6 +23,10 @@ from gmml_cluster.spec.rules import group_of, view_size
 
 LABEL = "label"
 """The draw that is not drawn: the class of each image, int64 (n,), where the method's options say `labels`."""
+MAP = "map"
+"""The other one: each view's map of attention in bytes, 1 to 255, uint8 (n, V, N); there once AMT masks by it."""
+ROLE = "role"
+"""What becomes of each patch under AMT: 0 visible, 1 masked, 2 thrown; uint8, drawn by the map."""
 Draws = dict[str, Tensor]
 Forward = Callable[..., Any]
 
@@ -216,6 +221,36 @@ class Verifiable(Method, Protocol):
 
         Raises:
             SpecError: one is unknown, absent or of another shape.
+        """
+
+
+@runtime_checkable
+class Guided(Verifiable, Protocol):
+    """A method that can mask by maps of attention.
+
+    Attributes:
+        amt: its options for that; None: all masks are random.
+    """
+
+    amt: AmtOptions | None
+
+    def draw(
+        self,
+        numbers: Tensor,
+        device: torch.device,
+        *,
+        names: Collection[str] | None = None,
+        dtype: torch.dtype = torch.float32,
+        given: Draws | None = None,
+    ) -> Draws:
+        """As `Verifiable.draw`; random masks as long as nothing is `given`.
+
+        Args:
+            numbers: as there.
+            device: as there.
+            names: as there.
+            dtype: as there.
+            given: what decides on masks: `MAP`, or `ROLE` itself; it is among the draws that are returned.
         """
 
 

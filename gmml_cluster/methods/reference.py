@@ -3,8 +3,9 @@
 Dims: B images of whole groups, G images of a group, V views, S side of an image, N patches.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods.build import blank
-from gmml_cluster.methods.protocol import Draws, Method, Setting, Verifiable
+from gmml_cluster.methods.protocol import MAP, ROLE, Draws, Guided, Method, Setting, Verifiable
 from gmml_cluster.spec.loading.validate import parse_job
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -89,7 +90,11 @@ def verify(
 
 
 def draw(
-    spec: Mapping[str, Any], numbers: Sequence[int] | NDArray[Any], *, names: Collection[str] | None = None
+    spec: Mapping[str, Any],
+    numbers: Sequence[int] | NDArray[Any],
+    *,
+    names: Collection[str] | None = None,
+    given: Arrays | None = None,
 ) -> dict[str, NDArray[Any]]:
     """The draws of sample numbers, as `verify` makes them.
 
@@ -97,9 +102,12 @@ def draw(
         spec: as in `verify`.
         numbers: sample numbers.
         names: which draws; None for all.
+        given: what is not drawn, such as the `map` that masks follow with AMT.
     """
     method = _verifiable(_setting(spec))
-    made = method.draw(torch.as_tensor(numbers, dtype=torch.int64), torch.device("cpu"), names=names)
+    tensors = {name: torch.tensor(np.asarray(value)) for name, value in (given or {}).items()}
+    host = torch.device("cpu")
+    made = _drawing(method, tensors, torch.float32)(torch.as_tensor(numbers, dtype=torch.int64), host, names=names)
     return {name: _array(value) for name, value in made.items()}
 
 
@@ -114,8 +122,8 @@ def _verifiable(setting: Setting) -> Verifiable:
 def _setting(spec: Mapping[str, Any]) -> Setting:
     """The setting of a specification, checked as a job; fields that `verify` does not read are filled in."""
     model, method = dict(spec.get("model", {})), dict(spec.get("method", {}))
-    if method.pop("amt", False):
-        raise SpecError(Fault("method.amt", "True; attention-driven masking is not built yet", "leave it out"))
+    if method.get("amt") is False:  # methods that cannot have it take no such field
+        del method["amt"]
     # images come augmented; that views are aligned is what some methods ask of a job
     data = {
         "corpora": [{"url": "none"}],
@@ -155,18 +163,27 @@ def _images(images: NDArray[Any], views: int, setting: Setting) -> Tensor:
 
 def _draws(method: Verifiable, draws: Mapping[str, Any], group: int, count: int, real: torch.dtype) -> Draws:
     made: Draws = {}
+    given = {name: torch.tensor(np.asarray(value)) for name, value in draws.items() if name != "first"}
+    typed = {name: value.to(real) if value.is_floating_point() else value for name, value in given.items()}
     if "first" in draws:
         first = int(draws["first"])
         if first < 0 or first % group:
             rule = f"groups of {group} begin at its multiples from 0"
             raise SpecError(Fault("draws.first", f"{first}; {rule}", "choose one of them"))
         numbers, host = torch.arange(first, first + count), torch.device("cpu")
-        absent = [name for name in method.draw(numbers, host, dtype=real) if name not in draws]
+        draw = _drawing(method, typed, real)
+        absent = [name for name in draw(numbers, host) if name not in draws]
         # only what is absent: `short` belongs to the `source` it was drawn with, and not to one that is given
-        made = method.draw(numbers, host, names=absent, dtype=real)
-    given = {name: torch.tensor(np.asarray(value)) for name, value in draws.items() if name != "first"}
-    typed = {name: value.to(real) if value.is_floating_point() else value for name, value in given.items()}
+        made = draw(numbers, host, names=absent)
     return method.accept(made | typed, count)
+
+
+def _drawing(method: Verifiable, given: Draws, real: torch.dtype) -> Callable[..., Draws]:
+    """The method's `draw`, which is told what decides on masks if it is given."""
+    decides = {name: given[name] for name in (MAP, ROLE) if name in given}
+    if decides and isinstance(method, Guided) and method.amt is not None:
+        return partial(method.draw, dtype=real, given=decides)
+    return partial(method.draw, dtype=real)
 
 
 def _array(value: Tensor) -> NDArray[Any]:

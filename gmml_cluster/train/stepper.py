@@ -16,7 +16,7 @@ from torch import Tensor
 from gmml_cluster.data.augment import prepare
 from gmml_cluster.data.reader.bad_samples import Limit
 from gmml_cluster.data.reader.stream import HostBatch
-from gmml_cluster.methods.protocol import LABEL, AfterStep, Losses, Method
+from gmml_cluster.methods.protocol import LABEL, MAP, AfterStep, Draws, Guided, Losses, Method
 from gmml_cluster.plan.sample_layout import MicroBatches
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.engines.engine import Engine
@@ -219,10 +219,16 @@ class Stepper:
             normalise=data.normalise,
             patch_size=job.model.patch_size,
         )
-        draws = self.method.draw(numbers, self.device)
+        draws = self._draws(batch, samples, numbers)
         if batch.labels is not None:
             draws = {**draws, LABEL: self._uploaded(batch.labels[samples])}
         return self.method.loss(self.engine.forward, clean, draws)
+
+    def _draws(self, batch: HostBatch, samples: NDArray[np.int64], numbers: Tensor) -> Draws:
+        if batch.maps is None:
+            return self.method.draw(numbers, self.device)
+        assert isinstance(self.method, Guided)
+        return self.method.draw(numbers, self.device, given={MAP: self._uploaded(batch.maps[samples])})
 
     def _rank_stats(self, batch: HostBatch) -> RankStats:
         now, before = time.monotonic(), self._enqueued_at

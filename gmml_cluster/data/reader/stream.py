@@ -66,6 +66,8 @@ class HostBatch:
     """Encoded bytes of later samples that had arrived and waited to be decoded."""
     labels: Ints | None = None
     """int64 (n,): classes of the samples whose images these are; None where they were not asked for."""
+    maps: NDArray[np.uint8] | None = None
+    """uint8 (n, views, patches): maps of attention, 1 to 255, cut to the views; None before AMT masks by them."""
 
 
 @dataclass(eq=False)

@@ -24,5 +24,11 @@ def masked_cells(seed: int, numbers: Tensor, *, grid: int, cell: int, count: int
     side = grid // cell
     order_nM = token_order(seed, numbers, side**2)
     hidden_nM = torch.zeros_like(order_nM, dtype=torch.bool).scatter_(1, order_nM[:, :count], True)
-    rows_nMg = hidden_nM.view(-1, side, side).repeat_interleave(cell, 2)
+    return patches_of(hidden_nM, cell)
+
+
+def patches_of(cells_nM: Tensor, cell: int) -> Tensor:
+    """What the patches of each cell have in common (n, N)."""
+    side = round(cells_nM.shape[1] ** 0.5)
+    rows_nMg = cells_nM.view(-1, side, side).repeat_interleave(cell, 2)
     return rows_nMg.repeat_interleave(cell, 1).flatten(1)

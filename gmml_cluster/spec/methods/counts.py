@@ -117,6 +117,8 @@ class Counts:
     """Values of one view: 3 S^2."""
     teacher_flops: int = 0
     """FLOP of one view in what is frozen, a teacher or a probed encoder, which has a forward pass alone."""
+    later: "Counts | None" = None
+    """What an image costs later in the run, once AMT throws tokens away."""
 
     @property
     def forward_flops(self) -> int:
@@ -133,10 +135,16 @@ class Counts:
         return self.views * (sum(stack.flops for stack in self.stacks) + self.other_flops)
 
     def activation_bytes(self, precision: Precision, *, checkpointing: bool) -> int:
-        """Bytes that an image keeps for the backward pass, and its inputs: clean, corrupted and mask in fp32."""
+        """Bytes that an image keeps for the backward pass, and its inputs: clean, corrupted and mask in fp32.
+
+        Where the cost changes within the run, the most.
+        """
         inside = sum(stack.activation_bytes(precision, checkpointing=checkpointing) for stack in self.stacks)
         outside = self.other_values * _VALUE_BYTES[precision] + self.other_bytes
-        return self.views * (inside + outside + 3 * 4 * self.input_values)
+        first = self.views * (inside + outside + 3 * 4 * self.input_values)
+        if self.later is None:
+            return first
+        return max(first, self.later.activation_bytes(precision, checkpointing=checkpointing))
 
     def cast_bytes(self, precision: Precision) -> int:
         """Bytes of the bf16 copies of weights that autocast makes."""

@@ -4,12 +4,14 @@ Constants and formulas: docs/reference/methods.md.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.broken import IMAGE, METHOD, PATCH, Broken, broken
+from gmml_cluster.spec.methods.amt import MaeAmt, broken_roles, token_roles
 from gmml_cluster.spec.methods.counts import (
     Counts,
     Encoder,
@@ -57,6 +59,8 @@ class MaeOptions(SpecModel):
     """Heads of the decoder; they divide its width."""
     standardise: bool = True
     """Whether each patch of the target is brought to mean 0 and (unbiased) variance 1."""
+    amt: MaeAmt = None
+    """Masks that follow attention, and tokens thrown away (AMT); true takes the values below."""
 
     @field_validator("decoder_heads")
     @classmethod
@@ -76,11 +80,20 @@ class MaeOptions(SpecModel):
     def counts(self, encoder: Encoder, image_size: int) -> Counts:
         """What an image costs: an encoder over the kept tokens, a decoder over all; both have fixed positions.
 
+        With AMT the decoder, too, sees fewer tokens later.
+
         Dims: D width of the encoder, d of the decoder, N patches, v tokens that the encoder sees.
         """
         N = (image_size // encoder.patch_size) ** 2
-        decoder = Stack(self.decoder_depth, 1 + N, self.decoder_width, self.decoder_heads)
-        D, d, pixels, v = encoder.width, decoder.width, 3 * encoder.patch_size**2, 1 + kept_patches(self, N)
+        first = self._counts(encoder, N, visible=kept_patches(self, N), decoded=N)
+        if self.amt is None:
+            return first
+        roles = token_roles(self.amt, N)
+        return replace(first, later=self._counts(encoder, N, visible=roles.visible, decoded=roles.held))
+
+    def _counts(self, encoder: Encoder, N: int, *, visible: int, decoded: int) -> Counts:
+        decoder = Stack(self.decoder_depth, 1 + decoded, self.decoder_width, self.decoder_heads)
+        D, d, pixels, v = encoder.width, decoder.width, 3 * encoder.patch_size**2, 1 + visible
         trained_encoder = encoder_parameters(encoder, N) - (1 + N) * D
         ends = (D * d + d) + d + 2 * d + (d * pixels + pixels)
         return Counts(
@@ -88,9 +101,9 @@ class MaeOptions(SpecModel):
             trained=trained_encoder + decoder.parameters + ends,
             frozen=(1 + N) * (D + d),
             stacks=(encoder_stack(encoder, v), decoder),
-            other_flops=2 * N * pixels * D + 2 * v * D * d + 2 * (1 + N) * d * pixels,
-            other_values=3 * pixels * N + 2 * v * D + 2 * (1 + N) * d,
-            other_bytes=8 * v + 8 * (1 + N),
+            other_flops=2 * N * pixels * D + 2 * v * D * d + 2 * (1 + decoded) * d * pixels,
+            other_values=3 * pixels * N + 2 * v * D + 2 * (1 + decoded) * d,
+            other_bytes=8 * v + 8 * (1 + decoded),
             input_values=pixels * N,
         )
 
@@ -103,6 +116,8 @@ class MaeOptions(SpecModel):
             problem = f"{figures}; some are kept and some removed"
             blamed = RATIO if "mask_ratio" in self.model_fields_set else IMAGE
             yield broken(blamed, problem, "choose another mask_ratio, or more patches", METHOD, RATIO, IMAGE, PATCH)
+        if self.amt is not None:
+            yield from broken_roles(self.amt, token_roles(self.amt, patches), "patches")
         if encoder.drop_path:
             problem = f"{encoder.drop_path} does not fit; MAE drops no blocks"
             yield broken(DROP_PATH, problem, "write 0 or leave it out", METHOD)
