@@ -16,6 +16,7 @@ from gmml_cluster.launch import cancel as ending
 from gmml_cluster.launch import find as finding
 from gmml_cluster.launch.follow import Tail, ended_without_finishing, follow, is_at_work, output_of_start
 from gmml_cluster.launch.status import Statuses, statuses
+from gmml_cluster.run.evaluations import kept, with_scores
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.run.uploads import metric_lines
 
@@ -81,8 +82,9 @@ class Run:
             raise RunFailed(Fault(self.url, problem))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """One mapping a step, in order: loss, norms, rates, waits (docs/outputs.md)."""
-        return metric_lines(self.location.store, self.location.log.refresh())
+        """One mapping a step, in order: loss, norms, rates, waits, and scores where it has some (docs/outputs.md)."""
+        lines = metric_lines(self.location.store, self.location.log.refresh())
+        return with_scores(lines, kept(self.location))
 
     def logs(self, rank: int = 0, attempt: int | None = None) -> str:
         """What a rank printed, up to now.

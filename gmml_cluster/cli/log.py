@@ -1,8 +1,9 @@
 """`gmml log`: the entries of a run's log."""
 
 import json
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -53,8 +54,13 @@ def sentence(entry: "Entry") -> str:
     """An entry as one line for people: slot, time, attempt, kind and the short fields."""
     when = datetime.fromtimestamp(entry.time, UTC).strftime("%Y-%m-%d %H:%M:%S")
     who = "-" if entry.attempt is None else str(entry.attempt)
-    fields = " ".join(f"{name}={_short(value)}" for name, value in entry.fields.items() if name not in _LONG)
+    said = {**entry.fields, "scores": _scores(entry.fields["scores"])} if entry.kind == "score" else entry.fields
+    fields = " ".join(f"{name}={_short(value)}" for name, value in said.items() if name not in _LONG)
     return f"{entry.slot:>4}  {when}  {who:>3}  {entry.kind:<7} {fields}".rstrip()
+
+
+def _scores(found: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{each['score']} {each['accuracy']:.1f} % by {each['feature']}" for each in found)
 
 
 def _short(value: object) -> str:

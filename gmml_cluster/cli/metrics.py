@@ -12,6 +12,7 @@ from gmml_cluster.cli import options
 
 VERSION = 1
 _SHOWN = ("step", "loss", "grad_norm", "lr", "samples_per_s", "data_wait_s", "attempt")
+_SCORES = ("knn_", "linear_")
 
 
 @click.command("metrics")
@@ -39,8 +40,9 @@ def command(run: str, tensorboard: str | None, root: str | None, as_json: bool) 
 
 
 def row(line: dict[str, Any]) -> str:
-    """The figures for people, in columns."""
-    return "  ".join(f"{_shown(line.get(name)):>13}" for name in _SHOWN)
+    """The figures for people, in columns; scores behind them, where the step was scored."""
+    scores = [f"{name} {line[name]:.1f} %" for name in line if name.startswith(_SCORES)]
+    return "  ".join([*(f"{_shown(line.get(name)):>13}" for name in _SHOWN), *scores])
 
 
 def _shown(value: Any) -> str:

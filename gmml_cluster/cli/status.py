@@ -109,14 +109,22 @@ def _problem(document: Document) -> str:
 
 
 def scores(run: Any) -> list[str]:
-    """What evaluations found, a line a score."""
+    """What evaluations found, a line a score; of those made while it trained the latest, and how many there are."""
     from gmml_cluster.run.evaluations import kept, table
 
-    return [
-        f"  {row['score']:<12} {row['accuracy']:.1f} ± {row['error']:.1f} % by {row['feature']}, "
-        f"{'untrained' if row['step'] is None else 'step ' + str(row['step'])}, on {row['corpus']}"
-        for row in table(kept(run))
-    ]
+    rows = table(kept(run))
+    series: dict[tuple[str, ...], list[Document]] = {}
+    for row in rows:
+        if row["attempt"] is not None:
+            series.setdefault((row["score"], row["feature"], row["corpus"], row["corpus_digest"]), []).append(row)
+    asked = [_score(row) for row in rows if row["attempt"] is None]
+    return [*asked, *(f"{_score(each[-1])}, the last of {len(each)} while it trained" for each in series.values())]
+
+
+def _score(row: Document) -> str:
+    step = "untrained" if row["step"] is None else f"step {row['step']}"
+    accuracy = f"{row['accuracy']:.1f} ± {row['error']:.1f} %"
+    return f"  {row['score']:<12} {accuracy} by {row['feature']}, {step}, on {row['corpus']}"
 
 
 def page(document: Document) -> list[str]:
@@ -138,6 +146,8 @@ def page(document: Document) -> list[str]:
     if goodput["share"] is not None:
         made = counted(goodput["steps_made"], "step")
         lines.append(f"  goodput      {100 * goodput['share']:.1f} % of {made} made were kept")
+    if goodput["evaluation_s"]:
+        lines.append(f"  evaluation   {_duration(goodput['evaluation_s'])}{_share_of_time(document)}, between steps")
     lines += [f"  code         {each['code'][:12]} from step {each['first_step']} on" for each in document["code"]]
     lines += [
         f"  job          {document['job'] or '-'} ({document['launcher'] or '-'})",
@@ -152,6 +162,13 @@ def page(document: Document) -> list[str]:
             lines.append(f"               {message}")
             reported.add(message)
     return lines
+
+
+def _share_of_time(document: Document) -> str:
+    """Share of evaluations in the time of the attempts, of which one at work has lasted until now."""
+    now = datetime.now(UTC).timestamp()
+    spent = sum((attempt["ended"] or now) - attempt["started"] for attempt in document["attempts"])
+    return f", {100 * document['goodput']['evaluation_s'] / spent:.1f} % of the attempts' time" if spent > 0 else ""
 
 
 def _attempt_line(attempt: Document) -> str:

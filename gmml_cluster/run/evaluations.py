@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import RunRoot
+from gmml_cluster.run.uploads import Line
 from gmml_cluster.store.verified import read_verified
 
 FOLDER = "evaluations"
@@ -88,10 +89,14 @@ def _read(run: RunRoot, name: str) -> dict[str, Any]:
 
 
 def table(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a main score of the documents: step, what was scored how, on what, accuracy and error in percent."""
+    """One row a main score of the documents: step, what was scored how, on what, accuracy and error in percent.
+
+    `attempt` is that which scored its own weights while it trained; None for `gmml eval`.
+    """
     return [
         {
             "step": None if document["untrained"] else document["step"],
+            "attempt": document.get("attempt"),
             **_figures(score),
             "corpus": document["corpus"]["url"],
             "corpus_digest": document["corpus"].get("digest", ""),
@@ -100,3 +105,19 @@ def table(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for score in document["scores"]
         if score["main"]
     ]
+
+
+def with_scores(lines: Sequence[Line], documents: Iterable[Mapping[str, Any]]) -> list[Line]:
+    """Metric lines, those of steps that were scored while the run trained with `<score>_<feature>` in percent.
+
+    They have `evaluation_s` too: the seconds that passed between that step and the next for it.
+    """
+    found: dict[int, Line] = {}
+    for document in documents:
+        if document.get("attempt") is not None:
+            scores = {
+                f"{each['score']}_{each['feature']}": each["accuracy"] for each in document["scores"] if each["main"]
+            }
+            line = found.setdefault(document["step"], {"evaluation_s": 0.0})
+            line.update(scores, evaluation_s=line["evaluation_s"] + document["seconds"])
+    return [{**line, **found.get(line["step"], {})} for line in lines]

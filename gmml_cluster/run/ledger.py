@@ -140,6 +140,7 @@ def _attempt(attempt: Attempt, jobs: Mapping[str, str]) -> dict[str, Any]:
         "nodes": attempt.nodes,
         "topology": dict(attempt.topology),
         "code": attempt.code,
+        "evaluation_s": attempt.evaluation_s,
         **({"told": dict(attempt.details)} if attempt.details else {}),
     }
 
@@ -157,10 +158,19 @@ def _code(history: History) -> list[dict[str, Any]]:
 
 
 def _goodput(history: History) -> dict[str, Any]:
-    """Steps that attempts made, by the log, and how many of them count: the others were made again after a resume."""
+    """Steps that attempts made, by the log, and how many of them count: the others were made again after a resume.
+
+    `evaluation_s`: seconds in which the attempts made no step because they scored their weights.
+    """
     made = kept = 0
     for attempt in history.attempts:
         if attempt.first_step is not None and attempt.last_step is not None:
             made += attempt.last_step - attempt.first_step + 1
             kept += max(0, _kept(history, attempt) - attempt.first_step + 1)
-    return {"steps_made": made, "steps_kept": kept, "share": kept / made if made else None}
+    scoring_s = sum(attempt.evaluation_s for attempt in history.attempts)
+    return {
+        "steps_made": made,
+        "steps_kept": kept,
+        "share": kept / made if made else None,
+        "evaluation_s": scoring_s,
+    }

@@ -5,9 +5,11 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from gmml_cluster.cli import status
+from gmml_cluster.cli import metrics, status
 from gmml_cluster.cli.compare import command
-from gmml_cluster.run.evaluations import find, keep, kept, table
+from gmml_cluster.cli.log import sentence
+from gmml_cluster.cli.tensorboard import scalars
+from gmml_cluster.run.evaluations import find, keep, kept, table, with_scores
 from gmml_cluster.run.root import create_run, run_root
 
 
@@ -92,6 +94,37 @@ def test_the_page_of_a_run_shows_its_scores(tmp_path):
     run = run_of(tmp_path)
     keep(run, document())
     assert status.scores(run) == ["  knn          50.0 ± 1.5 % by mean, step 7, on /held-out"]
+
+
+def in_training(step, accuracy, seconds=2.5):
+    return {**document(step, accuracy), "attempt": 1, "seconds": seconds}
+
+
+def test_of_scores_made_while_it_trained_the_page_shows_the_latest_of_each_kind(tmp_path):
+    run = run_of(tmp_path)
+    for made in (in_training(3, 40.0), in_training(7, 45.0), document(9)):
+        keep(run, made)
+    assert status.scores(run) == [
+        "  knn          50.0 ± 1.5 % by mean, step 9, on /held-out",
+        "  knn          45.0 ± 1.5 % by mean, step 7, on /held-out, the last of 2 while it trained",
+    ]
+
+
+def test_metric_lines_carry_the_scores_that_were_made_while_it_trained(tmp_path):
+    lines = [{"step": step, "loss": 1.0} for step in range(3)]
+    linear = {**in_training(1, 44.0), "scores": [{**document()["scores"][0], "score": "linear", "main": True}]}
+    found = with_scores(lines, [in_training(1, 40.0), linear, document(2)])
+    assert found[0] == lines[0]
+    assert found[1] == {"step": 1, "loss": 1.0, "knn_mean": 40.0, "linear_mean": 50.0, "evaluation_s": 5.0}
+    assert found[2] == lines[2]
+    assert metrics.row(found[1]).endswith("  knn_mean 40.0 %  linear_mean 50.0 %")
+    assert {name for name, _ in scalars(found[1])} == {"loss", "knn_mean", "linear_mean", "evaluation_s"}
+
+
+def test_a_score_is_one_line_of_the_log(tmp_path):
+    run = run_of(tmp_path)
+    keep(run, document())
+    assert "scores=knn 50.0 % by mean" in sentence(list(run.log.read())[-1])
 
 
 def test_runs_are_compared_by_the_latest_of_each_kind_and_never_over_corpora(tmp_path):

@@ -85,6 +85,9 @@ def test_status_has_attempts_causes_code_and_goodput(log):
     protocol.end(log, first, "error", step=14, message="bang", rank=1)
     second = attempt(log, submit(log, "2", code="new"), "2", first=10)
     commit(log, second, 19)
+    for seconds in (1.5, 2.0):
+        protocol.score(log, "evaluations/1.json", "0", step=19, scores=[], attempt=second, seconds=seconds)
+    protocol.score(log, "evaluations/2.json", "0", step=19, scores=[])
     shown = status(log.refresh(), {"2": "running"})
     assert (shown["state"], shown["step"], shown["committed_step"]) == ("running", 19, 19)
     assert shown["checkpoint"] == "checkpoints/00000019-0002"
@@ -94,7 +97,8 @@ def test_status_has_attempts_causes_code_and_goodput(log):
     ]
     assert shown["attempts"][0]["told"] == {"rank": 1, "message": "bang"}
     assert shown["code"] == [{"code": "old", "first_step": 0}, {"code": "new", "first_step": 10}]
-    assert shown["goodput"] == {"steps_made": 25, "steps_kept": 20, "share": 0.8}
+    assert shown["goodput"] == {"steps_made": 25, "steps_kept": 20, "share": 0.8, "evaluation_s": 3.5}
+    assert [a["evaluation_s"] for a in shown["attempts"]] == [0.0, 3.5]
     json.dumps(shown)
 
 

@@ -1,0 +1,81 @@
+"""A run that scores itself between two steps, on two ranks: the same training, scores in the log, time of their own."""
+
+import functools
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gmml_cluster.train.engines.gather import gathered as gathered_below
+from tests.fixtures.engines import ENGINES, gathered, make, on_ranks, train
+from tests.fixtures.runs import ended
+
+KEYS = ("step", "samples", "loss", "grad_norm", "lr", "wd", "masked")
+
+
+@functools.cache
+def found() -> list[Any]:
+    return on_ranks(2, (copies_of_what_is_held_in_parts,))["copies_of_what_is_held_in_parts"]
+
+
+def copies_of_what_is_held_in_parts(rank: int, ranks: int) -> dict[Any, list[str]]:
+    """Names below `blocks` that each engine's copy has, after a step, and whether they are what a checkpoint holds."""
+    names: dict[Any, list[str]] = {}
+    for zero in ENGINES:
+        engine = make(zero)
+        train(engine, 0, rank, ranks)
+        copies, state = gathered_below(engine, "blocks."), gathered(engine)
+        assert all(torch.equal(value.flatten(), state[f"blocks.{name}", "value"]) for name, value in copies.items())
+        assert all(value.shape == engine.shapes[f"blocks.{name}"] for name, value in copies.items())
+        names[zero] = sorted(copies)
+    return names
+
+
+def test_every_rank_gets_the_weights_that_a_checkpoint_would_hold_at_every_stage() -> None:
+    for of_rank in found():
+        assert set(of_rank) == set(ENGINES)
+        assert all(len(names) == 12 for names in of_rank.values()), "six tensors of each of two blocks"
+
+
+@pytest.mark.parametrize("zero", [1, 3])
+def test_a_run_that_is_scored_trains_to_the_bit_as_one_that_is_not_and_a_kill_costs_no_score(workshop, zero):
+    profile = workshop.profile(2)
+    short = {"engine": {"zero": zero}, "run": {"steps": 24}, "checkpoint": {"every": "20 steps"}}
+    workshop.call("gmml-submit", workshop.job("plain", **short), "--cluster", profile, "--follow")
+    asked = {"every": "8 steps", "corpus": workshop.corpus.replace("train", "test"), "bank_images": 600}
+    job = workshop.job("scored", **short, evaluate=asked)
+    workshop.call("gmml-submit", job, "--cluster", profile)
+    workshop.until("scored", lambda entries: any(entry["kind"] == "commit" for entry in entries))
+    os.kill(rank_of(workshop), signal.SIGKILL)  # between the first commit and its score, or soon after
+    entries = workshop.until("scored", lambda entries: "finished" in ended(entries))
+    scores = [entry for entry in entries if entry["kind"] == "score"]
+    assert [entry["step"] for entry in scores] == [7, 15, 23]
+    assert all(entry["seconds"] > 0 and len(entry["scores"]) == 1 for entry in scores)
+    lines, plain = workshop.lines("scored"), workshop.lines("plain")
+    assert [[line[key] for key in KEYS] for line in lines] == [[line[key] for key in KEYS] for line in plain]
+    assert [line["step"] for line in lines if "knn_mean" in line] == [7, 15, 23]
+    again = ("--step", "23", "--corpus", asked["corpus"], "--feature", "mean", "--json")
+    document = json.loads(workshop.call("gmml", "eval", "scored", *again))
+    assert document["scores"][0]["samples"] == 500
+    status = json.loads(workshop.call("gmml", "status", "scored", "--json"))
+    assert status["goodput"]["evaluation_s"] == pytest.approx(sum(entry["seconds"] for entry in scores))
+    page = workshop.call("gmml", "status", "scored")
+    assert "by mean, step 23" in page
+    assert "  evaluation   " in page
+
+
+def rank_of(workshop: Any) -> int:
+    """Pid of rank 1 of the run `scored`."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if {b"gmml_cluster.train.worker", b"scored"} <= set(words) and b"RANK=1" in environment:
+            return int(pid)
+    raise AssertionError("rank 1 is gone")
