@@ -80,6 +80,8 @@ class InTraining:
             bank, corpus = self._opened(asked)
             if self._is_kept(step, asked, bank, corpus):
                 return ""
+            if self._is_rank_zero:
+                _log.info("evaluation of step %d: %d images", step, len(bank.indices) + len(corpus.indices))
             reader = self._reader(asked)
             features = self._features(reader, bank, asked.features), self._features(reader, corpus, asked.features)
             committed()

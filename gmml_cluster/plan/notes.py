@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 
+from gmml_cluster.plan.evaluation import EvaluationPlan
 from gmml_cluster.plan.machine import RankMemory
 from gmml_cluster.plan.memory import MARGIN, Memory
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.rules import group_of, view_size
 from gmml_cluster.wording import counted
+
+_CHEAP = 0.1
+"""Share of the run's arithmetic that scores between two steps may take without a word."""
 
 
 def advice_of_method(job: JobSpec) -> Iterator[str]:
@@ -53,3 +57,10 @@ def warm_up_without_peak(warmup: int | None, steps: int | None) -> Iterator[str]
     if steps is not None and warmup is not None and warmup >= steps:
         length = counted(warmup, "step")
         yield f"the warm-up of {length} is no shorter than the run of {steps}: the peak is never reached"
+
+
+def costly_scores(evaluation: EvaluationPlan | None) -> Iterator[str]:
+    """Scores between two steps that are no small part of the run."""
+    if evaluation is not None and evaluation.share is not None and evaluation.share > _CHEAP:
+        hint = "raise evaluate.every, or lower evaluate.bank_images and evaluate.corpus_images"
+        yield f"evaluate takes {evaluation.share:.0%} of the run's arithmetic: {hint}"

@@ -11,6 +11,7 @@ from gmml_cluster.plan.memory import Memory, memory_of_rank, read_ahead_bytes
 from gmml_cluster.plan.nodes import NodePlan, nodes_within_lanes
 from gmml_cluster.plan.notes import (
     advice_of_method,
+    costly_scores,
     memory_that_cannot_fit,
     read_ahead_that_cannot_fit,
     warm_up_without_peak,
@@ -155,6 +156,13 @@ def make_plan(
     need = _need(job, profile, machine, nodes, lanes)
     step_flops = counts_of(job).step_flops * job.batch.size
     whole_flops = step_flops * length.steps if length.steps and need.on_gpus else None
+    evaluation = evaluation_plan(
+        job,
+        steps=length.steps,
+        epoch_steps=length.epoch_steps,
+        step_flops=step_flops,
+        labelled=labelled or Labelled(),
+    )
     return Plan(
         launcher=profile.launcher,
         method=job.method.name,
@@ -181,17 +189,15 @@ def make_plan(
         room=need.room,
         read_ahead_bytes=need.read_ahead_bytes,
         step_flops=step_flops,
-        evaluation=evaluation_plan(
-            job,
-            steps=length.steps,
-            epoch_steps=length.epoch_steps,
-            step_flops=step_flops,
-            labelled=labelled or Labelled(),
-        ),
+        evaluation=evaluation,
         gpu_time=gpu_time(whole_flops, job.engine.precision, nodes.ranks) if whole_flops else None,
         environment=dict(profile.environment),
         secrets=profile.secrets,
-        notes=(*nodes.notes, *_notes(job, nodes, length, need, memory_of_node(profile, machine))),
+        notes=(
+            *nodes.notes,
+            *_notes(job, nodes, length, need, memory_of_node(profile, machine)),
+            *costly_scores(evaluation),
+        ),
     )
 
 

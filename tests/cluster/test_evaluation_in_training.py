@@ -68,6 +68,24 @@ def test_a_run_that_is_scored_trains_to_the_bit_as_one_that_is_not_and_a_kill_co
     assert "  evaluation   " in page
 
 
+def test_weights_that_were_resumed_from_without_their_score_are_scored_before_the_next_step(workshop):
+    profile = workshop.profile(2)
+    workshop.call("gmml-submit", workshop.job("late"), "--cluster", profile)
+    workshop.until("late", lambda entries: any(entry["kind"] == "commit" for entry in entries))
+    workshop.call("gmml", "cancel", "late")
+    stopped = [entry for entry in workshop.until("late", ended) if entry["kind"] == "commit"][-1]["step"]
+    assert stopped < 59
+    test = workshop.corpus.replace("train", "test")
+    asked = f"evaluate={{every: {stopped + 1} steps, corpus: '{test}', bank_images: 300}}"
+    workshop.call("gmml-submit", workshop.job("late"), "--cluster", profile, asked, "--follow")
+    entries = [entry for entry in workshop.entries("late") if entry["attempt"] == 2]
+    kinds = [entry["kind"] for entry in entries]
+    first = kinds.index("score")
+    assert (entries[first]["step"], entries[first]["scores"][0]["samples"]) == (stopped, 500)
+    assert "begin" in kinds[:first]
+    assert "commit" not in kinds[:first]
+
+
 def rank_of(workshop: Any) -> int:
     """Pid of rank 1 of the run `scored`."""
     for pid in filter(str.isdigit, os.listdir("/proc")):

@@ -292,6 +292,15 @@ def test_the_plan_says_what_scores_between_two_steps_cost():
     (line,) = [line for line in describe(plan) if line.startswith("evaluation")]
     assert "knn by mean, every 203 steps, 10 times; at most 1,100 images" in line
     assert make_plan(job(), profile("local"), SHAPES, MACHINE).evaluation is None
+    assert not [note for note in plan.notes if "evaluate" in note]
+
+
+def test_scores_that_are_no_small_part_of_the_run_are_noted():
+    made = job(run={"epochs": None, "steps": 100}, evaluate={"every": "5 steps"})
+    (note,) = [note for note in make_plan(made, profile("local"), SHAPES, MACHINE).notes if "evaluate" in note]
+    assert note.endswith(
+        "of the run's arithmetic: raise evaluate.every, or lower evaluate.bank_images and evaluate.corpus_images"
+    )
 
 
 @pytest.mark.parametrize(
