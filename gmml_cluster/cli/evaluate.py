@@ -30,11 +30,12 @@ _FROZEN = ("knn", "linear")
     "--feature",
     "features",
     multiple=True,
-    type=click.Choice(["class", "mean", "taps", "pixels"]),
+    type=click.Choice(["class", "mean", "taps", "global", "pixels"]),
     help="What is scored; may be given again; all but pixels by default.",
 )
 @click.option("--step", type=click.IntRange(min=0), help="Checkpoint to read; the latest by default.")
 @click.option("--image", metavar="FIELD", help="Field of the images, such as left.jpg; the run's own by default.")
+@click.option("--image-size", type=click.IntRange(min=1), help="Side of the images to read; the run's by default.")
 @click.option("--untrained", is_flag=True, help="Score the network before its first step, made from the seed.")
 @click.option(
     "--epochs", type=click.FloatRange(min=0, min_open=True), help="Of attentive and finetune: passes over the bank."
@@ -50,6 +51,7 @@ def command(
     features: tuple[str, ...],
     step: int | None,
     image: str | None,
+    image_size: int | None,
     untrained: bool,
     epochs: float | None,
     cluster: str | None,
@@ -75,7 +77,7 @@ def command(
         problem = f"{', '.join(trained)}; a run is trained on the bank, so --corpus names what is scored"
         raise SpecError(Fault("--with", problem, "give --corpus, and neither --untrained nor --feature"))
     for name in trained:
-        asked = {"step": step, "bank": bank, "image": image, "epochs": epochs}
+        asked = {"step": step, "bank": bank, "image": image, "epochs": epochs, "image_size": image_size}
         result = _train_and_score(found, name, asked, cluster=cluster, corpus=str(corpus), as_json=as_json)
         if result:
             return result
@@ -86,6 +88,7 @@ def command(
         ("--corpus", corpus),
         ("--step", None if step is None else str(step)),
         ("--image", image),
+        ("--image-size", None if image_size is None else str(image_size)),
         *(("--feature", feature) for feature in features),
     ]
     code = installed_code(found.job({}).method.name).digest

@@ -38,6 +38,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, given: str) -> 
     help="What is scored; all but pixels by default.",
 )
 @click.option("--image", help="Field of the images in both corpora; that of the run's first corpus by default.")
+@click.option("--image-size", type=click.IntRange(min=1), help="Side of the images to read; the run's by default.")
 @click.option("--untrained", is_flag=True, help="Score the network before its first step.")
 @click.option("--code", default="", help="Digest of the code in use, for the report.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")

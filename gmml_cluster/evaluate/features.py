@@ -15,13 +15,14 @@ from torch import Tensor
 
 from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.errors import CheckpointError, DataError, Fault
-from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.models.encoders import AnyEncoder
 from gmml_cluster.progress import progress
 from gmml_cluster.spec.augment import Normalise
 from gmml_cluster.store.protocol import Store
 
-Feature = Literal["class", "mean", "taps", "pixels"]
-FEATURES: tuple[Feature, ...] = ("class", "mean", "taps", "pixels")
+Feature = Literal["class", "mean", "taps", "global", "pixels"]
+FEATURES: tuple[Feature, ...] = ("class", "mean", "taps", "global", "pixels")
+Summary = Callable[[Tensor], Tensor]
 BATCH = 128
 MARGIN = 256 / 224
 
@@ -131,15 +132,19 @@ def normalised(images: Sequence[NDArray[np.uint8]], size: int, normalise: Normal
 
 
 def pool(
-    encoder: VisionTransformer, images_BCSS: Tensor, taps: Sequence[int], names: Sequence[Feature]
+    encoder: AnyEncoder,
+    images_BCSS: Tensor,
+    taps: Sequence[int],
+    names: Sequence[Feature],
+    summary: Summary | None = None,
 ) -> list[Tensor]:
     """One vector (B, D) an image for each named feature, from as few passes as they need.
 
     `class`: the class token of the last block. `mean`: the mean of its patch tokens. `taps`: the mean of the patch
     tokens of the mean of the tapped blocks. These are read after the final norm; none keeps the tokens alive.
-    `pixels`: the normalised image itself, a baseline that needs no encoder.
+    `global`: the method's own, by `summary`. `pixels`: the normalised image itself, a baseline that needs no encoder.
     """
-    passes = {name == "taps" for name in names if name != "pixels"}
+    passes = {name == "taps" for name in names if name not in ("global", "pixels")}
     tokens = {tapped: encoder(images_BCSS, taps=taps if tapped else None) for tapped in passes}
     vectors: dict[Feature, Callable[[], Tensor]] = {
         "class": lambda: tokens[False][:, 0].clone(),
@@ -147,6 +152,8 @@ def pool(
         "taps": lambda: tokens[True][:, encoder.prefix_tokens :].mean(1),
         "pixels": lambda: images_BCSS.flatten(1),
     }
+    if summary is not None:
+        vectors["global"] = lambda: summary(images_BCSS)
     return [vectors[name]() for name in names]
 
 
@@ -156,22 +163,24 @@ class FeatureReader:
 
     Attributes:
         encoder: in evaluation mode.
-        image_size: S, the size it was trained at.
+        image_size: S, the size that it reads.
         normalise: of its training.
         taps: blocks, counted from 1, of the feature `taps`.
+        summary: makes the feature `global` (B, D) of images, where the method has one.
     """
 
-    encoder: VisionTransformer
+    encoder: AnyEncoder
     image_size: int
     normalise: Normalise
     taps: tuple[int, ...]
     device: torch.device
+    summary: Summary | None = None
 
     @torch.inference_mode()
     def batch(self, corpus: EvalCorpus, indices_B: Tensor, names: Sequence[Feature]) -> list[Tensor]:
         """Each named feature (B, D) of some samples of a corpus, float32."""
         images = normalised(corpus.images(indices_B.tolist()), self.image_size, self.normalise, self.device)
-        return [vectors.float() for vectors in pool(self.encoder, images, self.taps, names)]
+        return [vectors.float() for vectors in pool(self.encoder, images, self.taps, names, self.summary)]
 
     def features(self, corpus: EvalCorpus, names: Sequence[Feature]) -> dict[Feature, Labelled]:
         """Each named feature of the whole corpus, in its order.

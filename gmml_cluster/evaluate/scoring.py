@@ -1,7 +1,7 @@
 """From a trained run and a request to its scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -11,13 +11,13 @@ from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.evaluate.features import FEATURES, EvalCorpus, Feature, FeatureReader, Labelled, hold_out, read
 from gmml_cluster.evaluate.knn import knn
 from gmml_cluster.evaluate.linear import linear, shuffled
-from gmml_cluster.evaluate.report import EvalReport
+from gmml_cluster.evaluate.report import FROZEN, EvalReport
 from gmml_cluster.evaluate.score import Score
-from gmml_cluster.methods.protocol import Method, exported_name
-from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.methods.protocol import Method, Setting, Summarises, exported_name
+from gmml_cluster.models.encoders import AnyEncoder
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.store.protocol import Store
-from gmml_cluster.train.checkpoints.load_trained import Trained, full_precision
+from gmml_cluster.train.checkpoints.load_trained import Trained, encoder_at, full_precision
 from gmml_cluster.wording import counted
 
 SCORES = ("knn", "linear")
@@ -40,6 +40,7 @@ class Request:
         untrained: whether the network is the one before the first step.
         image: field of the images in both corpora; None takes that of the run's first corpus.
         code: digest of the code that scores, for the report.
+        image_size: side of the images that the encoder reads; None for the run's.
         bank_images: most images of the bank; None takes all. `corpus_images` likewise.
     """
 
@@ -51,19 +52,29 @@ class Request:
     untrained: bool = False
     image: str | None = None
     code: str = ""
+    image_size: int | None = None
     bank_images: int | None = None
     corpus_images: int | None = None
 
 
-def reader_of(trained: Trained) -> FeatureReader:
-    """The run's encoder, frozen, on the GPU where there is one."""
+def reader_of(trained: Trained, image_size: int | None = None) -> FeatureReader:
+    """The run's encoder, frozen, on the GPU where there is one; for images of another size where one is given.
+
+    Raises:
+        CheckpointError: the encoder cannot be brought to that size.
+    """
     full_precision()
+    encoder = _encoder_of(trained)
+    if image_size is not None:
+        encoder = encoder_at(Setting.of(trained.job), encoder, image_size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained.method.module.to(device).eval().requires_grad_(False)
-    return reader_with(_encoder_of(trained), trained.job, trained.method, device)
+    reader = reader_with(encoder.to(device).eval().requires_grad_(False), trained.job, trained.method, device)
+    summary = trained.method.summary if isinstance(trained.method, Summarises) else None
+    return replace(reader, image_size=image_size or reader.image_size, summary=summary)
 
 
-def reader_with(encoder: VisionTransformer, job: JobSpec, method: Method, device: torch.device) -> FeatureReader:
+def reader_with(encoder: AnyEncoder, job: JobSpec, method: Method, device: torch.device) -> FeatureReader:
     """Reads features with an encoder of the job's method, which is frozen and on the device."""
     return FeatureReader(encoder, job.data.image_size, job.data.normalise, method.taps, device)
 
@@ -75,14 +86,16 @@ def features_of(trained: Trained) -> list[Feature]:
         left_out.add("taps")
     if _encoder_of(trained).cls_token is None:
         left_out.add("class")
+    if not isinstance(trained.method, Summarises):
+        left_out.add("global")
     return [name for name in FEATURES if name not in left_out]
 
 
-def _encoder_of(trained: Trained) -> VisionTransformer:
-    return cast(VisionTransformer, trained.method.module.get_submodule(exported_name(trained.method)))
+def _encoder_of(trained: Trained) -> AnyEncoder:
+    return cast(AnyEncoder, trained.method.module.get_submodule(exported_name(trained.method)))
 
 
-def demand_class_token(encoder: VisionTransformer, names: Sequence[Feature], method: str) -> None:
+def demand_class_token(encoder: AnyEncoder, names: Sequence[Feature], method: str) -> None:
     """Refuse the feature `class` of an encoder without a class token.
 
     Raises:
@@ -102,11 +115,30 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
     """
     names = request.features or features_of(trained)
     demand_class_token(_encoder_of(trained), names, trained.job.method.name)
+    _demand_summary(trained, request)
+    if request.image_size is not None:
+        names = [name for name in names if name != "global"]
     bank, corpus = corpora_of(trained.job, request, indexes)
-    reader = reader_of(trained)
+    reader = reader_of(trained, request.image_size)
     features = reader.features(bank, names), reader.features(corpus, names)
     found = scores_of(*features, request.names, seed=trained.job.seed)
     return report_of(request, bank, corpus, found, step=trained.step)
+
+
+def _demand_summary(trained: Trained, request: Request) -> None:
+    """Refuse the feature `global` of a method that has none, and at another image size.
+
+    Raises:
+        DataError: it is asked for so.
+    """
+    if "global" not in request.features:
+        return
+    if not isinstance(trained.method, Summarises):
+        problem = f"global; {trained.job.method.name} has no feature of whole images of its own"
+        raise DataError(Fault("--feature", problem, "read mean"))
+    if request.image_size is not None:
+        problem = "global; the predictor that makes it stays at the run's image size"
+        raise DataError(Fault("--feature", problem, "leave --image-size out, or read mean"))
 
 
 def corpora_of(job: JobSpec, request: Request, indexes: Store | None) -> tuple[EvalCorpus, EvalCorpus]:
@@ -163,6 +195,7 @@ def report_of(
         scores=tuple(scores),
         digests=(bank.identity, corpus.identity),
         code=request.code,
+        protocol=FROZEN if request.image_size is None else f"{FROZEN}; read at {request.image_size} pixels",
     )
 
 

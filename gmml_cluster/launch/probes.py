@@ -26,7 +26,14 @@ _NAME_CHARACTERS = 63
 
 
 def probe_job(
-    source: RunRoot, method: str, *, step: int | None, bank: str | None, image: str | None, epochs: float | None
+    source: RunRoot,
+    method: str,
+    *,
+    step: int | None,
+    bank: str | None,
+    image: str | None,
+    epochs: float | None,
+    image_size: int | None = None,
 ) -> JobSpec:
     """The job that trains `method` from a run's encoder on a bank with classes, with the run's own crops and flips.
 
@@ -39,6 +46,7 @@ def probe_job(
         bank: URL of labelled shards; the run's first corpus by default.
         image: field of the images; that of the run's first corpus by default.
         epochs: passes over the bank; `EPOCHS` by default.
+        image_size: side of the images that the encoder reads; the run's by default.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -49,6 +57,7 @@ def probe_job(
     corpus = {"url": bank or first.url, "image": image or first.image}
     spec = _spec(theirs, method, corpus, epochs or EPOCHS[method])
     spec["init"] = {"run": source.url, "step": commit_of(source, step).step, "what": "encoder"}
+    spec["data"]["image_size"] = image_size or theirs.data.image_size
     held = _held(parse_job({**spec, "name": "bank"}), source.root)
     spec["method"]["classes"] = max(held.greatest_label + 1, 2)
     size = next(size for least, size in _BATCHES if held.samples >= least)
@@ -76,7 +85,6 @@ def _spec(theirs: JobSpec, method: str, corpus: dict[str, Any], epochs: float) -
         "method": options,
         "data": {
             "corpora": [corpus],
-            "image_size": theirs.data.image_size,
             "augment": augment,
             "normalise": given["data"]["normalise"],
             "group": 8,

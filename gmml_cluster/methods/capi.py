@@ -10,6 +10,7 @@ D width, K clusters, L blocks of encoder and predictor.
 import math
 from collections.abc import Collection
 from fractions import Fraction
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -196,6 +197,14 @@ class Capi:
         means = [pair[:, 0] / pair[:, 1] for pair in (scalars["clustering_loss"], scalars["prediction_loss"])]
         outputs = {"target": target_nNK, "prediction": prediction_nPK.detach(), "mask": draws["mask"]}
         return Losses(means[0] + means[1], scalars, {**outputs, "predict": draws["predict"]})
+
+    def summary(self, images: Tensor) -> Tensor:
+        """The mean of what the teacher's predictor makes of queries at all cells in its first block, normed."""
+        teacher = cast(Branch, self.module.get_submodule("teacher"))
+        cells_nN = torch.arange(self.cells.all, device=images.device).expand(len(images), -1)
+        memory_nTD = teacher.encoder(images)
+        predicted_nND = teacher.predictor(teacher.mask_token, memory_nTD, cells_nN, cells_nN, blocks=1)
+        return predicted_nND.mean(1)  # type: ignore[no-any-return]
 
     def multipliers(self, name: str) -> tuple[float, float]:
         """Of learning rate and decay; with `optim.exempt: none` all is decayed but the bias of the stem."""

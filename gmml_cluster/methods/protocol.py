@@ -285,6 +285,14 @@ class Shows(Protocol):
 
 
 @runtime_checkable
+class Summarises(Protocol):
+    """A method with a feature of whole images beside those of its encoder's tokens: `global` of evaluation."""
+
+    def summary(self, images: Tensor) -> Tensor:
+        """The feature (n, D) of normalised images (n, 3, S, S), by the module's weights."""
+
+
+@runtime_checkable
 class AfterStep(Protocol):
     """A method with a teacher: frozen parameters that follow trained ones."""
 

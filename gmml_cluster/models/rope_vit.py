@@ -243,6 +243,8 @@ class RopePredictor(nn.Module):
         keep_BK: Tensor,
         query_BP: Tensor,
         drop_BL2: Tensor | None = None,
+        *,
+        blocks: int | None = None,
     ) -> Tensor:
         """Normed features (B, P, D).
 
@@ -252,11 +254,12 @@ class RopePredictor(nn.Module):
             keep_BK: cells of the memory.
             query_BP: cells to predict.
             drop_BL2: multipliers of the blocks' branches; None drops nothing.
+            blocks: how many of them the queries pass; None: all.
         """
         angles_of_queries = self.positions.of_cells(query_BP, mask_token.dtype)
         angles_of_memory = self.positions.of_sequence(keep_BK, mask_token.dtype)
         x_BPD = mask_token.expand(*query_BP.shape, -1)
-        for number, block in enumerate(self.blocks):
+        for number, block in enumerate(self.blocks[:blocks]):
             drop_B2 = None if drop_BL2 is None else drop_BL2[:, number]
             context = (memory_BTD, angles_of_queries, angles_of_memory)
             x_BPD = run_block(block, x_BPD, drop_B2, self.checkpointing, *context)

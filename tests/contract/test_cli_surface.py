@@ -48,6 +48,7 @@ SURFACE = {
         "--feature",
         "--help",
         "--image",
+        "--image-size",
         "--json",
         "--root",
         "--step",

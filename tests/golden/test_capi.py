@@ -10,9 +10,9 @@ import torch
 
 from gmml_cluster.data.random.philox_torch import words
 from gmml_cluster.methods import capi, reference
-from gmml_cluster.methods.build import blank
+from gmml_cluster.methods.build import blank, build
 from gmml_cluster.methods.masks import inverse_block
-from gmml_cluster.methods.protocol import Multiplies
+from gmml_cluster.methods.protocol import Multiplies, Summarises
 from gmml_cluster.spec.job import Optim
 from gmml_cluster.spec.methods.capi import CapiOptions
 from gmml_cluster.train.engines.adamw import parameter_groups
@@ -20,6 +20,7 @@ from gmml_cluster.train.engines.schedule import Schedule
 from tests.golden import capi_oracle as oracle
 from tests.golden.test_methods import images, stand_in
 from tests.golden.test_methods import state as plain_state
+from tests.unit.methods.jobs import job
 
 MODEL = {"width": 32, "depth": 2, "heads": 2, "patch_size": 4, "image_size": 16, "mlp_ratio": 4, "drop_path": 0}
 METHOD = {"name": "capi", "clusters": 8, "registers": 4, "predictor_depth": 1, "predict_ratio": 0.2}
@@ -225,6 +226,24 @@ def test_losses_are_the_oracles(seed: int) -> None:
     clustering, prediction = oracle.group_losses(pixels[:, 0], weights, draws, settings)
     assert parts(result)[0] == pytest.approx(clustering, rel=1e-6)
     assert parts(result)[1] == pytest.approx(prediction, rel=1e-6)
+
+
+@pytest.mark.parametrize("rope", ["coupled", "halves"])
+def test_the_feature_of_whole_images_is_the_oracles(rope: str) -> None:
+    method = build(job({**METHOD, "predictor_depth": 2, "rope": rope}, model={"width": 32, "depth": 2}))
+    module, r = method.module.double(), np.random.default_rng(5)
+    weights = {name: r.standard_normal(value.shape) * 0.5 for name, value in module.state_dict().items()}
+    module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    teacher = {name.removeprefix("teacher."): value for name, value in weights.items() if name.startswith("teacher.")}
+    settings = {**SHAPE, "halves": rope == "halves", "prefix": ""}  # one block of the predictor's two
+    pixels, everything, ones = images(1)[:3, 0].astype(float), np.arange(16), np.ones((2, 2))
+    expected = []
+    for image in pixels:
+        memory, at = oracle.encode(image, teacher, everything, ones, settings)
+        expected.append(oracle.predict(memory, at, teacher, everything, ones, settings).mean(0))
+    assert isinstance(method, Summarises)
+    found = method.summary(torch.from_numpy(pixels)).detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 # ---- draws -----------------------------------------------------------------------------------------------------------

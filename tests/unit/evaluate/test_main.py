@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -38,13 +39,14 @@ def test_without_a_corpus_a_tenth_of_each_class_of_the_bank_is_held_out(trained,
 def test_taps_are_left_out_where_they_are_the_mean(trained):
     assert features_of(trained("gmml")) == ["class", "mean", "taps"]
     assert features_of(trained("mae")) == ["class", "mean"]
-    assert features_of(trained("ijepa")) == features_of(trained("capi")) == ["mean"]
+    assert features_of(trained("ijepa")) == ["mean"]
+    assert features_of(trained("capi")) == ["mean", "global"]
 
 
 @pytest.mark.parametrize("method", ["ijepa", "capi"])
 def test_an_encoder_without_a_class_token_is_scored_by_its_patches(trained, corpora, method):
     teacher = trained(method)
-    asked = Request("small", str(corpora / "test"), ("knn",))
+    asked = Request("small", str(corpora / "test"), ("knn",), features=("mean",))
     (score,) = [score for score in evaluate(teacher, asked).scores if score.main]
     assert score.feature == "mean"
     for name, parameter in teacher.method.module.named_parameters():
@@ -53,6 +55,25 @@ def test_an_encoder_without_a_class_token_is_scored_by_its_patches(trained, corp
     assert score in evaluate(teacher, asked).scores, "it is the teacher's encoder that is scored"
     with pytest.raises(DataError, match=f"--feature: class; the encoder of {method} has no class token; read mean"):
         evaluate(teacher, Request("small", str(corpora / "test"), ("knn",), features=("class",)))
+
+
+@pytest.mark.parametrize("method", ["gmml", "ijepa", "capi"])
+def test_another_image_size_is_read_and_said(trained, corpora, method):
+    asked = Request("small", str(corpora / "test"), ("knn",))
+    own, same = (evaluate(trained(method), replace(asked, image_size=size)) for size in (None, 16))
+    assert [score for score in own.scores if score.feature != "global"] == list(same.scores)
+    report = evaluate(trained(method), replace(asked, image_size=24))
+    assert report.protocol == f"{own.protocol}; read at 24 pixels"
+    assert {score.feature for score in report.scores} == {score.feature for score in same.scores}
+
+
+def test_a_feature_of_whole_images_is_capis_alone_and_at_its_own_size(trained, corpora):
+    asked = Request("small", str(corpora / "test"), ("knn",), features=("global",))
+    assert {score.feature for score in evaluate(trained("capi"), asked).scores} == {"global"}
+    with pytest.raises(DataError, match="--feature: global; mae has no feature of whole images of its own; read mean"):
+        evaluate(trained("mae"), asked)
+    with pytest.raises(DataError, match="--feature: global; the predictor that makes it stays at the run's image size"):
+        evaluate(trained("capi"), replace(asked, image_size=32))
 
 
 def test_scoring_twice_gives_the_same_numbers(trained, corpora):

@@ -76,6 +76,14 @@ def test_an_encoder_without_class_token_is_taken_without(make):
     assert job.method.encoder.class_token is False
 
 
+def test_another_image_size_makes_another_run(make):
+    source = make()
+    own, same, other = (probe_job(source, "finetune", **asked(image_size=size)) for size in (None, 32, 64))
+    assert (own.data.image_size, other.data.image_size) == (32, 64)
+    assert own == same
+    assert own.name != other.name
+
+
 @pytest.mark.parametrize("method", ["attentive", "finetune"])
 def test_capis_encoder_is_taken_with_its_registers(make, method):
     capi = {"name": "capi", "clusters": 8, "registers": 4, "rope": "halves"}
