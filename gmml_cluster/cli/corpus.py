@@ -34,6 +34,7 @@ def command() -> None:
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the shuffle.")
 @click.option("--prefix", default="shard", show_default=True, help="First part of the shards' names.")
 @_image
+@click.option("--masks", metavar="FOLDER", help="Masks of a folder's images: PNGs of the same names.")
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Leave out images of more; default as data.max_pixels.")
 @click.option("--refuse-damaged", is_flag=True, help="Leave out JPEGs that decode although their data is damaged.")
 @options.as_json
@@ -44,6 +45,7 @@ def pack(
     seed: int,
     prefix: str,
     image: str | None,
+    masks: str | None,
     max_pixels: int | None,
     refuse_damaged: bool,
     as_json: bool,
@@ -52,16 +54,18 @@ def pack(
 
     SOURCE is a folder of images, whose first level of folders are classes, or tar shards (also .tar.gz, .tgz, .tar.xz,
     .tar.bz2) or parquet files as a job names shards. An image that cannot be decoded is left out and named; what is no
-    image is counted.
+    image is counted. With --masks each image goes with its mask, the class of each of its pixels.
     """
     demand("numpy")
     from gmml_cluster.data.packing.pack import MAX_PIXELS, pack
-    from gmml_cluster.data.packing.sources import demand_apart, find_source
+    from gmml_cluster.data.packing.sources import demand_apart, find_source, with_masks
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was begun is undone, as after Ctrl-C
     demand_apart(source, destination)
     with progress("reading the source"):
         found = find_source(source, image)
+        if masks is not None:
+            found = with_masks(found, source, masks)
     with progress("packing", len(found.items)) as advance:
         packed = pack(
             found,
@@ -135,6 +139,10 @@ def _report(found: "Source", packed: "Packed", destination: str) -> None:
     _some("damaged, and packed:", packed.damaged)
     click.echo(f"{_size(packed)}: {destination.rstrip('/')}/{packed.braces}")
     click.echo(_classes(found, packed))
+    if packed.masks:
+        click.echo(
+            f"{counted(packed.masks, 'sample')} with a mask; values {_spans(packed.mask_values.nonzero()[0].tolist())}"
+        )
     click.echo(f"mean [{', '.join(f'{mean:.4f}' for mean in packed.mean)}]")
     click.echo(f"std  [{', '.join(f'{std:.4f}' for std in packed.std)}]")
 
@@ -161,6 +169,13 @@ def _classes(found: "Source", packed: "Packed") -> str:
     return f"{len(numbers)} classes, {ends[0]} to {ends[-1]}{rest}" if len(numbers) > 1 else f"1 class, {ends[0]}{rest}"
 
 
+def _spans(values: list[int]) -> str:
+    """Ascending numbers, those in a row as one span: `0 to 149, 255`."""
+    starts = [value for value in values if value - 1 not in values]
+    ends = [value for value in values if value + 1 not in values]
+    return ", ".join(f"{a} to {b}" if a < b else str(a) for a, b in zip(starts, ends, strict=True))
+
+
 def _document(found: "Source", packed: "Packed", destination: str) -> dict[str, object]:
     return {
         "version": VERSION,
@@ -169,6 +184,8 @@ def _document(found: "Source", packed: "Packed", destination: str) -> dict[str, 
         "samples": packed.samples,
         "classes": {str(label): count for label, count in sorted(packed.labels.items())},
         "class_names": list(found.classes),
+        "masks": packed.masks,
+        "mask_values": packed.mask_values.nonzero()[0].tolist(),
         "notes": list(found.notes),
         "left_out": [str(remark) for remark in packed.left_out],
         "damaged": [str(remark) for remark in packed.damaged],

@@ -82,6 +82,21 @@ def _erased(x_nVCSS: Tensor, numbers: Tensor, seed: int, drawn_nVW: Tensor, spec
     return erased(x_nVCSS.flatten(0, 1), box_B4, noise.flatten(0, 1)).view(x_nVCSS.shape)
 
 
+def flip_masks(masks_nSS: Tensor, numbers: Tensor, *, seed: int, augment: Augment) -> Tensor:
+    """Masks of the first views, mirrored where `prepare` mirrors those.
+
+    Args:
+        masks_nSS: (n, S, S), cropped like the images.
+        numbers: int64 (n,) sample numbers, on the same device.
+        seed: the run's.
+        augment: what is drawn.
+    """
+    if not augment.flip:
+        return masks_nSS
+    drawn_n = view_words(seed, numbers, 1, {Purpose.FLIP: 1})[Purpose.FLIP][:, 0, 0]
+    return torch.where(bernoulli(drawn_n, 0.5)[:, None, None], masks_nSS.flip(2), masks_nSS)
+
+
 def _colours(x_nVCSS: Tensor, drawn_nVW: Tensor, augment: Augment) -> Tensor:
     """Colours and blur of all views, or of all but the first."""
     weak = int(augment.weak_first)

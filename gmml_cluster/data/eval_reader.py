@@ -1,6 +1,6 @@
 """Reading a corpus outside training: in index order for evaluation, and as the lines of `gmml order`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gmml_cluster.data.corpus.pin import CorpusUrl, Pin, pin
 from gmml_cluster.data.random.philox import Ints
-from gmml_cluster.data.reader.decode import BadImage, Pixels, decode
+from gmml_cluster.data.reader.decode import BadImage, Pixels, decode, decode_mask
 from gmml_cluster.data.reader.fetch import Fetcher, Wanted
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.errors import DataError, Fault
@@ -86,10 +86,44 @@ class Samples:
         located = [str(self._pin.locate(0, sample.y)) for sample in wanted]
         return [_decode(where, data) for where, data in zip(located, self._fetcher.fetch(wanted), strict=True)]
 
+    def masked(self) -> NDArray[np.bool_]:
+        """Which samples have a mask (n,).
+
+        Raises:
+            StorageError: the store does not answer.
+        """
+        found = (self._pin.index_of(shard) for shard in self._pin.corpora[0].shards)
+        masks = [
+            np.zeros(len(each.records), bool) if each.masks is None else each.masks["length"] > 0 for each in found
+        ]
+        return np.concatenate([*masks, np.zeros(0, bool)])
+
+    def pairs(self, indexes: Iterable[int], mask_table: NDArray[np.int16]) -> list[tuple[Pixels, Pixels]]:
+        """Images and masks of some samples, uint8 (height, width, 3) and (height, width).
+
+        Args:
+            indexes: the samples.
+            mask_table: int16 (256,), the class of each value of a mask; -1 for values that it may not have.
+
+        Raises:
+            DataError: one of them cannot be decoded, or has another size or other values.
+            StorageError: the store does not answer.
+        """
+        wanted = [Wanted(0, y) for y in indexes]
+        images, masks = self.images(sample.y for sample in wanted), self._fetcher.fetch(wanted, masks=True)
+        return [
+            (image, _guarded(str(self._pin.locate(0, sample.y)), decode_mask, mask, image.shape, mask_table))
+            for sample, image, mask in zip(wanted, images, masks, strict=True)
+        ]
+
 
 def _decode(where: str, data: bytes) -> Pixels:
+    return _guarded(where, decode, data, Data.model_fields["max_pixels"].default)
+
+
+def _guarded(where: str, decoder: Callable[..., Pixels], *arguments: Any) -> Pixels:
     try:
-        return decode(data, Data.model_fields["max_pixels"].default)
+        return decoder(*arguments)
     except BadImage as error:
         raise DataError(
             Fault(where, f"no image ({error}); an evaluation reads every sample", "pack the corpus again")

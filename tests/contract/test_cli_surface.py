@@ -30,6 +30,7 @@ SURFACE = {
         "--help",
         "--image",
         "--json",
+        "--masks",
         "--max-pixels",
         "--prefix",
         "--refuse-damaged",

@@ -1,6 +1,7 @@
 """The index of a shard: where its samples are, their classes, and a CRC32C of each where every byte has been read.
 
-A file holds a magic, the length and CRC32C of a JSON header, the header, one record a sample, and the members' names.
+A file holds a magic, the length and CRC32C of a JSON header, the header, one record a sample, where samples have masks
+one record of the mask a sample, and the members' names.
 It is beside its shard as `<shard>.index` (`<shard>.left.jpg.index` where the corpus names that image field), or in a
 run root's store of indexes under a name made of the shard's URL, size, version and image field.
 """
@@ -28,6 +29,7 @@ from gmml_cluster.store.verified import read_verified
 
 MAGIC = b"GMMLIDX3"
 RECORD = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc", "<u4"), ("label", "<i4")])
+MASK_RECORD = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc", "<u4")])
 _OLDER_MAGICS = (b"GMMLIDX1", b"GMMLIDX2")
 _HEADER = struct.Struct("<8sII")
 _HEADER_READ_BYTES = 8192
@@ -67,6 +69,8 @@ class Header:
     """Members that make no sample."""
     body_crc: int
     """CRC32C of the records and names."""
+    masks: int = 0
+    """Samples that have a mask."""
 
     @property
     def checked(self) -> bool:
@@ -83,6 +87,8 @@ class ShardIndex:
     """One `RECORD` a sample."""
     read_names: Callable[[], bytes]
     """Names of the images' members, joined by newlines: larger than all else, and seldom wanted."""
+    masks: NDArray[np.void] | None = None
+    """One `MASK_RECORD` a sample, of length 0 where it has none; None where no sample has a mask."""
 
     @cached_property
     def names(self) -> list[str]:
@@ -91,9 +97,16 @@ class ShardIndex:
 
     def to_bytes(self) -> bytes:
         """The file; `parse` reads it back."""
-        header = json.dumps(asdict(self.header), sort_keys=True).encode()
+        fields = asdict(self.header)
+        if not self.header.masks:  # so that versions which know of no masks read it
+            del fields["masks"]
+        header = json.dumps(fields, sort_keys=True).encode()
         start = _HEADER.pack(MAGIC, len(header), crc32c(header))
-        return b"".join((start, header, self.records.tobytes(), self.read_names()))
+        return b"".join((start, header, self.records.tobytes(), _bytes_of(self.masks), self.read_names()))
+
+
+def _bytes_of(masks: NDArray[np.void] | None) -> bytes:
+    return b"" if masks is None else masks.tobytes()
 
 
 def crc32c(data: bytes) -> int:
@@ -129,18 +142,29 @@ def build(shard: ShardFile, *, checked: bool) -> ShardIndex:
 def assemble(
     shard: ShardFile, samples: Iterable[Sample], account: Account, crcs: list[int] | None = None
 ) -> ShardIndex:
-    """The index of samples whose offsets are known; `crcs` and `account` are read when `samples` is used up."""
+    """The index of samples whose offsets are known; `crcs` and `account` are read when `samples` is used up.
+
+    `crcs` are those of each sample's image and, where it has one, its mask.
+    """
     listed = list(samples)
-    records = np.zeros(len(listed), RECORD)
+    records, masks = np.zeros(len(listed), RECORD), np.zeros(len(listed), MASK_RECORD)
     for field in ("offset", "length", "label"):
         records[field] = [getattr(sample, field) for sample in listed]
+    for field in ("offset", "length"):
+        masks[field] = [getattr(sample, f"mask_{field}") for sample in listed]
     if crcs is not None:
-        records["crc"] = crcs
+        waiting = iter(crcs)
+        pairs = [(next(waiting), next(waiting) if sample.mask_length else 0) for sample in listed]
+        records["crc"], masks["crc"] = np.array(pairs, np.uint32).reshape(-1, 2).T
     for sample in listed:
         if "\n" in sample.name:
             raise DataError(Fault(shard.url, f"member {sample.name!r}; names have no line breaks", "pack it again"))
     names = "\n".join(sample.name for sample in listed).encode("utf-8", "surrogateescape")
+    masked = int(np.count_nonzero(masks["length"]))
     lengths, labels = records["length"].tobytes(), records["label"]
+    crc_bytes = records["crc"].tobytes()
+    if masked:  # a corpus without masks keeps the digests that it had before there were any
+        lengths, crc_bytes = lengths + masks["length"].tobytes(), crc_bytes + masks["crc"].tobytes()
     has_label = labels[labels != NO_LABEL]
     header = Header(
         size=shard.size,
@@ -148,15 +172,16 @@ def assemble(
         image=shard.image,
         samples=len(listed),
         digest=hashlib.sha256(names + lengths).hexdigest(),
-        crcs="" if crcs is None else _half_sha256(lengths + records["crc"].tobytes()),
+        crcs="" if crcs is None else _half_sha256(lengths + crc_bytes),
         labels=_half_sha256(labels.tobytes()),
         labelled=len(has_label),
         least_label=int(has_label.min()) if len(has_label) else NO_LABEL,
         greatest_label=int(has_label.max()) if len(has_label) else NO_LABEL,
         passed_over=account.passed_over,
-        body_crc=crc32c(records.tobytes() + names),
+        body_crc=crc32c(records.tobytes() + _bytes_of(masks if masked else None) + names),
+        masks=masked,
     )
-    return ShardIndex(header, records, lambda: names)
+    return ShardIndex(header, records, lambda: names, masks if masked else None)
 
 
 def with_version(found: ShardIndex, version: str) -> ShardIndex:
@@ -171,10 +196,12 @@ def parse(where: str, data: bytes) -> ShardIndex:
         DataError: it is damaged.
     """
     header, start = parse_header(where, data)
-    end = start + header.samples * RECORD.itemsize
+    of_masks = start + header.samples * RECORD.itemsize
+    end = of_masks + (header.samples * MASK_RECORD.itemsize if header.masks else 0)
     if len(data) < end or crc32c(data[start:]) != header.body_crc:
         raise DataError(Fault(where, "the index is damaged: its records disagree with their checksum", REMAKE))
-    return ShardIndex(header, np.frombuffer(data, RECORD, header.samples, start), lambda: data[end:])
+    masks = np.frombuffer(data, MASK_RECORD, header.samples, of_masks) if header.masks else None
+    return ShardIndex(header, np.frombuffer(data, RECORD, header.samples, start), lambda: data[end:], masks)
 
 
 def parse_header(where: str, data: bytes) -> tuple[Header, int]:
@@ -252,7 +279,8 @@ def find(shard: ShardFile, indexes: Store | None) -> ShardIndex | None:
             continue
         found = parse(where, data)
         if fits(found.header, shard):
-            return ShardIndex(found.header, found.records.copy(), partial(_read_names, store, name))
+            masks = None if found.masks is None else found.masks.copy()
+            return ShardIndex(found.header, found.records.copy(), partial(_read_names, store, name), masks)
     return None
 
 

@@ -28,6 +28,9 @@ class HeaderLike(Protocol):
     @property
     def passed_over(self) -> tuple[PassedOver, ...]: ...
 
+    @property
+    def masks(self) -> int: ...
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -42,9 +45,12 @@ class Summary:
     greatest_label: int
     """Greatest class; -1 where there is none."""
     passed_over: tuple[PassedOver, ...]
+    masks: int = 0
+    """Samples that have a mask."""
 
     def __str__(self) -> str:
-        return f"{counted(self.samples, 'sample')} in {counted(self.shards, 'shard')}, {self.classes}"
+        masks = f", {self.masks} with a mask" if self.masks else ""
+        return f"{counted(self.samples, 'sample')} in {counted(self.shards, 'shard')}, {self.classes}{masks}"
 
     @property
     def classes(self) -> str:
@@ -78,4 +84,5 @@ def summarise(headers: Iterable[HeaderLike]) -> Summary:
         least_label=min((header.least_label for header in with_classes), default=-1),
         greatest_label=max((header.greatest_label for header in with_classes), default=-1),
         passed_over=merged(header.passed_over for header in listed),
+        masks=sum(header.masks for header in listed),
     )

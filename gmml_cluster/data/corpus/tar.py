@@ -17,6 +17,8 @@ from gmml_cluster.errors import DataError, Fault
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 LABEL_EXTENSION = "cls"
+MASK_FIELD = "mask.png"
+"""Field of the mask: the class of each pixel of the sample's image."""
 NO_LABEL = -1
 BLOCK_BYTES = 4 * 2**20
 HEADER_BLOCK_BYTES = 2**16
@@ -61,6 +63,9 @@ class Sample:
     length: int
     label: int
     """Class, or -1 where there is none."""
+    mask_offset: int = 0
+    mask_length: int = 0
+    """Bytes of the mask; 0 where there is none."""
 
 
 def read_samples(
@@ -80,7 +85,8 @@ def read_samples(
         read: gives `length` bytes from `start`.
         size: bytes of the shard.
         block_bytes: bytes asked for at once.
-        digest: is given each image's bytes, before its sample is yielded; None leaves them unread.
+        digest: is given each image's bytes, then those of its mask if it has one, before the sample is yielded; None
+            leaves them unread.
         image: field that holds the image; empty takes a sample's first jpg, jpeg, png or webp.
         account: counts the members that make no sample.
 
@@ -93,16 +99,18 @@ def read_samples(
         found = (
             fields.get(image) if image else next((fields[name] for name in fields if name in IMAGE_EXTENSIONS), None)
         )
-        _count_rest(fields, found, account)
+        mask = None if found is None else _mask(fields, found)
+        _count_rest(fields, found, mask, account)
         if found is None:
             continue
-        if found.length > _MOST_IMAGE_BYTES:
-            rule = "an image has less than 4 GiB"
-            raise DataError(Fault(f"{where}, member {found.name}", f"{found.length} bytes; {rule}", "pack it without"))
-        if digest is not None:
-            digest(source.at(found.offset, found.length))
+        for member in (found, mask):
+            if member is not None:
+                _demand_short(where, member)
+                if digest is not None:
+                    digest(source.at(member.offset, member.length))
         label = _label(source, fields.get(LABEL_EXTENSION), account)
-        yield Sample(found.name, found.offset, found.length, label)
+        at = (0, 0) if mask is None else (mask.offset, mask.length)
+        yield Sample(found.name, found.offset, found.length, label, *at)
     _check_end(where, source, ends[0], size)  # behind the last image, whose block a read of the tail would displace
 
 
@@ -130,10 +138,22 @@ def _members(where: str, source: "RangeFile", size: int, account: Account, ends:
             yield Member(name, found[1], found[2].lower(), offset, length)
 
 
-def _count_rest(fields: dict[str, Member], image: Member | None, account: Account) -> None:
-    """Count the members of a sample that are neither its image nor its class."""
+def _mask(fields: dict[str, Member], image: Member) -> Member | None:
+    """The sample's mask; an empty one is none, as a length of 0 says so in the index."""
+    found = fields.get(MASK_FIELD)
+    return found if found is not None and found is not image and found.length else None
+
+
+def _demand_short(where: str, member: Member) -> None:
+    if member.length > _MOST_IMAGE_BYTES:
+        rule = "an image has less than 4 GiB"
+        raise DataError(Fault(f"{where}, member {member.name}", f"{member.length} bytes; {rule}", "pack it without"))
+
+
+def _count_rest(fields: dict[str, Member], image: Member | None, mask: Member | None, account: Account) -> None:
+    """Count the members of a sample that are neither its image nor its class nor its mask."""
     for field, member in fields.items():
-        if member is image or (field == LABEL_EXTENSION and image is not None):
+        if member is image or member is mask or (field == LABEL_EXTENSION and image is not None):
             continue
         if field == LABEL_EXTENSION:
             account.add(Reason.LONE_CLASS, member.name)

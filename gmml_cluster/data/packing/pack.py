@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from gmml_cluster.data.corpus import index
 from gmml_cluster.data.corpus.listing import INDEX_SUFFIX, SHARD_SUFFIX, ShardFile
-from gmml_cluster.data.corpus.tar import LABEL_EXTENSION, NO_LABEL
+from gmml_cluster.data.corpus.tar import LABEL_EXTENSION, MASK_FIELD, NO_LABEL
 from gmml_cluster.data.packing.source import Item, Source
 from gmml_cluster.data.random.feistel import permutation_key, permute
 from gmml_cluster.data.random.philox import Purpose
-from gmml_cluster.data.reader.decode import BadImage, decode_noting
+from gmml_cluster.data.reader.decode import BadImage, decode_mask, decode_noting
 from gmml_cluster.errors import DataError, Fault, StorageError
 from gmml_cluster.spec.job import Data
 from gmml_cluster.store.open import open_store, scheme_of
@@ -35,6 +35,7 @@ from gmml_cluster.wording import counted
 CLASSES = "classes.txt"
 MAX_PIXELS: int = Data.model_fields["max_pixels"].default
 _READ_AT_ONCE = 128
+_ANY_VALUE = np.arange(256, dtype=np.int16)
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ class Packed:
     """Images that were packed and whose JPEG data is damaged, by kind of damage."""
     labels: Counter[int] = field(default_factory=Counter)
     """Samples of each class; -1 counts those without one."""
+    masks: int = 0
+    """Samples with a mask."""
+    mask_values: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+    """Pixels of each value of the masks."""
     sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 3)))
     """Sums over the images of their mean and mean square by channel, RGB in [0, 1]."""
 
@@ -154,12 +159,20 @@ def _shuffled(items: Sequence[Item], seed: int) -> Iterator[Item]:
 
 @dataclass(frozen=True)
 class _Measured:
-    """An image that decodes."""
+    """An image that decodes, with its mask."""
 
     data: bytes
+    mask: bytes
+    """Empty where there is none."""
+    mask_values: NDArray[np.int64]
+    """Pixels of the mask by value (256,)."""
     moments: NDArray[np.float64]
     """Its means and mean squares by channel (2, 3)."""
     damage: str
+
+
+_Packable = tuple[Item, bytes, bytes]
+"""An item, its bytes, and its mask's, empty where it has none."""
 
 
 def _decodable(
@@ -167,8 +180,8 @@ def _decodable(
     measure: Callable[[Item], _Measured | str],
     packed: Packed,
     advance: Callable[[int], None],
-) -> Iterator[tuple[Item, bytes]]:
-    """The items that decode, with their bytes, counted in `packed`."""
+) -> Iterator[_Packable]:
+    """The items that decode, with their bytes and their masks', counted in `packed`."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while chunk := list(islice(items, _READ_AT_ONCE)):
             for item, found in zip(chunk, pool.map(measure, chunk), strict=True):
@@ -180,15 +193,21 @@ def _decodable(
                 packed.samples += 1
                 packed.labels[item.label] += 1
                 packed.sums += found.moments
-                yield item, found.data
+                packed.masks += bool(found.mask)
+                packed.mask_values += found.mask_values
+                yield item, found.data, found.mask
             advance(len(chunk))
 
 
 def _measure(item: Item, *, max_pixels: int, refuse_damaged: bool) -> _Measured | str:
-    """The image, or why it is left out."""
+    """The image and its mask, or why they are left out."""
+    mask, values = b"", np.zeros(256, np.int64)
     try:
         data = item.read()
         pixels, damage = decode_noting(data, max_pixels)
+        if item.read_mask is not None:
+            mask = item.read_mask()
+            values = np.bincount(decode_mask(mask, pixels.shape, _ANY_VALUE).ravel(), minlength=256)
     except BadImage as error:
         return str(error)
     if damage and refuse_damaged:
@@ -196,13 +215,15 @@ def _measure(item: Item, *, max_pixels: int, refuse_damaged: bool) -> _Measured 
     levels = np.arange(256) / 255
     shares = [np.bincount(pixels[..., channel].ravel(), minlength=256) / pixels[..., 0].size for channel in range(3)]
     moments = np.array([[share @ levels for share in shares], [share @ levels**2 for share in shares]])
-    return _Measured(data, moments, damage)
+    return _Measured(data, mask, values, moments, damage)
 
 
-def _write_tar(path: Path, samples: Sequence[tuple[Item, bytes]]) -> None:
+def _write_tar(path: Path, samples: Sequence[_Packable]) -> None:
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-        for item, data in samples:
+        for item, data, mask in samples:
             _add(tar, f"{item.key}.{item.extension}", data)
+            if mask:
+                _add(tar, f"{item.key}.{MASK_FIELD}", mask)
             if item.label != NO_LABEL:
                 _add(tar, f"{item.key}.{LABEL_EXTENSION}", str(item.label).encode())
 
@@ -213,12 +234,12 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(info, io.BytesIO(data))
 
 
-def _put_shard(target: _Target, name: str, samples: Sequence[tuple[Item, bytes]]) -> None:
+def _put_shard(target: _Target, name: str, samples: Sequence[_Packable]) -> None:
     """Put a shard and its index, which has the version that the shard got at its destination."""
     path = target.work / name
     _write_tar(path, samples)
     made = index.build(ShardFile(str(path), path.stat().st_size, ""), checked=True)
-    written = [(f"{item.key}.{item.extension}", len(data), item.label) for item, data in samples]
+    written = [(f"{item.key}.{item.extension}", len(data), item.label) for item, data, _ in samples]
     if list(zip(made.names, *(made.records[field].tolist() for field in ("length", "label")), strict=True)) != written:
         what = f"its index has other samples than the {len(samples)} that were written ({made.header.samples})"
         raise DataError(Fault(name, what, "rename images whose names differ only behind a dot"))

@@ -66,17 +66,20 @@ def _items(pinned: Pin, origins: Mapping[str, str]) -> Iterator[Item]:
     """The samples in the order of the shards; `origins` has the archives that shards were unpacked from."""
     fetcher, y = Fetcher(pinned), 0
     for shard in pinned.corpora[0].shards:
-        names, labels = pinned.index_of(shard).names, pinned.labels_of(shard).tolist()
+        found, labels = pinned.index_of(shard), pinned.labels_of(shard).tolist()
+        masked = [False] * len(labels) if found.masks is None else (found.masks["length"] > 0).tolist()
         where = origins.get(shard.file.url, shard.file.url)
-        for name, label in zip(names, labels, strict=True):
+        for name, label, has_mask in zip(found.names, labels, masked, strict=True):
             folder, slash, file = legible(name).rpartition("/")
             key = key_of(folder + slash + file.partition(".")[0])
-            yield Item(key, file.rpartition(".")[2].lower(), label, partial(_fetch, fetcher, y), f"{where}, {name}")
+            read, read_mask = (partial(_fetch, fetcher, y, masks=masks) for masks in (False, True))
+            extension = file.rpartition(".")[2].lower()
+            yield Item(key, extension, label, read, f"{where}, {name}", read_mask if has_mask else None)
             y += 1
 
 
-def _fetch(fetcher: Fetcher, y: int) -> bytes:
-    return bytes(fetcher.fetch([Wanted(0, y)])[0])
+def _fetch(fetcher: Fetcher, y: int, *, masks: bool) -> bytes:
+    return bytes(fetcher.fetch([Wanted(0, y)], masks=masks)[0])
 
 
 def _unchecked(pinned: Pin) -> Iterator[str]:

@@ -21,6 +21,8 @@ class Item:
     """Its bytes."""
     origin: str = ""
     """Where it comes from, for messages: a file, or a shard and member."""
+    read_mask: Callable[[], bytes] | None = None
+    """Bytes of its mask, a PNG; None where it has none."""
 
     def __str__(self) -> str:
         return self.origin or f"{self.key}.{self.extension}"

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -52,6 +53,37 @@ def find_source(url: str, image: str | None = None) -> Source:
         what = f"neither images nor shards among {counted(len(names), 'file')}; {rule}"
         raise DataError(Fault(url, what, explain(name.as_posix() for name in names) or "check the source"))
     return _of_folder(folder, images, [name for name in names if extension(name.name) not in IMAGE_EXTENSIONS])
+
+
+def with_masks(source: Source, images: str, masks: str) -> Source:
+    """A folder's images with the masks of another folder: `a/b.png` there is the mask of `a/b.jpg`.
+
+    Args:
+        source: of `find_source`.
+        images: its folder.
+        masks: folder of the masks.
+
+    Raises:
+        DataError: `images` is no folder of image files, an image has no mask, or a file cannot be read.
+    """
+    folder, beside = (Path(url.removeprefix("file://")).expanduser() for url in (images, masks))
+    if not folder.is_dir() or any(not Path(item.origin).is_file() for item in source.items):
+        raise DataError(Fault(images, "is no folder of images; shards have their masks inside", "leave --masks out"))
+    stems = {file.with_suffix(""): file for file in _files(beside) if file.suffix.lower() == ".png"}
+    items, without = list[Item](), list[Path]()
+    for item in source.items:
+        stem = Path(item.origin).relative_to(folder).with_suffix("")
+        if stem in stems:
+            items.append(replace(item, read_mask=partial(_read_file, beside / stems.pop(stem))))
+        else:
+            without.append(stem)
+    if without:
+        what = (
+            f"{len(without)} of {counted(len(source.items), 'image')} without a mask there, the first {without[0]}.png"
+        )
+        raise DataError(Fault(masks, what, "add them, or move those images away"))
+    note = f"{counted(len(stems), 'mask')} of no image, the first {min(stems.values())}" if stems else ""
+    return replace(source, items=tuple(items), notes=(*source.notes, *([note] if note else [])))
 
 
 def demand_apart(source: str, destination: str) -> None:

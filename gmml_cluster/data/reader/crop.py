@@ -97,6 +97,17 @@ def _central(H: Ints, W: Ints, h: Ints, w: Ints) -> Ints:
     return np.stack([(H - h) // 2, (W - w) // 2, h, w], axis=2)
 
 
+def resize_mask(mask: Pixels, box: Ints, view_SS: Pixels) -> None:
+    """Take a box of a mask (top, left, height, width) to a view (S, S): at each pixel's centre the class that is there.
+
+    Centres are mapped as `resize` maps them, so that mask and image show the same; OpenCV's INTER_NEAREST maps corners.
+    """
+    top, left, height, width = box.tolist()
+    twice = 2 * np.arange(len(view_SS)) + 1
+    rows, columns = (twice * side // (2 * len(view_SS)) for side in (height, width))
+    view_SS[:] = mask[top + rows[:, None], left + columns]
+
+
 def resize(image: Pixels, box: Ints, view_SS3: Pixels) -> None:
     """Resize a box of an image (top, left, height, width) into a view of shape (S, S, 3).
 

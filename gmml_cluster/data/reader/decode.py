@@ -29,6 +29,7 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _FORMATS = ("JPEG", "PNG", "WEBP")  # Pillow's others include one that starts a program
+_MASK_MODES = ("1", "L", "P")
 _PLAIN_JPEG = ("Gray", "YCbCr", "RGB")
 _CORRUPT = "Corrupt JPEG data"
 
@@ -86,6 +87,37 @@ def decode_noting(data: bytes | memoryview, max_pixels: int) -> Decoded:
             if pixels is not None:
                 return Decoded(pixels)
     return Decoded(_decode_by_pillow(data, max_pixels), damage)
+
+
+def decode_mask(data: bytes | memoryview, shape: tuple[int, ...], table: NDArray[np.int16]) -> Pixels:
+    """The class of each pixel of an image, uint8 (height, width): what `table` makes of the mask's values.
+
+    Args:
+        data: a PNG of one channel of at most eight bits: grey, or with a palette, whose colours are ignored.
+        shape: height and width of the image.
+        table: int16 (256,), the class of each value; -1 for values that a mask may not have.
+
+    Raises:
+        BadImage: it cannot be decoded, has another size than its image, or a value that no class has.
+    """
+    if not len(data):
+        raise BadImage("no mask beside it")
+    try:
+        with Image.open(io.BytesIO(_without_text(bytes(data))), formats=("PNG",)) as mask:
+            if mask.mode not in _MASK_MODES:
+                raise BadImage(f"its mask is a PNG of mode {mask.mode}; a mask has one channel of 8 bits")
+            if (mask.height, mask.width) != shape[:2]:
+                raise BadImage(f"its mask has {mask.width} x {mask.height} pixels, the image {shape[1]} x {shape[0]}")
+            values = np.asarray(mask).astype(np.uint8)
+    except BadImage:
+        raise
+    except Exception as error:  # as above
+        raise BadImage(f"its mask: {type(error).__name__}: {error}") from error
+    classes = table[values]
+    if int(classes.min()) < 0:
+        problem = f"its mask has the value {int(values[classes < 0].max())}, which is no class"
+        raise BadImage(f"{problem}; method.classes, ignore and zero_ignored say which are")
+    return classes.astype(np.uint8)
 
 
 def _decode_jpeg(data: bytes | memoryview, max_pixels: int) -> Pixels | None:

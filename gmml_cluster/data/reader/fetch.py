@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 
@@ -36,7 +37,8 @@ class Chunk:
     """Samples that are fetched and decoded together.
 
     Attributes:
-        fetched: the images' bytes in the order of `pieces`, once all have been read and checked.
+        pieces: images, then the masks of all of them where masks are read.
+        fetched: their bytes in the order of `pieces`, once all have been read and checked.
         reads: of each sample; empty until the chunk is begun, and again after its release.
         ready_bytes: of the samples that have arrived and were not released.
     """
@@ -85,14 +87,14 @@ class Fetcher:
         """Encoded bytes of samples that have arrived and wait to be decoded."""
         return self._ready_bytes
 
-    def locate(self, samples: Sequence[Wanted]) -> Pieces:
-        """Where samples lie; loads the indexes that are not at hand, several at once.
+    def locate(self, samples: Sequence[Wanted], *, masks: bool = False) -> Pieces:
+        """Where samples' images lie, or their masks; loads the indexes that are not at hand, several at once.
 
         Raises:
             StorageError: an index cannot be read, or its shard is gone or changed since it was pinned.
         """
         pairs = np.array([(sample.corpus, sample.y) for sample in samples], np.int64).reshape(-1, 2)
-        return self._locator.locate(pairs[:, 0], pairs[:, 1], self._indexes)
+        return self._locator.locate(pairs[:, 0], pairs[:, 1], self._indexes, masks=masks)
 
     def labels(self, samples: Sequence[Wanted]) -> Ints:
         """The classes of samples, int64 (n,), -1 where one has none.
@@ -104,14 +106,14 @@ class Fetcher:
         pairs = np.array([(sample.corpus, sample.y) for sample in samples], np.int64).reshape(-1, 2)
         return self._locator.labels(pairs[:, 0], pairs[:, 1], self._pin.labels_of)
 
-    def fetch(self, samples: Sequence[Wanted]) -> list[bytes]:
-        """The images' bytes, in the order asked for; waits for them.
+    def fetch(self, samples: Sequence[Wanted], *, masks: bool = False) -> list[bytes]:
+        """The bytes of the images, or of the masks, in the order asked for; waits for them.
 
         Raises:
             StorageError: the store does not answer, or bytes disagree with the index after all tries; names shard and
                 member, or says that the shard changed.
         """
-        pieces = self.locate(samples)
+        pieces = self.locate(samples, masks=masks)
         reads = self._reads(pieces)
         self._start(distinct(reads))
         return [bytes(data) for data in self._checked(pieces, reads)]
@@ -291,14 +293,9 @@ class Fetcher:
 
 def _coalesced(chunks: Sequence[Chunk]) -> list[list[list[Read]]]:
     """Reads of chunks that are requested together: a read may bring samples of several of them."""
-    lists = zip(*(_columns(chunk.pieces) for chunk in chunks), strict=True)
-    joined = Pieces(*([value for column in columns for value in column] for columns in lists))
+    joined = reduce(Pieces.joined, (chunk.pieces for chunk in chunks))
     reads, ends = coalesce(joined), np.cumsum([len(chunk.pieces) for chunk in chunks]).tolist()
     return [reads[end - len(chunk.pieces) : end] for chunk, end in zip(chunks, ends, strict=True)]
-
-
-def _columns(pieces: Pieces) -> tuple[Sequence[object], ...]:
-    return (pieces.samples, pieces.shards, pieces.indexes, pieces.offsets, pieces.lengths, pieces.crcs)
 
 
 def _agrees(pieces: Pieces, slot: int, data: Encoded) -> bool:

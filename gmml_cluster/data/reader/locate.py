@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gmml_cluster.data.corpus.index import ShardIndex
+from gmml_cluster.data.corpus.index import MASK_RECORD, ShardIndex
 from gmml_cluster.data.corpus.pin import Pin, PinnedShard
 from gmml_cluster.data.random.philox import Ints
 
@@ -39,8 +39,16 @@ class Pieces:
 
     def part(self, some: slice) -> "Pieces":
         """Some of them."""
-        lists = (self.samples, self.shards, self.indexes, self.offsets, self.lengths, self.crcs)
-        return Pieces(*(values[some] for values in lists))  # type: ignore[arg-type]
+        return Pieces(*(values[some] for values in self._lists))  # type: ignore[arg-type]
+
+    def joined(self, other: "Pieces") -> "Pieces":
+        """These, then the others."""
+        pairs = zip(self._lists, other._lists, strict=True)
+        return Pieces(*([*ours, *theirs] for ours, theirs in pairs))  # type: ignore[arg-type]
+
+    @property
+    def _lists(self) -> tuple[Sequence[object], ...]:
+        return (self.samples, self.shards, self.indexes, self.offsets, self.lengths, self.crcs)
 
     @property
     def unchecked(self) -> int:
@@ -58,13 +66,14 @@ class Locator:
         self._starts = np.concatenate([ends - each for ends, each in zip(self._ends, counts, strict=True)])
         self._first_shard = np.cumsum([0, *(len(each) for each in counts)])
 
-    def locate(self, corpus: Ints, y: Ints, indexes: Indexes) -> Pieces:
-        """Where the samples lie.
+    def locate(self, corpus: Ints, y: Ints, indexes: Indexes, *, masks: bool = False) -> Pieces:
+        """Where the samples' images lie, or their masks.
 
         Args:
             corpus: number of the corpus (n,).
             y: index in it (n,).
             indexes: loads the indexes of some shards; what it raises passes through.
+            masks: whether their masks are wanted; one that a sample lacks has a length of 0.
         """
         shard, index = self._find(corpus, y)
         offsets, lengths = np.empty(len(y), np.int64), np.empty(len(y), np.int64)
@@ -72,7 +81,7 @@ class Locator:
         distinct = np.unique(shard)
         found = indexes([self._shards[number] for number in distinct])
         for slots, of_shard in zip(_slots_of_each(shard), found, strict=True):
-            records = of_shard.records[index[slots]]
+            records = _records_of(of_shard, masks=masks)[index[slots]]
             offsets[slots], lengths[slots] = records["offset"], records["length"]
             if of_shard.header.checked:
                 for slot, crc in zip(slots.tolist(), records["crc"].tolist(), strict=True):
@@ -105,6 +114,12 @@ class Locator:
             own = corpus == c
             shard[own] = self._first_shard[c] + np.searchsorted(self._ends[c], y[own], side="right")
         return shard, y - self._starts[shard]
+
+
+def _records_of(shard: ShardIndex, *, masks: bool) -> NDArray[np.void]:
+    if not masks:
+        return shard.records
+    return np.zeros(len(shard.records), MASK_RECORD) if shard.masks is None else shard.masks
 
 
 def _slots_of_each(shard: Ints) -> Iterator[Ints]:

@@ -68,6 +68,8 @@ class HostBatch:
     """int64 (n,): classes of the samples whose images these are; None where they were not asked for."""
     maps: NDArray[np.uint8] | None = None
     """uint8 (n, views, patches): maps of attention, 1 to 255, cut to the views; None before AMT masks by them."""
+    masks: NDArray[np.uint8] | None = None
+    """uint8 (n, size, size): classes of the pixels of the first views, not flipped; None where not asked for."""
 
 
 @dataclass(eq=False)
@@ -80,6 +82,7 @@ class _Step:
     unchecked: int
     labels: Ints | None
     images: NDArray[np.uint8] | None = None
+    masks: NDArray[np.uint8] | None = None
 
 
 class Stream:
@@ -97,6 +100,7 @@ class Stream:
         threads: threads that decode.
         read_ahead_bytes: memory for encoded images ahead of the decode threads.
         labels: whether batches carry the samples' classes.
+        mask_table: the class of each of the 256 values of a mask, -1 for none; None where batches carry no masks.
 
     Raises:
         SpecError: there are more ranks than lanes.
@@ -116,6 +120,7 @@ class Stream:
         threads: int = 2,
         read_ahead_bytes: int = 2**28,
         labels: bool = False,
+        mask_table: Sequence[int] | None = None,
     ) -> None:
         self._order, self._pin, self._data, self._seed, self._views = order, pin, data, seed, views
         self._ranks, self._rank, self._labels = ranks, rank, labels
@@ -127,7 +132,9 @@ class Stream:
         self._chunk_samples = min(max(-(-samples // (2 * threads)), _LEAST_CHUNK_SAMPLES), _MOST_CHUNK_SAMPLES)
         cached = cache_bytes(pin, order.layout, ranks, read_ahead_bytes)
         self._fetcher = Fetcher(pin, cached, ahead_bytes=read_ahead_bytes - cached, reads=_reads_at_once(pin, threads))
-        self._images = Views(pin, data, self._fetcher)
+        self._masks = mask_table is not None
+        table = None if mask_table is None else np.array(mask_table, np.int16)
+        self._images = Views(pin, data, self._fetcher, table)
         self._decoding = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._steps: deque[_Step] = deque()
         self._error: BaseException | None = None
@@ -169,6 +176,7 @@ class Stream:
             reads_in_flight=self._fetcher.in_flight,
             read_ahead_bytes=self._fetcher.ready_bytes,
             labels=step.labels,
+            masks=step.masks,
         )
 
     def close(self) -> None:
@@ -217,6 +225,7 @@ class Stream:
         where = self._order.locate(numbers)
         samples = [Wanted(c, y) for c, y in zip(where.corpus.tolist(), where.y.tolist(), strict=True)]
         pieces, first = self._fetcher.locate(samples), (where.epoch == 0).tolist()
+        masks = self._fetcher.locate(samples, masks=True) if self._masks else None
         labels = self._fetcher.labels(samples) if self._labels else None
         crops = 1 if self._data.augment.aligned else self._views
         draws = draw_crops(self._seed, numbers, crops, self._data.augment.crop)
@@ -227,9 +236,11 @@ class Stream:
                 inside = slice(start, min(start + self._chunk_samples, len(own)))
                 part = slice(before + inside.start, before + inside.stop)
                 own_labels = None if labels is None else labels[part]  # a view: replacements are written through it
-                parts.append(Part(inside, Chunk(pieces.part(part)), first[part], draws.part(part), own_labels))
+                own_pieces = pieces.part(part) if masks is None else pieces.part(part).joined(masks.part(part))
+                parts.append(Part(inside, Chunk(own_pieces), first[part], draws.part(part), own_labels))
             of_step = None if labels is None else labels[before : before + len(own)]
-            planned.append(_Step(step, own, parts, sum(part.chunk.pieces.unchecked for part in parts), of_step))
+            unchecked = pieces.part(slice(before, before + len(own))).unchecked
+            planned.append(_Step(step, own, parts, unchecked, of_step))
             before += len(own)
         return planned
 
@@ -239,20 +250,28 @@ class Stream:
         for step in itertools.islice(self._steps, STEPS_AHEAD):
             if step.images is None:
                 step.images = np.empty((len(step.numbers), self._views, 3, size, size), np.uint8)
+                step.masks = np.empty((len(step.numbers), size, size), np.uint8) if self._masks else None
                 for part in step.parts:
-                    self._decode_when_fetched(part, step.images[part.samples])
+                    masks = None if step.masks is None else step.masks[part.samples]
+                    self._decode_when_fetched(part, step.images[part.samples], masks)
 
-    def _decode_when_fetched(self, part: Part, images: NDArray[np.uint8]) -> None:
+    def _decode_when_fetched(self, part: Part, images: NDArray[np.uint8], masks: NDArray[np.uint8] | None) -> None:
         def begin(fetched: "Future[list[Encoded]]") -> None:
             with suppress(RuntimeError):  # the stream was closed
-                self._decoding.submit(self._fill, part, fetched, images)
+                self._decoding.submit(self._fill, part, fetched, images, masks)
 
         part.chunk.fetched.add_done_callback(begin)
 
-    def _fill(self, part: Part, fetched: "Future[list[Encoded]]", images: NDArray[np.uint8]) -> None:
-        """Decode and crop a chunk into its images."""
+    def _fill(
+        self,
+        part: Part,
+        fetched: "Future[list[Encoded]]",
+        images: NDArray[np.uint8],
+        masks: NDArray[np.uint8] | None,
+    ) -> None:
+        """Decode and crop a chunk into its images and masks."""
         try:
-            part.filled.set_result(self._images.fill(part, fetched.result(), images))
+            part.filled.set_result(self._images.fill(part, fetched.result(), images, masks))
         except BaseException as error:  # `next` raises it
             part.filled.set_exception(error)
         finally:

@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 from gmml_cluster.data.corpus.pin import Pin
 from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.bad_samples import Limit
-from gmml_cluster.data.reader.crop import CropDraws, crop_boxes, resize
-from gmml_cluster.data.reader.decode import BadImage, Pixels, decode_noting
+from gmml_cluster.data.reader.crop import CropDraws, crop_boxes, resize, resize_mask
+from gmml_cluster.data.reader.decode import BadImage, Pixels, decode_mask, decode_noting
 from gmml_cluster.data.reader.fetch import Chunk, Fetcher, Wanted
 from gmml_cluster.data.reader.reads import Encoded
 from gmml_cluster.spec.job import Data
 
 _DECODED_BYTES = 2**25
 """Pixels that wait for the crop boxes of their chunk."""
+
+_NO_MASK: Pixels = np.zeros((0, 0), np.uint8)
+_Sample = tuple[Pixels, Pixels]
+"""Image and mask of a sample; the mask is empty where none is wanted."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,19 +58,27 @@ class Views:
         pin: the run's corpora.
         data: what is done to images.
         fetcher: reads what replaces a bad sample.
+        mask_table: int16 (256,), the class of each value of a mask; None where no masks are read.
     """
 
-    def __init__(self, pin: Pin, data: Data, fetcher: Fetcher) -> None:
-        self._pin, self._data, self._fetcher = pin, data, fetcher
+    def __init__(self, pin: Pin, data: Data, fetcher: Fetcher, mask_table: NDArray[np.int16] | None = None) -> None:
+        self._pin, self._data, self._fetcher, self._mask_table = pin, data, fetcher, mask_table
         self._limit = Limit(pin, data.max_bad)
 
-    def fill(self, part: Part, encoded: Sequence[Encoded], images: NDArray[np.uint8]) -> Met:
+    def fill(
+        self,
+        part: Part,
+        encoded: Sequence[Encoded],
+        images: NDArray[np.uint8],
+        masks: NDArray[np.uint8] | None = None,
+    ) -> Met:
         """Decode and crop a chunk.
 
         Args:
             part: the chunk.
-            encoded: the images' bytes.
+            encoded: the images' bytes, then those of the masks.
             images: uint8 (n, views, 3, size, size), to be filled.
+            masks: uint8 (n, size, size), to be filled with the masks of the first views.
 
         Raises:
             DataError: too many bad samples follow each other.
@@ -75,35 +87,41 @@ class Views:
         met, size = Met(), images.shape[-1]
         views = np.empty((*images.shape[:2], size, size, 3), np.uint8)
         for slots, decoded in self._decoded(part, encoded, met):
-            sides = np.array([image.shape[:2] for image in decoded], np.int64)
+            sides = np.array([image.shape[:2] for image, _ in decoded], np.int64)
             boxes = crop_boxes(part.draws.part(slots), sides[:, 0], sides[:, 1])
-            for image, own, of_sample in zip(decoded, boxes, views[slots], strict=True):
+            if masks is not None:
+                for (_, mask), own, of_mask in zip(decoded, boxes, masks[slots], strict=True):
+                    resize_mask(mask, own[0], of_mask)
+            for (image, _), own, of_sample in zip(decoded, boxes, views[slots], strict=True):
                 for box, view in zip(own, of_sample[: len(own)], strict=True):
                     resize(image, box, view)
                 of_sample[len(own) :] = of_sample[:1]  # aligned views have one crop
         images[:] = views.transpose(0, 1, 4, 2, 3)
         return met
 
-    def _decoded(self, part: Part, encoded: Sequence[Encoded], met: Met) -> Iterator[tuple[slice, list[Pixels]]]:
-        """The chunk's pixels in runs of samples, cut where they would take more than 32 MiB."""
-        start, run, held = 0, list[Pixels](), 0
-        for slot, data in enumerate(encoded):
-            run.append(self._decode(part, slot, data, met))
-            held += run[-1].nbytes
+    def _decoded(self, part: Part, encoded: Sequence[Encoded], met: Met) -> Iterator[tuple[slice, list[_Sample]]]:
+        """The chunk's images and masks in runs of samples, cut where they would take more than 32 MiB."""
+        start, run, held = 0, list[_Sample](), 0
+        images = encoded[: len(part.first)]
+        masks = encoded[len(part.first) :] or [b""] * len(images)
+        for slot, pair in enumerate(zip(images, masks, strict=True)):
+            run.append(self._decode(part, slot, *pair, met))
+            held += sum(pixels.nbytes for pixels in run[-1])
             if held >= _DECODED_BYTES:
                 yield slice(start, slot + 1), run
                 start, run, held = slot + 1, [], 0
         if run:
-            yield slice(start, len(encoded)), run
+            yield slice(start, len(images)), run
 
-    def _decode(self, part: Part, slot: int, data: Encoded, met: Met) -> Pixels:
-        """The sample's image, or that of the next good one in index order, whose class it then has too."""
+    def _decode(self, part: Part, slot: int, data: Encoded, mask: Encoded, met: Met) -> _Sample:
+        """The sample's image and mask, or those of the next good one in index order, whose class it then has too."""
         sample, first, passed = part.chunk.pieces.samples[slot], part.first[slot], list[Wanted]()
         while True:
             try:
                 pixels, damage = decode_noting(data, self._data.max_pixels)
                 if damage and self._data.corpora[sample.corpus].refuse_damaged:
                     raise BadImage(damage)
+                classes = _NO_MASK if self._mask_table is None else decode_mask(mask, pixels.shape, self._mask_table)
             except BadImage as error:
                 self._fetcher.demand_unchanged(sample)
                 if first and not passed:
@@ -112,10 +130,12 @@ class Views:
                 passed.append(sample)
                 sample = self._limit.next_after(sample, passed)
                 data = self._fetcher.fetch([sample])[0]
+                if self._mask_table is not None:
+                    mask = self._fetcher.fetch([sample], masks=True)[0]
             else:
                 if passed and part.labels is not None:
                     part.labels[slot] = self._fetcher.labels([sample])[0]
                 met.damaged += bool(damage)
                 if damage and first:
                     _log.warning("%s: damaged, but decoded: %s", self._pin.locate(sample.corpus, sample.y), damage)
-                return pixels
+                return pixels, classes
