@@ -133,6 +133,7 @@ def classify(root: str, run: str, *, of: str, corpus: str, choose_on: str | None
         demand_apart(held_out, scored)
     head, how = _choice(trained, held_out, bank)
     settings: dict[str, float | int] = {"epochs": job.run.epochs} if job.run.epochs else {}
+    settings |= {"lr": job.optim.peak_lr(job.batch.size), "batch": job.batch.size}
     if how:
         settings["lr"] = round(job.optim.peak_lr(job.batch.size) * job.method.rates[head], 6)  # type: ignore[union-attr]
     found = Score(

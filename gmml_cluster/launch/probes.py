@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from gmml_cluster.data.corpus.classes import class_faults
@@ -25,6 +28,17 @@ _WARM_UP = 0.1
 _NAME_CHARACTERS = 63
 
 
+@contextmanager
+def _bank_is_blamed() -> Iterator[None]:
+    """Faults of the corpus of a job that nobody wrote point at the option that it was made of."""
+    try:
+        yield
+    except SpecError as error:
+        of_bank = [(fault, "data.corpora.0.url" in fault.where) for fault in error.faults]
+        raise type(error)([replace(fault, where="--bank") if is_it else fault for fault, is_it in of_bank]) from error
+
+
+@_bank_is_blamed()
 def probe_job(
     source: RunRoot,
     method: str,

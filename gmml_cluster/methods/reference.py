@@ -17,6 +17,7 @@ from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods.build import blank
 from gmml_cluster.methods.protocol import MAP, ROLE, Draws, Guided, Method, Setting, Verifiable
 from gmml_cluster.spec.loading.validate import parse_job
+from gmml_cluster.spec.methods.registry import advised_group
 
 Arrays = Mapping[str, NDArray[Any]]
 TYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}
@@ -55,7 +56,8 @@ def verify(
 
     Args:
         spec: `model` {width, depth, heads, patch_size, image_size, mlp_ratio, drop_path}, `method` with its options,
-            `data` {group}, `seed`.
+            `data` {group}, `seed`. Without a group it is the one that the method advises, or the largest below that of
+            which `images` are a multiple.
         state: exactly the parameters, by name.
         images: (B, V, 3, S, S), cropped, flipped, coloured and normalised.
         draws: by name; absent ones are drawn for the sample numbers from `draws["first"]` on.
@@ -65,7 +67,7 @@ def verify(
     Raises:
         SpecError: arguments that do not fit, each named.
     """
-    setting, real = _setting(spec), TYPES[dtype]
+    setting, real = _setting(spec, len(images)), TYPES[dtype]
     method = _verifiable(setting)
     _load(method, state, real)
     pixels = _images(images, method.views, setting).to(real)
@@ -119,8 +121,8 @@ def _verifiable(setting: Setting) -> Verifiable:
     return method
 
 
-def _setting(spec: Mapping[str, Any]) -> Setting:
-    """The setting of a specification, checked as a job; fields that `verify` does not read are filled in."""
+def _setting(spec: Mapping[str, Any], count: int = 0) -> Setting:
+    """The setting of a specification for `count` images, checked as a job; fields that are not read are filled in."""
     model, method = dict(spec.get("model", {})), dict(spec.get("method", {}))
     if method.get("amt") is False:  # methods that cannot have it take no such field
         del method["amt"]
@@ -131,9 +133,11 @@ def _setting(spec: Mapping[str, Any]) -> Setting:
         "image_size": model.pop("image_size", None),
         **spec.get("data", {}),
     }
-    batch = {"size": 8 if data.get("group", "auto") == "auto" else data["group"]}
+    if data.get("group", "auto") == "auto":
+        advised = advised_group(method.get("name")) or 1
+        data["group"] = next(group for group in range(advised, 0, -1) if count % group == 0)
     # no weights are taken from there: a method that has to begin from another run is given its weights here
-    rest = {"name": "verify", "init": {"run": "none"}, "run": {"steps": 1}, "batch": batch}
+    rest = {"name": "verify", "init": {"run": "none"}, "run": {"steps": 1}, "batch": {"size": data["group"]}}
     return Setting.of(parse_job({**rest, **spec, "model": model, "method": method, "data": data}))
 
 

@@ -11,6 +11,7 @@ from gmml_cluster.run.uploads import Line
 from gmml_cluster.store.verified import read_verified
 
 FOLDER = "evaluations"
+_FIGURES = ("score", "feature", "accuracy", "error", "samples")
 
 
 def keep(run: RunRoot, document: Mapping[str, Any], attempt: int | None = None) -> str | None:
@@ -70,7 +71,13 @@ def _prefix(step: int) -> str:
 
 
 def _figures(score: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: score[name] for name in ("score", "feature", "accuracy", "error", "samples")}
+    return {name: score[name] for name in _FIGURES}
+
+
+def _settings(score: Mapping[str, Any]) -> dict[str, Any]:
+    """The rate of a linear probe belongs to its result: it was chosen on the bank."""
+    passed_over = {*_FIGURES, "main", *(["lr"] if score["score"] == "linear" else [])}
+    return {name: value for name, value in score.items() if name not in passed_over}
 
 
 def kept(run: RunRoot) -> list[dict[str, Any]]:
@@ -92,6 +99,7 @@ def table(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row a main score of the documents: step, what was scored how, on what, accuracy and error in percent.
 
     `attempt` is that which scored its own weights while it trained; None for `gmml eval`.
+    `settings` are those that make scores of one kind incomparable where they differ.
     """
     return [
         {
@@ -100,6 +108,9 @@ def table(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
             **_figures(score),
             "corpus": document["corpus"]["url"],
             "corpus_digest": document["corpus"].get("digest", ""),
+            "bank": document["bank"]["url"],
+            "bank_digest": document["bank"].get("digest", ""),
+            "settings": {"bank images": document["bank"]["samples"], **_settings(score)},
         }
         for document in documents
         for score in document["scores"]

@@ -59,7 +59,7 @@ class Finding:
 
 def findings(errors: Iterable[ErrorDetails], model: type[BaseModel], tree: Tree) -> list[Finding]:
     """One finding for each field that pydantic refused, in its order; branches of a union make one together."""
-    with_paths = [(_path(model, error, tree), error) for error in errors]
+    with_paths = [(_blamed(_path(model, error, tree), error), error) for error in errors]
     groups = [(path, [error for _, error in group]) for path, group in groupby(with_paths, key=lambda each: each[0])]
     return [_finding(path, group, model, tree) for path, group in groups if not _follows(path, group, groups)]
 
@@ -82,6 +82,16 @@ def where(tree: Tree, path: Path) -> str:
     raise AssertionError("the empty path is always found")
 
 
+def _blamed(path: Path, error: ErrorDetails) -> Path:
+    """The list itself where a value of it is missing, so that a short list is one finding."""
+    return path[:-1] if _lacks_value(error) else path
+
+
+def _lacks_value(error: ErrorDetails) -> bool:
+    """Only lists of a fixed length make such errors, one for each value that they lack."""
+    return error["type"] == "missing" and isinstance(error["loc"][-1], int)
+
+
 def _follows(path: Path, errors: list[ErrorDetails], groups: list[tuple[Path, list[ErrorDetails]]]) -> bool:
     """Whether a list is called short only because items in it were refused."""
     inside = any(len(other) > len(path) and other[: len(path)] == path for other, _ in groups)
@@ -92,9 +102,9 @@ def _finding(path: Path, errors: Sequence[ErrorDetails], model: type[BaseModel],
     first, near = errors[0], None
     if first["type"] == "extra_forbidden":
         near, problem, hint = hints.unknown(path, model, tree)
-    elif first["type"] == "missing" and isinstance(last := path[-1], int):
-        path = path[:-1]
-        problem, hint = f"{shown(first['input'])} is too short", f"write {last + 1} values or more"
+    elif _lacks_value(first):
+        length = max(int(error["loc"][-1]) for error in errors) + 1
+        problem, hint = f"{shown(first['input'])} is too short", f"write {length} values"
     elif first["type"] in _MISSING:
         problem, hint = "missing", hints.missing(path, model, tree)
     elif first["type"] == "value_error":

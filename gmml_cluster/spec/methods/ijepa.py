@@ -193,6 +193,14 @@ def _masks_leave_a_context(options: IjepaOptions, grid: int) -> Iterator[Broken]
     if options.min_keep >= least:
         problem = f"{options.min_keep} does not fit; targets on a grid of {grid} may have {least} patches"
         yield broken(MIN_KEEP, problem, f"write {least - 1} or less", *uses)
-    if context_length(options, grid) <= options.min_keep:
-        problem = f"{context_length(options, grid)} does not fit; contexts have more than min_keep ({options.min_keep})"
+    most = context_length(options, grid)
+    if most > options.min_keep:
+        return
+    if options.context_patches != "auto":
+        problem = f"{most} does not fit; contexts have more than min_keep ({options.min_keep})"
         yield broken(CONTEXT, problem, "raise it, or lower min_keep", MIN_KEEP, *uses)
+    else:
+        at = TARGET_SCALE if TARGET_SCALE[1] in options.model_fields_set else IMAGE
+        rule = f"which has more than min_keep ({options.min_keep})"
+        problem = f"targets of {least} patches leave {most} of {reach**2} to the context, {rule}"
+        yield broken(at, problem, "take smaller targets, or more patches an image", MIN_KEEP, *uses)

@@ -93,7 +93,9 @@ def test_capis_encoder_is_taken_with_its_registers(make, method):
 
 def test_a_bank_without_classes_is_refused_with_the_cure(make, tmp_path):
     write_tar(tmp_path / "bare.tar", [(f"{y}.png", b"image") for y in range(3)])
-    with pytest.raises(SpecError, match=r"has no class for 3 of its 3 samples; finetune learns from classes; pack"):
+    with pytest.raises(
+        SpecError, match=r"^--bank: .*has no class for 3 of its 3 samples; finetune learns from classes; pack"
+    ):
         probe_job(make(), "finetune", **asked(bank=str(tmp_path / "bare.tar")))
 
 
@@ -101,3 +103,15 @@ def test_a_bank_without_classes_is_refused_with_the_cure(make, tmp_path):
 def test_an_encoder_with_relative_positions_is_taken_as_such(make, plain, positions):
     encoder = probe_job(make(method={"name": "simmim", "plain": plain}), "finetune", **asked()).method.encoder
     assert (None if encoder is None else encoder.positions) == positions
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"bank": "nowhere://x"}, r"^--bank: .*nowhere"),
+        ({"bank": "{b..a"}, r"^--bank: "),
+    ],
+)
+def test_a_bank_that_cannot_be_read_is_named_by_its_option(make, changes, match):
+    with pytest.raises(SpecError, match=match):
+        probe_job(make(), "finetune", **asked(**changes))

@@ -160,6 +160,10 @@ def refusal(spec: dict[str, Any]) -> str:
             {**PADDED, "context_patches": 4},
             "method.context_patches: 4 does not fit; contexts have more than min_keep (4)",
         ),
+        (
+            {**PADDED, "target_scale": [1, 1]},
+            "method.target_scale: targets of 49 patches leave 0 of 49 to the context, which has more than min_keep (4)",
+        ),
         ({"target_scale": [0.9, 1.0]}, "method.target_scale: 12 patches do not fit; masks on a grid of 8 leave 0"),
         ({"target_scale": [0.3, 0.2]}, "method.target_scale: [0.3, 0.2] runs backwards"),
         ({"targets": 5}, "method.targets: 5"),

@@ -102,6 +102,15 @@ def test_a_group_left_out_or_auto_is_the_advised_one() -> None:
         assert np.array_equal(losses, reference.verify(explicit, weights, pixels, {"first": 0}).losses)
 
 
+@pytest.mark.parametrize(("count", "group"), [(64, 64), (128, 64), (8, 8), (12, 12)])
+def test_without_a_group_it_is_the_largest_up_to_the_advised_that_divides_the_images(count: int, group: int) -> None:
+    method, still = {"name": "conmim", "projector": [8, 8, 4]}, {**MODEL, "depth": 1, "drop_path": 0}
+    spec = {"model": still, "method": method, "seed": 3}
+    built = build(job(method, model={"depth": 1, "drop_path": 0}))
+    weights = {key: value.numpy() for key, value in built.module.state_dict().items()}
+    assert len(reference.verify(spec, weights, images(count=count), {"first": 0}).losses) == count // group
+
+
 def test_verification_leaves_torchs_generator_alone() -> None:
     before = torch.get_rng_state()
     reference.verify(GMML, state("gmml"), images(), {"first": 0})

@@ -13,15 +13,15 @@ from gmml_cluster.run.evaluations import find, keep, kept, table, with_scores
 from gmml_cluster.run.root import create_run, run_root
 
 
-def document(step=7, accuracy=50.0, *, untrained=False, corpus="c1"):
-    score = {"score": "knn", "feature": "mean", "accuracy": accuracy, "error": 1.5, "samples": 100, "k": 20}
+def document(step=7, accuracy=50.0, *, untrained=False, corpus="c1", bank="b", **settings):
+    score = {"score": "knn", "feature": "mean", "accuracy": accuracy, "error": 1.5, "samples": 100, "k": 20, **settings}
     return {
         "version": 2,
         "step": step,
         "untrained": untrained,
         "code": "abc",
         "protocol": "p",
-        "bank": {"url": "/bank", "samples": 900, "digest": "b"},
+        "bank": {"url": "/bank", "samples": 900, "digest": bank},
         "corpus": {"url": "/held-out", "samples": 100, "digest": corpus},
         "scores": [{**score, "main": True}, {**score, "k": 10, "main": False}],
     }
@@ -146,3 +146,30 @@ def test_runs_are_compared_by_the_latest_of_each_kind_and_never_over_corpora(tmp
 def test_runs_of_which_nothing_is_kept_are_sent_to_eval(tmp_path):
     run_of(tmp_path)
     assert "gmml eval RUN scores one" in CliRunner().invoke(command, ["first", "--root", str(tmp_path)]).stdout
+
+
+def columns(tmp_path, *names):
+    return CliRunner().invoke(command, [*names, "--root", str(tmp_path)]).stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    "other", [{"score": "finetune", "epochs": 50}, {"score": "finetune", "epochs": 5, "bank": "b2"}]
+)
+def test_scores_of_different_protocols_or_banks_have_columns_of_their_own_that_say_so(tmp_path, other):
+    keep(run_of(tmp_path), document(accuracy=40.0, score="finetune", epochs=5))
+    keep(run_of(tmp_path, "second"), document(accuracy=60.0, **other))
+    head, first, second, *notes = columns(tmp_path, "first", "second")
+    assert head.split() == ["RUN", "STEP", "finetune", "mean", "[1]", "finetune", "mean", "[2]"]
+    assert first.split()[2:] == ["40.0", "±", "1.5", "-"]
+    assert second.split()[2:] == ["-", "60.0", "±", "1.5"]
+    assert notes[0] == "finetune mean [1]: scored on /held-out, learnt from /bank (bank images 900, epochs 5, k 20)"
+    assert notes[1].startswith("finetune mean [2]: ")
+
+
+def test_rates_that_linear_probes_chose_by_themselves_share_a_column(tmp_path):
+    for name, lr in (("first", 0.1), ("second", 3.0)):
+        keep(run_of(tmp_path, name), document(score="linear", lr=lr))
+    head, _, second, *notes = columns(tmp_path, "first", "second")
+    assert head.split() == ["RUN", "STEP", "linear", "mean"]
+    assert second.split()[2] == "50.0"
+    assert len(notes) == 2
