@@ -3,7 +3,9 @@
 Legend: M images, B of a batch, S side the encoder reads, T tokens, D width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from gmml_cluster.data.eval_reader import Samples
+from gmml_cluster.data.reader.node_share import decode_threads
 from gmml_cluster.errors import CheckpointError, DataError, Fault
 from gmml_cluster.models.encoders import AnyEncoder
 from gmml_cluster.progress import progress
@@ -25,6 +28,12 @@ FEATURES: tuple[Feature, ...] = ("class", "mean", "taps", "global", "pixels")
 Summary = Callable[[Tensor], Tensor]
 BATCH = 128
 MARGIN = 256 / 224
+_TOGETHER = 32
+"""Samples that a thread reads and decodes at once; neighbours in a shard share a request."""
+_BATCHES_AHEAD = 2
+
+Squares = Sequence[NDArray[np.uint8]]
+"""Images (S, S, 3) of the encoder's size."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +133,30 @@ def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
+def read_ahead(
+    corpus: EvalCorpus, batches: Sequence[Tensor], size: int, threads: int
+) -> Generator[Squares, None, None]:
+    """The central squares of each batch of samples, of which threads read and decode the next while one is used.
+
+    Raises:
+        DataError: an image cannot be decoded.
+        StorageError: the store does not answer.
+    """
+
+    def read(indices: Tensor) -> Squares:
+        return [fit(image, size) for image in corpus.images(indices.tolist())]
+
+    waiting: deque[list[Future[Squares]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="evaluation")
+    try:
+        for at in range(len(batches)):
+            for batch in batches[at + len(waiting) : at + _BATCHES_AHEAD]:
+                waiting.append([pool.submit(read, part) for part in torch.split(batch, _TOGETHER)])
+            yield [square for part in waiting.popleft() for square in part.result()]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def normalised(images: Sequence[NDArray[np.uint8]], size: int, normalise: Normalise, device: torch.device) -> Tensor:
     """Images as the encoder reads them, float32 (B, 3, S, S)."""
     pixels = torch.from_numpy(np.stack([fit(image, size) for image in images])).to(device)
@@ -177,9 +210,9 @@ class FeatureReader:
     summary: Summary | None = None
 
     @torch.inference_mode()
-    def batch(self, corpus: EvalCorpus, indices_B: Tensor, names: Sequence[Feature]) -> list[Tensor]:
-        """Each named feature (B, D) of some samples of a corpus, float32."""
-        images = normalised(corpus.images(indices_B.tolist()), self.image_size, self.normalise, self.device)
+    def batch(self, squares: Squares, names: Sequence[Feature]) -> list[Tensor]:
+        """Each named feature (B, D) of some images, float32."""
+        images = normalised(squares, self.image_size, self.normalise, self.device)
         return [vectors.float() for vectors in pool(self.encoder, images, self.taps, names, self.summary)]
 
     def features(self, corpus: EvalCorpus, names: Sequence[Feature]) -> dict[Feature, Labelled]:
@@ -189,10 +222,11 @@ class FeatureReader:
             CheckpointError: a feature holds numbers that are not finite.
         """
         found: list[list[Tensor]] = []
+        batches = torch.split(corpus.indices, BATCH)
         with progress(f"reading {corpus.url}", len(corpus.indices)) as advance:
-            for indices in torch.split(corpus.indices, BATCH):
-                found.append(self.batch(corpus, indices, names))
-                advance(len(indices))
+            for squares in read_ahead(corpus, batches, self.image_size, decode_threads(1)):
+                found.append(self.batch(squares, names))
+                advance(len(squares))
         vectors = [torch.cat(parts) for parts in zip(*found, strict=True)]
         return labelled(corpus, dict(zip(names, vectors, strict=True)))
 

@@ -12,7 +12,7 @@ warning, and training goes on.
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -21,8 +21,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gmml_cluster.data.corpus.listing import indexes_below
+from gmml_cluster.data.reader.node_share import decode_threads
 from gmml_cluster.errors import Fenced
-from gmml_cluster.evaluate.features import BATCH, EvalCorpus, Feature, FeatureReader, labelled
+from gmml_cluster.evaluate.features import BATCH, EvalCorpus, Feature, FeatureReader, labelled, read_ahead
 from gmml_cluster.evaluate.report import FROZEN, EvalReport
 from gmml_cluster.evaluate.scoring import (
     Request,
@@ -135,13 +136,15 @@ class InTraining:
         Rank r reads the batches r, r + R, ...; all ranks agree after each, so that a notice or an error ends the
         evaluation within the time of one batch.
         """
-        ranks, batches = self.scored.rank_info.ranks, torch.split(corpus.indices, BATCH)
+        info, batches = self.scored.rank_info, torch.split(corpus.indices, BATCH)
+        rounds = range(0, len(batches), info.ranks)
+        mine = [batches[min(first + info.rank, len(batches) - 1)] for first in rounds]  # past the end: a copy, cut off
         own: list[list[Tensor]] = []
-        for first in range(0, len(batches), ranks):
-            at = min(first + self.scored.rank_info.rank, len(batches) - 1)  # past the end: a copy, cut off below
-            with self._own():
-                own.append([_filled(each) for each in reader.batch(corpus, batches[at], names)])
-            self._agree()
+        with closing(read_ahead(corpus, mine, reader.image_size, decode_threads(info.local_ranks))) as squares:
+            for _ in rounds:
+                with self._own():
+                    own.append([_filled(each) for each in reader.batch(next(squares), names)])
+                self._agree()
         return self._on_rank_zero(dict(zip(names, zip(*own, strict=True), strict=True)), len(corpus.indices))
 
     def _on_rank_zero(self, own: dict[Feature, tuple[Tensor, ...]], count: int) -> dict[Feature, Tensor] | None:

@@ -30,7 +30,8 @@ class EvaluationPlan:
         times: evaluations of the whole run, that after its last step among them.
         images: read in one evaluation, at most.
         flops: FLOP of one evaluation's forward passes, over all ranks.
-        share: of these in all FLOP of the run, 0 to 1.
+        share: of these in the run's arithmetic, 0 to 1, by the time that either takes at its peak: features are read in
+            fp32, which on GPUs takes several times as long as bf16.
     """
 
     scores: tuple[str, ...]
@@ -43,9 +44,24 @@ class EvaluationPlan:
 
 
 def evaluation_plan(
-    job: JobSpec, *, steps: int | None, epoch_steps: float | None, step_flops: int, labelled: Labelled
+    job: JobSpec,
+    *,
+    steps: int | None,
+    epoch_steps: float | None,
+    step_flops: int,
+    labelled: Labelled,
+    slower: float = 1.0,
 ) -> EvaluationPlan | None:
-    """The cost of a job's `evaluate`; None where it has none."""
+    """The cost of a job's `evaluate`; None where it has none.
+
+    Args:
+        job: the job.
+        steps: of the run.
+        epoch_steps: steps an epoch of the first corpus takes.
+        step_flops: FLOP of a step.
+        labelled: images that there are to be scored.
+        slower: time of a FLOP in fp32 over that of one in the job's precision.
+    """
     asked = job.evaluate
     if asked is None:
         return None
@@ -56,7 +72,8 @@ def evaluation_plan(
     flops = None if images is None else images * _forward_flops(job, asked)
     share = None
     if times is not None and steps is not None and flops is not None:
-        share = times * flops / (times * flops + steps * step_flops)
+        spent = times * flops * slower
+        share = spent / (spent + steps * step_flops)
     features = tuple(dict.fromkeys(asked.features))
     return EvaluationPlan(tuple(dict.fromkeys(asked.scores)), features, every, times, images, flops, share)
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gmml_cluster.plan.evaluation import EvaluationPlan, Labelled, evaluation_plan
-from gmml_cluster.plan.gpu_time import GpuTime, gpu_time, too_little_to_do
+from gmml_cluster.plan.gpu_time import PEAK_FLOPS, GpuTime, gpu_time, too_little_to_do
 from gmml_cluster.plan.machine import Machine, RankMemory, gpus_of_node, memory_for_rank, memory_of_node, this_machine
 from gmml_cluster.plan.memory import Memory, memory_of_rank, read_ahead_bytes
 from gmml_cluster.plan.nodes import NodePlan, nodes_within_lanes
@@ -162,6 +162,7 @@ def make_plan(
         epoch_steps=length.epoch_steps,
         step_flops=step_flops,
         labelled=labelled or Labelled(),
+        slower=PEAK_FLOPS[job.engine.precision] / PEAK_FLOPS["fp32"] if need.on_gpus else 1.0,
     )
     return Plan(
         launcher=profile.launcher,

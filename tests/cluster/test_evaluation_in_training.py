@@ -86,6 +86,18 @@ def test_weights_that_were_resumed_from_without_their_score_are_scored_before_th
     assert "commit" not in kinds[:first]
 
 
+def test_a_kill_after_the_last_commit_costs_no_score_either(workshop):
+    asked = {"every": "99 steps", "scores": ["knn", "linear"], "corpus": workshop.corpus.replace("train", "test")}
+    job = workshop.job("scored", run={"steps": 6}, evaluate=asked)
+    workshop.call("gmml-submit", job, "--cluster", workshop.profile(2))
+    workshop.until("scored", lambda entries: any(entry["kind"] == "commit" for entry in entries))
+    os.kill(rank_of(workshop), signal.SIGKILL)  # the probe takes seconds
+    entries = workshop.until("scored", lambda entries: "finished" in ended(entries))
+    (score,) = [entry for entry in entries if entry["kind"] == "score"]
+    assert (score["step"], [each["score"] for each in score["scores"]]) == (5, ["knn", "linear"])
+    assert score["slot"] < entries[-1]["slot"]
+
+
 def rank_of(workshop: Any) -> int:
     """Pid of rank 1 of the run `scored`."""
     for pid in filter(str.isdigit, os.listdir("/proc")):

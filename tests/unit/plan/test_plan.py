@@ -295,6 +295,17 @@ def test_the_plan_says_what_scores_between_two_steps_cost():
     assert not [note for note in plan.notes if "evaluate" in note]
 
 
+def test_on_gpus_scores_in_fp32_weigh_more_beside_a_training_in_bf16():
+    sections = {"run": {"epochs": None, "steps": 100}, "evaluate": {"every": "50 steps"}}
+    gpus = Machine(cores=8, gpus=2)
+    full, half = (
+        make_plan(job(**sections, engine={"precision": precision}), profile("local"), SHAPES, gpus).evaluation
+        for precision in ("fp32", "bf16")
+    )
+    odds = [each.share / (1 - each.share) for each in (full, half)]
+    assert odds[1] / odds[0] == pytest.approx(989 / 67)
+
+
 def test_scores_that_are_no_small_part_of_the_run_are_noted():
     made = job(run={"epochs": None, "steps": 100}, evaluate={"every": "5 steps"})
     (note,) = [note for note in make_plan(made, profile("local"), SHAPES, MACHINE).notes if "evaluate" in note]
