@@ -24,6 +24,9 @@ class Crop(SpecModel):
     """Least and greatest area as a share of the image's."""
     ratio: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] = (0.75, 4 / 3)
     """Least and greatest width over height."""
+    clamped: bool = False
+    """Whether the first try counts, with its sides cut to the image's, as in MAE's linear probe; else the first of ten
+    that fits."""
 
 
 class Jitter(SpecModel):

@@ -61,6 +61,8 @@ def draw_crops(seed: int, numbers: Ints, views: int, crop: Crop | None) -> CropD
 def crop_boxes(draws: CropDraws, heights: Ints, widths: Ints) -> Ints:
     """The crop of each view: the first of ten tries that fits, else the largest central box of a legal ratio.
 
+    Tries of a clamped crop are cut to the image, so that the first fits.
+
     Args:
         draws: of n samples.
         heights: of the images, int64 (n,).
@@ -75,6 +77,8 @@ def crop_boxes(draws: CropDraws, heights: Ints, widths: Ints) -> Ints:
         return _central(H, W, side, side)
     areas = (heights * widths)[:, None, None] * draws.areas
     w, h = np.rint(np.sqrt(areas * draws.ratios)), np.rint(np.sqrt(areas / draws.ratios))
+    if draws.crop.clamped:
+        w, h = np.minimum(w, W[..., None]), np.minimum(h, H[..., None])
     fits = (w > 0) & (w <= W[..., None]) & (h > 0) & (h <= H[..., None])
     first = fits.argmax(axis=2)[..., None]
     h, w = (np.take_along_axis(sides, first, 2)[..., 0].astype(np.int64) for sides in (h, w))

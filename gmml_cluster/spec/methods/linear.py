@@ -27,6 +27,7 @@ class LinearOptions(ProbeOptions):
 
     recipe: ClassVar[dict[str, Any]] = {
         **RECIPE,
+        "data.augment": {"crop": {"scale": [0.08, 1.0], "clamped": True}, "flip": True},
         "optim.name": "lars",
         "optim.lr": 0.1,
         "optim.schedule.law": "fractional",

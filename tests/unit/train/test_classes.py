@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from gmml_cluster.spec.augment import AUGMENTS
 from tests.fixtures.ranks import ROOT, run_ranks
 from tests.fixtures.training import Training, digits_job, train
 
@@ -39,6 +40,18 @@ def test_supervised_training_learns_digits_and_resumes_to_the_bit(corpus: str) -
     assert all(torch.equal(value, rest.state[at]) for at, value in whole.state.items())
     losses = [[line["loss"] for line in run.lines] for run in (whole, half, rest)]
     assert losses[0] == [*losses[1], *losses[2]]
+
+
+def augmented(rank: int, ranks: int, folder: str) -> list[Training]:
+    job = digits_job(folder, {"name": "supervised", "classes": 10}, steps=4)
+    job = job.model_copy(update={"data": job.data.model_copy(update={"augment": AUGMENTS["finetune"]})})
+    half = train(job, range(2))
+    return [train(job, range(4)), train(job, range(2, 4), begin=half)]
+
+
+def test_augmented_and_mixed_images_are_the_same_after_a_resume(corpus: str) -> None:
+    whole, rest = run_ranks(1, augmented, corpus)[0]
+    assert all(torch.equal(value, rest.state[at]) for at, value in whole.state.items())
 
 
 PROBES = {

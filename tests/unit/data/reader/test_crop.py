@@ -17,7 +17,8 @@ from tests.unit.data.conftest import DATA, needs_photos
 from tests.unit.data.reader.order_oracle import philox
 
 sides = st.integers(1, 2000)
-crops = st.sampled_from([Crop(), Crop(scale=(0.2, 1.0)), Crop(scale=(0.9, 1.0), ratio=(0.5, 0.6)), None])
+CLAMPED = Crop(scale=(0.08, 1.0), clamped=True)
+crops = st.sampled_from([Crop(), Crop(scale=(0.2, 1.0)), Crop(scale=(0.9, 1.0), ratio=(0.5, 0.6)), CLAMPED, None])
 
 
 def boxes(seed, numbers, sizes, crop, views=1):
@@ -37,6 +38,8 @@ def oracle(seed, n, view, height, width, crop):
         low, high = math.log(crop.ratio[0]), math.log(crop.ratio[1])
         ratio = math.exp(low + (high - low) * ((aspect >> 8) / 2**24))
         w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+        if crop.clamped:
+            w, h = min(w, width), min(h, height)
         if 0 < w <= width and 0 < h <= height:
             return [top * (height - h + 1) >> 32, left * (width - w + 1) >> 32, h, w]
     h, w = height, width
