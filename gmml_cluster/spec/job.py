@@ -180,11 +180,11 @@ class Clip(SpecModel):
 class ScheduleSpec(SpecModel):
     """The learning rate over the run."""
 
-    law: Literal["steps", "fractional", "next", "quarter", "truncated"] = "steps"
+    law: Literal["steps", "fractional", "next", "quarter", "truncated", "tenth"] = "steps"
     """`steps`: GMML's (warm-up ends on its last step). `fractional`: MAE's (warm-up ends on the step after). `next`:
     I-JEPA's (each step takes what `fractional` gives the next one, its weight decay too). `quarter`: RelViT's (a
     quarter of a cosine, counted from step 0). `truncated`: CAPI's (as `steps`, but the cosine stops at 0.8 of its half
-    turn, above `final_lr`)."""
+    turn, above `final_lr`). `tenth`: SimMIM's (constant, then a tenth of it in the last eighth; no `final_lr`)."""
     warmup: Length = Length(epochs=10)
     """Linear warm-up, as `10 epochs`, `500 steps` or `100000 samples`."""
     start_lr: float = Field(0.0, ge=0, le=1000)

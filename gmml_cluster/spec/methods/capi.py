@@ -39,6 +39,7 @@ class CapiOptions(SpecModel):
         "optim.exempt": "none",
         "optim.clip": None,
         "optim.schedule.law": "truncated",
+        "optim.schedule.warmup": "50000 steps",
         "optim.schedule.final_lr": 0,
     }
     """Its authors' values where the fields' defaults are GMML's; a job file that leaves them out has these."""

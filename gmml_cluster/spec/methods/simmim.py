@@ -32,6 +32,8 @@ class SimmimOptions(SpecModel):
         "optim.lr_per": 512,
         "optim.weight_decay": {"start": 0.05, "end": 0.05},
         "optim.clip": {"norm": 5.0, "by": "global"},
+        "optim.schedule.law": "tenth",
+        "optim.schedule.start_lr": 2e-6,
     }
     """The released values where the fields' defaults are GMML's; a job file that leaves them out has these."""
     takes_auxiliary: ClassVar[bool] = True

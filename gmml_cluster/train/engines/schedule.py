@@ -75,11 +75,25 @@ def quarter_schedule(
     return final + (base - final) * math.cos(math.pi * step / (2 * total_steps))
 
 
+def tenth_schedule(
+    step: int, *, base: float, final: float, warmup_steps: int, total_steps: int, start: float = 0.0
+) -> float:
+    """`schedule.law: tenth`: linear warm-up, then `base`, and a tenth of it from 7/8 of the steps on.
+
+    SimMIM's released code drops at epoch 700 of 800. It sets the rate after each update, so that all of it comes one
+    step later there. `final` is not read.
+    """
+    if step < warmup_steps:
+        return start + (base - start) * step / warmup_steps
+    return base if 8 * step < 7 * total_steps else base / 10
+
+
 _SCHEDULES: dict[str, Callable[..., float]] = {
     "steps": steps_schedule,
     "fractional": fractional_schedule,
     "next": next_schedule,
     "quarter": quarter_schedule,
+    "tenth": tenth_schedule,
     "truncated": partial(steps_schedule, share=COSINE_SHARE),
 }
 

@@ -37,6 +37,14 @@ def test_one_changed_line_brings_the_methods_own_optimiser_and_crops(path: Path)
     assert mae.data.augment == AUGMENTS["mae"]
 
 
+def test_simmims_and_capis_schedules_are_as_released(path: Path) -> None:
+    simmim, capi = (
+        load_job(path, [f"method.name={name}", "data.group=8"]).optim.schedule for name in ("simmim", "capi")
+    )
+    assert (simmim.law, simmim.start_lr, simmim.warmup.epochs) == ("tenth", 2e-6, 10)
+    assert (capi.law, capi.start_lr, capi.warmup.steps) == ("truncated", 0, 50_000)
+
+
 def test_what_is_written_wins_name_by_name(path: Path) -> None:
     given = ["method.name=mae", "optim.lr=1e-3", "optim.weight_decay.end=0.2", "optim.clip={norm: 1, by: global}"]
     job = load_job(path, [*given, "data.augment=none"])

@@ -69,6 +69,15 @@ def test_the_quarter_schedule_has_relvits_values(step: int, expected: float) -> 
     assert learning_rate(optim, step, **lengths) == pytest.approx(expected, rel=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(0, 2e-6), (5, 2.01e-4), (10, 4e-4), (400, 4e-4), (699.99, 4e-4), (700, 4e-5), (800, 4e-5)]
+)
+def test_the_tenth_schedule_has_simmims_values_by_epoch(epoch: float, expected: float) -> None:
+    optim = Optim(lr=1e-4, lr_per=512, schedule=ScheduleSpec(law="tenth", start_lr=2e-6))
+    lengths = {"batch": 2048, "warmup_steps": 10 * 625, "total_steps": 800 * 625}
+    assert learning_rate(optim, int(epoch * 625), **lengths) == pytest.approx(expected, rel=1e-12)
+
+
 def test_only_steps_reaches_its_peak_on_the_last_step_of_warm_up() -> None:
     lengths = {"base": 1.0, "final": 0.0, "warmup_steps": 5, "total_steps": 50}
     assert [steps_schedule(step, **lengths) for step in (0, 4, 5)] == [0.0, 1.0, 1.0]
