@@ -14,7 +14,7 @@ from gmml_cluster.errors import DataError, Fault, GmmlError
 from gmml_cluster.evaluate.features import BATCH, EvalCorpus, normalised, read
 from gmml_cluster.evaluate.report import EvalReport
 from gmml_cluster.evaluate.score import Score
-from gmml_cluster.evaluate.scoring import demand_apart
+from gmml_cluster.evaluate.scoring import demand_apart, shared_with
 from gmml_cluster.methods.probe import Probed
 from gmml_cluster.methods.protocol import Method, exported_name
 from gmml_cluster.progress import progress
@@ -87,6 +87,17 @@ def hits(trained: Trained, corpus: EvalCorpus, bank: EvalCorpus) -> list[int]:
     return [int(count) for count in torch.stack(found).sum(0)]
 
 
+def _demand_held_out(held_out: EvalCorpus, bank: EvalCorpus, scored: EvalCorpus) -> None:
+    """Refuse to choose a head on images that it was trained on, or that it is scored on.
+
+    Raises:
+        DataError: there are such images.
+    """
+    for other, name in ((bank, "what the run is trained on"), (scored, "--corpus")):
+        if shared := shared_with(held_out, other, name):
+            raise DataError(Fault("--choose-on", f"{held_out.url} {shared}", "name shards that are in neither"))
+
+
 def _choice(trained: Trained, held_out: EvalCorpus | None, bank: EvalCorpus) -> tuple[int, str]:
     """Number of the head with most hits on what was held out, of equals that of the least rate; and how it was chosen.
 
@@ -129,8 +140,7 @@ def classify(root: str, run: str, *, of: str, corpus: str, choose_on: str | None
     demand_apart(bank, scored)
     held_out = None if choose_on is None else read(choose_on, indexes, first.image)
     if held_out is not None:
-        demand_apart(bank, held_out)
-        demand_apart(held_out, scored)
+        _demand_held_out(held_out, bank, scored)
     head, how = _choice(trained, held_out, bank)
     settings: dict[str, float | int] = {"epochs": job.run.epochs} if job.run.epochs else {}
     settings |= {"lr": job.optim.peak_lr(job.batch.size), "batch": job.batch.size}

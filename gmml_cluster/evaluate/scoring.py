@@ -205,13 +205,20 @@ def demand_apart(bank: EvalCorpus, corpus: EvalCorpus) -> None:
     Raises:
         DataError: there are such images; a copy of a shard without checksums is not recognised.
     """
-    shared, images = shared_shards(corpus.shards, bank.shards, "the bank"), bank.contents & corpus.contents
-    if not shared and len(images) > MOST_SHARED * len(corpus.contents):
-        shared = f"shares {counted(len(images), 'image')} of {len(corpus.contents)} with the bank, byte for byte"
-    if not shared:
-        return
-    rule = "every image there is its own nearest neighbour"
-    raise DataError(Fault(corpus.url, f"{shared}; {rule}", "name another --bank, or leave --corpus out"))
+    if shared := shared_with(corpus, bank, "the bank"):
+        rule = "every image there is its own nearest neighbour"
+        raise DataError(Fault(corpus.url, f"{shared}; {rule}", "name another --bank, or leave --corpus out"))
+
+
+def shared_with(corpus: EvalCorpus, other: EvalCorpus, name: str) -> str:
+    """What a corpus has in common with another, to be read after its name, as `shares 1 shard of 3 with the bank`.
+
+    Empty where that is nothing, or a few images only.
+    """
+    shared, images = shared_shards(corpus.shards, other.shards, name), other.contents & corpus.contents
+    if shared or len(images) <= MOST_SHARED * len(corpus.contents):
+        return shared
+    return f"shares {counted(len(images), 'image')} of {len(corpus.contents)} with {name}, byte for byte"
 
 
 def _source(corpus: EvalCorpus) -> tuple[str, int]:

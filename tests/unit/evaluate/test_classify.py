@@ -86,7 +86,8 @@ def test_of_several_heads_the_one_that_held_out_images_choose_is_scored(headed, 
     asked = {"of": "first", "corpus": str(corpora / "test"), "choose_on": held_out}
     found = {held_out: [3, 40, 39], str(corpora / "test"): [1, 20, 48]}
     monkeypatch.setattr(module, "load_trained", lambda root, name: run)
-    monkeypatch.setattr(module, "demand_apart", lambda bank, corpus: None)
+    monkeypatch.setattr(module, "demand_apart", lambda *_: None)
+    monkeypatch.setattr(module, "_demand_held_out", lambda *_: None)
     monkeypatch.setattr(module, "hits", lambda trained, corpus, bank: found[corpus.url])
     monkeypatch.setattr(module, "read", lambda url, *_: replace(read(str(corpora / "test")), url=url))
     document = classify(str(corpora), "head", **asked).to_json()
@@ -107,9 +108,19 @@ def test_several_heads_have_hits_each_and_need_images_to_choose_on(headed, corpo
         classify(str(corpora), "head", of="first", corpus=str(corpora / "test"))
 
 
+@pytest.mark.parametrize(
+    ("part", "message"), [("train", "1 shard of 1 with what the run is trained on"), ("test", "with --corpus")]
+)
+def test_images_that_choose_are_neither_trained_on_nor_scored(headed, corpora, monkeypatch, part, message):
+    monkeypatch.setattr(module, "load_trained", lambda root, name: headed("linear", feature="mean", rates=[0.5, 1]))
+    asked = {"of": "first", "corpus": str(corpora / "test"), "choose_on": str(corpora / part)}
+    with pytest.raises(DataError, match=rf"--choose-on: .* shares .*{message} .*; name shards that are in neither"):
+        classify(str(corpora), "head", **asked)
+
+
 def test_one_head_has_nothing_to_choose(headed, corpora, monkeypatch):
     monkeypatch.setattr(module, "load_trained", lambda root, name: headed("finetune"))
-    monkeypatch.setattr(module, "demand_apart", lambda bank, corpus: None)
+    monkeypatch.setattr(module, "_demand_held_out", lambda *_: None)
     test = str(corpora / "test")
     with pytest.raises(DataError, match="--choose-on: given, but the run has 1 head; leave it out"):
         classify(str(corpora), "head", of="first", corpus=test, choose_on=test)
