@@ -3,8 +3,8 @@
 Source: arXiv 2205.09616; constants and draws: docs/reference/methods.md. The projectors' batch norms couple the images
 of a group.
 
-Dims: n images of whole groups, g groups, G images of a group, S side of an image, N patches, T = 1 + N tokens,
-R = G T rows of a group, D width of the encoder, K width of queries and keys.
+Dims: n images of whole groups, g groups, G images of a group, S side of an image, N patches, H patches held,
+T = 1 + N tokens, R = G T rows of a group, D width of the encoder, K width of queries and keys.
 """
 
 import math
@@ -17,11 +17,22 @@ from torch.nn import functional as F
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods.groups import group_sums
+from gmml_cluster.methods.masks import attention
 from gmml_cluster.methods.masks.blocks import masked_blocks
 from gmml_cluster.methods.masks.cells import masked_cells
 from gmml_cluster.methods.precision import no_autocast, unrounded
-from gmml_cluster.methods.protocol import Draws, EmaUpdate, Forward, InitDistribution, Losses, Setting, check_draws
+from gmml_cluster.methods.protocol import (
+    ROLE,
+    Draws,
+    EmaUpdate,
+    Forward,
+    InitDistribution,
+    Losses,
+    Setting,
+    check_draws,
+)
 from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.spec.methods.amt import cell_roles
 from gmml_cluster.spec.methods.conmim import ConmimOptions, block_target, least_block, masked_cell_count
 
 _BATCH_EPS, _LENGTH_EPS = 1e-5, 1e-12
@@ -86,11 +97,14 @@ class ConmimModel(nn.Module):
         self.teacher.register_parameter("mask_token", _mask_token(width))
         self.teacher.requires_grad_(False)
 
-    def forward(self, weak_n3SS: Tensor, strong_n3SS: Tensor, mask_nN: Tensor) -> tuple[Tensor, Tensor]:
-        """The student's queries and the teacher's keys (n, N, K)."""
+    def forward(
+        self, weak_n3SS: Tensor, strong_n3SS: Tensor, mask_nN: Tensor, held_nH: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The student's queries and the teacher's keys (n, N, K), or of the H patches that are held."""
         with torch.no_grad():
-            key_nNK = project(self.teacher["projector"], self.teacher["encoder"](strong_n3SS), self.group)
-        tokens_nTD = self.encoder(weak_n3SS, mask_BN=mask_nN, mask_token=self.mask_token)
+            seen_nTD = self.teacher["encoder"](strong_n3SS, keep_BK=held_nH)
+            key_nNK = project(self.teacher["projector"], seen_nTD, self.group)
+        tokens_nTD = self.encoder(weak_n3SS, keep_BK=held_nH, mask_BN=mask_nN, mask_token=self.mask_token)
         return project(self.projector, tokens_nTD, self.group), key_nNK
 
 
@@ -101,7 +115,8 @@ def _mask_token(width: int) -> nn.Parameter:
 class Conmim:
     """The method; see `Verifiable` and `AfterStep`.
 
-    Draws: `mask` (n, N), true for masked patches.
+    Draws: `mask` (n, N), true for masked patches. With AMT, once there are maps: `role` (n, N) in place of `mask`, and
+    `held` (n, H), the patches that student and teacher see.
     """
 
     views = 2
@@ -109,7 +124,7 @@ class Conmim:
 
     def __init__(self, setting: Setting, options: ConmimOptions) -> None:
         model = setting.model
-        self.setting, self.options, self.taps = setting, options, (model.depth,)
+        self.setting, self.options, self.taps, self.amt = setting, options, (model.depth,), options.amt
         self.grid = setting.image_size // model.patch_size
         encoders = [setting.encoder(**options.encoder_kind.switches) for _ in range(2)]
         self.module: nn.Module = ConmimModel(encoders, model.width, options.projector, setting.group)
@@ -133,11 +148,16 @@ class Conmim:
         *,
         names: Collection[str] | None = None,
         dtype: torch.dtype = torch.float32,
+        given: Draws | None = None,
     ) -> Draws:
-        """Draws by sample number: `mask`."""
+        """Draws by sample number: `mask`, or roles by a given map."""
+        seed, options, grid = self.setting.seed, self.options, self.grid
+        if self.amt is not None and given:
+            counts = cell_roles(self.amt, (grid // options.cell) ** 2)
+            draws = attention.with_roles(given, seed, numbers.to(device), counts, cell=options.cell)
+            return {name: value for name, value in draws.items() if names is None or name in names}
         if names is not None and "mask" not in names:
             return {}
-        seed, options, grid = self.setting.seed, self.options, self.grid
         if options.masks == "cells":
             count = masked_cell_count(options, grid)
             return {"mask": masked_cells(seed, numbers.to(device), grid=grid, cell=options.cell, count=count)}
@@ -147,6 +167,8 @@ class Conmim:
 
     def accept(self, given: Draws, count: int) -> Draws:
         """Draws from outside: any masks, as long as each group has a masked patch."""
+        if self.amt is not None and attention.decide(given):
+            return attention.accept_roles(given, {ROLE: (count, self.setting.patches)})
         check_draws(given, {"mask": (count, self.setting.patches)}, ["mask"])
         mask = given["mask"].bool()
         if not bool(mask.view(count // self.setting.group, -1).any(1).all()):
@@ -157,8 +179,11 @@ class Conmim:
 
     def loss(self, forward: Forward, images: Tensor, draws: Draws) -> Losses:
         """Cross-entropy of each masked token's cosines with all keys of its image, averaged over a group's."""
-        mask_nN, group, tau = draws["mask"], self.setting.group, self.options.temperature
-        query_nNK, key_nNK = forward(images[:, 0], images[:, 1], mask_nN)
+        whole_nN, group, tau = attention.masked_of(draws), self.setting.group, self.options.temperature
+        held = () if "held" not in draws else (draws["held"],)
+        query_nNK, key_nNK = forward(images[:, 0], images[:, 1], whole_nN, *held)
+        # from here on N counts the patches held: what is thrown away is no key either
+        mask_nN = whole_nN.gather(1, *held) if held else whole_nN
         unit_query, unit_key = (F.normalize(x.to(images.dtype), dim=2, eps=_LENGTH_EPS) for x in (query_nNK, key_nNK))
         with no_autocast(images.device):
             cosine_nNN = unit_query @ unit_key.transpose(1, 2)
@@ -167,7 +192,9 @@ class Conmim:
         sums = group_sums(loss_nN, mask_nN, group)
         found = {"loss": sums} | self._scalars(cosine_nNN.detach(), mask_nN)
         found["key_std"] = _spread(unit_key, group)
-        return Losses(sums[:, 0] / sums[:, 1], found, {"prediction": cosine_nNN.detach(), "mask": mask_nN})
+        found |= attention.weight_scalars(draws, group)
+        outputs = {"prediction": cosine_nNN.detach(), "mask": whole_nN, **attention.role_outputs(draws)}
+        return Losses(sums[:, 0] / sums[:, 1], found, outputs)
 
     def _scalars(self, cosine_nNN: Tensor, mask_nN: Tensor) -> dict[str, Tensor]:
         """Of the masked tokens: cosine with their own key, mean with the others, and whether their own is nearest."""

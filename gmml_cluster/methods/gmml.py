@@ -4,7 +4,7 @@ Source: arXiv 2205.14986; constants and draws: docs/reference/methods.md. Images
 donors and by the denominator of the loss.
 
 Dims: n images of whole groups, g groups, G images of a group, V views, B = n V, C channels, S side of an image,
-L blocks, N patches, D width, R rectangles.
+L blocks, N patches, H patches held, D width, R rectangles.
 """
 
 from collections.abc import Collection
@@ -17,9 +17,20 @@ from gmml_cluster.data.random.philox_torch import integer, pixel_noise, view_wor
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing
 from gmml_cluster.methods.groups import group_sums
-from gmml_cluster.methods.masks import gmml_rectangles
-from gmml_cluster.methods.protocol import Draws, Forward, InitDistribution, Losses, Picture, Setting, check_draws
+from gmml_cluster.methods.masks import attention, gmml_rectangles
+from gmml_cluster.methods.masks.cells import patches_of
+from gmml_cluster.methods.protocol import (
+    ROLE,
+    Draws,
+    Forward,
+    InitDistribution,
+    Losses,
+    Picture,
+    Setting,
+    check_draws,
+)
 from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.spec.methods.amt import token_roles
 from gmml_cluster.spec.methods.gmml import GmmlOptions, grid_step, longest_side
 
 ITSELF, NOISE, ZEROS = -1, -2, -3
@@ -37,9 +48,12 @@ class Head(nn.Module):
         self.mlp = nn.Sequential(*layers)
         self.convTrans = nn.ConvTranspose2d(width, 3, patch_size, stride=patch_size)
 
-    def forward(self, tokens_BND: Tensor) -> Tensor:
-        """Images (B, 3, S, S) in normalised units."""
-        cells = self.mlp(tokens_BND).transpose(1, 2).reshape(*tokens_BND.shape[::2], self.grid, self.grid)
+    def forward(self, tokens_BND: Tensor, held_BH: Tensor | None = None) -> Tensor:
+        """Images (B, 3, S, S) in normalised units; of patches that are not held, a constant."""
+        made_BND = self.mlp(tokens_BND)
+        if held_BH is not None:
+            made_BND = attention.at_places(made_BND, held_BH, self.grid**2)
+        cells = made_BND.transpose(1, 2).reshape(*made_BND.shape[::2], self.grid, self.grid)
         return self.convTrans(cells)  # type: ignore[no-any-return]
 
 
@@ -52,10 +66,10 @@ class GmmlModel(nn.Module):
         self.encoder = encoder
         self.head = Head(width, encoder.patch_size, encoder.grid)
 
-    def forward(self, images_BCSS: Tensor, drop_BL2: Tensor | None = None) -> Tensor:
+    def forward(self, images_BCSS: Tensor, drop_BL2: Tensor | None = None, held_BH: Tensor | None = None) -> Tensor:
         """Reconstructions (B, 3, S, S)."""
-        tokens = self.encoder(images_BCSS, drop_BL2=drop_BL2, taps=self.taps)
-        return self.head(tokens[:, 1:])  # type: ignore[no-any-return]
+        tokens = self.encoder(images_BCSS, drop_BL2=drop_BL2, taps=self.taps, keep_BK=held_BH)
+        return self.head(tokens[:, 1:], held_BH)  # type: ignore[no-any-return]
 
 
 class Gmml:
@@ -63,11 +77,13 @@ class Gmml:
 
     Draws: `source` (n, V, S, S), what a pixel shows: `ITSELF`, `NOISE`, `ZEROS`, or the donor's index in its group;
     `short` (n, V), views whose rectangles did not hide enough; `noise` (n, V, 3, S, S); `drop` (n, V, L, 2).
+    With AMT, once there are maps: also `role` (n, V, N), whose masked patches `source` hides, and `held` (n, V, H), the
+    patches that the encoder sees.
     """
 
     def __init__(self, setting: Setting, options: GmmlOptions) -> None:
         model = setting.model
-        self.setting, self.options, self.views = setting, options, options.views
+        self.setting, self.options, self.views, self.amt = setting, options, options.views, options.amt
         self.align, self.longest = grid_step(options, model), longest_side(options, setting.image_size)
         self.taps = default_taps(model.depth) if options.taps is None else options.taps
         self.rates = drawing.drop_rates(model.drop_path or 0.0, model.depth)
@@ -88,54 +104,91 @@ class Gmml:
         *,
         names: Collection[str] | None = None,
         dtype: torch.dtype = torch.float32,
+        given: Draws | None = None,
     ) -> Draws:
-        """Draws by sample number: `source` with `short`, `noise` where it is used, `drop` where blocks drop."""
+        """Draws by sample number: `source` with `short`, `noise` where it is used, `drop` where blocks drop.
+
+        By a given map also the roles.
+        """
         numbers = numbers.to(device)
         seed, size = self.setting.seed, self.setting.image_size
-        wanted = {"source", "noise", "drop"} if names is None else set(names)
-        counts = self._word_counts(source="source" in wanted, drop="drop" in wanted and any(self.rates))
-        random_bits = view_words(seed, numbers, self.views, counts) if counts else {}
-        draws: Draws = {}
+        wanted = {"source", "noise", "drop", *attention.NAMES} if names is None else set(names)
+        roles: Draws = {}
+        if self.amt is not None and given:
+            counts = token_roles(self.amt, self.setting.patches)
+            roles = attention.with_roles(given, seed, numbers, counts, views=self.views)
+        words = self._word_counts(
+            source="source" in wanted, rectangles=not roles, drop="drop" in wanted and any(self.rates)
+        )
+        random_bits = view_words(seed, numbers, self.views, words) if words else {}
+        draws = {name: value for name, value in roles.items() if name in wanted}
         if "source" in wanted:
-            draws["source"], draws["short"] = self._sources(numbers, random_bits)
+            draws["source"], draws["short"] = self._sources(numbers, random_bits, roles.get(ROLE))
         if "noise" in wanted and self.options.noise_ratio > 0 and "noise" in self.options.fill:
             draws["noise"] = pixel_noise(seed, numbers, views=self.views, size=size, dtype=dtype)
         if Purpose.DROP_PATH in random_bits:
             draws["drop"] = drawing.drop_path(random_bits[Purpose.DROP_PATH], self.rates, dtype)
         return draws
 
-    def _word_counts(self, *, source: bool, drop: bool) -> dict[int, int]:
-        """Words of a view by purpose."""
-        corruption = 4 * (1 + gmml_rectangles.CANDIDATES) if self.options.mixing == "rectangle" else 4
-        counts: dict[int, int] = (
-            {Purpose.CORRUPTION: corruption, Purpose.RECTANGLES: gmml_rectangles.WORDS} if source else {}
-        )
+    def _word_counts(self, *, source: bool, rectangles: bool, drop: bool) -> dict[int, int]:
+        """Words of a view by purpose; without rectangles a view has one kind of corruption."""
+        each = self.options.mixing == "rectangle" and rectangles
+        counts: dict[int, int] = {}
+        if source:
+            counts[Purpose.CORRUPTION] = 4 * (1 + gmml_rectangles.CANDIDATES) if each else 4
+        if source and rectangles:
+            counts[Purpose.RECTANGLES] = gmml_rectangles.WORDS
         return counts | {Purpose.DROP_PATH: 2 * len(self.rates)} if drop else counts
 
     def accept(self, given: Draws, count: int) -> Draws:
-        """Draws from outside; without `drop` no branch is dropped, and no view of a given `source` is short."""
+        """Draws from outside; without `drop` no branch is dropped, and no view of a given `source` is short.
+
+        With roles, `source` hides their masked patches.
+        """
         views, size = self.views, self.setting.image_size
-        shapes = {
+        shapes: dict[str, tuple[int, ...]] = {
             "source": (count, views, size, size),
             "noise": (count, views, 3, size, size),
             "drop": (count, views, self.setting.model.depth, 2),
             "short": (count, views),
         }
+        by_role = self.amt is not None and attention.decide(given)
+        if by_role:
+            role = {ROLE: (count, views, self.setting.patches)}
+            given = attention.accept_roles(given, {**shapes, **role}, views=views)
+            shapes |= {name: tuple(given[name].shape) for name in attention.NAMES if name in given}
         source = given.get("source", torch.tensor([ITSELF]))
         check_draws(given, shapes, ["source", "noise"] if bool((source == NOISE).any()) else ["source"])
         if int(source.min()) < ZEROS or int(source.max()) >= self.setting.group:
             rule = f"codes are {ZEROS} to {ITSELF}, indices of the group 0 to {self.setting.group - 1}"
             problem = f"holds {int(source.min())} to {int(source.max())}; {rule}"
             raise SpecError(Fault("draws.source", problem, "fix the array"))
+        if by_role and not torch.equal(source != ITSELF, self._pixels(given[ROLE] == attention.MASKED)):
+            problem = "hides other pixels than those of the patches whose role is masked"
+            raise SpecError(Fault("draws.source", problem, "fix the array"))
         return {"short": torch.zeros(count, views, dtype=torch.bool), **given}
 
-    def _sources(self, numbers: Tensor, random_bits: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """What each pixel shows (int16 (n, V, S, S)), and which views ran short of rectangles (n, V)."""
+    def _pixels(self, patches_nVN: Tensor) -> Tensor:
+        """What the pixels of each patch have in common (n, V, S, S)."""
+        pixels = patches_of(patches_nVN.flatten(0, 1), self.setting.model.patch_size)
+        return pixels.view(*patches_nVN.shape[:2], self.setting.image_size, -1)
+
+    def _sources(
+        self, numbers: Tensor, random_bits: dict[int, Tensor], roles_nVN: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """What each pixel shows (int16 (n, V, S, S)), and which views ran short of rectangles (n, V).
+
+        With roles, masked patches are hidden in place of rectangles.
+        """
         options, size = self.options, self.setting.image_size
         each = options.mixing == "rectangle"
         drawn = random_bits[Purpose.CORRUPTION].flatten(0, 1)
         index = (numbers % self.setting.group)[:, None].expand(-1, self.views).flatten()
         branch = self._kind(drawn[:, 0])
+        if roles_nVN is not None:
+            shows_nV11 = self._of_view(branch, drawn, index).view(-1, self.views, 1, 1)
+            masked = self._pixels(roles_nVN == attention.MASKED)
+            return torch.where(masked, shows_nV11, ITSELF).to(torch.int16), torch.zeros_like(masked[:, :, 0, 0])
         target = torch.where(
             branch == 0,
             gmml_rectangles.target_pixels(drawn[:, 2], options.alien_ratio, size),
@@ -148,10 +201,14 @@ class Gmml:
             contents = self._content(self._kind(drawn[:, 4::4]), drawn[:, 5::4], index[:, None])
             shows = contents.gather(1, cover.shown.clamp(min=0).flatten(1)).view_as(cover.shown)
         else:
-            kind = torch.where(branch == 0, 0, 1 + integer(drawn[:, 3], len(options.fill)))
-            shows = self._content(kind, drawn[:, 1], index)[:, None, None]
+            shows = self._of_view(branch, drawn, index)[:, None, None]
         source = torch.where(cover.shown >= 0, shows, ITSELF).to(torch.int16)
         return source.view(-1, self.views, size, size), cover.short.view(-1, self.views)
+
+    def _of_view(self, branch: Tensor, drawn: Tensor, index: Tensor) -> Tensor:
+        """What the hidden pixels of a view show where all show the same."""
+        kind = torch.where(branch == 0, 0, 1 + integer(drawn[:, 3], len(self.options.fill)))
+        return self._content(kind, drawn[:, 1], index)
 
     def _kind(self, drawn: Tensor) -> Tensor:
         """0 for alien, k for the k-th fill, all equally likely; what is off is left out."""
@@ -181,11 +238,13 @@ class Gmml:
         """L1 over hidden pixels, with one denominator a group: the hidden pixels of all its views."""
         source, drop = draws["source"], draws.get("drop")
         corrupted = self.corrupt(images, draws)
-        prediction = forward(corrupted.flatten(0, 1), None if drop is None else drop.flatten(0, 1))
+        held = () if "held" not in draws else (draws["held"].flatten(0, 1),)
+        prediction = forward(corrupted.flatten(0, 1), None if drop is None else drop.flatten(0, 1), *held)
         prediction = prediction.to(images.dtype).view_as(images)
         error = (prediction - images).abs().mean(2)
         hidden = source != ITSELF
-        counted = hidden if self.options.masked_only else torch.ones_like(hidden)
+        seen = self._pixels(draws[ROLE] != attention.THROWN) if held else torch.ones_like(hidden)
+        counted = hidden if self.options.masked_only else seen
         group = self.setting.group
         total, pixels = group_sums(error, counted, group).unbind(1)
         scalars = {
@@ -194,7 +253,9 @@ class Gmml:
             "masked": group_sums(hidden.to(error.dtype), torch.ones_like(hidden), group),
             "short": group_sums(draws["short"].to(error.dtype), torch.ones_like(draws["short"]), group),
         }
+        scalars |= attention.weight_scalars(draws, group)
         outputs = {"prediction": prediction.detach(), "mask": hidden, "corrupted": corrupted}
+        outputs |= attention.role_outputs(draws)
         return Losses(total / pixels, scalars, outputs)
 
     def show(self, images: Tensor, draws: Draws, outputs: dict[str, Tensor], *, grey: Tensor) -> Picture:

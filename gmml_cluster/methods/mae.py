@@ -16,7 +16,6 @@ from gmml_cluster.methods import drawing
 from gmml_cluster.methods.groups import group_sums
 from gmml_cluster.methods.masks import attention
 from gmml_cluster.methods.protocol import (
-    MAP,
     ROLE,
     Draws,
     Forward,
@@ -142,7 +141,7 @@ class Mae:
 
     def accept(self, given: Draws, count: int) -> Draws:
         """Draws from outside; what is kept follows from `mask`, which removes the same number of each image."""
-        if self.amt is not None and not given.keys().isdisjoint((ROLE, MAP)):
+        if self.amt is not None and attention.decide(given):
             return attention.accept_roles(given, {ROLE: (count, self.setting.patches)})
         given = {name: value for name, value in given.items() if name != "keep"}
         check_draws(given, {"mask": (count, self.setting.patches)}, ["mask"])

@@ -2,8 +2,8 @@
 
 Source: arXiv 2111.09886; constants and draws: docs/reference/methods.md. Nothing couples images.
 
-Dims: n images, G images of a group, S side of an image, p side of a patch, N patches, L blocks, D width, P = 3 p p
-values of a patch, the colour slowest.
+Dims: n images, G images of a group, S side of an image, p side of a patch, N patches, H patches held, L blocks,
+D width, P = 3 p p values of a patch, the colour slowest.
 """
 
 import re
@@ -17,9 +17,11 @@ from gmml_cluster.data.random.philox_torch import view_words
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing
 from gmml_cluster.methods.groups import group_sums
+from gmml_cluster.methods.masks import attention
 from gmml_cluster.methods.masks.cells import masked_cells
-from gmml_cluster.methods.protocol import Draws, Forward, InitDistribution, Losses, Picture, Setting, check_draws
+from gmml_cluster.methods.protocol import ROLE, Draws, Forward, InitDistribution, Losses, Picture, Setting, check_draws
 from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.spec.methods.amt import cell_roles
 from gmml_cluster.spec.methods.simmim import SimmimOptions, masked_cell_count
 
 MASKED = "cells masked"
@@ -38,25 +40,38 @@ class SimmimModel(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.head = nn.Linear(width, 3 * encoder.patch_size**2)
 
-    def forward(self, images_n3SS: Tensor, mask_nN: Tensor, drop_nL2: Tensor | None = None) -> Tensor:
-        """Predicted patches (n, N, P)."""
+    def forward(
+        self,
+        images_n3SS: Tensor,
+        mask_nN: Tensor,
+        drop_nL2: Tensor | None = None,
+        held_nH: Tensor | None = None,
+    ) -> Tensor:
+        """Predicted patches (n, N, P); 0 for those that the encoder has no token of, as they are not held."""
         tokens_nTD = self.encoder(
-            images_n3SS, drop_BL2=drop_nL2, mask_BN=mask_nN, mask_token=self.mask_token, normed=self.final_norm
+            images_n3SS,
+            drop_BL2=drop_nL2,
+            keep_BK=held_nH,
+            mask_BN=mask_nN,
+            mask_token=self.mask_token,
+            normed=self.final_norm,
         )
-        return self.head(tokens_nTD[:, 1:])  # type: ignore[no-any-return]
+        made_nHP = self.head(tokens_nTD[:, 1:])
+        return made_nHP if held_nH is None else attention.at_places(made_nHP, held_nH, mask_nN.shape[1])
 
 
 class Simmim:
     """The method; see `Verifiable`.
 
-    Draws: `mask` (n, N), true for masked patches; `drop` (n, 1, L, 2), multipliers of branches.
+    Draws: `mask` (n, N), true for masked patches; `drop` (n, 1, L, 2), multipliers of branches. With AMT,
+    once there are maps: `role` (n, N) in place of `mask`, and `held` (n, H), the patches that the encoder sees.
     """
 
     views = 1
 
     def __init__(self, setting: Setting, options: SimmimOptions) -> None:
         model = setting.model
-        self.setting, self.options, self.taps = setting, options, (model.depth,)
+        self.setting, self.options, self.taps, self.amt = setting, options, (model.depth,), options.amt
         self.rates = drawing.drop_rates(model.drop_path or 0.0, model.depth)
         self.grid = setting.image_size // model.patch_size
         encoder = setting.encoder(**options.encoder_kind.switches)
@@ -82,11 +97,16 @@ class Simmim:
         *,
         names: Collection[str] | None = None,
         dtype: torch.dtype = torch.float32,
+        given: Draws | None = None,
     ) -> Draws:
-        """Draws by sample number: `mask`, and `drop` where blocks drop."""
-        wanted, seed, numbers = {"mask", "drop"} if names is None else set(names), self.setting.seed, numbers.to(device)
-        draws: Draws = {}
-        if "mask" in wanted:
+        """Draws by sample number: `mask`, or roles by a given map, and `drop` where blocks drop."""
+        seed, numbers, draws = self.setting.seed, numbers.to(device), dict(given or {})
+        wanted = {"mask", "drop", *draws, *attention.NAMES} if names is None else set(names)
+        if self.amt is not None and draws:
+            cell, counts = self.options.cell, cell_roles(self.amt, (self.grid // self.options.cell) ** 2)
+            draws = attention.with_roles(draws, seed, numbers, counts, cell=cell)
+            draws = {name: value for name, value in draws.items() if name in wanted}
+        elif "mask" in wanted:
             count = masked_cell_count(self.options, self.grid)
             draws["mask"] = masked_cells(seed, numbers, grid=self.grid, cell=self.options.cell, count=count)
         if "drop" in wanted and any(self.rates):
@@ -96,7 +116,10 @@ class Simmim:
 
     def accept(self, given: Draws, count: int) -> Draws:
         """Draws from outside; without `drop` no branch is dropped. `mask` hides equally many patches of each image."""
-        shapes = {"mask": (count, self.setting.patches), "drop": (count, 1, self.setting.model.depth, 2)}
+        drop = {"drop": (count, 1, self.setting.model.depth, 2)}
+        if self.amt is not None and attention.decide(given):
+            return attention.accept_roles(given, {ROLE: (count, self.setting.patches), **drop})
+        shapes = {"mask": (count, self.setting.patches), **drop}
         check_draws(given, shapes, ["mask"])
         mask = given["mask"].bool()
         hidden = sorted(set(mask.sum(1).tolist()))
@@ -107,20 +130,24 @@ class Simmim:
 
     def loss(self, forward: Forward, images: Tensor, draws: Draws) -> Losses:
         """L1 to the image over the masked pixels of each group and their channels."""
-        mask, drop, p = draws["mask"], draws.get("drop"), self.setting.model.patch_size
-        prediction = forward(images[:, 0], mask, None if drop is None else drop[:, 0]).to(images.dtype)
+        mask, drop, p = attention.masked_of(draws), draws.get("drop"), self.setting.model.patch_size
+        held = () if "held" not in draws else (draws["held"],)
+        prediction = forward(images[:, 0], mask, None if drop is None else drop[:, 0], *held).to(images.dtype)
         error_nN = (prediction - to_patches(images[:, 0], p)).abs().mean(2)
         masked = group_sums(error_nN, mask, self.setting.group)
         # the released denominator has 1e-5 beside the number of masked pixels
         losses = masked[:, 0] / (masked[:, 1] + _EPS / p**2)
-        return Losses(losses, {"loss": masked}, {"prediction": prediction.detach(), "mask": mask})
+        scalars = {"loss": masked, **attention.weight_scalars(draws, self.setting.group)}
+        outputs = {"prediction": prediction.detach(), "mask": mask, **attention.role_outputs(draws)}
+        return Losses(losses, scalars, outputs)
 
     def show(self, images: Tensor, draws: Draws, outputs: dict[str, Tensor], *, grey: Tensor) -> Picture:
         """Masked cells grey, and as they were predicted."""
         p = self.setting.model.patch_size
         target, masked = to_patches(images[:, 0], p), outputs["mask"][:, :, None]
-        seen = torch.where(masked, grey.repeat_interleave(p * p), target)
-        made = torch.where(masked, outputs["prediction"], target)
+        hidden = masked if ROLE not in outputs else outputs[ROLE][:, :, None] != attention.VISIBLE
+        seen = torch.where(hidden, grey.repeat_interleave(p * p), target)
+        made = torch.where(masked, outputs["prediction"], seen)
         return Picture((MASKED,) * len(images), to_images(seen, p), to_images(made, p))
 
 

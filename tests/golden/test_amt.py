@@ -6,13 +6,32 @@ import numpy as np
 import pytest
 import torch
 
+from gmml_cluster.errors import SpecError
 from gmml_cluster.methods import draw, verify
+from gmml_cluster.methods.build import blank
 from gmml_cluster.methods.masks.attention import draw_roles, map_weights, weighted_order
+from gmml_cluster.methods.reference import _setting
 from gmml_cluster.spec.methods.amt import AmtOptions, MaeAmtOptions, Roles, cell_roles, token_roles
-from tests.golden.test_methods import COUNT, FAR, QKV, RAW, images, state
+from gmml_cluster.spec.methods.simmim import SimmimOptions
+from tests.golden.test_conmim import spec as conmim_spec
+from tests.golden.test_methods import COUNT, FAR, GMML, QKV, RAW, gmml_draws, images, state
+from tests.golden.test_simmim import draws as simmim_draws
+from tests.golden.test_simmim import parameter
+from tests.golden.test_simmim import spec as simmim_spec
 
-SPECS = {"mae": {**RAW, "method": {**RAW["method"], "amt": True}}}
-EXPECTED = {"mae": ((2.438656500, 2.385019269), 2.702529913, 0.156591013)}
+SPECS: dict[str, dict[str, Any]] = {
+    "mae": {**RAW, "method": {**RAW["method"], "amt": True}},
+    "simmim": simmim_spec(amt=True),
+    "gmml": {**GMML, "method": {**GMML["method"], "amt": True}},
+    "conmim": conmim_spec(amt=True),
+}
+EXPECTED = {
+    "mae": ((2.438656500, 2.385019269), 2.702529913, 0.156591013),
+    "simmim": ((1.038884680, 1.002302560), 0.837994596, 0.131061790),
+    "gmml": ((0.766850267, 0.768311194), 0.100047469, 0.008363158),
+    "conmim": ((3.243697221, 3.223938669), 11.419934701, 2.053564875),
+}
+VIEWS = {"mae": 1, "simmim": 1, "gmml": 2, "conmim": 2}
 RAMP = (15 * np.arange(1, 17)).astype(np.uint8)
 
 
@@ -22,15 +41,30 @@ def roles() -> np.ndarray:
     return np.where(order < 7, 1, np.where(order < 13, 2, 0)).astype(np.uint8)
 
 
+def weights_of(name: str) -> dict[str, np.ndarray]:
+    named = blank(_setting(SPECS[name])).module.named_parameters()
+    return {key: parameter(key, tuple(value.shape)) for key, value in named}
+
+
+def draws_of(name: str) -> dict[str, np.ndarray]:
+    if name == "gmml":
+        b, v = np.ogrid[:COUNT, :2]
+        shows = np.where((b + v) % 2 == 0, -2, (b % 4 + 1 + (b + v) % 3) % 4)[:, :, None, None]
+        masked = (roles() == 1).reshape(COUNT, 1, 4, 4).repeat(4, 2).repeat(4, 3)
+        return {**gmml_draws(), "role": roles(), "source": np.where(masked, shows, -1).astype(np.int16)}
+    return {"role": roles(), **({"drop": simmim_draws()["drop"]} if name == "simmim" else {})}
+
+
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 5e-6)])
 def test_losses_and_gradients_are_the_reference(name: str, dtype: Any, tolerance: float) -> None:
-    weights, (losses, norm, qkv) = state(SPECS[name]), EXPECTED[name]
-    result = verify(SPECS[name], weights, images(1), {"role": roles()}, dtype=dtype, gradients=list(weights))
+    weights, (losses, norm, qkv) = weights_of(name), EXPECTED[name]
+    pixels, given = images(VIEWS[name]), draws_of(name)
+    result = verify(SPECS[name], weights, pixels, given, dtype=dtype, gradients=list(weights))
     squares = {name: float((g.astype(np.float64) ** 2).sum()) for name, g in result.gradients.items() if g is not None}
     assert result.losses == pytest.approx(losses, rel=tolerance)
     assert sum(squares.values()) ** 0.5 == pytest.approx(norm, rel=20 * tolerance)
-    assert squares[QKV] ** 0.5 == pytest.approx(qkv, rel=20 * tolerance)
+    assert squares[QKV] ** 0.5 == pytest.approx(qkv, rel=20 * tolerance, abs=5e-10)
 
 
 def test_orders_are_the_reference() -> None:
@@ -83,3 +117,77 @@ def test_without_a_map_masks_are_random_as_without_amt() -> None:
     for given in ({"first": 0}, {"mask": draw(RAW, range(COUNT))["mask"]}):
         first, second = (verify(spec, state(RAW), images(1), given, dtype="float64") for spec in (SPECS["mae"], RAW))
         assert np.array_equal(first.losses, second.losses)
+
+
+def thrown_pixels() -> np.ndarray:
+    return (roles() == 2).reshape(COUNT, 1, 1, 4, 4).repeat(4, 3).repeat(4, 4)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_what_is_thrown_away_changes_nothing_to_the_bit(name: str) -> None:
+    weights, pixels, given = weights_of(name), images(VIEWS[name]), draws_of(name)
+    if name == "gmml":  # an alien donor's thrown pixels may serve another image
+        given["source"] = np.where(given["source"] != -1, -2, -1).astype(np.int16)
+    other = np.where(thrown_pixels(), 3 - pixels, pixels)
+    first, second = (
+        verify(SPECS[name], weights, some, given, dtype="float64", gradients=list(weights)) for some in (pixels, other)
+    )
+    assert np.array_equal(first.losses, second.losses)
+    assert np.array_equal(first.outputs["prediction"], second.outputs["prediction"])
+    trained = [key for key, value in first.gradients.items() if value is not None]
+    assert trained
+    assert all(np.array_equal(first.gradients[key], second.gradients[key]) for key in trained)
+
+
+@pytest.mark.parametrize("name", ["mae", "simmim", "gmml"])
+def test_masked_patches_are_a_target_and_visible_ones_an_input(name: str) -> None:
+    weights, pixels, given = weights_of(name), images(VIEWS[name]), draws_of(name)
+    if name == "gmml":
+        given["source"] = np.where(given["source"] != -1, -2, -1).astype(np.int16)
+
+    def changed(role: int) -> Any:
+        where = (roles() == role).reshape(COUNT, 1, 1, 4, 4).repeat(4, 3).repeat(4, 4)
+        return verify(SPECS[name], weights, np.where(where, -pixels, pixels), given, dtype="float64")
+
+    first, target, source = verify(SPECS[name], weights, pixels, given, dtype="float64"), changed(1), changed(0)
+    assert np.array_equal(first.outputs["prediction"], target.outputs["prediction"])
+    assert (first.losses != target.losses).all()
+    assert (first.outputs["prediction"] != source.outputs["prediction"]).any()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_method_draws_roles_by_its_maps(name: str) -> None:
+    maps = np.stack([np.tile(RAMP, (COUNT, 1)), np.tile(RAMP[::-1], (COUNT, 1))][: VIEWS[name]], 1)
+    drawn = draw(SPECS[name], range(COUNT), given={"map": maps})
+    result = verify(SPECS[name], weights_of(name), images(VIEWS[name]), {"first": 0, "map": maps}, dtype="float64")
+    role = drawn["role"]
+    assert np.array_equal(result.outputs["role"], role)
+    assert role.shape == ((COUNT, 2, 16) if name == "gmml" else (COUNT, 16))
+    counts = {int((row == code).sum()) for row in role.reshape(-1, 16) for code in (1,)}
+    assert counts == ({8} if name in ("simmim", "conmim") else {7})
+    if name == "gmml":
+        hidden = (role == 1).reshape(COUNT, 2, 4, 4).repeat(4, 2).repeat(4, 3)
+        assert np.array_equal(drawn["source"] != -1, hidden)
+        assert (role[:, 0] != role[:, 1]).any()
+
+
+def test_gmml_hides_the_masked_patches_alone() -> None:
+    given = {**draws_of("gmml"), "source": gmml_draws()["source"]}
+    with pytest.raises(SpecError, match="hides other pixels"):
+        verify(SPECS["gmml"], weights_of("gmml"), images(2), given)
+
+
+@pytest.mark.parametrize("change", ["ragged", "no such role", "nothing visible"])
+def test_roles_that_cannot_be_are_refused(change: str) -> None:
+    given = roles()
+    given[0, 0] = {"ragged": (given[0, 0] + 1) % 3, "no such role": 3, "nothing visible": given[0, 0]}[change]
+    given = np.where(given == 0, 2, given) if change == "nothing visible" else given
+    with pytest.raises(SpecError, match="codes are 0 visible"):
+        verify(SPECS["mae"], weights_of("mae"), images(1), {"role": given})
+
+
+def test_simmim_masks_at_random_what_it_masks_later_unless_told() -> None:
+    assert SimmimOptions.model_validate({"name": "simmim", "amt": True}).mask_ratio == 0.44
+    assert SimmimOptions.model_validate({"name": "simmim", "amt": {"mask_ratio": 0.3}}).mask_ratio == 0.3
+    assert SimmimOptions.model_validate({"name": "simmim", "amt": True, "mask_ratio": 0.6}).mask_ratio == 0.6
+    assert SimmimOptions.model_validate({"name": "simmim", "amt": False}).mask_ratio == 0.6

@@ -8,8 +8,6 @@ Dims: n images, V views, N patches, g patches of a side of the grid, c patches o
 cells), K visible patches, H patches held: visible and masked, P values of a patch.
 """
 
-from collections.abc import Collection
-
 import torch
 from torch import Tensor
 
@@ -23,6 +21,8 @@ from gmml_cluster.spec.methods.amt import Roles
 
 VISIBLE, MASKED, THROWN = 0, 1, 2
 KEEP, HELD = "keep", "held"
+NAMES = (MAP, ROLE, KEEP, HELD)
+"""All draws of masks that follow attention."""
 _NAMES = {"masked": MASKED, "thrown": THROWN, "visible": VISIBLE}
 
 
@@ -72,19 +72,44 @@ def _cut(order_nVM: Tensor, counts: Roles) -> Tensor:
     return torch.empty_like(order_nVM, dtype=torch.uint8).scatter_(2, order_nVM, roles_M.expand_as(order_nVM))
 
 
-def with_roles(given: Draws, seed: int, numbers: Tensor, counts: Roles, *, cell: int = 1) -> Draws:
-    """What is given and follows from it: `ROLE` (n, N), and `KEEP` and `HELD`, the patches seen and those not thrown.
+def with_roles(
+    given: Draws, seed: int, numbers: Tensor, counts: Roles, *, cell: int = 1, views: int | None = None
+) -> Draws:
+    """What is given and follows from it: `ROLE`, and `KEEP` and `HELD`, the patches seen and those not thrown.
 
-    Views of one crop have one map; the first view's counts.
+    Args:
+        given: `MAP` or `ROLE`.
+        seed: of the run.
+        numbers: sample numbers (n,).
+        counts: items of each role.
+        cell: c.
+        views: V where each view has a map and roles (n, V, N). None: views have one crop and so one map, the first, and
+            roles are (n, N).
     """
-    roles = given.get(ROLE)
-    if roles is None:
-        map_nVN = _by_view(given[MAP], len(numbers), sum(counts.times(cell**2)))[:, :1]
-        roles = draw_roles(seed, numbers, map_nVN, counts, cell=cell)[:, 0]
-        given, counts = {**given, MAP: map_nVN[:, 0]}, counts.times(cell**2)
-    else:
-        counts = counted(roles)
-    return {**given, ROLE: roles, KEEP: visible(roles, counts.visible), HELD: held(roles, counts.held)}
+    if ROLE not in given:
+        map_nVN = _by_view(given[MAP], len(numbers), sum(counts.times(cell**2)))
+        map_nVN = map_nVN[:, :1] if views is None else map_nVN.expand(-1, views, -1)
+        roles = draw_roles(seed, numbers, map_nVN, counts, cell=cell)
+        maps, roles = (values[:, 0] if views is None else values for values in (map_nVN, roles))
+        return _completed({MAP: maps, ROLE: roles}, counts.times(cell**2))
+    given = each_view(given, views)
+    return _completed(given, counted(given[ROLE]))
+
+
+def each_view(given: Draws, views: int | None) -> Draws:
+    """Roles and maps of images (n, N) as those of each of their views; of one crop, of the first view."""
+
+    def fitted(values: Tensor) -> Tensor:
+        if views is None:
+            return values[:, 0] if values.ndim == 3 else values
+        return values[:, None].expand(-1, views, -1) if values.ndim == 2 else values
+
+    return {name: fitted(values) if name in (MAP, ROLE) else values for name, values in given.items()}
+
+
+def _completed(draws: Draws, counts: Roles) -> Draws:
+    roles = draws[ROLE]
+    return {**draws, KEEP: visible(roles, counts.visible), HELD: held(roles, counts.held)}
 
 
 def _by_view(maps: Tensor, n: int, patches: int) -> Tensor:
@@ -95,25 +120,22 @@ def _by_view(maps: Tensor, n: int, patches: int) -> Tensor:
     return maps.view(n, -1, patches)
 
 
-def accept_roles(given: Draws, shapes: dict[str, tuple[int, ...]], needed: Collection[str] = ()) -> Draws:
+def accept_roles(given: Draws, shapes: dict[str, tuple[int, ...]], *, views: int | None = None) -> Draws:
     """Draws from outside that have roles, or a map for them; completed as by `with_roles`.
 
     Args:
         given: by name.
-        shapes: of all that may be given; that of `ROLE` is (n, N).
-        needed: what may not be absent beside it.
+        shapes: of all that may be given; that of `ROLE` is (n, N), or (n, V, N).
+        views: as there.
 
     Raises:
         SpecError: one is unknown, absent, of another shape, or holds what it cannot.
     """
-    given = {name: value for name, value in given.items() if name not in (KEEP, HELD)}
-    if MAP in given and given[MAP].ndim == len(shapes[ROLE]) + 1:
-        given[MAP] = given[MAP][:, 0]
-    check_draws(given, {**shapes, MAP: shapes[ROLE]}, [ROLE, *needed])
+    given = {name: value for name, value in each_view(given, views).items() if name not in (KEEP, HELD)}
+    check_draws(given, {**shapes, MAP: shapes[ROLE]}, [ROLE])
     if MAP in given and not 1 <= int(given[MAP].min()) <= int(given[MAP].max()) <= 255:
         raise SpecError(Fault(f"draws.{MAP}", "holds other than bytes from 1 to 255", "fix the array"))
-    counts = counted(given[ROLE])
-    return {**given, KEEP: visible(given[ROLE], counts.visible), HELD: held(given[ROLE], counts.held)}
+    return _completed(given, counted(given[ROLE]))
 
 
 def visible(roles_nN: Tensor, count: int) -> Tensor:
@@ -128,7 +150,7 @@ def held(roles_nN: Tensor, count: int) -> Tensor:
 
 def _first(others_nN: Tensor, count: int) -> Tensor:
     """The first `count` places where `others_nN` is false; the count is known, so that nothing waits for the device."""
-    return others_nN.to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
+    return others_nN.to(torch.uint8).argsort(dim=-1, stable=True)[..., :count]
 
 
 def at_places(values_nHP: Tensor, held_nH: Tensor, patches: int) -> Tensor:
@@ -140,6 +162,11 @@ def at_places(values_nHP: Tensor, held_nH: Tensor, patches: int) -> Tensor:
 def masked_of(draws: Draws) -> Tensor:
     """The patches that are reconstructed, bool (n, N), however they were chosen."""
     return draws[ROLE] == MASKED if ROLE in draws else draws["mask"]
+
+
+def decide(draws: Draws) -> bool:
+    """Whether roles, or a map for them, are among the draws."""
+    return MAP in draws or ROLE in draws
 
 
 def role_outputs(draws: Draws) -> Draws:
@@ -161,9 +188,9 @@ def counted(roles_nN: Tensor) -> Roles:
     Raises:
         SpecError: a code is none of the three, images differ, or nothing is masked or visible.
     """
-    counts = {tuple(int((row == code).sum()) for code in _NAMES.values()) for row in roles_nN}
+    counts = {tuple(int((row == code).sum()) for code in _NAMES.values()) for row in roles_nN.flatten(0, -2)}
     first = Roles(*next(iter(counts)))
-    if len(counts) > 1 or sum(first) != roles_nN.shape[1] or not first.masked or not first.visible:
+    if len(counts) > 1 or sum(first) != roles_nN.shape[-1] or not first.masked or not first.visible:
         rule = "codes are 0 visible, 1 masked, 2 thrown; all images have as many of each, with some masked and visible"
         problem = f"has {sorted(counts)} masked, thrown and visible; {rule}"
         raise SpecError(Fault(f"draws.{ROLE}", problem, "fix the array"))

@@ -5,12 +5,14 @@ Constants and formulas: docs/reference/methods.md.
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.broken import IMAGE, METHOD, PATCH, Broken, broken
+from gmml_cluster.spec.methods.amt import Amt, broken_roles, cell_roles
 from gmml_cluster.spec.methods.counts import Counts, Encoder
 from gmml_cluster.spec.methods.encoder_kind import RELATIVE, EncoderKind
 
@@ -61,6 +63,8 @@ class ConmimOptions(SpecModel):
     """What the vectors that multiply the blocks' branches begin with; released 0.1, for ViT-L 0.00001."""
     momentum: float = Field(0.996, ge=0, le=1)
     """Share that the teacher keeps of itself at the first step; it rises to 1 by a cosine."""
+    amt: Amt = None
+    """Masks that follow attention, and tokens thrown away (AMT); true takes the values below."""
 
     @property
     def views(self) -> int:
@@ -77,14 +81,23 @@ class ConmimOptions(SpecModel):
 
         `Counts` are a view's, and each has one of the two networks: so halves of what both views cost.
 
-        Dims: D width, N patches, T tokens, a, b, c widths of the projector.
+        With AMT both see fewer tokens later.
         """
-        N, pixels, D = (image_size // encoder.patch_size) ** 2, 3 * encoder.patch_size**2, encoder.width
-        T, (a, b, c) = 1 + N, self.projector
-        own, stack = self.encoder_kind.parameters(encoder, N), self.encoder_kind.stack(encoder, N)
+        N = (image_size // encoder.patch_size) ** 2
+        first = self._counts(encoder, N, N)
+        if self.amt is None or (image_size // encoder.patch_size) % self.cell:
+            return first
+        roles = cell_roles(self.amt, N // self.cell**2).times(self.cell**2)
+        return replace(first, later=self._counts(encoder, N, roles.held))
+
+    def _counts(self, encoder: Encoder, N: int, H: int) -> Counts:
+        """Dims: D width, N patches, H patches held, T tokens, a, b, c widths of the projector."""
+        pixels, D = 3 * encoder.patch_size**2, encoder.width
+        T, (a, b, c) = 1 + H, self.projector
+        own, stack = self.encoder_kind.parameters(encoder, N), self.encoder_kind.stack(encoder, H)
         matrices = D * a + a * b + b * c
         student = own + D + matrices + 2 * a + 2 * b
-        outside = 2 * N * pixels * D + 2 * T * matrices + 2 * N * N * c
+        outside = 2 * N * pixels * D + 2 * T * matrices + 2 * H * H * c
         return Counts(
             views=1,
             trained=student,
@@ -94,9 +107,9 @@ class ConmimOptions(SpecModel):
             other_values=2 * T * D,
             # in fp32 whatever the precision: each batch norm keeps its input, that centred and that normed, and a
             # hidden layer its output; then keys and logits
-            other_bytes=4 * (2 * T + T * (4 * a + 4 * b + 3 * c) + N * (c + N)),
+            other_bytes=4 * (2 * T + T * (4 * a + 4 * b + 3 * c) + H * (c + H)),
             input_values=2 * pixels * N,
-            teacher_flops=stack.flops + outside - 2 * N * N * c,
+            teacher_flops=stack.flops + outside - 2 * H * H * c,
         )
 
     def broken_rules(self, encoder: Encoder, image_size: int, group: int) -> Iterator[Broken]:
@@ -106,7 +119,9 @@ class ConmimOptions(SpecModel):
             yield broken(DROP_PATH, problem, "write 0 or leave it out", METHOD)
         grid = image_size // encoder.patch_size
         blamed = RATIO if "mask_ratio" in self.model_fields_set else IMAGE
-        if self.masks == "blocks":
+        if grid % self.cell == 0 and self.amt is not None:
+            yield from broken_roles(self.amt, cell_roles(self.amt, (grid // self.cell) ** 2), "cells")
+        if self.masks == "blocks" and not (self.amt is not None and grid % self.cell):
             if block_target(self, grid) < 1:
                 problem = f"a mask_ratio of {self.mask_ratio} masks none of {grid**2} patches"
                 yield broken(blamed, problem, "raise mask_ratio", METHOD, RATIO, IMAGE, PATCH)

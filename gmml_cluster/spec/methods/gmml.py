@@ -5,6 +5,7 @@ Constants and formulas: docs/reference/methods.md.
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from gmml_cluster.spec.base import Refused, SpecModel
 from gmml_cluster.spec.broken import GROUP, IMAGE, METHOD, PATCH, Broken, broken
+from gmml_cluster.spec.methods.amt import Amt, broken_roles, token_roles
 from gmml_cluster.spec.methods.counts import Counts, Encoder, encoder_parameters, encoder_stack
 from gmml_cluster.spec.methods.encoder_kind import EncoderKind
 
@@ -64,6 +66,8 @@ class GmmlOptions(SpecModel):
     """Whether the loss counts hidden pixels alone."""
     self_donor: bool = False
     """Whether an image may be its own donor, as in the released code."""
+    amt: Amt = None
+    """Masks that follow attention, and tokens thrown away (AMT); true takes the values below."""
 
     @model_validator(mode="before")
     @classmethod
@@ -85,32 +89,42 @@ class GmmlOptions(SpecModel):
         return EncoderKind()
 
     def counts(self, encoder: Encoder, image_size: int) -> Counts:
-        """What an image costs."""
-        return gmml_counts(encoder, image_size, self.views)
+        """What an image costs; with AMT the encoder sees fewer tokens later."""
+        first = gmml_counts(encoder, image_size, self.views)
+        if self.amt is None:
+            return first
+        roles = token_roles(self.amt, (image_size // encoder.patch_size) ** 2)
+        return replace(first, later=gmml_counts(encoder, image_size, self.views, held=roles.held))
 
     def broken_rules(self, encoder: Encoder, image_size: int, group: int) -> Iterator[Broken]:
         """Rules that the options break together with the model, the image size and the group."""
         yield from _rectangles_hide_enough(self, encoder, image_size)
         yield from _taps_end_with_the_last_block(self, encoder.depth)
+        if self.amt is not None:
+            patches = (image_size // encoder.patch_size) ** 2
+            yield from broken_roles(self.amt, token_roles(self.amt, patches), "patches")
         if self.alien_ratio and group < 2 and not self.self_donor:
             problem = f"{group} is too few; GMML takes pixels from another image of the group"
             yield broken(GROUP, problem, "write at least 2", METHOD, RATIOS[1], ("method", "self_donor"))
 
 
-def gmml_counts(encoder: Encoder, image_size: int, views: int) -> Counts:
+def gmml_counts(encoder: Encoder, image_size: int, views: int, *, held: int | None = None) -> Counts:
     """Counts of an encoder over all tokens, and a head of three layers and a transposed convolution.
 
-    Dims: D width, N patches.
+    Where some are thrown away, encoder and layers are over those `held`.
+
+    Dims: D width, N patches, H patches held.
     """
     D, pixels, N = encoder.width, 3 * encoder.patch_size**2, (image_size // encoder.patch_size) ** 2
+    H = N if held is None else held
     return Counts(
         views=views,
         trained=encoder_parameters(encoder, N) + 3 * (D**2 + D) + pixels * D + 3,
         frozen=0,
-        stacks=(encoder_stack(encoder, 1 + N),),
-        other_flops=2 * N * pixels * D + 6 * N * D**2 + 2 * N * pixels * D,
-        other_values=3 * pixels * N + (1 + N) * D + 7 * N * D,
-        other_bytes=8 * (1 + N),
+        stacks=(encoder_stack(encoder, 1 + H),),
+        other_flops=2 * N * pixels * D + 6 * H * D**2 + 2 * N * pixels * D,
+        other_values=3 * pixels * N + (1 + H) * D + 6 * H * D + N * D,
+        other_bytes=8 * (1 + H),
         input_values=pixels * N,
     )
 

@@ -96,6 +96,7 @@ def counts_beside(counts: Counts, options: Auxiliary, width: int, patches: int) 
     heads = relation_counts(options, width, patches, held)
     return replace(
         counts,
+        later=None if counts.later is None else counts_beside(counts.later, options, width, patches),
         trained=counts.trained + heads.parameters,
         other_flops=counts.other_flops + heads.flops,
         other_bytes=counts.other_bytes + heads.bytes,

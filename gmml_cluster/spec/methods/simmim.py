@@ -5,12 +5,14 @@ Constants and formulas: docs/reference/methods.md.
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.broken import IMAGE, METHOD, PATCH, Broken, broken
+from gmml_cluster.spec.methods.amt import Amt, AmtOptions, broken_roles, cell_roles
 from gmml_cluster.spec.methods.counts import Counts, Encoder
 from gmml_cluster.spec.methods.encoder_kind import RELATIVE, EncoderKind
 
@@ -43,13 +45,24 @@ class SimmimOptions(SpecModel):
     cell: int = Field(2, gt=0, le=1000)
     """Side in patches of the cells that are masked as a whole; 2 patches of 16 are the released 32 pixels."""
     mask_ratio: float = Field(0.6, gt=0, lt=1)
-    """Share of cells masked, rounded up to a whole one."""
+    """Share of cells masked, rounded up to a whole one. With `amt`, its own where none is written here."""
     layer_scale: float = Field(0.1, gt=0, le=1)
     """What the vectors that multiply the blocks' branches begin with."""
     final_norm: bool = True
     """Whether the head reads normed tokens, as released. Without it the encoder's final norm is not trained."""
     plain: bool = False
     """Whether the encoder is the plain one of the other methods: learned positions, biases of keys, no layer scale."""
+    amt: Amt = None
+    """Masks that follow attention, and tokens thrown away (AMT); true takes the values below."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _masks_as_many_before(cls, given: Any) -> Any:
+        """As released, random masks hide as much as those that follow attention."""
+        if isinstance(given, dict) and given.get("amt") and "mask_ratio" not in given:
+            written = given["amt"] if isinstance(given["amt"], dict) else {}
+            return {**given, "mask_ratio": written.get("mask_ratio", AmtOptions().mask_ratio)}
+        return given
 
     @property
     def views(self) -> int:
@@ -64,19 +77,28 @@ class SimmimOptions(SpecModel):
     def counts(self, encoder: Encoder, image_size: int) -> Counts:
         """What an image costs: an encoder over all tokens, masked ones too, and a linear head.
 
-        Dims: D width, N patches.
+        With AMT both see fewer tokens later.
         """
-        N, pixels, D = (image_size // encoder.patch_size) ** 2, 3 * encoder.patch_size**2, encoder.width
-        own, stack = self.encoder_kind.parameters(encoder, N), self.encoder_kind.stack(encoder, N)
+        N = (image_size // encoder.patch_size) ** 2
+        first = self._counts(encoder, N, N)
+        if self.amt is None or (image_size // encoder.patch_size) % self.cell:
+            return first
+        roles = cell_roles(self.amt, N // self.cell**2).times(self.cell**2)
+        return replace(first, later=self._counts(encoder, N, roles.held))
+
+    def _counts(self, encoder: Encoder, N: int, H: int) -> Counts:
+        """Dims: D width, N patches, H patches held."""
+        pixels, D = 3 * encoder.patch_size**2, encoder.width
+        own, stack = self.encoder_kind.parameters(encoder, N), self.encoder_kind.stack(encoder, H)
         frozen = 0 if self.final_norm else 2 * D
         return Counts(
             views=1,
             trained=own - frozen + D + (D + 1) * pixels,
             frozen=frozen,
             stacks=(stack,),
-            other_flops=2 * 2 * N * pixels * D,
-            other_values=2 * pixels * N + (1 + N) * D,
-            other_bytes=8 * (1 + N),
+            other_flops=2 * (N + H) * pixels * D,
+            other_values=2 * pixels * N + (1 + H) * D,
+            other_bytes=8 * (1 + H),
             input_values=pixels * N,
         )
 
@@ -89,6 +111,8 @@ class SimmimOptions(SpecModel):
             yield broken(blamed, problem, "write a divisor of the grid as cell", METHOD, CELL, IMAGE, PATCH)
             return
         cells = (grid // self.cell) ** 2
+        if self.amt is not None:
+            yield from broken_roles(self.amt, cell_roles(self.amt, cells), "cells")
         if masked_cell_count(self, grid) >= cells:
             problem = f"a mask_ratio of {self.mask_ratio} masks all of {cells} cells; some are masked and some not"
             blamed = RATIO if "mask_ratio" in self.model_fields_set else IMAGE
