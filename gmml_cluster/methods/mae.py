@@ -161,7 +161,7 @@ class Mae:
         target = norm_pix(target) if self.options.standardise else target
         group = self.setting.group
         removed = group_sums((prediction - target).square().mean(2), mask, group)
-        scalars = {"loss": removed, "prediction_std": group_sums(prediction.detach().std(2), mask, group)}
+        scalars = {"loss": removed, "prediction_std": group_sums(prediction.std(2), mask, group)}
         scalars |= attention.weight_scalars(draws, group)
         outputs = {"prediction": prediction.detach(), "mask": mask, **attention.role_outputs(draws)}
         return Losses(removed[:, 0] / removed[:, 1], scalars, outputs)
