@@ -11,7 +11,7 @@ warning, and training goes on.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -24,6 +24,7 @@ from gmml_cluster.data.corpus.listing import indexes_below
 from gmml_cluster.data.reader.node_share import decode_threads
 from gmml_cluster.errors import Fenced
 from gmml_cluster.evaluate.features import BATCH, EvalCorpus, Feature, FeatureReader, labelled, read_ahead
+from gmml_cluster.evaluate.pace import Pace
 from gmml_cluster.evaluate.report import FROZEN, EvalReport
 from gmml_cluster.evaluate.scoring import (
     Request,
@@ -38,7 +39,7 @@ from gmml_cluster.methods.protocol import Setting, exported_name
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.run.evaluations import find, keep
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.train.engines.gather import gathered
+from gmml_cluster.train.engines.gather import Copies
 from gmml_cluster.train.evaluation import Scored
 from gmml_cluster.train.stepper import LoopResult
 
@@ -87,8 +88,8 @@ class InTraining:
             features = self._features(reader, bank, asked.features), self._features(reader, corpus, asked.features)
             committed()
             with self._own():
-                if features[0] is not None and features[1] is not None:
-                    self._keep(step, asked, (bank, corpus), (features[0], features[1]), began)
+                if all(features):
+                    self._keep(step, asked, (bank, corpus), features, began)
             self._agree()
         except _GivenUp as given_up:
             return given_up.result
@@ -124,14 +125,17 @@ class InTraining:
         encoder = cast(VisionTransformer, method.module.get_submodule(name))
         with self._own():
             demand_class_token(encoder, asked.features, job.method.name)
+            copies = Copies(engine, f"{name}.")
         self._agree()
-        encoder.load_state_dict(gathered(engine, f"{name}."), assign=True)
-        return reader_with(encoder.to(engine.device).eval().requires_grad_(False), job, method, engine.device)
+        weights = copies.gather()
+        with self._own():
+            encoder.load_state_dict(weights, assign=True)
+            encoder.to(engine.device).eval().requires_grad_(False)
+        self._agree()
+        return reader_with(encoder, job, method, engine.device)
 
-    def _features(
-        self, reader: FeatureReader, corpus: EvalCorpus, names: Sequence[Feature]
-    ) -> dict[Feature, Tensor] | None:
-        """Features (M, D) of a whole corpus on rank 0, None on the others. A collective.
+    def _features(self, reader: FeatureReader, corpus: EvalCorpus, names: Sequence[Feature]) -> dict[Feature, Tensor]:
+        """Features (M, D) of a whole corpus on rank 0, none on the others. A collective.
 
         Rank r reads the batches r, r + R, ...; all ranks agree after each, so that a notice or an error ends the
         evaluation within the time of one batch.
@@ -140,25 +144,30 @@ class InTraining:
         rounds = range(0, len(batches), info.ranks)
         mine = [batches[min(first + info.rank, len(batches) - 1)] for first in rounds]  # past the end: a copy, cut off
         own: list[list[Tensor]] = []
+        pace = Pace()
         with closing(read_ahead(corpus, mine, reader.image_size, decode_threads(info.local_ranks))) as squares:
             for _ in rounds:
                 with self._own():
                     own.append([_filled(each) for each in reader.batch(next(squares), names)])
+                    pace.next()
                 self._agree()
         return self._on_rank_zero(dict(zip(names, zip(*own, strict=True), strict=True)), len(corpus.indices))
 
-    def _on_rank_zero(self, own: dict[Feature, tuple[Tensor, ...]], count: int) -> dict[Feature, Tensor] | None:
+    def _on_rank_zero(self, own: Mapping[Feature, Sequence[Tensor]], count: int) -> dict[Feature, Tensor]:
         """The ranks' batches of each feature (BATCH, D) in the order of the corpus, cut to `count` rows."""
-        whole: dict[Feature, Tensor] = {}
-        for name, batches in own.items():
-            mine = torch.stack(batches)
+        stacked: dict[Feature, Tensor] = {}
+        of_ranks: dict[Feature, list[Tensor]] = {}
+        with self._own():  # what takes memory, before any rank waits for another
+            stacked = {name: torch.stack(list(batches)) for name, batches in own.items()}
             if self._is_rank_zero:
-                of_ranks = [torch.empty_like(mine) for _ in range(self.scored.rank_info.ranks)]
-                dist.gather(mine, of_ranks)
-                whole[name] = torch.stack(of_ranks, 1).flatten(0, 2)[:count]
-            else:
-                dist.gather(mine)
-        return whole or None
+                ranks = range(self.scored.rank_info.ranks)
+                of_ranks = {name: [torch.empty_like(mine) for _ in ranks] for name, mine in stacked.items()}
+        self._agree()
+        for name, mine in stacked.items():
+            dist.gather(mine, of_ranks.get(name))
+        with self._own():
+            return {name: torch.stack(parts, 1).flatten(0, 2)[:count] for name, parts in of_ranks.items()}
+        return {}
 
     def _keep(
         self,

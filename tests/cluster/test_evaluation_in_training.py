@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from gmml_cluster.train.engines.gather import gathered as gathered_below
+from gmml_cluster.train.engines.gather import Copies
 from tests.fixtures.engines import ENGINES, gathered, make, on_ranks, train
 from tests.fixtures.runs import ended
 
@@ -28,7 +28,7 @@ def copies_of_what_is_held_in_parts(rank: int, ranks: int) -> dict[Any, list[str
     for zero in ENGINES:
         engine = make(zero)
         train(engine, 0, rank, ranks)
-        copies, state = gathered_below(engine, "blocks."), gathered(engine)
+        copies, state = Copies(engine, "blocks.").gather(), gathered(engine)
         assert all(torch.equal(value.flatten(), state[f"blocks.{name}", "value"]) for name, value in copies.items())
         assert all(value.shape == engine.shapes[f"blocks.{name}"] for name, value in copies.items())
         names[zero] = sorted(copies)

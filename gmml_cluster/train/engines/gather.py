@@ -8,19 +8,28 @@ from gmml_cluster.train.engines.engine import Engine
 from gmml_cluster.train.engines.slices import VALUE
 
 
-@torch.no_grad()
-def gathered(engine: Engine, prefix: str) -> dict[str, Tensor]:
-    """Copies of all tensors that are state and whose name begins with `prefix`, by the rest of the name. A collective.
+class Copies:
+    """Copies of all tensors that are state and whose name begins with a prefix, on the device.
 
-    They are what a checkpoint of this moment would hold, on every rank and at every stage: each element is added to
-    the zeros of the ranks that do not own it. On the device; training's own tensors are only read.
+    They become what a checkpoint of this moment would hold, on every rank and at every stage. Making this takes this
+    rank's own slices and may run out of memory; `gather` needs no more.
     """
-    shapes = {name: torch.Size(shape) for name, shape in engine.shapes.items() if name.startswith(prefix)}
-    sizes = [shape.numel() for shape in shapes.values()]
-    flat = torch.zeros(sum(sizes), device=engine.device)
-    parts = dict(zip(shapes, torch.split(flat, sizes), strict=True))
-    for piece in engine.slices():
-        if piece.name in parts:
-            parts[piece.name][piece.start : piece.start + piece.numel].copy_(piece.views[VALUE])
-    dist.all_reduce(flat)
-    return {name.removeprefix(prefix): part.view(shapes[name]) for name, part in parts.items()}
+
+    @torch.no_grad()
+    def __init__(self, engine: Engine, prefix: str) -> None:
+        self._prefix = prefix
+        self._shapes = {name: torch.Size(shape) for name, shape in engine.shapes.items() if name.startswith(prefix)}
+        sizes = [shape.numel() for shape in self._shapes.values()]
+        self._flat = torch.zeros(sum(sizes), device=engine.device)
+        self._parts = dict(zip(self._shapes, torch.split(self._flat, sizes), strict=True))
+        for piece in engine.slices():
+            if piece.name in self._parts:
+                self._parts[piece.name][piece.start : piece.start + piece.numel].copy_(piece.views[VALUE])
+
+    def gather(self) -> dict[str, Tensor]:
+        """The whole tensors, by what follows the prefix. A collective.
+
+        Each element is added to the zeros of the ranks that do not own it.
+        """
+        dist.all_reduce(self._flat)
+        return {name.removeprefix(self._prefix): part.view(self._shapes[name]) for name, part in self._parts.items()}

@@ -27,6 +27,14 @@ from tests.fixtures.training import digits_job, train
 
 pytest.importorskip("sklearn")
 GMML = {"name": "gmml", "views": 1, "taps": [1, 2]}
+OTHERS = {
+    "mae": {"name": "mae", "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
+    "simmim": {"name": "simmim"},
+    "relvit": {"name": "relvit"},
+    "conmim": {"name": "conmim", "projector": [32, 32, 16]},
+    "ijepa": {"name": "ijepa", "predictor_width": 16, "predictor_depth": 1, "border": "full"},
+    "supervised": {"name": "supervised", "classes": 10},
+}
 CAPI = {"name": "capi", "clusters": 4, "registers": 4, "predictor_depth": 1}
 
 
@@ -85,6 +93,14 @@ def test_the_scores_are_those_of_gmml_eval(run, digits_corpus, method, monkeypat
     assert (entry.attempt, entry.fields["step"], len(entry.fields["scores"])) == (1, 3, 2)
     (attempt,) = run.log.refresh().attempts
     assert attempt.evaluation_s == entry.fields["seconds"] == document["seconds"] > 0
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_methods_encoder_is_scored_as_by_gmml_eval(run, digits_corpus, name):
+    job = job_of(digits_corpus, OTHERS[name], bank_images=150, corpus_images=100)
+    of_initial_weights(run, job).run(3)
+    (document,) = evaluations.kept(run)
+    assert document["scores"] == evaluate(Trained(job, build(job), 3), request_of(job)).to_json()["scores"]
 
 
 def test_losses_and_weights_are_those_of_a_training_without_scores(run, digits_corpus):
