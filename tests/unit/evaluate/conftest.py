@@ -7,6 +7,7 @@ from gmml_cluster.train.checkpoints.load_trained import Trained
 
 METHODS = {
     "capi": {"name": "capi", "clusters": 4, "registers": 4, "predictor_depth": 1},
+    "conmim": {"name": "conmim", "projector": [16, 16, 8]},
     "gmml": {"name": "gmml", "views": 1, "taps": [1, 2]},
     "mae": {"name": "mae", "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
     "ijepa": {"name": "ijepa", "predictor_width": 16, "predictor_depth": 1},
@@ -37,7 +38,7 @@ def trained(tmp_path):
                     "augment": "none",
                     "normalise": {"mean": [0.3] * 3, "std": [0.32] * 3},
                 },
-                "batch": {"size": 256 if name == "capi" else 16},
+                "batch": {"size": 256 if name in ("capi", "conmim") else 16},
                 "run": {"steps": 10},
             }
         )

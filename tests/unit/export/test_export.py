@@ -24,7 +24,7 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.root import corpora_name
 from gmml_cluster.spec.job import CorpusSpec, JobSpec
 from gmml_cluster.spec.loading.validate import parse_job
-from gmml_cluster.train.checkpoints.load_trained import load_encoder
+from gmml_cluster.train.checkpoints.load_trained import load_encoder, load_trained
 from tests.fixtures.tolerances import assert_close_to_scale
 from tests.unit.data.conftest import png, write_tar
 from tests.unit.train.checkpoints.test_load_encoder import saved_run
@@ -151,6 +151,21 @@ def test_a_run_is_exported_whole_with_a_card(tmp_path: Path, target: str) -> Non
     assert f"manifest SHA-256 `{run.log.refresh().commits[-1].manifest}`" in card
     assert "name: mae" in card
     assert sorted(os.listdir(tmp_path)) == ["mae", "out"]  # nothing half-written is left
+
+
+def test_conmims_teacher_is_exported_and_loads_as_a_beit(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", minversion="5.0", reason="the oracle of the export")
+    run, out = saved_run(tmp_path, "conmim"), tmp_path / "out"
+    asked = ["--root", run.root, "--run", "conmim", "--to", "transformers", "--output", str(out)]
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 0, done.output
+    theirs = transformers.BeitModel.from_pretrained(out, add_pooling_layer=False).eval()
+    module = load_trained(run.root, "conmim").method.module
+    pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = theirs(pixels).last_hidden_state
+        assert_close_to_scale(found, module.get_submodule("teacher.encoder")(pixels), ulps=64)
+        assert (found - module.get_submodule("encoder")(pixels)).abs().max() > 1e-3
 
 
 def test_another_image_size_is_exported_with_positions_of_its_grid(tmp_path: Path) -> None:

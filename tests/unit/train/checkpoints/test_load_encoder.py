@@ -24,6 +24,8 @@ METHODS = {
 WITHOUT_POSITIONS = {"relvit": {"name": "relvit"}}
 WITHOUT_CLASS_TOKEN = {"ijepa": {"name": "ijepa", "predictor_width": 8, "predictor_depth": 1}}
 ROTARY = {"capi": {"name": "capi", "clusters": 4, "registers": 4, "predictor_depth": 1}}
+RELATIVE = {"simmim": {"name": "simmim"}, "conmim": {"name": "conmim", "projector": [8, 8, 4]}}
+ALL = METHODS | WITHOUT_POSITIONS | WITHOUT_CLASS_TOKEN | ROTARY | RELATIVE
 # of timm 1.0.31: VisionTransformer(num_classes=0, embed_dim=8, depth=1, num_heads=1, patch_size=4, img_size=16)
 TIMM = {
     "cls_token": (1, 1, 8),
@@ -48,13 +50,13 @@ TIMM = {
 
 
 def saved_run(folder: Path, name: str, *, steps: tuple[int, ...] = (3,)) -> RunRoot:
-    """A run whose commits hold its initial weights, moved by a hundredth of their step."""
+    """A run whose commits hold its initial weights, moved by a hundredth of their step, a teacher's by twice that."""
     job = parse_job(
         {
             "name": name,
             "model": {"width": 8, "depth": 1, "heads": 1, "patch_size": 4},
-            "method": {**METHODS, **WITHOUT_POSITIONS, **WITHOUT_CLASS_TOKEN, **ROTARY}[name],
-            "data": {"corpora": [{"url": "x"}], "image_size": 16, "group": 4},
+            "method": ALL[name],
+            "data": {"corpora": [{"url": "x"}], "image_size": 16, "group": 4, "augment": {"aligned": True}},
             "batch": {"size": 8},
             "run": {"steps": 10},
             "engine": {"activation_checkpointing": True},
@@ -64,7 +66,10 @@ def saved_run(folder: Path, name: str, *, steps: tuple[int, ...] = (3,)) -> RunR
     token = protocol.submit(run.log, launcher="local", code="c", bounds={})
     attempt = protocol.claim(run.log, submit=token, job="1", restart=0, topology={}, machine={}).attempt
     for step in steps:
-        weights = {name: value + step / 100 for name, value in build(job).module.state_dict().items()}
+        weights = {
+            name: value + step / (50 if name.startswith("teacher.") else 100)
+            for name, value in build(job).module.state_dict().items()
+        }
         whole = [Slice(name, tuple(w.shape), 0, {"value": w.flatten()}) for name, w in weights.items()]
         _, saved = save(folder / name, [whole], step=step)
         (folder / name / saved.folder).rename(folder / name / checkpoint_folder(step, attempt))
@@ -85,7 +90,7 @@ def test_an_encoder_has_timms_names_and_shapes(tmp_path: Path, method: str) -> N
     assert not encoder.checkpointing
 
 
-@pytest.mark.parametrize("method", [*METHODS, *WITHOUT_POSITIONS, *WITHOUT_CLASS_TOKEN, *ROTARY])
+@pytest.mark.parametrize("method", ALL)
 def test_an_encoder_computes_what_the_run_trained_fixed_positions_included(tmp_path: Path, method: str) -> None:
     run = saved_run(tmp_path, method)
     trained = load_trained(str(tmp_path), method).method
@@ -117,7 +122,7 @@ def test_timm_takes_it_strictly_and_computes_the_same(tmp_path: Path, method: st
         torch.testing.assert_close(encoder(images()), theirs.forward_features(images()))
 
 
-@pytest.mark.parametrize("method", [*METHODS, *WITHOUT_POSITIONS, *WITHOUT_CLASS_TOKEN, *ROTARY])
+@pytest.mark.parametrize("method", ALL)
 def test_at_another_image_size_positions_alone_are_others(tmp_path: Path, method: str) -> None:
     run = saved_run(tmp_path, method)
     own, larger = load_encoder(run), load_encoder(run, image_size=32)
