@@ -2,6 +2,8 @@
 
 import json
 
+from safetensors.torch import load_file
+
 
 def test_a_probe_is_trained_as_a_run_and_its_score_is_kept_with_the_run_that_it_judges(workshop):
     cluster = workshop.profile(1)
@@ -21,3 +23,18 @@ def test_a_probe_is_trained_as_a_run_and_its_score_is_kept_with_the_run_that_it_
     assert [entry["step"] for entry in entries if entry["kind"] == "score"] == [19]
     rows = json.loads(workshop.call("gmml", "compare", "judged", "--root", workshop.root, "--json"))
     assert [(row["run"], row["score"], row["accuracy"]) for row in rows] == [("judged", "attentive", score["accuracy"])]
+
+
+def test_capis_encoder_is_fine_tuned_at_another_image_size_and_exported(workshop, tmp_path):
+    cluster = workshop.profile(1)
+    method = {"name": "capi", "clusters": 8, "registers": 4, "predictor_depth": 1}
+    model = {"width": 32, "depth": 2, "heads": 2, "patch_size": 4}
+    job = workshop.job("clusters", model=model, method=method, run={"steps": 4}, engine={"zero": "ddp"})
+    workshop.call("gmml-submit", job, "--cluster", cluster, "--follow")
+    asked = ["--corpus", workshop.corpus.replace("train", "test"), "--cluster", cluster, "--epochs", "0.1", "--json"]
+    size = ["--with", "finetune", "--image-size", "24"]
+    found = json.loads(workshop.call("gmml", "eval", "clusters", "--root", workshop.root, *asked, *size))
+    assert [score["score"] for score in found["scores"]] == ["finetune"]
+    to = ["--to", "safetensors", "-o", str(tmp_path / "out"), "--image-size", "24"]
+    workshop.call("gmml", "export", "clusters", "--root", workshop.root, *to)
+    assert "reg_token" in load_file(tmp_path / "out" / "model.safetensors")
