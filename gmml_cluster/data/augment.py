@@ -129,6 +129,12 @@ def _patches(
     return from_patches(x_MCpp, side).view(x_nVCSS.shape)
 
 
+def normalised(images_nCSS: Tensor, normalise: Normalise) -> Tensor:
+    """Whole images, uint8 RGB, without any change but of mean and deviation; float32 (n, C, S, S)."""
+    moments_2C11 = _moments(normalise, images_nCSS.device)
+    return (images_nCSS.float() / 255 - moments_2C11[0]) / moments_2C11[1]
+
+
 @cache
 def _moments(normalise: Normalise, device: torch.device) -> Tensor:
     """Mean and standard deviation (2, C, 1, 1)."""

@@ -9,6 +9,7 @@ import torch
 
 from gmml_cluster.data.corpus import background_checksums
 from gmml_cluster.data.reader.bad_samples import Limit
+from gmml_cluster.data.reader.map_table import MapTable
 from gmml_cluster.data.reader.node_share import decode_threads, read_ahead_bytes
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.stream import Stream
@@ -20,7 +21,7 @@ from gmml_cluster.plan.shares import micro_batch
 from gmml_cluster.plan.steps import epoch_steps
 from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import NEVER
-from gmml_cluster.run.history import Commit
+from gmml_cluster.run.history import Commit, Maps
 from gmml_cluster.run.log import Log
 from gmml_cluster.run.root import RunRoot, log_stem, metrics_stem, run_root
 from gmml_cluster.spec.job import JobSpec
@@ -35,6 +36,7 @@ from gmml_cluster.train.engines.engine import Engine
 from gmml_cluster.train.engines.schedule import Schedule
 from gmml_cluster.train.evaluation import Evaluate, Evaluation, Scored
 from gmml_cluster.train.loop import run
+from gmml_cluster.train.maps import MapMaker, map_table
 from gmml_cluster.train.ranks import groups
 from gmml_cluster.train.ranks.agreement import Agreement, StartInfo, agree, pinned_corpora
 from gmml_cluster.train.ranks.cluster_env import preemption_under_way
@@ -163,7 +165,9 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device, evalu
         rank.shutdown.training()
         _catch_up(evaluation, first - 1)
         return rank.shutdown.end("finished", first - 1)
-    stepper = _stepper(rank, engine, method, device, manifest, first)
+    table = _map_table(rank)
+    stepper, stream = _stepper(rank, engine, method, device, manifest, first, table)
+    maps = None if table is None else _map_maker(rank, table, stream, device)
     saver = _saver(rank, engine, first)
     if rank.is_rank_zero:
         stepper.save_due = save_clock(rank.job.checkpoint.every, rank.run.log.refresh(), saver)
@@ -173,7 +177,7 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device, evalu
         stop = _catch_up(evaluation, first - 1)
     if stop:
         return rank.shutdown.end(stop, first - 1)
-    return _run(rank, stepper, saver, first, evaluation)
+    return _run(rank, stepper, saver, first, evaluation, maps)
 
 
 def _evaluation(rank: Rank, method: Method, engine: Engine, evaluate: Evaluate) -> Evaluation | None:
@@ -206,7 +210,31 @@ def _begin(rank: Rank, stepper: Stepper, commit: Commit | None, load_s: float, f
     )
 
 
-def _run(rank: Rank, stepper: Stepper, saver: Saver, first: int, evaluation: Evaluation | None) -> int:
+def _map_table(rank: Rank) -> MapTable | None:
+    """The maps of images that the method masks by, as the ranks agreed; None where it does not."""
+    agreed = rank.agreement
+    layout, made = agreed.order(pinned_corpora(rank.run, agreed.pinned)), [Maps(**fields) for fields in agreed.maps]
+    return map_table(rank.job, layout, agreed.steps, rank.run.store, made)
+
+
+def _map_maker(rank: Rank, table: MapTable, stream: Stream, device: torch.device) -> MapMaker:
+    return MapMaker(
+        run=rank.run,
+        job=rank.job,
+        rank_info=rank.rank_info,
+        kv=rank.kv,
+        attempt=rank.agreement.attempt,
+        pinned=pinned_corpora(rank.run, rank.agreement.pinned),
+        table=table,
+        stream=stream,
+        stop_request=rank.signals.stop_request,
+        device=device,
+    )
+
+
+def _run(
+    rank: Rank, stepper: Stepper, saver: Saver, first: int, evaluation: Evaluation | None, maps: MapMaker | None
+) -> int:
     record = StepRecord(rank.kv, rank.rank_info, rank.shutdown, rank.metrics, rank.agreement.steps)
     result, last = run(
         stepper,
@@ -216,6 +244,7 @@ def _run(rank: Rank, stepper: Stepper, saver: Saver, first: int, evaluation: Eva
         every_steps=rank.job.checkpoint.every.steps,
         write=record.write,
         evaluation=evaluation,
+        maps=maps,
     )
     saver.finish()
     if result == "not_finite" and rank.is_rank_zero:
@@ -224,8 +253,14 @@ def _run(rank: Rank, stepper: Stepper, saver: Saver, first: int, evaluation: Eva
 
 
 def _stepper(
-    rank: Rank, engine: Engine, method: Method, device: torch.device, manifest: dict[str, Any], first: int
-) -> Stepper:
+    rank: Rank,
+    engine: Engine,
+    method: Method,
+    device: torch.device,
+    manifest: dict[str, Any],
+    first: int,
+    maps: MapTable | None,
+) -> tuple[Stepper, Stream]:
     job, info = rank.job, rank.rank_info
     pinned = pinned_corpora(rank.run, rank.agreement.pinned)
     layout = rank.agreement.order(pinned)
@@ -242,8 +277,9 @@ def _stepper(
         threads=decode_threads(info.local_ranks),
         read_ahead_bytes=read_ahead_bytes(job.data.read_ahead, info.local_ranks),
         labels=wants_labels(job.method),
+        maps=maps,
     )
-    return Stepper(
+    stepper = Stepper(
         job=job,
         method=method,
         engine=engine,
@@ -264,6 +300,7 @@ def _stepper(
         bad=list(manifest["bad"]),
         unchecked=manifest["unchecked"],
     )
+    return stepper, stream
 
 
 def _saver(rank: Rank, engine: Engine, first: int) -> Saver:

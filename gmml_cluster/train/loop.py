@@ -24,6 +24,16 @@ class Saving(Protocol):
     def finish(self) -> None: ...
 
 
+class Preparing(Protocol):
+    """What the loop needs of what some steps wait for: `train/maps.py`."""
+
+    def due(self, step: int) -> bool:
+        """Whether something is to be made before this step, of the commit of the step before."""
+
+    def make(self, step: int) -> LoopResult:
+        """Make it; why the attempt is to stop instead, or empty."""
+
+
 def run(
     stepper: Stepper,
     saver: Saving,
@@ -33,11 +43,13 @@ def run(
     every_steps: int | None,
     write: Callable[[Report], None],
     evaluation: Evaluation | None = None,
+    maps: Preparing | None = None,
 ) -> tuple[LoopResult, int]:
     """Train from step `first` to the end of the run, or to a stop; the state of the last step made is being saved.
 
     Args:
         write: called with the report of every step, in order.
+        maps: makes what some steps wait for; the step before each is saved. None for none.
         evaluation: scores the weights behind some steps, whose state is being saved meanwhile; None for none.
 
     Returns:
@@ -45,10 +57,17 @@ def run(
     """
     behind: Pending | None = None
     for step in range(first, total):
+        if maps is not None and maps.due(step):
+            with stepper.left_out():
+                saver.finish()  # else the commit would not be in the log
+                early = maps.make(step)
+            if early:
+                return early, step - 1
         ahead: Pending | None = stepper.enqueue(step)
         stop: LoopResult = ""
         scored = evaluation is not None and evaluation.due(step)
         save = step == total - 1 or scored or (every_steps is not None and (step + 1) % every_steps == 0)
+        save = save or (maps is not None and maps.due(step + 1))
         if behind is not None:
             report = stepper.read_step(behind)
             write(report)

@@ -22,6 +22,7 @@ from gmml_cluster.data.corpus.pin import Pin
 from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.crop import draw_crops
 from gmml_cluster.data.reader.fetch import Chunk, Fetcher, Wanted
+from gmml_cluster.data.reader.map_table import MapTable, ViewMaps
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.reads import REMOTE, Encoded
 from gmml_cluster.data.reader.views import Part, Views
@@ -83,6 +84,7 @@ class _Step:
     labels: Ints | None
     images: NDArray[np.uint8] | None = None
     masks: NDArray[np.uint8] | None = None
+    maps: ViewMaps | None = None
 
 
 class Stream:
@@ -101,6 +103,7 @@ class Stream:
         read_ahead_bytes: memory for encoded images ahead of the decode threads.
         labels: whether batches carry the samples' classes.
         mask_table: the class of each of the 256 values of a mask, -1 for none; None where batches carry no masks.
+        maps: of the images, where the method masks by them; a step whose maps are not made yet is not decoded.
 
     Raises:
         SpecError: there are more ranks than lanes.
@@ -121,9 +124,10 @@ class Stream:
         read_ahead_bytes: int = 2**28,
         labels: bool = False,
         mask_table: Sequence[int] | None = None,
+        maps: MapTable | None = None,
     ) -> None:
         self._order, self._pin, self._data, self._seed, self._views = order, pin, data, seed, views
-        self._ranks, self._rank, self._labels = ranks, rank, labels
+        self._ranks, self._rank, self._labels, self._maps = ranks, rank, labels, maps
         self._first_step = self._next_step = first_step
         samples = groups_of_rank(order.layout, ranks, rank) * order.layout.group
         self._planned_steps = max(1, min(_SAMPLES_PLANNED // samples, _MOST_STEPS_PLANNED))
@@ -177,7 +181,13 @@ class Stream:
             read_ahead_bytes=self._fetcher.ready_bytes,
             labels=step.labels,
             masks=step.masks,
+            maps=None if step.maps is None else step.maps.maps,
         )
+
+    def maps_made(self) -> None:
+        """The table of maps has those of the next step by now."""
+        with self._changed:
+            self._decode_next_steps()
 
     def close(self) -> None:
         """Stop reading ahead and join the threads."""
@@ -248,17 +258,24 @@ class Stream:
         """Allocate the images of the next steps and decode their chunks as they arrive. The caller holds the lock."""
         size = self._data.image_size
         for step in itertools.islice(self._steps, STEPS_AHEAD):
+            if self._maps is not None and not self._maps.ready(step.step):
+                return
             if step.images is None:
                 step.images = np.empty((len(step.numbers), self._views, 3, size, size), np.uint8)
                 step.masks = np.empty((len(step.numbers), size, size), np.uint8) if self._masks else None
+                if self._maps is not None:
+                    step.maps = self._maps.of_step(step.step, step.numbers, self._views)
                 for part in step.parts:
                     masks = None if step.masks is None else step.masks[part.samples]
-                    self._decode_when_fetched(part, step.images[part.samples], masks)
+                    maps = None if step.maps is None else step.maps.part(part.samples)
+                    self._decode_when_fetched(part, step.images[part.samples], masks, maps)
 
-    def _decode_when_fetched(self, part: Part, images: NDArray[np.uint8], masks: NDArray[np.uint8] | None) -> None:
+    def _decode_when_fetched(
+        self, part: Part, images: NDArray[np.uint8], masks: NDArray[np.uint8] | None, maps: ViewMaps | None
+    ) -> None:
         def begin(fetched: "Future[list[Encoded]]") -> None:
             with suppress(RuntimeError):  # the stream was closed
-                self._decoding.submit(self._fill, part, fetched, images, masks)
+                self._decoding.submit(self._fill, part, fetched, images, masks, maps)
 
         part.chunk.fetched.add_done_callback(begin)
 
@@ -268,10 +285,11 @@ class Stream:
         fetched: "Future[list[Encoded]]",
         images: NDArray[np.uint8],
         masks: NDArray[np.uint8] | None,
+        maps: ViewMaps | None,
     ) -> None:
-        """Decode and crop a chunk into its images and masks."""
+        """Decode and crop a chunk into its images and masks, and cut their maps."""
         try:
-            part.filled.set_result(self._images.fill(part, fetched.result(), images, masks))
+            part.filled.set_result(self._images.fill(part, fetched.result(), images, masks, maps))
         except BaseException as error:  # `next` raises it
             part.filled.set_exception(error)
         finally:

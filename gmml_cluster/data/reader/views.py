@@ -12,8 +12,9 @@ from gmml_cluster.data.corpus.pin import Pin
 from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.bad_samples import Limit
 from gmml_cluster.data.reader.crop import CropDraws, crop_boxes, resize, resize_mask
-from gmml_cluster.data.reader.decode import BadImage, Pixels, decode_mask, decode_noting
+from gmml_cluster.data.reader.decode import BadImage, Decoded, Pixels, decode_mask, decode_noting
 from gmml_cluster.data.reader.fetch import Chunk, Fetcher, Wanted
+from gmml_cluster.data.reader.map_table import ViewMaps
 from gmml_cluster.data.reader.reads import Encoded
 from gmml_cluster.spec.job import Data
 
@@ -34,6 +35,8 @@ class Met:
     bad: list[Wanted] = field(default_factory=list)
     """Bad ones, drawn for the first time."""
     damaged: int = 0
+    replaced: dict[int, Wanted] = field(default_factory=dict)
+    """What stands in for a bad sample, by slot."""
 
 
 @dataclass(eq=False)
@@ -71,6 +74,7 @@ class Views:
         encoded: Sequence[Encoded],
         images: NDArray[np.uint8],
         masks: NDArray[np.uint8] | None = None,
+        maps: ViewMaps | None = None,
     ) -> Met:
         """Decode and crop a chunk.
 
@@ -79,6 +83,7 @@ class Views:
             encoded: the images' bytes, then those of the masks.
             images: uint8 (n, views, 3, size, size), to be filled.
             masks: uint8 (n, size, size), to be filled with the masks of the first views.
+            maps: of the same samples, to be filled; None where the step reads none.
 
         Raises:
             DataError: too many bad samples follow each other.
@@ -92,6 +97,10 @@ class Views:
             if masks is not None:
                 for (_, mask), own, of_mask in zip(decoded, boxes, masks[slots], strict=True):
                     resize_mask(mask, own[0], of_mask)
+            if maps is not None:
+                shown = part.chunk.pieces.samples[slots]
+                at = range(slots.start, slots.stop)
+                maps.part(slots).fill([met.replaced.get(*each) for each in zip(at, shown, strict=True)], boxes, sides)
             for (image, _), own, of_sample in zip(decoded, boxes, views[slots], strict=True):
                 for box, view in zip(own, of_sample[: len(own)], strict=True):
                     resize(image, box, view)
@@ -118,9 +127,7 @@ class Views:
         sample, first, passed = part.chunk.pieces.samples[slot], part.first[slot], list[Wanted]()
         while True:
             try:
-                pixels, damage = decode_noting(data, self._data.max_pixels)
-                if damage and self._data.corpora[sample.corpus].refuse_damaged:
-                    raise BadImage(damage)
+                pixels, damage = read_image(self._data, sample, data)
                 classes = _NO_MASK if self._mask_table is None else decode_mask(mask, pixels.shape, self._mask_table)
             except BadImage as error:
                 self._fetcher.demand_unchanged(sample)
@@ -133,9 +140,23 @@ class Views:
                 if self._mask_table is not None:
                     mask = self._fetcher.fetch([sample], masks=True)[0]
             else:
-                if passed and part.labels is not None:
-                    part.labels[slot] = self._fetcher.labels([sample])[0]
+                if passed:
+                    met.replaced[slot] = sample
+                    if part.labels is not None:
+                        part.labels[slot] = self._fetcher.labels([sample])[0]
                 met.damaged += bool(damage)
                 if damage and first:
                     _log.warning("%s: damaged, but decoded: %s", self._pin.locate(sample.corpus, sample.y), damage)
                 return pixels, classes
+
+
+def read_image(data: Data, sample: Wanted, encoded: Encoded) -> Decoded:
+    """A sample's pixels, and what its decoder complained of.
+
+    Raises:
+        BadImage: it is a bad sample by the job's rules.
+    """
+    decoded = decode_noting(encoded, data.max_pixels)
+    if decoded.damage and data.corpora[sample.corpus].refuse_damaged:
+        raise BadImage(decoded.damage)
+    return decoded

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -59,6 +59,7 @@ class Agreement:
         layout: the order of samples, without the shards' counts.
         pinned: digest of the pinned corpora.
         steps: updates of the whole run.
+        maps: those of images that the log has, as fields of `Maps`.
     """
 
     attempt: int
@@ -66,6 +67,7 @@ class Agreement:
     layout: dict[str, Any]
     pinned: str
     steps: int
+    maps: list[dict[str, Any]] = field(default_factory=list)
 
     def job(self, run: RunRoot) -> JobSpec:
         """The run's spec with this attempt's changes."""
@@ -106,7 +108,8 @@ def agree(
     job = run.job(claim.changed)
     pinned = _pin(run, claim.attempt, job) if claim.pin is None else _pinned_before(run, claim.attempt, job, claim.pin)
     changed = dict(claim.changed)
-    return Agreement(claim.attempt, changed, pinned["layout"], pinned["corpora"], pinned["steps"]), claim
+    maps = [asdict(maps) for maps in run.log.refresh().maps]
+    return Agreement(claim.attempt, changed, pinned["layout"], pinned["corpora"], pinned["steps"], maps), claim
 
 
 def _pin(run: RunRoot, attempt: int, job: JobSpec) -> dict[str, Any]:
