@@ -118,11 +118,15 @@ class StepVector:
 
     The order of fields is part of exactness: gloo and NCCL reduce a vector in segments, so from three ranks up the last
     bit of a sum depends on where in the vector it lies.
+
+    Attributes:
+        scalars: names of the vector that was packed last. Those of a later step may be others, where a method
+            begins to mask by maps, so a step's are kept until it is read.
     """
 
     def __init__(self, ranks: int, rank: int, corpora: int) -> None:
         self._ranks, self._rank, self._corpora = ranks, rank, corpora
-        self._scalars: tuple[str, ...] = ()
+        self.scalars: tuple[str, ...] = ()
 
     def pack(self, loss: Tensor, mine: RankStats, scalars: Mapping[str, Tensor]) -> Tensor:
         """This rank's part of the vector, without the sums of squares. Nothing here waits for the device.
@@ -130,25 +134,26 @@ class StepVector:
         Args:
             loss: 0-d float64 on the device.
             mine: what the host knows.
-            scalars: by name, float64 (2,) on the device; the same names in every step.
+            scalars: by name, float64 (2,) on the device; the same names on every rank.
 
         Returns:
             float64 (E,) on the device of `loss`.
         """
-        self._scalars = tuple(sorted(scalars))
+        self.scalars = tuple(sorted(scalars))
         per_rank = np.zeros((self._ranks, len(_PER_RANK)))
         per_rank[self._rank] = [getattr(mine, name) for name in _PER_RANK]
         shared = [getattr(mine, name) for name in _SHARED if name != "loss"]
         host = torch.tensor([*shared, *per_rank.flat, *mine.bad], dtype=torch.float64)
-        return torch.cat([loss[None], host.to(loss.device, non_blocking=True), *(scalars[n] for n in self._scalars)])
+        return torch.cat([loss[None], host.to(loss.device, non_blocking=True), *(scalars[n] for n in self.scalars)])
 
-    def unpack(self, values: NDArray[np.float64]) -> StepStats:
+    def unpack(self, values: NDArray[np.float64], scalars: Sequence[str]) -> StepStats:
         """Read the reduced vector, sums of squares included.
 
         Args:
             values: float64 (T + E,) on the host.
+            scalars: what `scalars` was when it was packed.
         """
-        sizes = [len(_SHARED), self._ranks * len(_PER_RANK), self._corpora, 2 * len(self._scalars)]
+        sizes = [len(_SHARED), self._ranks * len(_PER_RANK), self._corpora, 2 * len(scalars)]
         bounds = np.cumsum([len(values) - sum(sizes), *sizes[:-1]])
         squares, shared, per_rank, bad, pairs = np.split(values, bounds)
         data_wait_s, step_s, bad_samples = per_rank.reshape(self._ranks, len(_PER_RANK)).T
@@ -160,6 +165,6 @@ class StepVector:
             step_s=float(step_s.max()),
             bad_samples=bad_samples.astype(int).tolist(),
             bad=bad.astype(int).tolist(),
-            scalars={name: (pair[0], pair[1]) for name, pair in zip(self._scalars, pairs.reshape(-1, 2), strict=True)},
+            scalars={name: (pair[0], pair[1]) for name, pair in zip(scalars, pairs.reshape(-1, 2), strict=True)},
             finite=bool(np.isfinite(values).all()),
         )

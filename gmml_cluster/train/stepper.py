@@ -44,6 +44,7 @@ class Pending:
         event: None on CPU, where the vector is complete at once.
         numbers: int64 (n,): sample numbers of this rank.
         losses: of each micro-batch the losses of its groups, on the device; read only where the step was skipped.
+        scalars: names of the method's scalars in the vector.
         momentum: share of itself that a teacher kept; None without a teacher.
     """
 
@@ -54,6 +55,7 @@ class Pending:
     weight_decay: float
     numbers: NDArray[np.int64]
     losses: list[Tensor]
+    scalars: tuple[str, ...]
     momentum: float | None = None
 
 
@@ -150,7 +152,8 @@ class Stepper:
             update = self.method.after_step(step, self.schedule.total_steps)
             self.engine.lerp(update.targets, update.sources, update.weight)
             momentum = 1 - update.weight
-        return Pending(step, *self._on_host(vector), lr, decay, batch.numbers, losses, momentum)
+        on_host = self._on_host(vector)
+        return Pending(step, *on_host, lr, decay, batch.numbers, losses, self._vector.scalars, momentum)
 
     def _on_host(self, vector: Tensor) -> "tuple[Tensor, torch.cuda.Event | None]":
         """The vector's copy on the host, and the event after which it is complete.
@@ -255,7 +258,7 @@ class Stepper:
         """
         if pending.event is not None:
             pending.event.synchronize()
-        stats = self._vector.unpack(pending.vector.numpy())
+        stats = self._vector.unpack(pending.vector.numpy(), pending.scalars)
         skip = None if stats.finite else self._skip(pending, stats)
         self.skips_in_a_row = self.skips_in_a_row + 1 if skip else 0
         if skip:

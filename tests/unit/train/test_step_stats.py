@@ -32,7 +32,7 @@ def summed(ranks, loss=1.5, **changed):
 @pytest.mark.parametrize("ranks", [1, 2, 5])
 def test_every_field_is_read_as_it_was_filled(ranks):
     vector, values = summed(ranks)
-    read = vector.unpack(values)
+    read = vector.unpack(values, vector.scalars)
     assert read.squares.tolist() == [4.0, 9.0]
     assert (read.loss, read.notice, read.cancelled, read.save) == (1.5 * ranks, 0, 0, 1)
     assert (read.unchecked, read.damaged) == (5 * ranks, ranks)
@@ -46,14 +46,14 @@ def test_every_field_is_read_as_it_was_filled(ranks):
 
 def test_one_rank_s_notice_is_read_by_all():
     vector, values = summed(3, notice=True)
-    assert vector.unpack(values).notice == 3
+    assert vector.unpack(values, vector.scalars).notice == 3
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_the_loss_is_named_before_the_gradients_that_follow_from_it(value):
     vector, values = summed(2, loss=float(value))
     values[0] = np.nan
-    read = vector.unpack(values)
+    read = vector.unpack(values, vector.scalars)
     assert not read.finite
     assert read.first_not_finite(("a", "b")) == "the loss"
 
@@ -61,5 +61,5 @@ def test_the_loss_is_named_before_the_gradients_that_follow_from_it(value):
 def test_the_first_gradient_that_is_not_finite_is_named():
     vector, values = summed(2)
     values[1] = np.inf
-    read = vector.unpack(values)
+    read = vector.unpack(values, vector.scalars)
     assert (read.finite, read.first_not_finite(("a", "b"))) == (False, "the gradient of b")
