@@ -1,4 +1,4 @@
-"""Maps are made of the commit before their step, once, whatever dies; losses are those of a run that nothing disturbed."""
+"""Maps are made of the commit before their step, once, whatever dies, and losses stay those of an undisturbed run."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ import torch
 from gmml_cluster.data.corpus.pin import pin
 from gmml_cluster.data.reader import map_blocks
 from gmml_cluster.data.reader.corpus_pass import CorpusPass
-from gmml_cluster.data.reader.map_blocks import BlockCache, MapBlocks, all_blocks
 from gmml_cluster.data.reader.locate import Wanted
+from gmml_cluster.data.reader.map_blocks import BlockCache, MapBlocks, all_blocks
 from gmml_cluster.models.attention_map import attention_map, map_bytes
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.root import run_root
