@@ -1,7 +1,7 @@
 """SimMIM in numpy float64, one image and one pair of tokens at a time; shares no code with the method."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,10 @@ def bias(state: State, grid: int, head: int, query: int, key: int) -> float:
     return float(table[(r - other_r + grid - 1) * (2 * grid - 1) + c - other_c + grid - 1, head])
 
 
-def attention(x: np.ndarray, state: State, name: str, model: Model) -> np.ndarray:
+def attention(x: np.ndarray, state: State, name: str, model: Model, places: Sequence[int] | None = None) -> np.ndarray:
+    """Attention of a sequence; `places` says where each token stands where some patches are missing."""
     width, heads, grid = model["width"], model["heads"], model["image_size"] // model["patch_size"]
-    size = width // heads
+    size, at = width // heads, range(len(x)) if places is None else places
     if f"{name}.q_bias" in state:
         shift = np.concatenate([state[f"{name}.q_bias"], np.zeros(width), state[f"{name}.v_bias"]])
     else:
@@ -42,7 +43,7 @@ def attention(x: np.ndarray, state: State, name: str, model: Model) -> np.ndarra
         part = slice(head * size, (head + 1) * size)
         for query in range(len(x)):
             logits = [q[query, part] @ k[key, part] / math.sqrt(size) for key in range(len(x))]
-            logits = np.array([value + bias(state, grid, head, query, key) for key, value in enumerate(logits)])
+            logits = np.array([value + bias(state, grid, head, at[query], at[key]) for key, value in enumerate(logits)])
             weights = np.exp(logits - logits.max())
             out[query, part] = weights @ v[:, part] / weights.sum()
     return out @ state[f"{name}.proj.weight"].T + state[f"{name}.proj.bias"]

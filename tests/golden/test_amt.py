@@ -13,8 +13,9 @@ from gmml_cluster.methods.masks.attention import draw_roles, map_weights, weight
 from gmml_cluster.methods.reference import _setting
 from gmml_cluster.spec.methods.amt import AmtOptions, MaeAmtOptions, Roles, cell_roles, token_roles
 from gmml_cluster.spec.methods.simmim import SimmimOptions
+from tests.golden import amt_oracle as oracle
 from tests.golden.test_conmim import spec as conmim_spec
-from tests.golden.test_methods import COUNT, FAR, GMML, QKV, RAW, gmml_draws, images, state
+from tests.golden.test_methods import COUNT, FAR, GMML, MODEL, QKV, RAW, gmml_draws, images, state
 from tests.golden.test_simmim import draws as simmim_draws
 from tests.golden.test_simmim import parameter
 from tests.golden.test_simmim import spec as simmim_spec
@@ -191,3 +192,94 @@ def test_simmim_masks_at_random_what_it_masks_later_unless_told() -> None:
     assert SimmimOptions.model_validate({"name": "simmim", "amt": {"mask_ratio": 0.3}}).mask_ratio == 0.3
     assert SimmimOptions.model_validate({"name": "simmim", "amt": True, "mask_ratio": 0.6}).mask_ratio == 0.6
     assert SimmimOptions.model_validate({"name": "simmim", "amt": False}).mask_ratio == 0.6
+
+
+def random_case(name: str, seed: int) -> tuple[dict[str, Any], np.random.Generator]:
+    rng = np.random.default_rng([seed, sum(name.encode())])
+    heads = int(rng.integers(1, 3))
+    model = {**MODEL, "width": 4 * heads * int(rng.integers(1, 3)), "heads": heads, "depth": int(rng.integers(2, 4))}
+    model["drop_path"] = 0.1 if name in ("simmim", "gmml") else 0
+    ratios = {"mask_ratio": float(rng.uniform(0.2, 0.5)), "throw_ratio": float(rng.uniform(0.1, 0.4))}
+    own: dict[str, Any] = {
+        "mae": {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2, "standardise": bool(rng.integers(2))},
+        "simmim": {"cell": int(rng.integers(1, 3)), "plain": bool(rng.integers(2))},
+        "gmml": {"views": int(rng.integers(1, 3))},
+        "conmim": {"cell": int(rng.integers(1, 3)), "projector": [12, 8, 6], "temperature": 0.3},
+    }
+    method = {"name": name, "amt": ratios, **own[name]}
+    return {"model": model, "method": method, "data": {"group": 2}, "seed": seed}, rng
+
+
+def expected_roles(case: dict[str, Any], maps: np.ndarray, first: int) -> np.ndarray:
+    """Roles (n, V, 16) by the oracle."""
+    method, amt = case["method"], case["method"]["amt"]
+    cell = method.get("cell", 2) if method["name"] in ("simmim", "conmim") else 0
+    found = np.empty(maps.shape, np.uint8)
+    for n, v in np.ndindex(maps.shape[:2]):
+        weights, expand = maps[n, v] / 255, 1
+        if cell:
+            weights, expand = weights.reshape(4 // cell, cell, 4 // cell, cell).sum((1, 3)).ravel(), cell
+            masked = int(np.ceil(len(weights) * amt["mask_ratio"]))
+            thrown = min(int(np.ceil(len(weights) * amt["throw_ratio"])), len(weights) - masked - 1)
+        else:
+            masked = int(np.floor(16 * amt["mask_ratio"]))
+            thrown = int(np.floor(16 * (amt["mask_ratio"] + amt["throw_ratio"]))) - masked
+        of_items = oracle.roles_of(case["seed"], first + n, weights, masked, thrown)
+        side = 4 // expand
+        found[n, v] = of_items.reshape(side, side).repeat(expand, 0).repeat(expand, 1).ravel()
+    return found
+
+
+def expected_losses(
+    case: dict[str, Any], state: Any, pixels: np.ndarray, role: np.ndarray, drawn: dict[str, np.ndarray]
+) -> list[float]:
+    """Loss of each group of two by the oracle; role (n, V, 16)."""
+    model, method, name = case["model"], case["method"], case["method"]["name"]
+    drop = drawn.get("drop", np.ones((4, pixels.shape[1], model["depth"], 2))).astype(np.float64)
+    rates = model["drop_path"] * np.arange(model["depth"])[:, None] / max(1, model["depth"] - 1)
+    drop = np.where(drop > 0, 1 / (1 - rates), 0.0)
+    losses = []
+    for group in (range(2), range(2, 4)):
+        if name == "conmim":
+            part = slice(group[0], group[-1] + 1)
+            losses.append(oracle.conmim_loss(pixels[part], state, model, role[part, 0], method["temperature"]))
+            continue
+        errors: list[Any] = []
+        for i in group:
+            if name == "mae":
+                small = {"width": 8, "heads": 2, "depth": 1, "image_size": 16, "patch_size": 4}
+                flag = method["standardise"]
+                errors += oracle.mae_errors(pixels[i, 0], state, model, small, role[i, 0], standardise=flag)
+            elif name == "simmim":
+                errors += oracle.simmim_errors(pixels[i, 0], state, model, role[i, 0], drop[i, 0])
+            for v in range(pixels.shape[1]) if name == "gmml" else ():
+                shown = pixels[i, v].copy()
+                for y, x in np.ndindex(16, 16):
+                    code = drawn["source"][i, v, y, x]
+                    if code != -1:
+                        source = drawn["noise"][i, v] if code == -2 else pixels[group[0] + code, v]
+                        shown[:, y, x] = source[:, y, x]
+                tapped = {**model, "taps": {2: (1, 2), 3: (2, 3)}[model["depth"]]}
+                errors += oracle.gmml_errors(shown, pixels[i, v], state, tapped, role[i, v], drop[i, v])
+        total, values = np.sum(errors), np.size(errors)
+        losses.append(float(total / 3 / (values / 3 + 1e-5) if name == "simmim" else total / values))
+    return losses
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("seed", range(4))
+def test_random_cases_are_those_of_the_oracle(name: str, seed: int) -> None:
+    case, rng = random_case(name, seed)
+    setting = _setting(case)
+    views = setting.options.views
+    shapes = {key: tuple(p.shape) for key, p in blank(setting).module.named_parameters()}
+    weights = {key: rng.normal(0, 0.4, shape) for key, shape in shapes.items()}
+    pixels = rng.normal(size=(4, views, 3, 16, 16))
+    maps = rng.integers(1, 256, (4, views, 16)).astype(np.uint8)
+    maps = maps if name == "gmml" else maps[:, :1].repeat(views, 1)
+    role, drawn = expected_roles(case, maps, first=6), draw(case, range(6, 10), given={"map": maps})
+    found = drawn["role"] if name == "gmml" else drawn["role"][:, None].repeat(views, 1)
+    assert np.array_equal(found, role)
+    noise = {"noise": drawn["noise"].astype(np.float64)} if "noise" in drawn else {}
+    result = verify(case, weights, pixels, {"first": 6, "map": maps, **noise}, dtype="float64")
+    assert result.losses == pytest.approx(expected_losses(case, weights, pixels, role, {**drawn, **noise}), rel=1e-10)
