@@ -97,8 +97,9 @@ def _mebibytes(count: int) -> str:
 
 
 def _arithmetic(plan: Plan) -> str:
-    whole = "" if plan.steps is None else f", {plan.steps * plan.step_flops / 1e18:.3g} EFLOP in all"
-    return f"{plan.step_flops / 1e12:.3g} TFLOP a step{whole}"
+    whole = "" if plan.total_flops is None else f", {plan.total_flops / 1e18:.3g} EFLOP in all"
+    later = "" if plan.later_step_flops is None else f", {plan.later_step_flops / 1e12:.3g} once AMT throws tokens away"
+    return f"{plan.step_flops / 1e12:.3g} TFLOP a step{later}{whole}"
 
 
 def _evaluation(plan: EvaluationPlan) -> str:

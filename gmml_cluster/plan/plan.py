@@ -19,6 +19,7 @@ from gmml_cluster.plan.notes import (
 from gmml_cluster.plan.sample_layout import CorpusShape, SampleLayout
 from gmml_cluster.plan.shares import Share, counts_of, micro_batch_before_indexing, share_of
 from gmml_cluster.plan.steps import epoch_steps, layout_of, steps_without_corpora, total_steps
+from gmml_cluster.plan.throwing import later_step_flops, total_flops
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.rules import group_of
@@ -48,6 +49,8 @@ class Plan:
         epoch_steps: steps an epoch of the first corpus takes.
         memory: of a rank at the fewest ranks, where it is greatest.
         step_flops: FLOP of a step, forward and backward, over all ranks.
+        later_step_flops: of one once AMT throws tokens away; None where none are.
+        total_flops: of all steps and of the passes that make AMT's maps.
         environment: variables set for every rank.
         secrets: names of variables passed on; values are written nowhere.
         room: memory that a rank may use; None where it is not known here.
@@ -82,6 +85,8 @@ class Plan:
     room: RankMemory | None
     read_ahead_bytes: int | None
     step_flops: int
+    later_step_flops: int | None
+    total_flops: int | None
     evaluation: EvaluationPlan | None
     gpu_time: GpuTime | None
     environment: dict[str, str]
@@ -155,7 +160,7 @@ def make_plan(
     length = _length(job, layout)
     need = _need(job, profile, machine, nodes, lanes)
     step_flops = counts_of(job).step_flops * job.batch.size
-    whole_flops = step_flops * length.steps if length.steps and need.on_gpus else None
+    whole_flops = total_flops(job, layout, length.steps) if length.steps else None
     evaluation = evaluation_plan(
         job,
         steps=length.steps,
@@ -190,8 +195,10 @@ def make_plan(
         room=need.room,
         read_ahead_bytes=need.read_ahead_bytes,
         step_flops=step_flops,
+        later_step_flops=later_step_flops(job),
+        total_flops=whole_flops,
         evaluation=evaluation,
-        gpu_time=gpu_time(whole_flops, job.engine.precision, nodes.ranks) if whole_flops else None,
+        gpu_time=gpu_time(whole_flops, job.engine.precision, nodes.ranks) if whole_flops and need.on_gpus else None,
         environment=dict(profile.environment),
         secrets=profile.secrets,
         notes=(

@@ -147,7 +147,7 @@ def test_a_row_of_the_page_says_what_its_command_does(cells):
     job = submitted(command)
     plan = planned(job.model_copy(update={"resources": Resources()}))
     gpu = job.engine.precision == "bf16"
-    work = plan.steps * plan.step_flops / (1e18 if gpu else 1e12)
+    work = plan.total_flops / (1e18 if gpu else 1e12)
     assert plan.notes == ()
     assert length == length_of(job.run)
     assert (batch, rate) == (f"{job.batch.size:,}", f"{plan.learning_rate:.3g}")
