@@ -46,7 +46,7 @@ def test_a_run_that_is_scored_trains_to_the_bit_as_one_that_is_not_and_a_kill_co
     profile = workshop.profile(2)
     short = {"engine": {"zero": zero}, "run": {"steps": 24}, "checkpoint": {"every": "20 steps"}}
     workshop.call("gmml-submit", workshop.job("plain", **short), "--cluster", profile, "--follow")
-    asked = {"every": "8 steps", "corpus": workshop.corpus.replace("train", "test"), "bank_images": 600}
+    asked = {"every": "8 steps", "corpus": workshop.corpus.replace("train", "test")}
     job = workshop.job("scored", **short, evaluate=asked)
     workshop.call("gmml-submit", job, "--cluster", profile)
     workshop.until("scored", lambda entries: any(entry["kind"] == "commit" for entry in entries))
@@ -60,7 +60,9 @@ def test_a_run_that_is_scored_trains_to_the_bit_as_one_that_is_not_and_a_kill_co
     assert [line["step"] for line in lines if "knn_mean" in line] == [7, 15, 23]
     again = ("--step", "23", "--corpus", asked["corpus"], "--feature", "mean", "--json")
     document = json.loads(workshop.call("gmml", "eval", "scored", *again))
-    assert document["scores"][0]["samples"] == 500
+    kept = json.loads(Path(workshop.root, "scored", scores[-1]["file"]).read_text())
+    assert document["scores"] == kept["scores"], "two ranks find what one process finds"
+    assert (document["bank"], document["corpus"]) == (kept["bank"], kept["corpus"])
     status = json.loads(workshop.call("gmml", "status", "scored", "--json"))
     assert status["goodput"]["evaluation_s"] == pytest.approx(sum(entry["seconds"] for entry in scores))
     page = workshop.call("gmml", "status", "scored")
