@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from gmml_cluster.errors import Fault, SpecError
-from gmml_cluster.methods import drawing
 from gmml_cluster.methods.groups import group_sums
 from gmml_cluster.methods.masks import attention
+from gmml_cluster.methods.masks.tokens import kept_tokens
 from gmml_cluster.methods.protocol import (
     ROLE,
     Draws,
@@ -134,9 +134,9 @@ class Mae:
             counts = token_roles(self.amt, self.setting.patches)
             draws = attention.with_roles(draws, self.setting.seed, numbers, counts)
         else:
-            order = drawing.token_order(self.setting.seed, numbers, self.setting.patches)
-            keep = order[:, : self.kept].sort(1).values
-            draws = {"mask": torch.ones_like(order, dtype=torch.bool).scatter_(1, keep, False), "keep": keep}
+            seed, patches = self.setting.seed, self.setting.patches
+            mask, keep = kept_tokens(seed, numbers, patches=patches, kept=self.kept)
+            draws = {"mask": mask, "keep": keep}
         return {name: value for name, value in draws.items() if names is None or name in names}
 
     def accept(self, given: Draws, count: int) -> Draws:

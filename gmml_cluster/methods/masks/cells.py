@@ -1,4 +1,6 @@
-"""Cells: squares of patches of which a fixed number is hidden, uniformly at random. The grid is that of the cells.
+"""Cells: squares of patches of which a fixed number is hidden, uniformly at random.
+
+The grid is that of the patches, which whole cells divide.
 
 Source: arXiv 2111.09886; a cell of one patch is masking by single patches (docs/reference/methods.md).
 

@@ -1,5 +1,7 @@
 """GMML's rectangles for a whole batch in static shapes, without waiting for the device (docs/reference/methods.md).
 
+The grid is that of pixels; corners and sides lie on multiples of a step, 1 as released or the side of a patch.
+
 The rule is sequential: draw rectangles until their union holds enough pixels. A loop would read a count back from the
 device after each rectangle. Here a fixed 192 candidates are drawn; each pixel takes the least index of a rectangle that
 covers it, pixels are counted by index, and the first index whose cumulated count suffices is the last one used. That a
