@@ -136,7 +136,10 @@ class ConmimOptions(SpecModel):
 
     def advice(self, encoder: Encoder, image_size: int, group: int) -> Iterator[str]:
         """What the plan notes of options that work, but not well."""
-        tokens = 1 + (image_size // encoder.patch_size) ** 2
+        grid = image_size // encoder.patch_size
+        tokens = 1 + grid**2
+        if self.amt is not None and grid % self.cell == 0:
+            tokens = 1 + cell_roles(self.amt, (grid // self.cell) ** 2).times(self.cell**2).held
         rows, advised = group * tokens, 2 ** math.ceil(math.log2(ADVISED_ROWS / tokens))
         if rows < FEW_ROWS:
             few = f"groups of {group} images give ConMIM's batch norms {rows:,} rows, of {tokens} tokens an image"

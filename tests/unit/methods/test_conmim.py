@@ -42,9 +42,9 @@ def test_every_trained_parameter_gets_a_gradient_and_the_teacher_none() -> None:
         assert (parameter.grad is None) is name.startswith("teacher."), name
 
 
-def plan_of(group: int, *, image_size: int, patch: int, batch: int) -> Plan:
+def plan_of(group: int, *, image_size: int, patch: int, batch: int, **options: Any) -> Plan:
     data = {"corpora": [{"url": "nowhere"}], "image_size": image_size, "group": group}
-    spec = job(OPTIONS, model={"patch_size": patch}, data=data, batch={"size": batch})
+    spec = job({**OPTIONS, **options}, model={"patch_size": patch}, data=data, batch={"size": batch})
     return make_plan(spec, load_profile("local"), None, Machine(2, 0))
 
 
@@ -56,6 +56,8 @@ def test_a_plan_notes_a_group_whose_batch_norms_have_few_rows_and_how_many_ranks
     assert "1,040 rows, of 65 tokens an image; released are 12,608: take a data.group of 128" in note
     for group, image_size, patch in ((64, 224, 16), (128, 32, 4), (11, 224, 16)):
         assert not plan_of(group, image_size=image_size, patch=patch, batch=2 * group).notes
+    (note,) = plan_of(11, image_size=224, patch=16, batch=22, amt={}).notes
+    assert "1,595 rows, of 145 tokens an image" in note, "thrown tokens are no rows"
     lines = describe(plan_of(128, image_size=32, patch=4, batch=256))
     assert [line.split("  ")[-1].strip() for line in lines if line.startswith("batch")] == [
         "256 images, 2 groups of 128: 2 ranks at most"
