@@ -141,6 +141,9 @@ def page(document: Document) -> list[str]:
             f"  data wait    {_percent(progress['data_wait_share'])} of the time",
             f"  time left    {_duration(progress['left_s'])}",
         ]
+    if document["map_pass"] is not None:
+        made = document["map_pass"]
+        lines.append(f"  maps         block {made['made']} of {made['blocks']}; step {made['step']} waits for them")
     if document["committed_step"] is not None:
         lines.append(f"  checkpoint   step {document['committed_step']}, {document['url']}/{document['checkpoint']}")
     if goodput["share"] is not None:

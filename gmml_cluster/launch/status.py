@@ -13,7 +13,7 @@ from gmml_cluster.launch.jobs import Jobs, jobs_of_copy, poll
 from gmml_cluster.run.history import History
 from gmml_cluster.run.ledger import living, status
 from gmml_cluster.run.location import misplaced
-from gmml_cluster.run.progress import Progress, read_progress, total_steps
+from gmml_cluster.run.progress import Progress, read_map_pass, read_progress, total_steps
 from gmml_cluster.run.root import RunRoot
 
 VERSION = 3
@@ -52,7 +52,8 @@ def _document(run: RunRoot, history: History, jobs: Jobs) -> dict[str, Any]:
     if found is not None and found.kind == "copied":
         jobs = jobs_of_copy(history)
     ledger = status(history, jobs.states)
-    progress = read_progress(run.store, history) if living(history, jobs.states) else None
+    lives = living(history, jobs.states) is not None
+    progress = read_progress(run.store, history) if lives else None
     return {
         "run": run.name,
         "root": run.root,
@@ -62,6 +63,7 @@ def _document(run: RunRoot, history: History, jobs: Jobs) -> dict[str, Any]:
         "step": ledger["step"] if progress is None else progress.step,
         "steps": total_steps(history),
         "progress": _figures(progress),
+        "map_pass": read_map_pass(run.store, history) if lives else None,
         **_waiting(history, jobs),
         "misplaced": None if found is None else str(found.fault),
     }

@@ -1,14 +1,15 @@
 """How far a run that trains has come: what `gmml status` shows of it between two checkpoints."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from gmml_cluster.run.history import History
+from gmml_cluster.run.history import History, maps_folder
 from gmml_cluster.run.uploads import Line, last_metric_lines
-from gmml_cluster.store.protocol import Store
+from gmml_cluster.store.protocol import NotFound, Store
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,31 @@ def read_progress(store: Store, history: History) -> Progress | None:
         return None
     attempt = history.attempts[-1].number
     return progress(attempt, last_metric_lines(store, attempt), total_steps(history))
+
+
+def read_map_pass(store: Store, history: History) -> dict[str, int] | None:
+    """How far a pass that makes maps is: `step` that waits for them, `made` and `blocks`; None where none is under way.
+
+    Args:
+        store: the run root.
+        history: the run's, with a live attempt.
+
+    Raises:
+        StorageError: the store does not answer.
+    """
+    last = history.commits[-1] if history.commits else None
+    if last is None or any((maps.of_step, maps.of_attempt) == (last.step, last.attempt) for maps in history.maps):
+        return None
+    try:
+        found: dict[str, int] = json.loads(store.get(map_pass_name(maps_folder(last.step, last.attempt))))
+    except NotFound:
+        return None
+    return {"step": last.step + 1, **found}
+
+
+def map_pass_name(folder: str) -> str:
+    """Where a pass says how far it is, within the run root."""
+    return f"{folder}/progress.json"
 
 
 def progress(attempt: int, lines: Sequence[Line], steps: int | None) -> Progress | None:

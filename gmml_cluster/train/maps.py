@@ -6,6 +6,7 @@ wrote from this commit is checked and kept. Nothing of the pass is state of the 
 """
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ from gmml_cluster.plan.refreshes import refreshes
 from gmml_cluster.plan.sample_layout import SampleLayout
 from gmml_cluster.run.history import Commit, Maps, maps_folder
 from gmml_cluster.run.maps import record_maps
+from gmml_cluster.run.progress import map_pass_name
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.store.protocol import Store
@@ -128,10 +130,8 @@ class MapMaker:
         known = self._exchanged(f"{key}/found", self._standing(folder))
         blocks = list(all_blocks(self._samples))
         missing = [block for block in blocks if block.name not in known]
-        if self._is_rank_zero:
-            kept = len(blocks) - len(missing)
-            _log.info("maps for step %d on: %d blocks of 4,096 images, %d are there", step, len(blocks), kept)
         made: dict[str, int] = {}
+        self._tell(folder, len(blocks) - len(missing), len(blocks))
         stop = self._make(missing, folder, commit, made)
         if stop:
             return stop
@@ -194,7 +194,7 @@ class MapMaker:
                         return stop
                 if own is not None:
                     made[own.name] = put_block(self.run.store, folder, own, torch.cat(done).cpu().numpy())
-                self._progress(first + len(together), len(missing))
+                self._progress(folder, first + len(together), len(missing))
         finally:
             reading.close()
         return ""
@@ -214,10 +214,17 @@ class MapMaker:
         dist.all_reduce(stop, op=dist.ReduceOp.MAX)
         return _STOPS[int(stop.item())]
 
-    def _progress(self, made: int, blocks: int) -> None:
-        if self._is_rank_zero and (time.monotonic() >= self._next_progress or made == blocks):
+    def _progress(self, folder: str, made: int, missing: int) -> None:
+        if time.monotonic() >= self._next_progress or made == missing:
             self._next_progress = time.monotonic() + PROGRESS_S
+            blocks = len(list(all_blocks(self._samples)))
+            self._tell(folder, blocks - missing + made, blocks)
+
+    def _tell(self, folder: str, made: int, blocks: int) -> None:
+        """Rank 0's: how far the pass is, in the log of the rank and for `gmml status`."""
+        if self._is_rank_zero:
             _log.info("maps: block %d of %d", made, blocks)
+            self.run.store.put(map_pass_name(folder), json.dumps({"made": made, "blocks": blocks}).encode())
 
     def _record(self, step: int, commit: Commit, folder: str, crcs: dict[str, int], seconds: float) -> Maps:
         """Rank 0's: write the manifest and append `map`."""

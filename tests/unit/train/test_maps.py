@@ -111,7 +111,7 @@ def test_there_is_one_entry_a_pass_and_no_block_is_made_twice(runs: Any) -> None
     for name in found:
         _, entries, written = found[name]
         assert [(each["step"], each["of_step"]) for each in entries] == [(step, step - 1) for step in PASSES]
-        assert len(written) == len(set(written)) == 3 * -(-1437 // BLOCK)
+        assert len(written) == len(set(written)) == 3 * -(-1297 // BLOCK)
     manifests = {name: [each["manifest"] for each in found[name][1]] for name in found}
     assert manifests["killed"] == manifests["calm"]
     assert len(set(manifests["calm"])) == 3
@@ -134,4 +134,4 @@ def test_the_maps_are_those_of_the_commit(runs: Any, digits_corpus: str, monkeyp
     blocks = MapBlocks(run.store, folder, last["manifest"], 16, BlockCache(2))
     stored = blocks.maps([Wanted(0, y) for y in range(300, 340)])
     assert np.abs(stored.astype(int) - expected).max() <= 1, "batches of another size differ in the last bit"
-    assert len(list(Path(f"{root}/killed/digits/{folder}").glob("*.maps"))) == len(list(all_blocks([1437])))
+    assert len(list(Path(f"{root}/killed/digits/{folder}").glob("*.maps"))) == len(list(all_blocks([1297])))
