@@ -6,7 +6,7 @@ from gmml_cluster.run.history import Commit, History
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.validate import to_yaml
-from gmml_cluster.spec.methods.registry import wants_labels
+from gmml_cluster.spec.methods.registry import mask_table_of, wants_labels
 
 
 def model_card(run: RunRoot, job: JobSpec, commit: Commit, loading: str, image_size: int | None = None) -> str:
@@ -25,7 +25,7 @@ def model_card(run: RunRoot, job: JobSpec, commit: Commit, loading: str, image_s
     size = image_size or trained_at
     resized = "" if size == trained_at else f", trained at {trained_at} x {trained_at}"
     pixels = f"{size} x {size}{resized}, less the mean {list(normalise.mean)}, over {list(normalise.std)}"
-    labelled = wants_labels(job.method)
+    labelled = wants_labels(job.method) or mask_table_of(job.method) is not None
     tags, trained = ("supervised", "with") if labelled else ("self-supervised", "without")
     return f"""---
 library_name: gmml_cluster

@@ -23,6 +23,8 @@ from gmml_cluster.spec.rules import group_of, view_size
 
 LABEL = "label"
 """The draw that is not drawn: the class of each image, int64 (n,), where the method's options say `labels`."""
+MASK = "mask"
+"""A third: the class of each pixel of the first view, uint8 (n, S, S), 255 for none, where there is a `mask_table`."""
 MAP = "map"
 """The other one: each view's map of attention in bytes, 1 to 255, uint8 (n, V, N); there once AMT masks by it."""
 ROLE = "role"

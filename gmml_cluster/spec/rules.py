@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from gmml_cluster.spec.broken import GROUP, IMAGE, METHOD, PATCH, Broken, broken
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.spec.methods.registry import that_take_auxiliary, wants_labels
+from gmml_cluster.spec.methods.registry import mask_table_of, that_take_auxiliary, wants_labels
 from gmml_cluster.wording import counted
 
 BATCH = ("batch", "size")
@@ -30,6 +30,7 @@ def broken_rules(job: JobSpec) -> list[Broken]:
         _lars_alone,
         _auxiliary_has_tokens,
         _scores_mean_something,
+        _masks_follow_views,
         _of_method,
     )
     return [found for rule in rules for found in rule(job)]
@@ -150,6 +151,12 @@ def _scores_mean_something(job: JobSpec) -> Iterator[Broken]:
     elif wants_labels(job.method) and asked.bank is None and asked.corpus is None:
         problem = f"null; {name} trains on the classes of all its images, a tenth of which would be scored"
         yield broken(("evaluate", "corpus"), problem, "name a held-out corpus", METHOD, ("evaluate", "bank"))
+
+
+def _masks_follow_views(job: JobSpec) -> Iterator[Broken]:
+    if mask_table_of(job.method) is not None and job.data.augment.patches is not None:
+        problem = f"patches are cropped by themselves; the masks of {job.method.name} would show another place"
+        yield broken(("data", "augment", "patches"), problem, "write null", METHOD)
 
 
 def _of_method(job: JobSpec) -> Iterator[Broken]:

@@ -25,7 +25,7 @@ from gmml_cluster.run.history import Commit, Maps
 from gmml_cluster.run.log import Log
 from gmml_cluster.run.root import RunRoot, log_stem, metrics_stem, run_root
 from gmml_cluster.spec.job import JobSpec
-from gmml_cluster.spec.methods.registry import wants_labels
+from gmml_cluster.spec.methods.registry import mask_table_of, wants_labels
 from gmml_cluster.train.checkpoints.load_trained import full_precision
 from gmml_cluster.train.checkpoints.resume import Peers, load
 from gmml_cluster.train.checkpoints.save import Saver
@@ -278,6 +278,7 @@ def _stepper(
         read_ahead_bytes=read_ahead_bytes(job.data.read_ahead, info.local_ranks),
         labels=wants_labels(job.method),
         maps=maps,
+        mask_table=mask_table_of(job.method),
     )
     stepper = Stepper(
         job=job,

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gmml_cluster.data.augment import prepare
+from gmml_cluster.data.augment import flip_masks, prepare
 from gmml_cluster.data.reader.bad_samples import Limit
 from gmml_cluster.data.reader.stream import HostBatch
-from gmml_cluster.methods.protocol import LABEL, MAP, AfterStep, Draws, Guided, Losses, Method
+from gmml_cluster.methods.protocol import LABEL, MAP, MASK, AfterStep, Draws, Guided, Losses, Method
 from gmml_cluster.plan.sample_layout import MicroBatches
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.engines.engine import Engine
@@ -225,6 +225,9 @@ class Stepper:
         draws = self._draws(batch, samples, numbers)
         if batch.labels is not None:
             draws = {**draws, LABEL: self._uploaded(batch.labels[samples])}
+        if batch.masks is not None:
+            masks = self._uploaded(batch.masks[samples])
+            draws = {**draws, MASK: flip_masks(masks, numbers, seed=job.seed, augment=data.augment)}
         return self.method.loss(self.engine.forward, clean, draws)
 
     def _draws(self, batch: HostBatch, samples: NDArray[np.int64], numbers: Tensor) -> Draws:

@@ -21,6 +21,7 @@ from gmml_cluster.spec.methods.gmml import GmmlOptions
 from gmml_cluster.spec.methods.ijepa import IjepaOptions
 from gmml_cluster.spec.methods.mae import MaeOptions
 from gmml_cluster.spec.methods.relvit import RelVitOptions
+from gmml_cluster.spec.methods.segmentation import SegmentationOptions
 from gmml_cluster.spec.methods.simmim import SimmimOptions
 from gmml_cluster.spec.methods.supervised import SupervisedOptions
 
@@ -222,6 +223,7 @@ def test_python_examples_run(page, tmp_path):
         RelVitOptions,
         SimmimOptions,
         SupervisedOptions,
+        SegmentationOptions,
     ],
     ids=lambda options: options.__name__,
 )

@@ -21,6 +21,7 @@ BUILT_IN = {
     "conmim": "gmml_cluster.methods.conmim",
     "simmim": "gmml_cluster.methods.simmim",
     "linear": "gmml_cluster.methods.linear",
+    "segmentation": "gmml_cluster.methods.segmentation",
     "supervised": "gmml_cluster.methods.supervised",
     "capi": "gmml_cluster.methods.capi",
     "ijepa": "gmml_cluster.methods.ijepa",

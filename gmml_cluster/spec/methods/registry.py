@@ -18,6 +18,7 @@ from gmml_cluster.spec.methods.linear import LinearOptions
 from gmml_cluster.spec.methods.mae import MaeOptions
 from gmml_cluster.spec.methods.plugins import OPTIONS, claims
 from gmml_cluster.spec.methods.relvit import RelVitOptions
+from gmml_cluster.spec.methods.segmentation import SegmentationOptions
 from gmml_cluster.spec.methods.simmim import SimmimOptions
 from gmml_cluster.spec.methods.supervised import SupervisedOptions
 
@@ -77,6 +78,7 @@ _OFFERED: tuple[type[SpecModel], ...] = (
     FinetuneOptions,
     LinearOptions,
     AttentiveOptions,
+    SegmentationOptions,
     *plug_ins(),
 )
 
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
         | FinetuneOptions
         | LinearOptions
         | AttentiveOptions
+        | SegmentationOptions
     )
 else:
     MethodOptions = Annotated[Union[_OFFERED], Field(discriminator="name")]  # noqa: UP007
@@ -128,6 +131,11 @@ def recipe_of(name: object) -> Mapping[str, Any]:
 def that_take_auxiliary() -> list[str]:
     """Names of the methods beside whose loss relations of patches can be learned."""
     return sorted(_name(options) for options in _OFFERED if getattr(options, "takes_auxiliary", False))
+
+
+def mask_table_of(options: SpecModel) -> tuple[int, ...] | None:
+    """The class of each value of a mask, where a method's batches carry masks."""
+    return getattr(options, "mask_table", None)
 
 
 def wants_labels(options: SpecModel) -> bool:
