@@ -10,8 +10,9 @@ from gmml_cluster.cli import options
 from gmml_cluster.cli.compute import run_module
 from gmml_cluster.errors import Fault, SpecError
 
-_TRAINED = ("attentive", "finetune")
-_FROZEN = ("knn", "linear")
+_TRAINED = ("attentive", "finetune", "segmentation")
+_FROZEN = ("knn", "linear", "patch-knn")
+_OF_PIXELS = ("segmentation", "patch-knn")
 
 
 @click.command("eval")
@@ -22,7 +23,7 @@ _FROZEN = ("knn", "linear")
     default="knn",
     show_default=True,
     metavar="LIST",
-    help="Scores: knn, linear, attentive, finetune; several with commas.",
+    help="Scores: knn, linear, attentive, finetune, segmentation, patch-knn; several with commas.",
 )
 @click.option("--bank", metavar="URL", help="Labelled shards that are learnt from; the run's first corpus by default.")
 @click.option("--corpus", metavar="URL", help="Labelled shards that are scored; a tenth of the bank by default.")
@@ -40,6 +41,8 @@ _FROZEN = ("knn", "linear")
 @click.option(
     "--epochs", type=click.FloatRange(min=0, min_open=True), help="Of attentive and finetune: passes over the bank."
 )
+@click.option("--classes", type=click.IntRange(2, 254), help="Of segmentation and patch-knn: classes of the masks.")
+@click.option("--zero-ignored", is_flag=True, help="Of masks: pixels of value 0 do not count, classes begin at 1.")
 @options.cluster
 @options.root
 @options.as_json
@@ -54,14 +57,16 @@ def command(
     image_size: int | None,
     untrained: bool,
     epochs: float | None,
+    classes: int | None,
+    zero_ignored: bool,
     cluster: str | None,
     root: str | None,
     as_json: bool,
 ) -> int:
     """Score the encoder of a checkpoint of RUN, and keep what is found with the run.
 
-    knn and linear read features once, in one process. attentive and finetune train a run of their own on the bank, on
-    the cluster, and are then scored on the corpus here.
+    knn, linear and patch-knn read features once, in one process. attentive, finetune and segmentation train a run of
+    their own on the bank, on the cluster, and are then scored on the corpus here.
     """
     from gmml_cluster.launch.code import installed_code
     from gmml_cluster.launch.find import find
@@ -71,13 +76,19 @@ def command(
     if unknown:
         hint = f"write {', '.join(_FROZEN + _TRAINED)}, or several with commas"
         raise SpecError(Fault("--with", f"{unknown[0]!r} is no score", hint))
+    of_pixels = [name for name in names if name in _OF_PIXELS]
+    if of_pixels and (classes is None or features):
+        problem = f"{', '.join(of_pixels)}; they read patch tokens and masks"
+        raise SpecError(Fault("--with", problem, "give --classes, and no --feature"))
     found = find(run, root)
     trained, frozen = [name for name in names if name in _TRAINED], [name for name in names if name not in _TRAINED]
     if trained and (corpus is None or untrained or features):
         problem = f"{', '.join(trained)}; a run is trained on the bank, so --corpus names what is scored"
         raise SpecError(Fault("--with", problem, "give --corpus, and neither --untrained nor --feature"))
     for name in trained:
-        asked = {"step": step, "bank": bank, "image": image, "epochs": epochs, "image_size": image_size}
+        asked: dict[str, Any] = {"step": step, "bank": bank, "image": image, "epochs": epochs, "image_size": image_size}
+        if name in _OF_PIXELS:
+            asked["masks"] = {"classes": classes, "zero_ignored": zero_ignored}
         result = _train_and_score(found, name, asked, cluster=cluster, corpus=str(corpus), as_json=as_json)
         if result:
             return result
@@ -92,10 +103,16 @@ def command(
         *(("--feature", feature) for feature in features),
     ]
     code = installed_code(found.job({}).method.name).digest
-    arguments = ["--root", found.root, "--run", found.name, "--with", ",".join(frozen), "--code", code]
+    arguments = ["--root", found.root, "--run", found.name, "--code", code]
     arguments += [word for name, value in given if value is not None for word in (name, value)]
     arguments += [name for name, is_set in (("--untrained", untrained), ("--json", as_json)) if is_set]
-    return run_module("gmml_cluster.evaluate", arguments, needs="torch")
+    if "patch-knn" in frozen:
+        masks = ["--classes", str(classes), *(["--zero-ignored"] if zero_ignored else [])]
+        result = run_module("gmml_cluster.evaluate.patch_knn", [*arguments, *masks], needs="torch")
+        frozen.remove("patch-knn")
+        if result or not frozen:
+            return result
+    return run_module("gmml_cluster.evaluate", [*arguments, "--with", ",".join(frozen)], needs="torch")
 
 
 def _train_and_score(
@@ -116,4 +133,5 @@ def _train_and_score(
     made.wait()
     arguments = ["--root", made.location.root, "--run", made.name, "--of-root", source.root, "--of", source.name]
     arguments += ["--corpus", corpus, "--code", installed_code(name).digest, *(["--json"] if as_json else [])]
-    return run_module("gmml_cluster.evaluate.classify", arguments, needs="torch")
+    module = "segment" if name in _OF_PIXELS else "classify"
+    return run_module(f"gmml_cluster.evaluate.{module}", arguments, needs="torch")

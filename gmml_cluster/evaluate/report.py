@@ -1,13 +1,19 @@
 """What an evaluation says: one JSON document, or a table."""
 
-from collections.abc import Iterable
+import json
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 
+from gmml_cluster.errors import GmmlError
 from gmml_cluster.evaluate.score import Score
+from gmml_cluster.run.evaluations import keep
+from gmml_cluster.run.root import run_root
 from gmml_cluster.wording import counted
 
 ERROR = "±: one standard error of sampling; the spread of seeds is not in it."
@@ -31,6 +37,7 @@ class EvalReport:
         protocol: how images were read and what was trained, in one line.
         attempt: of the run, that scored its own weights between two steps; None for `gmml eval`.
         seconds: that it spent on it.
+        metric: what the scores are.
     """
 
     run: str
@@ -44,6 +51,7 @@ class EvalReport:
     protocol: str = FROZEN
     attempt: int | None = None
     seconds: float | None = None
+    metric: str = "top-1"
 
     def to_json(self) -> dict[str, Any]:
         """The document of `gmml eval --json`; accuracies in percent."""
@@ -64,10 +72,11 @@ class EvalReport:
     def show(self, console: Console) -> None:
         """Print the table; rows to be reported are bold."""
         state = "untrained" if self.untrained else f"step {self.step}"
-        table = Table(title=f"{self.run}, {state}: accuracy on {counted(self.corpus[1], 'image')} of {self.corpus[0]}")
+        what = "accuracy" if self.metric == "top-1" else self.metric
+        table = Table(title=f"{self.run}, {state}: {what} on {counted(self.corpus[1], 'image')} of {self.corpus[0]}")
         for name in ("score", "feature", "settings"):
             table.add_column(name)
-        table.add_column("top-1, percent", justify="right")
+        table.add_column(f"{self.metric}, percent", justify="right")
         for score in self.scores:
             value = f"{100 * score.accuracy:.1f} ± {100 * score.error:.1f}"
             table.add_row(
@@ -80,6 +89,20 @@ class EvalReport:
         console.print(table)
         notes = NOTES if self.protocol == FROZEN else f"{ERROR}\n{self.protocol}"
         console.print(f"bank: {counted(self.bank[1], 'image')} of {self.bank[0]}\n{notes}")
+
+
+def publish(make: Callable[[], EvalReport], root: str, run: str, *, as_json: bool) -> None:
+    """Make a report, keep it with its run and print it; an error ends the process with its code."""
+    try:
+        report = make()
+        keep(run_root(root, run), report.to_json())
+    except GmmlError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    if as_json:
+        click.echo(json.dumps(report.to_json()))
+    else:
+        report.show(Console())
 
 
 def _written(settings: Iterable[tuple[str, float | int]]) -> str:

@@ -16,10 +16,10 @@ from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.validate import dump, parse_job
 from gmml_cluster.spec.methods.encoder_kind import EncoderKind, kind_of
 
-EPOCHS = {"attentive": 30.0, "finetune": 50.0}
+EPOCHS = {"attentive": 30.0, "finetune": 50.0, "segmentation": 30.0}
 """Passes over the bank; ours, for sets of some ten thousand images."""
-_METHODS: dict[str, dict[str, Any]] = {"attentive": {}, "finetune": {"layer_decay": 0.75}}
-_LR = {"attentive": 5e-3, "finetune": 1e-3}
+_METHODS: dict[str, dict[str, Any]] = {"attentive": {}, "finetune": {"layer_decay": 0.75}, "segmentation": {}}
+_LR = {"attentive": 5e-3, "finetune": 1e-3, "segmentation": 5e-3}
 """Of AdamW, whatever the batch; ours."""
 _QUERIES = (32, 16, 8, 4, 2, 1)
 _BATCHES = ((5120, 256), (1280, 64), (0, 16))
@@ -48,6 +48,7 @@ def probe_job(
     image: str | None,
     epochs: float | None,
     image_size: int | None = None,
+    masks: dict[str, Any] | None = None,
 ) -> JobSpec:
     """The job that trains `method` from a run's encoder on a bank with classes, with the run's own crops and flips.
 
@@ -61,6 +62,7 @@ def probe_job(
         image: field of the images; that of the run's first corpus by default.
         epochs: passes over the bank; `EPOCHS` by default.
         image_size: side of the images that the encoder reads; the run's by default.
+        masks: of segmentation: `classes` and `zero_ignored`.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -73,7 +75,7 @@ def probe_job(
     spec["init"] = {"run": source.url, "step": commit_of(source, step).step, "what": "encoder"}
     spec["data"]["image_size"] = image_size or theirs.data.image_size
     held = _held(parse_job({**spec, "name": "bank"}), source.root)
-    spec["method"]["classes"] = max(held.greatest_label + 1, 2)
+    spec["method"] |= masks or {"classes": max(held.greatest_label + 1, 2)}
     size = next(size for least, size in _BATCHES if held.samples >= least)
     spec["batch"] = {"size": size}
     spec["data"]["group"] = size if method == "attentive" else 8

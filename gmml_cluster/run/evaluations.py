@@ -12,6 +12,7 @@ from gmml_cluster.store.verified import read_verified
 
 FOLDER = "evaluations"
 _FIGURES = ("score", "feature", "accuracy", "error", "samples")
+_OF_CLASSES = ("metric", "pixel_accuracy", "iou")
 
 
 def keep(run: RunRoot, document: Mapping[str, Any], attempt: int | None = None) -> str | None:
@@ -75,8 +76,8 @@ def _figures(score: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings(score: Mapping[str, Any]) -> dict[str, Any]:
-    """The rate of a linear probe belongs to its result: it was chosen on the bank."""
-    passed_over = {*_FIGURES, "main", *(["lr"] if score["score"] == "linear" else [])}
+    """The rate of a linear probe belongs to its result, as it was chosen on the bank; so do the figures of classes."""
+    passed_over = {*_FIGURES, *_OF_CLASSES, "main", *(["lr"] if score["score"] == "linear" else [])}
     return {name: value for name, value in score.items() if name not in passed_over}
 
 

@@ -43,6 +43,7 @@ SURFACE = {
     "gmml export": ["--help", "--image-size", "--output", "--root", "--step", "--to", "-o", "RUN"],
     "gmml eval": [
         "--bank",
+        "--classes",
         "--cluster",
         "--corpus",
         "--epochs",
@@ -55,6 +56,7 @@ SURFACE = {
         "--step",
         "--untrained",
         "--with",
+        "--zero-ignored",
         "RUN",
     ],
     "gmml compare": ["--help", "--json", "--root", "RUNS"],

@@ -1,0 +1,98 @@
+"""`python -m gmml_cluster.evaluate.segment`: the mIoU of a trained head, kept with the run of its encoder."""
+
+from typing import cast
+
+import click
+import torch
+from torch import Tensor
+
+from gmml_cluster.data.corpus.listing import indexes_below
+from gmml_cluster.errors import DataError, Fault
+from gmml_cluster.evaluate.masked import AT_ONCE, Confusion, MaskedCorpus, MaskScore, read_masked, squeezed
+from gmml_cluster.evaluate.report import EvalReport, publish
+from gmml_cluster.evaluate.scoring import demand_apart
+from gmml_cluster.methods.segmentation import Segmenter
+from gmml_cluster.progress import progress
+from gmml_cluster.spec.methods.segmentation import SegmentationOptions
+from gmml_cluster.train.checkpoints.load_trained import Trained, full_precision, load_trained
+
+MOMENTS_OF = 4096
+"""Images of the bank, evenly spread, whose patches' moments stand for those of a frozen encoder's groups."""
+
+
+@torch.inference_mode()
+def score_head(trained: Trained, bank: MaskedCorpus, corpus: MaskedCorpus) -> MaskScore:
+    """Score a run's head; images are squeezed to its square, logits upsampled to each mask.
+
+    Raises:
+        DataError: the run has no such head.
+    """
+    job, options = trained.job, trained.job.method
+    if not isinstance(options, SegmentationOptions):
+        problem = f"{options.name} has no head that classifies pixels"
+        raise DataError(Fault(job.name, problem, "name a run of segmentation"))
+    full_precision()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module = cast(Segmenter, trained.method.module.to(device).eval())
+    moments = _moments(trained, module, bank, device) if options.frozen else None
+    counted = Confusion(options.classes)
+    with progress(f"reading {corpus.url}", len(corpus.indices)) as advance:
+        for indices in torch.split(corpus.indices, AT_ONCE):
+            pairs = corpus.pairs(indices.tolist())
+            images = squeezed(pairs, job.data.image_size, job.data.normalise, device)
+            for maps_KGG, (_, mask) in zip(module(images, None, moments), pairs, strict=True):
+                counted.add(maps_KGG, mask)
+            advance(len(indices))
+    settings: dict[str, float | int] = {"epochs": job.run.epochs} if job.run.epochs else {}
+    return counted.score("segmentation", f"mIoU {'frozen' if options.frozen else 'trained'}", settings)
+
+
+def _moments(trained: Trained, module: Segmenter, bank: MaskedCorpus, device: torch.device) -> Tensor:
+    """Mean and variance (2, D) of the bank's patch tokens, in float64 between batches."""
+    data, count = trained.job.data, 0
+    sums = torch.zeros(2, module.classifier.in_features, dtype=torch.float64)
+    for indices in torch.split(bank.indices[:: max(1, len(bank.indices) // MOMENTS_OF)], AT_ONCE):
+        images = squeezed(bank.pairs(indices.tolist()), data.image_size, data.normalise, device)
+        x_MD = module.patches(images).flatten(0, 1).cpu().double()
+        sums, count = sums + torch.stack([x_MD.sum(0), x_MD.square().sum(0)]), count + len(x_MD)
+    mean_D, square_D = sums / count
+    return torch.stack([mean_D, square_D - mean_D.square()]).float().to(device)
+
+
+@click.command("gmml eval")
+@click.option("--root", required=True, help="Folder or URL under which the run with the head lies.")
+@click.option("--run", required=True, help="Its name.")
+@click.option("--of-root", required=True, help="Folder or URL under which the evaluated run lies.")
+@click.option("--of", required=True, help="Name of the run that is evaluated.")
+@click.option("--corpus", required=True, help="Corpus with masks that is scored.")
+@click.option("--code", default="", help="Digest of the code in use, for the report.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+def main(root: str, run: str, of_root: str, of: str, corpus: str, code: str, as_json: bool) -> None:
+    """Score the segmentation that a run has trained on another run's encoder."""
+
+    def report() -> EvalReport:
+        trained = load_trained(root, run)
+        job, indexes = trained.job, indexes_below(root)
+        first, table = job.data.corpora[0], getattr(job.method, "mask_table", ())
+        bank, scored = (read_masked(url, table, indexes, first.image) for url in (first.url, corpus))
+        demand_apart(bank, scored)
+        found = score_head(trained, bank, scored)
+        how = "images squeezed to a square, whole, unaugmented; scored at the masks' own size"
+        return EvalReport(
+            run=of,
+            step=trained.step if job.init is None or job.init.step is None else job.init.step,
+            untrained=False,
+            bank=(bank.url, len(bank.labels)),
+            corpus=(scored.url, len(scored.labels)),
+            scores=(found,),
+            digests=(bank.identity, scored.identity),
+            code=code,
+            protocol=f"head of the run {run}, its last checkpoint; {how}",
+            metric="mIoU",
+        )
+
+    publish(report, of_root, of, as_json=as_json)
+
+
+if __name__ == "__main__":
+    main()
