@@ -283,3 +283,17 @@ def test_random_cases_are_those_of_the_oracle(name: str, seed: int) -> None:
     noise = {"noise": drawn["noise"].astype(np.float64)} if "noise" in drawn else {}
     result = verify(case, weights, pixels, {"first": 6, "map": maps, **noise}, dtype="float64")
     assert result.losses == pytest.approx(expected_losses(case, weights, pixels, role, {**drawn, **noise}), rel=1e-10)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_nothing_waits_for_the_device_where_maps_decide(name: str) -> None:
+    """On torch's meta device there are no values: whatever would read one back raises."""
+    setting, meta = _setting(SPECS[name]), torch.device("meta")
+    method: Any = blank(setting)
+    for part in method.module.modules():
+        part._buffers = {key: b if b is None else b.to(meta) for key, b in part._buffers.items()}
+    maps = torch.zeros(COUNT, VIEWS[name], 16, dtype=torch.uint8, device=meta)
+    drawn = method.draw(torch.arange(COUNT, device=meta), meta, given={"map": maps})
+    losses = method.loss(method.module, torch.zeros(COUNT, VIEWS[name], 3, 16, 16, device=meta), drawn)
+    losses.groups.sum().backward()
+    assert losses.groups.shape == (2,)
