@@ -32,7 +32,7 @@ class Refreshes:
 
 
 def refreshes(start: Length, interval: Length, layout: SampleLayout, steps: int) -> Refreshes:
-    """Before steps ceil(k interval), k = 1, 2, .., below the run's steps, less those whose maps nothing would read.
+    """Before steps ceil(k interval), k = 1, 2, .., below the run's steps, less those replaced before `start`.
 
     Args:
         start: until then no maps are read.
@@ -41,7 +41,10 @@ def refreshes(start: Length, interval: Length, layout: SampleLayout, steps: int)
         steps: of the run.
     """
     first = begins_at(start, layout)
-    planned = takewhile(lambda step: step < steps, (begins_at(interval, layout, k) for k in count(1)))
-    made = sorted(set(planned))
-    unread = max(0, bisect_right(made, first) - 1) if first < steps else len(made)
+    if begins_at(interval, layout) == 1:  # a step or less: every step is one
+        made = list(range(1, steps))
+    else:
+        made = list(takewhile(lambda step: step < steps, (begins_at(interval, layout, k) for k in count(1))))
+    # not of `steps`, which may grow: the maps that hold at `start` are then made already
+    unread = max(0, bisect_right(made, first) - 1)
     return Refreshes(first, tuple(made[unread:]))
