@@ -129,7 +129,7 @@ class Saver:
         self.saved.append("committed")
 
 
-def train(engine, *, first=0, total=8, every_steps=None, evaluation=None, **options):
+def train(engine, *, first=0, total=8, every_steps=None, evaluation=None, maps=None, **options):
     saver, reports = Saver(), []
     outcome, last = run(
         stepper(engine, first=first, **options),
@@ -139,6 +139,7 @@ def train(engine, *, first=0, total=8, every_steps=None, evaluation=None, **opti
         every_steps=every_steps,
         write=reports.append,
         evaluation=evaluation,
+        maps=maps,
     )
     return outcome, last, saver.saved, [report.line for report in reports]
 
@@ -323,3 +324,38 @@ def test_a_teacher_follows_once_a_step_after_the_update():
     engine = Engine()
     train(engine, method=Taught(), micro=MicroBatches(3, 2, 0.0), total=3)
     assert engine.follows == [(s + 1, ("teacher.w",), ("encoder.w",), 1 - s / 100) for s in range(3)]
+
+
+class Maps:
+    """Stands for what makes maps before some steps; writes down when it does."""
+
+    def __init__(self, *steps, stops=""):
+        self.steps, self.stops, self.made = list(steps), stops, []
+
+    def due(self, step):
+        return step in self.steps
+
+    def make(self, step):
+        self.made.append(step)
+        if not self.stops:
+            self.steps.remove(step)
+        return self.stops
+
+
+def test_what_steps_wait_for_is_made_of_the_commit_of_the_step_before():
+    maps = Maps(3, 5)
+    outcome, last, saved, lines = train(Engine(), total=7, maps=maps)
+    assert (outcome, last, maps.made) == ("finished", 6, [3, 5])
+    assert saved == [2, "committed", 4, "committed", 6]
+    assert [line["step"] for line in lines] == list(range(7))
+    maps = Maps(3)
+    train(Engine(), first=3, total=7, maps=maps)
+    assert maps.made == [3], "an attempt that resumes at that commit makes them first"
+
+
+def test_a_stop_while_they_are_made_ends_the_attempt_at_the_step_that_is_committed():
+    engine = Engine()
+    outcome, last, saved, lines = train(engine, maps=Maps(3, stops="notice"))
+    assert (outcome, last, saved) == ("notice", 2, [2, "committed"])
+    assert len(engine.updates) == len(lines) == 3
+    assert train(Engine(), first=3, maps=Maps(3, stops="cancelled"))[:2] == ("cancelled", 2)
