@@ -12,7 +12,8 @@ ENGINES = ("ddp", 0, 1, 2, 3)
 
 
 def test_no_method_is_left_out() -> None:
-    assert {given["method"]["name"] for given in JOBS.values()} >= set(BUILT_IN)
+    # the digits have no masks; segmentation resumes on one rank in tests/unit/train/test_segmentation.py
+    assert {given["method"]["name"] for given in JOBS.values()} >= set(BUILT_IN) - {"segmentation"}
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -13,7 +13,7 @@ from gmml_cluster.spec.methods.encoder_kind import EncoderKind, Rotary
 from gmml_cluster.spec.methods.plugins import BUILT_IN
 
 AUGMENT = {"conmim": "conmim"}
-CLASSIFIERS = ("supervised", "finetune", "linear", "attentive")
+CLASSIFIERS = ("supervised", "finetune", "linear", "attentive", "segmentation")
 OPTIONS = {"gmml": {"taps": [1, 2]}, "attentive": {"queries": 8}}
 ROTARY = {"rotary": {"registers": 4, "rope": "halves"}}
 RELATIVE = {"positions": "relative", "key_bias": False, "layer_scale": True}
