@@ -7,6 +7,7 @@ from gmml_cluster.plan.gpu_time import GPU, GpuTime
 from gmml_cluster.plan.memory import Memory
 from gmml_cluster.plan.plan import Mixing, Plan
 from gmml_cluster.plan.shares import Share
+from gmml_cluster.plan.throwing import MapsPlan
 from gmml_cluster.wording import counted
 
 UNKNOWN = "known after indexing"
@@ -50,6 +51,8 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.read_ahead_bytes is not None:
         yield "read ahead", f"{_mebibytes(plan.read_ahead_bytes)} of a rank's host memory"
     yield "arithmetic", _arithmetic(plan)
+    if plan.maps is not None:
+        yield "maps", _maps(plan.maps)
     if plan.evaluation is not None:
         yield "evaluation", _evaluation(plan.evaluation)
     if plan.gpu_time is not None:
@@ -98,8 +101,16 @@ def _mebibytes(count: int) -> str:
 
 def _arithmetic(plan: Plan) -> str:
     whole = "" if plan.total_flops is None else f", {plan.total_flops / 1e18:.3g} EFLOP in all"
-    later = "" if plan.later_step_flops is None else f", {plan.later_step_flops / 1e12:.3g} once AMT throws tokens away"
+    later = "" if plan.later_step_flops is None else f", {plan.later_step_flops / 1e12:.3g} from AMT's start on"
     return f"{plan.step_flops / 1e12:.3g} TFLOP a step{later}{whole}"
+
+
+def _maps(plan: MapsPlan) -> str:
+    if plan.first is None:
+        return "none are made"
+    read = "no step reads them" if plan.start is None else f"read from step {plan.start:,} on"
+    passes = f"{'1 pass' if plan.passes == 1 else f'{plan.passes:,} passes'}, the first before step {plan.first:,}"
+    return f"{passes}, {plan.share:.2%} of the run's arithmetic; {read}"
 
 
 def _evaluation(plan: EvaluationPlan) -> str:

@@ -48,7 +48,7 @@ def evaluation_plan(
     *,
     steps: int | None,
     epoch_steps: float | None,
-    step_flops: int,
+    run_flops: int | None,
     labelled: Labelled,
     slower: float = 1.0,
 ) -> EvaluationPlan | None:
@@ -58,7 +58,7 @@ def evaluation_plan(
         job: the job.
         steps: of the run.
         epoch_steps: steps an epoch of the first corpus takes.
-        step_flops: FLOP of a step.
+        run_flops: FLOP of all its steps and passes; None where `steps` is.
         labelled: images that there are to be scored.
         slower: time of a FLOP in fp32 over that of one in the job's precision.
     """
@@ -71,9 +71,9 @@ def evaluation_plan(
     images = _images(asked, labelled)
     flops = None if images is None else images * _forward_flops(job, asked)
     share = None
-    if times is not None and steps is not None and flops is not None:
+    if times is not None and run_flops is not None and flops is not None:
         spent = times * flops * slower
-        share = spent / (spent + steps * step_flops)
+        share = spent / (spent + run_flops)
     features = tuple(dict.fromkeys(asked.features))
     return EvaluationPlan(tuple(dict.fromkeys(asked.scores)), features, every, times, images, flops, share)
 

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from gmml_cluster.plan.evaluation import EvaluationPlan
 from gmml_cluster.plan.machine import RankMemory
 from gmml_cluster.plan.memory import MARGIN, Memory
+from gmml_cluster.plan.throwing import MapsPlan
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.rules import group_of, view_size
 from gmml_cluster.wording import counted
 
 _CHEAP = 0.1
-"""Share of the run's arithmetic that scores between two steps may take without a word."""
+"""Share of the run's arithmetic that passes for maps, or scores between two steps, may take without a word."""
 
 
 def advice_of_method(job: JobSpec) -> Iterator[str]:
@@ -57,6 +58,17 @@ def warm_up_without_peak(warmup: int | None, steps: int | None) -> Iterator[str]
     if steps is not None and warmup is not None and warmup >= steps:
         length = counted(warmup, "step")
         yield f"the warm-up of {length} is no shorter than the run of {steps}: the peak is never reached"
+
+
+def masks_by_attention(maps: MapsPlan | None, steps: int | None) -> Iterator[str]:
+    """AMT that begins after the run, or whose maps cost more than a small part of it."""
+    if maps is None or steps is None:
+        return
+    if maps.start is None:
+        hint = "lower method.amt.start and method.amt.interval, or take a longer run"
+        yield f"method.amt begins after the run of {counted(steps, 'step')}: all its masks are random; {hint}"
+    elif maps.share > _CHEAP:
+        yield f"AMT's maps take {maps.share:.0%} of the run's arithmetic: raise method.amt.interval"
 
 
 def costly_scores(evaluation: EvaluationPlan | None) -> Iterator[str]:

@@ -12,6 +12,7 @@ from gmml_cluster.plan.nodes import NodePlan, nodes_within_lanes
 from gmml_cluster.plan.notes import (
     advice_of_method,
     costly_scores,
+    masks_by_attention,
     memory_that_cannot_fit,
     read_ahead_that_cannot_fit,
     warm_up_without_peak,
@@ -19,7 +20,7 @@ from gmml_cluster.plan.notes import (
 from gmml_cluster.plan.sample_layout import CorpusShape, SampleLayout
 from gmml_cluster.plan.shares import Share, counts_of, micro_batch_before_indexing, share_of
 from gmml_cluster.plan.steps import epoch_steps, layout_of, steps_without_corpora, total_steps
-from gmml_cluster.plan.throwing import later_step_flops, total_flops
+from gmml_cluster.plan.throwing import MapsPlan, later_step_flops, maps_plan, total_flops
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.rules import group_of
@@ -49,12 +50,13 @@ class Plan:
         epoch_steps: steps an epoch of the first corpus takes.
         memory: of a rank at the fewest ranks, where it is greatest.
         step_flops: FLOP of a step, forward and backward, over all ranks.
-        later_step_flops: of one once AMT throws tokens away; None where none are.
+        later_step_flops: of one from AMT's start on; None without AMT.
         total_flops: of all steps and of the passes that make AMT's maps.
         environment: variables set for every rank.
         secrets: names of variables passed on; values are written nowhere.
         room: memory that a rank may use; None where it is not known here.
         read_ahead_bytes: host memory of a rank for `data.read_ahead`; None where the node's memory is not known here.
+        maps: AMT's passes over the corpora; None without AMT, or before indexing.
         evaluation: scores between two steps; None where the job asks for none.
         gpu_time: what the run takes on GPUs; None on CPUs, and before the number of steps is known.
         notes: what was cut, and what a person should know before submitting.
@@ -87,6 +89,7 @@ class Plan:
     step_flops: int
     later_step_flops: int | None
     total_flops: int | None
+    maps: MapsPlan | None
     evaluation: EvaluationPlan | None
     gpu_time: GpuTime | None
     environment: dict[str, str]
@@ -161,11 +164,12 @@ def make_plan(
     need = _need(job, profile, machine, nodes, lanes)
     step_flops = counts_of(job).step_flops * job.batch.size
     whole_flops = total_flops(job, layout, length.steps) if length.steps else None
+    maps = maps_plan(job, layout, length.steps) if length.steps else None
     evaluation = evaluation_plan(
         job,
         steps=length.steps,
         epoch_steps=length.epoch_steps,
-        step_flops=step_flops,
+        run_flops=whole_flops,
         labelled=labelled or Labelled(),
         slower=PEAK_FLOPS[job.engine.precision] / PEAK_FLOPS["fp32"] if need.on_gpus else 1.0,
     )
@@ -197,6 +201,7 @@ def make_plan(
         step_flops=step_flops,
         later_step_flops=later_step_flops(job),
         total_flops=whole_flops,
+        maps=maps,
         evaluation=evaluation,
         gpu_time=gpu_time(whole_flops, job.engine.precision, nodes.ranks) if whole_flops and need.on_gpus else None,
         environment=dict(profile.environment),
@@ -204,6 +209,7 @@ def make_plan(
         notes=(
             *nodes.notes,
             *_notes(job, nodes, length, need, memory_of_node(profile, machine)),
+            *masks_by_attention(maps, length.steps),
             *costly_scores(evaluation),
         ),
     )

@@ -2,8 +2,10 @@
 
 import pytest
 
+from gmml_cluster.plan.describe import describe
 from gmml_cluster.plan.plan import make_plan
 from gmml_cluster.plan.sample_layout import CorpusShape
+from gmml_cluster.spec.evaluate import Evaluate
 from gmml_cluster.spec.job import Model
 from gmml_cluster.spec.loading.validate import load_profile
 from gmml_cluster.spec.methods.registry import ConmimOptions, GmmlOptions, MaeOptions, SimmimOptions
@@ -12,8 +14,9 @@ from tests.unit.methods.jobs import job
 MAE = {"name": "mae", "decoder_width": 16, "decoder_depth": 2, "decoder_heads": 2}
 
 
-def plan_of(amt: object, shapes: list[CorpusShape] | None, steps: int = 100) -> object:
-    spec = job({**MAE, "amt": amt}).model_copy(update={"run": job(MAE).run.model_copy(update={"steps": steps})})
+def plan_of(amt: object, shapes: list[CorpusShape] | None, steps: int = 100, **sections: object) -> object:
+    run = job(MAE).run.model_copy(update={"steps": steps})
+    spec = job({**MAE, "amt": amt}).model_copy(update={"run": run, **sections})
     return make_plan(spec, load_profile("local"), shapes)
 
 
@@ -28,6 +31,37 @@ def test_a_run_costs_its_steps_and_the_passes_that_make_its_maps() -> None:
     assert (never.later_step_flops, never.total_flops) == (None, 100 * never.step_flops)
     late = plan_of({"start": "100 steps", "interval": "40 steps"}, shapes)
     assert late.total_flops == never.total_flops + 640 * one_map, "of the pass that the run would read if it grew"
+
+
+def test_the_plan_says_when_maps_are_made_and_what_they_cost() -> None:
+    shapes = [CorpusShape(1.0, (640,))]
+    plan = plan_of({"start": "50 steps", "interval": "40 steps"}, shapes)
+    assert (plan.maps.passes, plan.maps.first, plan.maps.start) == (2, 40, 50)
+    steps = 50 * plan.step_flops + 50 * plan.later_step_flops
+    assert plan.maps.share == pytest.approx(1 - steps / plan.total_flops)
+    (line,) = [line for line in describe(plan) if line.startswith("maps")]
+    assert line.endswith(
+        f"2 passes, the first before step 40, {plan.maps.share:.2%} of the run's arithmetic; read from step 50 on"
+    )
+    assert f"AMT's maps take {plan.maps.share:.0%} of the run's arithmetic: raise method.amt.interval" in plan.notes
+    assert plan_of(False, shapes).maps is None is plan_of({"interval": "40 steps"}, None).maps
+
+
+@pytest.mark.parametrize(("start", "passes"), [("100 steps", 1), ("41 epochs", 0)])
+def test_masks_that_stay_random_to_the_end_are_noted(start: str, passes: int) -> None:
+    interval = "40 steps" if passes else "40 epochs"
+    plan = plan_of({"start": start, "interval": interval}, [CorpusShape(1.0, (640,))])
+    assert (plan.maps.passes, plan.maps.start) == (passes, None)
+    (note,) = [note for note in plan.notes if "amt" in note]
+    assert note.startswith("method.amt begins after the run of 100 steps: all its masks are random; lower")
+
+
+def test_scores_are_a_share_of_passes_too() -> None:
+    asked = Evaluate(every="50 steps", bank_images=600, corpus_images=100)
+    amt = {"start": "10 steps", "interval": "2 steps"}
+    plan = plan_of(amt, [CorpusShape(1.0, (640,))], evaluate=asked)
+    spent = 2 * plan.evaluation.flops
+    assert plan.evaluation.share == pytest.approx(spent / (spent + plan.total_flops))
 
 
 def block(t: int, D: int) -> int:
