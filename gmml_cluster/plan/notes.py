@@ -11,7 +11,9 @@ from gmml_cluster.spec.rules import group_of, view_size
 from gmml_cluster.wording import counted
 
 _CHEAP = 0.1
-"""Share of the run's arithmetic that passes for maps, or scores between two steps, may take without a word."""
+"""Share of the run's arithmetic that scores between two steps may take without a word."""
+_MOST_FOR_MAPS = 0.5
+"""The same of the passes that make maps: runs of few epochs try AMT out with more than a tenth."""
 
 
 def advice_of_method(job: JobSpec) -> Iterator[str]:
@@ -61,13 +63,13 @@ def warm_up_without_peak(warmup: int | None, steps: int | None) -> Iterator[str]
 
 
 def masks_by_attention(maps: MapsPlan | None, steps: int | None) -> Iterator[str]:
-    """AMT that begins after the run, or whose maps cost more than a small part of it."""
+    """AMT that begins after the run, or whose maps cost more than its steps."""
     if maps is None or steps is None:
         return
     if maps.start is None:
         hint = "lower method.amt.start and method.amt.interval, or take a longer run"
         yield f"method.amt begins after the run of {counted(steps, 'step')}: all its masks are random; {hint}"
-    elif maps.share > _CHEAP:
+    elif maps.share > _MOST_FOR_MAPS:
         yield f"AMT's maps take {maps.share:.0%} of the run's arithmetic: raise method.amt.interval"
 
 
