@@ -121,10 +121,11 @@ def _train_and_score(
     """Train one method from the run's encoder, wait for it, and classify the corpus; the exit code."""
     from gmml_cluster import api
     from gmml_cluster.launch.code import installed_code
-    from gmml_cluster.launch.probes import probe_job
+    from gmml_cluster.launch.probes import probe_job, refuse_corpus
     from gmml_cluster.spec.loading.validate import to_yaml
 
     job = probe_job(source, name, **asked)
+    refuse_corpus(job, corpus, source.root)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{job.name}.yaml"
         path.write_text(to_yaml(job))

@@ -8,13 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 from gmml_cluster.data.corpus.classes import class_faults
+from gmml_cluster.data.corpus.listing import list_shards, shared_shards
 from gmml_cluster.data.corpus.summary import Summary
-from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.errors import DataError, Fault, SpecError
 from gmml_cluster.launch.indexed import count, look_up
 from gmml_cluster.run.root import RunRoot, commit_of
-from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.spec.job import CorpusSpec, JobSpec
 from gmml_cluster.spec.loading.validate import dump, parse_job
 from gmml_cluster.spec.methods.encoder_kind import EncoderKind, kind_of
+from gmml_cluster.spec.methods.registry import mask_table_of
 
 EPOCHS = {"attentive": 30.0, "finetune": 50.0, "segmentation": 30.0}
 """Passes over the bank; ours, for sets of some ten thousand images."""
@@ -87,6 +89,38 @@ def probe_job(
     return parse_job({**spec, "name": source.name[: _NAME_CHARACTERS - len(suffix)] + suffix})
 
 
+def refuse_corpus(job: JobSpec, corpus: str, root: str) -> None:
+    """Refuse a corpus on which the job's head could not be scored, before hours are spent on training it.
+
+    Args:
+        job: what `probe_job` gave.
+        corpus: URL of the shards that are to be scored.
+        root: where indexes may lie that are not beside their shards.
+
+    Raises:
+        DataError: it has no shards, shares some with the bank, or has nothing to compare with.
+    """
+    bank = job.data.corpora[0]
+    shards, learnt = ([shard.url for shard in list_shards(url, bank.image)] for url in (corpus, bank.url))
+    if shared := shared_shards(shards, learnt, "the bank"):
+        raise DataError(Fault("--corpus", f"{corpus} {shared}; what is trained on is not scored", "name other shards"))
+    data = job.data.model_copy(update={"corpora": (CorpusSpec(url=corpus, image=bank.image),)})
+    held = _known(job.model_copy(update={"data": data}), root)
+    if held is None:
+        return
+    if mask_table_of(job.method) is not None:
+        if not held.masks:
+            hint = "pack images with masks (gmml corpus pack --masks), or index an older corpus by index --anew"
+            raise DataError(Fault("--corpus", f"no sample of {corpus} has a mask", hint))
+        return
+    classes: int = getattr(job.method, "classes", 0)
+    if not held.labelled:
+        raise DataError(Fault("--corpus", f"no sample of {corpus} has a class", "name shards with a .cls for each"))
+    if held.greatest_label >= classes:
+        problem = f"{corpus} has the class {held.greatest_label}, but the bank has {classes}"
+        raise DataError(Fault("--corpus", problem, "name a corpus of the same classes"))
+
+
 def _spec(theirs: JobSpec, method: str, corpus: dict[str, Any], epochs: float) -> dict[str, Any]:
     given = dump(theirs)
     trains_encoder = method == "finetune"
@@ -127,11 +161,16 @@ def _encoder(theirs: JobSpec) -> dict[str, Any]:
 
 def _held(job: JobSpec, root: str) -> Summary:
     """What the bank holds, by its indexes or, in folders, by the shards' headers."""
-    held = (*look_up(job, root).held, *count(job).held)
-    known = next((summary for summary in held if summary is not None), None)
+    known = _known(job, root)
     if known is None:
         url = job.data.corpora[0].url
         raise SpecError(
             Fault("--bank", f"{url} has no index, so its classes are not known", f"gmml corpus index {url}")
         )
     return known
+
+
+def _known(job: JobSpec, root: str) -> Summary | None:
+    """The same; None of an object store's shards without indexes."""
+    held = (*look_up(job, root).held, *count(job).held)
+    return next((summary for summary in held if summary is not None), None)

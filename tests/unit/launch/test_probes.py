@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from gmml_cluster.errors import SpecError
+from gmml_cluster.errors import DataError, SpecError
 from gmml_cluster.launch import probes
-from gmml_cluster.launch.probes import probe_job
+from gmml_cluster.launch.probes import probe_job, refuse_corpus
 from gmml_cluster.run.root import SPEC, create_run
 from gmml_cluster.spec.loading.validate import parse_job, to_yaml
 from tests.unit.data.conftest import write_tar
@@ -115,3 +115,31 @@ def test_an_encoder_with_relative_positions_is_taken_as_such(make, plain, positi
 def test_a_bank_that_cannot_be_read_is_named_by_its_option(make, changes, match):
     with pytest.raises(SpecError, match=match):
         probe_job(make(), "finetune", **asked(**changes))
+
+
+@pytest.mark.parametrize(
+    ("method", "scored", "problem"),
+    [
+        ("attentive", "bank.tar", "shares 1 shard of 1 with the bank"),
+        ("finetune", "bare.tar", "no sample of .* has a class"),
+        ("attentive", "nine.tar", "has the class 9, but the bank has 7"),
+        ("segmentation", "bare.tar", "no sample of .* has a mask"),
+        ("finetune", "nothing.tar", "does not exist"),
+    ],
+)
+def test_what_a_head_cannot_be_scored_on_is_refused_before_it_is_trained(make, tmp_path, method, scored, problem):
+    write_tar(tmp_path / "bare.tar", [("a.png", b"x"), ("b.png", b"x")])
+    write_tar(tmp_path / "nine.tar", [("a.png", b"x"), ("a.cls", b"9")])
+    bank = tmp_path / "masks.tar"
+    write_tar(bank, [("a.png", b"x"), ("a.mask.png", b"y")])
+    masks = {"bank": str(bank), "masks": {"classes": 3}} if method == "segmentation" else {}
+    source = make()
+    job = probe_job(source, method, **asked(**masks))
+    with pytest.raises(DataError, match=problem):
+        refuse_corpus(job, str(tmp_path / scored), source.root)
+
+
+def test_a_corpus_of_its_own_is_scored(make, tmp_path):
+    write_tar(tmp_path / "own.tar", [("a.png", b"x"), ("a.cls", b"6")])
+    source = make()
+    refuse_corpus(probe_job(source, "attentive", **asked()), str(tmp_path / "own.tar"), source.root)
