@@ -106,6 +106,11 @@ def read_masked(url: str, table: Sequence[int], indexes: Store | None = None, im
     )
 
 
+def dense_settings(classes: int, image_size: int, *, zero_ignored: bool) -> dict[str, float | int]:
+    """What an mIoU depends on beside its corpora; without it `gmml compare` would show unlike scores in one column."""
+    return {"classes": classes, "image_size": image_size, **({"zero_ignored": 1} if zero_ignored else {})}
+
+
 def squeezed(pairs: Sequence[Pair], size: int, normalise: Normalise, device: torch.device) -> Tensor:
     """Whole images as the encoder reads them, float32 (B, 3, S, S): squeezed to a square, bicubic."""
     squares = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image, _ in pairs]

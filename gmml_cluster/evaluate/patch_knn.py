@@ -7,7 +7,7 @@ Legend: M patches of the bank, Q queries, N patches of an image of G a row, D wi
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 import numpy as np
@@ -20,7 +20,15 @@ from gmml_cluster.data.reader.crop import resize_mask
 from gmml_cluster.evaluate.features import hold_out
 from gmml_cluster.evaluate.knn import TEMPERATURE, nearest
 from gmml_cluster.evaluate.linear import shuffled
-from gmml_cluster.evaluate.masked import AT_ONCE, Confusion, MaskedCorpus, MaskScore, read_masked, squeezed
+from gmml_cluster.evaluate.masked import (
+    AT_ONCE,
+    Confusion,
+    MaskedCorpus,
+    MaskScore,
+    dense_settings,
+    read_masked,
+    squeezed,
+)
 from gmml_cluster.evaluate.report import EvalReport, publish
 from gmml_cluster.evaluate.scoring import demand_apart, reader_of
 from gmml_cluster.models.vit import EPS
@@ -163,6 +171,7 @@ def main(
             return encoder(images)[:, encoder.prefix_tokens :].float(), [mask for _, mask in pairs]
 
         shape = {"grid": encoder.grid, "patch": trained.job.model.patch_size, "classes": classes}
+        asked = dense_settings(classes, reader.image_size, zero_ignored=zero_ignored)
         found = patch_knn(voters, scored, read, **shape)  # type: ignore[arg-type]
         return EvalReport(
             run=run,
@@ -170,7 +179,7 @@ def main(
             untrained=untrained,
             bank=(voters.url, len(voters.labels)),
             corpus=(scored.url, len(scored.labels)),
-            scores=tuple(found),
+            scores=tuple(replace(score, settings={**score.settings, **asked}) for score in found),
             digests=(voters.identity, scored.identity),
             code=code,
             protocol=f"{_PROTOCOL}; zero {'ignored' if zero_ignored else 'counts'}",

@@ -122,6 +122,8 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
     reader = reader_of(trained, request.image_size)
     features = reader.features(bank, names), reader.features(corpus, names)
     found = scores_of(*features, request.names, seed=trained.job.seed)
+    if reader.image_size != trained.job.data.image_size:  # else `gmml compare` would show both sizes in one column
+        found = [replace(score, settings={**score.settings, "image_size": reader.image_size}) for score in found]
     return report_of(request, bank, corpus, found, step=trained.step)
 
 

@@ -8,7 +8,15 @@ from torch import Tensor
 
 from gmml_cluster.data.corpus.listing import indexes_below
 from gmml_cluster.errors import DataError, Fault
-from gmml_cluster.evaluate.masked import AT_ONCE, Confusion, MaskedCorpus, MaskScore, read_masked, squeezed
+from gmml_cluster.evaluate.masked import (
+    AT_ONCE,
+    Confusion,
+    MaskedCorpus,
+    MaskScore,
+    dense_settings,
+    read_masked,
+    squeezed,
+)
 from gmml_cluster.evaluate.report import EvalReport, publish
 from gmml_cluster.evaluate.scoring import demand_apart
 from gmml_cluster.methods.segmentation import Segmenter
@@ -43,7 +51,8 @@ def score_head(trained: Trained, bank: MaskedCorpus, corpus: MaskedCorpus) -> Ma
             for maps_KGG, (_, mask) in zip(module(images, None, moments), pairs, strict=True):
                 counted.add(maps_KGG, mask)
             advance(len(indices))
-    settings: dict[str, float | int] = {"epochs": job.run.epochs} if job.run.epochs else {}
+    settings = dense_settings(options.classes, job.data.image_size, zero_ignored=options.zero_ignored)
+    settings |= {"epochs": job.run.epochs} if job.run.epochs else {}
     return counted.score("segmentation", f"mIoU {'frozen' if options.frozen else 'trained'}", settings)
 
 

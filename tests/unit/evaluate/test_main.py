@@ -70,6 +70,7 @@ def test_another_image_size_is_read_and_said(trained, corpora, method):
     report = evaluate(trained(method), replace(asked, image_size=24))
     assert report.protocol == f"{own.protocol}; read at 24 pixels"
     assert {score.feature for score in report.scores} == {score.feature for score in same.scores}
+    assert all(score.settings == {"k": score.settings["k"], "image_size": 24} for score in report.scores)
 
 
 def test_a_feature_of_whole_images_is_capis_alone_and_at_its_own_size(trained, corpora):

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from gmml_cluster.errors import DataError
 from gmml_cluster.evaluate import patch_knn
 from gmml_cluster.evaluate.features import hold_out
-from gmml_cluster.evaluate.masked import PARTS, Confusion, read_masked
+from gmml_cluster.evaluate.masked import PARTS, Confusion, dense_settings, read_masked
 from gmml_cluster.evaluate.scoring import demand_apart
 from gmml_cluster.spec.methods.segmentation import mask_table
 from tests.unit.data.masks import masked_shards
@@ -127,3 +127,9 @@ def test_the_command_scores_a_run_before_its_first_step(trained, tmp_path, monke
     assert all(len(row["iou"]) == 4 and row["metric"] == "mIoU" for row in document["scores"])
     assert document["corpus"]["samples"] == 4
     assert "masks' own size" in document["protocol"]
+    assert all((row["classes"], row["image_size"]) == (4, 16) for row in document["scores"])
+
+
+def test_what_an_miou_depends_on_keeps_scores_apart():
+    kinds = [dense_settings(*asked, zero_ignored=zero) for asked in ((3, 32), (4, 32), (3, 64)) for zero in (0, 1)]
+    assert len({tuple(sorted(kind.items())) for kind in kinds}) == 6
