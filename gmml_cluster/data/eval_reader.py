@@ -18,6 +18,9 @@ from gmml_cluster.spec.job import Data
 from gmml_cluster.store.protocol import Store
 
 _LINES_AT_ONCE = 4096
+_IMAGE = "no image", "pack the corpus again"
+_MASK = "unusable mask", "say which values its masks have (gmml eval: --classes, --zero-ignored), or pack it again"
+"""The problem, and what helps."""
 
 
 class Samples:
@@ -112,22 +115,20 @@ class Samples:
         wanted = [Wanted(0, y) for y in indexes]
         images, masks = self.images(sample.y for sample in wanted), self._fetcher.fetch(wanted, masks=True)
         return [
-            (image, _guarded(str(self._pin.locate(0, sample.y)), decode_mask, mask, image.shape, mask_table))
+            (image, _guarded(str(self._pin.locate(0, sample.y)), _MASK, decode_mask, mask, image.shape, mask_table))
             for sample, image, mask in zip(wanted, images, masks, strict=True)
         ]
 
 
 def _decode(where: str, data: bytes) -> Pixels:
-    return _guarded(where, decode, data, Data.model_fields["max_pixels"].default)
+    return _guarded(where, _IMAGE, decode, data, Data.model_fields["max_pixels"].default)
 
 
-def _guarded(where: str, decoder: Callable[..., Pixels], *arguments: Any) -> Pixels:
+def _guarded(where: str, blamed: tuple[str, str], decoder: Callable[..., Pixels], *arguments: Any) -> Pixels:
     try:
         return decoder(*arguments)
     except BadImage as error:
-        raise DataError(
-            Fault(where, f"no image ({error}); an evaluation reads every sample", "pack the corpus again")
-        ) from error
+        raise DataError(Fault(where, f"{blamed[0]} ({error}); an evaluation reads every sample", blamed[1])) from error
 
 
 def order_lines(

@@ -133,3 +133,10 @@ def test_the_command_scores_a_run_before_its_first_step(trained, tmp_path, monke
 def test_what_an_miou_depends_on_keeps_scores_apart():
     kinds = [dense_settings(*asked, zero_ignored=zero) for asked in ((3, 32), (4, 32), (3, 64)) for zero in (0, 1)]
     assert len({tuple(sorted(kind.items())) for kind in kinds}) == 6
+
+
+def test_a_value_that_is_no_class_sends_to_the_options_that_say_which_are(tmp_path):
+    shards = str(masked_shards(tmp_path / "bank", 6))
+    bank = read_masked(shards, mask_table(2, ignore=255, zero_ignored=False))
+    with pytest.raises(DataError, match=r"unusable mask \(its mask has the value 3.*--classes, --zero-ignored"):
+        bank.pairs(range(6))
