@@ -128,5 +128,5 @@ def test_a_damaged_mask_is_noticed_where_it_is_read(tmp_path):
 def test_an_evaluation_leaves_no_bad_mask_out(tmp_path):
     samples = Samples(str(masked_shards(tmp_path / "c", 6, replace={3: BAD[3][0], 4: None})))
     assert samples.masked().tolist() == [True, True, False, True, True, True]
-    with pytest.raises(DataError, match=r"003\.png: no image \(its mask has 15 x 12 pixels, the image 16 x 12\)"):
+    with pytest.raises(DataError, match=r"003\.png: unusable mask \(its mask has 15 x 12 pixels, the image 16 x 12\)"):
         samples.pairs([4], np.array(TABLE, np.int16))
