@@ -1,18 +1,13 @@
 """`python -m gmml_cluster.evaluate`: scores of a run's encoder on a labelled corpus; `gmml eval` starts it."""
 
-import json
-import sys
 from typing import Any
 
 import click
-from rich.console import Console
 
 from gmml_cluster.data.corpus.listing import indexes_below
-from gmml_cluster.errors import GmmlError
 from gmml_cluster.evaluate.features import FEATURES
+from gmml_cluster.evaluate.report import EvalReport, publish
 from gmml_cluster.evaluate.scoring import SCORES, Request, evaluate
-from gmml_cluster.run.evaluations import keep
-from gmml_cluster.run.root import run_root
 from gmml_cluster.train.checkpoints.load_trained import load_trained
 
 
@@ -45,17 +40,12 @@ def _names(_context: click.Context, _parameter: click.Parameter, given: str) -> 
 def main(root: str, step: int | None, as_json: bool, **request: Any) -> None:
     """Score a run's encoder on a labelled corpus, in one process."""
     asked = Request(**request)
-    try:
+
+    def report() -> EvalReport:
         trained = load_trained(root, asked.run, step=step, untrained=asked.untrained)
-        report = evaluate(trained, asked, indexes_below(root))
-        keep(run_root(root, asked.run), report.to_json())
-    except GmmlError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_code)
-    if as_json:
-        click.echo(json.dumps(report.to_json()))
-    else:
-        report.show(Console())
+        return evaluate(trained, asked, indexes_below(root))
+
+    publish(report, root, asked.run, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,20 @@
 """`python -m gmml_cluster.evaluate.classify`: the accuracy of a trained head, kept with the run of its encoder."""
 
-import json
-import sys
 from typing import cast
 
 import click
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from gmml_cluster.data.corpus.listing import indexes_below
-from gmml_cluster.errors import DataError, Fault, GmmlError
+from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.evaluate.features import BATCH, EvalCorpus, normalised, read
-from gmml_cluster.evaluate.report import EvalReport
+from gmml_cluster.evaluate.report import EvalReport, publish
 from gmml_cluster.evaluate.score import Score
 from gmml_cluster.evaluate.scoring import demand_apart, shared_with
 from gmml_cluster.methods.probe import Probed
 from gmml_cluster.methods.protocol import Method, exported_name
 from gmml_cluster.progress import progress
-from gmml_cluster.run.evaluations import keep
-from gmml_cluster.run.root import run_root
 from gmml_cluster.train.checkpoints.load_trained import Trained, full_precision, load_trained
 from gmml_cluster.wording import counted
 
@@ -153,16 +148,47 @@ def classify(root: str, run: str, *, of: str, corpus: str, choose_on: str | None
         len(scored.labels),
         settings,
     )
+    how = f"images unaugmented, central square of 256/224{how}"
+    return head_report(trained, found, run=run, of=of, bank=bank, scored=scored, code=code, how=how)
+
+
+def head_report(
+    trained: Trained,
+    found: Score,
+    *,
+    run: str,
+    of: str,
+    bank: EvalCorpus,
+    scored: EvalCorpus,
+    code: str,
+    how: str,
+    metric: str = "top-1",
+) -> EvalReport:
+    """The report on a head, for the run whose encoder it was trained on.
+
+    Args:
+        trained: the head's run.
+        found: its score.
+        run: its name.
+        of: name of the encoder's run.
+        bank: what it was trained on.
+        scored: what was scored.
+        code: digest of the code in use.
+        how: how images were read.
+        metric: what the score is.
+    """
+    init = trained.job.init
     return EvalReport(
         run=of,
-        step=trained.step if job.init is None or job.init.step is None else job.init.step,
+        step=trained.step if init is None or init.step is None else init.step,
         untrained=False,
         bank=(bank.url, len(bank.labels)),
         corpus=(scored.url, len(scored.labels)),
         scores=(found,),
         digests=(bank.identity, scored.identity),
         code=code,
-        protocol=f"head of the run {run}, its last checkpoint; images unaugmented, central square of 256/224{how}",
+        protocol=f"head of the run {run}, its last checkpoint; {how}",
+        metric=metric,
     )
 
 
@@ -179,16 +205,9 @@ def main(
     root: str, run: str, of_root: str, of: str, corpus: str, choose_on: str | None, code: str, as_json: bool
 ) -> None:
     """Score the head that a run has trained on another run's encoder."""
-    try:
-        report = classify(root, run, of=of, corpus=corpus, choose_on=choose_on, code=code)
-        keep(run_root(of_root, of), report.to_json())
-    except GmmlError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_code)
-    if as_json:
-        click.echo(json.dumps(report.to_json()))
-    else:
-        report.show(Console())
+    publish(
+        lambda: classify(root, run, of=of, corpus=corpus, choose_on=choose_on, code=code), of_root, of, as_json=as_json
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gmml_cluster.data.corpus.listing import indexes_below
 from gmml_cluster.errors import DataError, Fault
+from gmml_cluster.evaluate.classify import head_report
 from gmml_cluster.evaluate.masked import (
     AT_ONCE,
     Confusion,
@@ -87,18 +88,7 @@ def main(root: str, run: str, of_root: str, of: str, corpus: str, code: str, as_
         demand_apart(bank, scored)
         found = score_head(trained, bank, scored)
         how = "images squeezed to a square, whole, unaugmented; scored at the masks' own size"
-        return EvalReport(
-            run=of,
-            step=trained.step if job.init is None or job.init.step is None else job.init.step,
-            untrained=False,
-            bank=(bank.url, len(bank.labels)),
-            corpus=(scored.url, len(scored.labels)),
-            scores=(found,),
-            digests=(bank.identity, scored.identity),
-            code=code,
-            protocol=f"head of the run {run}, its last checkpoint; {how}",
-            metric="mIoU",
-        )
+        return head_report(trained, found, run=run, of=of, bank=bank, scored=scored, code=code, how=how, metric="mIoU")
 
     publish(report, of_root, of, as_json=as_json)
 

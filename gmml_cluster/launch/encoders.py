@@ -26,9 +26,11 @@ def encoder_misfits(job: JobSpec, other: JobSpec, url: str) -> list[Fault]:
         problem = f"{_shown(ours.written)}, but that of {url} is {_shown(written)}"
         hint = f"write encoder: {_shown(written)}" if written else "leave it out"
         return [Fault("method.encoder", problem, hint)]
-    problem = f"{url} was trained by {other.method.name}, whose encoder has {_told(theirs)}; that of {job.method.name}"
+    problem = (
+        f"{url} was trained by {other.method.name}, whose encoder has {_described(theirs)}; that of {job.method.name}"
+    )
     hint = f"name a run whose encoder is of that kind, such as one of {job.method.name}, or train another method"
-    return [Fault("init.run", f"{problem} has {_told(ours)}", hint)]
+    return [Fault("init.run", f"{problem} has {_described(ours)}", hint)]
 
 
 def _trained_on(kind: EncoderKind) -> EncoderKind:
@@ -60,7 +62,7 @@ _POSITIONS = {
 }
 
 
-def _told(kind: EncoderKind) -> str:
+def _described(kind: EncoderKind) -> str:
     """What the kind is made of, all of it, so that two of them can be compared."""
     if kind.rotary is not None:
         rope = "each half of a head by one axis" if kind.rotary.halves else "axes coupled"

@@ -183,7 +183,7 @@ def _draws(method: Verifiable, draws: Mapping[str, Any], group: int, count: int,
 
 
 def _drawing(method: Verifiable, given: Draws, real: torch.dtype) -> Callable[..., Draws]:
-    """The method's `draw`, which is told what decides on masks if it is given."""
+    """The method's `draw`, with what decides on masks where that is given."""
     decides = {name: given[name] for name in (MAP, ROLE) if name in given}
     if decides and isinstance(method, Guided) and method.amt is not None:
         return partial(method.draw, dtype=real, given=decides)

@@ -89,7 +89,7 @@ class MapMaker:
     Attributes:
         kv: the main thread's connection.
         pinned: the run's corpora.
-        table: told of the maps that are made.
+        table: gets the maps that are made.
         stream: decodes no image of a step whose maps are not made.
     """
 

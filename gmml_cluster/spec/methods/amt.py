@@ -4,13 +4,15 @@ The sampler: `gmml_cluster.methods.masks.attention`. Source: arXiv 2211.15362; c
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from gmml_cluster.spec.base import Refused, SpecModel
 from gmml_cluster.spec.broken import IMAGE, METHOD, PATCH, Broken, broken
+from gmml_cluster.spec.methods.counts import Counts
 from gmml_cluster.spec.scalars import Length
 
 AMT = ("method", "amt")
@@ -103,6 +105,21 @@ def cell_roles(options: AmtOptions, cells: int) -> Roles:
     masked = math.ceil(cells * options.mask_ratio)
     thrown = max(0, min(math.ceil(cells * options.throw_ratio), cells - masked - 1))
     return Roles(masked, thrown, cells - masked - thrown)
+
+
+def with_later_of_cells(options: AmtOptions | None, grid: int, cell: int, counts: Callable[[int], Counts]) -> Counts:
+    """What an image costs where whole cells are masked, and later with some thrown away.
+
+    Args:
+        options: None where none are.
+        grid: patches a side of an image.
+        cell: patches a side of a cell.
+        counts: of the number of patches held.
+    """
+    first = counts(grid**2)
+    if options is None or grid % cell:
+        return first
+    return replace(first, later=counts(cell_roles(options, (grid // cell) ** 2).times(cell**2).held))
 
 
 def broken_roles(options: AmtOptions, roles: Roles, unit: str) -> Iterator[Broken]:

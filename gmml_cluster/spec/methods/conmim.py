@@ -5,14 +5,13 @@ Constants and formulas: docs/reference/methods.md.
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.broken import IMAGE, METHOD, PATCH, Broken, broken
-from gmml_cluster.spec.methods.amt import Amt, broken_roles, cell_roles
+from gmml_cluster.spec.methods.amt import Amt, broken_roles, cell_roles, with_later_of_cells
 from gmml_cluster.spec.methods.counts import Counts, Encoder
 from gmml_cluster.spec.methods.encoder_kind import RELATIVE, EncoderKind
 
@@ -83,12 +82,8 @@ class ConmimOptions(SpecModel):
 
         With AMT both see fewer tokens later.
         """
-        N = (image_size // encoder.patch_size) ** 2
-        first = self._counts(encoder, N, N)
-        if self.amt is None or (image_size // encoder.patch_size) % self.cell:
-            return first
-        roles = cell_roles(self.amt, N // self.cell**2).times(self.cell**2)
-        return replace(first, later=self._counts(encoder, N, roles.held))
+        grid = image_size // encoder.patch_size
+        return with_later_of_cells(self.amt, grid, self.cell, lambda held: self._counts(encoder, grid**2, held))
 
     def _counts(self, encoder: Encoder, N: int, H: int) -> Counts:
         """Dims: D width, N patches, H patches held, T tokens, a, b, c widths of the projector."""
