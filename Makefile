@@ -8,7 +8,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+PYTEST := $(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist loadfile
 PACKAGES := slurmctld slurmd slurm-client munge
+
+# Files of tests that run at once, each with daemons of its own.
+AT_ONCE ?= 2
 
 export OMP_NUM_THREADS ?= 1
 
@@ -23,7 +27,7 @@ demo: $(VENV)/.installed-demo ## Pre-train two small encoders on this machine an
 
 test: install apt check ## Everything: set-up, format, lint, types, contracts, unit tests, then the cluster tests
 	@echo "== cluster tests (real daemons, real ranks)"
-	@$(BIN)/python -m pytest tests/cluster tests/faults
+	@$(PYTEST) tests/cluster tests/faults
 
 drills: install ## Minutes that no change waits for: every method resumes to the bit on two ranks in every engine
 	@echo "== drills (real ranks)"
@@ -32,9 +36,9 @@ drills: install ## Minutes that no change waits for: every method resumes to the
 gpu-check: install ## On a machine with GPUs: what only they can show, in half an hour; writes gpu-check.json
 	@$(BIN)/python -m benchmarks.gpu_check
 
-check: lint ## Format, lint, types, contracts, unit tests: some seven minutes on two cores
+check: lint ## Format, lint, types, contracts, unit tests: some five minutes on two cores
 	@echo "== unit, contract and golden tests"
-	@$(BIN)/python -m pytest tests/unit tests/contract tests/golden
+	@$(PYTEST) tests/unit tests/contract tests/golden
 
 lint: install ## Format, lint, types and import contracts alone
 	@echo "== ruff, mypy, import contracts, shellcheck"

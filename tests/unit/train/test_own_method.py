@@ -9,7 +9,7 @@ import torch
 
 from gmml_cluster.methods.build import build
 from tests.fixtures.plugins import install
-from tests.fixtures.ranks import ROOT, run_ranks
+from tests.fixtures.ranks import run_ranks
 from tests.fixtures.training import Training, digits_job, train
 
 pytest.importorskip("sklearn")
@@ -38,8 +38,7 @@ def at_once_and_in_two(rank: int, ranks: int, folder: str) -> Found:
 
 
 def test_a_method_of_another_package_resumes_to_the_bit(digits_corpus: str, tmp_path: Path) -> None:
-    path = f"{ROOT}:{install(tmp_path)}"
-    (found,) = run_ranks(1, at_once_and_in_two, digits_corpus, environment={"PYTHONPATH": path})
+    (found,) = run_ranks(1, at_once_and_in_two, digits_corpus, path=[str(install(tmp_path))])
     whole, half, rest = found.whole, found.half, found.rest
     assert whole.state.keys() == rest.state.keys()
     assert all(torch.equal(value, rest.state[at]) for at, value in whole.state.items())
