@@ -57,7 +57,7 @@ class Run:
         Raises:
             StorageError: the run cannot be read.
         """
-        found = statuses([self.location])
+        found = statuses([self.location], evaluations=True)
         if found.faults:
             raise found.faults[0]
         return found.documents[0]
@@ -217,6 +217,6 @@ def load_encoder(run: Run | str, step: int | None = None, image_size: int | None
     return module.load_encoder((find(run) if isinstance(run, str) else run).location, step, image_size)
 
 
-def status_of(asked: Sequence[Run]) -> Statuses:
+def status_of(asked: Sequence[Run], *, evaluations: bool = False) -> Statuses:
     """The status of many runs by one call to each scheduler; a run that cannot be read hides no other."""
-    return statuses([run.location for run in asked])
+    return statuses([run.location for run in asked], evaluations=evaluations)

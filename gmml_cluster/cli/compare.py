@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -18,16 +19,22 @@ Kind = tuple[Any, ...]
 @options.root
 @options.as_json
 def command(runs: tuple[str, ...], root: str | None, as_json: bool) -> None:
-    """One table of what `gmml eval` has kept of each RUN, of each the latest of a kind."""
+    """One table of what `gmml eval` has kept of each RUN, of each the latest of a kind.
+
+    A run without scores, or with none that another run has under the same protocol, is named below the table.
+    """
     from gmml_cluster.launch.find import find
 
-    rows = [{"run": found.name, **row} for found in (find(name, root) for name in runs) for row in latest(found)]
+    compared = {found.url: found for found in (find(name, root) for name in runs)}.values()
+    rows = [{"run": found.name, **row} for found in compared for row in latest(found)]
+    missing = not_compared([found.name for found in compared], rows)
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
-    elif rows:
+        click.echo(json.dumps({"version": 1, "scores": rows, "not_compared": missing}, indent=2))
+        return
+    if rows:
         _print(rows)
-    else:
-        click.echo("nothing is kept of these runs; gmml eval RUN scores one")
+    for each in missing:
+        click.echo(f"{each['run']}: {each['reason']}")
 
 
 def latest(run: Any) -> list[Row]:
@@ -36,6 +43,22 @@ def latest(run: Any) -> list[Row]:
 
     rows = sorted(table(kept(run)), key=lambda row: -1 if row["step"] is None else row["step"])
     return list({_kind(row): row for row in rows}.values())
+
+
+def not_compared(names: Sequence[str], rows: Sequence[Row]) -> list[dict[str, str]]:
+    """The `run`s that no column compares with another, each with the `reason`."""
+    runs_of: dict[Kind, set[str]] = {}
+    for row in rows:
+        runs_of.setdefault(_kind(row), set()).add(row["run"])
+    scored, found = {row["run"] for row in rows}, []
+    for name in names:
+        columns = [kind for kind, of_kind in runs_of.items() if name in of_kind]
+        if not columns:
+            found.append({"run": name, "reason": f"no scores are kept; gmml eval {name} makes some"})
+        elif len(scored) > 1 and all(len(runs_of[kind]) == 1 for kind in columns):
+            reason = "no score of the same corpus, bank and settings as another run's; score them alike by gmml eval"
+            found.append({"run": name, "reason": reason})
+    return found
 
 
 def _print(rows: list[Row]) -> None:

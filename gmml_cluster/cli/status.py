@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from gmml_cluster.cli import options
+from gmml_cluster.cli.evaluation_lines import evaluation_lines
+from gmml_cluster.cli.moments import moment
 from gmml_cluster.wording import counted
 
 _COLUMNS = ("RUN", "STATE", "STEP", "DONE", "LOSS", "IMG/S", "WAIT", "LEFT", "SAVED", "STARTED", "LAST")
@@ -27,7 +29,7 @@ def command(run: str | None, root: str | None, as_json: bool) -> None:
     from gmml_cluster import api
 
     asked = [api.find(run, root)] if run else api.runs(root)
-    found = api.status_of(asked)
+    found = api.status_of(asked, evaluations=run is not None)
     if run is not None and found.faults:
         raise found.faults[0]
     for fault in found.faults:
@@ -35,7 +37,7 @@ def command(run: str | None, root: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.documents[0] if run else found.documents, indent=2))
     elif run is not None:
-        click.echo("\n".join([*page(found.documents[0]), *scores(asked[0].location)]))
+        click.echo("\n".join(page(found.documents[0])))
     elif found.documents:
         _print_table(_COLUMNS, map(row, found.documents))
         for document in found.documents:
@@ -68,7 +70,7 @@ def row(document: Document) -> list[str]:
         _percent(progress.get("data_wait_share")),
         _duration(progress.get("left_s")),
         _number(document["committed_step"]),
-        _moment(document["attempts"][-1]["started"] if document["attempts"] else None),
+        moment(document["attempts"][-1]["started"] if document["attempts"] else None),
         latest_event(document),
     ]
 
@@ -88,7 +90,7 @@ def notes(document: Document) -> list[str]:
     name, state = document["run"], document["state"]
     found = [document["misplaced"]] if document["misplaced"] else []
     if document["queue_reason"] or document["expected_start"]:
-        expected = f"; expected to start {_moment(document['expected_start'])}" if document["expected_start"] else ""
+        expected = f"; expected to start {moment(document['expected_start'])}" if document["expected_start"] else ""
         found.append(f"{state}: {document['queue_reason'] or 'no reason given'}{expected}")
     if state in ("failed", "interrupted"):
         found.append(f"{_problem(document).splitlines()[0]}; gmml resume {name} continues it")
@@ -106,25 +108,6 @@ def _problem(document: Document) -> str:
         return "nothing works on it"
     last = document["attempts"][-1]
     return last.get("told", {}).get("message") or f"attempt {last['attempt']} ended with {last['cause']}"
-
-
-def scores(run: Any) -> list[str]:
-    """What evaluations found, a line a score; of those made while it trained the latest, and how many there are."""
-    from gmml_cluster.run.evaluations import kept, table
-
-    rows = table(kept(run))
-    series: dict[tuple[str, ...], list[Document]] = {}
-    for row in rows:
-        if row["attempt"] is not None:
-            series.setdefault((row["score"], row["feature"], row["corpus"], row["corpus_digest"]), []).append(row)
-    asked = [_score(row) for row in rows if row["attempt"] is None]
-    return [*asked, *(f"{_score(each[-1])}, the last of {len(each)} while it trained" for each in series.values())]
-
-
-def _score(row: Document) -> str:
-    step = "untrained" if row["step"] is None else f"step {row['step']}"
-    accuracy = f"{row['accuracy']:.1f} ± {row['error']:.1f} %"
-    return f"  {row['score']:<12} {accuracy} by {row['feature']}, {step}, on {row['corpus']}"
 
 
 def page(document: Document) -> list[str]:
@@ -164,7 +147,7 @@ def page(document: Document) -> list[str]:
         if message and message not in reported:  # attempts that failed alike are reported once
             lines.append(f"               {message}")
             reported.add(message)
-    return lines
+    return [*lines, *evaluation_lines(document["evaluations"])] if document["evaluations"] else lines
 
 
 def _share_of_time(document: Document) -> str:
@@ -184,8 +167,8 @@ def _attempt_line(attempt: Document) -> str:
     )
     first, last = attempt["first_step"], attempt["last_step"]
     steps = "no step" if first is None else f"from step {first}" if last is None else f"steps {first}-{last}"
-    ended = f"{attempt['cause']} {_moment(attempt['ended'])}" if attempt["cause"] else "at work"
-    return f"attempt {attempt['attempt']:<4} {_moment(attempt['started'])}  {steps}  {ranks}{nodes}  {ended}"
+    ended = f"{attempt['cause']} {moment(attempt['ended'])}" if attempt["cause"] else "at work"
+    return f"attempt {attempt['attempt']:<4} {moment(attempt['started'])}  {steps}  {ranks}{nodes}  {ended}"
 
 
 def _counted(causes: dict[str, int]) -> str:
@@ -210,11 +193,3 @@ def _share(step: int | None, steps: int | None) -> str:
 
 def _duration(seconds: float | None) -> str:
     return "-" if seconds is None else str(timedelta(seconds=round(seconds)))
-
-
-def _moment(seconds: float | None) -> str:
-    """A time of day in local time, with the date where it is not today's."""
-    if seconds is None:
-        return "-"
-    then, now = datetime.fromtimestamp(seconds, UTC).astimezone(), datetime.now(UTC).astimezone()
-    return then.strftime("%H:%M" if then.date() == now.date() else "%Y-%m-%d %H:%M")

@@ -37,6 +37,7 @@ from gmml_cluster.evaluate.scoring import (
 from gmml_cluster.methods.build import blank
 from gmml_cluster.methods.protocol import Setting, exported_name
 from gmml_cluster.models.vit import VisionTransformer
+from gmml_cluster.run.evaluation_progress import EvaluationProgress
 from gmml_cluster.run.evaluations import find, keep
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.engines.gather import Copies
@@ -45,16 +46,18 @@ from gmml_cluster.train.stepper import LoopResult
 
 _STOPS: tuple[LoopResult, ...] = ("", "notice", "cancelled")
 """What may end an evaluation, the stronger the later."""
+_REASON_BYTES = 512
 
 _log = logging.getLogger(__name__)
 
 
 class _GivenUp(Exception):
-    """The evaluation ends here, on all ranks alike."""
+    """The evaluation ends here, on all ranks alike: a stop was asked for, or there is a reason why it failed."""
 
-    def __init__(self, result: LoopResult = "") -> None:
-        super().__init__(result)
+    def __init__(self, result: LoopResult = "", reason: str = "") -> None:
+        super().__init__(result or reason)
         self.result = result
+        self.reason = reason
 
 
 @dataclass
@@ -69,6 +72,11 @@ class InTraining:
     _corpora: tuple[EvalCorpus, EvalCorpus] | None = field(default=None, init=False)
     _error: Exception | None = field(default=None, init=False)
     _may_stop: bool = field(default=True, init=False)
+    _progress: EvaluationProgress | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self._is_rank_zero:
+            self._progress = EvaluationProgress(self.scored.run, self.scored.attempt)
 
     def due(self, step: int) -> bool:
         """Whether the weights behind this step are scored."""
@@ -82,8 +90,10 @@ class InTraining:
             bank, corpus = self._opened(asked)
             if self._is_kept(step, asked, bank, corpus):
                 return ""
-            if self._is_rank_zero:
-                _log.info("evaluation of step %d: %d images", step, len(bank.indices) + len(corpus.indices))
+            if self._progress is not None:
+                images = len(bank.indices) + len(corpus.indices)
+                _log.info("evaluation of step %d: %d images", step, images)
+                self._progress.begin(step, images)
             reader = self._reader(asked)
             features = self._features(reader, bank, asked.features), self._features(reader, corpus, asked.features)
             committed()
@@ -92,7 +102,12 @@ class InTraining:
                     self._keep(step, asked, (bank, corpus), features, began)
             self._agree()
         except _GivenUp as given_up:
+            if self._progress is not None and given_up.reason:
+                self._progress.give_up(step, given_up.reason)
             return given_up.result
+        finally:
+            if self._progress is not None:
+                self._progress.end()
         return ""
 
     def _opened(self, asked: Request) -> tuple[EvalCorpus, EvalCorpus]:
@@ -214,12 +229,25 @@ class InTraining:
         dist.all_reduce(flags, dist.ReduceOp.MAX)
         failed, stop, known = flags.tolist()
         if failed:
-            said = f"{type(error).__name__}: {error}" if error is not None else "another rank failed, see its log"
-            _log.warning("evaluation given up, training goes on: %s", said)
-            raise _GivenUp
+            reason = self._reason(error)
+            _log.warning("evaluation given up, training goes on: %s", reason)
+            raise _GivenUp(reason=reason)
         if stop:
             raise _GivenUp(_STOPS[stop])
         return bool(known)
+
+    def _reason(self, error: Exception | None) -> str:
+        """What went wrong on the first rank that failed, the same on all. A collective."""
+        info, device = self.scored.rank_info, self.scored.engine.device
+        by = f" (rank {info.rank})" if info.ranks > 1 else ""
+        said = "" if error is None else f"{type(error).__name__}: {error}{by}"
+        mine = torch.zeros(_REASON_BYTES, dtype=torch.uint8)
+        data = bytearray(said.encode()[:_REASON_BYTES])
+        mine[: len(data)] = torch.frombuffer(data, dtype=torch.uint8) if data else 0
+        of_ranks = [torch.zeros_like(mine, device=device) for _ in range(info.ranks)]
+        dist.all_gather(of_ranks, mine.to(device))
+        texts = (bytes(each.tolist()).rstrip(b"\0").decode(errors="ignore") for each in of_ranks)
+        return next(filter(None, texts))
 
 
 def request_of(job: JobSpec) -> Request:

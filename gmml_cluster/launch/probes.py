@@ -12,6 +12,7 @@ from gmml_cluster.data.corpus.listing import list_shards, shared_shards
 from gmml_cluster.data.corpus.summary import Summary
 from gmml_cluster.errors import DataError, Fault, SpecError
 from gmml_cluster.launch.indexed import count, look_up
+from gmml_cluster.run.evaluation_progress import head_name
 from gmml_cluster.run.root import RunRoot, commit_of
 from gmml_cluster.spec.job import CorpusSpec, JobSpec
 from gmml_cluster.spec.loading.validate import dump, parse_job
@@ -27,7 +28,6 @@ _QUERIES = (32, 16, 8, 4, 2, 1)
 _BATCHES = ((5120, 256), (1280, 64), (0, 16))
 """Least samples of a bank, and images a step, so that an epoch has at least some twenty."""
 _WARM_UP = 0.1
-_NAME_CHARACTERS = 63
 
 
 @contextmanager
@@ -85,8 +85,7 @@ def probe_job(
     if faults:
         raise SpecError(faults)
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:8]
-    suffix = f"-{method}-{digest}"
-    return parse_job({**spec, "name": source.name[: _NAME_CHARACTERS - len(suffix)] + suffix})
+    return parse_job({**spec, "name": head_name(source.name, method, digest)})
 
 
 def refuse_corpus(job: JobSpec, corpus: str, root: str) -> None:

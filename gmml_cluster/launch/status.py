@@ -10,11 +10,14 @@ from typing import Any
 
 from gmml_cluster.errors import StorageError
 from gmml_cluster.launch.jobs import Jobs, jobs_of_copy, poll
+from gmml_cluster.run.evaluation_progress import head_of, progress_of
+from gmml_cluster.run.evaluations import kept, table
 from gmml_cluster.run.history import History
 from gmml_cluster.run.ledger import living, status
 from gmml_cluster.run.location import misplaced
 from gmml_cluster.run.progress import Progress, read_map_pass, read_progress, total_steps
 from gmml_cluster.run.root import RunRoot
+from gmml_cluster.store.open import open_store
 
 VERSION = 3
 
@@ -27,8 +30,13 @@ class Statuses:
     faults: list[StorageError] = field(default_factory=list)
 
 
-def statuses(runs: Sequence[RunRoot]) -> Statuses:
-    """The status of each run, as `gmml status --json` prints it (docs/outputs.md)."""
+def statuses(runs: Sequence[RunRoot], *, evaluations: bool = False) -> Statuses:
+    """The status of each run, as `gmml status --json` prints it (docs/outputs.md).
+
+    Args:
+        runs: of any roots.
+        evaluations: whether to read what was scored too: some requests a run, so not for a list of them.
+    """
     found = Statuses()
     histories: dict[str, History] = {}
     readable = []
@@ -41,7 +49,9 @@ def statuses(runs: Sequence[RunRoot]) -> Statuses:
     jobs = poll(histories)
     for run in readable:
         try:
-            found.documents.append(_document(run, histories[run.url], jobs[run.url]))
+            document = _document(run, histories[run.url], jobs[run.url])
+            document["evaluations"] = _evaluations(run, histories[run.url], document) if evaluations else None
+            found.documents.append(document)
         except StorageError as fault:
             found.faults.append(fault)
     return found
@@ -66,6 +76,30 @@ def _document(run: RunRoot, history: History, jobs: Jobs) -> dict[str, Any]:
         "map_pass": read_map_pass(run.store, history) if lives else None,
         **_waiting(history, jobs),
         "misplaced": None if found is None else str(found.fault),
+    }
+
+
+def _evaluations(run: RunRoot, history: History, document: dict[str, Any]) -> dict[str, Any]:
+    """What was scored, what is being scored, what was given up, and the runs under the same root that train heads."""
+    scored, attempts = table(kept(run)), document["attempts"]
+    alive = next((each["attempt"] for each in attempts if each["ended"] is None and each["cause"] is None), None)
+    heads = [RunRoot(run.root, name) for name in open_store(run.root).folders() if head_of(name, run.name)]
+    return {
+        "ran": scored,
+        **progress_of(run, [attempt.number for attempt in history.attempts], alive, scored),
+        "heads": [_head(run, head) for head in statuses(heads).documents] if heads else [],
+    }
+
+
+def _head(run: RunRoot, document: dict[str, Any]) -> dict[str, Any]:
+    last = document["attempts"][-1] if document["attempts"] else {}
+    problem = document["start_failed"] or last.get("told", {}).get("message")
+    failed = document["state"] in ("failed", "interrupted")
+    return {
+        "score": head_of(document["run"], run.name),
+        **{name: document[name] for name in ("run", "state", "step", "steps")},
+        "since": last.get("started"),
+        "problem": str(problem).partition("\n")[0] if failed and problem else None,
     }
 
 

@@ -21,7 +21,7 @@ def test_a_probe_is_trained_as_a_run_and_its_score_is_kept_with_the_run_that_it_
     assert again == first, "the run that was trained is found, and the head gives the same hits"
     entries = workshop.entries(f"{workshop.root}/judged")
     assert [entry["step"] for entry in entries if entry["kind"] == "score"] == [19]
-    rows = json.loads(workshop.call("gmml", "compare", "judged", "--root", workshop.root, "--json"))
+    rows = json.loads(workshop.call("gmml", "compare", "judged", "--root", workshop.root, "--json"))["scores"]
     assert [(row["run"], row["score"], row["accuracy"]) for row in rows] == [("judged", "attentive", score["accuracy"])]
 
 

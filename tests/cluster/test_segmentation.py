@@ -60,7 +60,7 @@ def test_a_segmentation_is_trained_as_a_run_and_its_miou_is_kept_with_the_run_th
     assert neighbours["scores"][-1] != untrained["scores"][-1]
     kept = [entry["step"] for entry in workshop.entries(f"{workshop.root}/judged") if entry["kind"] == "score"]
     assert kept == [-1, 59, 59]
-    rows = json.loads(workshop.call("gmml", "compare", "judged", "--root", workshop.root, "--json"))
+    rows = json.loads(workshop.call("gmml", "compare", "judged", "--root", workshop.root, "--json"))["scores"]
     assert {(row["score"], row["feature"], row["step"]) for row in rows} == {
         ("patch-knn", "mIoU", 59),
         ("segmentation", "mIoU frozen", 59),

@@ -5,10 +5,18 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from gmml_cluster.cli import metrics, status
+from gmml_cluster.cli import metrics
 from gmml_cluster.cli.compare import command
+from gmml_cluster.cli.evaluation_lines import evaluation_lines
 from gmml_cluster.cli.log import sentence
 from gmml_cluster.cli.tensorboard import scalars
+from gmml_cluster.errors import Fault, StorageError
+from gmml_cluster.launch import status as launch_status
+from gmml_cluster.launch.jobs import Jobs, refs_of
+from gmml_cluster.launch.protocol import JobReport
+from gmml_cluster.launch.status import statuses
+from gmml_cluster.run import protocol
+from gmml_cluster.run.evaluation_progress import EvaluationProgress, head_name, head_of
 from gmml_cluster.run.evaluations import find, keep, kept, table, with_scores
 from gmml_cluster.run.root import create_run, run_root
 
@@ -93,7 +101,12 @@ def test_nothing_is_kept_where_there_is_no_run(tmp_path):
 def test_the_page_of_a_run_shows_its_scores(tmp_path):
     run = run_of(tmp_path)
     keep(run, document())
-    assert status.scores(run) == ["  knn          50.0 ± 1.5 % by mean, step 7, on /held-out"]
+    assert lines_of(run) == ["  knn          50.0 ± 1.5 % by mean, step 7, on /held-out"]
+
+
+def lines_of(run):
+    (found,) = statuses([run], evaluations=True).documents
+    return evaluation_lines(found["evaluations"])
 
 
 def in_training(step, accuracy, seconds=2.5):
@@ -104,7 +117,7 @@ def test_of_scores_made_while_it_trained_the_page_shows_the_latest_of_each_kind(
     run = run_of(tmp_path)
     for made in (in_training(3, 40.0), in_training(7, 45.0), document(9)):
         keep(run, made)
-    assert status.scores(run) == [
+    assert lines_of(run) == [
         "  knn          50.0 ± 1.5 % by mean, step 9, on /held-out",
         "  knn          45.0 ± 1.5 % by mean, step 7, on /held-out, the last of 2 while it trained",
     ]
@@ -133,7 +146,9 @@ def test_runs_are_compared_by_the_latest_of_each_kind_and_never_over_corpora(tmp
         keep(first, document(step, accuracy))
     keep(second, document(30, 55.0, corpus="c2"))
     done = CliRunner().invoke(command, ["first", "second", "--root", str(tmp_path), "--json"])
-    found = [(row["run"], row["step"], row["accuracy"], row["corpus_digest"]) for row in json.loads(done.stdout)]
+    found = [
+        (row["run"], row["step"], row["accuracy"], row["corpus_digest"]) for row in json.loads(done.stdout)["scores"]
+    ]
     assert found == [("first", 30, 60.0, "c1"), ("second", 30, 55.0, "c2")]
     shown = CliRunner().invoke(command, ["first", "second", "--root", str(tmp_path)]).stdout
     lines = shown.splitlines()
@@ -143,9 +158,24 @@ def test_runs_are_compared_by_the_latest_of_each_kind_and_never_over_corpora(tmp
     ]
 
 
-def test_runs_of_which_nothing_is_kept_are_sent_to_eval(tmp_path):
+def test_runs_of_which_nothing_is_kept_are_named_and_sent_to_eval(tmp_path):
     run_of(tmp_path)
-    assert "gmml eval RUN scores one" in CliRunner().invoke(command, ["first", "--root", str(tmp_path)]).stdout
+    assert columns(tmp_path, "first") == ["first: no scores are kept; gmml eval first makes some"]
+    for name in ("second", "third"):
+        keep(run_of(tmp_path, name), document())
+    *table, said = columns(tmp_path, "second", "first", "third")
+    assert len(table) == 5
+    assert said == "first: no scores are kept; gmml eval first makes some"
+    done = CliRunner().invoke(command, ["second", "first", "--root", str(tmp_path), "--json"])
+    assert [each["run"] for each in json.loads(done.stdout)["not_compared"]] == ["first"]
+
+
+def test_a_run_that_shares_no_column_with_another_is_named(tmp_path):
+    for name, corpus in (("first", "c1"), ("second", "c1"), ("third", "c2")):
+        keep(run_of(tmp_path, name), document(corpus=corpus))
+    (said,) = [line for line in columns(tmp_path, "first", "second", "third") if line.startswith("third:")]
+    assert said.startswith("third: no score of the same corpus, bank and settings")
+    assert not any(line.startswith("third:") for line in columns(tmp_path, "third")), "alone it is compared with none"
 
 
 def columns(tmp_path, *names):
@@ -164,6 +194,7 @@ def test_scores_of_different_protocols_or_banks_have_columns_of_their_own_that_s
     assert second.split()[2:] == ["-", "60.0", "±", "1.5"]
     assert notes[0] == "finetune mean [1]: scored on /held-out, learnt from /bank (bank images 900, epochs 5, k 20)"
     assert notes[1].startswith("finetune mean [2]: ")
+    assert [note.partition(":")[0] for note in notes[-2:]] == ["first", "second"]
 
 
 def test_rates_that_linear_probes_chose_by_themselves_share_a_column(tmp_path):
@@ -173,3 +204,81 @@ def test_rates_that_linear_probes_chose_by_themselves_share_a_column(tmp_path):
     assert head.split() == ["RUN", "STEP", "linear", "mean"]
     assert second.split()[2] == "50.0"
     assert len(notes) == 2
+
+
+def claimed(run):
+    token = protocol.submit(run.log, launcher="local", code="c", bounds={})
+    return protocol.claim(run.log, submit=token, job="1", restart=0, topology={}, machine={}).attempt
+
+
+def reported(monkeypatch, state):
+    jobs = lambda history: Jobs(dict.fromkeys(refs_of(history), JobReport(state)))  # noqa: E731
+    monkeypatch.setattr(launch_status, "poll", lambda histories: {run: jobs(found) for run, found in histories.items()})
+
+
+def evaluations_of(run):
+    (found,) = statuses([run], evaluations=True).documents
+    return found["evaluations"]
+
+
+def test_an_evaluation_under_way_shows_its_attempt_and_beginning_until_it_ends_or_the_attempt_is_gone(
+    tmp_path, monkeypatch
+):
+    run = run_of(tmp_path)
+    reported(monkeypatch, "running")
+    progress = EvaluationProgress(run, claimed(run))
+    assert evaluations_of(run)["running"] is None
+    progress.begin(7, 5000)
+    found = evaluations_of(run)["running"]
+    assert {name: found[name] for name in ("attempt", "step", "images")} == {"attempt": 1, "step": 7, "images": 5000}
+    (line,) = lines_of(run)
+    assert line.startswith("  evaluation   of step 7 on 5,000 images is running: attempt 1 since ")
+    with monkeypatch.context() as patched:
+        reported(patched, "gone")
+        assert lines_of(run) == []
+    progress.end()
+    assert lines_of(run) == []
+
+
+def test_an_evaluation_that_was_given_up_shows_its_reason_unless_a_later_attempt_scores_the_step(tmp_path):
+    run = run_of(tmp_path)
+    progress = EvaluationProgress(run, claimed(run))
+    progress.begin(3, 100)
+    progress.give_up(3, "StorageError: corpus.tar: gone")
+    (given_up,) = evaluations_of(run)["given_up"]
+    assert (given_up["attempt"], given_up["step"]) == (1, 3)
+    (line,) = lines_of(run)
+    assert line.startswith("  evaluation   of step 3 was given up by attempt 1 at ")
+    assert line.endswith(": StorageError: corpus.tar: gone")
+    claimed(run)
+    keep(run, {**in_training(3, 40.0), "attempt": 2})
+    assert evaluations_of(run)["given_up"] == []
+
+
+def test_a_store_that_takes_no_progress_costs_no_score(tmp_path, monkeypatch, caplog):
+    run = run_of(tmp_path)
+
+    def fail(*arguments):
+        raise StorageError(Fault("s3://b", "gone"))
+
+    monkeypatch.setattr(type(run.store), "put", fail)
+    EvaluationProgress(run, 1).begin(3, 100)
+    assert "gmml status does not know" in caplog.text
+
+
+def test_runs_that_train_heads_are_named_with_what_they_are_doing(tmp_path):
+    run = run_of(tmp_path)
+    head = run_of(tmp_path, head_name("first", "attentive", "0123abcd"))
+    run_of(tmp_path, "first-attentive")
+    run_of(tmp_path, head_name("second", "attentive", "0123abcd"))
+    (found,) = evaluations_of(run)["heads"]
+    assert (found["score"], found["run"], found["state"]) == ("attentive", head.name, "empty")
+    assert lines_of(run) == ["  attentive    the run first-attentive-0123abcd trains it: empty"]
+
+
+@pytest.mark.parametrize("name", ["a", "a" * 63])
+def test_the_name_of_a_heads_run_leads_back_to_the_run_that_is_scored(name):
+    made = head_name(name, "finetune", "0123abcd")
+    assert len(made) <= 63
+    assert head_of(made, name) == "finetune"
+    assert head_of(name, name) is None

@@ -15,6 +15,7 @@ from gmml_cluster.evaluate.scoring import evaluate
 from gmml_cluster.methods.build import build
 from gmml_cluster.methods.protocol import Method
 from gmml_cluster.run import evaluations, protocol
+from gmml_cluster.run.evaluation_progress import progress_of
 from gmml_cluster.run.root import RunRoot, create_run
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.checkpoints.load_trained import Trained
@@ -193,6 +194,18 @@ def test_what_goes_wrong_is_a_warning_and_training_goes_on(run, digits_corpus, c
     assert warning.startswith("evaluation given up, training goes on: ")
     assert said in warning
     assert entries(run) == evaluations.kept(run) == []
+    (given_up,) = progress_of(run, [1], None, [])["given_up"]
+    assert (given_up["attempt"], given_up["step"]) == (1, 3)
+    assert said in given_up["reason"]
+
+
+def test_what_is_being_scored_is_known_until_it_is_kept(run, digits_corpus):
+    seen: list[dict[str, Any]] = []
+    job = job_of(digits_corpus)
+    of_initial_weights(run, job).run(3, lambda: seen.append(progress_of(run, [1], 1, [])["running"]))
+    (running,) = seen
+    assert (running["attempt"], running["step"], running["images"]) == (1, 3, 500)
+    assert progress_of(run, [1], 1, []) == {"running": None, "given_up": []}
 
 
 def test_a_fenced_attempt_keeps_no_score(run, digits_corpus):
