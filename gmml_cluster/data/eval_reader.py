@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gmml_cluster.data.corpus.pin import CorpusUrl, Pin, pin
 from gmml_cluster.data.random.philox import Ints
-from gmml_cluster.data.reader.decode import BadImage, Pixels, decode, decode_mask
+from gmml_cluster.data.reader.decode import BadImage, Pixels, decode, decode_mask, mask_values
 from gmml_cluster.data.reader.fetch import Fetcher, Wanted
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.errors import DataError, Fault
@@ -17,6 +17,8 @@ from gmml_cluster.plan.sample_layout import MicroBatches, SampleLayout, micro_ba
 from gmml_cluster.spec.job import Data
 from gmml_cluster.store.protocol import Store
 
+MASKS_LOOKED_AT = 32
+"""Of a corpus, before the others are read: an index says where masks lie and not what they hold."""
 _LINES_AT_ONCE = 4096
 _IMAGE = "no image", "pack the corpus again"
 _MASK = "unusable mask", "say which values its masks have (gmml eval: --classes, --zero-ignored), or pack it again"
@@ -118,6 +120,28 @@ class Samples:
             (image, _guarded(str(self._pin.locate(0, sample.y)), _MASK, decode_mask, mask, image.shape, mask_table))
             for sample, image, mask in zip(wanted, images, masks, strict=True)
         ]
+
+    def unknown_value(self, mask_table: NDArray[np.int16], most: int = MASKS_LOOKED_AT) -> tuple[str, int] | None:
+        """A sample whose mask has a value that it may not have, and that value; None where none is found.
+
+        Args:
+            mask_table: as of `pairs`.
+            most: masks to look at, spread evenly; one that cannot be decoded is passed over.
+
+        Raises:
+            StorageError: the store does not answer.
+        """
+        (masked,) = self.masked().nonzero()
+        chosen = [int(y) for y in masked[:: max(1, len(masked) // most)][:most]]
+        for y, data in zip(chosen, self._fetcher.fetch([Wanted(0, y) for y in chosen], masks=True), strict=True):
+            try:
+                values = mask_values(data)
+            except BadImage:
+                continue
+            unknown = values[mask_table[values] < 0]
+            if unknown.size:
+                return str(self._pin.locate(0, y)), int(unknown.max())
+        return None
 
 
 def _decode(where: str, data: bytes) -> Pixels:

@@ -87,13 +87,16 @@ def read_masked(url: str, table: Sequence[int], indexes: Store | None = None, im
         image: field of the images, as `image` of a corpus in a job file.
 
     Raises:
-        DataError: no sample has a mask.
+        DataError: no sample has a mask, or one of the first looked at has a value that is no class.
     """
     samples, values = Samples(url, indexes, image), np.array(table, np.int16)
     known = torch.from_numpy(samples.masked().nonzero()[0])
     if not len(known):
         hint = "pack images with masks (gmml corpus pack --masks), or index an older corpus by index --anew"
         raise DataError(Fault(url, "no sample has a mask; segmentation needs them", hint))
+    if found := samples.unknown_value(values):
+        hint = "gmml eval: --classes, --zero-ignored say which values masks have"
+        raise DataError(Fault("--classes", f"{found[0]}: its mask has the value {found[1]}, which is no class", hint))
     return MaskedCorpus(
         url,
         known,

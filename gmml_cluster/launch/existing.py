@@ -7,6 +7,7 @@ from typing import Any
 from gmml_cluster.data.corpus.classes import class_faults
 from gmml_cluster.errors import Fault, SpecError, StorageError
 from gmml_cluster.launch.indexed import Indexed, miscounted
+from gmml_cluster.launch.mask_values import mask_value_faults
 from gmml_cluster.run.discovery import is_run
 from gmml_cluster.run.history import History
 from gmml_cluster.run.root import RUN, RunRoot, run_root
@@ -26,7 +27,11 @@ def compare(job: JobSpec, root: str, indexed: Indexed) -> tuple[History, tuple[s
     Raises:
         SpecError: an index contradicts the job, or a run of this name has another identity.
     """
-    faults = [*(miscounted(job, indexed.shapes) if indexed.shapes else []), *class_faults(job, indexed.held)]
+    faults = [
+        *(miscounted(job, indexed.shapes) if indexed.shapes else []),
+        *class_faults(job, indexed.held),
+        *mask_value_faults(job, root, indexed.held),
+    ]
     notes: tuple[str, ...] = ()
     history = History()
     try:

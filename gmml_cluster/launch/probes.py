@@ -12,6 +12,7 @@ from gmml_cluster.data.corpus.listing import list_shards, shared_shards
 from gmml_cluster.data.corpus.summary import Summary
 from gmml_cluster.errors import DataError, Fault, SpecError
 from gmml_cluster.launch.indexed import count, look_up
+from gmml_cluster.launch.mask_values import mask_value_faults
 from gmml_cluster.run.evaluation_progress import head_name
 from gmml_cluster.run.root import RunRoot, commit_of
 from gmml_cluster.spec.job import CorpusSpec, JobSpec
@@ -81,7 +82,8 @@ def probe_job(
     size = next(size for least, size in _BATCHES if held.samples >= least)
     spec["batch"] = {"size": size}
     spec["data"]["group"] = size if method == "attentive" else 8
-    faults = class_faults(parse_job({**spec, "name": "bank"}), [held])
+    parsed = parse_job({**spec, "name": "bank"})
+    faults = class_faults(parsed, [held]) or mask_value_faults(parsed, source.root, [held], "--classes")
     if faults:
         raise SpecError(faults)
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:8]
@@ -104,13 +106,16 @@ def refuse_corpus(job: JobSpec, corpus: str, root: str) -> None:
     if shared := shared_shards(shards, learnt, "the bank"):
         raise DataError(Fault("--corpus", f"{corpus} {shared}; what is trained on is not scored", "name other shards"))
     data = job.data.model_copy(update={"corpora": (CorpusSpec(url=corpus, image=bank.image),)})
-    held = _known(job.model_copy(update={"data": data}), root)
+    scored = job.model_copy(update={"data": data})
+    held = _known(scored, root)
     if held is None:
         return
     if mask_table_of(job.method) is not None:
         if not held.masks:
             hint = "pack images with masks (gmml corpus pack --masks), or index an older corpus by index --anew"
             raise DataError(Fault("--corpus", f"no sample of {corpus} has a mask", hint))
+        if faults := mask_value_faults(scored, root, [held], "--classes"):
+            raise DataError(faults[0])
         return
     classes: int = getattr(job.method, "classes", 0)
     if not held.labelled:

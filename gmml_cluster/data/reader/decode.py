@@ -100,24 +100,33 @@ def decode_mask(data: bytes | memoryview, shape: tuple[int, ...], table: NDArray
     Raises:
         BadImage: it cannot be decoded, has another size than its image, or a value that no class has.
     """
+    values = mask_values(data)
+    if values.shape != shape[:2]:
+        raise BadImage(f"its mask has {values.shape[1]} x {values.shape[0]} pixels, the image {shape[1]} x {shape[0]}")
+    classes = table[values]
+    if int(classes.min()) < 0:
+        problem = f"its mask has the value {int(values[classes < 0].max())}, which is no class"
+        raise BadImage(f"{problem}; method.classes, ignore and zero_ignored say which are")
+    return classes.astype(np.uint8)
+
+
+def mask_values(data: bytes | memoryview) -> Pixels:
+    """The values of a mask's pixels, uint8 (height, width).
+
+    Raises:
+        BadImage: it cannot be decoded, or has more than one channel of eight bits.
+    """
     if not len(data):
         raise BadImage("no mask beside it")
     try:
         with Image.open(io.BytesIO(_without_text(bytes(data))), formats=("PNG",)) as mask:
             if mask.mode not in _MASK_MODES:
                 raise BadImage(f"its mask is a PNG of mode {mask.mode}; a mask has one channel of 8 bits")
-            if (mask.height, mask.width) != shape[:2]:
-                raise BadImage(f"its mask has {mask.width} x {mask.height} pixels, the image {shape[1]} x {shape[0]}")
-            values = np.asarray(mask).astype(np.uint8)
+            return np.asarray(mask).astype(np.uint8)
     except BadImage:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # Pillow's plug-ins raise whatever a damaged file makes them stumble over
         raise BadImage(f"its mask: {type(error).__name__}: {error}") from error
-    classes = table[values]
-    if int(classes.min()) < 0:
-        problem = f"its mask has the value {int(values[classes < 0].max())}, which is no class"
-        raise BadImage(f"{problem}; method.classes, ignore and zero_ignored say which are")
-    return classes.astype(np.uint8)
 
 
 def _decode_jpeg(data: bytes | memoryview, max_pixels: int) -> Pixels | None:

@@ -2,14 +2,20 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from gmml_cluster.data.corpus.checksums import index_all
+from gmml_cluster.data.corpus.listing import list_shards
 from gmml_cluster.errors import DataError, SpecError
 from gmml_cluster.launch import probes
+from gmml_cluster.launch.existing import compare
+from gmml_cluster.launch.indexed import look_up
 from gmml_cluster.launch.probes import probe_job, refuse_corpus
 from gmml_cluster.run.root import SPEC, create_run
 from gmml_cluster.spec.loading.validate import parse_job, to_yaml
-from tests.unit.data.conftest import write_tar
+from tests.unit.data.conftest import png, write_tar
+from tests.unit.data.masks import masked_shards
 
 JOB = {
     "name": "first",
@@ -143,3 +149,29 @@ def test_a_corpus_of_its_own_is_scored(make, tmp_path):
     write_tar(tmp_path / "own.tar", [("a.png", b"x"), ("a.cls", b"6")])
     source = make()
     refuse_corpus(probe_job(source, "attentive", **asked()), str(tmp_path / "own.tar"), source.root)
+
+
+@pytest.mark.parametrize(("learnt", "scored"), [(5, 2), (2, 5)])
+def test_too_few_classes_for_the_values_of_masks_are_refused_before_a_head_is_trained(make, tmp_path, learnt, scored):
+    for name, value in (("bank", learnt), ("corpus", scored)):
+        members = [(f"{y}.{kind}.png", png(np.full((4, 4), value, np.uint8))) for y in "ab" for kind in ("mask",)]
+        write_tar(tmp_path / f"m{name}.tar", [*[(f"{y}.png", b"x") for y in "ab"], *members])
+    source, given = make(), {"bank": str(tmp_path / "mbank.tar"), "masks": {"classes": 5}}
+    with pytest.raises((SpecError, DataError), match=r"^--classes: 5, but the mask of .* has the value 5"):
+        refuse_corpus(probe_job(source, "segmentation", **asked(**given)), str(tmp_path / "mcorpus.tar"), source.root)
+    given["masks"] = {"classes": 6}
+    refuse_corpus(probe_job(source, "segmentation", **asked(**given)), str(tmp_path / "mcorpus.tar"), source.root)
+
+
+def test_a_dry_run_refuses_too_few_classes_for_the_values_of_masks(tmp_path):
+    folder = str(masked_shards(tmp_path / "c", 20))
+    assert all(index_all(list_shards(folder), None))
+
+    def compared(classes):
+        method, init = {"name": "segmentation", "classes": classes}, {"run": "other"}
+        job = parse_job({**JOB, "method": method, "init": init, "data": {"corpora": [{"url": folder}]}})
+        compare(job, str(tmp_path), look_up(job, str(tmp_path)))
+
+    with pytest.raises(SpecError, match=r"^method.classes: 3, but the mask of .* has the value 3"):
+        compared(3)
+    compared(4)
