@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.errors import DataError
 from gmml_cluster.evaluate import patch_knn
 from gmml_cluster.evaluate.features import hold_out
@@ -135,8 +136,12 @@ def test_what_an_miou_depends_on_keeps_scores_apart():
     assert len({tuple(sorted(kind.items())) for kind in kinds}) == 6
 
 
-def test_a_value_that_is_no_class_sends_to_the_options_that_say_which_are(tmp_path):
+def test_a_value_that_is_no_class_sends_to_the_options_that_say_which_are(tmp_path, monkeypatch):
     shards = str(masked_shards(tmp_path / "bank", 6))
-    bank = read_masked(shards, mask_table(2, ignore=255, zero_ignored=False))
+    few = mask_table(2, ignore=255, zero_ignored=False)
+    with pytest.raises(DataError, match=r"^--classes: .* its mask has the value [23].*--zero-ignored"):
+        read_masked(shards, few)
+    monkeypatch.setattr(Samples, "unknown_value", lambda self, table: None)  # not among those that are looked at
+    bank = read_masked(shards, few)
     with pytest.raises(DataError, match=r"unusable mask \(its mask has the value 3.*--classes, --zero-ignored"):
         bank.pairs(range(6))

@@ -154,8 +154,10 @@ def test_a_corpus_of_its_own_is_scored(make, tmp_path):
 @pytest.mark.parametrize(("learnt", "scored"), [(5, 2), (2, 5)])
 def test_too_few_classes_for_the_values_of_masks_are_refused_before_a_head_is_trained(make, tmp_path, learnt, scored):
     for name, value in (("bank", learnt), ("corpus", scored)):
-        members = [(f"{y}.{kind}.png", png(np.full((4, 4), value, np.uint8))) for y in "ab" for kind in ("mask",)]
-        write_tar(tmp_path / f"m{name}.tar", [*[(f"{y}.png", b"x") for y in "ab"], *members])
+        mask = png(np.full((4, 4), value, np.uint8))
+        write_tar(
+            tmp_path / f"m{name}.tar", [pair for y in "ab" for pair in ((f"{y}.png", b"x"), (f"{y}.mask.png", mask))]
+        )
     source, given = make(), {"bank": str(tmp_path / "mbank.tar"), "masks": {"classes": 5}}
     with pytest.raises((SpecError, DataError), match=r"^--classes: 5, but the mask of .* has the value 5"):
         refuse_corpus(probe_job(source, "segmentation", **asked(**given)), str(tmp_path / "mcorpus.tar"), source.root)
