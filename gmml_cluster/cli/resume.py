@@ -1,4 +1,7 @@
-"""`gmml resume`: a run continues from its latest checkpoint."""
+"""`gmml resume`: a run continues from its latest checkpoint, or all of this machine's that were interrupted do."""
+
+import json
+import sys
 
 import click
 
@@ -6,7 +9,10 @@ from gmml_cluster.cli import options
 
 
 @click.command("resume")
-@options.run
+@click.argument("run", required=False)
+@click.option(
+    "--all", "every", is_flag=True, help="All of this machine's runs that were interrupted: after a reboot, from cron."
+)
 @options.cluster
 @click.option("--code", is_flag=True, help="Run the code that is installed here instead of the run's own.")
 @options.take_over
@@ -14,11 +20,54 @@ from gmml_cluster.cli import options
 @options.root
 @options.as_json
 def command(
-    run: str, cluster: str | None, code: bool, take_over: bool, follow: bool, root: str | None, as_json: bool
-) -> None:
+    run: str | None,
+    every: bool,
+    cluster: str | None,
+    code: bool,
+    take_over: bool,
+    follow: bool,
+    root: str | None,
+    as_json: bool,
+) -> int:
     """Continue RUN from its latest checkpoint; lifts a cancel. The profile is the last submission's by default."""
     from gmml_cluster import api
     from gmml_cluster.cli.submit_report import report
 
+    if every == (run is not None):
+        raise click.UsageError("name one run, or all with --all")
+    if run is None:
+        if cluster is not None or code or take_over or follow:
+            raise click.UsageError("--all resumes each run as it was submitted; it takes --root and --json alone")
+        return _resume_all(root, as_json)
     resumed = api.find(run, root).resume(cluster, new_code=code, take_over=take_over)
     report(resumed, as_json=as_json, follow=follow)
+    return 0
+
+
+def _resume_all(root: str | None, as_json: bool) -> int:
+    """Resume what was interrupted; a run that cannot be resumed keeps no other from it. The first fault's exit code."""
+    from gmml_cluster import api
+    from gmml_cluster.cli.submit_report import document, sentence
+    from gmml_cluster.errors import GmmlError
+    from gmml_cluster.launch.come_back import interrupted
+
+    found = interrupted([each.location for each in api.runs(root)])
+    faults: list[GmmlError] = list(found.faults)
+    resumed = []
+    for location in found.runs:
+        try:
+            submitted = api.Run(location).resume().submitted
+        except GmmlError as fault:
+            faults.append(fault)
+            continue
+        assert submitted is not None
+        resumed.append(document(submitted))
+        if not as_json:
+            click.echo(sentence(submitted))
+    for line in [*found.notes, *faults]:
+        print(line, file=sys.stderr)
+    if as_json:
+        click.echo(json.dumps(resumed))
+    elif not resumed:
+        click.echo("no run of this machine was interrupted; nothing was done" if not faults else "nothing was resumed")
+    return faults[0].exit_code if faults else 0

@@ -99,7 +99,7 @@ def status(history: History, jobs: Mapping[str, str]) -> dict[str, Any]:
         "not_requeued": _not_requeued(history, jobs),
         "attempts": [_attempt(attempt, jobs) for attempt in history.attempts],
         "older_attempts": dict(history.older),
-        "code": _code(history),
+        "code": code_of_steps(history),
         "goodput": _goodput(history),
     }
 
@@ -145,7 +145,7 @@ def _attempt(attempt: Attempt, jobs: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _code(history: History) -> list[dict[str, Any]]:
+def code_of_steps(history: History) -> list[dict[str, Any]]:
     """Which steps ran on which code: digest and first step at each change."""
     changes: list[dict[str, Any]] = []
     for attempt in history.attempts:

@@ -40,15 +40,15 @@ def differences(old: Spec, new: Spec) -> Changes:
 
     With `optim.schedule.samples` the run may grow: `run` is listed only if it shrinks or changes its unit.
     """
-    found = _differing(_identifying(old), _identifying(new))
+    found = differing(_identifying(old), _identifying(new))
     has_run = "run" in _identifying(old) or _has_grown(old["run"], new["run"])
-    return found if has_run else {**found, **_differing({"run": old["run"]}, {"run": new["run"]})}
+    return found if has_run else {**found, **differing({"run": old["run"]}, {"run": new["run"]})}
 
 
 def changeable(old: Spec, new: Spec) -> Changes:
     """Fields outside the identity that differ."""
-    fixed = {*_differing(_identifying(old), _identifying(new)), "name"}
-    return {name: values for name, values in _differing(old, new).items() if name not in fixed}
+    fixed = {*differing(_identifying(old), _identifying(new)), "name"}
+    return {name: values for name, values in differing(old, new).items() if name not in fixed}
 
 
 def _identifying(spec: Spec) -> dict[str, Any]:
@@ -85,8 +85,12 @@ def _has_grown(old: Spec, new: Spec) -> bool:
     return units[0] == units[1] and all(new[name] >= old[name] for name in units[0])
 
 
-def _differing(old: Any, new: Any, above: str = "") -> Changes:
-    """The shortest dotted names that differ; of another method its name alone, as its options are other ones."""
+def differing(old: Any, new: Any, above: str = "") -> Changes:
+    """The shortest dotted names that differ; of another method its name alone, as its options are other ones.
+
+    Args:
+        above: dotted name of the two values; empty for whole specs.
+    """
     if old == new:
         return {}
     if above == "method" and old["name"] != new["name"]:
@@ -97,7 +101,7 @@ def _differing(old: Any, new: Any, above: str = "") -> Changes:
     before, after = (each or {} for each in inside)
     found: Changes = {}
     for name in dict.fromkeys([*before, *after]):
-        found |= _differing(before.get(name), after.get(name), f"{above}.{name}" if above else name)
+        found |= differing(before.get(name), after.get(name), f"{above}.{name}" if above else name)
     return found
 
 

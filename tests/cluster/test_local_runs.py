@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.fixtures.runs import DEADLINE_S, ended
+from tests.fixtures.runs import ended
+from tests.fixtures.supervised import ranks_of, supervisor_of, wait_for
 
 KEYS = ("step", "loss", "grad_norm", "lr", "wd", "masked")
 
@@ -61,21 +61,6 @@ def test_a_run_cancelled_half_way_and_resumed_equals_the_undisturbed_one_bit_for
     assert figures(workshop.lines("calm")) == figures(undisturbed)
 
 
-def ranks_of(workshop, run):
-    """Pids of the ranks of a run, by rank, from the processes of this machine."""
-    found = {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        rank = next((item[5:] for item in environment if item.startswith(b"RANK=")), None)  # the supervisor has none
-        if rank is not None and {b"gmml_cluster.train.worker", workshop.root.encode(), run.encode()} <= set(words):
-            found[int(rank)] = int(pid)
-    return found
-
-
 def test_a_killed_rank_costs_an_attempt_and_the_run_finishes_by_itself(workshop, undisturbed):
     workshop.call("gmml-submit", workshop.job("calm"), "--cluster", workshop.profile(2))
     workshop.until("calm", committed)
@@ -85,12 +70,6 @@ def test_a_killed_rank_costs_an_attempt_and_the_run_finishes_by_itself(workshop,
     assert figures(workshop.lines("calm")) == figures(undisturbed)
     status = json.loads(workshop.call("gmml", "status", "calm", "--json"))
     assert [attempt["cause"] for attempt in status["attempts"]] == ["lost", "finished"]
-
-
-def supervisor_of(workshop, run):
-    """Pid of the supervisor, as its lock names it."""
-    job = json.loads(workshop.call("gmml", "status", run, "--json"))["job"]
-    return json.loads((workshop.folder / "state" / "gmml" / f"{job.split(':')[-2]}.lock").read_text())["pid"]
 
 
 def test_ranks_whose_supervisor_is_killed_save_and_leave_and_a_resume_continues(workshop, undisturbed):
@@ -108,13 +87,6 @@ def test_ranks_whose_supervisor_is_killed_save_and_leave_and_a_resume_continues(
     begins = [entry["step"] for entry in workshop.entries("calm") if entry["kind"] == "begin"]
     assert begins == [0, status["committed_step"] + 1]
     assert figures(workshop.lines("calm")) == figures(undisturbed)
-
-
-def wait_for(holds):
-    deadline = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_a_resume_while_a_rank_of_a_dead_supervisor_still_leaves_restarts_the_run(workshop, undisturbed):
