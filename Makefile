@@ -4,15 +4,15 @@ PYTHON ?= python3
 # An index or folder with torch's CPU wheels, for machines whose default index has only CUDA builds; empty by default.
 TORCH_INDEX ?=
 
+# Files of tests that run at once, each with daemons of its own.
+AT_ONCE ?= 2
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 PYTEST := $(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist loadfile
 PACKAGES := slurmctld slurmd slurm-client munge
-
-# Files of tests that run at once, each with daemons of its own.
-AT_ONCE ?= 2
 
 export OMP_NUM_THREADS ?= 1
 
