@@ -90,6 +90,7 @@ def _memory(memory: Memory) -> str:
         "optimizer": memory.optimizer_bytes,
         "buffers": memory.buffers_bytes,
         "activations": memory.activations_bytes,
+        **({"evaluation": memory.evaluation_bytes} if memory.evaluation_bytes else {}),
     }
     listed = ", ".join(f"{name} {_mebibytes(count)}" for name, count in parts.items())
     return f"{_mebibytes(memory.total_bytes)} estimated: {listed}"

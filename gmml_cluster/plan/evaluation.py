@@ -1,12 +1,15 @@
 """What the scores between two steps cost, by arithmetic."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gmml_cluster.spec.evaluate import Evaluate
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.methods.counts import encoder_stack
+from gmml_cluster.spec.methods.encoder_kind import EncoderKind, kind_of
 from gmml_cluster.spec.rules import view_size
 
+_AT_ONCE = 128
+"""Images of a forward pass, `evaluate.features.BATCH`, which stands on torch."""
 _HELD_OUT = 10
 """One image in so many of the bank is scored where no corpus is named."""
 
@@ -76,6 +79,20 @@ def evaluation_plan(
         share = spent / (spent + run_flops)
     features = tuple(dict.fromkeys(asked.features))
     return EvaluationPlan(tuple(dict.fromkeys(asked.scores)), features, every, times, images, flops, share)
+
+
+def scoring_bytes(job: JobSpec) -> int:
+    """Bytes of a rank's device that scores between two steps need; 0 where there are none.
+
+    A copy of the encoder in fp32, and a batch of `_AT_ONCE` images in it: the images, and a block's values for each
+    token, of which a pass without gradients holds no other block's.
+    """
+    if job.evaluate is None:
+        return 0
+    patches, kind = (view_size(job) // job.model.patch_size) ** 2, kind_of(job.method) or EncoderKind()
+    block = replace(kind.stack(job.model, patches), blocks=1).activation_bytes("fp32", checkpointing=False)
+    image = 3 * 4 * patches * job.model.patch_size**2
+    return 4 * kind.parameters(job.model, patches) + _AT_ONCE * (block + image)
 
 
 def _images(asked: Evaluate, labelled: Labelled) -> int | None:

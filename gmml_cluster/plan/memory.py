@@ -7,7 +7,7 @@ docs/job.md. Fragmentation and workspaces of kernels are not counted but by `MAR
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from gmml_cluster.spec.job import EngineSpec
+from gmml_cluster.spec.job import EngineSpec, Optim
 from gmml_cluster.spec.methods.counts import Counts
 
 MARGIN = 1.2
@@ -27,12 +27,14 @@ class Memory:
     gradients_bytes: int
     """fp32 gradients."""
     optimizer_bytes: int
-    """Adam's two moments."""
+    """Adam's two moments, or the momentum of LARS."""
     buffers_bytes: int
     """DeepSpeed's own. Stage 0: the flat copy of the gradients that is reduced. Stages 1 and 2: a copy of the weights
     that the rank updates. From stage 1 on: the buffer that gradients are copied to before their reduction (on GPUs)."""
     activations_bytes: int
     """A micro-batch: inputs, and what the backward pass needs."""
+    evaluation_bytes: int = 0
+    """What scores between two steps (`evaluate`) take beyond the activations, whose room is free then."""
 
     @property
     def total_bytes(self) -> int:
@@ -49,12 +51,22 @@ class Memory:
         return {**asdict(self), "total_bytes": self.total_bytes}
 
 
-def memory_of_rank(counts: Counts, engine: EngineSpec, *, ranks: int, images: int) -> Memory:
+def memory_of_rank(
+    counts: Counts, engine: EngineSpec, *, ranks: int, images: int, moments: int = 2, scoring_bytes: int = 0
+) -> Memory:
     """Memory of a rank that holds micro-batches of `images`.
 
-    With P trained parameters and n ranks: 4P weights, 4P gradients, 8P moments; moments are partitioned over the ranks
+    With P trained parameters and n ranks: 4P weights, 4P gradients, 4P a moment; moments are partitioned over the ranks
     from stage 1 on, gradients from stage 2, weights at stage 3. DDP partitions nothing; its buckets are the gradients
     themselves. DeepSpeed adds 4P at stage 0, 4P/n at stages 1 and 2, and 2P from stage 1 on.
+
+    Args:
+        counts: what an image costs.
+        engine: how the step is computed.
+        ranks: number of ranks.
+        images: of a micro-batch.
+        moments: values that the optimizer keeps for each parameter (`moments_of`).
+        scoring_bytes: what scores between two steps need (`plan.evaluation.scoring_bytes`).
     """
     stage = 0 if engine.zero == "ddp" else engine.zero
     trained, precision = counts.trained, engine.precision
@@ -64,14 +76,27 @@ def memory_of_rank(counts: Counts, engine: EngineSpec, *, ranks: int, images: in
     return Memory(
         parameters_bytes=4 * share[0] + 4 * counts.frozen + counts.cast_bytes(precision),
         gradients_bytes=4 * share[1],
-        optimizer_bytes=8 * share[2],
+        optimizer_bytes=4 * moments * share[2],
         buffers_bytes=flat + (4 * share[2] if stage in (1, 2) else 0) + (4 * bucket_values(trained) if stage else 0),
         activations_bytes=images * activations,
+        evaluation_bytes=max(0, scoring_bytes - images * activations),
     )
 
 
+def moments_of(optim: Optim) -> int:
+    """Values that the optimizer keeps for each parameter: AdamW's two moments, one of LARS."""
+    return 1 if optim.name == "lars" else 2
+
+
 def fitting_micro_batch(
-    counts: Counts, engine: EngineSpec, *, ranks: int, group: int, share: int, device_bytes: int | None
+    counts: Counts,
+    engine: EngineSpec,
+    *,
+    ranks: int,
+    group: int,
+    share: int,
+    device_bytes: int | None,
+    moments: int = 2,
 ) -> int:
     """Images of a micro-batch where `batch.micro` is `auto`.
 
@@ -85,10 +110,11 @@ def fitting_micro_batch(
         group: images of a group.
         share: images of the fullest rank's share of a step, whole groups.
         device_bytes: memory that a rank may use.
+        moments: values that the optimizer keeps for each parameter.
     """
     if device_bytes is None:
         return share
-    fixed, each = (memory_of_rank(counts, engine, ranks=ranks, images=images) for images in (0, group))
+    fixed, each = (memory_of_rank(counts, engine, ranks=ranks, images=images, moments=moments) for images in (0, group))
     free = device_bytes - fixed.needed_bytes
     most = max(1, int(free / (MARGIN * max(1, each.activations_bytes)))) if free > 0 else 1
     groups = share // group

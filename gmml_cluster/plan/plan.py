@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gmml_cluster.plan.evaluation import EvaluationPlan, Labelled, evaluation_plan
+from gmml_cluster.plan.evaluation import EvaluationPlan, Labelled, evaluation_plan, scoring_bytes
 from gmml_cluster.plan.gpu_time import PEAK_FLOPS, GpuTime, gpu_time, too_little_to_do
 from gmml_cluster.plan.machine import Machine, RankMemory, gpus_of_node, memory_for_rank, memory_of_node, this_machine
-from gmml_cluster.plan.memory import Memory, memory_of_rank, read_ahead_bytes
+from gmml_cluster.plan.memory import Memory, memory_of_rank, moments_of, read_ahead_bytes
 from gmml_cluster.plan.nodes import NodePlan, nodes_within_lanes
 from gmml_cluster.plan.notes import (
     advice_of_method,
@@ -245,7 +245,14 @@ def _need(
         room=room,
         shares=shares,
         images=(images[0], images[1]),
-        memory=memory_of_rank(counts_of(job), job.engine, ranks=fewest, images=images[0]),
+        memory=memory_of_rank(
+            counts_of(job),
+            job.engine,
+            ranks=fewest,
+            images=images[0],
+            moments=moments_of(job.optim),
+            scoring_bytes=scoring_bytes(job),
+        ),
         read_ahead_bytes=read_ahead_bytes(job.data.read_ahead, memory_of_node(profile, machine), nodes.ranks_per_node),
     )
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gmml_cluster.plan.memory import fitting_micro_batch
+from gmml_cluster.plan.memory import fitting_micro_batch, moments_of
 from gmml_cluster.plan.sample_layout import SampleLayout, groups_of_rank, micro_batches
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.methods.counts import Counts
@@ -74,7 +74,13 @@ def _held_at_once(job: JobSpec, share: int, ranks: int, device_bytes: int | None
     if job.batch.micro != "auto":
         return min(job.batch.micro, share)
     return fitting_micro_batch(
-        counts_of(job), job.engine, ranks=ranks, group=group_of(job), share=share, device_bytes=device_bytes
+        counts_of(job),
+        job.engine,
+        ranks=ranks,
+        group=group_of(job),
+        share=share,
+        device_bytes=device_bytes,
+        moments=moments_of(job.optim),
     )
 
 

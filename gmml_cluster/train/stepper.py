@@ -46,6 +46,7 @@ class Pending:
         losses: of each micro-batch the losses of its groups, on the device; read only where the step was skipped.
         scalars: names of the method's scalars in the vector.
         momentum: share of itself that a teacher kept; None without a teacher.
+        map_pass: which pass made the maps that mask, from 1; 0 before they do, None where none does.
     """
 
     step: int
@@ -57,6 +58,7 @@ class Pending:
     losses: list[Tensor]
     scalars: tuple[str, ...]
     momentum: float | None = None
+    map_pass: int | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ class Stepper:
             self.engine.lerp(update.targets, update.sources, update.weight)
             momentum = 1 - update.weight
         on_host = self._on_host(vector)
-        return Pending(step, *on_host, lr, decay, batch.numbers, losses, self._vector.scalars, momentum)
+        known = momentum, batch.map_pass
+        return Pending(step, *on_host, lr, decay, batch.numbers, losses, self._vector.scalars, *known)
 
     def _on_host(self, vector: Tensor) -> "tuple[Tensor, torch.cuda.Event | None]":
         """The vector's copy on the host, and the event after which it is complete.
@@ -301,10 +304,10 @@ class Stepper:
     def _line(self, pending: Pending, stats: StepStats) -> dict[str, Any]:
         batch = self.job.batch.size
         scalars = {name: _number(total / count) for name, (total, count) in stats.scalars.items() if count}
-        teacher = {} if pending.momentum is None else {"momentum": pending.momentum}
+        known = {"momentum": pending.momentum, "map_pass": pending.map_pass}
         return {
             **scalars,
-            **teacher,
+            **{name: value for name, value in known.items() if value is not None},
             "step": pending.step,
             "samples": (pending.step + 1) * batch,
             "batch": batch,

@@ -67,6 +67,11 @@ class MapTable:
         """Whether a step's maps are made, or it reads none."""
         return self.refreshes.at(step) is None or self.refreshes.at(step) in self._made
 
+    def pass_of(self, step: int) -> int:
+        """Which pass, from 1, made the maps that a step reads; 0 where it reads none."""
+        at = self.refreshes.at(step)
+        return 0 if at is None else self.refreshes.number(at)
+
     def of_step(self, step: int, numbers: Ints, views: int) -> "ViewMaps | None":
         """Room for the maps of a step's views; None where it reads none.
 

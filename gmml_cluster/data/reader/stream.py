@@ -69,6 +69,8 @@ class HostBatch:
     """int64 (n,): classes of the samples whose images these are; None where they were not asked for."""
     maps: NDArray[np.uint8] | None = None
     """uint8 (n, views, patches): maps of attention, 1 to 255, cut to the views; None before AMT masks by them."""
+    map_pass: int | None = None
+    """Which pass over the corpora made the maps, from 1; 0 before AMT masks by them, None where nothing does."""
     masks: NDArray[np.uint8] | None = None
     """uint8 (n, size, size): classes of the pixels of the first views, not flipped; None where not asked for."""
 
@@ -182,6 +184,7 @@ class Stream:
             labels=step.labels,
             masks=step.masks,
             maps=None if step.maps is None else step.maps.maps,
+            map_pass=None if self._maps is None else self._maps.pass_of(step.step),
         )
 
     def maps_made(self) -> None:

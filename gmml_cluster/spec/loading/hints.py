@@ -31,6 +31,8 @@ def unknown(path: Path, model: type[BaseModel], tree: Tree) -> tuple[Path | None
     if near:
         is_written = walk(tree, (*above, near[0])) is not None
         return None if is_written else (*above, near[0]), "unknown key", f"did you mean {near[0]!r}?"
+    if takers := _methods_with(key, model) if above == ("method",) else []:
+        return None, f"an option of {', '.join(takers)} alone", f"known are {', '.join(known)}"
     elsewhere = next((section for section in sections(model, key) if section != above), None)
     if elsewhere is not None:
         return None, f"unknown key; {key!r} is a field of {dotted(elsewhere) or 'the file itself'}", "move it there"
@@ -39,15 +41,22 @@ def unknown(path: Path, model: type[BaseModel], tree: Tree) -> tuple[Path | None
 
 def _of_another_method(path: Path, model: type[BaseModel], tree: Tree) -> tuple[str, str] | None:
     """Problem and hint where an override of `method.name` alone left the options of the file's method behind."""
-    name = walk(tree, ("method", "name"))
+    name, own = walk(tree, ("method", "name")), walk(tree, path)
     if path[:-1] != ("method",) or name is None or not name.where.startswith(OVERRIDE):
         return None
-    others = (other for other in models_in(model.model_fields["method"].annotation) if path[-1] in other.model_fields)
-    other = next((tags(each)[0] for each in others if tags(each)), None)
-    if other is None:
+    if own is not None and own.where == name.where:  # one override wrote both
+        return None
+    others = _methods_with(str(path[-1]), model)
+    if not others:
         return None
     whole = "override method={name: " + str(name.value) + "}, which replaces the method with its options"
-    return f"an option of {other} and not of {name.value}", whole
+    return f"an option of {', '.join(others)} and not of {name.value}", whole
+
+
+def _methods_with(option: str, model: type[BaseModel]) -> list[Any]:
+    """Names of the methods that take an option."""
+    methods = models_in(model.model_fields["method"].annotation) if "method" in model.model_fields else ()
+    return [tags(each)[0] for each in methods if option in each.model_fields and tags(each)]
 
 
 def sections(model: type[BaseModel], key: str) -> Iterator[Path]:

@@ -2,9 +2,13 @@
 
 import pytest
 
-from gmml_cluster.plan.memory import MARGIN, fitting_micro_batch, memory_of_rank
-from gmml_cluster.spec.job import EngineSpec, Model
+from gmml_cluster.plan.evaluation import scoring_bytes
+from gmml_cluster.plan.memory import MARGIN, fitting_micro_batch, memory_of_rank, moments_of
+from gmml_cluster.plan.shares import counts_of
+from gmml_cluster.spec.job import EngineSpec, Model, Optim
+from gmml_cluster.spec.methods.encoder_kind import EncoderKind
 from gmml_cluster.spec.methods.gmml import GmmlOptions
+from tests.unit.plan.test_plan import job
 
 GIB = 2**30
 
@@ -90,3 +94,23 @@ def test_the_largest_micro_batch_that_fits_is_taken_in_even_parts(gib):
         fewer = -(-(256 // 8) // (parts - 1)) * 8
         assert MARGIN * memory_of_rank(counts, engine, ranks=8, images=fewer).total_bytes > gib * GIB
     assert fitting_micro_batch(counts, engine, **{**fit, "device_bytes": None}) == 256
+
+
+def test_lars_keeps_one_value_a_parameter_where_adamw_keeps_two():
+    counts = GmmlOptions(name="gmml").counts(Model(size="base"), 224)
+    optims = [Optim(lr=0.1, name=name) for name in ("adamw", "lars")]
+    adamw, lars = (memory_of_rank(counts, EngineSpec(), ranks=4, images=1, moments=moments_of(each)) for each in optims)
+    assert lars.optimizer_bytes * 2 == adamw.optimizer_bytes
+    assert adamw.total_bytes - lars.total_bytes == lars.optimizer_bytes
+
+
+def test_scores_between_steps_need_a_copy_of_the_encoder_beyond_the_room_of_the_activations():
+    without, scored = job(), job(evaluate={"every": "1 epoch", "corpus": "held-out"})
+    needed = scoring_bytes(scored)
+    encoder = 4 * EncoderKind().parameters(scored.model, 64)
+    assert scoring_bytes(without) == 0
+    assert encoder < needed < encoder + 128 * 65 * 64 * 4 * 20
+    counts = counts_of(scored)
+    few, many = (memory_of_rank(counts, EngineSpec(), ranks=1, images=n, scoring_bytes=needed) for n in (1, 4096))
+    assert few.activations_bytes + few.evaluation_bytes == needed
+    assert many.evaluation_bytes == 0

@@ -77,7 +77,7 @@ def undisturbed_and_killed(rank: int, ranks: int, folder: str, root: str) -> dic
                 attempt_of(run, rank, ranks, lines)
         fail_at("")
         assert attempt_of(run, rank, ranks, lines) == 0
-        found[name] = lines.losses, [vars(each) for each in run.log.refresh().maps], list(written)
+        found[name] = lines.losses, [vars(each) for each in run.log.refresh().maps], list(written), lines
     return found
 
 
@@ -106,10 +106,16 @@ def test_losses_are_those_of_the_undisturbed_run_to_the_bit(runs: Any) -> None:
     assert found["killed"][0] == found["calm"][0]
 
 
+def test_metrics_say_which_pass_made_the_maps_of_a_step(runs: Any) -> None:
+    found, _ = runs
+    for _, _, _, lines in found.values():
+        assert [lines.by_step[step]["map_pass"] for step in range(STEPS)] == [0] * 6 + [1] * 2 + [2] * 4 + [3] * 2
+
+
 def test_there_is_one_entry_a_pass_and_no_block_is_made_twice(runs: Any) -> None:
     found, _ = runs
     for name in found:
-        _, entries, written = found[name]
+        _, entries, written, _ = found[name]
         assert [(each["step"], each["of_step"]) for each in entries] == [(step, step - 1) for step in PASSES]
         assert len(written) == len(set(written)) == 3 * -(-1297 // BLOCK)
     manifests = {name: [each["manifest"] for each in found[name][1]] for name in found}

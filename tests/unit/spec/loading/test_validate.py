@@ -213,6 +213,11 @@ def test_options_of_the_method_that_an_override_replaces_by_name_alone_show_the_
     assert load_job(good, ["method={name: gmml, views: 1}", "method={name: mae}"]).method.name == "mae"
 
 
+def test_an_option_that_other_methods_take_says_which(good):
+    (found,) = faults(good, "method={name: relvit, amt: true}")
+    assert "method.amt: an option of gmml, mae, simmim, conmim alone; known are add_class_token, " in found
+
+
 def test_a_key_of_another_section_is_sent_there_and_hides_no_other_fault(good):
     found = faults(good, "optim.depth=3", "whot=1", "batch.size=63")
     assert found == [
