@@ -25,7 +25,7 @@ from gmml_cluster.store.protocol import Store
 
 Feature = Literal["class", "mean", "taps", "global", "pixels"]
 FEATURES: tuple[Feature, ...] = ("class", "mean", "taps", "global", "pixels")
-Summary = Callable[[Tensor], Tensor]
+Summary = Callable[[Tensor, AnyEncoder], Tensor]
 BATCH = 128
 MARGIN = 256 / 224
 _TOGETHER = 32
@@ -186,7 +186,7 @@ def pool(
         "pixels": lambda: images_BCSS.flatten(1),
     }
     if summary is not None:
-        vectors["global"] = lambda: summary(images_BCSS)
+        vectors["global"] = lambda: summary(images_BCSS, encoder)
     return [vectors[name]() for name in names]
 
 

@@ -116,8 +116,6 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
     names = request.features or features_of(trained)
     demand_class_token(_encoder_of(trained), names, trained.job.method.name)
     _demand_summary(trained, request)
-    if request.image_size is not None:
-        names = [name for name in names if name != "global"]
     bank, corpus = corpora_of(trained.job, request, indexes)
     reader = reader_of(trained, request.image_size)
     features = reader.features(bank, names), reader.features(corpus, names)
@@ -128,7 +126,7 @@ def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -
 
 
 def _demand_summary(trained: Trained, request: Request) -> None:
-    """Refuse the feature `global` of a method that has none, and at another image size.
+    """Refuse the feature `global` of a method that has none.
 
     Raises:
         DataError: it is asked for so.
@@ -138,9 +136,6 @@ def _demand_summary(trained: Trained, request: Request) -> None:
     if not isinstance(trained.method, Summarises):
         problem = f"global; {trained.job.method.name} has no feature of whole images of its own"
         raise DataError(Fault("--feature", problem, "read mean"))
-    if request.image_size is not None:
-        problem = "global; the predictor that makes it stays at the run's image size"
-        raise DataError(Fault("--feature", problem, "leave --image-size out, or read mean"))
 
 
 def corpora_of(job: JobSpec, request: Request, indexes: Store | None) -> tuple[EvalCorpus, EvalCorpus]:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,20 @@ def find(run: str, root: str | None) -> "RunRoot":
     Raises:
         SpecError: there is none, or there are several; lists them.
     """
-    from gmml_cluster.run.discovery import demand_root, find_run
+    from gmml_cluster.run.discovery import demand_root, find_run, silence_file
+    from gmml_cluster.run.silent_roots import SilentRoots
 
     if root is not None and "/" not in run:
         demand_root(root)
     faults: list[Fault] = []
+    roots = known_roots(root, faults)
+    silent = SilentRoots(silence_file())
+    answering = [each for each in roots if root is not None or not silent.is_paused(each)]
+    if answering != roots:
+        with suppress(SpecError):  # else those that did not answer lately are worth their time
+            return find_run(run, answering)
     try:
-        return find_run(run, known_roots(root, faults))
+        return find_run(run, roots)
     except SpecError:
         _report(faults)
         raise
@@ -36,14 +44,17 @@ def every(root: str | None) -> "list[RunRoot]":
         SpecError: the one root that was asked for does not exist.
         StorageError: it cannot be read.
     """
-    from gmml_cluster.run.discovery import runs_below, runs_under
+    from gmml_cluster.run.discovery import listed_of_noted, noted_roots, runs_below, runs_under, set_aside
+    from gmml_cluster.run.root import absolute
 
     if root is not None:
         return runs_under(root)
     faults: list[Fault] = []
-    found = runs_below(known_roots(None, faults))
-    _report([*faults, *found.faults])
-    return list(found.runs)
+    of_profiles = list(dict.fromkeys(map(absolute, _profile_roots(faults))))
+    found = runs_below(of_profiles)
+    noted = listed_of_noted(set_aside(noted_roots(), of_profiles))
+    _report([*faults, *found.faults, *noted.faults])
+    return [*found.runs, *noted.runs]
 
 
 def known_roots(root: str | None, faults: list[Fault]) -> list[str]:

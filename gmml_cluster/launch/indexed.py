@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 
-from gmml_cluster.data.corpus.listing import ShardFile, indexes_below, list_shards
+from gmml_cluster.data.corpus.listing import ShardFile, indexes_below, list_shards, split_url, store_of
 from gmml_cluster.data.corpus.summary import Summary, summarise
 from gmml_cluster.errors import DataError, Fault, PreflightError, StorageError
 from gmml_cluster.launch.evaluation import look_at_evaluation
@@ -69,7 +70,9 @@ def count(job: JobSpec) -> Indexed:
 
 
 def refuse_empty(job: JobSpec, held: Sequence[Summary | None]) -> None:
-    """Refuse a job with a corpus whose indexes count no sample: it cannot train.
+    """Refuse a job with a corpus whose indexes count no sample, or the headers of a few shards in a folder without one.
+
+    It cannot train.
 
     Raises:
         PreflightError: the corpora that are empty, and what was passed over in them.
@@ -85,8 +88,36 @@ def refuse_empty(job: JobSpec, held: Sequence[Summary | None]) -> None:
         )  # none is known where none can be read
         if summary is not None and not summary.samples
     ]
+    for c, corpus in enumerate(job.data.corpora):
+        if (held[c] if c < len(held) else None) is None and _shows_no_sample(corpus):
+            problem = f"none of the members of {corpus.url} is {_wanted(corpus.image)}, so it holds no sample"
+            faults.append(Fault(f"data.corpora.{c}.url", problem, "`gmml corpus index` says what its shards hold"))
     if faults:
         raise PreflightError(faults)
+
+
+def _wanted(image: str | None) -> str:
+    return f"an image of the field {image}" if image else "named .jpg, .jpeg, .png or .webp"
+
+
+def _shows_no_sample(corpus: CorpusSpec) -> bool:
+    """Whether all shards of a corpus of few, in a folder, can be read and hold no sample; stops at the first one."""
+    try:
+        shards = [] if corpus.url.startswith("s3://") else list_shards(corpus.url, corpus.image)
+        if not 0 < len(shards) <= _SHARDS_LOOKED_AT:
+            return False
+        return not any(True for shard in shards for _ in _samples_of(shard))
+    except (DataError, StorageError):
+        return False  # what cannot be read is refused by the preflight
+
+
+def _samples_of(shard: ShardFile) -> Iterator[object]:
+    from gmml_cluster.data.corpus.tar import HEADER_BLOCK_BYTES, read_samples
+
+    folder, name = split_url(shard.url)
+    return read_samples(
+        shard.url, partial(store_of(folder).get, name), shard.size, HEADER_BLOCK_BYTES, image=shard.image
+    )
 
 
 def miscounted(job: JobSpec, shapes: Sequence[CorpusShape]) -> list[Fault]:

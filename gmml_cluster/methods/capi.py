@@ -23,7 +23,7 @@ from gmml_cluster.methods import drawing
 from gmml_cluster.methods.masks.inverse_block import inverse_blocks, predicted_cells
 from gmml_cluster.methods.precision import no_autocast, unrounded
 from gmml_cluster.methods.protocol import Draws, EmaUpdate, Forward, InitDistribution, Losses, Setting, check_draws
-from gmml_cluster.models.rope_vit import RopePredictor
+from gmml_cluster.models.rope_vit import RopeEncoder, RopePredictor
 from gmml_cluster.spec.methods.capi import COSINE_SHARE, CapiOptions, cells_of
 
 TARGET_TEMPERATURE, TEMPERATURE = 0.06, 0.12
@@ -198,12 +198,12 @@ class Capi:
         outputs = {"target": target_nNK, "prediction": prediction_nPK.detach(), "mask": draws["mask"]}
         return Losses(means[0] + means[1], scalars, {**outputs, "predict": draws["predict"]})
 
-    def summary(self, images: Tensor) -> Tensor:
+    def summary(self, images: Tensor, encoder: nn.Module) -> Tensor:
         """The mean of what the teacher's predictor makes of queries at all cells in its first block, normed."""
-        teacher = cast(Branch, self.module.get_submodule("teacher"))
-        cells_nN = torch.arange(self.cells.all, device=images.device).expand(len(images), -1)
-        memory_nTD = teacher.encoder(images)
-        predicted_nND = teacher.predictor(teacher.mask_token, memory_nTD, cells_nN, cells_nN, blocks=1)
+        teacher, own = cast(Branch, self.module.get_submodule("teacher")), cast(RopeEncoder, encoder)
+        cells_nN = torch.arange(own.grid**2, device=images.device).expand(len(images), -1)
+        given = teacher.mask_token, own(images), cells_nN, cells_nN
+        predicted_nND = teacher.predictor(*given, blocks=1, positions=own.positions)
         return predicted_nND.mean(1)  # type: ignore[no-any-return]
 
     def multipliers(self, name: str) -> tuple[float, float]:

@@ -290,8 +290,13 @@ class Shows(Protocol):
 class Summarises(Protocol):
     """A method with a feature of whole images beside those of its encoder's tokens: `global` of evaluation."""
 
-    def summary(self, images: Tensor) -> Tensor:
-        """The feature (n, D) of normalised images (n, 3, S, S), by the module's weights."""
+    def summary(self, images: Tensor, encoder: nn.Module) -> Tensor:
+        """The feature (n, D) of normalised images (n, 3, S, S), by the module's weights.
+
+        Args:
+            images: of any size that the encoder reads.
+            encoder: the one that is exported, which may have been brought to another image size.
+        """
 
 
 @runtime_checkable

@@ -245,6 +245,7 @@ class RopePredictor(nn.Module):
         drop_BL2: Tensor | None = None,
         *,
         blocks: int | None = None,
+        positions: RotaryPositions | None = None,
     ) -> Tensor:
         """Normed features (B, P, D).
 
@@ -255,9 +256,11 @@ class RopePredictor(nn.Module):
             query_BP: cells to predict.
             drop_BL2: multipliers of the blocks' branches; None drops nothing.
             blocks: how many of them the queries pass; None: all.
+            positions: of an encoder for images of another size; None: those of training.
         """
-        angles_of_queries = self.positions.of_cells(query_BP, mask_token.dtype)
-        angles_of_memory = self.positions.of_sequence(keep_BK, mask_token.dtype)
+        positions = positions or self.positions
+        angles_of_queries = positions.of_cells(query_BP, mask_token.dtype)
+        angles_of_memory = positions.of_sequence(keep_BK, mask_token.dtype)
         x_BPD = mask_token.expand(*query_BP.shape, -1)
         for number, block in enumerate(self.blocks[:blocks]):
             drop_B2 = None if drop_BL2 is None else drop_BL2[:, number]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gmml_cluster.errors import Fault, SpecError, StorageError
 from gmml_cluster.run.root import NAME, RUN, RunRoot
+from gmml_cluster.run.silent_roots import SilentRoots
 from gmml_cluster.store.open import open_store
 from gmml_cluster.store.protocol import NotFound
 
@@ -125,6 +126,40 @@ def noted_roots() -> list[str]:
     return []
 
 
+def listed_of_noted(roots: Iterable[str]) -> Runs:
+    """The runs under roots that submissions from here noted.
+
+    One that does not answer, or whose folder is gone, is a fault once; it is then asked after growing pauses.
+    """
+    silent, runs, faults = SilentRoots(silence_file()), list[RunRoot](), list[StorageError]()
+    for root in _distinct(roots):
+        if silent.is_paused(root):
+            continue
+        if "://" not in root and not os.path.isdir(root):
+            if silent.missing(root):
+                faults.append(
+                    StorageError(Fault(root, "does not exist (any more), so no run of it is listed", _cure()))
+                )
+            continue
+        try:
+            runs += _listed(root)
+            silent.answered(root)
+        except StorageError as error:
+            if silent.failed(root):
+                said = f"{error.faults[0].problem if error.faults else error}; its runs are not listed"
+                faults.append(StorageError(Fault(root, said, _cure())))
+    return Runs(tuple(runs), tuple(faults))
+
+
+def _cure() -> str:
+    return f"if it is gone for good remove its line from {_roots_file()}; `--root` asks it at once"
+
+
+def silence_file() -> Path:
+    """Where roots that do not answer are remembered."""
+    return _roots_file().with_name("silent-roots.json")
+
+
 def _listed(root: str) -> Iterator[RunRoot]:
     store = open_store(root)
     named = (RunRoot(store.url, name) for name in store.folders() if NAME.fullmatch(name))
@@ -139,6 +174,12 @@ def _candidates(prefix: str, roots: Iterable[str], unread: list[str]) -> Iterato
             yield from (run for run in named if is_run(run))
         except StorageError as error:
             unread.append(str(error))
+
+
+def set_aside(roots: Iterable[str], others: Iterable[str]) -> list[str]:
+    """The roots that are none of the others, whatever their spelling."""
+    known = set(_distinct(others))
+    return [root for root in _distinct(roots) if root not in known]
 
 
 def _distinct(roots: Iterable[str]) -> list[str]:

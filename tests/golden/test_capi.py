@@ -12,9 +12,10 @@ from gmml_cluster.data.random.philox_torch import words
 from gmml_cluster.methods import capi, reference
 from gmml_cluster.methods.build import blank, build
 from gmml_cluster.methods.masks import inverse_block
-from gmml_cluster.methods.protocol import Multiplies, Summarises
+from gmml_cluster.methods.protocol import Multiplies, Setting, Summarises
 from gmml_cluster.spec.job import Optim
 from gmml_cluster.spec.methods.capi import CapiOptions
+from gmml_cluster.train.checkpoints.load_trained import encoder_at
 from gmml_cluster.train.engines.adamw import parameter_groups
 from gmml_cluster.train.engines.schedule import Schedule
 from tests.golden import capi_oracle as oracle
@@ -230,20 +231,24 @@ def test_losses_are_the_oracles(seed: int) -> None:
 
 @pytest.mark.parametrize("rope", ["coupled", "halves"])
 def test_the_feature_of_whole_images_is_the_oracles(rope: str) -> None:
-    method = build(job({**METHOD, "predictor_depth": 2, "rope": rope}, model={"width": 32, "depth": 2}))
+    asked = job({**METHOD, "predictor_depth": 2, "rope": rope}, model={"width": 32, "depth": 2})
+    method, setting = build(asked), Setting.of(asked)
     module, r = method.module.double(), np.random.default_rng(5)
     weights = {name: r.standard_normal(value.shape) * 0.5 for name, value in module.state_dict().items()}
     module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     teacher = {name.removeprefix("teacher."): value for name, value in weights.items() if name.startswith("teacher.")}
-    settings = {**SHAPE, "halves": rope == "halves", "prefix": ""}  # one block of the predictor's two
-    pixels, everything, ones = images(1)[:3, 0].astype(float), np.arange(16), np.ones((2, 2))
-    expected = []
-    for image in pixels:
-        memory, at = oracle.encode(image, teacher, everything, ones, settings)
-        expected.append(oracle.predict(memory, at, teacher, everything, ones, settings).mean(0))
+    pixels, ones = images(1)[:3, 0].astype(float), np.ones((2, 2))
     assert isinstance(method, Summarises)
-    found = method.summary(torch.from_numpy(pixels)).detach().numpy()
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    for size in (16, 24):  # the run's, and another
+        own = encoder_at(setting, module.get_submodule("teacher.encoder"), size)  # type: ignore[arg-type]
+        settings = {**SHAPE, "grid": size // 4, "halves": rope == "halves", "prefix": ""}  # one block of the two
+        everything, expected = np.arange((size // 4) ** 2), []
+        seen = np.tile(pixels, (1, 1, 2, 2))[..., :size, :size]
+        for image in seen:
+            memory, at = oracle.encode(image, teacher, everything, ones, settings)
+            expected.append(oracle.predict(memory, at, teacher, everything, ones, settings).mean(0))
+        found = method.summary(torch.from_numpy(np.ascontiguousarray(seen)), own).detach().numpy()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 # ---- draws -----------------------------------------------------------------------------------------------------------

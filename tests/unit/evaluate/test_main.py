@@ -66,20 +66,18 @@ def test_an_encoder_without_a_class_token_is_scored_by_its_patches(trained, corp
 def test_another_image_size_is_read_and_said(trained, corpora, method):
     asked = Request("small", str(corpora / "test"), ("knn",))
     own, same = (evaluate(trained(method), replace(asked, image_size=size)) for size in (None, 16))
-    assert [score for score in own.scores if score.feature != "global"] == list(same.scores)
+    assert own.scores == same.scores
     report = evaluate(trained(method), replace(asked, image_size=24))
     assert report.protocol == f"{own.protocol}; read at 24 pixels"
     assert {score.feature for score in report.scores} == {score.feature for score in same.scores}
     assert all(score.settings == {"k": score.settings["k"], "image_size": 24} for score in report.scores)
 
 
-def test_a_feature_of_whole_images_is_capis_alone_and_at_its_own_size(trained, corpora):
+def test_a_feature_of_whole_images_is_capis_alone(trained, corpora):
     asked = Request("small", str(corpora / "test"), ("knn",), features=("global",))
     assert {score.feature for score in evaluate(trained("capi"), asked).scores} == {"global"}
     with pytest.raises(DataError, match="--feature: global; mae has no feature of whole images of its own; read mean"):
         evaluate(trained("mae"), asked)
-    with pytest.raises(DataError, match="--feature: global; the predictor that makes it stays at the run's image size"):
-        evaluate(trained("capi"), replace(asked, image_size=32))
 
 
 def test_scoring_twice_gives_the_same_numbers(trained, corpora):

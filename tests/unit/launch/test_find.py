@@ -2,10 +2,12 @@
 
 import pytest
 
-from gmml_cluster.errors import SpecError, StorageError
+from gmml_cluster.errors import Fault, SpecError, StorageError
 from gmml_cluster.launch.find import every, find, known_roots
+from gmml_cluster.run import discovery, silent_roots
 from gmml_cluster.run.discovery import note_root
 from gmml_cluster.run.root import create_run
+from gmml_cluster.run.silent_roots import SilentRoots
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +90,72 @@ def test_a_root_that_cannot_be_read_hides_no_runs_of_others(tmp_path, capsys):
     assert "gopher" in capsys.readouterr().err
     with pytest.raises(StorageError):
         every("gopher://nowhere")
+
+
+class Gone:
+    """A store that counts how often it is asked, and does not answer until it is `back`."""
+
+    def __init__(self, monkeypatch):
+        self.asked, self.back = 0, False
+        original = discovery._listed
+
+        def listed(root):
+            if not root.startswith("s3://"):
+                return original(root)
+            self.asked += 1
+            if not self.back:
+                raise StorageError(Fault(root, "no answer; every retry failed"))
+            return iter(())
+
+        monkeypatch.setattr(discovery, "_listed", listed)
+
+
+def test_a_noted_root_whose_store_is_gone_is_named_once_and_asked_again_after_growing_pauses(
+    tmp_path, capsys, monkeypatch
+):
+    gone, now = Gone(monkeypatch), [1e9]
+    monkeypatch.setattr(silent_roots.time, "time", lambda: now[0])
+    make_run(tmp_path / "there", "a")
+    for root in (str(tmp_path / "there"), "s3://gone/runs"):
+        note_root(root)
+    assert [run.name for run in every(None)] == ["a"]
+    said = capsys.readouterr().err
+    assert said.startswith("s3://gone/runs: no answer; every retry failed; its runs are not listed; ")
+    assert f"remove its line from {tmp_path}/home/.local/state/gmml/roots" in said
+    for later, asked in ((10, 1), (700, 2), (1300, 2), (2000, 3)):
+        now[0] = 1e9 + later
+        assert [run.name for run in every(None)] == ["a"]
+        assert gone.asked == asked
+    assert find("a", None).name == "a"
+    assert capsys.readouterr().err == ""
+    gone.back, now[0] = True, 1e9 + 10**5
+    every(None)
+    gone.back = False
+    every(None)
+    assert "s3://gone/runs" in capsys.readouterr().err, "it was there again in between"
+
+
+def test_a_noted_root_whose_folder_is_gone_is_named_once(tmp_path, capsys):
+    note_root(str(tmp_path / "gone"))
+    assert every(None) == []
+    assert f"{tmp_path}/gone: does not exist (any more)" in capsys.readouterr().err
+    assert every(None) == []
+    assert capsys.readouterr().err == ""
+    make_run(tmp_path / "gone", "a")
+    assert [run.name for run in every(None)] == ["a"]
+
+
+def test_a_run_of_a_root_that_was_silent_is_found_where_no_other_has_it(tmp_path, monkeypatch):
+    make_run(tmp_path / "slow", "a")
+    note_root(str(tmp_path / "slow"))
+    SilentRoots(discovery.silence_file()).failed(str(tmp_path / "slow"))
+    assert every(None) == []
+    assert find("a", None).name == "a"
+
+
+def test_a_damaged_memory_of_silent_roots_says_nothing(tmp_path):
+    discovery.silence_file().parent.mkdir(parents=True)
+    discovery.silence_file().write_text('{"/runs": 5')
+    make_run(tmp_path / "there", "a")
+    note_root(str(tmp_path / "there"))
+    assert [run.name for run in every(None)] == ["a"]

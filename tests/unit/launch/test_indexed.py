@@ -1,12 +1,14 @@
 """What the plan knows of corpora before they are pinned."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 
 from gmml_cluster.data.corpus.checksums import index_all
 from gmml_cluster.data.corpus.listing import indexes_below, list_shards
-from gmml_cluster.launch.indexed import Indexed, look_up
+from gmml_cluster.errors import PreflightError
+from gmml_cluster.launch.indexed import Indexed, look_up, refuse_empty
 from gmml_cluster.plan.sample_layout import CorpusShape
 from tests.unit.data.conftest import write_tar
 from tests.unit.plan.test_plan import job
@@ -57,3 +59,22 @@ def test_a_corpus_whose_labels_are_sorted_is_noted_with_the_cure(tmp_path, is_so
     assert [
         word.startswith(note) and word.endswith("`gmml corpus pack` shuffles them") for word in found.notes[1:]
     ] == ([True] if is_sorted else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "refused"), [("a.txt", None, True), ("a.png", None, False), ("a.png", "left.jpg", True)]
+)
+def test_a_folder_of_a_few_shards_without_index_and_without_an_image_is_refused(tmp_path, name, image, refused):
+    write_tar(tmp_path / "0.tar", [(name, b"x")])
+    asked = job([{"url": str(tmp_path), "image": image}])
+    held = look_up(asked, "/runs").held
+    assert held == (None,)
+    with pytest.raises(PreflightError, match=r"so it holds no sample") if refused else nullcontext():
+        refuse_empty(asked, held)
+
+
+def test_many_shards_without_index_are_not_read_for_it(tmp_path):
+    for number in range(5):
+        write_tar(tmp_path / f"{number}.tar", [("a.txt", b"x")])
+    asked = job([{"url": str(tmp_path)}])
+    refuse_empty(asked, look_up(asked, "/runs").held)
