@@ -20,6 +20,7 @@ _COMMANDS = {
     "corpus": ("corpus", "Pack and index corpora."),
     "eval": ("evaluate", "Score the encoder of a run."),
     "export": ("export", "Write the encoder of a run for timm, transformers, ONNX or safetensors."),
+    "replay": ("replay", "Compute steps of a run again and compare them to the bit."),
     "diff": ("diff", "Where two runs part, and what of their specs differs."),
     "compare": ("compare", "What evaluations found of several runs, in one table."),
     "schema": ("schema", "JSON Schema of job files or cluster profiles."),

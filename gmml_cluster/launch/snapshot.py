@@ -137,6 +137,12 @@ def unpack(data: bytes, digest: str, cache: Path) -> Path:
     raise LaunchError(Fault(str(folder), problem, "clear it and resume"))
 
 
+def holds_file(data: bytes, name: str) -> bool:
+    """Whether a snapshot's zip has this file."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return name in archive.namelist()
+
+
 def _holds(folder: Path, data: bytes) -> bool:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return all(_crc(folder / member.filename) == member.CRC for member in archive.infolist())

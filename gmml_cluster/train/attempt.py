@@ -66,11 +66,18 @@ class Rank:
     job: JobSpec
     metrics: Parts
     began: float
+    until: int | None = None
 
     @property
     def is_rank_zero(self) -> bool:
         """Whether this rank writes the log."""
         return self.rank_info.rank == 0
+
+    @property
+    def end_step(self) -> int:
+        """The step before which this attempt is done: all of the run's, or of a replay those up to its last."""
+        steps = self.agreement.steps
+        return steps if self.until is None else min(steps, self.until + 1)
 
 
 def run_attempt(start: StartInfo, signals: SignalThread, evaluate: Evaluate) -> NoReturn:
@@ -88,7 +95,7 @@ def run_attempt(start: StartInfo, signals: SignalThread, evaluate: Evaluate) -> 
         agreement, claim = _agree(start, rank_info, kv, shutdown, device)
         metrics = Parts(root.store, metrics_stem(agreement.attempt), "jsonl")
         job = agreement.job(root)
-        rank = Rank(root, rank_info, kv, signals, shutdown, agreement, job, metrics, began)
+        rank = Rank(root, rank_info, kv, signals, shutdown, agreement, job, metrics, began, start.until)
         _upload_and_look(rank)
         code = _train(rank, claim, device, evaluate)
     except Fenced as fault:
@@ -161,7 +168,7 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device, evalu
     load_s = time.monotonic() - loading
     first = 0 if commit is None else commit.step + 1
     evaluation = _evaluation(rank, method, engine, evaluate)
-    if first >= rank.agreement.steps:
+    if first >= rank.end_step:
         rank.shutdown.training()
         _catch_up(evaluation, first - 1)
         return rank.shutdown.end("finished", first - 1)
@@ -240,7 +247,7 @@ def _run(
         stepper,
         saver,
         first=first,
-        total=rank.agreement.steps,
+        total=rank.end_step,
         every_steps=rank.job.checkpoint.every.steps,
         write=record.write,
         evaluation=evaluation,

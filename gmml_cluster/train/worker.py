@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for name in ("root", "run", "submit", "job"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--restart", type=int, required=True)
+    parser.add_argument("--until", type=int, help="last step to make, of a replay")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=LINE, datefmt="%m-%d %H:%M:%S")
     signals = SignalThread()
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         from gmml_cluster.train.attempt import run_attempt
         from gmml_cluster.train.ranks.agreement import StartInfo
 
-        run_attempt(StartInfo(given.root, given.run, given.submit, given.job, given.restart), signals, InTraining)
+        start = StartInfo(given.root, given.run, given.submit, given.job, given.restart, given.until)
+        run_attempt(start, signals, InTraining)
     except BaseException:
         # A rank that has met its peers leaves through `ranks/shutdown.py`. One that has not can inform nobody: its own
         # error is the last it prints, for the launcher quotes that line.

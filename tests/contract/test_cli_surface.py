@@ -59,6 +59,7 @@ SURFACE = {
         "--zero-ignored",
         "RUN",
     ],
+    "gmml replay": ["--code", "--from", "--help", "--json", "--root", "--to", "RUN"],
     "gmml diff": ["--help", "--json", "--root", "ONE", "OTHER"],
     "gmml compare": ["--help", "--json", "--root", "RUNS"],
     "gmml new": ["--help", "NAME"],

@@ -92,7 +92,11 @@ class Ranks:
         # end of the pipe. A signal to the ranks would need a supervisor that still runs.
         theirs, ours = os.pipe()
         self._pipes.append(ours)
-        environment = {**self.environment, **rank_environment(rank, self.job.ranks), "GMML_PIPE": str(theirs)}
+        environment = {
+            **self.environment,
+            **rank_environment(rank, self.job.ranks, self.environment),
+            "GMML_PIPE": str(theirs),
+        }
         try:
             with output.open("ab") as file:
                 return subprocess.Popen(
@@ -148,10 +152,10 @@ def _code(returncode: int) -> int:
     return 128 - returncode if returncode < 0 else returncode
 
 
-def rank_environment(rank: int, ranks: int) -> dict[str, str]:
+def rank_environment(rank: int, ranks: int, environment: Mapping[str, str]) -> dict[str, str]:
     """The variables of torch's launchers, by which a rank knows its number; of several ranks each gets one thread."""
     numbers = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": ranks}
-    return {**{name: str(value) for name, value in numbers.items()}, **thread_environment(ranks, os.environ)}
+    return {**{name: str(value) for name, value in numbers.items()}, **thread_environment(ranks, environment)}
 
 
 def thread_environment(ranks: int, environment: Mapping[str, str]) -> dict[str, str]:

@@ -36,13 +36,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StartInfo:
-    """Which start of which job this process belongs to, as the launcher says."""
+    """Which start of which job this process belongs to, as the launcher says.
+
+    Attributes:
+        until: the last step that it makes, of a replay; None for that of the run.
+    """
 
     root: str
     run: str
     submit: str
     job: str
     restart: int
+    until: int | None = None
 
     @property
     def key(self) -> str:
