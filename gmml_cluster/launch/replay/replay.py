@@ -26,8 +26,8 @@ from gmml_cluster.run.comparison import Parting, parting
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.root import RunRoot
-from gmml_cluster.run.uploads import Line, metric_lines
 from gmml_cluster.run.step_range import Piece, StepRange, choose, commits_of, pieces, stretches
+from gmml_cluster.run.uploads import Line, metric_lines
 from gmml_cluster.wording import counted
 
 VERSION = 1
