@@ -134,6 +134,7 @@ def page(document: Document) -> list[str]:
         lines.append(f"  goodput      {100 * goodput['share']:.1f} % of {made} made were kept")
     if goodput["evaluation_s"]:
         lines.append(f"  evaluation   {_duration(goodput['evaluation_s'])}{_share_of_time(document)}, between steps")
+    lines += time_of_ranks(goodput)
     lines += [f"  code         {each['code'][:12]} from step {each['first_step']} on" for each in document["code"]]
     lines += [
         f"  job          {document['job'] or '-'} ({document['launcher'] or '-'})",
@@ -148,6 +149,19 @@ def page(document: Document) -> list[str]:
             lines.append(f"               {message}")
             reported.add(message)
     return [*lines, *evaluation_lines(document["evaluations"])] if document["evaluations"] else lines
+
+
+def time_of_ranks(goodput: Document) -> list[str]:
+    """Where the time of the ranks went, a line a kind that took any, with its share of all."""
+    total_s = sum(goodput["rank_s"].values())
+    if not total_s:
+        return []
+    spent = [(kind, seconds) for kind, seconds in goodput["rank_s"].items() if seconds]
+    lines = [
+        f"    {kind.replace('_', ' '):<17} {100 * seconds / total_s:5.1f} %  {_duration(seconds)}"
+        for kind, seconds in spent
+    ]
+    return [f"  rank time    {_duration(total_s)}, of all ranks together", *lines]
 
 
 def _share_of_time(document: Document) -> str:

@@ -15,6 +15,7 @@ UNPROMISED = (
     "samples_per_s",
     "data_wait_s",
     "step_s",
+    "checkpoint_stall_s",
     "unchecked",
     "reads_in_flight",
     "read_ahead_bytes",

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from gmml_cluster.run import goodput
 from gmml_cluster.run.entries import Entry
+from gmml_cluster.run.goodput import Account
 
-VERSION = 9
+VERSION = 10
 KEPT_ATTEMPTS = 50
 _KEPT_UNCLAIMED = 20
 _DETAILS = ("rank", "host", "message", "proof")
@@ -20,6 +22,7 @@ class Commit:
     Attributes:
         manifest: SHA-256 of its `manifest.json`.
         size: bytes of all its files.
+        trained_s: rank-seconds of training that it holds, of all attempts.
     """
 
     slot: int
@@ -27,6 +30,7 @@ class Commit:
     step: int
     manifest: str
     size: int
+    trained_s: float = 0.0
 
     @property
     def folder(self) -> str:
@@ -143,6 +147,7 @@ class History:
         pin: fields of the first `pin`, with the `corpora` of the last `pin` that has `repinned`.
         stopped: reason of the last `stop`; None once a later submit lifted it.
         finished: whether there is an `end finished` and no later submit.
+        account: where the time of the ranks went (docs/reference/goodput.md).
     """
 
     slots: int = 0
@@ -160,6 +165,7 @@ class History:
     pin: Mapping[str, Any] | None = None
     stopped: str | None = None
     finished: bool = False
+    account: Account = field(default_factory=Account)
 
     @property
     def submitted(self) -> str | None:
@@ -200,6 +206,7 @@ def from_sum(values: Mapping[str, Any]) -> History | None:
     fields["maps"] = tuple(Maps(**maps) for maps in fields["maps"])
     fields["unclaimed"] = tuple(fields["unclaimed"])
     fields["begins"] = tuple((number, step) for number, step in fields["begins"])
+    fields["account"] = Account(**fields["account"])
     return History(**fields)
 
 
@@ -207,9 +214,19 @@ def fold(history: History, entry: Entry) -> History:
     """The history with one more entry; the entry must be that of slot `history.slots`."""
     if entry.slot != history.slots:
         raise ValueError(f"entry of slot {entry.slot} folded into a history of {history.slots} slots")
+    history = replace(history, account=goodput.add(history.account, entry, _trained_s(history, entry)))
     change = _CHANGES.get(entry.kind)
     changed = change(history, entry) if change else history
     return replace(changed, slots=entry.slot + 1)
+
+
+def _trained_s(history: History, entry: Entry) -> float | None:
+    """Training that the checkpoint holds which a `begin` continues; None where it continues none."""
+    origin = entry.fields.get("resumed") if entry.kind == "begin" else None
+    if origin is None:
+        return None
+    found = (c.trained_s for c in history.commits if (c.step, c.attempt) == (origin["step"], origin["attempt"]))
+    return next(found, None)
 
 
 def _open(history: History, entry: Entry) -> History:
@@ -276,7 +293,8 @@ def _pin(history: History, entry: Entry) -> History:
 def _commit(history: History, entry: Entry) -> History:
     fields = entry.fields
     assert entry.attempt is not None
-    commit = Commit(entry.slot, entry.attempt, fields["step"], fields["manifest"], fields["bytes"])
+    trained_s = history.account.rank_s.get("training", 0.0)
+    commit = Commit(entry.slot, entry.attempt, fields["step"], fields["manifest"], fields["bytes"], trained_s)
     added = replace(history, commits=(*history.commits, commit))
     return _with_attempt(added, entry.attempt, last_step=commit.step)
 

@@ -3,9 +3,11 @@
 Launchers report jobs as `queued`, `running`, `gone` or `unknown`; unknown counts as alive.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from gmml_cluster.run import goodput
 from gmml_cluster.run.causes import FATAL
 from gmml_cluster.run.history import Attempt, History
 
@@ -78,12 +80,13 @@ def _idle(history: History) -> State:
     return "failed" if tried[-1].cause in _FAULTS else "interrupted"
 
 
-def status(history: History, jobs: Mapping[str, str]) -> dict[str, Any]:
+def status(history: History, jobs: Mapping[str, str], now: float | None = None) -> dict[str, Any]:
     """The ledger as `gmml status --json` prints it.
 
     Args:
         history: the run's.
         jobs: job id -> state that its launcher reports, for the ids of `jobs_of`.
+        now: seconds since 1970, up to which the time of ranks is accounted for; the present by default.
     """
     commit = history.commits[-1] if history.commits else None
     return {
@@ -100,7 +103,7 @@ def status(history: History, jobs: Mapping[str, str]) -> dict[str, Any]:
         "attempts": [_attempt(attempt, jobs) for attempt in history.attempts],
         "older_attempts": dict(history.older),
         "code": code_of_steps(history),
-        "goodput": _goodput(history),
+        "goodput": {**_goodput(history), **_time(history, jobs, time.time() if now is None else now)},
     }
 
 
@@ -174,3 +177,19 @@ def _goodput(history: History) -> dict[str, Any]:
         "share": kept / made if made else None,
         "evaluation_s": scoring_s,
     }
+
+
+def _time(history: History, jobs: Mapping[str, str], now: float) -> dict[str, Any]:
+    """Rank-seconds by kind, and the share of them that trained, what is not saved yet left out."""
+    at_work = state(history, jobs) in ("submitted", "queued", "starting", "running", "stopping")
+    rank_s = goodput.accounted(history.account, now, at_work=at_work, ranks=_ranks_asked(history))
+    settled = sum(rank_s.values()) - rank_s["unsaved"]
+    return {"rank_s": rank_s, "training_share": rank_s["training"] / settled if settled > 0 else None}
+
+
+def _ranks_asked(history: History) -> int:
+    """Ranks that the latest submit asks for at least; those of the last attempt where it does not say."""
+    bounds = history.submit.bounds if history.submit else {}
+    if "nodes" in bounds and "ranks_per_node" in bounds:
+        return int(bounds["nodes"][0] * bounds["ranks_per_node"])
+    return int(history.attempts[-1].topology.get("ranks") or 1) if history.attempts else 1

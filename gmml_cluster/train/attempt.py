@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -82,7 +83,6 @@ class Rank:
 
 def run_attempt(start: StartInfo, signals: SignalThread, evaluate: Evaluate) -> NoReturn:
     """Run this rank and end the process; `evaluate` makes what scores the weights where the job asks for it."""
-    began = time.monotonic()
     rank_info = RankInfo.from_environment()
     root = run_root(start.root, start.run)
     kv, watched = meet(root.store, start.key, rank_info)
@@ -95,7 +95,7 @@ def run_attempt(start: StartInfo, signals: SignalThread, evaluate: Evaluate) -> 
         agreement, claim = _agree(start, rank_info, kv, shutdown, device)
         metrics = Parts(root.store, metrics_stem(agreement.attempt), "jsonl")
         job = agreement.job(root)
-        rank = Rank(root, rank_info, kv, signals, shutdown, agreement, job, metrics, began, start.until)
+        rank = Rank(root, rank_info, kv, signals, shutdown, agreement, job, metrics, start.began, start.until)
         _upload_and_look(rank)
         code = _train(rank, claim, device, evaluate)
     except Fenced as fault:
@@ -175,7 +175,7 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device, evalu
     table = _map_table(rank)
     stepper, stream = _stepper(rank, engine, method, device, manifest, first, table)
     maps = None if table is None else _map_maker(rank, table, stream, device)
-    saver = _saver(rank, engine, first)
+    saver = _saver(rank, engine, first, lambda: stepper.waited_s)
     if rank.is_rank_zero:
         stepper.save_due = save_clock(rank.job.checkpoint.every, rank.run.log.refresh(), saver)
         _begin(rank, stepper, commit, load_s, first)
@@ -311,7 +311,7 @@ def _stepper(
     return stepper, stream
 
 
-def _saver(rank: Rank, engine: Engine, first: int) -> Saver:
+def _saver(rank: Rank, engine: Engine, first: int, waited_s: Callable[[], float]) -> Saver:
     keep = rank.job.checkpoint
     commits = Commits(rank.run, rank.agreement.attempt, rank.metrics, keep.keep, keep.keep_every, first)
     return Saver(
@@ -321,4 +321,5 @@ def _saver(rank: Rank, engine: Engine, first: int) -> Saver:
         attempt=rank.agreement.attempt,
         slices=engine.slices,
         commit=commits.append,
+        waited_s=waited_s,
     )

@@ -83,7 +83,8 @@ def run(
             report = stepper.read_step(ahead)
             write(report)
             stop, ahead = stop or report.stop, None
-            saver.begin(step, stepper.state())
+            with stepper.stalled():
+                saver.begin(step, stepper.state())
         saver.check()
         if evaluation is not None and scored and (not stop or (step == total - 1 and stop != "not_finite")):
             with stepper.left_out():

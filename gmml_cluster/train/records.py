@@ -130,6 +130,8 @@ class Commits:
             skipped=[step for step in state["skipped_steps"] if step >= self.first],
             bad=state["bad"],
             unchecked=state["unchecked"],
+            data_wait_s=saved.spent.data_wait_s,
+            stall_s=saved.spent.stall_s,
         )
         self.first = saved.step + 1
         _log.info("checkpoint of step %d committed: %.1f MB in %.1f s", saved.step, saved.size / 1e6, saved.seconds)

@@ -47,6 +47,7 @@ class Pending:
         scalars: names of the method's scalars in the vector.
         momentum: share of itself that a teacher kept; None without a teacher.
         map_pass: which pass made the maps that mask, from 1; 0 before they do, None where none does.
+        stall_s: seconds between the step before and this one in which the state was copied for a save.
     """
 
     step: int
@@ -59,6 +60,7 @@ class Pending:
     scalars: tuple[str, ...]
     momentum: float | None = None
     map_pass: int | None = None
+    stall_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Stepper:
         skips_in_a_row: how many of them end with the last step read; the engine counts the same on the device.
         bad: distinct bad samples of each corpus, up to the last step read.
         unchecked: samples that were read without a checksum, up to the last step read.
+        waited_s: seconds that the slowest rank waited for images in each step, up to the last step read.
     """
 
     job: JobSpec
@@ -130,6 +133,8 @@ class Stepper:
     skips_in_a_row: int = 0
     bad: list[int] = field(default_factory=list)
     unchecked: int = 0
+    waited_s: float = 0.0
+    _stall_s: float = 0.0
     _enqueued_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -143,6 +148,13 @@ class Stepper:
         yield
         self._enqueued_at += time.monotonic() - began
 
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """What is done inside is part of a save; it counts for the time of the next step, whose line says how much."""
+        began = time.monotonic()
+        yield
+        self._stall_s += time.monotonic() - began
+
     def enqueue(self, step: int) -> Pending:
         """Forward, backward and update of one step."""
         batch = self.batches.next()
@@ -155,7 +167,8 @@ class Stepper:
             self.engine.lerp(update.targets, update.sources, update.weight)
             momentum = 1 - update.weight
         on_host = self._on_host(vector)
-        known = momentum, batch.map_pass
+        stall_s, self._stall_s = self._stall_s, 0.0
+        known = momentum, batch.map_pass, stall_s
         return Pending(step, *on_host, lr, decay, batch.numbers, losses, self._vector.scalars, *known)
 
     def _on_host(self, vector: Tensor) -> "tuple[Tensor, torch.cuda.Event | None]":
@@ -270,6 +283,7 @@ class Stepper:
         if skip:
             self.skipped_steps.append(skip.step)
         self.unchecked += stats.unchecked
+        self.waited_s += stats.data_wait_s
         self.bad = [count + more for count, more in zip(self.bad, stats.bad, strict=True)]
         self.limit.check(self.bad, stats.bad_samples)
         return Report(self._line(pending, stats), self._stop(stats), stats.save > 0, skip)
@@ -320,6 +334,7 @@ class Stepper:
             "samples_per_s": batch / stats.step_s,
             "data_wait_s": stats.data_wait_s,
             "step_s": stats.step_s,
+            "checkpoint_stall_s": pending.stall_s,
             "reads_in_flight": stats.reads_in_flight / self.rank_info.ranks,
             "read_ahead_bytes": stats.read_ahead_bytes / self.rank_info.ranks,
             "damaged": stats.damaged,

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from typing import NoReturn
@@ -17,6 +18,7 @@ LINE = "%(asctime)s %(levelname).1s %(message)s"
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one rank of one attempt; exits with a code of `run/codes.py`."""
+    began = time.monotonic()
     parser = argparse.ArgumentParser(prog="python -m gmml_cluster.train.worker", description=__doc__)
     for name in ("root", "run", "submit", "job"):
         parser.add_argument(f"--{name}", required=True)
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         from gmml_cluster.train.attempt import run_attempt
         from gmml_cluster.train.ranks.agreement import StartInfo
 
-        start = StartInfo(given.root, given.run, given.submit, given.job, given.restart, given.until)
+        start = StartInfo(given.root, given.run, given.submit, given.job, given.restart, given.until, began)
         run_attempt(start, signals, InTraining)
     except BaseException:
         # A rank that has met its peers leaves through `ranks/shutdown.py`. One that has not can inform nobody: its own

@@ -140,6 +140,20 @@ class Saved:
     manifest_sha256: str
     size: int
     seconds: float
+    spent: "Spent"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds since the save before, up to this one, that went into no step.
+
+    Attributes:
+        data_wait_s: the steps waited for images.
+        stall_s: this save waited for the one in flight, and copied the state.
+    """
+
+    data_wait_s: float
+    stall_s: float
 
 
 class Saver:
@@ -155,6 +169,7 @@ class Saver:
         attempt: number of the attempt.
         slices: what this rank saves, always of the same shapes; called here and at each save.
         commit: rank 0's; called in the saving thread when all files and the manifest are written.
+        waited_s: seconds that this attempt has waited for images, up to the last step read.
 
     Attributes:
         cost_s: rank 0's: seconds that the last save took; None before the first.
@@ -171,9 +186,11 @@ class Saver:
         attempt: int,
         slices: Callable[[], Sequence[Slice]],
         commit: Callable[[Saved, dict[str, Any]], None],
+        waited_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._store, self._kv, self._rank_info, self._attempt = store, kv, rank_info, attempt
-        self._slices, self._commit = slices, commit
+        self._slices, self._commit, self._waited_s = slices, commit, waited_s
+        self._waited_before_s = 0.0
         self._buffer = HostBuffer(slices())
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -200,11 +217,15 @@ class Saver:
         Raises:
             StorageError: the save before failed.
         """
+        stalling = time.monotonic()
         self.finish()
         slices = self._slices()
         self._buffer.copy(slices)  # the save before has read its bytes: `finish` waited for it
         self._began = time.monotonic()
-        arguments = (step, state, list(slices), self._began)
+        waited_s = self._waited_s()
+        spent = Spent(waited_s - self._waited_before_s, self._began - stalling)
+        self._waited_before_s = waited_s
+        arguments = (step, state, list(slices), self._began, spent)
         self._thread = threading.Thread(target=self._run, args=arguments, name="saving", daemon=True)
         self._thread.start()
 
@@ -219,13 +240,13 @@ class Saver:
             self._thread = None
         self.check()
 
-    def _run(self, step: int, state: dict[str, Any], slices: Sequence[Slice], began: float) -> None:
+    def _run(self, step: int, state: dict[str, Any], slices: Sequence[Slice], began: float, spent: Spent) -> None:
         try:
-            self._save(step, state, slices, began)
+            self._save(step, state, slices, began, spent)
         except BaseException as error:
             self._error = error  # raised in the training thread, by `check` or `finish`
 
-    def _save(self, step: int, state: dict[str, Any], slices: Sequence[Slice], began: float) -> None:
+    def _save(self, step: int, state: dict[str, Any], slices: Sequence[Slice], began: float, spent: Spent) -> None:
         folder = checkpoint_folder(step, self._attempt)
         file = f"rank-{self._rank_info.rank:05d}.safetensors"
         self._store.put(f"{folder}/{file}", self._buffer.data.data)
@@ -244,5 +265,5 @@ class Saver:
         size = len(manifest) + sum(part["size"] for part in parts)
         digest = hashlib.sha256(manifest).hexdigest()
         self.cost_s = time.monotonic() - began
-        self._commit(Saved(step, folder, digest, size, self.cost_s), full)
+        self._commit(Saved(step, folder, digest, size, self.cost_s, spent), full)
         self._kv.set(f"saved/{step}", True)

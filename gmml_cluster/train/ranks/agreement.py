@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -40,6 +41,7 @@ class StartInfo:
 
     Attributes:
         until: the last step that it makes, of a replay; None for that of the run.
+        began: when the process started, by `time.monotonic`.
     """
 
     root: str
@@ -48,6 +50,7 @@ class StartInfo:
     job: str
     restart: int
     until: int | None = None
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def key(self) -> str:
@@ -105,6 +108,7 @@ def agree(
         submit=start.submit,
         job=start.job,
         restart=start.restart,
+        start_s=time.monotonic() - start.began,
         topology=topology_fields(job, rank_info),
         machine=machine_fields(rank_info),
         claimed=claimed,
