@@ -112,8 +112,7 @@ def claim(
         job: the launcher's id.
         restart: how often the launcher has restarted the job.
         topology: ranks, ZeRO stage, precision, micro-batch, threads.
-        machine: nodes, devices, versions.
-        start_s: seconds since the process of rank 0 started.
+        machine: nodes, devices, versions; `start_s`: seconds since the process of rank 0 started.
         proofs: cause and proof of an older attempt's end, where they are known; otherwise it counts as `lost`.
         claimed: called with the attempt's number as soon as it is in the log: from then on it must get an `end`, also
             where something below fails.
@@ -122,7 +121,7 @@ def claim(
         Fenced: this job has no right to claim, or not any more; it exits and is not started again.
     """
     fields = {"submit": submit, "job": job, "restart": restart, "topology": dict(topology), "machine": dict(machine)}
-    fields["start_s"] = start_s
+    fields |= {"start_s": start_s}
 
     def make(history: History) -> Draft:
         refused = refusal(history, submit)
@@ -198,7 +197,6 @@ def begin(
     """Append `begin`: the attempt's first step, and the commit that it continues.
 
     Args:
-        log: of the run.
         attempt: this one.
         resumed: the run's own commit; None at a fresh start.
         step: the first it makes.
@@ -250,13 +248,11 @@ def commit(
     skipped: Sequence[int] = (),
     bad: Sequence[int] = (),
     unchecked: int = 0,
-    data_wait_s: float = 0.0,
-    stall_s: float = 0.0,
+    **spent: float,
 ) -> None:
     """Append `commit`: the checkpoint of this step exists from now on.
 
     Args:
-        log: of the run.
         attempt: this one.
         step: the last whose update is in the checkpoint.
         manifest: SHA-256 of its manifest, which is written already.
@@ -265,12 +261,10 @@ def commit(
         skipped: steps of this attempt whose update was skipped, since the commit before.
         bad: distinct bad samples of each corpus, up to this step.
         unchecked: samples that were read without a CRC, up to this step.
-        data_wait_s: seconds that the steps since the commit before waited for images.
-        stall_s: seconds in which no step was made, as this save waited for the one before and copied the state.
+        spent: `data_wait_s` of the steps since the commit before, and `stall_s` of this save (docs/log.md).
     """
     fields = {"step": step, "manifest": manifest, "bytes": size, "seconds": seconds}
-    fields |= {"skipped": list(skipped), "bad": list(bad), "unchecked": unchecked}
-    fields |= {"data_wait_s": data_wait_s, "stall_s": stall_s}
+    fields |= {"skipped": list(skipped), "bad": list(bad), "unchecked": unchecked, **spent}
     _append(log, _by(log, attempt, Draft("commit", attempt, fields)))
 
 
