@@ -168,8 +168,18 @@ class Stepper:
             momentum = 1 - update.weight
         on_host = self._on_host(vector)
         stall_s, self._stall_s = self._stall_s, 0.0
-        known = {"momentum": momentum, "map_pass": batch.map_pass, "stall_s": stall_s}
-        return Pending(step, *on_host, lr, decay, batch.numbers, losses, self._vector.scalars, **known)
+        return Pending(
+            step,
+            *on_host,
+            lr,
+            decay,
+            batch.numbers,
+            losses,
+            self._vector.scalars,
+            momentum=momentum,
+            map_pass=batch.map_pass,
+            stall_s=stall_s,
+        )
 
     def _on_host(self, vector: Tensor) -> "tuple[Tensor, torch.cuda.Event | None]":
         """The vector's copy on the host, and the event after which it is complete.
