@@ -8,6 +8,7 @@ from gmml_cluster.launch.protocol import Launcher
 
 LAUNCHERS = {
     "local": "gmml_cluster.launch.local.launcher:LocalLauncher",
+    "ray": "gmml_cluster.launch.ray.launcher:RayLauncher",
     "slurm": "gmml_cluster.launch.slurm.launcher:SlurmLauncher",
 }
 

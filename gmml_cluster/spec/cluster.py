@@ -1,7 +1,7 @@
 """The cluster profile: where runs go. What is trained is in the job (`job.py`)."""
 
 import re
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -62,6 +62,32 @@ class RaySection(SpecModel):
 
     address: str = Field(examples=["http://head:8265"])
     """Address of the job API, such as `http://head:8265`."""
+    gpus_per_node: int = Field(0, ge=0)
+    """GPUs of each node; 0 trains on CPUs."""
+    gpu_memory: Size | None = None
+    """Memory of one GPU, such as `80 GiB`, for the plan alone; null where it is not known."""
+    cpus_per_rank: int = Field(1, gt=0)
+    """CPU cores of each rank."""
+    memory_per_node: Size | None = None
+    """Memory of each node, for the plan alone; null where it is not known."""
+    resources: dict[str, float] = {}
+    """Custom resources that each rank takes, by name."""
+    labels: dict[str, str] = {}
+    """Labels that a rank's node must have, such as `{pool: spot}`."""
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    """How Ray spreads the ranks over nodes."""
+    start: Duration = 600.0
+    """How long the ranks' processes may take to start, new nodes and images included."""
+    runtime_env: dict[str, Any] = {}
+    """Further fields of Ray's runtime environment, such as `pip` or `image_uri`."""
+
+    @field_validator("runtime_env")
+    @classmethod
+    def _leaves_ours(cls, given: dict[str, Any]) -> dict[str, Any]:
+        ours = {"working_dir": "the submitted code goes there", "env_vars": "write `environment` of the profile"}
+        for name in ours.keys() & given.keys():
+            raise Refused(f"{name} does not fit; {ours[name]}", "leave it out")
+        return given
 
 
 class ClusterProfile(SpecModel):

@@ -7,7 +7,9 @@ import subprocess
 
 
 def own_address() -> str:
-    """An address of this node that the other nodes reach: SLURM's own where it knows one, else the host's name."""
+    """An address of this node that the other nodes reach: Ray's or SLURM's where there is one, else the host's name."""
+    if "GMML_ADDRESS" in os.environ:
+        return os.environ["GMML_ADDRESS"]
     node = os.environ.get("SLURMD_NODENAME")
     shown = _scontrol("node", node) if node else {}
     return shown.get("NodeAddr") or socket.gethostname()

@@ -16,6 +16,7 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import torch.distributed as dist
 
@@ -179,7 +180,7 @@ def meet(store: Store, start: str, rank_info: RankInfo) -> tuple[KeyValueStore, 
 
 def address_name(start: str) -> str:
     """Where in the run root the ranks of a start find rank 0's address and secret."""
-    return f"attempts/rendezvous/{start}.json"
+    return f"attempts/rendezvous/{quote(start, safe=':')}.json"  # a job's id may hold an address
 
 
 def _listen(host: str) -> socket.socket:

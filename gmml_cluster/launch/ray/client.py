@@ -1,0 +1,71 @@
+"""Ray's job API: the client, and what it says of jobs. Imports ray where it is called, for `gmml status` need not."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gmml_cluster.errors import Fault, LaunchError
+from gmml_cluster.launch.protocol import JobReport, JobState
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+_STATES: dict[str, JobState] = {"PENDING": "queued", "RUNNING": "running"}
+_TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+@dataclass(frozen=True)
+class RayJob:
+    """What a Ray job's id says: `ADDRESS#SUBMISSION`, so that it can be asked for where no profile is at hand."""
+
+    address: str
+    submission: str
+
+    @classmethod
+    def read(cls, job: str) -> "RayJob":
+        """The parts of an id."""
+        address, _, submission = job.rpartition("#")
+        return cls(address, submission)
+
+    def __str__(self) -> str:
+        return f"{self.address}#{self.submission}"
+
+
+@contextmanager
+def connected(address: str) -> Iterator["JobSubmissionClient"]:
+    """A client of the job API.
+
+    The mode of authentication is always said: Ray takes the absence of a word for whatever an earlier local cluster of
+    this user left behind.
+
+    Raises:
+        LaunchError: there is no Ray here, or nothing answers, or it refuses.
+    """
+    mode = "token" if any(name in os.environ for name in _TOKENS) else "disabled"
+    os.environ.setdefault("RAY_AUTH_MODE", mode)
+    try:
+        from ray.exceptions import AuthenticationError
+        from ray.job_submission import JobSubmissionClient
+    except ImportError as error:
+        problem = f"{error}; the job API is asked with ray[default]"
+        raise LaunchError(Fault("ray", problem, "pip install 'gmml-cluster[ray]'")) from error
+    try:
+        yield JobSubmissionClient(address)
+    except AuthenticationError as error:
+        hint = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, and RAY_AUTH_MODE=token"
+        raise LaunchError(Fault(address, f"refused: {_first_line(error)}", hint)) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        hint = "look whether ray.address is the dashboard of a cluster that runs"
+        raise LaunchError(Fault(address, _first_line(error), hint)) from error
+
+
+def report_of(details: Any) -> JobReport:
+    """What the job API says of one job."""
+    state = _STATES.get(str(details.status.value), "gone")
+    return JobReport(state, details.message if state != "running" and details.message else "")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,148 @@
+"""The launcher for Ray clusters: the job API carries the driver, Ray Train places its workers.
+
+Whatever needs pydantic or ray is imported where it is used: `gmml status` polls with this module.
+"""
+
+import json
+import logging
+import shlex
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gmml_cluster.errors import Fault, LaunchError, PreflightError
+from gmml_cluster.launch.protocol import JobReport, Submission
+from gmml_cluster.launch.ray.client import RayJob, connected, report_of
+
+if TYPE_CHECKING:
+    from gmml_cluster.plan.machine import Machine
+    from gmml_cluster.spec.cluster import ClusterProfile, RaySection
+
+_log = logging.getLogger(__name__)
+
+
+class RayLauncher:
+    """Runs on the Ray cluster whose dashboard the profile names."""
+
+    def node(self, profile: "ClusterProfile") -> "Machine":
+        """A node as the profile says."""
+        from gmml_cluster.plan.machine import RANKS_WITHOUT_GPU, Machine
+
+        ray = _section(profile)
+        ranks = ray.gpus_per_node or RANKS_WITHOUT_GPU
+        return Machine(ranks * ray.cpus_per_rank, ray.gpus_per_node, ray.memory_per_node, ray.gpu_memory)
+
+    def environment(self, profile: "ClusterProfile", ranks_per_node: int) -> dict[str, str]:
+        """The profile's variables alone."""
+        return dict(profile.environment)
+
+    def preflight(self, submission: Submission) -> list[Fault]:
+        """Cluster, versions and resources, as the job API and a look into the cluster show them."""
+        from gmml_cluster.launch.ray.preflight import faults_of
+
+        return faults_of(submission)
+
+    def script(self, submission: Submission) -> str:
+        """The driver's command and the job's runtime environment, the token shown as `<token>`."""
+        request = _request(submission, "<token>", "<code>.zip")
+        return json.dumps(request, indent=2) + "\n"
+
+    def bounds(self, submission: Submission) -> dict[str, Any]:
+        """Nothing: the job's id says where it is."""
+        return {}
+
+    def submit(self, submission: Submission) -> str:
+        """Hand the driver over, under the token as its id, so that a repeated request starts nothing twice."""
+        job = RayJob(_section(submission.profile).address, submission.token)
+        with tempfile.TemporaryDirectory() as folder:
+            code = Path(folder) / submission.code.file_name
+            code.write_bytes(submission.code.data)
+            with connected(job.address) as client:
+                try:
+                    client.submit_job(**_request(submission, submission.token, str(code)))
+                except RuntimeError:
+                    if not _is_known(client, job):  # the answer was lost, or an earlier request's job stands
+                        raise
+        return str(job)
+
+    def poll(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
+        """Reports by one listing a cluster; a job that its cluster does not list is gone with an earlier head."""
+        by_address = defaultdict(list)
+        for job in map(RayJob.read, jobs):
+            by_address[job.address].append(job)
+        reports = {}
+        for address, asked in by_address.items():
+            try:
+                with connected(address) as client:
+                    listed = {details.submission_id: report_of(details) for details in client.list_jobs()}
+                reports |= {str(job): listed.get(job.submission, JobReport("gone")) for job in asked}
+            except LaunchError as error:
+                _log.warning("%s", error)
+                reports |= {str(job): JobReport("unknown") for job in asked}
+        return reports
+
+    def notify(self, job: str) -> None:
+        """Nothing to be done: the ranks read a person's stop from the log within seconds."""
+
+    def cancel(self, job: str) -> None:
+        """Ask Ray to end the driver; does nothing for a job that it does not know."""
+        asked = RayJob.read(job)
+        with connected(asked.address) as client, suppress(RuntimeError):
+            client.stop_job(asked.submission)
+
+    def output(self, job: str, bounds: Mapping[str, Any], *, restart: int | None, rank: int) -> None:
+        """None: what ranks print lies on the cluster's nodes; they upload their logs to the run root."""
+
+    def worker(self, root: str, name: str) -> None:
+        """None: the ranks are on the cluster's nodes."""
+
+    def forget(self, root: str, name: str) -> None:
+        """Nothing is kept here."""
+
+
+def _section(profile: "ClusterProfile") -> "RaySection":
+    if profile.ray is None:
+        raise PreflightError(Fault("ray", "has no address", "write ray: http://HEAD:8265 into the profile"))
+    return profile.ray
+
+
+def _request(submission: Submission, token: str, code: str) -> dict[str, Any]:
+    """What is sent to the job API."""
+    ray, plan = _section(submission.profile), submission.plan
+    given = {
+        "root": submission.root,
+        "run": submission.name,
+        "submit": token,
+        "job": str(RayJob(ray.address, token)),
+        "module": submission.module,
+        "nodes": f"{plan.nodes[0]}..{plan.nodes[1]}",
+        "ranks-per-node": str(plan.ranks_per_node),
+        "cpus": str(ray.cpus_per_rank),
+        "gpus": str(ray.gpus_per_node / plan.ranks_per_node),
+        "placement": ray.placement,
+        "resources": json.dumps(ray.resources),
+        "labels": json.dumps(ray.labels),
+    }
+    words = ["python", "-u", "-m", "gmml_cluster.launch.ray.driver"]
+    words += [word for name, value in given.items() for word in (f"--{name}", value)]
+    variables = {
+        "GMML_GPUS": str(ray.gpus_per_node),
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{ray.start:g}",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+        **submission.profile.environment,
+    }
+    return {
+        "entrypoint": shlex.join(words),
+        "submission_id": token,
+        "metadata": {"run": submission.run_root},
+        "runtime_env": {**ray.runtime_env, "working_dir": code, "env_vars": variables},
+    }
+
+
+def _is_known(client: Any, job: RayJob) -> bool:
+    with suppress(RuntimeError):
+        return client.get_job_info(job.submission) is not None
+    return False

@@ -1,0 +1,158 @@
+"""What Ray Train runs for each rank: the rank as a process of its own, watched until it has left.
+
+Ray runs this in a thread, where no signal can be handled, and kills it without notice. So the rank is a process, as under
+every other launcher: a drain of its node becomes a SIGTERM, and when Ray kills this worker the rank's pipe closes; either
+way it saves and leaves.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gmml_cluster
+from gmml_cluster.run.codes import COME_BACK, NEVER, UNMET
+
+LEAVE_S = 60.0
+"""How long the others may stay once a rank has failed."""
+_TICK_S = 1.0
+_LEFT = (COME_BACK, NEVER)
+_TAIL_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class Left:
+    """How a rank left.
+
+    Attributes:
+        code: exit code, a signal counting as 128 and its number.
+        tail: the last line it printed.
+        drained: the node that Ray drains and on which it was; empty where none is drained.
+    """
+
+    rank: int
+    code: int
+    tail: str = ""
+    drained: str = ""
+
+
+@dataclass
+class Attempt:
+    """The ranks of one attempt, as far as they have left; an actor beside the driver."""
+
+    ranks: int
+    left: dict[int, Left] = field(default_factory=dict)
+    deadline: float = float("inf")
+
+    def report(self, rank: Left) -> None:
+        """A rank has left."""
+        self.left.setdefault(rank.rank, rank)
+        if rank.code:
+            self.deadline = min(self.deadline, time.monotonic() + LEAVE_S)
+
+    def is_over(self) -> bool:
+        """Whether all have left, or those that stay have stayed too long."""
+        return len(self.left) == self.ranks or time.monotonic() > self.deadline
+
+    def unmet(self) -> bool:
+        """Whether one failed before the ranks had met: the others cannot meet without it."""
+        return any(rank.code == UNMET for rank in self.left.values())
+
+    def all_left(self) -> list[Left]:
+        """Those that have left, in the order in which they did."""
+        return list(self.left.values())
+
+
+def run_rank(config: dict[str, Any]) -> None:
+    """Start this worker's rank, and return when all ranks of the attempt have left.
+
+    Args:
+        config: `command`, the rank's; `attempt`, the handle of the attempt's `Attempt`.
+    """
+    import ray
+    from ray.train import get_context
+
+    context, attempt = get_context(), config["attempt"]
+    rank = context.get_world_rank()
+    variables = {
+        "GMML_ADDRESS": ray.util.get_node_ip_address(),
+        "RANK": rank,
+        "WORLD_SIZE": context.get_world_size(),
+        "LOCAL_RANK": context.get_local_rank(),
+        "LOCAL_WORLD_SIZE": context.get_local_world_size(),
+        "NODE_RANK": context.get_node_rank(),
+    }
+    node = ray.get_runtime_context().get_node_id()
+    with Rank(rank, config["command"], {name: str(value) for name, value in variables.items()}) as process:
+        while process.code is None:
+            time.sleep(_TICK_S)
+            if not process.noticed and (_is_drained(node) or ray.get(attempt.unmet.remote())):
+                process.notify()
+        ray.get(attempt.report.remote(Left(rank, process.code, process.tail(), node if _is_drained(node) else "")))
+        while not ray.get(attempt.is_over.remote()):
+            time.sleep(_TICK_S)
+
+
+@dataclass
+class Rank:
+    """The process of a rank; leaving the context kills one that still runs."""
+
+    rank: int
+    command: Sequence[str]
+    variables: dict[str, str]
+    noticed: bool = False
+
+    def __enter__(self) -> "Rank":
+        # Nobody inherits the writing end: however this worker dies the rank reads the end of the pipe.
+        theirs, self._pipe = os.pipe()
+        package = str(Path(gmml_cluster.__file__).parents[1])
+        path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, **self.variables, "PYTHONPATH": path, "GMML_PIPE": str(theirs)}
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, *self.command],
+            stdin=subprocess.DEVNULL,
+            stderr=self._errors,
+            env=environment,
+            pass_fds=[theirs],
+        )
+        os.close(theirs)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        os.close(self._pipe)
+        self._errors.close()
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs."""
+        found = self._process.poll()
+        return found if found is None or found >= 0 else 128 - found
+
+    def notify(self) -> None:
+        """Give it notice: it saves and leaves."""
+        self.noticed = True
+        self._process.send_signal(signal.SIGTERM)
+
+    def tail(self) -> str:
+        """The last line that it printed; all it printed goes to this worker's own output."""
+        self._errors.seek(0)
+        printed = self._errors.read().decode(errors="replace").strip()
+        print(printed, file=sys.stderr, flush=True)
+        return printed.rpartition("\n")[2][:_TAIL_CHARACTERS] if self.code not in (0, *_LEFT) else ""
+
+
+def _is_drained(node: str) -> bool:
+    """Whether Ray is about to take the node away; the only place where it says so without a collective."""
+    from ray._private.state import state
+
+    return node in state.get_draining_nodes()
