@@ -4,4 +4,6 @@ from pathlib import Path
 
 _FIXTURES = Path(__file__).parent / "fixtures"
 
-pytest_plugins = [f"tests.fixtures.{name}" for name in ("s3", "slurm", "runs") if (_FIXTURES / f"{name}.py").exists()]
+pytest_plugins = [
+    f"tests.fixtures.{name}" for name in ("s3", "slurm", "ray", "runs") if (_FIXTURES / f"{name}.py").exists()
+]

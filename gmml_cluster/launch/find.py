@@ -73,10 +73,7 @@ def known_roots(root: str | None, faults: list[Fault]) -> list[str]:
 
 
 def _profile_roots(faults: list[Fault]) -> Iterator[str]:
-    """Roots that profiles name, read without pydantic; the rest of a profile is validated when it is used.
-
-    A profile for a launcher that this version lacks can hold no run, so its root is left out.
-    """
+    """Roots that profiles name, read without pydantic; the rest of a profile is validated when it is used."""
     import gmml_cluster
     from gmml_cluster.spec.loading.compose import compose
 
@@ -88,7 +85,7 @@ def _profile_roots(faults: list[Fault]) -> Iterator[str]:
             except SpecError as error:
                 faults.extend(error.faults)
                 continue
-            if isinstance(profile.get("root"), str) and profile.get("launcher") != "ray":
+            if isinstance(profile.get("root"), str):
                 yield profile["root"]
 
 

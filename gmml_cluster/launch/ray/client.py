@@ -1,5 +1,6 @@
 """Ray's job API: the client, and what it says of jobs. Imports ray where it is called, for `gmml status` need not."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,7 @@ def connected(address: str) -> Iterator["JobSubmissionClient"]:
     except ImportError as error:
         problem = f"{error}; the job API is asked with ray[default]"
         raise LaunchError(Fault("ray", problem, "pip install 'gmml-cluster[ray]'")) from error
+    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)  # it prints what it uploads
     try:
         yield JobSubmissionClient(address)
     except AuthenticationError as error:
@@ -62,9 +64,16 @@ def connected(address: str) -> Iterator["JobSubmissionClient"]:
 
 
 def report_of(details: Any) -> JobReport:
-    """What the job API says of one job."""
-    state = _STATES.get(str(details.status.value), "gone")
-    return JobReport(state, details.message if state != "running" and details.message else "")
+    """What the job API says of one job; what a driver printed at its end is no reason where it ended well."""
+    status = str(details.status.value)
+    state = _STATES.get(status, "gone")
+    reason = details.message if status in ("PENDING", "FAILED") else ""
+    return JobReport(state, _short(reason or ""))
+
+
+def _short(reason: str) -> str:
+    """The first line: of a driver that failed Ray adds the last 20,000 characters of its output."""
+    return next(iter(reason.strip().splitlines()), "")
 
 
 def _first_line(error: Exception) -> str:

@@ -11,12 +11,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -25,11 +26,12 @@ from gmml_cluster.errors import GmmlError
 from gmml_cluster.launch.evidence import Evidence
 from gmml_cluster.launch.ray.worker import LEAVE_S, Attempt, Left, run_rank
 from gmml_cluster.launch.restart import JobStart, record_end
-from gmml_cluster.run.codes import COME_BACK, FINISHED, NEVER, RESTARTS
+from gmml_cluster.run.codes import FAILED, FINISHED, NEVER, RESTARTS
 from gmml_cluster.run.log import Log
 from gmml_cluster.store.open import open_store
 
 _LONGEST_PAUSE_S, _PAUSE_S = 300.0, 10.0
+_NODE_LOST_S = 20.0
 _KILLED = 137
 
 _log = logging.getLogger(__name__)
@@ -59,7 +61,13 @@ class Job:
     def command(self, restart: int) -> list[str]:
         """What a rank runs, after its Python."""
         named = {"root": self.root, "run": self.run, "submit": self.submit, "job": self.id, "restart": str(restart)}
-        return ["-P", "-u", "-m", self.module, *(word for name, value in named.items() for word in (f"--{name}", value))]
+        return [
+            "-P",
+            "-u",
+            "-m",
+            self.module,
+            *(word for name, value in named.items() for word in (f"--{name}", value)),
+        ]
 
 
 def supervise(job: Job) -> int:
@@ -67,26 +75,46 @@ def supervise(job: Job) -> int:
     restart = 0
     while True:
         ranks = job.ranks_per_node * nodes_to_use(job)
-        left = attempt(job, restart, ranks)
-        if left is None:
+        ended = attempt(job, restart, ranks)
+        if ended is None:
             _log.warning("Ray has not started %d ranks in time; asked again with what is free then", ranks)
             if _has_ended(job, restart):
                 return NEVER
             continue
-        code = max((rank.code for rank in left), default=_KILLED)
-        again = judge(job, restart, code, evidence_of(left))
+        code, evidence = ended
+        again = judge(job, restart, code, evidence)
         _log.info("attempt after %d restarts exited with %d; %s", restart, code, "again" if again else "the job ends")
         if not again:
             return code
         restart += 1
 
 
-def attempt(job: Job, restart: int, ranks: int) -> list[Left] | None:
+def attempt(job: Job, restart: int, ranks: int) -> tuple[int, Evidence] | None:
     """Place this many ranks and wait until they have left; None where Ray could not start them in time."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     record = ray.remote(Attempt).options(num_cpus=0, scheduling_strategy=here).remote(ranks)
+    failure = ""
+    try:
+        _place(job, restart, ranks, record)
+    except ControllerError as error:
+        if isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+            return None
+        failure = _last_line(error)
+    except (TrainingFailedError, RayError) as error:
+        failure = _last_line(error)
+    left = ray.get(record.all_left.remote())
+    evidence = evidence_of(left)
+    if failure:
+        _log.warning("%s", failure)
+        # what outlives a lost worker of the ranks reads that by their pipes, saves and leaves
+        _wait_for_end(job, restart)
+        evidence = replace(evidence_of_loss(ray.get(record.nodes_of_missing.remote())) or evidence, stderr_tail=failure)
+    return max((rank.code for rank in left), default=_KILLED if evidence.cause else FAILED), evidence
+
+
+def _place(job: Job, restart: int, ranks: int, record: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        trainer = DataParallelTrainer(
+        DataParallelTrainer(
             run_rank,
             train_loop_config={"command": job.command(restart), "attempt": record},
             scaling_config=ScalingConfig(
@@ -101,18 +129,7 @@ def attempt(job: Job, restart: int, ranks: int) -> list[Left] | None:
                 storage_path=folder,
                 failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
             ),
-        )
-        try:
-            trainer.fit()
-        except ControllerError as error:
-            _log.warning("%s", error)
-            if not ray.get(record.all_left.remote()):
-                return None
-        except (TrainingFailedError, RayError) as error:
-            _log.warning("%s", error)
-            # workers are lost, and what outlives them of the ranks reads it by their pipes, saves and leaves
-            _wait_for_end(job, restart)
-    return ray.get(record.all_left.remote())  # type: ignore[no-any-return]
+        ).fit()
 
 
 def nodes_to_use(job: Job) -> int:
@@ -137,6 +154,24 @@ def evidence_of(left: Sequence[Left]) -> Evidence:
         proof=f"Ray drains node {drained}" if drained else "",
         stderr_tail=tail,
     )
+
+
+def evidence_of_loss(nodes: Sequence[str]) -> Evidence | None:
+    """The node that Ray lost of these, of which it says nothing until its health checks have failed for a while."""
+    until = time.monotonic() + _NODE_LOST_S
+    while nodes:
+        dead = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if not node["Alive"]}
+        found = next((node for node in nodes if node in dead), None)
+        if found is not None:
+            return Evidence(cause="node_lost", proof=f"Ray lost node {found} ({dead[found]})")
+        if time.monotonic() > until:
+            break
+        time.sleep(1.0)
+    return None
+
+
+def _last_line(error: Exception) -> str:
+    return f"Ray Train ends with {(str(error).strip().splitlines() or [type(error).__name__])[-1]!r}"
 
 
 def judge(job: Job, restart: int, code: int, evidence: Evidence) -> bool:

@@ -73,7 +73,7 @@ class RayLauncher:
         by_address = defaultdict(list)
         for job in map(RayJob.read, jobs):
             by_address[job.address].append(job)
-        reports = {}
+        reports: dict[str, JobReport] = {}
         for address, asked in by_address.items():
             try:
                 with connected(address) as client:

@@ -1,8 +1,8 @@
 """What Ray Train runs for each rank: the rank as a process of its own, watched until it has left.
 
-Ray runs this in a thread, where no signal can be handled, and kills it without notice. So the rank is a process, as under
-every other launcher: a drain of its node becomes a SIGTERM, and when Ray kills this worker the rank's pipe closes; either
-way it saves and leaves.
+Ray runs this in a thread, where no signal can be handled, and kills it without notice. So the rank is a process, as
+under every other launcher: a drain of its node becomes a SIGTERM, and when Ray kills this worker the rank's pipe
+closes; either way it saves and leaves.
 """
 
 import os
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from gmml_cluster.run.codes import COME_BACK, NEVER, UNMET
 LEAVE_S = 60.0
 """How long the others may stay once a rank has failed."""
 _TICK_S = 1.0
+_ANSWER_S = 30.0
+_ORPHANED = "the Ray worker of rank 0 has lost its driver or head, or was killed"
 _LEFT = (COME_BACK, NEVER)
 _TAIL_CHARACTERS = 300
 
@@ -48,7 +51,12 @@ class Attempt:
 
     ranks: int
     left: dict[int, Left] = field(default_factory=dict)
+    nodes: dict[int, str] = field(default_factory=dict)
     deadline: float = float("inf")
+
+    def place(self, rank: int, node: str) -> None:
+        """A rank has started on this node."""
+        self.nodes[rank] = node
 
     def report(self, rank: Left) -> None:
         """A rank has left."""
@@ -63,6 +71,10 @@ class Attempt:
     def unmet(self) -> bool:
         """Whether one failed before the ranks had met: the others cannot meet without it."""
         return any(rank.code == UNMET for rank in self.left.values())
+
+    def nodes_of_missing(self) -> list[str]:
+        """Nodes of the ranks that have not left."""
+        return [node for rank, node in self.nodes.items() if rank not in self.left]
 
     def all_left(self) -> list[Left]:
         """Those that have left, in the order in which they did."""
@@ -90,13 +102,35 @@ def run_rank(config: dict[str, Any]) -> None:
     }
     node = ray.get_runtime_context().get_node_id()
     with Rank(rank, config["command"], {name: str(value) for name, value in variables.items()}) as process:
-        while process.code is None:
-            time.sleep(_TICK_S)
-            if not process.noticed and (_is_drained(node) or ray.get(attempt.unmet.remote())):
-                process.notify()
-        ray.get(attempt.report.remote(Left(rank, process.code, process.tail(), node if _is_drained(node) else "")))
-        while not ray.get(attempt.is_over.remote()):
-            time.sleep(_TICK_S)
+        try:
+            _watch(process, attempt, node)
+        except Exception:
+            process.abandon()
+            raise
+
+
+def _watch(process: "Rank", attempt: Any, node: str) -> None:
+    """Pass notices on until all ranks have left.
+
+    Raises:
+        Exception: the driver or the head is gone; Ray itself kills this worker up to a minute later.
+    """
+    _ask(attempt.place, process.rank, node)
+    while process.code is None:
+        time.sleep(_TICK_S)
+        # the actor first: it answers with an error at once where the head is gone, and the list of nodes waits
+        unmet = _ask(attempt.unmet)
+        if not process.noticed and (unmet or _is_drained(node)):
+            process.notify()
+    _ask(attempt.report, Left(process.rank, process.code, process.tail(), node if _is_drained(node) else ""))
+    while not _ask(attempt.is_over):
+        time.sleep(_TICK_S)
+
+
+def _ask(method: Any, *arguments: Any) -> Any:
+    import ray
+
+    return ray.get(method.remote(*arguments), timeout=_ANSWER_S)
 
 
 @dataclass
@@ -110,10 +144,12 @@ class Rank:
 
     def __enter__(self) -> "Rank":
         # Nobody inherits the writing end: however this worker dies the rank reads the end of the pipe.
-        theirs, self._pipe = os.pipe()
+        theirs, ours = os.pipe()
+        self._pipe: int | None = ours
         package = str(Path(gmml_cluster.__file__).parents[1])
         path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {**os.environ, **self.variables, "PYTHONPATH": path, "GMML_PIPE": str(theirs)}
+        environment = {**os.environ, **self.variables, "PYTHONPATH": path}
+        environment |= {"GMML_PIPE": str(theirs), "GMML_ORPHANED": _ORPHANED}
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, *self.command],
@@ -129,8 +165,19 @@ class Rank:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        os.close(self._pipe)
+        self._close_pipe()
         self._errors.close()
+
+    def abandon(self) -> None:
+        """Let it save and leave as if this worker were dead already, which it is about to be."""
+        self._close_pipe()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(LEAVE_S)
+
+    def _close_pipe(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+        self._pipe = None
 
     @property
     def code(self) -> int | None:

@@ -169,6 +169,7 @@ class Shutdown:
             self.upload_metrics()
             result = resolved(self.run, self.attempt, result)
             protocol.end(self.run.log, self.attempt, result, step=step, **fields)
+            self._resolve_orphan(self.attempt)
         _log.info("attempt ended: %s, the last step is %d", result, step)
         return CODES[result]
 
@@ -186,12 +187,18 @@ class Shutdown:
             result = resolved(self.run, attempt, stop)
             protocol.end(self.run.log, attempt, result)
             code = CODES[result]
+            self._resolve_orphan(attempt)
         except Fenced as error:
             _log.info("%s", error)
             code = NEVER
         except StorageError as error:  # the exit code says the same
             _log.warning("%s; this attempt leaves without an end in the log", error)
         self._inform_and_exit(code)
+
+    def _resolve_orphan(self, attempt: int) -> None:
+        """Log why the notice came where the launcher's process is gone: nobody else is left who could."""
+        if proof := self.stop_request.orphaned:
+            self._try("write the cause", lambda: protocol.resolve_cause(self.run.log, attempt, "lost", proof))
 
     def _end_failed(self, errors: list[dict[str, Any]]) -> NoReturn:
         self._begin_end()

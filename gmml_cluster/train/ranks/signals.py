@@ -30,6 +30,8 @@ class StopRequest:
     """What this rank is asked to do; the signal thread writes, the loop reads."""
 
     stop: Literal["", "notice", "cancelled"] = ""
+    orphaned: str = ""
+    """What the launcher wants to be logged where its process is gone; empty where it is not, or says nothing."""
 
     def give(self, stop: Literal["notice", "cancelled"]) -> None:
         """Ask for a stop; a cancel outranks a notice."""
@@ -99,6 +101,7 @@ class SignalThread:
         elif not os.read(source, 1):
             _log.info("the supervisor is gone: this rank saves its state, if it has any, and exits")
             self._sources.remove(source)
+            self.stop_request.orphaned = os.environ.get("GMML_ORPHANED", "")
             self.stop_request.give("notice")
             _exit_at_the_latest(ORPHAN_S)
 

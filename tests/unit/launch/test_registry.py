@@ -20,6 +20,6 @@ def test_every_launcher_has_every_method_of_the_protocol(name, method):
 
 def test_a_launcher_of_a_later_version_is_refused_by_name():
     with pytest.raises(PreflightError) as refused:
-        launcher_named("ray")
-    problem = "'ray' is not yet in this version, local and slurm are"
+        launcher_named("k8s")
+    problem = "'k8s' is not yet in this version, local and ray and slurm are"
     assert refused.value.faults == [Fault("launcher", problem, "choose a profile with one of them")]

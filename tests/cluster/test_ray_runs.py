@@ -1,0 +1,93 @@
+"""Runs on a real Ray cluster of several nodes go on from the very step, with the losses of a run on one machine."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+
+from tests.fixtures.runs import Workshop, ended, ranks_of
+
+pytestmark = pytest.mark.timeout(900)  # of 300 s the starts of Ray's processes alone may take most on a busy machine
+
+STEPS = 200
+RUN = {"run": {"steps": STEPS}, "resources": {"nodes": 2}}
+KEYS = ("step", "loss", "grad_norm", "lr", "wd", "masked")
+
+
+def figures(lines):
+    return [tuple(line[key] for key in KEYS) for line in lines]
+
+
+def steps_of(entries, kind):
+    return [entry["step"] for entry in entries if entry["kind"] == kind]
+
+
+@pytest.fixture
+def site(workshop, ray_cluster):
+    workshop.extra.update(RAY_AUTH_MODE=ray_cluster.environment["RAY_AUTH_MODE"])
+    return workshop
+
+
+@pytest.fixture
+def profile(site, ray_cluster):
+    return site.profile(1, launcher="ray", ray={"address": ray_cluster.dashboard, "start": "3 min"})
+
+
+@pytest.fixture(scope="module")
+def on_one_machine(tmp_path_factory, digits):
+    """Metric lines of the same run, its two ranks started by the local launcher."""
+    folder = tmp_path_factory.mktemp("local")
+    shop = Workshop(folder, f"{digits}/train/*.tar", str(folder / "runs"), {})
+    shop.call("gmml-submit", shop.job("calm", run=RUN["run"]), "--cluster", shop.profile(2), "--follow")
+    return shop.lines("calm")
+
+
+def elsewhere(site):
+    """The same roots as another machine sees them: with another home, so with nothing that the submission left."""
+    home = site.folder / "elsewhere"
+    home.mkdir(exist_ok=True)
+    return replace(site, extra={**site.extra, "HOME": str(home), "XDG_STATE_HOME": str(home / "state")})
+
+
+def begun(attempts):
+    """Whether so many attempts have begun, and the last has made a checkpoint since."""
+
+    def holds(entries):
+        last = [entry["attempt"] for entry in entries if entry["kind"] == "commit"]
+        return len(steps_of(entries, "begin")) == attempts and attempts in last
+
+    return holds
+
+
+def test_a_run_survives_a_killed_rank_a_drained_node_and_a_cancel_bit_for_bit(
+    site, profile, ray_cluster, on_one_machine
+):
+    printed = site.call("gmml-submit", site.job("broken", **RUN), "--cluster", profile)
+    assert ray_cluster.dashboard in printed
+    site.until("broken", begun(1))
+    os.kill(ranks_of(site, "broken")[1], signal.SIGKILL)
+    site.until("broken", begun(2))
+
+    ray_cluster.add_node()
+    lost = next(address for address in ray_cluster.nodes if address != ray_cluster.head)
+    ray_cluster.drain(ray_cluster.id_of(lost), 60)
+    entries = site.until("broken", begun(3))
+    assert ended(entries)[1:] == ["notice"]
+    assert [entry["cause"] for entry in entries if entry["kind"] == "cause"] == ["preempted"]
+
+    there = elsewhere(site)
+    root = f"{site.root}/broken"
+    assert json.loads(there.call("gmml", "status", root, "--json"))["state"] == "running"
+    assert "step" in there.call("gmml", "logs", root)
+    there.call("gmml", "cancel", root)
+    entries = site.until("broken", lambda entries: len(ended(entries)) == 3)
+    there.call("gmml", "resume", root, "--cluster", profile, "--follow")
+
+    entries = site.entries("broken")
+    assert ended(entries) == ["lost", "notice", "cancelled", "finished"]
+    begins, ends = steps_of(entries, "begin"), [entry.get("step") for entry in entries if entry["kind"] == "end"][1:]
+    assert begins[1] - 1 in steps_of(entries, "commit")
+    assert begins[2:] == [step + 1 for step in ends[:2]]  # those that had notice lost no step
+    assert figures(site.lines("broken")) == figures(on_one_machine)

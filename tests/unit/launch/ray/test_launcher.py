@@ -1,0 +1,174 @@
+"""The launcher for Ray, with a job API that the tests answer for."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from gmml_cluster.errors import LaunchError, PreflightError
+from gmml_cluster.launch.protocol import JobReport
+from gmml_cluster.launch.ray import client as job_api
+from gmml_cluster.launch.ray import launcher as ray_launcher
+from gmml_cluster.launch.ray.client import RayJob
+from gmml_cluster.launch.ray.launcher import RayLauncher
+from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.spec.cluster import ClusterProfile
+from tests.fixtures import submissions
+from tests.fixtures.slurm import free_ports
+
+ADDRESS = "http://head:8265"
+
+
+def submission(nodes="2..4", ranks=2, **ray):
+    profile = ClusterProfile.model_validate(
+        {"launcher": "ray", "root": "/runs", "environment": {"A": "it's"}, "ray": {"address": ADDRESS, **ray}}
+    )
+    code = Snapshot("d1ge5t", b"zip")
+    return submissions.submission(profile, token="tok3n", nodes=nodes, ranks_per_node=ranks, code=code)
+
+
+def details(submission, status, message=None):
+    return SimpleNamespace(submission_id=submission, status=SimpleNamespace(value=status), message=message)
+
+
+class JobApi:
+    """Knows the jobs that were submitted; a second submission of one id fails as Ray's does."""
+
+    def __init__(self, *known):
+        self.jobs = {job.submission_id: job for job in known}
+        self.stopped = []
+
+    def submit_job(self, *, submission_id, **request):
+        if submission_id in self.jobs:
+            raise RuntimeError(f"Request failed with status code 500: {submission_id} already exists")
+        self.jobs[submission_id] = details(submission_id, "PENDING")
+        self.request = request
+        return submission_id
+
+    def get_job_info(self, submission):
+        if submission not in self.jobs:
+            raise RuntimeError("Request failed with status code 404")
+        return self.jobs[submission]
+
+    def list_jobs(self):
+        return list(self.jobs.values())
+
+    def stop_job(self, submission):
+        self.get_job_info(submission)
+        self.stopped.append(submission)
+
+
+@pytest.fixture
+def api(monkeypatch):
+    """The job API at every address."""
+    made = JobApi()
+
+    class Connected:
+        def __init__(self, address):
+            pass
+
+        def __enter__(self):
+            return made
+
+        def __exit__(self, *_):
+            return False
+
+    monkeypatch.setattr(ray_launcher, "connected", Connected)
+    return made
+
+
+def test_a_jobs_id_says_where_it_is():
+    assert RayJob.read(f"{ADDRESS}#tok3n") == RayJob(ADDRESS, "tok3n")
+    assert str(RayJob(ADDRESS, "tok3n")) == f"{ADDRESS}#tok3n"
+
+
+def test_every_field_of_the_profile_reaches_the_request():
+    made = submission(
+        gpus_per_node=2, cpus_per_rank=8, resources={"fast": 1}, labels={"pool": "spot"}, placement="SPREAD",
+        start="5 min", runtime_env={"pip": ["x"]},
+    )  # fmt: skip
+    request = json.loads(RayLauncher().script(made))
+    for word in (
+        "--nodes 2..4", "--ranks-per-node 2", "--cpus 8", "--gpus 1.0", "--placement SPREAD",
+        "--resources '{\"fast\": 1.0}'", "--labels '{\"pool\": \"spot\"}'", "--root /runs", "--run a-run",
+    ):  # fmt: skip
+        assert word in request["entrypoint"]
+    assert request["submission_id"] == "<token>"
+    assert request["metadata"] == {"run": "/runs/a-run"}
+    environment = request["runtime_env"]["env_vars"]
+    assert (environment["A"], environment["GMML_GPUS"]) == ("it's", "2")
+    assert environment["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "300"
+    assert request["runtime_env"]["pip"] == ["x"]
+
+
+def test_a_submission_that_is_repeated_starts_nothing_twice(api):
+    first = RayLauncher().submit(submission())
+    assert RayLauncher().submit(submission()) == first == f"{ADDRESS}#tok3n"
+    assert list(api.jobs) == ["tok3n"]
+
+
+def test_what_the_cluster_refuses_is_not_taken_for_submitted(api, monkeypatch):
+    def refuse(**request):
+        raise RuntimeError("no agent")
+
+    monkeypatch.setattr(api, "submit_job", refuse)
+    with pytest.raises(RuntimeError):
+        RayLauncher().submit(submission())
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "report"),
+    [
+        ("PENDING", "waiting for resources", JobReport("queued", "waiting for resources")),
+        ("RUNNING", "Job is currently running.", JobReport("running")),
+        ("SUCCEEDED", "Job finished successfully.", JobReport("gone")),
+        ("STOPPED", "Job was intentionally stopped.", JobReport("gone")),
+        (
+            "FAILED",
+            "Job entrypoint exited with 1\nlast 20,000 characters",
+            JobReport("gone", "Job entrypoint exited with 1"),
+        ),
+    ],
+)
+def test_what_the_job_api_says_of_a_job(api, status, message, report):
+    api.jobs["t"] = details("t", status, message)
+    job = f"{ADDRESS}#t"
+    assert RayLauncher().poll({job: "a-run"}) == {job: report}
+
+
+def test_a_job_that_a_new_head_does_not_know_is_gone(api):
+    job = f"{ADDRESS}#older"
+    assert RayLauncher().poll({job: "a-run"}) == {job: JobReport("gone")}
+
+
+def test_cancel_does_nothing_for_a_job_that_is_not_known(api):
+    api.jobs["t"] = details("t", "RUNNING")
+    RayLauncher().cancel(f"{ADDRESS}#t")
+    RayLauncher().cancel(f"{ADDRESS}#other")
+    assert api.stopped == ["t"]
+
+
+def test_a_profile_without_an_address_is_refused():
+    profile = ClusterProfile.model_validate({"launcher": "ray", "root": "/runs"})
+    with pytest.raises(PreflightError, match="has no address"):
+        RayLauncher().script(submissions.submission(profile))
+
+
+def test_a_head_that_does_not_answer_is_out_of_reach_and_its_jobs_are_unknown(monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    address = f"http://127.0.0.1:{free_ports(1)[0]}"
+    with pytest.raises(LaunchError, match=r"ray\.address"), job_api.connected(address):
+        pass
+    assert RayLauncher().poll({f"{address}#t": "a-run"}) == {f"{address}#t": JobReport("unknown")}
+
+
+def test_asking_the_job_api_imports_no_torch():
+    pytest.importorskip("ray")
+    script = (
+        "import sys; import ray.job_submission, gmml_cluster.launch.ray.launcher; print({'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

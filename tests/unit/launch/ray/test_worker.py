@@ -1,0 +1,80 @@
+"""The process of a rank under a Ray worker, and what the attempt's actor says of the ranks."""
+
+import signal
+import time
+
+import pytest
+
+from gmml_cluster.launch.ray import worker
+from gmml_cluster.launch.ray.worker import Attempt, Left, Rank
+from gmml_cluster.run.codes import UNMET
+
+WAIT_FOR_PIPE = "import os; os.read(int(os.environ['GMML_PIPE']), 1); print('saved'); raise SystemExit(77)"
+
+
+def until_left(rank):
+    deadline = time.monotonic() + 60
+    while rank.code is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return rank.code
+
+
+def test_a_rank_sees_its_variables_and_its_last_line_is_quoted_where_it_failed():
+    with Rank(3, ["-c", "import os, sys; sys.exit('rank ' + os.environ['RANK'] + ' is bad')"], {"RANK": "3"}) as rank:
+        assert until_left(rank) == 1
+        assert rank.tail() == "rank 3 is bad"
+
+
+def test_a_killed_rank_counts_as_its_signal():
+    with Rank(0, ["-c", "import os; os.kill(os.getpid(), 9)"], {}) as rank:
+        assert until_left(rank) == 128 + signal.SIGKILL
+
+
+def test_a_rank_whose_worker_dies_reads_the_end_of_its_pipe_and_is_waited_for():
+    with Rank(0, ["-c", WAIT_FOR_PIPE], {}) as rank:
+        assert rank.code is None
+        rank.abandon()
+        assert rank.code == 77
+
+
+def test_a_notice_is_a_signal(tmp_path):
+    ready = tmp_path / "ready"
+    script = (
+        f"import signal, sys; signal.signal(15, lambda *_: sys.exit(77)); open({str(ready)!r}, 'w'); signal.pause()"
+    )
+    with Rank(0, ["-c", script], {}) as rank:
+        deadline = time.monotonic() + 60
+        while not ready.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        rank.notify()
+        assert rank.noticed
+        assert until_left(rank) == 77
+
+
+def test_an_attempt_is_over_when_all_have_left():
+    attempt = Attempt(2)
+    attempt.place(0, "a")
+    attempt.place(1, "b")
+    attempt.report(Left(0, 0))
+    assert not attempt.is_over()
+    assert attempt.nodes_of_missing() == ["b"]
+    attempt.report(Left(1, 0))
+    assert attempt.is_over()
+    assert [rank.code for rank in attempt.all_left()] == [0, 0]
+
+
+def test_ranks_that_stay_too_long_after_one_has_failed_are_not_waited_for(monkeypatch):
+    monkeypatch.setattr(worker, "LEAVE_S", 0.0)
+    attempt = Attempt(2)
+    attempt.report(Left(1, 1))
+    time.sleep(0.01)
+    assert attempt.is_over()
+
+
+@pytest.mark.parametrize(("code", "unmet"), [(UNMET, True), (1, False)])
+def test_a_rank_that_failed_before_the_ranks_met_ends_the_others(code, unmet):
+    attempt = Attempt(2)
+    attempt.report(Left(1, code))
+    assert attempt.unmet() is unmet
