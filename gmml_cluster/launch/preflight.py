@@ -26,14 +26,14 @@ def preflight(submission: Submission, data: Data) -> list[Fault]:
 
     Leaves nothing behind, and raises for nothing that a user can fix.
     """
-    found = [*_store_faults(submission.root), *_corpus_faults(data), *_memory_faults(submission)]
+    found = [*store_faults(submission.root), *_corpus_faults(data), *_memory_faults(submission)]
     try:
         return found + launcher_named(submission.profile.launcher).preflight(submission)
     except SpecError as error:
         return found + error.faults
 
 
-def _store_faults(root: str) -> list[Fault]:
+def store_faults(root: str) -> list[Fault]:
     """A folder that does not exist yet is probed at the nearest one that does, so that none is left behind."""
     folder = None if "://" in root else _existing(Path(root))
     if folder is not None and not folder.is_dir():

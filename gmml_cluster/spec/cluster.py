@@ -76,6 +76,8 @@ class RaySection(SpecModel):
     """Labels that a rank's node must have, such as `{pool: spot}`."""
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     """How Ray spreads the ranks over nodes."""
+    autoscales: bool = False
+    """Whether the cluster adds nodes when ranks ask for them: preflight then accepts more than there are now."""
     start: Duration = 600.0
     """How long the ranks' processes may take to start, new nodes and images included."""
     runtime_env: dict[str, Any] = {}

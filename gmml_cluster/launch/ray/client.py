@@ -57,10 +57,10 @@ def connected(address: str) -> Iterator["JobSubmissionClient"]:
         yield JobSubmissionClient(address)
     except AuthenticationError as error:
         hint = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, and RAY_AUTH_MODE=token"
-        raise LaunchError(Fault(address, f"refused: {_first_line(error)}", hint)) from error
+        raise LaunchError(Fault(address, f"refused: {first_line(error)}", hint)) from error
     except (OSError, RuntimeError, ValueError) as error:
         hint = "look whether ray.address is the dashboard of a cluster that runs"
-        raise LaunchError(Fault(address, _first_line(error), hint)) from error
+        raise LaunchError(Fault(address, first_line(error), hint)) from error
 
 
 def report_of(details: Any) -> JobReport:
@@ -76,5 +76,6 @@ def _short(reason: str) -> str:
     return next(iter(reason.strip().splitlines()), "")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What it says, without the traceback of Ray's server."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -218,13 +218,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", required=True)
     for name in ("resources", "labels"):
         parser.add_argument(f"--{name}", type=json.loads, required=True)
-    for name in ("cpus", "gpus"):
-        parser.add_argument(f"--{name}", type=float, required=True)
     parser.add_argument("--ranks-per-node", type=int, required=True)
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     least, most = map(int, given.nodes.split(".."))
-    resources: dict[str, Any] = {"CPU": given.cpus, **({"GPU": given.gpus} if given.gpus else {}), **given.resources}
     job = Job(
         root=given.root,
         run=given.run,
@@ -233,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module=given.module,
         nodes=(least, most),
         ranks_per_node=given.ranks_per_node,
-        rank_resources=resources,
+        rank_resources=given.resources,
         placement=given.placement,
         labels=given.labels,
     )

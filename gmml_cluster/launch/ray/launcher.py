@@ -5,7 +5,6 @@ Whatever needs pydantic or ray is imported where it is used: `gmml status` polls
 
 import json
 import logging
-import shlex
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,13 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmml_cluster.errors import Fault, LaunchError, PreflightError
+from gmml_cluster.errors import Fault, LaunchError
 from gmml_cluster.launch.protocol import JobReport, Submission
-from gmml_cluster.launch.ray.client import RayJob, connected, report_of
+from gmml_cluster.launch.ray.client import RayJob, connected, first_line, report_of
+from gmml_cluster.launch.ray.requests import job_request, section
 
 if TYPE_CHECKING:
     from gmml_cluster.plan.machine import Machine
-    from gmml_cluster.spec.cluster import ClusterProfile, RaySection
+    from gmml_cluster.spec.cluster import ClusterProfile
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class RayLauncher:
         """A node as the profile says."""
         from gmml_cluster.plan.machine import RANKS_WITHOUT_GPU, Machine
 
-        ray = _section(profile)
+        ray = section(profile)
         ranks = ray.gpus_per_node or RANKS_WITHOUT_GPU
         return Machine(ranks * ray.cpus_per_rank, ray.gpus_per_node, ray.memory_per_node, ray.gpu_memory)
 
@@ -47,7 +47,7 @@ class RayLauncher:
 
     def script(self, submission: Submission) -> str:
         """The driver's command and the job's runtime environment, the token shown as `<token>`."""
-        request = _request(submission, "<token>", "<code>.zip")
+        request = job_request(submission, "<token>", "<code>.zip")
         return json.dumps(request, indent=2) + "\n"
 
     def bounds(self, submission: Submission) -> dict[str, Any]:
@@ -56,16 +56,17 @@ class RayLauncher:
 
     def submit(self, submission: Submission) -> str:
         """Hand the driver over, under the token as its id, so that a repeated request starts nothing twice."""
-        job = RayJob(_section(submission.profile).address, submission.token)
+        job = RayJob(section(submission.profile).address, submission.token)
         with tempfile.TemporaryDirectory() as folder:
             code = Path(folder) / submission.code.file_name
             code.write_bytes(submission.code.data)
             with connected(job.address) as client:
                 try:
-                    client.submit_job(**_request(submission, submission.token, str(code)))
-                except RuntimeError:
+                    client.submit_job(**job_request(submission, submission.token, str(code)))
+                except RuntimeError as error:
                     if not _is_known(client, job):  # the answer was lost, or an earlier request's job stands
-                        raise
+                        problem = f"refused: {first_line(error)}; nothing was submitted"
+                        raise LaunchError(Fault(job.address, problem, "remove the reason and submit again")) from error
         return str(job)
 
     def poll(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
@@ -101,45 +102,6 @@ class RayLauncher:
 
     def forget(self, root: str, name: str) -> None:
         """Nothing is kept here."""
-
-
-def _section(profile: "ClusterProfile") -> "RaySection":
-    if profile.ray is None:
-        raise PreflightError(Fault("ray", "has no address", "write ray: http://HEAD:8265 into the profile"))
-    return profile.ray
-
-
-def _request(submission: Submission, token: str, code: str) -> dict[str, Any]:
-    """What is sent to the job API."""
-    ray, plan = _section(submission.profile), submission.plan
-    given = {
-        "root": submission.root,
-        "run": submission.name,
-        "submit": token,
-        "job": str(RayJob(ray.address, token)),
-        "module": submission.module,
-        "nodes": f"{plan.nodes[0]}..{plan.nodes[1]}",
-        "ranks-per-node": str(plan.ranks_per_node),
-        "cpus": str(ray.cpus_per_rank),
-        "gpus": str(ray.gpus_per_node / plan.ranks_per_node),
-        "placement": ray.placement,
-        "resources": json.dumps(ray.resources),
-        "labels": json.dumps(ray.labels),
-    }
-    words = ["python", "-u", "-m", "gmml_cluster.launch.ray.driver"]
-    words += [word for name, value in given.items() for word in (f"--{name}", value)]
-    variables = {
-        "GMML_GPUS": str(ray.gpus_per_node),
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{ray.start:g}",
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
-        **submission.profile.environment,
-    }
-    return {
-        "entrypoint": shlex.join(words),
-        "submission_id": token,
-        "metadata": {"run": submission.run_root},
-        "runtime_env": {**ray.runtime_env, "working_dir": code, "env_vars": variables},
-    }
 
 
 def _is_known(client: Any, job: RayJob) -> bool:

@@ -1,8 +1,25 @@
-"""What would keep a submission from running on a Ray cluster, as its job API and nodes show it."""
+"""What would keep a submission from running on a Ray cluster, as a job that looks at it from one of its nodes finds."""
 
-from gmml_cluster.errors import Fault
+import json
+import platform
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from gmml_cluster.errors import Fault, LaunchError, PreflightError
 from gmml_cluster.launch.protocol import Submission
-from gmml_cluster.launch.ray.client import connected
+from gmml_cluster.launch.ray.client import connected, first_line
+from gmml_cluster.launch.ray.requests import MARK, look_request, marker, rank_resources, section
+from gmml_cluster.wording import counted
+
+LOOK_S = 300.0
+_POLL_S = 0.5
+_ENDS = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 def faults_of(submission: Submission) -> list[Fault]:
@@ -11,7 +28,88 @@ def faults_of(submission: Submission) -> list[Fault]:
     Raises:
         LaunchError: the cluster is out of reach.
     """
-    if submission.profile.ray is None:
-        return [Fault("ray", "has no address", "write ray: http://HEAD:8265 into the profile")]
-    with connected(submission.profile.ray.address):
-        return []
+    try:
+        address = section(submission.profile).address
+    except PreflightError as error:
+        return error.faults
+    token = f"look-{secrets.token_hex(8)}"
+    try:
+        with tempfile.TemporaryDirectory() as folder, _marked(submission.root, token):
+            code = Path(folder) / submission.code.file_name
+            code.write_bytes(submission.code.data)
+            with connected(address) as client:
+                printed = _looked(client, look_request(submission, token, str(code)), address)
+    except OSError as error:
+        return [Fault(submission.root, f"{error.strerror}", "name a folder that can be written as `root`")]
+    line = next((line for line in printed.splitlines() if line.startswith(MARK)), None)
+    if line is None:
+        last = (printed.strip().splitlines() or ["it printed nothing"])[-1]
+        problem = f"a job with the submitted code failed there: {last}"
+        return [Fault(address, problem, "the nodes need gmml-cluster[train,ray]; see the job's log in the dashboard")]
+    return [*judged(json.loads(line.removeprefix(MARK)), submission)]
+
+
+def judged(found: dict[str, Any], submission: Submission) -> Iterator[Fault]:
+    """What is wrong with what the look found."""
+    yield from _version_faults("Ray", version("ray"), found["ray"])
+    yield from _version_faults("Python", platform.python_version(), found["python"])
+    yield from _resource_faults(found["ranks"], submission)
+    yield from (Fault(*fault) for fault in found["faults"])
+
+
+def _version_faults(what: str, here: str, there: str) -> Iterator[Fault]:
+    if here.split(".")[:2] != there.split(".")[:2]:
+        problem = f"{what} is {there} on the cluster and {here} here"
+        yield Fault("ray.address", problem, f"submit from an environment with {what} {there}")
+
+
+def _resource_faults(ranks: list[int], submission: Submission) -> Iterator[Fault]:
+    """Whether the nodes that are there can hold the fewest ranks, were they free."""
+    plan, ray = submission.plan, section(submission.profile)
+    least = plan.nodes[0] * plan.ranks_per_node
+    if ray.autoscales or sum(ranks) >= least:
+        return
+    each = ", ".join(f"{need:g} {name}" for name, need in rank_resources(submission).items())
+    labels = f" on nodes labelled {ray.labels}" if ray.labels else ""
+    problem = f"{counted(least, 'rank')} of {each}{labels} at least; the cluster can never hold more than {sum(ranks)}"
+    yield Fault("resources.nodes", problem, "ask for fewer, add nodes, or set ray.autoscales if the cluster adds them")
+
+
+@contextmanager
+def _marked(root: str, token: str) -> Iterator[None]:
+    """A file under a root that is a folder, or under the nearest folder above it that exists, while the look lasts."""
+    if "://" in root:
+        yield
+        return
+    folder = next(each for each in (Path(root), *Path(root).parents) if each.is_dir())
+    file = marker(folder, token)
+    file.touch()
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _looked(client: Any, request: dict[str, Any], address: str) -> str:
+    """What the job printed.
+
+    Raises:
+        LaunchError: it did not end in time.
+    """
+    job = request["submission_id"]
+    try:
+        client.submit_job(**request)
+    except RuntimeError as error:
+        raise LaunchError(Fault(address, f"refused: {first_line(error)}", "remove the reason, submit again")) from error
+    try:
+        deadline = time.monotonic() + LOOK_S
+        while str(client.get_job_status(job).value) not in _ENDS:
+            if time.monotonic() > deadline:
+                problem = f"a job that looks at the cluster has not ended within {LOOK_S:g} s"
+                raise LaunchError(Fault(address, problem, "see the dashboard for what its nodes are doing"))
+            time.sleep(_POLL_S)
+        return str(client.get_job_logs(job))
+    finally:
+        with suppress(RuntimeError):
+            client.stop_job(job)
+            client.delete_job(job)

@@ -91,8 +91,9 @@ def test_every_field_of_the_profile_reaches_the_request():
     )  # fmt: skip
     request = json.loads(RayLauncher().script(made))
     for word in (
-        "--nodes 2..4", "--ranks-per-node 2", "--cpus 8", "--gpus 1.0", "--placement SPREAD",
-        "--resources '{\"fast\": 1.0}'", "--labels '{\"pool\": \"spot\"}'", "--root /runs", "--run a-run",
+        "--nodes 2..4", "--ranks-per-node 2", "--placement SPREAD",
+        "--resources '{\"CPU\": 8.0, \"GPU\": 1.0, \"fast\": 1.0}'",
+        "--labels '{\"pool\": \"spot\"}'", "--root /runs", "--run a-run",
     ):  # fmt: skip
         assert word in request["entrypoint"]
     assert request["submission_id"] == "<token>"
@@ -114,7 +115,7 @@ def test_what_the_cluster_refuses_is_not_taken_for_submitted(api, monkeypatch):
         raise RuntimeError("no agent")
 
     monkeypatch.setattr(api, "submit_job", refuse)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(LaunchError, match="no agent; nothing was submitted"):
         RayLauncher().submit(submission())
 
 

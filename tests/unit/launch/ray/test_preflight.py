@@ -1,0 +1,140 @@
+"""What the preflight of a Ray cluster makes of what a look at it finds, and what that look finds on a node."""
+
+import json
+import platform
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("ray")
+
+import ray
+
+from gmml_cluster.errors import LaunchError
+from gmml_cluster.launch.protocol import Submission
+from gmml_cluster.launch.ray import look, preflight
+from gmml_cluster.launch.ray.requests import MARK, marker
+from gmml_cluster.launch.snapshot import Snapshot
+from gmml_cluster.spec.cluster import ClusterProfile
+from tests.fixtures import submissions
+
+FINE = {"python": platform.python_version(), "ray": ray.__version__, "ranks": [2, 2], "faults": []}
+
+
+def submission(root="/runs", nodes="2", ranks=2, **section) -> Submission:
+    profile = ClusterProfile.model_validate(
+        {"launcher": "ray", "root": str(root), "ray": {"address": "http://head:8265", **section}}
+    )
+    code = Snapshot("d1ge5t", b"zip")
+    return submissions.submission(profile, nodes=nodes, ranks_per_node=ranks, code=code)
+
+
+def faults(made=None, **found):
+    return list(preflight.judged({**FINE, **found}, made or submission()))
+
+
+def test_a_cluster_that_fits_has_no_fault():
+    assert faults() == []
+
+
+@pytest.mark.parametrize(("what", "other"), [("ray", "2.1.0"), ("python", "3.8.1")])
+def test_another_version_there_is_refused_with_both_numbers(what, other):
+    (fault,) = faults(**{what: other})
+    assert fault.where == "ray.address"
+    assert f"is {other} on the cluster and {FINE[what]} here" in fault.problem
+
+
+def test_more_ranks_than_the_nodes_can_ever_hold_are_refused():
+    (fault,) = faults(ranks=[2, 1])
+    assert fault.where == "resources.nodes"
+    assert "4 ranks of 1 CPU at least; the cluster can never hold more than 3" in fault.problem
+    assert faults(submission(nodes="1..4"), ranks=[2, 0]) == []
+
+
+def test_a_cluster_that_adds_nodes_may_have_none_yet():
+    assert faults(submission(autoscales=True), ranks=[]) == []
+
+
+def test_what_is_wrong_on_a_node_is_reported_as_it_was_found():
+    (fault,) = faults(faults=[["secrets", "KEY is not set on node n1", "set it"]])
+    assert (fault.where, fault.problem, fault.hint) == ("secrets", "KEY is not set on node n1", "set it")
+
+
+@pytest.mark.parametrize(
+    ("offered", "ranks"), [({"CPU": 8.0, "GPU": 2.0}, 2), ({"CPU": 3.0, "GPU": 2.0}, 0), ({"CPU": 64.0}, 0)]
+)
+def test_a_node_holds_as_many_ranks_as_its_scarcest_resource(offered, ranks):
+    assert look.ranks_on(offered, {"CPU": 4.0, "GPU": 1.0}) == ranks
+
+
+def here(tmp_path, imports=(), secrets=()):
+    return look.faults_here(str(tmp_path / "runs"), "look-1", imports, secrets)
+
+
+def test_a_node_that_shares_the_folder_and_lacks_nothing_has_no_fault(tmp_path):
+    marker(tmp_path, "look-1").touch()
+    assert here(tmp_path, imports=["json"]) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".gmml-look-1"]
+
+
+def test_a_node_names_the_package_the_secret_and_the_folder_that_it_lacks(tmp_path, monkeypatch):
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    found = here(tmp_path, imports=["no_such_torch"], secrets=["NO_SUCH_KEY"])
+    assert [where for where, _, _ in found] == ["launcher", "secrets", str(tmp_path / "runs")]
+    assert "has no no_such_torch" in found[0][1]
+    assert "NO_SUCH_KEY is not set on node" in found[1][1]
+    assert "does not see the folder of this machine" in found[2][1]
+    assert all(hint for _, _, hint in found)
+
+
+class Client:
+    """A job API on which a look prints this and ends like that."""
+
+    def __init__(self, printed, status="SUCCEEDED"):
+        self.printed, self.status, self.deleted = printed, status, []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return False
+
+    def submit_job(self, **request):
+        self.request = request
+
+    def get_job_status(self, job):
+        return SimpleNamespace(value=self.status)
+
+    def get_job_logs(self, job):
+        return self.printed
+
+    def stop_job(self, job):
+        pass
+
+    def delete_job(self, job):
+        self.deleted.append(job)
+
+
+def test_a_look_is_a_job_with_the_code_and_environment_of_the_run_and_leaves_nothing(tmp_path, monkeypatch):
+    client = Client(f"noise\n{MARK}{json.dumps(FINE)}\n")
+    monkeypatch.setattr(preflight, "connected", lambda address: client)
+    assert preflight.faults_of(submission(tmp_path / "runs", runtime_env={"pip": ["x"]})) == []
+    assert client.request["runtime_env"]["pip"] == ["x"]
+    assert client.deleted == [client.request["submission_id"]]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_look_that_fails_quotes_the_last_line(tmp_path, monkeypatch):
+    client = Client("Traceback\nModuleNotFoundError: No module named 'pydantic'", "FAILED")
+    monkeypatch.setattr(preflight, "connected", lambda address: client)
+    (fault,) = preflight.faults_of(submission(tmp_path))
+    assert "No module named 'pydantic'" in fault.problem
+
+
+def test_a_look_that_does_not_end_is_given_up(tmp_path, monkeypatch):
+    client = Client("", "PENDING")
+    monkeypatch.setattr(preflight, "connected", lambda address: client)
+    monkeypatch.setattr(preflight, "LOOK_S", 0.0)
+    with pytest.raises(LaunchError, match="has not ended within"):
+        preflight.faults_of(submission(tmp_path))
+    assert client.deleted
