@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fixtures.runs import Workshop, ended, ranks_of
+from tests.fixtures.runs import Workshop, ended
+from tests.fixtures.supervised import ranks_of
 
 pytestmark = pytest.mark.timeout(900)  # of 300 s the starts of Ray's processes alone may take most on a busy machine
 
