@@ -33,7 +33,8 @@ class Segmenter(nn.Module):
     def __init__(self, encoder: AnyEncoder, width: int, options: SegmentationOptions, group: int) -> None:
         super().__init__()
         self.encoder, self.group, self.frozen = encoder.requires_grad_(not options.frozen), group, options.frozen
-        self.classifier = nn.Linear(width, options.classes)
+        self.blocks = options.blocks
+        self.classifier = nn.Linear(width * len(options.blocks or (0,)), options.classes)
 
     def forward(self, images_n3SS: Tensor, drop_nL2: Tensor | None = None, moments_2D: Tensor | None = None) -> Tensor:
         """Logits of each patch (n, K, G, G); a frozen encoder's by each group's moments, or by given ones."""
@@ -51,12 +52,13 @@ class Segmenter(nn.Module):
             return self._maps(self.classifier(normed_nND))
 
     def patches(self, images_n3SS: Tensor) -> Tensor:
-        """Normed patch tokens (n, N, D) without a gradient, in the images' type."""
+        """Normed patch tokens (n, N, D) without a gradient, in the images' type; of several blocks joined."""
         with torch.no_grad():
             return self._patches(images_n3SS, None).to(images_n3SS.dtype)
 
     def _patches(self, images_n3SS: Tensor, drop_nL2: Tensor | None) -> Tensor:
-        return self.encoder(images_n3SS, drop_BL2=drop_nL2)[:, self.encoder.prefix_tokens :]  # type: ignore[no-any-return]
+        how = {"taps": self.blocks, "joined": True} if self.blocks else {}
+        return self.encoder(images_n3SS, drop_BL2=drop_nL2, **how)[:, self.encoder.prefix_tokens :]  # type: ignore[no-any-return]
 
     def _maps(self, logits_nNK: Tensor) -> Tensor:
         grid = self.encoder.grid
@@ -133,9 +135,12 @@ class Segmentation:
 def upsampled(maps_nKGG: Tensor, height: int, width: int) -> Tensor:
     """Bilinear interpolation to (n, K, height, width), edges repeated, pixel centres mapped to pixel centres.
 
+    The maps need not be square.
+
     Two matrix products: the gradient of torch's own is summed by atomic additions on GPUs, in no fixed order.
     """
-    rows_HG, columns_WG = (_weights(side, maps_nKGG.shape[-1], maps_nKGG) for side in (height, width))
+    rows_HG = _weights(height, maps_nKGG.shape[-2], maps_nKGG)
+    columns_WG = _weights(width, maps_nKGG.shape[-1], maps_nKGG)
     return rows_HG @ maps_nKGG @ columns_WG.T
 
 

@@ -199,6 +199,7 @@ class RopeEncoder(nn.Module):
         taps: Sequence[int] | None = None,
         keep_BK: Tensor | None = None,
         normed: bool = True,
+        joined: bool = False,
     ) -> Tensor:
         """Normed tokens (B, T, D), registers first.
 
@@ -208,6 +209,7 @@ class RopeEncoder(nn.Module):
             taps: blocks, counted from 1, whose outputs are averaged before the norm; None: the last alone.
             keep_BK: indices of the cells that enter the blocks; None keeps all.
             normed: whether the final norm is applied; a head that norms after pooling calls it itself.
+            joined: whether the tapped blocks' tokens, each normed by itself, are joined instead of averaged.
         """
         tapped = set(taps or [len(self.blocks)])
         x_BND = self.patch_embed(images_BCSS)
@@ -222,6 +224,8 @@ class RopeEncoder(nn.Module):
             x_BTD = run_block(block, x_BTD, drop_B2, self.checkpointing, angles)
             if number in tapped:
                 seen.append(x_BTD)
+        if joined:
+            return torch.cat([self.norm(each_BTD) if normed else each_BTD for each_BTD in seen], -1)
         out_BTD = reduce(torch.add, seen) / len(seen)
         return self.norm(out_BTD) if normed else out_BTD
 

@@ -213,6 +213,7 @@ class VisionTransformer(nn.Module):
         mask_BN: Tensor | None = None,
         mask_token: Tensor | None = None,
         normed: bool = True,
+        joined: bool = False,
     ) -> Tensor:
         """Normed tokens, class token first.
 
@@ -226,9 +227,10 @@ class VisionTransformer(nn.Module):
             mask_BN: patches whose embedding `mask_token` replaces, before positions are added.
             mask_token: (1, 1, D).
             normed: whether the final norm is applied; a head that norms after pooling calls it itself.
+            joined: whether the tapped blocks' tokens, each normed by itself, are joined instead of averaged.
 
         Returns:
-            (B, `prefix_tokens` + K, D), or N instead of K where all are kept.
+            (B, `prefix_tokens` + K, D), or N instead of K where all are kept; where they are joined a D for each tap.
         """
         tapped = set(taps or [len(self.blocks)])
         x_BTD = self.embed(images_BCSS, keep_BK, mask_BN, mask_token)
@@ -240,6 +242,8 @@ class VisionTransformer(nn.Module):
             x_BTD = run_block(block, x_BTD, drop_B2, self.checkpointing, real_BT, bias_BhTT)
             if number in tapped:
                 seen.append(x_BTD)
+        if joined:
+            return torch.cat([self.norm(each_BTD) if normed else each_BTD for each_BTD in seen], -1)
         out_BTD = reduce(torch.add, seen) / len(seen)
         return self.norm(out_BTD) if normed else out_BTD
 

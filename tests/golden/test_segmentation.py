@@ -1,5 +1,6 @@
 """Segmentation against a plain oracle, pixel by pixel in numpy, and against torch's interpolation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,15 +42,17 @@ def oracle_pixel(maps: Any, row: int, column: int) -> Any:
     return (1 - y) * upper + y * ((1 - x) * maps[:, high[0], low[1]] + x * maps[:, high[0], high[1]])
 
 
-def oracle(weights: Any, pixels: Any, mask: Any, *, frozen: bool) -> tuple[list[float], Any]:
+def joined(weights: Any, image: Any, blocks: Sequence[int]) -> Any:
+    """Patch tokens of an image behind each of the blocks, each normed, side by side."""
+    shape = {"heads": 2, "patch": MODEL["patch_size"]}
+    behind = [vit_oracle.tokens(weights, image, np.ones((block, 2)), **shape) for block in blocks]
+    return np.concatenate([vit_oracle.norm(x, weights, "encoder.norm")[1:] for x in behind], 1)
+
+
+def oracle(weights: Any, pixels: Any, mask: Any, *, frozen: bool, blocks: Sequence[int]) -> tuple[list[float], Any]:
     """Loss and hits of each group."""
     patch = MODEL["patch_size"]
-    tokens = np.array(
-        [
-            vit_oracle.norm(vit_oracle.tokens(weights, x, None, heads=2, patch=patch), weights, "encoder.norm")[1:]
-            for x in pixels[:, 0]
-        ]
-    )
+    tokens = np.array([joined(weights, x, blocks) for x in pixels[:, 0]])
     losses, hits = [], []
     for first in range(0, COUNT, GROUP):
         own = tokens[first : first + GROUP]
@@ -71,13 +74,14 @@ def oracle(weights: Any, pixels: Any, mask: Any, *, frozen: bool) -> tuple[list[
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_it_is_a_plain_oracles(frozen: bool) -> None:
-    spec = spec_of(frozen=frozen)
+@pytest.mark.parametrize("blocks", [None, [1, MODEL["depth"]]])
+def test_it_is_a_plain_oracles(frozen: bool, blocks: list[int] | None) -> None:
+    spec = spec_of(frozen=frozen, blocks=blocks)
     random = np.random.default_rng(frozen)
     weights = {name: value + 0.1 * random.standard_normal(value.shape) for name, value in state(spec).items()}
     pixels, mask = images(1), masks(2)
     found = reference.verify(spec, weights, pixels, {"mask": mask}, dtype="float64", gradients=list(weights))
-    losses, hits = oracle(weights, pixels, mask, frozen=frozen)
+    losses, hits = oracle(weights, pixels, mask, frozen=frozen, blocks=blocks or [MODEL["depth"]])
     assert found.losses == pytest.approx(losses, rel=1e-9)
     assert np.array_equal(found.scalars["pixel_accuracy"], hits)
     trained = {name for name, gradient in found.gradients.items() if gradient is not None}
@@ -116,8 +120,11 @@ def test_a_table_says_what_each_value_means() -> None:
 
 @pytest.mark.parametrize("size", ["small", "base", "large"])
 @pytest.mark.parametrize("frozen", [True, False])
-def test_the_plan_counts_the_modules_parameters(size: str, frozen: bool) -> None:
-    method = {"name": "segmentation", "classes": 150, "frozen": frozen}
+@pytest.mark.parametrize("joined", [True, False])
+def test_the_plan_counts_the_modules_parameters(size: str, frozen: bool, joined: bool) -> None:
+    depth = SIZES[size]["depth"]
+    blocks = [depth // 3, depth // 2, 2 * depth // 3, depth] if joined else None
+    method = {"name": "segmentation", "classes": 150, "frozen": frozen, "blocks": blocks}
     found = job(method, image_size=224, model=SIZES[size], init={"run": "none"})
     parameters = list(blank(Setting.of(found)).module.parameters())
     counts = found.method.counts(found.model, 224)

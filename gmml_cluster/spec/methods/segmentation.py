@@ -4,7 +4,7 @@ Constants and sources: docs/reference/methods.md.
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -59,6 +59,8 @@ class SegmentationOptions(ClassifierOptions):
     """Whether 0 means that a pixel does not count and classes begin at 1, as in ADE20K."""
     frozen: bool = True
     """Whether the encoder stays as it was; the head then reads tokens that are normed over the patches of a group."""
+    blocks: Annotated[tuple[int, ...], Field(min_length=1)] | None = Field(None, examples=[[4, 6, 8, 12]])
+    """Blocks, counted from 1, whose patch tokens the head reads joined, each normed; null: the last alone."""
     layer_decay: float = Field(0.65, gt=0, le=1)
     """Where the encoder is trained: factor of the learning rate from each block to the one before it."""
 
@@ -78,20 +80,20 @@ class SegmentationOptions(ClassifierOptions):
         Dims: D width, N patches of G a row, K classes, S side of a view.
         """
         D, K, G, S = encoder.width, self.classes, image_size // encoder.patch_size, image_size
-        N, pixels = G * G, 3 * encoder.patch_size**2
-        head = (D + 1) * K
+        N, pixels, read = G * G, 3 * encoder.patch_size**2, D * len(self.blocks or (0,))
+        norms, head = len(self.blocks or (0,)), (read + 1) * K
         encoder_values = self.encoder_kind.parameters(encoder, N)
         stack, projection = self.encoder_kind.stack(encoder, N), 2 * N * pixels * D
-        head_flops = 2 * N * D * K + 2 * K * S * G * (G + S)
-        head_kept = N * D + K * (N + S * G + S * S)
+        head_flops = 2 * N * read * K + 2 * K * S * G * (G + S)
+        pixel_bytes = (4 * K + 9) * S * S  # log-probabilities in fp32, classes in 8 bytes, whether it counts
         return Counts(
             views=1,
             trained=head + (0 if self.frozen else encoder_values),
             frozen=encoder_values if self.frozen else 0,
             stacks=() if self.frozen else (stack,),
             other_flops=head_flops + (0 if self.frozen else projection),
-            other_values=head_kept + (0 if self.frozen else pixels * N + stack.tokens * D),
-            other_bytes=0 if self.frozen else 8 * stack.tokens,
+            other_values=0 if self.frozen else N * read + stack.tokens * D,
+            other_bytes=pixel_bytes + (4 * N * read if self.frozen else 8 * norms * stack.tokens),
             input_values=pixels * N,
             teacher_flops=stack.flops + projection if self.frozen else 0,
         )
@@ -99,7 +101,15 @@ class SegmentationOptions(ClassifierOptions):
     def broken_rules(self, encoder: Encoder, image_size: int, group: int) -> Iterator[Broken]:
         """A value of a mask means one thing."""
         yield from super().broken_rules(encoder, image_size, group)
+        yield from _blocks_end_with_the_last(self.blocks, encoder.depth)
         first = int(self.zero_ignored)
         if self.ignore is not None and first <= self.ignore < self.classes + first:
             problem = f"{self.ignore} is the value of class {self.ignore - first} too"
             yield broken(("method", "ignore"), problem, "write 255, null, or fewer classes", METHOD)
+
+
+def _blocks_end_with_the_last(blocks: tuple[int, ...] | None, depth: int) -> Iterator[Broken]:
+    if blocks is not None and (sorted(set(blocks)) != list(blocks) or blocks[0] < 1 or blocks[-1] != depth):
+        rule = f"blocks rise, from 1 at least, to the last, which is {depth}"
+        hint = f"write {sorted({max(1, depth * third // 6) for third in (2, 3, 4, 6)})}, or leave it out"
+        yield broken(("method", "blocks"), f"{list(blocks)} does not fit; {rule}", hint, METHOD, ("model", "depth"))

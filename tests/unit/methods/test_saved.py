@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from gmml_cluster.methods.build import build
+from gmml_cluster.methods.protocol import MASK
+from gmml_cluster.methods.segmentation import Segmentation
 from tests.unit.methods.jobs import job
 
 OPTIONS = {
@@ -16,6 +18,9 @@ OPTIONS = {
     "conmim": {"name": "conmim", "projector": [96, 128, 32]},
     "relvit": {"name": "relvit", "distances": True},
     "ijepa": {"name": "ijepa", "predictor_width": 64, "predictor_depth": 2, "predictor_heads": 2},
+    "segmentation": {"name": "segmentation", "classes": 12, "frozen": False},
+    "segmentation, joined": {"name": "segmentation", "classes": 12, "frozen": False, "blocks": [1, 3]},
+    "segmentation, frozen": {"name": "segmentation", "classes": 12},
 }
 MODEL = {"width": 64, "depth": 3, "heads": 2, "patch_size": 4, "drop_path": 0}
 
@@ -23,6 +28,8 @@ MODEL = {"width": 64, "depth": 3, "heads": 2, "patch_size": 4, "drop_path": 0}
 def kept_bytes(method, images: torch.Tensor) -> int:
     """Bytes of the storages that autograd saves in a step, but for parameters and inputs."""
     draws = method.draw(torch.arange(len(images)), torch.device("cpu"))
+    if isinstance(method, Segmentation):
+        draws[MASK] = torch.arange(images[:, 0, 0].numel(), dtype=torch.uint8).remainder(12).view_as(images[:, 0, 0])
     known = {tensor.untyped_storage().data_ptr() for tensor in (*method.module.parameters(), *method.module.buffers())}
     known |= {tensor.untyped_storage().data_ptr() for tensor in (images, *draws.values())}
     found: dict[int, torch.UntypedStorage] = {}
@@ -52,7 +59,9 @@ def of_biases(name: str, checkpointing: bool, images: int) -> float:
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_activations_of_the_plan_are_those_that_torch_keeps(name: str, checkpointing: bool) -> None:
-    spec = job(OPTIONS[name], image_size=32, model=MODEL, engine={"activation_checkpointing": checkpointing})
+    init = {"run": "other"} if name.startswith("segmentation") else None
+    engine = {"activation_checkpointing": checkpointing}
+    spec = job(OPTIONS[name], image_size=32, model=MODEL, engine=engine, init=init)
     images = torch.randn(8, spec.method.views, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     counts = spec.method.counts(spec.model, 32)
     planned = counts.activation_bytes("fp32", checkpointing=checkpointing) - 3 * 4 * counts.input_values

@@ -23,6 +23,12 @@ def test_a_value_of_a_mask_means_one_thing(ignore):
     assert any(f"{ignore} is the value of class {ignore} too" in each for each in found(ignore=ignore))
 
 
+@pytest.mark.parametrize("blocks", [[1, 2], [4, 2], [0, 4], [2, 2, 4]])
+def test_joined_blocks_rise_to_the_last(blocks):
+    assert any("blocks rise, from 1 at least, to the last, which is 4" in each for each in found(blocks=blocks))
+    assert found(blocks=[1, 2, 4]) == []
+
+
 def test_every_sample_has_a_mask():
     held = Summary(shards=1, samples=5, labelled=0, least_label=-1, greatest_label=-1, passed_over=(), masks=3)
     (fault,) = class_faults(job(SEGMENTATION, init={"run": "x"}), [held])
