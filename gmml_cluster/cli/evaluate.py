@@ -43,6 +43,7 @@ _OF_PIXELS = ("segmentation", "patch-knn")
 )
 @click.option("--classes", type=click.IntRange(2, 254), help="Of segmentation and patch-knn: classes of the masks.")
 @click.option("--zero-ignored", is_flag=True, help="Of masks: pixels of value 0 do not count, classes begin at 1.")
+@click.option("--sliding", is_flag=True, help="Of segmentation: windows slide over images that keep their shape.")
 @options.cluster
 @options.root
 @options.as_json
@@ -59,6 +60,7 @@ def command(
     epochs: float | None,
     classes: int | None,
     zero_ignored: bool,
+    sliding: bool,
     cluster: str | None,
     root: str | None,
     as_json: bool,
@@ -80,6 +82,8 @@ def command(
     if of_pixels and (classes is None or features):
         problem = f"{', '.join(of_pixels)}; they read patch tokens and masks"
         raise SpecError(Fault("--with", problem, "give --classes, and no --feature"))
+    if sliding and "segmentation" not in names:
+        raise SpecError(Fault("--sliding", "windows slide for segmentation alone", "leave it out"))
     found = find(run, root)
     trained, frozen = [name for name in names if name in _TRAINED], [name for name in names if name not in _TRAINED]
     if trained and (corpus is None or untrained or features):
@@ -89,7 +93,8 @@ def command(
         asked: dict[str, Any] = {"step": step, "bank": bank, "image": image, "epochs": epochs, "image_size": image_size}
         if name in _OF_PIXELS:
             asked["masks"] = {"classes": classes, "zero_ignored": zero_ignored}
-        result = _train_and_score(found, name, asked, cluster=cluster, corpus=str(corpus), as_json=as_json)
+        said = [*(["--sliding"] if sliding and name == "segmentation" else []), *(["--json"] if as_json else [])]
+        result = _train_and_score(found, name, asked, cluster=cluster, corpus=str(corpus), said=said)
         if result:
             return result
     if not frozen:
@@ -116,9 +121,9 @@ def command(
 
 
 def _train_and_score(
-    source: Any, name: str, asked: dict[str, Any], *, cluster: str | None, corpus: str, as_json: bool
+    source: Any, name: str, asked: dict[str, Any], *, cluster: str | None, corpus: str, said: list[str]
 ) -> int:
-    """Train one method from the run's encoder, wait for it, and classify the corpus; the exit code."""
+    """Train one method from the run's encoder, wait for it, and score it on the corpus as said; the exit code."""
     from gmml_cluster import api
     from gmml_cluster.launch.code import installed_code
     from gmml_cluster.launch.probes import probe_job, refuse_corpus
@@ -133,6 +138,6 @@ def _train_and_score(
     click.echo(f"{name}: the run {made.name} trains it; gmml logs {made.name} shows its progress", err=True)
     made.wait()
     arguments = ["--root", made.location.root, "--run", made.name, "--of-root", source.root, "--of", source.name]
-    arguments += ["--corpus", corpus, "--code", installed_code(name).digest, *(["--json"] if as_json else [])]
+    arguments += ["--corpus", corpus, "--code", installed_code(name).digest, *said]
     module = "segment" if name in _OF_PIXELS else "classify"
     return run_module(f"gmml_cluster.evaluate.{module}", arguments, needs="torch")

@@ -117,7 +117,12 @@ def dense_settings(classes: int, image_size: int, *, zero_ignored: bool) -> dict
 def squeezed(pairs: Sequence[Pair], size: int, normalise: Normalise, device: torch.device) -> Tensor:
     """Whole images as the encoder reads them, float32 (B, 3, S, S): squeezed to a square, bicubic."""
     squares = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image, _ in pairs]
-    pixels = torch.from_numpy(np.stack(squares)).to(device)
+    return on_device(np.stack(squares), normalise, device)
+
+
+def on_device(pixels_BSS3: NDArray[np.uint8], normalise: Normalise, device: torch.device) -> Tensor:
+    """Images normalised, float32 (B, 3, S, S)."""
+    pixels = torch.from_numpy(pixels_BSS3).to(device)
     mean, std = (torch.tensor(values, device=device) for values in (normalise.mean, normalise.std))
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
@@ -130,7 +135,7 @@ class Confusion:
         self.pixels = np.zeros((PARTS, classes, classes), np.int64)
 
     def add(self, maps_KGG: Tensor, mask: NDArray[np.uint8]) -> None:
-        """Count an image whose classes are those with the greatest of the maps, upsampled to its mask."""
+        """Count an image whose classes are those with the greatest of the maps, of any sides, upsampled to its mask."""
         predicted = upsampled(maps_KGG[None], *mask.shape)[0].argmax(0).cpu().numpy()
         labelled = mask != IGNORED
         cells = self.classes * mask[labelled].astype(np.int64) + predicted[labelled]

@@ -1,5 +1,6 @@
 """`python -m gmml_cluster.evaluate.segment`: the mIoU of a trained head, kept with the run of its encoder."""
 
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import click
@@ -14,12 +15,14 @@ from gmml_cluster.evaluate.masked import (
     Confusion,
     MaskedCorpus,
     MaskScore,
+    Pair,
     dense_settings,
     read_masked,
     squeezed,
 )
 from gmml_cluster.evaluate.report import EvalReport, publish
 from gmml_cluster.evaluate.scoring import demand_apart
+from gmml_cluster.evaluate.windows import slid
 from gmml_cluster.methods.segmentation import Segmenter
 from gmml_cluster.progress import progress
 from gmml_cluster.spec.methods.segmentation import SegmentationOptions
@@ -30,8 +33,14 @@ MOMENTS_OF = 4096
 
 
 @torch.inference_mode()
-def score_head(trained: Trained, bank: MaskedCorpus, corpus: MaskedCorpus) -> MaskScore:
+def score_head(trained: Trained, bank: MaskedCorpus, corpus: MaskedCorpus, *, sliding: bool = False) -> MaskScore:
     """Score a run's head; images are squeezed to its square, logits upsampled to each mask.
+
+    Args:
+        trained: the run.
+        bank: what it was trained on.
+        corpus: what is scored.
+        sliding: whether images keep their shape instead, and windows slide over them.
 
     Raises:
         DataError: the run has no such head.
@@ -44,15 +53,22 @@ def score_head(trained: Trained, bank: MaskedCorpus, corpus: MaskedCorpus) -> Ma
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = cast(Segmenter, trained.method.module.to(device).eval())
     moments = _moments(trained, module, bank, device) if options.frozen else None
-    counted = Confusion(options.classes)
+    counted, read = Confusion(options.classes), (job.data.image_size, job.data.normalise, device)
+
+    def logits(images: Tensor) -> Tensor:
+        return cast(Tensor, module(images, None, moments))
+
+    def maps(pairs: Sequence[Pair]) -> Iterable[Tensor]:
+        return (slid(logits, image, *read) for image, _ in pairs) if sliding else logits(squeezed(pairs, *read))
+
     with progress(f"reading {corpus.url}", len(corpus.indices)) as advance:
         for indices in torch.split(corpus.indices, AT_ONCE):
             pairs = corpus.pairs(indices.tolist())
-            images = squeezed(pairs, job.data.image_size, job.data.normalise, device)
-            for maps_KGG, (_, mask) in zip(module(images, None, moments), pairs, strict=True):
+            for maps_KGG, (_, mask) in zip(maps(pairs), pairs, strict=True):
                 counted.add(maps_KGG, mask)
             advance(len(indices))
     settings = dense_settings(options.classes, job.data.image_size, zero_ignored=options.zero_ignored)
+    settings |= {"sliding": 1} if sliding else {}
     settings |= {"epochs": job.run.epochs} if job.run.epochs else {}
     return counted.score("segmentation", f"mIoU {'frozen' if options.frozen else 'trained'}", settings)
 
@@ -75,9 +91,10 @@ def _moments(trained: Trained, module: Segmenter, bank: MaskedCorpus, device: to
 @click.option("--of-root", required=True, help="Folder or URL under which the evaluated run lies.")
 @click.option("--of", required=True, help="Name of the run that is evaluated.")
 @click.option("--corpus", required=True, help="Corpus with masks that is scored.")
+@click.option("--sliding", is_flag=True, help="Windows slide over images that keep their shape.")
 @click.option("--code", default="", help="Digest of the code in use, for the report.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
-def main(root: str, run: str, of_root: str, of: str, corpus: str, code: str, as_json: bool) -> None:
+def main(root: str, run: str, of_root: str, of: str, corpus: str, sliding: bool, code: str, as_json: bool) -> None:
     """Score the segmentation that a run has trained on another run's encoder."""
 
     def report() -> EvalReport:
@@ -86,8 +103,9 @@ def main(root: str, run: str, of_root: str, of: str, corpus: str, code: str, as_
         first, table = job.data.corpora[0], getattr(job.method, "mask_table", ())
         bank, scored = (read_masked(url, table, indexes, first.image) for url in (first.url, corpus))
         demand_apart(bank, scored)
-        found = score_head(trained, bank, scored)
-        how = "images squeezed to a square, whole, unaugmented; scored at the masks' own size"
+        found = score_head(trained, bank, scored, sliding=sliding)
+        how = "windows slid over images of their own shape" if sliding else "images squeezed to a square, whole"
+        how = f"{how}, unaugmented; scored at the masks' own size"
         return head_report(trained, found, run=run, of=of, bank=bank, scored=scored, code=code, how=how, metric="mIoU")
 
     publish(report, of_root, of, as_json=as_json)

@@ -56,10 +56,13 @@ def test_a_segmentation_is_trained_as_a_run_and_its_miou_is_kept_with_the_run_th
     assert (score["score"], score["metric"], len(score["iou"])) == ("segmentation", "mIoU", CLASSES)
     background = 100 * score["pixel_accuracy"] / 100 / CLASSES  # what a head that sees nothing could reach at most
     assert score["accuracy"] > 1.5 * background
+    (slid,) = json.loads(workshop.call("gmml", "eval", "judged", *asked, "--sliding"))["scores"]
+    assert slid["sliding"] == 1
+    assert slid["iou"] == score["iou"], "these images are as large as what the encoder reads"
     assert neighbours["scores"][-1]["accuracy"] > background
     assert neighbours["scores"][-1] != untrained["scores"][-1]
     kept = [entry["step"] for entry in workshop.entries(f"{workshop.root}/judged") if entry["kind"] == "score"]
-    assert kept == [-1, 59, 59]
+    assert kept == [-1, 59, 59, 59]
     rows = json.loads(workshop.call("gmml", "compare", "judged", "--root", workshop.root, "--json"))["scores"]
     assert {(row["score"], row["feature"], row["step"]) for row in rows} == {
         ("patch-knn", "mIoU", 59),

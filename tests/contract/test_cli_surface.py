@@ -53,6 +53,7 @@ SURFACE = {
         "--image-size",
         "--json",
         "--root",
+        "--sliding",
         "--step",
         "--untrained",
         "--with",
