@@ -10,12 +10,27 @@ from gmml_cluster.errors import Fault, PreflightError
 _EXTRAS = {"numpy": "data", "torch": "train", "tensorboard": "train", "safetensors": "export"}
 
 
-def run_module(module: str, arguments: Sequence[str], *, needs: str) -> int:
+def run_module(module: str, arguments: Sequence[str], *, needs: str, cluster: str | None = None) -> int:
     """Run `python -m module` with these arguments and this terminal; its exit code.
 
     Args:
+        module: what is run.
+        arguments: its own.
         needs: package that the module cannot do without.
+        cluster: profile; on one of SLURM the module runs on a node, and the package need not be here.
+
+    Raises:
+        SpecError: there is no such profile.
+        PreflightError: the package, or srun, is not installed here.
     """
+    if cluster is not None:
+        from gmml_cluster.launch.prepare import profile_named
+
+        profile, _ = profile_named(cluster)
+        if profile.launcher == "slurm":
+            from gmml_cluster.launch.slurm.interactive import run_on_node
+
+            return run_on_node(profile, module, arguments)
     demand(needs)
     return subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode
 

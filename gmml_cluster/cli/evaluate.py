@@ -68,7 +68,8 @@ def command(
     """Score the encoder of a checkpoint of RUN, and keep what is found with the run.
 
     knn, linear and patch-knn read features once, in one process. attentive, finetune and segmentation train a run of
-    their own on the bank, on the cluster, and are then scored on the corpus here.
+    their own on the bank, on the cluster, and are then scored on the corpus. What scores runs on a node where --cluster
+    names a profile of SLURM, and waits for it in this terminal; else here.
     """
     from gmml_cluster.launch.code import installed_code
     from gmml_cluster.launch.find import find
@@ -113,11 +114,11 @@ def command(
     arguments += [name for name, is_set in (("--untrained", untrained), ("--json", as_json)) if is_set]
     if "patch-knn" in frozen:
         masks = ["--classes", str(classes), *(["--zero-ignored"] if zero_ignored else [])]
-        result = run_module("gmml_cluster.evaluate.patch_knn", [*arguments, *masks], needs="torch")
+        result = run_module("gmml_cluster.evaluate.patch_knn", [*arguments, *masks], needs="torch", cluster=cluster)
         frozen.remove("patch-knn")
         if result or not frozen:
             return result
-    return run_module("gmml_cluster.evaluate", [*arguments, "--with", ",".join(frozen)], needs="torch")
+    return run_module("gmml_cluster.evaluate", [*arguments, "--with", ",".join(frozen)], needs="torch", cluster=cluster)
 
 
 def _train_and_score(
@@ -140,4 +141,4 @@ def _train_and_score(
     arguments = ["--root", made.location.root, "--run", made.name, "--of-root", source.root, "--of", source.name]
     arguments += ["--corpus", corpus, "--code", installed_code(name).digest, *said]
     module = "segment" if name in _OF_PIXELS else "classify"
-    return run_module(f"gmml_cluster.evaluate.{module}", arguments, needs="torch")
+    return run_module(f"gmml_cluster.evaluate.{module}", arguments, needs="torch", cluster=cluster)

@@ -23,7 +23,7 @@ def call(*command: str, text: str | None = None) -> "subprocess.CompletedProcess
         return subprocess.run(
             command,
             input=text,
-            env={name: value for name, value in os.environ.items() if not _is_option(name)},
+            env=without_options(),
             capture_output=True,
             text=True,
             check=False,
@@ -64,6 +64,11 @@ def scancel(*arguments: str) -> None:
     if done.returncode and not re.search("Invalid job id|already completing or completed", done.stderr):
         problem = f"{reason(done.stderr)}; the job may still run"
         raise LaunchError(Fault(f"scancel {' '.join(arguments)}", problem, "try again"))
+
+
+def without_options() -> dict[str, str]:
+    """This process' environment without the tools' options."""
+    return {name: value for name, value in os.environ.items() if not _is_option(name)}
 
 
 @contextmanager
