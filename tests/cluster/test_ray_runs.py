@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.fixtures.supervised import ranks_of
 
 pytestmark = pytest.mark.timeout(900)  # of 300 s the starts of Ray's processes alone may take most on a busy machine
 
-STEPS = 200
+STEPS = 400  # enough that no attempt finishes before it is disturbed
 RUN = {"run": {"steps": STEPS}, "resources": {"nodes": 2}}
 KEYS = ("step", "loss", "grad_norm", "lr", "wd", "masked")
 
@@ -45,6 +46,12 @@ def on_one_machine(tmp_path_factory, digits):
     return shop.lines("calm")
 
 
+def address_of(rank):
+    """Address of the node on which a rank runs, by its pid."""
+    environment = Path(f"/proc/{rank}/environ").read_bytes().split(b"\0")
+    return next(item for item in environment if item.startswith(b"GMML_ADDRESS=")).decode().partition("=")[2]
+
+
 def elsewhere(site):
     """The same roots as another machine sees them: with another home, so with nothing that the submission left."""
     home = site.folder / "elsewhere"
@@ -65,15 +72,16 @@ def begun(attempts):
 def test_a_run_survives_a_killed_rank_a_drained_node_and_a_cancel_bit_for_bit(
     site, profile, ray_cluster, on_one_machine
 ):
+    ray_cluster.add_node()  # one more than the run takes: it replaces the one that is drained
+    ids = ray_cluster.ids()
     printed = site.call("gmml-submit", site.job("broken", **RUN), "--cluster", profile)
     assert ray_cluster.dashboard in printed
     site.until("broken", begun(1))
     os.kill(ranks_of(site, "broken")[1], signal.SIGKILL)
     site.until("broken", begun(2))
 
-    ray_cluster.add_node()
-    lost = next(address for address in ray_cluster.nodes if address != ray_cluster.head)
-    ray_cluster.drain(ray_cluster.id_of(lost), 60)
+    used = [address_of(pid) for pid in ranks_of(site, "broken").values()]
+    ray_cluster.drain(ids[next(address for address in used if address != ray_cluster.head)], 60)
     entries = site.until("broken", begun(3))
     assert ended(entries)[1:] == ["notice"]
     assert [entry["cause"] for entry in entries if entry["kind"] == "cause"] == ["preempted"]
