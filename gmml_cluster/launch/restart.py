@@ -14,6 +14,7 @@ from typing import Any
 
 from gmml_cluster.errors import Fenced
 from gmml_cluster.launch.evidence import Evidence
+from gmml_cluster.launch.verdict import Verdict, pause_s
 from gmml_cluster.run import protocol
 from gmml_cluster.run.causes import COUNTED, FREE
 from gmml_cluster.run.codes import COME_BACK, FINISHED, NEVER, RESTARTS, STORAGE, UNFIT
@@ -56,11 +57,16 @@ def restart_delay_s(
         StorageError: the log is out of reach.
     """
     log = Log(open_store(f"{root.rstrip('/')}/{run}"))
-    again = record_end(log, JobStart(submit, job, restart), rc, Evidence(stderr_tail=stderr_tail))
-    return 0.0 if again else None
+    verdict = judge(log, JobStart(submit, job, restart), rc, Evidence(stderr_tail=stderr_tail))
+    return verdict.pause_s if verdict.again else None
 
 
 def record_end(log: Log, start: JobStart, rc: int, evidence: Evidence = _NONE) -> bool:
+    """As `judge`, for a launcher that starts ranks in one way only: whether the job starts again."""
+    return judge(log, start, rc, evidence).again
+
+
+def judge(log: Log, start: JobStart, rc: int, evidence: Evidence = _NONE) -> Verdict:
     """Append what the log lacks of this start's end, and decide whether the job starts again.
 
     Args:
@@ -75,9 +81,12 @@ def record_end(log: Log, start: JobStart, rc: int, evidence: Evidence = _NONE) -
         _resolve_cause(log, start, rc, evidence)
         history = log.refresh()
     except Fenced:
-        return False
+        return Verdict(again=False, cause="fenced")
     wanted = evidence.cause != "cancelled" and starts_again(history, start, rc, evidence)
-    return wanted and not _keeps_failing_to_start(log, history)
+    again = wanted and not _keeps_failing_to_start(log, history)
+    attempt = _claimed(history, start)
+    cause = attempt.cause if attempt is not None else _unclaimed_cause(rc, evidence)
+    return Verdict(again, cause or "lost", pause_s(_tries_without_commit(history, start)))
 
 
 def missing_end(history: History, start: JobStart, rc: int, evidence: Evidence = _NONE) -> Draft | None:
@@ -119,6 +128,11 @@ def _is_failed_start(history: History, start: JobStart, rc: int, evidence: Evide
     if evidence.cause == "cancelled" or evidence.cause in FREE or history.stopped or history.finished or rc == NEVER:
         return False
     return rc != COME_BACK or evidence.cause is not None or not _may_come_back(history, start)
+
+
+def _unclaimed_cause(rc: int, evidence: Evidence) -> str:
+    """Why a start without a claim ended."""
+    return evidence.cause or (cause_of(rc) if rc == COME_BACK else "start_failed")
 
 
 def _resolve_cause(log: Log, start: JobStart, rc: int, evidence: Evidence) -> None:

@@ -228,12 +228,13 @@ def test_a_preemption_without_grace_brings_the_job_back(slurm: Slurm, submit: Su
     assert causes(tmp_path) == [(0, "preempted"), (1, "finished")]
 
 
-def test_a_killed_rank_is_lost_and_the_job_comes_back(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
+def test_killed_ranks_are_started_again_in_the_same_allocation(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
     _, job = submit("wait,finish")
     for pid in pids(tmp_path):
         os.kill(pid, signal.SIGKILL)
-    note(tmp_path, rank=0, restart=1)
-    assert ended(slurm, job) == (*FINISHED, "1")
+    again = note(tmp_path, rank=1, restart=1)
+    assert (again["node"], again["argued"]["--job"]) == (note(tmp_path, rank=1)["node"], job)
+    assert ended(slurm, job) == (*FINISHED, "0")
     assert causes(tmp_path) == [(0, "lost"), (1, "finished")]
 
 

@@ -1,8 +1,11 @@
 """The real worker on a real SLURM whose nodes are taken away or are bad."""
 
+import os
+import signal
+
 import pytest
 
-from tests.fixtures.runs import Workshop, ended
+from tests.fixtures.runs import Workshop, ended, ranks_of
 from tests.fixtures.slurm import until
 
 STEPS = 300
@@ -32,8 +35,27 @@ def losses(site, run):
     return [(line["step"], line["loss"], line["grad_norm"]) for line in site.lines(run)]
 
 
-def test_a_preempted_run_comes_back_from_its_notices_checkpoint_bit_for_bit(slurm, site):
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory, slurm, digits):
+    """Losses of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("calm")
+    site = Workshop(folder, f"{digits}/train/*.tar", str(folder / "runs"), slurm.environment)
     submit(site, "calm", "r40", "--follow")
+    return losses(site, "calm")
+
+
+def test_a_rank_killed_by_the_kernel_is_started_again_in_the_same_allocation_bit_for_bit(slurm, site, calm):
+    submit(site, "killed", "r40", "checkpoint.every=20 steps")
+    site.until("killed", lambda entries: "commit" in [entry["kind"] for entry in entries])
+    os.kill(ranks_of(site.root, "killed")[1], signal.SIGKILL)
+    entries = site.until("killed", lambda entries: "finished" in ended(entries))
+    assert ended(entries) == ["lost", "finished"]
+    assert of_kind(entries, "claim", "restart") == [0, 1]
+    assert slurm.job(of_kind(entries, "queued", "job")[0])["Restarts"] == "0"
+    assert losses(site, "killed") == calm
+
+
+def test_a_preempted_run_comes_back_from_its_notices_checkpoint_bit_for_bit(slurm, site, calm):
     submit(site, "preempted", "r40")
     site.until("preempted", begun)
     urgent = slurm.submit("sleep 1", "-p", "high", "-N", "2", "--exclusive")
@@ -44,7 +66,7 @@ def test_a_preempted_run_comes_back_from_its_notices_checkpoint_bit_for_bit(slur
     saved, _ = of_kind(entries, "commit", "step")
     assert of_kind(entries, "begin", "step") == [0, saved + 1]
     assert len(set(of_kind(entries, "claim", "job"))) == 1
-    assert losses(site, "preempted") == losses(site, "calm")
+    assert losses(site, "preempted") == calm
 
 
 def test_a_rank_that_fails_before_the_meeting_is_quoted_and_tried_three_times(slurm, site):
@@ -58,5 +80,5 @@ def test_a_rank_that_fails_before_the_meeting_is_quoted_and_tried_three_times(sl
     for entry in [entry for entry in entries if entry["kind"] == "end"]:
         assert f"{job}_1_log.err ends with 'ModuleNotFoundError: import of torch" in entry["message"]
     until(lambda: "CO" in slurm.job(job)["JobState"] or "FAILED" in slurm.job(job)["JobState"], 90, "the job is over")
-    assert slurm.job(job)["Restarts"] == "2"
+    assert slurm.job(job)["Restarts"] == "0"
     assert ".err" in site.call("gmml", "status", "broken")

@@ -92,7 +92,7 @@ def judge_by_log(job: Job) -> Judge:
         tries = 1 if ended.noticed or ended.code in (FINISHED, NEVER) else RESTARTS + 1
         for left in reversed(range(tries)):
             try:
-                again = restart_delay_s(
+                pause_s = restart_delay_s(
                     job.root,
                     job.run,
                     submit=job.submit,
@@ -106,7 +106,7 @@ def judge_by_log(job: Job) -> Judge:
                     return False
             else:
                 outage.clear(job.digest, job.submit)
-                return again is not None
+                return pause_s is not None and not (pause_s and signal.sigtimedwait(STOP, pause_s))
         return False
 
     return judge

@@ -25,6 +25,8 @@ _PLACEHOLDER = "t0ken" * 6
 
 # bash without these traps dies of the first signal of a preemption, and nothing below runs. The ranks do not inherit
 # them: slurmstepd starts those.
+# GMML_RESTART: SLURM counts its requeues alone, and leaves the variable unset at first. Starts of this script in the
+# job's own allocations are the lines of the file.
 # URG: submitit requeues by itself on its signal; URG is the one name that both Python's `signal` and sbatch know and
 # that is harmless by default.
 # SLURM_MEM_PER_*: set where gmml-submit ran within an allocation; they would outrank the job's own --mem in its steps.
@@ -36,7 +38,10 @@ gmml_err={error_file}
 gmml_seen=$(wc -l < "$gmml_err")
 gmml_run={run_root} gmml_token={token} gmml_nodes={nodes} gmml_notice={notice}
 gmml_verdict_s={verdict_s} gmml_patience_s={patience_s} gmml_restarts={restarts} gmml_unfit={unfit}
-gmml_set_python() {{ python=({python}); }}"""
+gmml_set_python() {{ python=({python}); }}
+gmml_blind=${{gmml_err%.err}}.restarts-without-log gmml_here=${{gmml_err%.err}}.restarts-here
+gmml_bad= gmml_step=(--open-mode=append) gmml_requeued=${{SLURM_RESTART_COUNT:-0}}
+export GMML_RESTART=$((gmml_requeued + $(cat "$gmml_here" 2>/dev/null | wc -l)))"""
 
 # A sourced file may continue after a failing line of its own; the profile's lines must not.
 _OWN = """\
@@ -88,6 +93,12 @@ def executor(submission: Submission) -> Any:
         def affinity(cls) -> int:
             return 2
 
+        def _make_submission_file_text(self, command: str, uid: str) -> str:
+            """With its srun as a function, whose further arguments are in `gmml_step`."""
+            before, _, after = super()._make_submission_file_text(command, uid).rpartition("\nsrun ")
+            ranks, _, end = after.partition("\n")
+            return f'{before}\ngmml_ranks() {{ srun "${{gmml_step[@]}}" {ranks}; }}\ngmml_ranks\n{end}'
+
     slurm = submission.profile.slurm
     made = Executor(folder=job_folder(submission), python=slurm.python)
     named = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos}
@@ -112,8 +123,10 @@ def executor(submission: Submission) -> Any:
 def setup_lines(submission: Submission) -> list[str]:
     """Shell lines before `srun`: guards, the end's function, environment, the profile's own, code and imports."""
     profile = submission.profile
-    gpus = {"GMML_GPUS": str(profile.slurm.gpus_per_node)} if profile.slurm.gpus_per_node else {}
-    exported = sorted({**gpus, **profile.environment}.items())
+    ours = {"GMML_GPUS": str(profile.slurm.gpus_per_node)} if profile.slurm.gpus_per_node else {}
+    if submission.plan.node_range.most > submission.plan.node_range.least:
+        ours["GMML_NO_KILL"] = "1"
+    exported = sorted({**ours, **profile.environment}.items())
     variables = [f"export {name}={shlex.quote(value)}" for name, value in exported]
     own = _OWN.format(unmet=UNMET, lines="\n".join(profile.slurm.setup)) if profile.slurm.setup else ""
     code = _CODE.format(digest=submission.code.digest, archive=shlex.quote(str(archive(submission))), unmet=UNMET)

@@ -40,7 +40,7 @@ def main(archive: str, digest: str, root: str, name: str, token: str, module: st
 def _become_worker(archive: str, digest: str, module: str, *arguments: str) -> NoReturn:
     from gmml_cluster.launch.slurm.logs import start_line
 
-    job, restart = os.environ["SLURM_JOB_ID"], restart_count(os.environ)
+    job, restart = os.environ["SLURM_JOB_ID"], os.environ["GMML_RESTART"]
     print(start_line(job, restart, os.environ["SLURM_PROCID"]), file=sys.stderr)
     environment = {**os.environ, **rank_environment(os.environ)}
     environment["PYTHONPATH"] = os.pathsep.join(_search_path(archive, digest))
@@ -72,11 +72,6 @@ def rank_environment(slurm: Mapping[str, str]) -> dict[str, str]:
         "LOCAL_WORLD_SIZE": str(len(slurm["SLURM_GTIDS"].split(","))),
         "NODE_RANK": slurm["SLURM_NODEID"],
     }
-
-
-def restart_count(slurm: Mapping[str, str]) -> str:
-    """How often this job was requeued; SLURM leaves it unset at first."""
-    return slurm.get("SLURM_RESTART_COUNT", "0")
 
 
 def _search_path(archive: str, digest: str) -> list[str]:

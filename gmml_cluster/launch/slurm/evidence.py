@@ -9,12 +9,15 @@ from pathlib import Path
 
 from gmml_cluster.launch.evidence import Evidence
 from gmml_cluster.launch.slurm.logs import StartLogs
+from gmml_cluster.launch.verdict import Allocation
 
 _KILLS = {"PREEMPTION": "preempted", "TIME LIMIT": "time_limit", "NODE FAILURE": "node_lost"}
 # slurmstepd writes it for the job and again for each step; the step's line appears in files of ranks alone.
 _DUE_TO = re.compile(r"JOB \S+ ON \S+ CANCELLED AT \S+ DUE TO ([A-Z ]*[A-Z])")
 _NODE_FAILURE = re.compile(r"Node failure on \S+")
 _DOWN = re.compile(r"(DOWN|FAIL|ERROR|NOT_RESPONDING)|\*")
+# A node that drains runs its jobs on, but its site waits for them to leave it.
+_UNSOUND = re.compile(rf"{_DOWN.pattern}|DRAIN")
 # Limits are checked every 30 s, and sbatch's manual allows a signal to come 60 s early.
 _EARLY_S = 60
 
@@ -39,6 +42,22 @@ def examine(job: str, nodes: str, errors: Path, *, seen: int, notice_s: int) -> 
     return Evidence(cause, proof, notice or None, logs.tail(), logs.bad_nodes)
 
 
+def allocation(job: str, nodes: str, bad: Sequence[str], *, least: int, notice_s: int) -> Allocation:
+    """What the job still has of its nodes.
+
+    Args:
+        job: the line of `scontrol -o show job`; empty where the controller did not answer.
+        nodes: `NAME=STATE` of each node that it has; empty where they were not asked for or not answered.
+        bad: nodes whose devices failed, in this start or an earlier one.
+        least: fewest that the run can use.
+        notice_s: how long before its time limit the job asks for a notice.
+    """
+    record, states = fields(job), fields(nodes)
+    held = record.get("JobState") == "RUNNING" and not _notice(record, notice_s)[0]
+    sound = tuple(node for node, state in states.items() if node not in bad and not _UNSOUND.search(state))
+    return Allocation(held, sound, tuple(node for node in states if node not in sound), least)
+
+
 def fields(shown: str) -> dict[str, str]:
     """`NAME=VALUE` of a line of `scontrol -o show`; a value ends at the first blank."""
     return dict(word.split("=", 1) for word in shown.split() if "=" in word)
@@ -58,7 +77,7 @@ def _killed_by(record: Mapping[str, str], nodes: str, script: Sequence[str]) -> 
             return "node_lost", found[0]
     if record.get("JobState") != "COMPLETING":
         return None, ""
-    states = dict(word.split("=", 1) for word in nodes.split())
+    states = fields(nodes)
     down = [f"{node} is {state}" for node, state in states.items() if _DOWN.search(state)]
     if down:
         return "node_lost", ", ".join(down)

@@ -118,12 +118,13 @@ def further_options(submission: Submission) -> dict[str, str | bool]:
     """Options of sbatch that submitit has no parameter for, and those that it would set otherwise.
 
     `--open-mode=append`: a restart truncates the output otherwise. `--signal=USR2@N` without `B:`: with it and the
-    site's user-signal switch only the batch script would be warned, not the ranks.
+    site's user-signal switch only the batch script would be warned, not the ranks. `--no-kill`: a job that can do with
+    fewer nodes keeps the others when it loses one.
     """
     slurm, nodes = submission.profile.slurm, submission.plan.node_range
     options: dict[str, str | bool] = {"requeue": True, "open-mode": "append", "signal": f"USR2@{round(slurm.notice)}"}
     if nodes.most > nodes.least:
-        options["nodes"] = f"{nodes.least}-{nodes.most}"
+        options |= {"nodes": f"{nodes.least}-{nodes.most}", "no-kill": True}
     if slurm.memory_per_node is not None:
         options["mem"] = f"{math.ceil(slurm.memory_per_node / 2**20)}M"
     given = {name.replace("_", "-"): value for name, value in slurm.sbatch_args.items() if value is not False}

@@ -10,29 +10,41 @@ from pathlib import Path
 
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.launch.evidence import Evidence
-from gmml_cluster.launch.restart import JobStart, record_end
-from gmml_cluster.launch.slurm.evidence import examine
+from gmml_cluster.launch.restart import JobStart, judge
+from gmml_cluster.launch.slurm.evidence import allocation, examine
+from gmml_cluster.launch.verdict import Allocation, Verdict, action
 from gmml_cluster.run.log import Log
 from gmml_cluster.store.open import open_store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print `requeue`, followed by the nodes to exclude, or `nothing`.
+    """Print what is to be done: `here PAUSE NODES OUT BAD`, `requeue BAD` or `nothing`.
 
-    Where the log cannot be reached print no verdict: the caller then decides by its own rule.
+    PAUSE is seconds before the ranks start, NODES how many nodes they start on, OUT the nodes to leave out, and BAD
+    those that the job is to avoid from then on; each a list with commas, and missing where it is empty. Where the log
+    cannot be reached print no verdict: the caller then decides by its own rule.
     """
     given = _parser().parse_args(arguments)
-    evidence = Evidence()
+    evidence, bad = Evidence(), tuple(filter(None, given.bad.split(",")))
     if given.errors is not None:
         evidence = examine(given.scheduler_job, given.nodes, given.errors, seen=given.seen, notice_s=given.notice)
     start = JobStart(given.submit, given.job, given.restart)
     try:
-        again = record_end(Log(open_store(given.run_root)), start, given.rc, evidence)
+        verdict = judge(Log(open_store(given.run_root)), start, given.rc, evidence)
     except GmmlError as fault:
         print(f"gmml: {fault}; the exit code decides", file=sys.stderr)
         return fault.exit_code
-    print(" ".join(["requeue", *evidence.bad_nodes]) if again else "nothing")
+    job, bad = given.scheduler_job, tuple(dict.fromkeys((*bad, *evidence.bad_nodes)))
+    left = allocation(job, given.nodes, bad, least=given.least, notice_s=given.notice)
+    print(_answer(verdict, left, bad))
     return 0
+
+
+def _answer(verdict: Verdict, left: Allocation, bad: Sequence[str]) -> str:
+    done = action(verdict, left)
+    if done == "here":
+        return f"here {verdict.pause_s:g} {len(left.sound)} {','.join(left.bad)} {','.join(bad)}".rstrip()
+    return f"requeue {','.join(bad)}".rstrip() if done == "requeue" else "nothing"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--notice", type=int, default=0, help="seconds before the time limit at which SLURM signals")
     parser.add_argument("--scheduler-job", default="", help="what `scontrol -o show job` prints")
     parser.add_argument("--nodes", default="", help="NAME=STATE of the job's nodes")
+    parser.add_argument("--least", type=int, default=sys.maxsize, help="nodes that ranks may be started on again")
+    parser.add_argument("--bad", default="", help="nodes whose devices failed in earlier starts, with commas")
     return parser
 
 

@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2154
 # The end of every batch script. batch.py puts this file into the script, without its comments, before the profile's
-# setup lines; before it, it sets gmml_err, gmml_seen, gmml_run, gmml_token, gmml_notice, gmml_verdict_s, gmml_patience_s,
-# gmml_restarts, gmml_unfit and the function gmml_set_python, which fills the array `python`.
+# setup lines; before it, it sets gmml_err, gmml_seen, gmml_run, gmml_token, gmml_nodes, gmml_notice, gmml_verdict_s,
+# gmml_patience_s, gmml_restarts, gmml_unfit and the function gmml_set_python, which fills the array `python`. Behind the
+# setup lines it makes submitit's srun line the function gmml_ranks.
 # Measured on SLURM 22.05.8 with submitit 1.5.4; the tables are in docs/reference/batch-script.md.
 
 # scontrol, asked again while its controller is away. A controller that restarts answers within seconds; a job whose
@@ -29,6 +30,16 @@ gmml_blind_verdict() {
     echo requeue
 }
 
+# The value of a field of the job, as SLURM showed it last.
+gmml_field() { tr ' ' '\n' <<<"$gmml_job" | sed -n "s/^$1=//p"; }
+
+# Whether the nodes are still this start's. A script whose node lost its daemon lives on while SLURM has started the job
+# elsewhere: srun would put its ranks beside those.
+gmml_is_mine() {
+    [ "$(gmml_field JobState)/$(gmml_field Restarts)" = "RUNNING/$gmml_requeued" ] &&
+        case $(gmml_field PreemptTime) in '' | None | Unknown | N/A) ;; *) false ;; esac
+}
+
 # Nodes that SLURM still has for this job without the one that is to be excluded: excluding the last spare node would
 # leave the job pending for ever.
 gmml_spare() {
@@ -42,23 +53,15 @@ gmml_spare() {
 gmml_exclude() {
     local excluded
     [ "$(gmml_spare "$1")" -ge "$gmml_nodes" ] || { echo "gmml: too few nodes to exclude $1" && return; }
-    excluded=$(tr ' ' '\n' <<<"$gmml_job" | sed -n 's/^ExcNodeList=//p')
+    excluded=$(gmml_field ExcNodeList)
     case $excluded in '' | '(null)') excluded= ;; *) excluded+=, ;; esac
     gmml_ask update "JobId=$SLURM_JOB_ID" "ExcNodeList=$excluded$1"
 }
 
-gmml_after() {
-    # First of all: any command changes $?, and submitit's script has no `set -e` that would keep it.
-    local rc=$?
-    local restart verdict answer asked state nodes why bad_nodes python limit=$gmml_verdict_s
-    # The whole batch step is signalled at a preemption or a cancel. An ignored signal is inherited by children, a
-    # handler is not.
-    trap '' TERM CONT USR2
-    # A failing line of this function must neither run the setup's ERR trap nor this function once more.
-    trap - ERR EXIT
-    set +eu
-    restart=${SLURM_RESTART_COUNT:-0} # unset, not 0, on the first run
-    gmml_blind=${gmml_err%.err}.restarts-without-log
+# Ends a start that is over in the log and asks what comes next, into `verdict`: here, requeue or nothing. $1 is the
+# ranks' exit code.
+gmml_judge() {
+    local answer asked nodes python listed least limit=$gmml_verdict_s
     gmml_deadline=$((SECONDS + gmml_patience_s))
     # SLURM appends to the file over all starts, so only what this start added counts. The step's lines say STEP.
     why=$(tail -n "+$((gmml_seen + 1))" "$gmml_err" | grep -o 'JOB .* DUE TO [A-Z ]*[A-Z]' | sed 's/.*DUE TO //' | tail -n 1)
@@ -69,36 +72,77 @@ gmml_after() {
         gmml_deadline=$((SECONDS + limit))
     fi
     gmml_job=$(gmml_ask -o show job "$SLURM_JOB_ID")
-    state=$(tr ' ' '\n' <<<"$gmml_job" | sed -n 's/^JobState=//p')
-    # Without a reason COMPLETING is a cancel or a lost node. The job's own list no longer names a node that failed.
-    [ "$state/$why" != COMPLETING/ ] || nodes=$(timeout 10 scontrol -o show node "$SLURM_JOB_NODELIST" 2>/dev/null |
+    state=$(gmml_field JobState)
+    # Without a reason COMPLETING is a cancel or a lost node, which the job's own list no longer names. While the job
+    # runs that list is what ranks can be started on.
+    case $state/$why in COMPLETING/) listed=$SLURM_JOB_NODELIST ;; RUNNING/*) listed=$(gmml_field NodeList) ;; esac
+    [ -z "$listed" ] || nodes=$(timeout 10 scontrol -o show node "$listed" 2>/dev/null |
         sed -n 's/^NodeName=\([^ ]*\) .* State=\([^ ]*\).*/\1=\2/p')
+    # A setup that failed leaves no function: it is run again by a requeue alone.
+    declare -F gmml_ranks >/dev/null && gmml_is_mine && least=$gmml_nodes
     gmml_set_python
     # `timeout` gives its child TERM at default again, so the child ignores it once more: a cancel during the verdict
     # ended it otherwise. The option -s KILL is for a Python that hangs in a file system.
     # shellcheck disable=SC2016
     answer=$(set -o pipefail; timeout -s KILL "$limit" sh -c 'trap "" TERM CONT USR2; exec env "$@"' sh \
         "${python[@]}" -m gmml_cluster.launch.slurm.restart "$gmml_run" --submit "$gmml_token" --job "$SLURM_JOB_ID" \
-        --restart "$restart" --rc "$rc" --errors "$gmml_err" --seen "$gmml_seen" --notice "$gmml_notice" \
-        --scheduler-job "$gmml_job" --nodes "$nodes" | tail -n 1)
+        --restart "$GMML_RESTART" --rc "$1" --errors "$gmml_err" --seen "$gmml_seen" --notice "$gmml_notice" \
+        --scheduler-job "$gmml_job" --nodes "$nodes" ${least:+--least "$least"} --bad "$gmml_bad" | tail -n 1)
     asked=$?
-    read -r verdict bad_nodes <<<"$answer"
+    read -r verdict told <<<"$answer"
     case $verdict/$asked in
-    requeue/0 | nothing/0) rm -f "$gmml_blind" ;;
+    here/0 | requeue/0 | nothing/0) rm -f "$gmml_blind" ;;
     */12[67])
         # Nothing of ours can run here; another start would end the same way.
         verdict=nothing
         echo "slurm.python: ${python[*]}: cannot be started here" >&2
         ;;
-    *) verdict=$(gmml_blind_verdict "$rc") ;;
+    *) verdict=$(gmml_blind_verdict "$1") told='' ;;
     esac
-    echo "gmml: ranks ended with $rc, job is $state${why:+ due to $why}, restart $restart: $verdict"
+    echo "gmml: ranks ended with $1, job is $state${why:+ due to $why}, restart $GMML_RESTART: $verdict"
+}
+
+# Waits as the verdict says, and makes ready for another start on these nodes; fails where they are no longer ours. A
+# notice that comes while no rank runs reaches nobody: SLURM's record of the job shows it.
+gmml_prepare() {
+    local pause count out bad
+    read -r pause count out bad <<<"$told"
+    sleep "$pause"
+    gmml_job=$(gmml_ask -o show job "$SLURM_JOB_ID")
+    # The number of this start must not come twice, so without the line there is no start.
+    gmml_is_mine && echo >>"$gmml_here" || return 1
+    GMML_RESTART=$((GMML_RESTART + 1))
+    gmml_seen=$(wc -l <"$gmml_err")
+    # --overlap: SLURM frees the CPUs of a step that lost a node only at the end of the job.
+    gmml_step=(--open-mode=append --overlap "--nodes=$count" ${out:+"--exclude=$out"})
+    gmml_bad=$bad
+}
+
+gmml_after() {
+    # First of all: any command changes $?, and submitit's script has no `set -e` that would keep it.
+    local rc=$?
+    local verdict told state why
+    # The whole batch step is signalled at a preemption or a cancel. An ignored signal is inherited by children, a
+    # handler is not.
+    trap '' TERM CONT USR2
+    # A failing line of this function must neither run the setup's ERR trap nor this function once more.
+    trap - ERR EXIT
+    set +eu
+    gmml_judge "$rc"
+    while [ "$verdict" = here ]; do
+        gmml_prepare || { gmml_judge "$rc"; break; }
+        gmml_ranks
+        rc=$?
+        gmml_judge "$rc"
+    done
+    # The nodes are sound, and no file can be written.
+    [ "$verdict" != here ] || verdict=requeue told=''
     # A requeue at COMPLETING revives the job under the same id even where PreemptMode is CANCEL, and is a harmless
     # refusal where SLURM requeues by itself, as after NODE FAILURE. Without a reason it would revive a cancelled job.
-    case $verdict/$state/$why in
+    case $verdict/$(gmml_field JobState)/$why in
     requeue/RUNNING/* | requeue/COMPLETING/PREEMPTION | "requeue/COMPLETING/TIME LIMIT" | "requeue/COMPLETING/NODE FAILURE")
         gmml_ask requeue "$SLURM_JOB_ID"
-        [ -z "$bad_nodes" ] || gmml_exclude "${bad_nodes// /,}"
+        [ -z "$told" ] || gmml_exclude "$told"
         ;;
     esac
     exit "$rc"

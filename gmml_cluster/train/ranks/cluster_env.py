@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Mapping
 
 
 def own_address() -> str:
@@ -34,6 +35,19 @@ def leave_s() -> float:
     """
     kill_wait_s = float(os.environ.get("GMML_KILL_WAIT_S") or "12")
     return max(1.0, min(10.0, kill_wait_s - 2.0))
+
+
+def is_kept_without_its_script(environment: Mapping[str, str]) -> bool:
+    """Whether this rank's job would stay in its allocation although the node of its batch script were lost.
+
+    SLURM takes such a node out of a job with `--no-kill`, which the launcher exports, as it does any other.
+    """
+    return "GMML_NO_KILL" in environment and environment.get("SLURM_NODEID") != "0"
+
+
+def requeue_own_job() -> None:
+    """Ask SLURM to start this job anew."""
+    subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
 
 
 def _scontrol(what: str, name: str) -> dict[str, str]:

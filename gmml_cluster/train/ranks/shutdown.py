@@ -28,9 +28,9 @@ from gmml_cluster.run.root import RunRoot
 from gmml_cluster.store.requests import DEADLINE_S
 from gmml_cluster.train.ranks.agreement import StartInfo
 from gmml_cluster.train.ranks.causes import describe, log_fields, root_cause
-from gmml_cluster.train.ranks.cluster_env import leave_s
+from gmml_cluster.train.ranks.cluster_env import is_kept_without_its_script, leave_s, requeue_own_job
 from gmml_cluster.train.ranks.rendezvous import KeyValueStore, RankInfo
-from gmml_cluster.train.ranks.signals import StopRequest
+from gmml_cluster.train.ranks.signals import TICK_S, StopRequest
 from gmml_cluster.train.stepper import LoopResult
 
 CODES: dict[LoopResult, int] = {"finished": FINISHED, "notice": COME_BACK, "cancelled": NEVER, "not_finite": FAILED}
@@ -60,6 +60,7 @@ class Limits:
             rank which only lost the one that failed.
         upload: for the upload of the last log lines.
         acknowledge: rank 0, for the others to leave; within SLURM's KillWait.
+        alone: the others, where rank 0 is gone and nothing but they could tell SLURM, for srun to end them.
         end: the others, for rank 0's `end`: as long as requests to a store are retried. If it were shorter, their exit
             would have rank 0 killed in the middle of it.
     """
@@ -67,6 +68,7 @@ class Limits:
     echo: float = 1.0
     upload: float = 3.0
     acknowledge: float = field(default_factory=leave_s)
+    alone: float = 30.0
     end: float = DEADLINE_S
 
 
@@ -97,6 +99,7 @@ class Shutdown:
     upload_log: Callable[[], None] = lambda: None
     group_problem: Callable[[], str] = lambda: ""
     _ending: threading.Lock = field(default_factory=threading.Lock)
+    _alone_since: float | None = None
 
     def claimed(self, attempt: int) -> None:
         """Rank 0 has claimed this attempt."""
@@ -114,7 +117,9 @@ class Shutdown:
             ended, failed = self.kv.get("ended"), self.kv.get("failed")
         except Exception as error:
             # rank 0 serves the store, so its death closes the connection; nobody is left to wait for or report to
-            _log.error("rank 0 is gone (%s): this rank exits at once", error)
+            if not self._may_go():
+                return
+            _log.error("rank 0 is gone (%s): this rank exits", error)
             self._exit(FAILED)
         if self.rank_info.rank != 0:
             if ended is not None:
@@ -150,6 +155,8 @@ class Shutdown:
             code = self.kv.connect().wait("ended", timeout_s=self.limits.end)
         except Exception as error:
             _log.warning("rank %d exits without a code from rank 0: %s", self.rank_info.rank, error)
+            while not self._may_go():
+                time.sleep(TICK_S)
         self._acknowledge(code)
 
     def end(self, result: LoopResult, step: int, **fields: Any) -> int:
@@ -257,6 +264,21 @@ class Shutdown:
             action()
         except Exception as error:
             _log.warning("rank %d could not %s: %s", self.rank_info.rank, what, error)
+
+    def _may_go(self) -> bool:
+        """Whether this rank may exit although rank 0 is gone: at once, but not where the batch script went with it.
+
+        SLURM keeps a job with `--no-kill` whose first node it lost, and with it nobody is left to end or requeue the
+        job. As long as the script lives its srun sends TERM once rank 0 is gone; where none comes, this rank requeues.
+        """
+        if self.stop_request.stop or not is_kept_without_its_script(os.environ):
+            return True
+        self._alone_since = self._alone_since or time.monotonic()
+        if time.monotonic() < self._alone_since + self.limits.alone:
+            return False
+        _log.warning("rank 0 is gone and no srun ends rank %d: the job is requeued", self.rank_info.rank)
+        self._try("requeue the job", requeue_own_job)
+        return True
 
     def _exit(self, code: int) -> NoReturn:
         """Leave without Python's clean-up, which may wait for a hanging thread of NCCL, gloo or the store."""

@@ -241,3 +241,71 @@ def test_the_script_s_own_python_is_not_asked_for_modules_that_lie_in_the_ranks_
     made = replace(submission, profile=submission.profile.model_copy(update={"slurm": slurm}))
     assert not any("launch.imports" in line for line in batch.setup_lines(made))
     assert any("launch.imports --exit 80 torch" in line for line in batch.setup_lines(submission))
+
+
+JOB = "JobState=RUNNING Restarts=2 NodeList=n[1-3] PreemptTime={preempt}"
+
+
+def ranks_started(bash: Bash, submission: Submission, *, verdicts: list[str], preempt: str = "None") -> list[str]:
+    """What each start of a job that was requeued twice is given: its number and srun's arguments.
+
+    Args:
+        verdicts: what the verdict is after each start; the last also after those that follow.
+    """
+    folder = Path(submission.root)
+    node = "echo 'NodeName=n2 A=1 State=DOWN* B=1'"
+    tool(folder, "scontrol", f'echo "$*" >> {folder}/calls')
+    lines = [
+        "#!/bin/sh",
+        f'echo "$*" >> {folder}/calls',
+        f'case "$*" in *"show node"*) {node} ;; *) echo {JOB} ;; esac',
+    ]
+    (folder / "scontrol").write_text("\n".join(lines).format(preempt=preempt))
+    tool(folder, "sleep", f'echo "$*" >> {folder}/slept')
+    tool(folder, "srun", f'echo "$GMML_RESTART $*" >> {folder}/started; exit 137')
+    answers = "".join(f"{number}) echo '{verdict}' ;; " for number, verdict in enumerate(verdicts, 1))
+    count = f"case $(wc -l < {folder}/started) in {answers} *) echo nothing ;; esac"
+    python(folder, count)
+    text = batch.text(submission)
+    bash([text], SLURM_RESTART_COUNT=2, SLURM_JOB_NODELIST="n[1-3]")
+    return (folder / "started").read_text().splitlines()
+
+
+def test_ranks_are_started_again_by_the_same_script_without_the_nodes_that_are_left_out(
+    bash: Bash, submission: Submission, tmp_path: Path
+) -> None:
+    first, second, third = ranks_started(bash, submission, verdicts=["here 0 3", "here 10 2 n1,n2 n1", "nothing"])
+    assert first.startswith("2 --open-mode=append --unbuffered ")
+    assert second.startswith("3 --open-mode=append --overlap --nodes=3 --unbuffered ")
+    assert third.startswith("4 --open-mode=append --overlap --nodes=2 --exclude=n1,n2 --unbuffered ")
+    assert len({start.partition(" --unbuffered ")[2] for start in (first, second, third)}) == 1
+    assert (tmp_path / "slept").read_text().splitlines() == ["0", "10"]
+    given = asked(tmp_path)
+    assert (given["--restart"], given["--bad"], given["--least"], given["--nodes"]) == ("4", "n1", "1", "n2=DOWN*")
+    assert len((tmp_path / ".slurm/17/17_0_log.restarts-here").read_text().splitlines()) == 2
+
+
+def test_starts_are_numbered_on_over_requeues(bash: Bash, submission: Submission, tmp_path: Path) -> None:
+    (tmp_path / ".slurm/17/17_0_log.restarts-here").write_text("\n\n\n")
+    assert [start.split()[0] for start in ranks_started(bash, submission, verdicts=["here 0 3"])] == ["5", "6"]
+
+
+@pytest.mark.parametrize("lost", ["notice", "no file"])
+def test_where_nodes_are_wanted_back_or_no_start_can_be_numbered_the_job_is_requeued(
+    bash: Bash, submission: Submission, tmp_path: Path, lost: str
+) -> None:
+    if lost == "no file":
+        (tmp_path / ".slurm/17/17_0_log.restarts-here").mkdir()
+    preempt = "2026-11-29T11:28:26" if lost == "notice" else "None"
+    assert len(ranks_started(bash, submission, verdicts=["here 0 3"], preempt=preempt)) == 1
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == "requeue 17"
+    assert ("--least" in asked(tmp_path)) is (lost == "no file")
+
+
+def test_nothing_is_started_again_by_a_script_whose_setup_failed(
+    bash: Bash, submission: Submission, tmp_path: Path
+) -> None:
+    tool(tmp_path, "scontrol", "echo JobState=RUNNING Restarts=0")
+    python(tmp_path, "echo nothing")
+    bash([*batch.setup_lines(with_setup(submission, ["false"])), "echo ran"])
+    assert "--least" not in asked(tmp_path)

@@ -20,6 +20,7 @@ STEP = {
     "SLURM_GTIDS": "4,5,6",
     "SLURM_NODEID": "1",
     "SLURM_JOB_ID": "17",
+    "GMML_RESTART": "3",
 }
 
 WORKER = """
@@ -60,11 +61,6 @@ def test_place_is_that_of_the_step_not_of_the_job() -> None:
         "LOCAL_WORLD_SIZE": "3",
         "NODE_RANK": "1",
     }
-
-
-def test_restart_count_is_0_where_slurm_leaves_it_unset() -> None:
-    assert entry.restart_count({}) == "0"
-    assert entry.restart_count({"SLURM_RESTART_COUNT": "3"}) == "3"
 
 
 def test_only_the_interpreters_own_modules_are_imported_before_signals_are_held() -> None:
@@ -113,11 +109,11 @@ def test_a_notice_on_the_way_to_the_worker_waits_there_for_its_handlers(code: Sn
         "--job",
         "17",
         "--restart",
-        "0",
+        "3",
     ]
     assert printed["rank"] == "5"
     assert printed["held"] == sorted(number.name for number in entry.HELD_BACK)
-    assert "gmml: start 0 of job 17, rank 5" in done.stderr
+    assert "gmml: start 3 of job 17, rank 5" in done.stderr
     assert printed["waiting"] == [signal.SIGTERM.name, signal.SIGUSR2.name]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gmml_cluster.launch.evidence import Evidence
-from gmml_cluster.launch.slurm.evidence import examine
+from gmml_cluster.launch.slurm.evidence import allocation, examine
 
 CANCELLED = "slurmstepd-n1: error: *** JOB 1 ON n1 CANCELLED AT 2026-11-29T11:28:26"
 NODE_FAILURE = f"""\
@@ -75,3 +75,26 @@ def test_a_broken_device_is_hardware_unless_slurm_ended_the_job(tmp_path: Path) 
     assert (evidence.cause, evidence.bad_nodes) == ("hardware", ("n2",))
     assert evidence.proof.startswith("n2, rank 1: RuntimeError: CUDA error: uncorrectable ECC")
     assert found(tmp_path, COMPLETING, blamed + NODE_FAILURE).cause == "node_lost"
+
+
+@pytest.mark.parametrize(
+    ("job", "held"),
+    [
+        (RUNNING, True),
+        (COMPLETING, False),
+        ("", False),
+        (f"{RUNNING}PreemptTime=None", True),
+        (f"{RUNNING}PreemptTime=2026-11-29T11:28:26", False),
+        (RUNNING.replace("TimeLimit=01", "TimeLimit=UNLIMITED"), True),
+        (RUNNING.replace("RunTime=00:01", "RunTime=00:58"), False),
+    ],
+)
+def test_nodes_are_the_job_s_until_slurm_wants_them_back(job: str, held: bool) -> None:
+    assert allocation(job, "n1=MIXED n2=ALLOCATED", (), least=2, notice_s=120).held is held
+
+
+def test_a_node_is_sound_if_it_answers_and_neither_drains_nor_failed() -> None:
+    nodes = "n1=ALLOCATED n2=DOWN+NOT_RESPONDING n3=MIXED+DRAIN n4=ALLOCATED* n5=MIXED n6=ALLOCATED"
+    left = allocation(RUNNING, nodes, ("n6", "n9"), least=2, notice_s=120)
+    assert (left.sound, left.bad) == (("n1", "n5"), ("n2", "n3", "n4", "n6"))
+    assert allocation(RUNNING, "", (), least=1, notice_s=120).sound == ()

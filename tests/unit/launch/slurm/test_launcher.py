@@ -54,7 +54,7 @@ def test_every_field_of_the_profile_reaches_the_script() -> None:
         "--output=/shared/jobs/%j/%j_0_log.out",
     }  # fmt: skip
     lines = batch.text(made).splitlines()
-    srun = next(line for line in lines if line.startswith("srun "))
+    srun = next(line for line in lines if line.startswith("gmml_ranks()"))
     for word in (
         "--kill-on-bad-exit=1",
         "--export=ALL",

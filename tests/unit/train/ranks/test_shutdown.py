@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -284,3 +285,30 @@ def test_a_second_thread_that_wants_to_end_the_rank_waits_for_the_first():
     assert code_of(shutdown.leave, COME_BACK) == COME_BACK
     assert kv.keys["ended"] == COME_BACK
     assert thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("environment", "stop", "requeued"),
+    [
+        ({"GMML_NO_KILL": "1", "SLURM_NODEID": "1"}, "", 1),
+        ({"GMML_NO_KILL": "1", "SLURM_NODEID": "1"}, "notice", 0),
+        ({"GMML_NO_KILL": "1", "SLURM_NODEID": "0"}, "", 0),
+        ({"SLURM_NODEID": "1"}, "", 0),
+        ({}, "", 0),
+    ],
+)
+@pytest.mark.parametrize("thread", ["main", "signals"])
+def test_a_rank_whose_job_lost_its_script_with_rank_0_requeues_it_unless_srun_ends_it(
+    run, monkeypatch, environment, stop, requeued, thread
+):
+    calls = []
+    monkeypatch.setattr("gmml_cluster.train.ranks.shutdown.requeue_own_job", lambda: calls.append("requeue"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    kv = KeyValueStore()
+    kv.keys = None
+    mine = shutdown_of(1, kv, run, limits=replace(QUICK, end=0.1, alone=0.05))
+    mine.stop_request.stop = stop
+    with pytest.raises(Left):
+        mine.leave(FAILED) if thread == "main" else [mine.check() for _ in iter(int, 1)]
+    assert len(calls) == requeued
