@@ -42,6 +42,7 @@ from gmml_cluster.run.evaluations import find, keep
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.engines.gather import Copies
 from gmml_cluster.train.evaluation import Scored
+from gmml_cluster.train.ranks.watchdog import LONGEST_S, watchdog
 from gmml_cluster.train.stepper import LoopResult
 
 _STOPS: tuple[LoopResult, ...] = ("", "notice", "cancelled")
@@ -96,6 +97,7 @@ class InTraining:
                 self._progress.begin(step, images)
             reader = self._reader(asked)
             features = self._features(reader, bank, asked.features), self._features(reader, corpus, asked.features)
+            watchdog.beat("scores of an evaluation", LONGEST_S)
             committed()
             with self._own():
                 if all(features):
@@ -223,6 +225,7 @@ class InTraining:
         Raises:
             _GivenUp: on all ranks, where one had an error, or is asked to stop while there is still a step to make.
         """
+        watchdog.beat("an evaluation")
         error, self._error = self._error, None
         stop = _STOPS.index(self.scored.stop_request.stop) if self._may_stop else 0
         flags = torch.tensor([error is not None, stop, known], dtype=torch.int64, device=self.scored.engine.device)

@@ -46,6 +46,7 @@ from gmml_cluster.train.ranks.log_upload import FIRST_PUBLISH_S, PUBLISH_S, Part
 from gmml_cluster.train.ranks.rendezvous import START_S, KeyValueStore, RankInfo, address_name, meet
 from gmml_cluster.train.ranks.shutdown import Shutdown
 from gmml_cluster.train.ranks.signals import SignalThread, repeat
+from gmml_cluster.train.ranks.watchdog import LONGEST_S, watchdog
 from gmml_cluster.train.records import Commits, StepRecord, save_clock
 from gmml_cluster.train.stepper import LoopResult, Stepper
 
@@ -253,6 +254,7 @@ def _run(
         evaluation=evaluation,
         maps=maps,
     )
+    watchdog.beat("the last save", LONGEST_S)
     saver.finish()
     if result == "not_finite" and rank.is_rank_zero:
         return rank.shutdown.end(result, last, message=record.not_finite())

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from gmml_cluster.train.evaluation import Evaluation
+from gmml_cluster.train.ranks.watchdog import LONGEST_S, watchdog
 from gmml_cluster.train.stepper import LoopResult, Pending, Report, Stepper
 
 
@@ -59,6 +60,7 @@ def run(
     for step in range(first, total):
         if maps is not None and maps.due(step):
             with stepper.left_out():
+                watchdog.beat("a save", LONGEST_S)
                 saver.finish()  # else the commit would not be in the log
                 early = maps.make(step)
             if early:
@@ -83,6 +85,7 @@ def run(
             report = stepper.read_step(ahead)
             write(report)
             stop, ahead = stop or report.stop, None
+            watchdog.beat("a save", LONGEST_S)
             with stepper.stalled():
                 saver.begin(step, stepper.state())
         saver.check()

@@ -40,6 +40,7 @@ from gmml_cluster.store.protocol import Store
 from gmml_cluster.train.checkpoints.read import CheckpointReader
 from gmml_cluster.train.ranks.rendezvous import START_S, KeyValueStore, RankInfo
 from gmml_cluster.train.ranks.signals import StopRequest
+from gmml_cluster.train.ranks.watchdog import watchdog
 from gmml_cluster.train.stepper import LoopResult
 
 BATCH = 128
@@ -210,6 +211,7 @@ class MapMaker:
             yield torch.where(good[:, None], map_bytes(weights), _NO_MAP)
 
     def _agreed_stop(self) -> LoopResult:
+        watchdog.beat("a pass over the corpora")
         stop = torch.tensor(_STOPS.index(self.stop_request.stop), device=self.device)
         dist.all_reduce(stop, op=dist.ReduceOp.MAX)
         return _STOPS[int(stop.item())]

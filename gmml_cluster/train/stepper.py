@@ -24,6 +24,7 @@ from gmml_cluster.train.engines.gradients import SKIPS_LATCH
 from gmml_cluster.train.engines.schedule import Schedule
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 from gmml_cluster.train.ranks.signals import StopRequest
+from gmml_cluster.train.ranks.watchdog import watchdog
 from gmml_cluster.train.step_stats import RankStats, StepStats, StepVector
 
 LoopResult = Literal["", "finished", "notice", "cancelled", "not_finite"]
@@ -157,6 +158,7 @@ class Stepper:
 
     def enqueue(self, step: int) -> Pending:
         """Forward, backward and update of one step."""
+        watchdog.beat("a step of training")
         batch = self.batches.next()
         loss, losses, scalars = self._backward(batch)
         lr, decay = self.schedule.learning_rate(step), self.schedule.weight_decay(step)

@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         from gmml_cluster.evaluate.in_training import InTraining
         from gmml_cluster.train.attempt import run_attempt
         from gmml_cluster.train.ranks.agreement import StartInfo
+        from gmml_cluster.train.ranks.watchdog import watchdog
+
+        watchdog.guard()
 
         start = StartInfo(given.root, given.run, given.submit, given.job, given.restart, given.until, began)
         run_attempt(start, signals, InTraining)

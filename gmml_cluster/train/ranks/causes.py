@@ -10,6 +10,7 @@ from typing import Any, Literal
 from gmml_cluster.errors import GmmlError, StorageError
 from gmml_cluster.run.causes import Cause
 from gmml_cluster.train.ranks.rendezvous import UNWRITTEN, RankInfo
+from gmml_cluster.train.ranks.watchdog import Hang
 
 Kind = Literal["own", "lost_peer", "timeout"]
 _ORDER: tuple[Kind, ...] = ("own", "lost_peer", "timeout")
@@ -80,6 +81,8 @@ def _classify(error: BaseException, message: str) -> tuple[Kind, Cause]:
         return "own", "error"
     if any(isinstance(link, StorageError) or _is_of_storage(link) for link in _chain(error)):
         return "own", "storage"
+    if isinstance(error, Hang):
+        return "timeout", "hang"  # another rank's own error is why it waited
     if isinstance(error, MemoryError):
         return "own", "out_of_memory"
     found = ((kind, cause) for part, kind, cause in _MESSAGES if part in message)

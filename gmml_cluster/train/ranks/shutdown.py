@@ -31,9 +31,13 @@ from gmml_cluster.train.ranks.causes import describe, log_fields, root_cause
 from gmml_cluster.train.ranks.cluster_env import is_kept_without_its_script, leave_s, requeue_own_job
 from gmml_cluster.train.ranks.rendezvous import KeyValueStore, RankInfo
 from gmml_cluster.train.ranks.signals import TICK_S, StopRequest
+from gmml_cluster.train.ranks.watchdog import Hang, stacks, watchdog
 from gmml_cluster.train.stepper import LoopResult
 
 CODES: dict[LoopResult, int] = {"finished": FINISHED, "notice": COME_BACK, "cancelled": NEVER, "not_finite": FAILED}
+
+HANG = "hang"
+"""Value of the key `failed` where a rank makes no progress: every rank then writes its stacks into its log."""
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +104,7 @@ class Shutdown:
     group_problem: Callable[[], str] = lambda: ""
     _ending: threading.Lock = field(default_factory=threading.Lock)
     _alone_since: float | None = None
+    _told_stacks: bool = False
 
     def claimed(self, attempt: int) -> None:
         """Rank 0 has claimed this attempt."""
@@ -121,6 +126,8 @@ class Shutdown:
                 return
             _log.error("rank 0 is gone (%s): this rank exits", error)
             self._exit(FAILED)
+        if failed == HANG:
+            self._tell_stacks()
         if self.rank_info.rank != 0:
             if ended is not None:
                 self._acknowledge(ended)
@@ -130,17 +137,30 @@ class Shutdown:
             self._leave_early()
         if problem := self.group_problem():
             self.fail(RuntimeError(problem))
+        if problem := watchdog.overdue():
+            self.fail(Hang(problem))
 
     def fail(self, error: BaseException) -> NoReturn:
         """Report this rank's error; the process ends when the attempt's `end` is written, or cannot be written."""
         described = describe(error, self.rank_info)
         _log.error("rank %d failed\n%s", self.rank_info.rank, described["traceback"])
+        flag = self.rank_info.rank
+        if described["cause"] == "hang":
+            self._tell_stacks()
+            flag = HANG
         if self.rank_info.rank == 0:
+            if flag == HANG:
+                self._try("ask the others for their stacks", lambda: self.kv.set("failed", flag))
             self._end_failed([described])
         # the error before the flag: rank 0 reads the errors once it sees `failed`
         self._try("report its error", lambda: self.kv.set(f"error/{self.rank_info.rank}", described))
-        self._try("report its error", lambda: self.kv.set("failed", self.rank_info.rank))
+        self._try("report its error", lambda: self.kv.set("failed", flag))
         self.leave(_code(described))
+
+    def _tell_stacks(self) -> None:
+        if not self._told_stacks:
+            self._told_stacks = True
+            _log.error("rank %d does not progress or waits for one that does not\n%s", self.rank_info.rank, stacks())
 
     def leave(self, code: int) -> NoReturn:
         """End this process: rank 0 informs the others first and exits last.

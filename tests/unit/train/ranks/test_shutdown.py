@@ -17,6 +17,7 @@ from gmml_cluster.train.ranks.agreement import StartInfo
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 from gmml_cluster.train.ranks.shutdown import Limits, Phase, Shutdown
 from gmml_cluster.train.ranks.signals import StopRequest
+from gmml_cluster.train.ranks.watchdog import watchdog
 
 QUICK = Limits(echo=0.0, upload=0.1, acknowledge=0.2, end=0.4)
 
@@ -312,3 +313,32 @@ def test_a_rank_whose_job_lost_its_script_with_rank_0_requeues_it_unless_srun_en
     with pytest.raises(Left):
         mine.leave(FAILED) if thread == "main" else [mine.check() for _ in iter(int, 1)]
     assert len(calls) == requeued
+
+
+@pytest.fixture
+def hangs(monkeypatch):
+    monkeypatch.setattr(watchdog, "overdue", lambda: "no progress for 400 s in a step of training")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_without_progress_ends_the_attempt_as_a_hang_and_asks_all_ranks_for_their_stacks(
+    run, hangs, caplog, rank
+):
+    kv = KeyValueStore(**{"left/1": 1})
+    shutdown = shutdown_of(rank, kv, run)
+    if rank == 0:
+        claim(shutdown, run)
+        assert code_of(shutdown.check) == FAILED
+        assert ended(run) == [(1, "hang", "Hang: no progress for 400 s in a step of training")]
+    else:
+        code_of(shutdown.check)
+        assert kv.keys["error/1"]["cause"] == "hang"
+    assert kv.keys["failed"] == "hang"
+    assert "thread MainThread" in caplog.text
+
+
+def test_a_rank_that_waits_for_one_that_hangs_writes_its_stacks_once(run, caplog):
+    shutdown = shutdown_of(1, KeyValueStore(failed="hang"), run)
+    shutdown.check()
+    shutdown.check()
+    assert caplog.text.count("thread MainThread") == 1
