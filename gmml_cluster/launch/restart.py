@@ -19,6 +19,7 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.causes import COUNTED, FREE
 from gmml_cluster.run.codes import COME_BACK, FINISHED, NEVER, RESTARTS, STORAGE, UNFIT
 from gmml_cluster.run.history import Attempt, History
+from gmml_cluster.run.ledger import is_worth_a_try
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.store.open import open_store
 
@@ -160,6 +161,8 @@ def starts_again(history: History, start: JobStart, rc: int, evidence: Evidence 
     if attempt is None:
         return rc != NEVER and (evidence.cause in FREE or rc != COME_BACK or _may_come_back(history, start))
     if attempt.cause in FREE:
+        return True
+    if is_worth_a_try(history, attempt):
         return True
     return attempt.cause in COUNTED and _tries_without_commit(history, start) < TRIES
 

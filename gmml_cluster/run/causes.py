@@ -16,6 +16,7 @@ FREE = ("notice", "preempted", "time_limit")
 COUNTED = ("node_lost", "hardware", "killed", "storage", "hang", "lost", "start_failed")
 """Something under the run broke: the job starts again, but only so many times without a new commit in between."""
 FATAL = ("error", "out_of_memory", "not_finite")
-"""The run's own code or data failed: the same start would fail again, so nothing restarts it."""
+"""The run's own code or data failed: the same start would fail again, so nothing restarts it but for what
+`ledger.is_worth_a_try` finds."""
 DELIBERATE = ("finished", "cancelled", "fenced")
 """It ended as it should: nothing restarts it."""

@@ -11,7 +11,7 @@ from gmml_cluster.run.goodput import Account
 VERSION = 10
 KEPT_ATTEMPTS = 50
 _KEPT_UNCLAIMED = 20
-_DETAILS = ("rank", "host", "message", "proof")
+_DETAILS = ("rank", "host", "message", "proof", "micro")
 _MESSAGE_CHARACTERS = 500
 
 
@@ -97,7 +97,7 @@ class Attempt:
         last_step: the last step by its `commit` or `end`; None before the first of them.
         ended: cause in its `end`; None as long as there is none.
         resolved: cause that a later `cause` entry proved.
-        details: what its `end` adds, as far as known: message, rank, host, proof.
+        details: what its `end` adds, as far as known: message, rank, host, proof, micro.
         host, nodes: where rank 0 runs and on how many nodes, by the claim.
         launcher: which took the job, as the submit that it claimed for says.
         evaluation_s: seconds that it spent on scoring its own weights, as far as the scores were kept.

@@ -69,7 +69,27 @@ def state(history: History, jobs: Mapping[str, str]) -> State:
 def _leaves(history: History) -> bool:
     """Whether the latest submit's last attempt ended for good, so that its job is about to leave."""
     latest = history.attempts[-1] if history.attempts else None
-    return latest is not None and latest.submit == history.submitted and latest.cause in (*FATAL, "cancelled")
+    if latest is None or latest.submit != history.submitted or is_worth_a_try(history, latest):
+        return False
+    return latest.cause in (*FATAL, "cancelled")
+
+
+def is_worth_a_try(history: History, attempt: Attempt) -> bool:
+    """Whether an attempt that failed by the run's own code or data may be followed by another all the same.
+
+    After an error of an attempt that made steps, once since the last checkpoint, and not where an attempt before ended
+    with the same words: they name what failed, and it fails each time. After `out_of_memory` where less will be held.
+    """
+    if attempt.cause == "out_of_memory":
+        return "micro" in attempt.details
+    if attempt.cause != "error" or attempt.last_step is None:
+        return False
+    since = history.commits[-1].attempt if history.commits else 0
+    earlier = [
+        a for a in history.attempts if a.submit == attempt.submit and a.cause == "error" and a.number != attempt.number
+    ]
+    same = any(a.details.get("message") == attempt.details.get("message") for a in earlier)
+    return not same and not any(a.number >= since for a in earlier)
 
 
 def _idle(history: History) -> State:

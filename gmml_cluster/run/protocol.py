@@ -281,7 +281,7 @@ def end(log: Log, attempt: int, cause: str, **details: Any) -> str:
         log: of the run.
         attempt: the one that ends.
         cause: one of `Cause`.
-        details: what else is known: `step` (the last made), `message`, `rank`, `host`, `skipped`, `proof`.
+        details: what else is known: `step` (the last made), `message`, `rank`, `host`, `skipped`, `proof`, `micro`.
 
     Returns:
         The cause in the attempt's `end`: the first that was appended counts.

@@ -17,7 +17,7 @@ from gmml_cluster.data.reader.stream import Stream
 from gmml_cluster.errors import Fenced
 from gmml_cluster.methods.build import build
 from gmml_cluster.methods.protocol import Method, Multiplies
-from gmml_cluster.plan.sample_layout import groups_of_rank, micro_batches
+from gmml_cluster.plan.sample_layout import MicroBatches, SampleLayout, groups_of_rank, micro_batches
 from gmml_cluster.plan.shares import micro_batch
 from gmml_cluster.plan.steps import epoch_steps
 from gmml_cluster.run import protocol
@@ -273,6 +273,7 @@ def _stepper(
     job, info = rank.job, rank.rank_info
     pinned = pinned_corpora(rank.run, rank.agreement.pinned)
     layout = rank.agreement.order(pinned)
+    micro = _micro(rank, layout, device)
     background_checksums.start(pinned, info.ranks, info.rank)
     stream = Stream(
         Order(layout),
@@ -297,7 +298,7 @@ def _stepper(
         schedule=Schedule.of(
             job.optim, batch=job.batch.size, run_steps=rank.agreement.steps, epoch_steps=epoch_steps(layout)
         ),
-        micro=micro_batches(layout, info.ranks, micro_batch(job, layout, info.ranks, groups.least_gpu_bytes(device))),
+        micro=micro,
         groups=groups_of_rank(layout, info.ranks, info.rank),
         group=layout.group,
         rank_info=info,
@@ -311,6 +312,17 @@ def _stepper(
         unchecked=manifest["unchecked"],
     )
     return stepper, stream
+
+
+def _micro(rank: Rank, layout: SampleLayout, device: torch.device) -> MicroBatches:
+    """How a step is cut, and what the next attempt does should this one run out of memory."""
+    ranks, agreed = rank.rank_info.ranks, rank.agreement
+    held = micro_batch(rank.job, layout, ranks, groups.least_gpu_bytes(device))
+    if rank.job.batch.micro != "auto":
+        return micro_batches(layout, ranks, held)
+    cut = micro_batches(layout, ranks, min(held, agreed.most_held or held))
+    rank.shutdown.smaller_micro = cut.groups_per_micro // 2 * layout.group or None
+    return cut
 
 
 def _saver(rank: Rank, engine: Engine, first: int, waited_s: Callable[[], float]) -> Saver:

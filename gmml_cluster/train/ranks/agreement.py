@@ -21,6 +21,7 @@ from gmml_cluster.errors import Fault, PreflightError, SpecError
 from gmml_cluster.plan.sample_layout import SampleLayout
 from gmml_cluster.plan.steps import layout_of, total_steps
 from gmml_cluster.run import protocol
+from gmml_cluster.run.history import History
 from gmml_cluster.run.protocol import Claim
 from gmml_cluster.run.root import RunRoot, corpora_name
 from gmml_cluster.spec.job import JobSpec
@@ -68,6 +69,8 @@ class Agreement:
         pinned: digest of the pinned corpora.
         steps: updates of the whole run.
         maps: those of images that the log has, as fields of `Maps`.
+        most_held: images that a rank may hold at once, after attempts of this submit that ran out of memory; None
+            where none did.
     """
 
     attempt: int
@@ -76,6 +79,7 @@ class Agreement:
     pinned: str
     steps: int
     maps: list[dict[str, Any]] = field(default_factory=list)
+    most_held: int | None = None
 
     def job(self, run: RunRoot) -> JobSpec:
         """The run's spec with this attempt's changes."""
@@ -117,8 +121,16 @@ def agree(
     job = run.job(claim.changed)
     pinned = _pin(run, claim.attempt, job) if claim.pin is None else _pinned_before(run, claim.attempt, job, claim.pin)
     changed = dict(claim.changed)
-    maps = [asdict(maps) for maps in run.log.refresh().maps]
-    return Agreement(claim.attempt, changed, pinned["layout"], pinned["corpora"], pinned["steps"], maps), claim
+    history = run.log.refresh()
+    maps, most_held = [asdict(maps) for maps in history.maps], _most_held(history)
+    agreed = Agreement(claim.attempt, changed, pinned["layout"], pinned["corpora"], pinned["steps"], maps, most_held)
+    return agreed, claim
+
+
+def _most_held(history: History) -> int | None:
+    """What the `end` of attempts of the latest submit leaves to those after them."""
+    ended = (attempt for attempt in history.attempts if attempt.submit == history.submitted)
+    return min((attempt.details["micro"] for attempt in ended if "micro" in attempt.details), default=None)
 
 
 def _pin(run: RunRoot, attempt: int, job: JobSpec) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Limits:
             rank which only lost the one that failed.
         upload: for the upload of the last log lines.
         acknowledge: rank 0, for the others to leave; within SLURM's KillWait.
+        lost: rank 0, for the others to leave where one of them is lost, which will never say that it does.
         alone: the others, where rank 0 is gone and nothing but they could tell SLURM, for srun to end them.
         end: the others, for rank 0's `end`: as long as requests to a store are retried. If it were shorter, their exit
             would have rank 0 killed in the middle of it.
@@ -72,6 +73,7 @@ class Limits:
     echo: float = 1.0
     upload: float = 3.0
     acknowledge: float = field(default_factory=leave_s)
+    lost: float = 2.0
     alone: float = 30.0
     end: float = DEADLINE_S
 
@@ -85,6 +87,7 @@ class Shutdown:
         phase: set by `claimed`, `training`, and by whatever ends the rank.
         attempt: the number that rank 0 claimed; None before.
         last_step: the last step whose figures are known; None before.
+        smaller_micro: images that the next attempt is to hold at once if memory is lacking; None for no fewer.
         upload_metrics: rank 0's, called before an `end` is written: no step that the log knows lacks its line.
         upload_log: called right before the process exits, which waits 3 s for it at most.
         group_problem: what is wrong with the process group; empty where nothing is.
@@ -99,6 +102,7 @@ class Shutdown:
     phase: Phase = Phase.MEETING
     attempt: int | None = None
     last_step: int | None = None
+    smaller_micro: int | None = None
     upload_metrics: Callable[[], None] = lambda: None
     upload_log: Callable[[], None] = lambda: None
     group_problem: Callable[[], str] = lambda: ""
@@ -235,7 +239,9 @@ class Shutdown:
         # each by itself: where the store fails, the exit code below still reports the cause
         self._try("upload metrics", self.upload_metrics)
         self._try("write the end", lambda: self._write_end(root))
-        self._inform_and_exit(_code(root))
+        # where a peer was lost the others have the same code whether they read it or find rank 0 gone
+        lost = root["kind"] == "lost_peer"
+        self._inform_and_exit(_code(root), self.limits.lost if lost else None)
 
     def _error_of(self, rank: int) -> dict[str, Any] | None:
         try:
@@ -250,8 +256,10 @@ class Shutdown:
             start = {"job": self.start.job, "restart": self.start.restart}
             protocol.start_failed(self.run.log, self.start.submit, **start, **log_fields(error))
             return
-        step = {} if self.last_step is None else {"step": self.last_step}
-        protocol.end(self.run.log, self.attempt, error["cause"], **step, **log_fields(error))
+        more = {} if self.last_step is None else {"step": self.last_step}
+        if error["cause"] == "out_of_memory" and self.smaller_micro is not None:
+            more["micro"] = self.smaller_micro
+        protocol.end(self.run.log, self.attempt, error["cause"], **more, **log_fields(error))
 
     def _begin_end(self) -> None:
         """Enter the last phase. The first thread of a rank to do so continues, and another one waits for its exit.
@@ -265,9 +273,9 @@ class Shutdown:
         if self._ended_by != me:
             threading.Event().wait()  # for ever: the other thread ends the process
 
-    def _inform_and_exit(self, code: int) -> NoReturn:
+    def _inform_and_exit(self, code: int, patience_s: float | None = None) -> NoReturn:
         self._try("inform the others", lambda: self.kv.set("ended", code))
-        deadline = time.monotonic() + self.limits.acknowledge
+        deadline = time.monotonic() + (self.limits.acknowledge if patience_s is None else patience_s)
         try:
             for rank in range(1, self.rank_info.ranks):
                 self.kv.wait(f"left/{rank}", timeout_s=max(0.0, deadline - time.monotonic()))

@@ -299,3 +299,37 @@ def test_a_claim_that_the_ranks_took_for_a_failed_start_gets_an_end_and_the_job_
     protocol.start_failed(log, who.submit, job=who.job, restart=who.restart, message="no answer")
     assert record_end(log, who, 74) is True
     assert last(log) == ("end", 1, "storage")
+
+
+def failed(log: Log, restart: int, message: str, *, commit: int | None = None, **more: object) -> bool:
+    """Whether the job starts again after an attempt that made steps, saved one of them if asked to, and failed."""
+    attempt = claim(log, mine(log, restart=restart))
+    protocol.begin(log, attempt, resumed=None, step=0, start_s=1.0, load_s=1.0, micro=8)
+    if commit is not None:
+        protocol.commit(log, attempt, step=commit, manifest="m", size=1, seconds=1.0)
+    protocol.end(log, attempt, **{"cause": "error", "message": message, "step": 20, **more})
+    return record_end(log, mine(log, restart=restart), 1)
+
+
+def test_an_error_of_a_run_that_made_steps_is_tried_once_more(log: Log) -> None:
+    assert [failed(log, 0, "ValueError: a"), failed(log, 1, "ValueError: b")] == [True, False]
+
+
+def test_the_same_error_twice_ends_the_run_although_steps_were_saved_between(log: Log) -> None:
+    assert [failed(log, 0, "step 5"), failed(log, 1, "step 5", commit=4)] == [True, False]
+
+
+def test_another_error_after_another_checkpoint_is_tried_once_more(log: Log) -> None:
+    assert failed(log, 0, "a", commit=4)
+    assert not failed(log, 1, "b")
+    submit(log)
+    assert failed(log, 0, "c", commit=9)
+    claim(log, mine(log, restart=1))
+    assert record_end(log, mine(log, restart=1), 137)
+    assert failed(log, 2, "d", commit=14)
+
+
+def test_memory_that_is_lacking_is_tried_again_with_less_as_long_as_there_is_less(log: Log) -> None:
+    for restart, micro in enumerate((32, 16, 8, 4)):
+        assert failed(log, restart, "CUDA out of memory", cause="out_of_memory", micro=micro)
+    assert not failed(log, 4, "CUDA out of memory", cause="out_of_memory")

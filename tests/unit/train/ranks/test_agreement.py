@@ -87,3 +87,14 @@ def test_a_run_that_began_with_another_version_of_cropping_is_refused_by_name(ru
     run.attempt()
     with pytest.raises(PreflightError, match=f"^{run.root.name}: it began with version {version} of decoding and crop"):
         run.attempt()
+
+
+def test_after_want_of_memory_less_is_held_until_a_person_submits_again(run):
+    assert run.attempt().most_held is None
+    token = run.root.log.refresh().submitted
+    for number, micro in ((1, 16), (2, 8)):
+        protocol.end(run.root.log, number, "out_of_memory", micro=micro)
+        start = StartInfo(run.root.root, "x", token, "j", number)
+        agreed, _ = agree(run_root(run.root.root, "x"), start, RankInfo(0, 1, 0, 1), lambda attempt: None)
+        assert agreed.most_held == micro
+    assert run.attempt().most_held is None
