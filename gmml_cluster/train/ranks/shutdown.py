@@ -148,7 +148,7 @@ class Shutdown:
         """Report this rank's error; the process ends when the attempt's `end` is written, or cannot be written."""
         described = describe(error, self.rank_info)
         _log.error("rank %d failed\n%s", self.rank_info.rank, described["traceback"])
-        flag = self.rank_info.rank
+        flag: int | str = self.rank_info.rank
         if described["cause"] == "hang":
             self._tell_stacks()
             flag = HANG
