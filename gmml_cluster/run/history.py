@@ -8,7 +8,7 @@ from gmml_cluster.run import goodput
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.goodput import Account
 
-VERSION = 10
+VERSION = 11
 KEPT_ATTEMPTS = 50
 _KEPT_UNCLAIMED = 20
 _DETAILS = ("rank", "host", "message", "proof", "micro")
