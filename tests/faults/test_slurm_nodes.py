@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
-from tests.fixtures.runs import Workshop, ended, ranks_of
+from tests.fixtures.runs import Workshop, ended
 from tests.fixtures.slurm import until
+from tests.fixtures.supervised import ranks_of
 
 STEPS = 300
 
@@ -47,7 +48,7 @@ def calm(tmp_path_factory, slurm, digits):
 def test_a_rank_killed_by_the_kernel_is_started_again_in_the_same_allocation_bit_for_bit(slurm, site, calm):
     submit(site, "killed", "r40", "checkpoint.every=20 steps")
     site.until("killed", lambda entries: "commit" in [entry["kind"] for entry in entries])
-    os.kill(ranks_of(site.root, "killed")[1], signal.SIGKILL)
+    os.kill(ranks_of(site, "killed")[1], signal.SIGKILL)
     entries = site.until("killed", lambda entries: "finished" in ended(entries))
     assert ended(entries) == ["lost", "finished"]
     assert of_kind(entries, "claim", "restart") == [0, 1]

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.runs import Workshop, ended, ranks_of
+from tests.fixtures.runs import Workshop, ended
 from tests.fixtures.slurm import missing, running_slurm
+from tests.fixtures.supervised import ranks_of
 
 STEPS = 100
 
@@ -30,7 +31,7 @@ def test_a_run_goes_on_without_a_lost_node_in_the_same_allocation(tmp_path, thre
     job = site.job("shrinks", run={"steps": STEPS}, checkpoint={"every": "20 steps", "keep": 2})
     site.call("gmml-submit", job, "--cluster", cluster, "resources.nodes=2..3")
     site.until("shrinks", lambda entries: "commit" in [entry["kind"] for entry in entries])
-    last = ranks_of(site.root, "shrinks")[2]
+    last = ranks_of(site, "shrinks")[2]
     three_nodes.crash(node_of(last), last)
     entries = site.until("shrinks", lambda entries: "finished" in ended(entries))
     found = {kind: [entry for entry in entries if entry["kind"] == kind] for kind in ("claim", "cause", "queued")}
