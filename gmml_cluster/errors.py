@@ -99,5 +99,11 @@ class RunFailed(GmmlError):
     exit_code = 5
 
 
+class WorkerLost(GmmlError):
+    """A worker of a command died, killed by someone or by a lack of memory: repeat the command."""
+
+    exit_code = 5
+
+
 class Fenced(GmmlError):
     """A later attempt, a stop or another run owns the log: exit quietly and write nothing more."""

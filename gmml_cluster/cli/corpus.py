@@ -14,12 +14,14 @@ from gmml_cluster.wording import counted
 
 if TYPE_CHECKING:
     from gmml_cluster.data.corpus.checksums import Indexed
-    from gmml_cluster.data.packing.pack import Packed, Remark
-    from gmml_cluster.data.packing.source import Source
+    from gmml_cluster.data.packing.report import Packed, Remark
+    from gmml_cluster.data.workers import Workers
 
-VERSION = 1
 _NAMED = 20
 _image = click.option("--image", metavar="FIELD", help="Field of a sample, or parquet column, that holds the image.")
+_workers = click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes that do it; default: one for each core."
+)
 
 
 @click.group("corpus")
@@ -37,6 +39,8 @@ def command() -> None:
 @click.option("--masks", metavar="FOLDER", help="Masks of a folder's images: PNGs of the same names.")
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Leave out images of more; default as data.max_pixels.")
 @click.option("--refuse-damaged", is_flag=True, help="Leave out JPEGs that decode although their data is damaged.")
+@click.option("--short-side", type=click.IntRange(min=1), metavar="PIXELS", help="Shrink images with a longer one.")
+@_workers
 @options.as_json
 def pack(
     source: str,
@@ -48,39 +52,42 @@ def pack(
     masks: str | None,
     max_pixels: int | None,
     refuse_damaged: bool,
+    short_side: int | None,
+    workers: int | None,
     as_json: bool,
 ) -> None:
-    """Shuffle the images at SOURCE into tar shards with indexes at DESTINATION.
+    """Shuffle the images at SOURCE into tar shards with indexes at DESTINATION, a folder or an s3:// prefix.
 
     SOURCE is a folder of images, whose first level of folders are classes, or tar shards (also .tar.gz, .tgz, .tar.xz,
-    .tar.bz2) or parquet files as a job names shards. An image that cannot be decoded is left out and named; what is no
-    image is counted. With --masks each image goes with its mask, the class of each of its pixels.
+    .tar.bz2) or parquet files as a job names shards. Each image is decoded; one that cannot be is left out and named,
+    here and in packed.json at DESTINATION. With --masks each image goes with its mask, the class of each of its pixels.
+
+    Equal sources and options give equal shards, to the byte, with any number of workers. When the command was broken
+    off, by whatever, the same command makes the shards that are missing; when all is done it prints the report again.
     """
     demand("numpy")
     from gmml_cluster.data.packing.pack import MAX_PIXELS, pack
-    from gmml_cluster.data.packing.sources import demand_apart, find_source, with_masks
+    from gmml_cluster.data.packing.sources import demand_apart, list_source
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was begun is undone, as after Ctrl-C
     demand_apart(source, destination)
-    with progress("reading the source"):
-        found = find_source(source, image)
-        if masks is not None:
-            found = with_masks(found, source, masks)
-    with progress("packing", len(found.items)) as advance:
-        packed = pack(
-            found,
-            destination,
-            shard_samples=shard_samples,
-            seed=seed,
-            prefix=prefix,
-            max_pixels=max_pixels or MAX_PIXELS,
-            refuse_damaged=refuse_damaged,
-            advance=advance,
-        )
+    with progress("listing the source"):
+        found = list_source(source, image, masks)
+    packed = pack(
+        found,
+        destination,
+        shard_samples=shard_samples,
+        seed=seed,
+        prefix=prefix,
+        max_pixels=max_pixels or MAX_PIXELS,
+        refuse_damaged=refuse_damaged,
+        short_side=short_side,
+        workers=_workers_of(workers),
+    )
     if as_json:
-        click.echo(json.dumps(_document(found, packed, destination)))
+        click.echo(json.dumps(packed.to_json(destination)))
     else:
-        _report(found, packed, destination)
+        _report(packed, destination)
 
 
 @command.command("index")
@@ -88,11 +95,13 @@ def pack(
 @click.option("--root", metavar="URL", help="Put the indexes under the .corpora of this root, not beside the shards.")
 @_image
 @click.option("--anew", is_flag=True, help="Index also shards that have an index with checksums.")
-def index(url: str, root: str | None, image: str | None, anew: bool) -> int:
+@_workers
+def index(url: str, root: str | None, image: str | None, anew: bool, workers: int | None) -> int:
     """Read every byte of the shards at URL once, and put an index with checksums beside each, or under --root.
 
-    URL names shards as a job does. A shard that has an index with checksums of just its version is passed over. Prints
-    what the corpus holds: samples, classes, and what makes no sample.
+    URL names shards as a job does. A shard that has an index with checksums of just its version is passed over, so the
+    same command goes on where it was broken off. Prints what the corpus holds: samples, classes, and what makes no
+    sample; a faulty shard is one line, and the others are indexed.
     """
     demand("numpy")
     from gmml_cluster.data.corpus.checksums import Indexed, demand_writable, index_all
@@ -105,7 +114,7 @@ def index(url: str, root: str | None, image: str | None, anew: bool) -> int:
     found: list[Indexed] = []
     faults: list[GmmlError] = []
     with progress("indexing", len(shards)) as advance:
-        for result in index_all(shards, indexes, anew=anew):
+        for result in index_all(shards, indexes, anew=anew, workers=_workers_of(workers)):
             advance(1)
             if isinstance(result, GmmlError):
                 faults.append(result)
@@ -114,7 +123,7 @@ def index(url: str, root: str | None, image: str | None, anew: bool) -> int:
     made = sum(each.made for each in found)
     click.echo(f"{counted(len(shards), 'shard')}: {made} indexed, {len(found) - made} had an index with checksums")
     faults += _summary(url, found)
-    for fault in faults:
+    for fault in sorted(faults, key=str):
         click.echo(str(fault), err=True)
     return max((fault.exit_code for fault in faults), default=0)
 
@@ -132,17 +141,21 @@ def _summary(url: str, found: "list[Indexed]") -> list[GmmlError]:
     return []
 
 
-def _report(found: "Source", packed: "Packed", destination: str) -> None:
-    for line in found.notes:
+def _workers_of(count: int | None) -> "Workers":
+    from gmml_cluster.data.workers import workers_of
+
+    return workers_of(count, ("gmml_cluster.data.packing.shard",))
+
+
+def _report(packed: "Packed", destination: str) -> None:
+    for line in packed.notes:
         click.echo(line)
     _some("left out", packed.left_out)
     _some("damaged, and packed:", packed.damaged)
     click.echo(f"{_size(packed)}: {destination.rstrip('/')}/{packed.braces}")
-    click.echo(_classes(found, packed))
+    click.echo(_classes(packed))
     if packed.masks:
-        click.echo(
-            f"{counted(packed.masks, 'sample')} with a mask; values {_spans(packed.mask_values.nonzero()[0].tolist())}"
-        )
+        click.echo(f"{counted(packed.masks, 'sample')} with a mask; values {_spans(list(packed.mask_values))}")
     click.echo(f"mean [{', '.join(f'{mean:.4f}' for mean in packed.mean)}]")
     click.echo(f"std  [{', '.join(f'{std:.4f}' for std in packed.std)}]")
 
@@ -155,15 +168,15 @@ def _some(what: str, lines: "list[Remark]") -> None:
     for line in lines[:_NAMED]:
         click.echo(f"{what} {line}")
     if len(lines) > _NAMED:
-        click.echo(f"{what} {len(lines) - _NAMED} more; --json names all")
+        click.echo(f"{what} {len(lines) - _NAMED} more; packed.json and --json name all")
 
 
-def _classes(found: "Source", packed: "Packed") -> str:
+def _classes(packed: "Packed") -> str:
     """What was understood of classes."""
     numbers = sorted(label for label in packed.labels if label >= 0)
     if not numbers:
         return "no sample has a class"
-    ends = [f"{number} ({found.classes[number]})" if found.classes else str(number) for number in numbers]
+    ends = [f"{number} ({packed.classes[number]})" if packed.classes else str(number) for number in numbers]
     without = packed.labels.get(-1, 0)
     rest = f"; {counted(without, 'sample')} without one" if without else ""
     return f"{len(numbers)} classes, {ends[0]} to {ends[-1]}{rest}" if len(numbers) > 1 else f"1 class, {ends[0]}{rest}"
@@ -174,21 +187,3 @@ def _spans(values: list[int]) -> str:
     starts = [value for value in values if value - 1 not in values]
     ends = [value for value in values if value + 1 not in values]
     return ", ".join(f"{a} to {b}" if a < b else str(a) for a, b in zip(starts, ends, strict=True))
-
-
-def _document(found: "Source", packed: "Packed", destination: str) -> dict[str, object]:
-    return {
-        "version": VERSION,
-        "url": f"{destination.rstrip('/')}/{packed.braces}",
-        "shards": packed.shards,
-        "samples": packed.samples,
-        "classes": {str(label): count for label, count in sorted(packed.labels.items())},
-        "class_names": list(found.classes),
-        "masks": packed.masks,
-        "mask_values": packed.mask_values.nonzero()[0].tolist(),
-        "notes": list(found.notes),
-        "left_out": [str(remark) for remark in packed.left_out],
-        "damaged": [str(remark) for remark in packed.damaged],
-        "mean": packed.mean,
-        "std": packed.std,
-    }

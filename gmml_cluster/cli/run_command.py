@@ -22,8 +22,8 @@ def run(command: click.Command) -> NoReturn:
     """Run a command and exit with its code.
 
     0 done, 2 fault in the spec or the arguments, 3 preflight refused or what lies there (a corpus, a checkpoint, a log)
-    is missing or damaged, 4 scheduler or store out of reach, 5 the run failed, 130 interrupted. A command that returns
-    a number exits with it.
+    is missing or damaged, 4 scheduler or store out of reach, 5 the run failed or a worker died, 130 interrupted. A
+    command that returns a number exits with it.
     """
     try:
         # not command.main(): it turns a broken pipe into exit code 1

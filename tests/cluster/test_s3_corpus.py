@@ -38,7 +38,7 @@ def test_shards_in_a_store_are_indexed_once_and_give_the_images_of_the_folder(s3
 def test_packing_into_a_store_leaves_shards_with_indexes_beside_them(s3_url, digit_shards):
     packed = pack.pack(find_source(str(digit_shards)), f"{s3_url}/packed", shard_samples=10)
     names = [found.name for found in open_store(s3_url).child("packed").list_objects()]
-    assert names == [f"{shard}{suffix}" for shard in packed.shards for suffix in ("", ".index")]
+    assert names == ["packed.json", *(f"{shard}{suffix}" for shard in packed.shards for suffix in ("", ".index"))]
     pinned = pin([CorpusSpec(url=f"{s3_url}/packed")])
     assert pinned.shapes[0].shards == (10, 10, 3)
     assert pinned.locate(0, 0).crc is not None

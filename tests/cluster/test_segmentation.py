@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gmml_cluster.data.packing.pack import pack
-from gmml_cluster.data.packing.sources import find_source, with_masks
+from gmml_cluster.data.packing.sources import find_source
 
 DIGITS = (0, 1, 7)
 CLASSES = len(DIGITS) + 1
@@ -29,7 +29,7 @@ def packed(folder, images, labels):
         for kind, pixels in (("images", np.repeat(grey[..., None], 3, 2)), ("masks", mask)):
             (folder / kind).mkdir(parents=True, exist_ok=True)
             (folder / kind / f"{number:04d}.png").write_bytes(png(pixels))
-    source = with_masks(find_source(str(folder / "images")), str(folder / "images"), str(folder / "masks"))
+    source = find_source(str(folder / "images"), masks=str(folder / "masks"))
     return f"{folder / 'corpus'}/{pack(source, str(folder / 'corpus')).braces}"
 
 

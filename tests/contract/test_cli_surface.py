@@ -36,10 +36,12 @@ SURFACE = {
         "--refuse-damaged",
         "--seed",
         "--shard-samples",
+        "--short-side",
+        "--workers",
         "DESTINATION",
         "SOURCE",
     ],
-    "gmml corpus index": ["--anew", "--help", "--image", "--root", "URL"],
+    "gmml corpus index": ["--anew", "--help", "--image", "--root", "--workers", "URL"],
     "gmml export": ["--help", "--image-size", "--output", "--root", "--step", "--to", "-o", "RUN"],
     "gmml eval": [
         "--bank",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gmml_cluster.data.corpus import index
 from gmml_cluster.data.corpus.index import Header, ShardIndex
 from gmml_cluster.data.corpus.listing import ShardFile, split_url, store_of
+from gmml_cluster.data.workers import InProcess, Workers
 from gmml_cluster.errors import DataError, Fault, GmmlError, PreflightError, StorageError
 from gmml_cluster.store.protocol import Store
 
@@ -39,36 +40,65 @@ def index_checked(shard: ShardFile, indexes: Store | None) -> ShardIndex:
     return made
 
 
-def index_all(
-    shards: Sequence[ShardFile], indexes: Store | None, *, anew: bool = False
-) -> Iterator[Indexed | GmmlError]:
-    """Index the shards that lack a checked index of just their version, several at once.
+@dataclass(frozen=True)
+class IndexTask:
+    """Shards to be indexed; picklable."""
+
+    shards: tuple[ShardFile, ...]
+    indexes: str | None
+    """URL of the store that their indexes go to; None puts each beside its shard."""
+    anew: bool
+
+    @property
+    def name(self) -> str:
+        """URL of the first shard, and how many follow."""
+        more = len(self.shards) - 1
+        return f"{self.shards[0].url}{f' and {more} more' if more else ''}"
+
+
+def index_shards(task: IndexTask) -> list[Indexed | GmmlError]:
+    """Index the shards that lack a checked index of just their version; for each its index, or what prevented it.
 
     An index of another version is made again, even where it has the shard's size: classes may be others.
-
-    Args:
-        shards: what is indexed.
-        indexes: where the indexes are put; None puts them beside their shards.
-        anew: whether all are indexed again.
-
-    Yields:
-        For each shard in order: its index, or the error that prevented it.
     """
+    indexes = None if task.indexes is None else store_of(task.indexes)
 
     def one(shard: ShardFile) -> Indexed | GmmlError:
         try:
-            found = None if anew else _find_valid(shard, indexes)
+            found = None if task.anew else _find_valid(shard, indexes)
             if found is not None and found.checked and found.version == shard.version:
                 return Indexed(False, found)
             return Indexed(True, index_checked(shard, indexes).header)
         except GmmlError as error:
             return error
 
-    with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
+    # threads, although a worker is one core: a store answers a read in 50 ms and more
+    with ThreadPoolExecutor(len(task.shards)) as pool:
         try:
-            yield from pool.map(one, shards)
+            return list(pool.map(one, task.shards))
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def index_all(
+    shards: Sequence[ShardFile], indexes: Store | None, *, anew: bool = False, workers: Workers | None = None
+) -> Iterator[Indexed | GmmlError]:
+    """Index the shards that lack a checked index of just their version, several at once.
+
+    Args:
+        shards: what is indexed.
+        indexes: where the indexes are put; None puts them beside their shards.
+        anew: whether all are indexed again.
+        workers: what reads the shards; this process where it is None.
+
+    Yields:
+        For each shard, in any order: its index, or the error that prevented it.
+    """
+    url = None if indexes is None else indexes.url
+    starts = range(0, len(shards), _INDEXED_AT_ONCE)
+    tasks = (IndexTask(tuple(shards[start : start + _INDEXED_AT_ONCE]), url, anew) for start in starts)
+    for found in (workers or InProcess()).map(index_shards, tasks):
+        yield from found
 
 
 def _find_valid(shard: ShardFile, indexes: Store | None) -> Header | None:

@@ -317,6 +317,21 @@ def fits(header: Header, shard: ShardFile) -> bool:
     return same_file and (header.checked or header.version == shard.version)
 
 
+def demand_same_labels(found: ShardIndex, shard: ShardFile) -> None:
+    """Read a shard's headers and classes again where its index is of another version, as of a copy.
+
+    Raises:
+        DataError: the index has other samples or classes than the shard.
+        StorageError: a store does not answer.
+    """
+    if found.header.version == shard.version:
+        return
+    now = build(shard, checked=False).header
+    if (now.digest, now.labels) != (found.header.digest, found.header.labels):
+        what = "holds other samples or classes than its index, which was made of an earlier version"
+        raise DataError(Fault(shard.url, what, REMAKE))
+
+
 def stored_name(shard: ShardFile) -> str:
     """Name of a shard's index in a store of indexes."""
     parts: list[Any] = [shard.url, shard.size, shard.version, *([shard.image] if shard.image else [])]

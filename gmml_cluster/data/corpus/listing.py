@@ -18,6 +18,8 @@ from gmml_cluster.wording import counted
 
 SHARD_SUFFIX = ".tar"
 INDEX_SUFFIX = ".index"
+PACKING_PLAN = ".packing/plan.json"
+"""Lies beside shards as long as a corpus is being packed."""
 _STAR = r"(?!(?<![^/])\.)[^/]*"  # anything but hidden names, such as the folder in which a corpus is being packed
 _ANYTHING = f"(?:{_STAR}/)*{_STAR}"
 
@@ -156,13 +158,25 @@ def _starred(pattern: str) -> str:
 
 def _list(folder: str, prefix: str, suffixes: tuple[str, ...], wanted: str, passed: str, image: str) -> list[ShardFile]:
     """Files whose names in the folder match `wanted`; folders on the way to them match `passed`."""
-    listed = store_of(folder).list_objects(prefix)
+    store = store_of(folder)
+    listed = store.list_objects(prefix)
+    if prefix:
+        listed += store.list_objects(PACKING_PLAN)
     if scheme_of(folder) == "file":
         _refuse_links(folder, re.compile(passed))
+    _refuse_unfinished(folder, listed)
     pattern = re.compile(wanted)
     return list(
         _shards(folder, listed, lambda name: name.endswith(suffixes) and pattern.fullmatch(name) is not None, image)
     )
+
+
+def _refuse_unfinished(folder: str, listed: Sequence[Stat]) -> None:
+    plan = next((found.name for found in listed if f"/{found.name}".endswith(f"/{PACKING_PLAN}")), None)
+    if plan is not None:
+        where = f"{folder}/{plan.removesuffix(PACKING_PLAN)}".rstrip("/")
+        what = "is being packed, or its packing was broken off; its shards are not all there"
+        raise DataError(Fault(where, what, "wait, or repeat its `gmml corpus pack`, or remove it"))
 
 
 def _shards(folder: str, listed: Sequence[Stat], wanted: Callable[[str], bool], image: str) -> Iterator[ShardFile]:

@@ -1,60 +1,69 @@
 """Images of parquet files as HuggingFace publishes them: a column of structs {bytes, path} and one of labels."""
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import Any
 
+from gmml_cluster.data.corpus.index import ShardIndex
 from gmml_cluster.data.corpus.listing import ShardFile
-from gmml_cluster.data.corpus.tar import BLOCK_BYTES, IMAGE_EXTENSIONS, NO_LABEL, RangeFile
-from gmml_cluster.data.packing.source import Item, Source, distinct, key_of, legible
+from gmml_cluster.data.corpus.tar import BLOCK_BYTES, IMAGE_EXTENSIONS, LABEL_EXTENSION, RangeFile
+from gmml_cluster.data.packing.source import key_of, legible
+from gmml_cluster.data.packing.tarball import write_tar
+from gmml_cluster.data.packing.unpack import tar_in_scratch
 from gmml_cluster.data.reader.reads import read_range
-from gmml_cluster.errors import DataError, Fault, PreflightError, StorageError
-from gmml_cluster.wording import counted
+from gmml_cluster.errors import DataError, Fault, PreflightError
 
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 _URL_COLUMNS = ("url", "URL", "image_url")
 _BYTES_COLUMNS = ("image", "img", *IMAGE_EXTENSIONS)
 _MAGICS = ((b"\xff\xd8", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"))
-_UNKNOWN = "bin"
 _ROWS_AT_ONCE = 64
 
 
-def read_parquet(files: Sequence[ShardFile], image: str | None) -> Source:
-    """The rows that hold an image's bytes; these are copied into the temporary folder (TMPDIR) until they are packed.
+@dataclass(frozen=True)
+class Unpacked:
+    """What a parquet file says of its images."""
 
-    Rows are packed in a shuffled order, and parquet gives a row only with its whole row group, so each is read once.
+    rows: int
+    classes: tuple[str, ...]
+    """Names of the classes; empty where it has none."""
+    no_labels: str
+    """A note where no column holds classes; else empty."""
+
+
+def unpack_parquet(file: ShardFile, image: str | None, scratch: str, name: str) -> tuple[str, ShardIndex, Unpacked]:
+    """URL and index of a tar with the images of a parquet file, and what the file says of them.
+
+    Images are packed in a shuffled order, and parquet gives a row only with its whole row group, so each is read once.
 
     Args:
-        files: the parquet files, of equal columns.
+        file: the parquet file.
         image: column of the images; None takes the only one there is.
+        scratch: where the tar goes.
+        name: of the tar.
 
     Raises:
         PreflightError: pyarrow is not installed here.
-        DataError: a file is damaged, or has no column of images.
-        StorageError: a store does not answer, or the temporary folder is full.
+        DataError: the file is damaged, or has no column of images.
+        StorageError: a store does not answer, or there is no room.
     """
-    scratch = TemporaryDirectory(prefix="gmml-unpacked-")
-    path = Path(scratch.name, "images")
-    items: list[Item] = []
-    classes: tuple[str, ...] = ()
-    empty = 0
-    with open(path, "wb") as spool:
-        for file in files:
-            table = _open(file)
-            columns = _columns(file.url, table.schema_arrow, image)
-            classes = classes or _class_names(table.schema_arrow, columns[1])
-            for item in _rows(file, table, columns, spool, path):
-                empty += item is None
-                items += [] if item is None else [item]
-    unlabelled = () if columns[1] else (_no_labels(table.schema_arrow.names),)
-    passed = (f"passed over {counted(empty, 'row')} without bytes of an image",) if empty else ()
-    notes = (*_splits(files), *unlabelled, *passed)
-    return Source(tuple(distinct(items)), classes, notes, scratch)
+    table = _open(file)
+    columns = _columns(file.url, table.schema_arrow, image)
+    names = table.schema_arrow.names
+    found = Unpacked(
+        table.metadata.num_rows,
+        _class_names(table.schema_arrow, columns[1]),
+        "" if columns[1] else _no_labels(names),
+    )
+
+    def write(path: Path) -> None:
+        write_tar(path, _members(file, table, columns))
+
+    return *tar_in_scratch(scratch, name, "", write), found
 
 
 def _open(file: ShardFile) -> Any:
@@ -112,47 +121,34 @@ def _class_names(schema: Any, column: str | None) -> tuple[str, ...]:
     return tuple(legible(str(name)) for name in names)
 
 
-def _rows(
-    file: ShardFile, table: Any, columns: tuple[str, str | None], spool: IO[bytes], path: Path
-) -> Iterator[Item | None]:
-    """The row's images, copied into the spool; None for each row without bytes."""
+def _members(file: ShardFile, table: Any, columns: tuple[str, str | None]) -> Iterator[tuple[str, bytes]]:
+    """The image of each row that has one, and its class."""
     import pyarrow as arrow
 
     image, label = columns
-    stem, number = key_of(file.name.rpartition(".")[0]), 0
+    stem, number = key_of(file.name.rpartition(".")[0]), -1
     try:
-        batches = table.iter_batches(_ROWS_AT_ONCE, columns=[image, *([label] if label else [])])
-        for batch in batches:
+        for batch in table.iter_batches(_ROWS_AT_ONCE, columns=[image, *([label] if label else [])]):
             rows = batch.to_pydict()
             for at, value in enumerate(rows[image]):
-                data = value.get("bytes") if isinstance(value, dict) else value
-                found = rows[label][at] if label else None
-                name = f"{stem}/{number:08d}"
                 number += 1
-                yield _spooled(name, data, NO_LABEL if found is None else found, spool, path, file) if data else None
+                data = value.get("bytes") if isinstance(value, dict) else value
+                if not data:
+                    continue
+                yield f"{stem}/{number:08d}.{_extension(data)}", data
+                if label and rows[label][at] is not None:
+                    yield f"{stem}/{number:08d}.{LABEL_EXTENSION}", str(rows[label][at]).encode()
     except arrow.ArrowException as error:
         raise DataError(Fault(file.url, f"is damaged ({error})", "copy it again")) from error
 
 
-def _spooled(name: str, data: bytes, label: int, spool: IO[bytes], path: Path, file: ShardFile) -> Item:
-    start = spool.tell()
-    try:
-        spool.write(data)
-    except OSError as error:
-        problem = f"cannot hold the images of {file.url} ({error.strerror})"
-        raise StorageError(Fault(str(path.parent), problem, "set TMPDIR to a folder with more space")) from error
-    extension = next((kind for magic, kind in _MAGICS if data.startswith(magic)), _UNKNOWN)
-    row = int(name.rpartition("/")[2])
-    return Item(name, extension, label, partial(_read, path, start, len(data)), f"{file.url}, row {row}")
+def _extension(data: bytes) -> str:
+    """By the first bytes; what is no image is named like one, so that it is found to be none when it is decoded."""
+    return next((kind for magic, kind in _MAGICS if data.startswith(magic)), _MAGICS[0][1])
 
 
-def _read(path: Path, start: int, length: int) -> bytes:
-    with open(path, "rb") as spool:
-        return os.pread(spool.fileno(), length, start)
-
-
-def _splits(files: Sequence[ShardFile]) -> Iterator[str]:
-    """A note where the files' names are of several splits, such as `train-00000-of-00002` and `test-00000-of-00001`."""
-    names = sorted({found[1] for file in files if (found := re.match(r"([a-z]+)-\d{5}-of-", file.name))})
-    if len(names) > 1:
-        yield f"files of several splits are packed together ({', '.join(names)}); name one: '{names[-1]}-*.parquet'"
+def splits(names: Sequence[str]) -> Iterator[str]:
+    """A note where files' names are of several splits, such as `train-00000-of-00002` and `test-00000-of-00001`."""
+    found = sorted({match[1] for name in names if (match := re.match(r"([a-z]+)-\d{5}-of-", name))})
+    if len(found) > 1:
+        yield f"files of several splits are packed together ({', '.join(found)}); name one: '{found[-1]}-*.parquet'"

@@ -1,97 +1,183 @@
-"""Images of tar shards, plain or compressed, to be packed again."""
+"""Images of tar shards, compressed tars or parquet files: each file becomes an index of a tar that has its samples."""
 
-import bz2
-import gzip
-import lzma
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from gmml_cluster.data.corpus import index
+from gmml_cluster.data.corpus.foreign import ARCHIVE_SUFFIXES, PARQUET_SUFFIX
+from gmml_cluster.data.corpus.index import ShardIndex
 from gmml_cluster.data.corpus.listing import ShardFile
-from gmml_cluster.data.corpus.pin import CorpusUrl, Pin, pin
-from gmml_cluster.data.corpus.summary import NO_CLASS, Summary, summarise
-from gmml_cluster.data.corpus.tar import BLOCK_BYTES, RangeFile
-from gmml_cluster.data.packing.source import Item, Source, distinct, key_of, legible
-from gmml_cluster.data.reader.fetch import Fetcher, Wanted, read_range
-from gmml_cluster.errors import DataError, Fault, StorageError
+from gmml_cluster.data.corpus.summary import NO_CLASS, summarise
+from gmml_cluster.data.packing.catalog import ROW, Catalog, Row
+from gmml_cluster.data.packing.parquet import Unpacked, splits, unpack_parquet
+from gmml_cluster.data.packing.source import Item, MemberBytes, Source, key_of, legible
+from gmml_cluster.data.packing.unpack import unpack_archive
+from gmml_cluster.data.workers import Workers
+from gmml_cluster.errors import DataError, Fault
+from gmml_cluster.progress import progress
 from gmml_cluster.wording import counted
 
-_OPENERS: Mapping[str, Any] = {"gz": gzip.open, "xz": lzma.open, "bz2": bz2.open}
+_REASONS_SHOWN = 3
 
 
-def read_shards(url: str, image: str | None) -> Source:
-    """The samples of shards, each checked against the CRC that its shard's index has.
+@dataclass(frozen=True)
+class _Reading:
+    """A task: to read one file of a source."""
 
-    Raises:
-        DataError: a shard or index is damaged, or an index has other classes than its shard.
-        StorageError: a store does not answer.
-    """
-    pinned = pin([CorpusUrl(url, image)], checked=False)
-    return Source(tuple(distinct(_items(pinned, {}))), notes=(*_unchecked(pinned), *_notes(pinned)))
+    number: int
+    file: ShardFile
+    image: str | None
+    scratch: str
+    """Where what is unpacked of all files goes."""
 
-
-def read_archives(files: Sequence[ShardFile], image: str | None) -> Source:
-    """The samples of compressed tars, which are unpacked into the temporary folder (TMPDIR) until they are packed.
-
-    Raises:
-        DataError: an archive is damaged.
-        StorageError: a store does not answer, or the temporary folder is full.
-    """
-    scratch = TemporaryDirectory(prefix="gmml-unpacked-")
-    paths = [Path(scratch.name, f"{number:06d}.tar") for number in range(len(files))]
-    for file, path in zip(files, paths, strict=True):
-        _decompress(file, path)
-    pinned = pin([CorpusUrl(scratch.name, image)], checked=False)
-    origins = {str(path): file.url for file, path in zip(files, paths, strict=True)}
-    return Source(tuple(distinct(_items(pinned, origins))), notes=tuple(_notes(pinned)), scratch=scratch)
+    @property
+    def name(self) -> str:
+        return self.file.url
 
 
-def _decompress(file: ShardFile, path: Path) -> None:
-    source = RangeFile(partial(read_range, file.url), file.size, BLOCK_BYTES)
-    opened = next(opener for suffix, opener in _OPENERS.items() if file.name.endswith((f".{suffix}", f".t{suffix}")))
-    try:
-        with opened(source) as content, open(path, "wb") as plain:
-            shutil.copyfileobj(content, plain, BLOCK_BYTES)
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            problem = f"cannot be unpacked here ({error.strerror})"
-            raise StorageError(Fault(str(path.parent), problem, "set TMPDIR to a folder with more space")) from error
-        raise DataError(Fault(file.url, f"is damaged or cut short ({error})", "copy it again")) from error
+@dataclass(frozen=True)
+class _Found:
+    """A file that was read: the tar that has its samples, and that tar's index."""
+
+    number: int
+    url: str
+    """Of the tar: the file itself, or what it was unpacked to."""
+    index: bytes
+    parquet: Unpacked | None = None
 
 
-def _items(pinned: Pin, origins: Mapping[str, str]) -> Iterator[Item]:
-    """The samples in the order of the shards; `origins` has the archives that shards were unpacked from."""
-    fetcher, y = Fetcher(pinned), 0
-    for shard in pinned.corpora[0].shards:
-        found, labels = pinned.index_of(shard), pinned.labels_of(shard).tolist()
-        masked = [False] * len(labels) if found.masks is None else (found.masks["length"] > 0).tolist()
-        where = origins.get(shard.file.url, shard.file.url)
-        for name, label, has_mask in zip(found.names, labels, masked, strict=True):
-            folder, slash, file = legible(name).rpartition("/")
-            key = key_of(folder + slash + file.partition(".")[0])
-            read, read_mask = (partial(_fetch, fetcher, y, masks=masks) for masks in (False, True))
-            extension = file.rpartition(".")[2].lower()
-            yield Item(key, extension, label, read, f"{where}, {name}", read_mask if has_mask else None)
-            y += 1
+@dataclass(frozen=True)
+class Shards:
+    """The files of a source, all of one kind."""
+
+    url: str
+    files: tuple[ShardFile, ...]
+    image: str | None
+    """Field or column that holds the images."""
+    suffixes: tuple[str, ...]
+    """Of their kind."""
+
+    @property
+    def digest(self) -> str:
+        """Of the files' names, sizes and versions, and of the field."""
+        rows = [[file.url, file.size, file.version] for file in self.files]
+        return hashlib.sha256(json.dumps([rows, self.image]).encode()).hexdigest()
+
+    def read(self, scratch: str, workers: Workers) -> Source:
+        """The samples of all files, in the files' order.
+
+        Raises:
+            PreflightError: a library is missing here.
+            DataError: a file or index is damaged, or there is no sample.
+            StorageError: a store does not answer, or what is unpacked cannot be written.
+        """
+        field = "" if PARQUET_SUFFIX in self.suffixes else self.image or ""
+        files = (replace(file, image=field) for file in self.files)
+        tasks = (_Reading(number, file, self.image, scratch) for number, file in enumerate(files))
+        read = _read_parquet if PARQUET_SUFFIX in self.suffixes else _read_tar
+        read = _read_archive if self.suffixes == ARCHIVE_SUFFIXES else read
+        waiting: dict[int, _Found] = {}
+        gathered = _Gathered(self)
+        with progress("reading the source", len(self.files)) as advance:
+            for found in workers.map(read, tasks):
+                waiting[found.number] = found
+                while gathered.count in waiting:
+                    gathered.add(waiting.pop(gathered.count))
+                advance(1)
+        return gathered.source()
 
 
-def _fetch(fetcher: Fetcher, y: int, *, masks: bool) -> bytes:
-    return bytes(fetcher.fetch([Wanted(0, y)], masks=masks)[0])
+class _Gathered:
+    """Files in order, as far as they have been read."""
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+        self._urls: list[str] = []
+        self._headers: list[index.Header] = []
+        self._parquet: list[Unpacked] = []
+        self._catalog = Catalog(self._item)
+
+    @property
+    def count(self) -> int:
+        return len(self._urls)
+
+    def add(self, found: _Found) -> None:
+        parsed = index.parse(found.url, found.index)
+        self._urls.append(found.url)
+        self._headers.append(parsed.header)
+        self._parquet += [] if found.parquet is None else [found.parquet]
+        for name in parsed.names:
+            legible(name)
+        self._catalog.add(_rows(parsed, len(self._urls) - 1), parsed.names)
+
+    def source(self) -> Source:
+        if not len(self._catalog):
+            passed = summarise(self._headers).passed_over[:_REASONS_SHOWN]
+            what = f"holds no sample; images end in .jpg, .jpeg, .png or .webp{''.join(f'; {each}' for each in passed)}"
+            raise DataError(Fault(self._shards.url, what, "check the shards"))
+        classes = next((found.classes for found in self._parquet if found.classes), ())
+        notes = self._notes_of_parquet() if self._parquet else self._notes_of_tars()
+        return Source(self._catalog, classes, tuple(notes), self._shards.digest)
+
+    def _item(self, row: Row, name: str) -> Item:
+        number, label, offset, length, crc, mask_offset, mask_length, mask_crc, _ = row
+        url, file = self._urls[number], self._shards.files[number]
+        checked = self._headers[number].checked
+        folder, slash, member = name.rpartition("/")
+        key, last = key_of(folder + slash + member.partition(".")[0]), member.rpartition(".")[2].lower()
+        where = f"{file.url}, member {name}"
+        origin = f"{file.url}, row {int(key.rpartition('/')[2])}" if self._parquet else f"{file.url}, {name}"
+        mask = MemberBytes(url, mask_offset, mask_length, mask_crc if checked else None, where) if mask_length else None
+        return Item(key, last, label, MemberBytes(url, offset, length, crc if checked else None, where), origin, mask)
+
+    def _notes_of_tars(self) -> Iterator[str]:
+        pairs = list(zip(self._shards.files, self._headers, strict=True))
+        unchecked = [(file.url, header.samples) for file, header in pairs if not header.checked]
+        if unchecked:
+            samples = counted(sum(count for _, count in unchecked), "sample")
+            without = f"{counted(len(unchecked), 'shard')} without an index with checksums"
+            yield f"read unchecked: {samples} of {without}, the first {unchecked[0][0]}"
+        summary = summarise(self._headers)
+        yield from summary.notes
+        if not summary.labelled:
+            yield NO_CLASS
+
+    def _notes_of_parquet(self) -> Iterator[str]:
+        yield from splits([file.name for file in self._shards.files])
+        if all(found.no_labels for found in self._parquet):
+            yield self._parquet[0].no_labels
+        empty = sum(found.rows for found in self._parquet) - len(self._catalog)
+        if empty:
+            yield f"passed over {counted(empty, 'row')} without bytes of an image"
 
 
-def _unchecked(pinned: Pin) -> Iterator[str]:
-    shards = [shard for shard in pinned.corpora[0].shards if not pinned.index_of(shard).header.checked]
-    if shards:
-        samples = counted(sum(shard.samples for shard in shards), "sample")
-        without = f"{counted(len(shards), 'shard')} without an index with checksums"
-        yield f"read unchecked: {samples} of {without}, the first {shards[0].file.url}"
+def _rows(found: ShardIndex, number: int) -> NDArray[np.void]:
+    rows = np.zeros(len(found.records), ROW)
+    rows["file"] = number
+    for name in ("label", "offset", "length", "crc"):
+        rows[name] = found.records[name]
+    if found.masks is not None:
+        for name in ("offset", "length", "crc"):
+            rows[f"mask_{name}"] = found.masks[name]
+    return rows
 
 
-def _notes(pinned: Pin) -> Iterator[str]:
-    summary: Summary = summarise(pinned.index_of(shard).header for shard in pinned.corpora[0].shards)
-    yield from summary.notes
-    if not summary.labelled:
-        yield NO_CLASS
+def _read_tar(task: _Reading) -> _Found:
+    found = index.find(task.file, None) or index.build(task.file, checked=False)
+    index.demand_same_labels(found, task.file)
+    return _Found(task.number, task.file.url, found.to_bytes())
+
+
+def _read_archive(task: _Reading) -> _Found:
+    url, made = unpack_archive(task.file, task.scratch, f"{task.number:06d}.tar")
+    return _Found(task.number, url, made.to_bytes())
+
+
+def _read_parquet(task: _Reading) -> _Found:
+    url, made, unpacked = unpack_parquet(task.file, task.image, task.scratch, f"{task.number:06d}.tar")
+    return _Found(task.number, url, made.to_bytes(), unpacked)

@@ -77,7 +77,7 @@ def test_all_that_is_left_out_is_named_as_it_is_called(images, tmp_path):
         (images / "class0" / f"half.{y}.png").write_bytes(b"\x89PNG")
     _, lines = gmml("pack", images, tmp_path / "a")
     assert f"left out {images}/class0/half." in lines
-    assert "left out 5 more; --json names all" in lines
+    assert "left out 5 more; packed.json and --json name all" in lines
     document = json.loads(gmml("pack", images, tmp_path / "b", "--json")[1])
     assert {line.split(": ")[0] for line in document["left_out"]} == {
         f"{images}/class0/half.{y}.png" for y in range(25)

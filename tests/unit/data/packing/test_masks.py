@@ -9,7 +9,7 @@ import pytest
 from gmml_cluster.cli import corpus
 from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.data.packing.pack import pack
-from gmml_cluster.data.packing.sources import find_source, with_masks
+from gmml_cluster.data.packing.sources import find_source
 from gmml_cluster.errors import DataError
 from tests.unit.data.conftest import png
 from tests.unit.data.masks import picture
@@ -51,4 +51,4 @@ def test_an_image_without_a_mask_is_refused_by_name(folders):
     images, masks = folders
     (masks / "part" / "3.png").unlink()
     with pytest.raises(DataError, match=r"masks: 1 of 6 images without a mask there, the first part/3\.png"):
-        with_masks(find_source(str(images)), str(images), str(masks))
+        find_source(str(images), masks=str(masks))
