@@ -1,11 +1,16 @@
 """Progress of long work on a terminal. A leaf: everything may import it."""
 
+import json
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 QUIET_S = 2.0
+LINES = "gmml:progress "
+"""Begins a line of progress, a JSON object, where GMML_PROGRESS is `lines`: for whoever reads this process' output."""
 
 
 @contextmanager
@@ -19,6 +24,9 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[[i
     Yields:
         A function that counts so many more items as done; any thread may call it.
     """
+    if os.environ.get("GMML_PROGRESS") == "lines":
+        yield _lines(description, total)
+        return
     if not sys.stderr.isatty():
         yield lambda items: None
         return
@@ -47,3 +55,20 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[[i
         appearance.cancel()
         appearance.join()
         bar.stop()
+
+
+def _lines(description: str, total: int | None) -> Callable[[int], None]:
+    """Prints a line at the beginning, and one every other second."""
+    done, printed = 0, -QUIET_S
+    lock = threading.Lock()
+
+    def advance(items: int) -> None:
+        nonlocal done, printed
+        with lock:
+            done += items
+            if time.monotonic() - printed >= QUIET_S:
+                printed = time.monotonic()
+                print(LINES + json.dumps({"what": description, "done": done, "total": total}), flush=True)
+
+    advance(0)
+    return advance

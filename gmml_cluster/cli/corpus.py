@@ -1,7 +1,9 @@
 """`gmml corpus`: making corpora and their indexes."""
 
 import json
+import os
 import signal
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +12,7 @@ from gmml_cluster.cli import options
 from gmml_cluster.cli.compute import demand
 from gmml_cluster.errors import DataError, Fault, GmmlError
 from gmml_cluster.progress import progress
+from gmml_cluster.store.open import scheme_of
 from gmml_cluster.wording import counted
 
 if TYPE_CHECKING:
@@ -22,6 +25,10 @@ _image = click.option("--image", metavar="FIELD", help="Field of a sample, or pa
 _workers = click.option(
     "--workers", type=click.IntRange(min=1), help="Processes that do it; default: one for each core."
 )
+_cluster = click.option(
+    "--cluster", metavar="NAME|FILE", help="Profile of a Ray cluster whose cores do it; --workers N takes N of them."
+)
+_URLS = ("source", "destination", "url", "root", "masks")
 
 
 @click.group("corpus")
@@ -41,6 +48,7 @@ def command() -> None:
 @click.option("--refuse-damaged", is_flag=True, help="Leave out JPEGs that decode although their data is damaged.")
 @click.option("--short-side", type=click.IntRange(min=1), metavar="PIXELS", help="Shrink images with a longer one.")
 @_workers
+@_cluster
 @options.as_json
 def pack(
     source: str,
@@ -54,8 +62,9 @@ def pack(
     refuse_damaged: bool,
     short_side: int | None,
     workers: int | None,
+    cluster: str | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Shuffle the images at SOURCE into tar shards with indexes at DESTINATION, a folder or an s3:// prefix.
 
     SOURCE is a folder of images, whose first level of folders are classes, or tar shards (also .tar.gz, .tgz, .tar.xz,
@@ -65,6 +74,8 @@ def pack(
     Equal sources and options give equal shards, to the byte, with any number of workers. When the command was broken
     off, by whatever, the same command makes the shards that are missing; when all is done it prints the report again.
     """
+    if cluster is not None:
+        return _on_cluster(cluster)
     demand("numpy")
     from gmml_cluster.data.packing.pack import MAX_PIXELS, pack
     from gmml_cluster.data.packing.sources import demand_apart, list_source
@@ -88,6 +99,7 @@ def pack(
         click.echo(json.dumps(packed.to_json(destination)))
     else:
         _report(packed, destination)
+    return 0
 
 
 @command.command("index")
@@ -96,13 +108,16 @@ def pack(
 @_image
 @click.option("--anew", is_flag=True, help="Index also shards that have an index with checksums.")
 @_workers
-def index(url: str, root: str | None, image: str | None, anew: bool, workers: int | None) -> int:
+@_cluster
+def index(url: str, root: str | None, image: str | None, anew: bool, workers: int | None, cluster: str | None) -> int:
     """Read every byte of the shards at URL once, and put an index with checksums beside each, or under --root.
 
     URL names shards as a job does. A shard that has an index with checksums of just its version is passed over, so the
     same command goes on where it was broken off. Prints what the corpus holds: samples, classes, and what makes no
     sample; a faulty shard is one line, and the others are indexed.
     """
+    if cluster is not None:
+        return _on_cluster(cluster)
     demand("numpy")
     from gmml_cluster.data.corpus.checksums import Indexed, demand_writable, index_all
     from gmml_cluster.data.corpus.listing import indexes_below, list_shards
@@ -142,9 +157,35 @@ def _summary(url: str, found: "list[Indexed]") -> list[GmmlError]:
 
 
 def _workers_of(count: int | None) -> "Workers":
+    """What the entry of a cluster's job has set, else processes of this machine."""
+    make: Callable[[int | None], Workers] | None = click.get_current_context().obj
+    if make is not None:
+        return make(count)
     from gmml_cluster.data.workers import workers_of
 
     return workers_of(count, ("gmml_cluster.data.packing.shard",))
+
+
+def _on_cluster(name: str) -> int:
+    """Run this command as a job of a Ray cluster; its exit code."""
+    from gmml_cluster.launch.ray.corpus import follow_on_ray
+    from gmml_cluster.spec.loading.validate import load_profile
+
+    context = click.get_current_context()
+    words = [str(context.info_name)]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        if value is None or value is False or parameter.name == "cluster":
+            continue
+        words += parameter.opts[-1:] if parameter.param_type_name == "option" else []
+        words += [] if value is True else [_absolute(value) if parameter.name in _URLS else str(value)]
+    return follow_on_ray(load_profile(name), words)
+
+
+def _absolute(url: str) -> str:
+    if scheme_of(url) == "s3":
+        return url
+    return os.path.abspath(os.path.expanduser(url.removeprefix("file://")))
 
 
 def _report(packed: "Packed", destination: str) -> None:

@@ -22,6 +22,7 @@ from gmml_cluster.errors import Fault, WorkerLost
 _AHEAD = 2
 """Tasks handed out for each worker, so that none waits for its next one."""
 _SHOWN = 3
+_UNKNOWN = 255
 CURE = "what is done is kept: repeat the command, with fewer --workers or smaller shards if memory was short"
 
 
@@ -75,7 +76,7 @@ class Processes:
 
     def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         left = iter(tasks)
-        first = list(islice(left, self._count))
+        first = list(islice(left, max(self._count, 2)))
         if len(first) < 2:  # a process takes a second to start
             yield from map(function, first)
             return
@@ -83,7 +84,7 @@ class Processes:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([*self._preload])
         with tempfile.TemporaryDirectory(prefix="gmml-workers-") as notes:
-            pool = ProcessPoolExecutor(len(first), context, _begin, (dict(os.environ),))
+            pool = ProcessPoolExecutor(min(self._count, len(first)), context, _begin, (dict(os.environ),))
             started: set[BaseProcess] = set()
             before = set(multiprocessing.active_children())
             try:
@@ -139,8 +140,8 @@ def _fault(processes: set[BaseProcess], notes: Path) -> Fault:
 
 
 def _how(code: int) -> str:
-    if code >= 0:
-        return f"exited with {code}"
+    if code >= 0:  # the server of forks may be asked before it knows, and then says 255
+        return "died" if code == _UNKNOWN else f"exited with {code}"
     memory = ", as the kernel does where memory is short" if code == -9 else ""
     return f"was killed by {Signals(-code).name}{memory}"
 

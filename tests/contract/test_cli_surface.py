@@ -27,6 +27,7 @@ SURFACE = {
     "gmml order": ["--help", "--json", "--ranks", "--root", "--samples", "JOB_OR_RUN", "OVERRIDES"],
     "gmml corpus": ["--help"],
     "gmml corpus pack": [
+        "--cluster",
         "--help",
         "--image",
         "--json",
@@ -41,7 +42,7 @@ SURFACE = {
         "DESTINATION",
         "SOURCE",
     ],
-    "gmml corpus index": ["--anew", "--help", "--image", "--root", "--workers", "URL"],
+    "gmml corpus index": ["--anew", "--cluster", "--help", "--image", "--root", "--workers", "URL"],
     "gmml export": ["--help", "--image-size", "--output", "--root", "--step", "--to", "-o", "RUN"],
     "gmml eval": [
         "--bank",
