@@ -20,9 +20,9 @@ from gmml_cluster.store.open import open_store
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what is to be done: `here PAUSE NODES OUT BAD`, `requeue BAD` or `nothing`.
 
-    PAUSE is seconds before the ranks start, NODES how many nodes they start on, OUT the nodes to leave out, and BAD
-    those that the job is to avoid from then on; each a list with commas, and missing where it is empty. Where the log
-    cannot be reached print no verdict: the caller then decides by its own rule.
+    PAUSE is seconds before the ranks start, NODES how many nodes they start on, OUT the job's nodes to leave out or
+    `-`, and BAD those that the job is to avoid from then on, missing where there are none; lists have commas. Where
+    the log cannot be reached print no verdict: the caller then decides by its own rule.
     """
     given = _parser().parse_args(arguments)
     evidence, bad = Evidence(), tuple(filter(None, given.bad.split(",")))
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _answer(verdict: Verdict, left: Allocation, bad: Sequence[str]) -> str:
     done = action(verdict, left)
     if done == "here":
-        return f"here {verdict.pause_s:g} {len(left.sound)} {','.join(left.bad)} {','.join(bad)}".rstrip()
+        return f"here {verdict.pause_s:g} {len(left.sound)} {','.join(left.bad) or '-'} {','.join(bad)}".rstrip()
     return f"requeue {','.join(bad)}".rstrip() if done == "requeue" else "nothing"
 
 

@@ -107,6 +107,7 @@ gmml_judge() {
 gmml_prepare() {
     local pause count out bad
     read -r pause count out bad <<<"$told"
+    [ "$out" != - ] || out=
     sleep "$pause"
     gmml_job=$(gmml_ask -o show job "$SLURM_JOB_ID")
     # The number of this start must not come twice, so without the line there is no start.

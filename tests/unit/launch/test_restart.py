@@ -261,6 +261,20 @@ def test_the_verdict_is_the_only_line_printed(log: Log, tmp_path: Path, capsys: 
     assert capsys.readouterr().out == "requeue\n"
 
 
+@pytest.mark.parametrize(
+    ("bad", "printed"),
+    [("", "here 0 2 -"), ("n2", "here 0 1 n2 n2"), ("n9", "here 0 2 - n9"), ("n1,n2", "requeue n1,n2")],
+)
+def test_bad_nodes_are_left_out_where_the_job_has_them(
+    log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: str, printed: str
+) -> None:
+    claim(log, mine(log))
+    arguments = [str(tmp_path / "a-run"), "--submit", mine(log).submit, "--job", "17", "--restart", "0", "--rc", "137"]
+    nodes = ["--scheduler-job", "JobState=RUNNING", "--nodes", "n1=ALLOCATED n2=ALLOCATED", "--least", "1"]
+    assert main([*arguments, *nodes, "--bad", bad]) == 0
+    assert capsys.readouterr().out == f"{printed}\n"
+
+
 def test_an_unreachable_log_gives_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ftp://nowhere/a-run", "--submit", "s1", "--job", "17", "--restart", "0", "--rc", "77"]) != 0
     printed = capsys.readouterr()

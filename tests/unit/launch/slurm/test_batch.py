@@ -274,7 +274,7 @@ def ranks_started(bash: Bash, submission: Submission, *, verdicts: list[str], pr
 def test_ranks_are_started_again_by_the_same_script_without_the_nodes_that_are_left_out(
     bash: Bash, submission: Submission, tmp_path: Path
 ) -> None:
-    first, second, third = ranks_started(bash, submission, verdicts=["here 0 3", "here 10 2 n1,n2 n1", "nothing"])
+    first, second, third = ranks_started(bash, submission, verdicts=["here 0 3 -", "here 10 2 n1,n2 n1", "nothing"])
     assert first.startswith("2 --open-mode=append --unbuffered ")
     assert second.startswith("3 --open-mode=append --overlap --nodes=3 --unbuffered ")
     assert third.startswith("4 --open-mode=append --overlap --nodes=2 --exclude=n1,n2 --unbuffered ")
@@ -285,9 +285,17 @@ def test_ranks_are_started_again_by_the_same_script_without_the_nodes_that_are_l
     assert len((tmp_path / ".slurm/17/17_0_log.restarts-here").read_text().splitlines()) == 2
 
 
+def test_a_bad_node_that_the_job_no_longer_has_is_not_left_out_and_still_avoided(
+    bash: Bash, submission: Submission, tmp_path: Path
+) -> None:
+    _, second = ranks_started(bash, submission, verdicts=["here 0 2 - n9", "nothing"])
+    assert second.startswith("3 --open-mode=append --overlap --nodes=2 --unbuffered ")
+    assert asked(tmp_path)["--bad"] == "n9"
+
+
 def test_starts_are_numbered_on_over_requeues(bash: Bash, submission: Submission, tmp_path: Path) -> None:
     (tmp_path / ".slurm/17/17_0_log.restarts-here").write_text("\n\n\n")
-    assert [start.split()[0] for start in ranks_started(bash, submission, verdicts=["here 0 3"])] == ["5", "6"]
+    assert [start.split()[0] for start in ranks_started(bash, submission, verdicts=["here 0 3 -"])] == ["5", "6"]
 
 
 @pytest.mark.parametrize("lost", ["notice", "no file"])
@@ -297,7 +305,7 @@ def test_where_nodes_are_wanted_back_or_no_start_can_be_numbered_the_job_is_requ
     if lost == "no file":
         (tmp_path / ".slurm/17/17_0_log.restarts-here").mkdir()
     preempt = "2026-11-29T11:28:26" if lost == "notice" else "None"
-    assert len(ranks_started(bash, submission, verdicts=["here 0 3"], preempt=preempt)) == 1
+    assert len(ranks_started(bash, submission, verdicts=["here 0 3 -"], preempt=preempt)) == 1
     assert (tmp_path / "calls").read_text().splitlines()[-1] == "requeue 17"
     assert ("--least" in asked(tmp_path)) is (lost == "no file")
 
