@@ -2,7 +2,7 @@
 # The end of every batch script. batch.py puts this file into the script, without its comments, before the profile's
 # setup lines; before it, it sets gmml_err, gmml_seen, gmml_run, gmml_token, gmml_nodes, gmml_notice, gmml_verdict_s,
 # gmml_patience_s, gmml_restarts, gmml_unfit and the function gmml_set_python, which fills the array `python`. Behind the
-# setup lines it makes submitit's srun line the function gmml_ranks.
+# setup lines it makes submitit's srun line the function gmml_ranks, with the options of gmml_step.
 # Measured on SLURM 22.05.8 with submitit 1.5.4; the tables are in docs/reference/batch-script.md.
 
 # scontrol, asked again while its controller is away. A controller that restarts answers within seconds; a job whose
@@ -115,6 +115,7 @@ gmml_prepare() {
     GMML_RESTART=$((GMML_RESTART + 1))
     gmml_seen=$(wc -l <"$gmml_err")
     # --overlap: SLURM frees the CPUs of a step that lost a node only at the end of the job.
+    # shellcheck disable=SC2034
     gmml_step=(--open-mode=append --overlap "--nodes=$count" ${out:+"--exclude=$out"})
     gmml_bad=$bad
 }
