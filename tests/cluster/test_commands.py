@@ -184,14 +184,6 @@ def test_faults_of_job_and_profile_are_reported_together(call, tmp_path):
     ]
 
 
-def test_a_launcher_that_does_not_exist_yet_is_refused_before_any_store_is_asked(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(existing, "run_root", None)
-    (tmp_path / "clusters" / "later.yaml").write_text("launcher: ray\nroot: s3://nowhere/runs\n")
-    code, _, err = call("gmml-submit", "job.yaml", "--cluster", "later")
-    assert code == 3
-    assert err.startswith("clusters/later.yaml:1: launcher: 'ray' is not yet in this version")
-
-
 def test_a_dry_run_names_the_line_of_a_profile_that_no_script_can_be_made_of(call, tmp_path, monkeypatch):
     def unreachable(root, name):
         raise StorageError(f"{root}: no answer")

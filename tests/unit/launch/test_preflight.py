@@ -113,12 +113,6 @@ def test_memory_that_is_not_known_here_is_not_judged(tmp_path: Path) -> None:
     assert not [fault for fault in preflight_of(made, data()) if fault.where == "memory"]
 
 
-def test_a_launcher_not_in_this_version_is_a_fault(tmp_path: Path) -> None:
-    corpus = shard(tmp_path / "a.tar", {"1.png": png()})
-    (fault,) = preflight(tmp_path, corpus, launcher="ray")
-    assert (fault.where, "not yet in this version" in fault.problem) == ("launcher", True)
-
-
 def test_no_heavy_package_is_imported_to_load_it() -> None:
     asked = "import sys, gmml_cluster.launch.preflight; print({'torch', 'numpy', 'PIL', 'submitit'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -121,7 +121,7 @@ def test_verification_leaves_torchs_generator_alone() -> None:
     ("changes", "message"),
     [
         ({"method": {"name": "nobodys"}}, "method.name: 'nobodys' does not fit; write 'gmml', 'mae', "),
-        ({"method": {"name": "relvit", "amt": True}}, "method.amt: unknown key"),
+        ({"method": {"name": "relvit", "amt": True}}, "method.amt: an option of gmml, mae, simmim, conmim alone"),
         ({"method": {"name": "gmml", "noise": 1}}, "method.noise: unknown key"),
         ({"model": {**MODEL, "heads": 3}}, "model.heads: 3 heads do not divide the width of 16"),
         ({"model": {**MODEL, "image_size": 18}}, "data.image_size: 18 is no multiple of the patch of 4"),
