@@ -62,11 +62,6 @@ def restart_delay_s(
     return verdict.pause_s if verdict.again else None
 
 
-def record_end(log: Log, start: JobStart, rc: int, evidence: Evidence = _NONE) -> bool:
-    """As `judge`, for a launcher that starts ranks in one way only: whether the job starts again."""
-    return judge(log, start, rc, evidence).again
-
-
 def judge(log: Log, start: JobStart, rc: int, evidence: Evidence = _NONE) -> Verdict:
     """Append what the log lacks of this start's end, and decide whether the job starts again.
 
@@ -154,7 +149,7 @@ def _resolve_cause(log: Log, start: JobStart, rc: int, evidence: Evidence) -> No
 
 
 def starts_again(history: History, start: JobStart, rc: int, evidence: Evidence = _NONE) -> bool:
-    """Whether the job starts again, its `end` being in the history; arguments as of `record_end`."""
+    """Whether the job starts again, its `end` being in the history; arguments as of `judge`."""
     if _is_past(history, start) or history.stopped or history.finished or rc == UNFIT:
         return False
     attempt = _claimed(history, start)

@@ -36,7 +36,7 @@ class Account:
             `left`, the job for the next one; `starting`: ranks are there and make no step; `steps`: they do.
         ranks: of the attempt that is at work; 0 where none is.
         attempt: its number.
-        waited_s: seconds of the queue up to `at` whose ranks only the next claim tells.
+        waited_s: seconds of the queue up to `at` whose number of ranks only the next claim has.
         resubmitted: when a submit came while an attempt had no `end`; None where none did.
         beside_s: seconds since `at` that went into no step, by kind: evaluations and passes that make maps.
         rank_s: kind -> rank-seconds; `unsaved` is only in what `accounted` returns.

@@ -37,7 +37,7 @@ class SilentRoots:
         return root in self._known and time.time() < self._known[root]["until"]
 
     def failed(self, root: str) -> bool:
-        """It did not answer. Returns whether that is new, so that a person is to be told."""
+        """It did not answer. Returns whether that is new, which a person should see."""
         before = self._known.get(root)
         pause_s = FIRST_PAUSE_S if before is None else min(2 * before["pause_s"], LONGEST_PAUSE_S)
         self._known[root] = _Silence(until=time.time() + pause_s, pause_s=pause_s)

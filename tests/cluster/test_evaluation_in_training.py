@@ -13,6 +13,7 @@ import torch
 from gmml_cluster.train.engines.gather import Copies
 from tests.fixtures.engines import ENGINES, gathered, make, on_ranks, train
 from tests.fixtures.runs import ended
+from tests.fixtures.supervised import ranks_of
 
 KEYS = ("step", "samples", "loss", "grad_norm", "lr", "wd", "masked")
 
@@ -50,7 +51,7 @@ def test_a_run_that_is_scored_trains_to_the_bit_as_one_that_is_not_and_a_kill_co
     job = workshop.job("scored", **short, evaluate=asked)
     workshop.call("gmml-submit", job, "--cluster", profile)
     workshop.until("scored", lambda entries: any(entry["kind"] == "commit" for entry in entries))
-    os.kill(rank_of(workshop), signal.SIGKILL)  # between the first commit and its score, or soon after
+    os.kill(ranks_of(workshop, "scored")[1], signal.SIGKILL)  # between the first commit and its score, or soon after
     entries = workshop.until("scored", lambda entries: "finished" in ended(entries))
     scores = [entry for entry in entries if entry["kind"] == "score"]
     assert [entry["step"] for entry in scores] == [7, 15, 23]
@@ -93,21 +94,8 @@ def test_a_kill_after_the_last_commit_costs_no_score_either(workshop):
     job = workshop.job("scored", run={"steps": 6}, evaluate=asked)
     workshop.call("gmml-submit", job, "--cluster", workshop.profile(2))
     workshop.until("scored", lambda entries: any(entry["kind"] == "commit" for entry in entries))
-    os.kill(rank_of(workshop), signal.SIGKILL)  # the probe takes seconds
+    os.kill(ranks_of(workshop, "scored")[1], signal.SIGKILL)  # the probe takes seconds
     entries = workshop.until("scored", lambda entries: "finished" in ended(entries))
     (score,) = [entry for entry in entries if entry["kind"] == "score"]
     assert (score["step"], [each["score"] for each in score["scores"]]) == (5, ["knn", "linear"])
     assert score["slot"] < entries[-1]["slot"]
-
-
-def rank_of(workshop: Any) -> int:
-    """Pid of rank 1 of the run `scored`."""
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if {b"gmml_cluster.train.worker", b"scored"} <= set(words) and b"RANK=1" in environment:
-            return int(pid)
-    raise AssertionError("rank 1 is gone")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.slurm import until
-from tests.unit.data.conftest import digits, png
+from tests.unit.data.conftest import digits, write_digits
 
 __all__ = ["digits"]
 pytestmark = pytest.mark.timeout(900)  # of 300 s the starts of Ray's processes alone may take most on a busy machine
@@ -21,12 +21,7 @@ SAMPLES, SHARD = 23, 7
 @pytest.fixture
 def images(tmp_path, digits):
     """23 digits and a file that is no image."""
-    for y in range(SAMPLES):
-        folder = tmp_path / "images" / f"class{y % 2}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{y}.png").write_bytes(png(digits[y][0]))
-    (tmp_path / "images" / "class0" / "text.jpg").write_bytes(b"no image")
-    return tmp_path / "images"
+    return write_digits(tmp_path / "images", digits, SAMPLES)
 
 
 @pytest.fixture

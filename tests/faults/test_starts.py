@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from gmml_cluster.launch.restart import JobStart, record_end
+from gmml_cluster.launch.restart import JobStart, judge
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run
 
@@ -42,7 +42,7 @@ def test_a_fault_before_the_claim_is_reported_by_name_and_counts_once(run):
     history = run.log.refresh()
     assert history.attempts == ()
     assert "spec.yaml" in history.submit.failed
-    assert record_end(run.log, JobStart(history.submit.token, "j", 0), 1) is True
+    assert judge(run.log, JobStart(history.submit.token, "j", 0), 1).again
     assert run.log.refresh().slots == history.slots
 
 

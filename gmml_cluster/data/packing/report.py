@@ -28,7 +28,7 @@ class Remark:
 
     @classmethod
     def read(cls, text: str) -> "Remark":
-        """The remark that was written as `str` does, as well as can be told where names have colons."""
+        """The remark that was written as `str` does, as far as that is known where names have colons."""
         image, _, reason = text.partition(": ")
         return cls(reason, image)
 

@@ -25,7 +25,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.launch.evidence import Evidence
 from gmml_cluster.launch.ray.worker import LEAVE_S, Attempt, Left, run_rank
-from gmml_cluster.launch.restart import JobStart, record_end
+from gmml_cluster.launch.restart import JobStart
+from gmml_cluster.launch.restart import judge as judge_by_log
+from gmml_cluster.launch.verdict import Verdict
 from gmml_cluster.run.codes import FAILED, FINISHED, NEVER, RESTARTS
 from gmml_cluster.run.log import Log
 from gmml_cluster.store.open import open_store
@@ -82,10 +84,13 @@ def supervise(job: Job) -> int:
                 return NEVER
             continue
         code, evidence = ended
-        again = judge(job, restart, code, evidence)
-        _log.info("attempt after %d restarts exited with %d; %s", restart, code, "again" if again else "the job ends")
-        if not again:
+        verdict = judge(job, restart, code, evidence)
+        _log.info(
+            "attempt after %d restarts exited with %d; %s", restart, code, "again" if verdict.again else "the job ends"
+        )
+        if not verdict.again:
             return code
+        time.sleep(verdict.pause_s)
         restart += 1
 
 
@@ -174,18 +179,18 @@ def _last_line(error: Exception) -> str:
     return f"Ray Train ends with {(str(error).strip().splitlines() or [type(error).__name__])[-1]!r}"
 
 
-def judge(job: Job, restart: int, code: int, evidence: Evidence) -> bool:
+def judge(job: Job, restart: int, code: int, evidence: Evidence) -> Verdict:
     """The verdict of `launch.restart`, waited for while the log cannot be read or written."""
     start = JobStart(job.submit, job.id, restart)
     tries = 1 if code in (FINISHED, NEVER) else RESTARTS + 1
     for number in range(tries):
         try:
-            return record_end(_open(job), start, code, evidence)
+            return judge_by_log(_open(job), start, code, evidence)
         except GmmlError as fault:
             _log.warning("%s", fault)
             if number + 1 < tries:
                 time.sleep(min(_PAUSE_S * 2**number, _LONGEST_PAUSE_S))
-    return False
+    return Verdict(again=False)
 
 
 def _open(job: Job) -> Log:

@@ -89,7 +89,7 @@ gmml_judge() {
         --restart "$GMML_RESTART" --rc "$1" --errors "$gmml_err" --seen "$gmml_seen" --notice "$gmml_notice" \
         --scheduler-job "$gmml_job" --nodes "$nodes" ${least:+--least "$least"} --bad "$gmml_bad" | tail -n 1)
     asked=$?
-    read -r verdict told <<<"$answer"
+    read -r verdict details <<<"$answer"
     case $verdict/$asked in
     here/0 | requeue/0 | nothing/0) rm -f "$gmml_blind" ;;
     */12[67])
@@ -97,7 +97,7 @@ gmml_judge() {
         verdict=nothing
         echo "slurm.python: ${python[*]}: cannot be started here" >&2
         ;;
-    *) verdict=$(gmml_blind_verdict "$1") told='' ;;
+    *) verdict=$(gmml_blind_verdict "$1") details='' ;;
     esac
     echo "gmml: ranks ended with $1, job is $state${why:+ due to $why}, restart $GMML_RESTART: $verdict"
 }
@@ -106,7 +106,7 @@ gmml_judge() {
 # notice that comes while no rank runs reaches nobody: SLURM's record of the job shows it.
 gmml_prepare() {
     local pause count out bad
-    read -r pause count out bad <<<"$told"
+    read -r pause count out bad <<<"$details"
     [ "$out" != - ] || out=
     sleep "$pause"
     gmml_job=$(gmml_ask -o show job "$SLURM_JOB_ID")
@@ -123,7 +123,7 @@ gmml_prepare() {
 gmml_after() {
     # First of all: any command changes $?, and submitit's script has no `set -e` that would keep it.
     local rc=$?
-    local verdict told state why
+    local verdict details state why
     # The whole batch step is signalled at a preemption or a cancel. An ignored signal is inherited by children, a
     # handler is not.
     trap '' TERM CONT USR2
@@ -138,13 +138,13 @@ gmml_after() {
         gmml_judge "$rc"
     done
     # The nodes are sound, and no file can be written.
-    [ "$verdict" != here ] || verdict=requeue told=''
+    [ "$verdict" != here ] || verdict=requeue details=''
     # A requeue at COMPLETING revives the job under the same id even where PreemptMode is CANCEL, and is a harmless
     # refusal where SLURM requeues by itself, as after NODE FAILURE. Without a reason it would revive a cancelled job.
     case $verdict/$(gmml_field JobState)/$why in
     requeue/RUNNING/* | requeue/COMPLETING/PREEMPTION | "requeue/COMPLETING/TIME LIMIT" | "requeue/COMPLETING/NODE FAILURE")
         gmml_ask requeue "$SLURM_JOB_ID"
-        [ -z "$told" ] || gmml_exclude "$told"
+        [ -z "$details" ] || gmml_exclude "$details"
         ;;
     esac
     exit "$rc"

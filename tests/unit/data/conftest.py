@@ -41,6 +41,16 @@ def digits():
     return list(zip(images, found.target.tolist(), strict=True))
 
 
+def write_digits(folder, digits, count):
+    """So many digits as PNGs in two folders of classes, and a file that is no image."""
+    for y in range(count):
+        of_class = folder / f"class{y % 2}"
+        of_class.mkdir(parents=True, exist_ok=True)
+        (of_class / f"{y}.png").write_bytes(png(digits[y][0]))
+    (folder / "class0" / "text.jpg").write_bytes(b"no image")
+    return folder
+
+
 @pytest.fixture
 def digit_shards(tmp_path, digits):
     """A folder of shards of 5, 0, 17 and 1 digits, 23 in all."""

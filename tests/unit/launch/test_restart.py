@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gmml_cluster.launch.evidence import Evidence
-from gmml_cluster.launch.restart import JobStart, record_end, restart_delay_s
+from gmml_cluster.launch.restart import JobStart, judge, restart_delay_s
 from gmml_cluster.launch.slurm.restart import main
 from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import RESTARTS, UNFIT, UNMET
@@ -53,7 +53,7 @@ def last(log: Log) -> tuple[str, int | None, str]:
 )  # fmt: skip
 def test_a_missing_end_is_appended_with_the_cause_the_code_proves(log: Log, rc: int, cause: str, again: bool) -> None:
     claim(log, mine(log))
-    assert record_end(log, mine(log), rc) is again
+    assert judge(log, mine(log), rc).again is again
     assert last(log) == ("end", 1, cause)
 
 
@@ -75,7 +75,7 @@ def test_where_the_log_has_the_end_it_decides_and_not_the_code(log: Log, cause: 
     protocol.end(log, attempt, cause)
     slots = log.refresh().slots
     for rc in (77, 78, 1, 137):
-        assert record_end(log, mine(log), rc) is again
+        assert judge(log, mine(log), rc).again is again
     assert log.refresh().slots == slots
 
 
@@ -83,7 +83,7 @@ def test_a_rank_killed_before_its_first_step_is_lost_although_the_end_says_notic
     verdicts = []
     for restart in range(3):
         protocol.end(log, claim(log, mine(log, restart=restart)), "notice")
-        verdicts.append(record_end(log, mine(log, restart=restart), 137))
+        verdicts.append(judge(log, mine(log, restart=restart), 137).again)
     assert verdicts == [True, True, False]
     assert [attempt.cause for attempt in log.refresh().attempts] == ["lost"] * 3
     assert list(log.read())[-1].fields["proof"] == "exit code 137"
@@ -102,26 +102,26 @@ def test_a_rank_killed_before_its_first_step_is_lost_although_the_end_says_notic
 )
 def test_what_the_scheduler_proves_resolves_a_notice(log: Log, evidence: Evidence, cause: str, again: bool) -> None:
     protocol.end(log, claim(log, mine(log)), "notice")
-    assert record_end(log, mine(log), 77, evidence) is again
+    assert judge(log, mine(log), 77, evidence).again is again
     assert log.refresh().attempts[-1].cause == cause
 
 
 def test_a_lost_peer_is_a_lost_node_where_the_scheduler_says_so(log: Log) -> None:
     protocol.end(log, claim(log, mine(log)), "lost", message="peer closed")
-    assert record_end(log, mine(log), 1, Evidence(None, "PreemptTime=x", "preempted")) is True
+    assert judge(log, mine(log), 1, Evidence(None, "PreemptTime=x", "preempted")).again
     assert log.refresh().attempts[-1].cause == "lost"
-    assert record_end(log, mine(log), 1, Evidence("node_lost", "Node failure on n2")) is True
+    assert judge(log, mine(log), 1, Evidence("node_lost", "Node failure on n2")).again
     assert log.refresh().attempts[-1].cause == "node_lost"
 
 
 def test_why_notice_was_given_explains_a_notice_and_no_crash(log: Log) -> None:
     notice = Evidence(None, "PreemptTime=x", "preempted")
     claim(log, mine(log))
-    assert record_end(log, mine(log), 1, notice) is False
+    assert not judge(log, mine(log), 1, notice).again
     assert last(log) == ("end", 1, "error")
     submit(log)
     claim(log, mine(log))
-    assert record_end(log, mine(log), 77, notice) is True
+    assert judge(log, mine(log), 77, notice).again
     assert last(log) == ("end", 2, "preempted")
 
 
@@ -129,37 +129,37 @@ def test_broken_hardware_counts_and_comes_back(log: Log) -> None:
     verdicts = []
     for restart in range(3):
         claim(log, mine(log, restart=restart))
-        verdicts.append(record_end(log, mine(log, restart=restart), 134, Evidence("hardware", "n2: ECC")))
+        verdicts.append(judge(log, mine(log, restart=restart), 134, Evidence("hardware", "n2: ECC")).again)
     assert verdicts == [True, True, False]
     assert [attempt.cause for attempt in log.refresh().attempts] == ["hardware"] * 3
 
 
 def test_srun_s_code_0_without_a_claim_is_a_start_that_failed(log: Log) -> None:
-    assert [record_end(log, mine(log, restart=restart), 0) for restart in range(3)] == [True, True, False]
+    assert [judge(log, mine(log, restart=restart), 0).again for restart in range(3)] == [True, True, False]
     assert last(log) == ("end", None, "start_failed")
 
 
 def test_a_python_without_torch_ends_the_first_start_for_good_and_says_so(log: Log) -> None:
     evidence = Evidence(stderr_tail="17_0_log.err ends with 'n1: python3 has no torch'")
-    assert record_end(log, mine(log), UNFIT, evidence) is False
+    assert not judge(log, mine(log), UNFIT, evidence).again
     assert "has no torch" in str(log.refresh().submit.failed)
 
 
 def test_a_job_cancelled_by_hand_is_cancelled_whether_it_has_an_end_or_a_claim(log: Log) -> None:
     slots = log.refresh().slots
-    assert record_end(log, mine(log), 143, Evidence("cancelled", "SLURM says so")) is False
+    assert not judge(log, mine(log), 143, Evidence("cancelled", "SLURM says so")).again
     assert log.refresh().slots == slots
     claim(log, mine(log))
-    assert record_end(log, mine(log), 143, Evidence("cancelled", "SLURM says so")) is False
+    assert not judge(log, mine(log), 143, Evidence("cancelled", "SLURM says so")).again
     assert last(log) == ("end", 1, "cancelled")
 
 
 @pytest.mark.parametrize("word", ["preempted", "time_limit"])
 def test_what_the_scheduler_took_costs_no_try_although_the_ranks_were_killed(log: Log, word: str) -> None:
     for restart in range(0, 8, 2):
-        assert record_end(log, mine(log, restart=restart), 79, Evidence(word, "SLURM says so")) is True
+        assert judge(log, mine(log, restart=restart), 79, Evidence(word, "SLURM says so")).again
         claim(log, mine(log, restart=restart + 1))
-        assert record_end(log, mine(log, restart=restart + 1), 137, Evidence(word, "SLURM says so")) is True
+        assert judge(log, mine(log, restart=restart + 1), 137, Evidence(word, "SLURM says so")).again
     assert [attempt.cause for attempt in log.refresh().attempts] == [word] * 4
     assert last(log)[0] == "end"
 
@@ -167,13 +167,13 @@ def test_what_the_scheduler_took_costs_no_try_although_the_ranks_were_killed(log
 def test_a_resolved_cause_outranks_the_end(log: Log) -> None:
     protocol.end(log, claim(log, mine(log)), "notice")
     protocol.resolve_cause(log, 1, "cancelled", "by its stderr")
-    assert record_end(log, mine(log), 77) is False
+    assert not judge(log, mine(log), 77).again
 
 
 def test_a_person_s_stop_ends_the_restarts(log: Log) -> None:
     protocol.end(log, claim(log, mine(log)), "notice")
     protocol.stop(log, "cancelled by a person")
-    assert record_end(log, mine(log), 77) is False
+    assert not judge(log, mine(log), 77).again
 
 
 @pytest.mark.parametrize("later", ["submit", "claim of the next start", "claim of another job"])
@@ -185,12 +185,12 @@ def test_nothing_at_all_is_done_where_there_is_a_later_claim_or_submit(log: Log,
     else:
         claim(log, mine(log, restart=1) if later == "claim of the next start" else mine(log, job="18"))
     slots = log.refresh().slots
-    assert record_end(log, first, 137) is False
+    assert not judge(log, first, 137).again
     assert log.refresh().slots == slots
 
 
 def test_a_start_that_failed_before_its_claim_is_logged_and_tried_three_times_in_all(log: Log) -> None:
-    verdicts = [record_end(log, mine(log, restart=restart), 1) for restart in range(3)]
+    verdicts = [judge(log, mine(log, restart=restart), 1).again for restart in range(3)]
     assert verdicts == [True, True, False]
     assert last(log) == ("end", None, "start_failed")
     assert log.refresh().submit is not None
@@ -200,18 +200,18 @@ def test_a_start_that_failed_before_its_claim_is_logged_and_tried_three_times_in
 def test_many_preemptions_before_do_not_count_against_a_start(log: Log) -> None:
     for restart in range(6):
         claim(log, mine(log, restart=restart))
-        assert record_end(log, mine(log, restart=restart), 77) is True
-    assert record_end(log, mine(log, restart=6), 143) is True
+        assert judge(log, mine(log, restart=restart), 77).again
+    assert judge(log, mine(log, restart=6), 143).again
 
 
 def test_a_notice_before_the_claim_comes_back_without_an_entry(log: Log) -> None:
     slots = log.refresh().slots
-    assert record_end(log, mine(log), 77) is True
+    assert judge(log, mine(log), 77).again
     assert log.refresh().slots == slots
 
 
 def test_notices_before_the_claim_come_back_twenty_times_and_are_then_logged(log: Log) -> None:
-    verdicts = [record_end(log, mine(log, restart=restart), 77) for restart in range(RESTARTS + 1)]
+    verdicts = [judge(log, mine(log, restart=restart), 77).again for restart in range(RESTARTS + 1)]
     assert verdicts == [True] * RESTARTS + [False]
     assert last(log) == ("end", None, "start_failed")
     assert f"code 77 before its claim, {RESTARTS + 1} starts in a row" in str(log.refresh().submit.failed)
@@ -219,18 +219,18 @@ def test_notices_before_the_claim_come_back_twenty_times_and_are_then_logged(log
 
 def test_a_claim_resets_the_count_of_notices_before_it(log: Log) -> None:
     claim(log, mine(log, restart=RESTARTS))
-    assert record_end(log, mine(log, restart=RESTARTS), 77) is True
-    assert record_end(log, mine(log, restart=2 * RESTARTS), 77) is True
+    assert judge(log, mine(log, restart=RESTARTS), 77).again
+    assert judge(log, mine(log, restart=2 * RESTARTS), 77).again
 
 
 def test_a_rank_that_failed_before_the_meeting_counts_whatever_its_peers_exited_with(log: Log) -> None:
-    verdicts = [record_end(log, mine(log, restart=restart), max(77, UNMET)) for restart in range(3)]
+    verdicts = [judge(log, mine(log, restart=restart), max(77, UNMET)).again for restart in range(3)]
     assert verdicts == [True, True, False]
 
 
 def test_who_had_no_right_to_claim_leaves_no_trace(log: Log) -> None:
     slots = log.refresh().slots
-    assert record_end(log, mine(log), 78) is False
+    assert not judge(log, mine(log), 78).again
     assert log.refresh().slots == slots
 
 
@@ -238,7 +238,7 @@ def test_three_lost_attempts_without_a_checkpoint_are_enough(log: Log) -> None:
     verdicts = []
     for restart in range(3):
         claim(log, mine(log, restart=restart))
-        verdicts.append(record_end(log, mine(log, restart=restart), 137))
+        verdicts.append(judge(log, mine(log, restart=restart), 137).again)
     assert verdicts == [True, True, False]
 
 
@@ -246,7 +246,7 @@ def test_a_checkpoint_resets_the_count_of_lost_attempts(log: Log) -> None:
     for restart in range(5):
         attempt = claim(log, mine(log, restart=restart))
         protocol.commit(log, attempt, step=10 * restart + 9, manifest="m", size=1, seconds=1.0)
-        assert record_end(log, mine(log, restart=restart), 137) is True
+        assert judge(log, mine(log, restart=restart), 137).again
 
 
 def test_a_removed_run_is_left_alone(tmp_path: Path) -> None:
@@ -301,9 +301,9 @@ def test_a_failed_start_that_the_ranks_logged_is_logged_once(log: Log) -> None:
     who = mine(log)
     protocol.start_failed(log, who.submit, job=who.job, restart=who.restart, message="the store refuses a right")
     slots = log.refresh().slots
-    assert record_end(log, who, 1) is True
+    assert judge(log, who, 1).again
     assert log.refresh().slots == slots
-    assert record_end(log, mine(log, restart=1), 1) is True
+    assert judge(log, mine(log, restart=1), 1).again
     assert log.refresh().slots == slots + 1
 
 
@@ -311,7 +311,7 @@ def test_a_claim_that_the_ranks_took_for_a_failed_start_gets_an_end_and_the_job_
     who = mine(log)
     claim(log, who)
     protocol.start_failed(log, who.submit, job=who.job, restart=who.restart, message="no answer")
-    assert record_end(log, who, 74) is True
+    assert judge(log, who, 74).again
     assert last(log) == ("end", 1, "storage")
 
 
@@ -322,7 +322,7 @@ def failed(log: Log, restart: int, message: str, *, commit: int | None = None, *
     if commit is not None:
         protocol.commit(log, attempt, step=commit, manifest="m", size=1, seconds=1.0)
     protocol.end(log, attempt, **{"cause": "error", "message": message, "step": 20, **more})
-    return record_end(log, mine(log, restart=restart), 1)
+    return judge(log, mine(log, restart=restart), 1).again
 
 
 def test_an_error_of_a_run_that_made_steps_is_tried_once_more(log: Log) -> None:
@@ -339,7 +339,7 @@ def test_another_error_after_another_checkpoint_is_tried_once_more(log: Log) -> 
     submit(log)
     assert failed(log, 0, "c", commit=9)
     claim(log, mine(log, restart=1))
-    assert record_end(log, mine(log, restart=1), 137)
+    assert judge(log, mine(log, restart=1), 137).again
     assert failed(log, 2, "d", commit=14)
 
 

@@ -87,7 +87,7 @@ def test_each_kind_gets_what_the_ranks_spent_on_it_whatever_happened(attempts):
     clock.submit()
     for before, attempt in pairwise([{"ending": "saved"}, *attempts]):
         if before["ending"] == "lost":
-            attempt["queue"] = 0  # nothing in the log tells it from the time that the ranks were there
+            attempt["queue"] = 0  # the log does not separate it from the time that the ranks were there
         clock.start(*(attempt[name] for name in ("queue", "importing", "loading", "ranks")), latest(clock))
         for span in attempt["spans"]:
             clock.commit(*span)

@@ -220,7 +220,7 @@ def test_what_was_begun_is_undone_when_packing_is_stopped(class_folders, tmp_pat
         with open(image, "wb"):  # opens when it is being read
             assert len(list(tmp_path.glob("out/.packing/plan.json"))) == 1
             packing.terminate()
-        _, said = packing.communicate(timeout=60)
+        _, said = packing.communicate()
         # `python -m` ends by the signal itself, a shell's 130, although the interrupt was handled, where it fell into
         # code from a string, such as a namedtuple's in a library that is just being imported
         assert packing.returncode in (130, -signal.SIGINT), said.decode()

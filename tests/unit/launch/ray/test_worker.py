@@ -13,7 +13,7 @@ WAIT_FOR_PIPE = "import os; os.read(int(os.environ['GMML_PIPE']), 1); print('sav
 
 
 def until_left(rank):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while rank.code is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -44,7 +44,7 @@ def test_a_notice_is_a_signal(tmp_path):
         f"import signal, sys; signal.signal(15, lambda *_: sys.exit(77)); open({str(ready)!r}, 'w'); signal.pause()"
     )
     with Rank(0, ["-c", script], {}) as rank:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not ready.exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)

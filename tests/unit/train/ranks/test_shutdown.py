@@ -345,20 +345,18 @@ def test_a_rank_that_waits_for_one_that_hangs_writes_its_stacks_once(run, caplog
 
 
 def test_rank_0_does_not_wait_long_for_the_word_of_a_rank_that_is_lost(run):
-    shutdown = shutdown_of(0, KeyValueStore(), run, limits=replace(QUICK, acknowledge=60.0, lost=0.1))
+    shutdown = shutdown_of(0, KeyValueStore(), run, limits=replace(QUICK, acknowledge=3600.0, lost=0.1))
     claim(shutdown, run)
-    began = time.monotonic()
     assert code_of(shutdown.fail, RuntimeError("Connection reset by peer")) == FAILED
-    assert time.monotonic() - began < 30
     assert ended(run) == [(1, "lost", "RuntimeError: Connection reset by peer")]
 
 
-@pytest.mark.parametrize(("smaller", "told"), [(16, {"micro": 16}), (None, {})])
-def test_an_end_for_want_of_memory_says_what_the_next_attempt_is_to_hold(run, smaller, told):
+@pytest.mark.parametrize(("smaller", "written"), [(16, {"micro": 16}), (None, {})])
+def test_an_end_out_of_memory_has_the_micro_batch_of_the_next_attempt(run, smaller, written):
     shutdown = shutdown_of(0, KeyValueStore(**{"left/1": 1}), run)
     claim(shutdown, run)
     shutdown.smaller_micro = smaller
     code_of(shutdown.fail, RuntimeError("CUDA out of memory"))
     attempt = run.log.refresh().attempts[-1]
     assert attempt.cause == "out_of_memory"
-    assert {name: value for name, value in attempt.details.items() if name == "micro"} == told
+    assert {name: value for name, value in attempt.details.items() if name == "micro"} == written
