@@ -117,9 +117,8 @@ def _settings(results: Sequence[Result]) -> Iterator[str]:
     """A line a method: its recipe, its options, which declare how narrow its heads are, and what differs here."""
     yield "Encoder: 96 wide, 6 deep, 3 heads, 64 patches of 4 pixels, of 8 on Tiny ImageNet; batch 64; learning rates"
     yield "absolute."
-    heads = next((result.trial.heads for result in results if result.trial.heads), {})
-    if heads:
-        yield f"Heads: {heads['finetune']:,} images of fine-tuning, {heads['attentive']:,} of the attentive probe."
+    heads = results[0].trial.heads
+    yield f"Heads: {heads['finetune']:,} images of fine-tuning, {heads['attentive']:,} of the attentive probe."
     yield ""
     for method in dict.fromkeys(result.trial.method for result in results):
         recipe = METHODS[method]
@@ -127,5 +126,3 @@ def _settings(results: Sequence[Result]) -> Iterator[str]:
         written = ", ".join(f"`{name}: {value}`" for name, value in options.items() if name != "name") or "its defaults"
         changed = ", ".join(f"`{name}={value}`" for name, value in recipe.overrides.items())
         yield f"- {method}: `jobs/{recipe.job}` ({written})" + (f", with {changed}" if changed else "")
-        if not recipe.fine_tuned:
-            yield "  Neither fine-tuned nor probed by attention: those methods cannot take its blocks."

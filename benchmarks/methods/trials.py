@@ -20,20 +20,19 @@ class Recipe:
         overrides: what differs from it here, by dotted name.
         share: images of pre-training for each of the budget's.
         seeded: whether several seeds are measured, and Tiny ImageNet too.
-        fine_tuned: whether its encoder can be fine-tuned.
     """
 
     job: str
     overrides: Mapping[str, Any]
     share: float = 1.0
     seeded: bool = False
-    fine_tuned: bool = True
 
 
 _BY_32 = {"batch.size": 64, "data.group": 32}
 """Two groups a step, so that both ranks of a machine without GPU have one."""
 METHODS = {
     "mae": Recipe("cifar10_vit_tiny.yaml", {}, seeded=True),
+    "amt": Recipe("cifar10_amt.yaml", {}),
     "gmml": Recipe("cifar10_gmml.yaml", {}, share=3.0, seeded=True),
     "simmim": Recipe("cifar10_simmim.yaml", {}),
     "conmim": Recipe("cifar10_conmim.yaml", _BY_32),
@@ -42,7 +41,6 @@ METHODS = {
     "capi": Recipe(
         "cifar10_capi.yaml",
         {"model.depth": 6, "model.drop_path": 0, "method.clusters": 32, **_BY_32},
-        fine_tuned=False,
     ),
 }
 
@@ -93,7 +91,7 @@ class Trial:
     @property
     def heads(self) -> dict[str, int]:
         """Methods that train a head on the encoder, and their images."""
-        budget = {"attentive": ATTENTIVE_SHARE, "finetune": FINETUNE_SHARE} if self.recipe.fine_tuned else {}
+        budget = {"attentive": ATTENTIVE_SHARE, "finetune": FINETUNE_SHARE}
         return {name: max(1, round(self.images * share)) for name, share in budget.items()}
 
     @property

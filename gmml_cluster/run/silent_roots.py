@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 600.0, 86400.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 600.0, 3600.0
 
 
 class _Silence(TypedDict):
