@@ -88,7 +88,7 @@ def latest_event(document: Document) -> str:
 def notes(document: Document) -> list[str]:
     """What a reader should know or do, a sentence each: why it waits, what went wrong, and the command that helps."""
     name, state = document["run"], document["state"]
-    found = [document["misplaced"]] if document["misplaced"] else []
+    found = [document[name] for name in ("misplaced", "lacks_room") if document[name]]
     if document["queue_reason"] or document["expected_start"]:
         expected = f"; expected to start {moment(document['expected_start'])}" if document["expected_start"] else ""
         found.append(f"{state}: {document['queue_reason'] or 'no reason given'}{expected}")

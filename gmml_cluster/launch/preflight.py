@@ -11,6 +11,7 @@ from gmml_cluster.errors import DataError, Fault, SpecError, StorageError
 from gmml_cluster.launch.protocol import Submission
 from gmml_cluster.launch.registry import launcher_named
 from gmml_cluster.plan.notes import memory_hint
+from gmml_cluster.run.space import room_lacking
 from gmml_cluster.spec.job import Data
 from gmml_cluster.store.open import open_store
 from gmml_cluster.store.probe import probe
@@ -26,7 +27,8 @@ def preflight(submission: Submission, data: Data) -> list[Fault]:
 
     Leaves nothing behind, and raises for nothing that a user can fix.
     """
-    found = [*store_faults(submission.root), *_corpus_faults(data), *_memory_faults(submission)]
+    found = [*store_faults(submission.root), *_space_faults(submission), *_corpus_faults(data)]
+    found += _memory_faults(submission)
     try:
         return found + launcher_named(submission.profile.launcher).preflight(submission)
     except SpecError as error:
@@ -49,6 +51,12 @@ def store_faults(root: str) -> list[Fault]:
 
 def _existing(folder: Path) -> Path:
     return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+
+
+def _space_faults(submission: Submission) -> list[Fault]:
+    """A disk that has no room for a single checkpoint; where only fewer fit than are kept is a note of the plan."""
+    lacking = room_lacking(submission.root, submission.plan.checkpoint_bytes)
+    return [] if lacking is None else [lacking]
 
 
 def _corpus_faults(data: Data) -> list[Fault]:

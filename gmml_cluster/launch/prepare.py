@@ -14,6 +14,7 @@ from gmml_cluster.launch.registry import launcher_named
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.plan.plan import Plan, make_plan
 from gmml_cluster.run.root import absolute, run_root
+from gmml_cluster.run.space import room_lacking
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.locations import Locations
@@ -83,6 +84,10 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
         if history.submit is not None:
             code, code_notes = code_of_run(run_root(root, job.name), history.submit, submission.code)
             submission, notes = replace(submission, code=code), (*code_notes, *notes)
+        lacking = room_lacking(
+            root, submission.plan.checkpoint_bytes, max(1, job.checkpoint.keep + 1 - len(history.commits))
+        )
+        notes = (*notes, *([] if lacking is None else [str(lacking)]))
     return Prepared(job, cluster, with_notes(submission, notes), locations)
 
 

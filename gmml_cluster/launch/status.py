@@ -17,6 +17,7 @@ from gmml_cluster.run.ledger import living, status
 from gmml_cluster.run.location import misplaced
 from gmml_cluster.run.progress import Progress, read_map_pass, read_progress, total_steps
 from gmml_cluster.run.root import RunRoot
+from gmml_cluster.run.space import room_lacking
 from gmml_cluster.store.open import open_store
 
 VERSION = 3
@@ -75,8 +76,15 @@ def _document(run: RunRoot, history: History, jobs: Jobs) -> dict[str, Any]:
         "progress": _figures(progress),
         "map_pass": read_map_pass(run.store, history) if lives else None,
         **_waiting(history, jobs),
+        "lacks_room": None if history.finished else _lacking(run, history),
         "misplaced": None if found is None else str(found.fault),
     }
+
+
+def _lacking(run: RunRoot, history: History) -> str | None:
+    """That the next checkpoint will not fit, judged by the last one."""
+    lacking = room_lacking(run.url, history.commits[-1].size) if history.commits else None
+    return None if lacking is None else str(lacking)
 
 
 def _evaluations(run: RunRoot, history: History, document: dict[str, Any]) -> dict[str, Any]:

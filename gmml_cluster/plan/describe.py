@@ -45,6 +45,7 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "samples", _known(plan.samples)
     yield "epochs", UNKNOWN if plan.epochs is None else f"{plan.epochs:.2f} of {plan.epoch_steps:,.1f} steps"
     yield "parameters", f"{plan.parameters:,}"
+    yield "checkpoint", _mebibytes(plan.checkpoint_bytes)
     yield "memory a rank", _memory(plan.memory)
     if plan.room is not None:
         yield "it may use", f"{_mebibytes(plan.room.total_bytes)} ({plan.room.source})"

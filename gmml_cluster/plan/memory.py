@@ -51,6 +51,11 @@ class Memory:
         return {**asdict(self), "total_bytes": self.total_bytes}
 
 
+def checkpoint_bytes(counts: Counts, moments: int) -> int:
+    """Bytes of a checkpoint's tensors: fp32 weights, the optimizer's moments of each, and what is frozen."""
+    return 4 * ((1 + moments) * counts.trained + counts.frozen)
+
+
 def memory_of_rank(
     counts: Counts, engine: EngineSpec, *, ranks: int, images: int, moments: int = 2, scoring_bytes: int = 0
 ) -> Memory:

@@ -7,7 +7,7 @@ from typing import Any
 from gmml_cluster.plan.evaluation import EvaluationPlan, Labelled, evaluation_plan, scoring_bytes
 from gmml_cluster.plan.gpu_time import PEAK_FLOPS, GpuTime, gpu_time, too_little_to_do
 from gmml_cluster.plan.machine import Machine, RankMemory, gpus_of_node, memory_for_rank, memory_of_node, this_machine
-from gmml_cluster.plan.memory import Memory, memory_of_rank, moments_of, read_ahead_bytes
+from gmml_cluster.plan.memory import Memory, checkpoint_bytes, memory_of_rank, moments_of, read_ahead_bytes
 from gmml_cluster.plan.nodes import NodePlan, nodes_within_lanes
 from gmml_cluster.plan.notes import (
     advice_of_method,
@@ -48,6 +48,7 @@ class Plan:
         ranks: fewest and most ranks, after cuts.
         shares: a step at the fewest and at the most ranks.
         epoch_steps: steps an epoch of the first corpus takes.
+        checkpoint_bytes: of one checkpoint's tensors, over all ranks.
         memory: of a rank at the fewest ranks, where it is greatest.
         step_flops: FLOP of a step, forward and backward, over all ranks.
         later_step_flops: of one from AMT's start on; None without AMT.
@@ -83,6 +84,7 @@ class Plan:
     samples: int | None
     epochs: float | None
     parameters: int
+    checkpoint_bytes: int
     memory: Memory
     room: RankMemory | None
     read_ahead_bytes: int | None
@@ -195,6 +197,7 @@ def make_plan(
         samples=None if length.steps is None else length.steps * job.batch.size,
         epochs=length.epochs,
         parameters=counts_of(job).trained,
+        checkpoint_bytes=checkpoint_bytes(counts_of(job), moments_of(job.optim)),
         memory=need.memory,
         room=need.room,
         read_ahead_bytes=need.read_ahead_bytes,

@@ -13,6 +13,7 @@ from gmml_cluster.run import protocol, retention
 from gmml_cluster.run.history import History
 from gmml_cluster.run.interval import between_interruptions_s, save_interval_s
 from gmml_cluster.run.root import RunRoot
+from gmml_cluster.run.space import room_lacking
 from gmml_cluster.spec.scalars import Interval
 from gmml_cluster.train.checkpoints.save import Saved, Saver
 from gmml_cluster.train.engines.gradients import SKIPS_LATCH
@@ -22,6 +23,7 @@ from gmml_cluster.train.ranks.shutdown import Shutdown
 from gmml_cluster.train.stepper import Report, Skip
 
 PROGRESS_S = 5.0
+SAVE_AGAIN_S = 60.0
 _NAMED_SAMPLES = 64
 _CURE = (
     "`gmml order` names the images of sample numbers; start a run with a lower optim.lr, a longer warm-up, "
@@ -139,13 +141,19 @@ class Commits:
             retention.retire(self.run.store, self.run.log, self.attempt, keep=self.keep, keep_every=self.keep_every)
         except StorageError as error:
             _log.warning("%s; what was to be deleted goes after the next checkpoint", error)
+        if lacking := room_lacking(self.run.url, saved.size):
+            _log.warning("%s", lacking)
 
 
 def save_clock(every: Interval, history: History, saver: Saver) -> Callable[[], bool]:
-    """Rank 0's: whether a save by time is due."""
+    """Rank 0's: whether a save is due by time: by the job's word, or as the last one failed a minute ago."""
 
     def due() -> bool:
-        if every.steps is not None or saver.busy:
+        if saver.busy:
+            return False
+        if saver.failed is not None:
+            return saver.age_s >= SAVE_AGAIN_S
+        if every.steps is not None:
             return False
         between_s = between_interruptions_s(history, time.time())
         return saver.age_s >= (every.seconds or save_interval_s(saver.cost_s, between_s))

@@ -7,16 +7,18 @@ sample numbers.
 
 import hashlib
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import torch
 
+from gmml_cluster.errors import StorageError
 from gmml_cluster.run.history import checkpoint_folder
 from gmml_cluster.store.protocol import Store
 from gmml_cluster.train.engines.slices import Slice
@@ -25,6 +27,10 @@ from gmml_cluster.train.ranks.rendezvous import KeyValueStore, RankInfo
 VERSION = 2
 BLOCK_BYTES = 4 * 2**20
 SAVE_S = 600.0  # a rank waits for the others' uploads; requests to a store are retried for 300 s
+GIVE_UP_S = 1800.0
+"""For as long training goes on while saves fail: what is freed or repaired until then costs no step."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -156,8 +162,25 @@ class Spent:
     stall_s: float
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What rank 0 says of a save, and every rank acts on.
+
+    Attributes:
+        problem: why the checkpoint does not exist; empty where it is committed.
+        final: whether saves have failed for so long that the attempt ends.
+    """
+
+    problem: str = ""
+    final: bool = False
+
+
 class Saver:
     """Saves the state in the background, one checkpoint at a time.
+
+    A save that the store refuses, by a full disk say, ends nothing yet: a later one may succeed, and ending here would
+    lose the steps since the last checkpoint for certain. The ranks learn from rank 0 that it failed, so that they
+    agree; after half an hour of failures the attempt ends.
 
     The host buffer is allocated here, after the state was loaded: within the first save it made that stall training 2
     to 7 times as long as a later one.
@@ -173,9 +196,11 @@ class Saver:
 
     Attributes:
         cost_s: rank 0's: seconds that the last save took; None before the first.
+        failed: why the last save came to nothing; None where it is committed, or in flight.
     """
 
     cost_s: float | None = None
+    failed: StorageError | None = None
 
     def __init__(
         self,
@@ -191,6 +216,8 @@ class Saver:
         self._store, self._kv, self._rank_info, self._attempt = store, kv, rank_info, attempt
         self._slices, self._commit, self._waited_s = slices, commit, waited_s
         self._waited_before_s = 0.0
+        self._not_recorded = Spent(0.0, 0.0)
+        self._failing_since: float | None = None
         self._buffer = HostBuffer(slices())
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -207,7 +234,7 @@ class Saver:
         return time.monotonic() - self._began
 
     def check(self) -> None:
-        """Raise the error of a save that failed in the background."""
+        """Raise the error that ends the attempt, of a save in the background."""
         if self._error is not None:
             raise self._error
 
@@ -215,26 +242,31 @@ class Saver:
         """Copy the state of this rank and save it in the background; waits first for a save in flight.
 
         Raises:
-            StorageError: the save before failed.
+            StorageError: saves have failed for half an hour.
         """
         stalling = time.monotonic()
-        self.finish()
+        self._join()
         slices = self._slices()
-        self._buffer.copy(slices)  # the save before has read its bytes: `finish` waited for it
+        self._buffer.copy(slices)  # the save before has read its bytes: `_join` waited for it
         self._began = time.monotonic()
-        waited_s = self._waited_s()
-        spent = Spent(waited_s - self._waited_before_s, self._began - stalling)
-        self._waited_before_s = waited_s
+        waited_s, before = self._waited_s(), self._not_recorded
+        spent = Spent(before.data_wait_s + waited_s - self._waited_before_s, before.stall_s + self._began - stalling)
+        self._waited_before_s, self._not_recorded, self.failed = waited_s, Spent(0.0, 0.0), None
         arguments = (step, state, list(slices), self._began, spent)
         self._thread = threading.Thread(target=self._run, args=arguments, name="saving", daemon=True)
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait for the save in flight; on rank 0 it is then committed.
+        """Wait for the save in flight; returns once it is committed.
 
         Raises:
-            StorageError: it failed.
+            StorageError: it is not: for those who need this very checkpoint no later one will do.
         """
+        self._join()
+        if self.failed is not None:
+            raise self.failed
+
+    def _join(self) -> None:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -242,28 +274,80 @@ class Saver:
 
     def _run(self, step: int, state: dict[str, Any], slices: Sequence[Slice], began: float, spent: Spent) -> None:
         try:
-            self._save(step, state, slices, began, spent)
+            outcome = self._save(step, state, slices, began, spent)
+            if outcome.problem:
+                self._not_recorded = spent
+                self._give_up(step, outcome)
         except BaseException as error:
-            self._error = error  # raised in the training thread, by `check` or `finish`
+            self._error = error  # raised in the training thread, by `check`, `begin` or `finish`
 
-    def _save(self, step: int, state: dict[str, Any], slices: Sequence[Slice], began: float, spent: Spent) -> None:
+    def _give_up(self, step: int, outcome: _Outcome) -> None:
+        error = StorageError(outcome.problem)
+        if outcome.final:
+            raise error
+        self.failed = error
+        _log.warning("step %d is not saved: %s; training goes on, and a later save may succeed", step, error)
+
+    def _save(self, step: int, state: dict[str, Any], slices: Sequence[Slice], began: float, spent: Spent) -> _Outcome:
         folder = checkpoint_folder(step, self._attempt)
         file = f"rank-{self._rank_info.rank:05d}.safetensors"
-        self._store.put(f"{folder}/{file}", self._buffer.data.data)
-        self._kv.set(f"save/{step}/{self._rank_info.rank}", manifest_part(file, self._buffer, slices))
+        self._kv.set(f"save/{step}/{self._rank_info.rank}", self._write(folder, file, slices))
         if self._rank_info.rank != 0:
             # the other ranks learn by this that the commit is in the log: only then may they end or save again
-            self._kv.wait(f"saved/{step}", timeout_s=SAVE_S)
-            return
+            return _Outcome(**self._kv.wait(f"saved/{step}", timeout_s=SAVE_S))
+        outcome = self._outcome(step, folder, state, began, spent)
+        self._kv.set(f"saved/{step}", asdict(outcome))
+        return outcome
+
+    def _write(self, folder: str, file: str, slices: Sequence[Slice]) -> dict[str, Any]:
+        """This rank's part of the manifest, or the problem that kept it from writing its file."""
+        try:
+            self._store.put(f"{folder}/{file}", self._buffer.data.data)
+        except StorageError as error:
+            return {"problem": str(error)}
+        return manifest_part(file, self._buffer, slices)
+
+    def _outcome(self, step: int, folder: str, state: dict[str, Any], began: float, spent: Spent) -> _Outcome:
+        """Rank 0's: commits the checkpoint once all ranks have written their files."""
+        full = {**state, "step": step, "attempt": self._attempt}
+        try:
+            parts = self._parts(step)
+            manifest = json.dumps(merge(parts, full), separators=(",", ":")).encode()
+            self._store.put(f"{folder}/manifest.json", manifest)
+        except StorageError as error:
+            self._clear(folder)
+            return self._judged(error, began)
+        size = len(manifest) + sum(part["size"] for part in parts)
+        digest = hashlib.sha256(manifest).hexdigest()
+        self.cost_s = time.monotonic() - began
+        try:
+            self._commit(Saved(step, folder, digest, size, self.cost_s, spent), full)
+        except StorageError as error:
+            return self._judged(error, began)  # the entry may be in the log all the same, so the files stay
+        self._failing_since = None
+        return _Outcome()
+
+    def _parts(self, step: int) -> list[dict[str, Any]]:
+        """What each rank has written.
+
+        Raises:
+            StorageError: a rank could not write its file.
+        """
         keys = [f"save/{step}/{rank}" for rank in range(self._rank_info.ranks)]
         parts = [self._kv.wait(key, timeout_s=SAVE_S) for key in keys]
         for key in keys:  # megabytes at many ranks, which the store would keep in rank 0's memory
             self._kv.delete(key)
-        full = {**state, "step": step, "attempt": self._attempt}
-        manifest = json.dumps(merge(parts, full), separators=(",", ":")).encode()
-        self._store.put(f"{folder}/manifest.json", manifest)
-        size = len(manifest) + sum(part["size"] for part in parts)
-        digest = hashlib.sha256(manifest).hexdigest()
-        self.cost_s = time.monotonic() - began
-        self._commit(Saved(step, folder, digest, size, self.cost_s, spent), full)
-        self._kv.set(f"saved/{step}", True)
+        if problems := [part["problem"] for part in parts if "problem" in part]:
+            raise StorageError(problems[0])
+        return parts
+
+    def _clear(self, folder: str) -> None:
+        """Delete what was written of a checkpoint that will not be: on a full disk it is in the way of the next."""
+        try:
+            self._store.delete([found.name for found in self._store.list_objects(f"{folder}/")])
+        except StorageError as error:
+            _log.warning("%s; it is deleted after a later checkpoint", error)
+
+    def _judged(self, error: StorageError, began: float) -> _Outcome:
+        self._failing_since = self._failing_since or began
+        return _Outcome(str(error), final=time.monotonic() - self._failing_since > GIVE_UP_S)

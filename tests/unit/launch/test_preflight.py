@@ -13,6 +13,7 @@ from gmml_cluster.launch.preflight import preflight as preflight_of
 from gmml_cluster.launch.protocol import Submission
 from gmml_cluster.plan.machine import RankMemory
 from gmml_cluster.plan.memory import Memory
+from gmml_cluster.run import space
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.job import Data
 from tests.fixtures import submissions
@@ -116,3 +117,10 @@ def test_memory_that_is_not_known_here_is_not_judged(tmp_path: Path) -> None:
 def test_no_heavy_package_is_imported_to_load_it() -> None:
     asked = "import sys, gmml_cluster.launch.preflight; print({'torch', 'numpy', 'PIL', 'submitit'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_a_disk_without_room_for_one_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "free_bytes", lambda url: 10**9)
+    for needed, faults in ((10**9, []), (2 * 10**9, ["1.00 GB are free, and the next checkpoint takes 2.00 GB"])):
+        made = submissions.with_plan(submission(tmp_path), checkpoint_bytes=needed)
+        assert [fault.problem for fault in preflight_of(made, data()) if fault.where == str(tmp_path)] == faults

@@ -18,7 +18,7 @@ from gmml_cluster.errors import PreflightError, SpecError, StorageError
 from gmml_cluster.launch import existing, prepare, submit
 from gmml_cluster.launch.local.launcher import LocalLauncher
 from gmml_cluster.launch.protocol import JobReport
-from gmml_cluster.run import protocol
+from gmml_cluster.run import protocol, space
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.log import Draft
 from gmml_cluster.run.root import create_run, run_root
@@ -195,3 +195,11 @@ def test_a_job_whose_corpus_holds_no_sample_by_its_index_is_refused_before_it_is
     assert done.exception.exit_code == 3
     assert f"data.corpora.0.url: {corpus} holds no sample; " in str(done.exception)
     assert "; images are members named .jpg" in str(done.exception)
+
+
+def test_a_disk_with_room_for_fewer_checkpoints_than_are_kept_is_a_note(job, monkeypatch):
+    size = prepare.prepare(job[0], cluster=job[1]).plan.checkpoint_bytes
+    for room, noted in ((4 * size, False), (4 * size - 1, True)):  # three are kept, and the next one comes first
+        monkeypatch.setattr(space, "free_bytes", lambda url, room=room: room)
+        notes = prepare.prepare(job[0], cluster=job[1]).plan.notes
+        assert any("and 4 checkpoints take" in note for note in notes) == noted

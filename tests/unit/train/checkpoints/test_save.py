@@ -1,6 +1,7 @@
 """A checkpoint gives back by name and range what any ranks saved, and never gives back damage."""
 
 import json
+import re
 import resource
 import threading
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from gmml_cluster.errors import CheckpointError
+from gmml_cluster.errors import CheckpointError, Fault, StorageError
 from gmml_cluster.store.posix import PosixStore
 from gmml_cluster.store.verified import READS
 from gmml_cluster.train.checkpoints import save as saving
@@ -245,15 +246,124 @@ def test_what_is_saved_are_the_values_at_begin_whatever_training_does_next(tmp_p
     assert torch.equal(reader.tensor("a"), torch.zeros(1000))
 
 
-def test_a_save_that_fails_raises_in_the_training_thread(tmp_path):
-    class FullStore(PosixStore):
+# ---- saves that fail -----------------------------------------------------------------------------------------------
+
+
+class RefusingStore(PosixStore):
+    """Refuses to write names that match, as a full disk does for large files before small ones."""
+
+    refused = "nothing"
+
+    def put(self, name, data):
+        if re.search(self.refused, name):
+            raise StorageError(Fault(name, "no space left"))
+        super().put(name, data)
+
+
+class TwoRanks:
+    """The savers of two ranks over one store, and what rank 0 committed."""
+
+    def __init__(self, folder):
+        self.store, self.commits, self.waited_s, kv = RefusingStore(folder), [], 0.0, SharedStore()
+        self.savers = [
+            Saver(
+                self.store,
+                kv,
+                RankInfo(rank, 2, rank, 2),
+                attempt=0,
+                slices=lambda part=part: part,
+                commit=self.commit,
+                waited_s=lambda: self.waited_s,
+            )
+            for rank, part in enumerate(cut({"a": torch.arange(8.0)}, [3], 2))
+        ]
+
+    def commit(self, saved, state):
+        self.commits.append(saved)
+
+    def save(self, step):
+        """Save on both ranks; gives what each says of it."""
+        for saver in self.savers:
+            saver.begin(step, {"adam_step": step, "skipped_steps": []})
+        for saver in self.savers:
+            saver._join()
+        return [None if saver.failed is None else str(saver.failed) for saver in self.savers]
+
+
+@pytest.mark.parametrize("refused", ["rank-00000", "rank-00001", "manifest"])
+def test_a_refused_save_ends_nothing_on_any_rank_and_a_later_one_succeeds(tmp_path, refused):
+    ranks = TwoRanks(tmp_path)
+    ranks.store.refused = refused
+    first, second = ranks.save(4)
+    assert first == second
+    assert "no space left" in first
+    assert ranks.commits == []
+    assert ranks.store.list_objects("checkpoints/") == [], "what was written of it would be in the next one's way"
+    for saver in ranks.savers:
+        saver.check()
+        with pytest.raises(StorageError, match="no space left"):
+            saver.finish()
+    ranks.store.refused = "nothing"
+    assert ranks.save(9) == [None, None]
+    (saved,) = ranks.commits
+    assert torch.equal(
+        CheckpointReader(ranks.store, saved.folder, saved.manifest_sha256).tensor("a"), torch.arange(8.0)
+    )
+    for saver in ranks.savers:
+        saver.finish()
+
+
+def test_what_steps_waited_before_a_refused_save_is_recorded_with_the_next(tmp_path):
+    ranks = TwoRanks(tmp_path)
+    ranks.store.refused, ranks.waited_s = "rank", 2.0
+    ranks.save(4)
+    ranks.store.refused, ranks.waited_s = "nothing", 5.0
+    ranks.save(9)
+    assert [saved.spent.data_wait_s for saved in ranks.commits] == [5.0]
+
+
+def test_saves_that_fail_for_too_long_end_the_attempt_on_all_ranks(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "GIVE_UP_S", 0.0)
+    ranks = TwoRanks(tmp_path)
+    ranks.store.refused = "rank-00001"
+    for saver in ranks.savers:
+        saver.begin(4, {"adam_step": 1, "skipped_steps": []})
+    for saver in ranks.savers:
+        with pytest.raises(StorageError, match="no space left"):
+            saver._join()
+        with pytest.raises(StorageError, match="no space left"):
+            saver.check()
+
+
+def test_a_success_between_failures_starts_the_time_anew(tmp_path, monkeypatch):
+    ranks = TwoRanks(tmp_path)
+    ranks.store.refused = "manifest"
+    ranks.save(1)
+    ranks.store.refused = "nothing"
+    ranks.save(2)
+    assert ranks.savers[0]._failing_since is None
+
+
+def test_the_files_stay_where_it_is_not_known_whether_the_commit_is_in_the_log(tmp_path):
+    ranks = TwoRanks(tmp_path)
+
+    def unanswered(saved, state):
+        raise StorageError(Fault("log/00000007.json", "no answer"))
+
+    ranks.savers[0]._commit = unanswered
+    assert ["no answer" in problem for problem in ranks.save(4)] == [True, True]
+    assert len(ranks.store.list_objects("checkpoints/")) == 3
+
+
+def test_any_other_failure_of_a_save_raises_in_the_training_thread(tmp_path):
+    class BrokenStore(PosixStore):
         def put(self, name, data):
-            raise OSError("no space left")
+            raise ValueError("a fault of ours")
 
     part = [Slice("a", (4,), 0, {"value": torch.ones(4)})]
     saver = Saver(
-        FullStore(tmp_path), SharedStore(), RankInfo(0, 1, 0, 1), attempt=0, slices=lambda: part, commit=lambda *_: None
+        BrokenStore(tmp_path), SharedStore(), RankInfo(0, 1, 0, 1), attempt=0, slices=lambda: part, commit=print
     )
     saver.begin(0, {"adam_step": 1, "skipped_steps": []})
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(ValueError, match="a fault of ours"):
         saver.finish()
