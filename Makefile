@@ -7,6 +7,10 @@ TORCH_INDEX ?=
 # Files of tests that run at once, each with daemons of its own.
 AT_ONCE ?= 2
 
+# Disturbances of `make soak`, and what draws them.
+KILLS ?= 100
+SEED ?= 1
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -17,7 +21,7 @@ PACKAGES := slurmctld slurmd slurm-client munge
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install apt demo test check lint drills gpu-check
+.PHONY: help venv install apt demo test check lint drills soak gpu-check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -32,6 +36,9 @@ test: install apt check ## Everything: set-up, format, lint, types, contracts, u
 drills: install ## Minutes that no change waits for: every method resumes to the bit on two ranks in every engine
 	@echo "== drills (real ranks)"
 	@$(BIN)/python -m pytest tests/drills
+
+soak: install ## KILLS random disturbances of a small run, after which nothing may be lost; SEED draws them
+	@$(BIN)/python -m benchmarks.soak --kills $(KILLS) --seed $(SEED)
 
 gpu-check: install ## On a machine with GPUs: what only they can show, in half an hour; writes gpu-check.json
 	@$(BIN)/python -m benchmarks.gpu_check

@@ -1,7 +1,8 @@
-"""From kill -9 of a rank to the next new step, in its parts: `python -m benchmarks.restart_parts`.
+"""From kill -9 of a rank, and from a notice, to the next new step, in parts: `python -m benchmarks.restart_parts`.
 
-A small run of two ranks on this machine goes on from its last checkpoint after each kill. The second table is what a
-standby process could save: a worker's imports, in a process of their own and as a fork of one that has made them.
+A small run of two ranks on this machine goes on from its last checkpoint after each kill; at a notice it saves before
+it leaves. The last table is what a standby process could save: a worker's imports, in a process of their own and as a
+fork of one that has made them.
 """
 
 import argparse
@@ -43,18 +44,24 @@ _JOB = {
     "checkpoint": {"every": "20 steps", "keep": 2},
 }
 
+Parts = dict[str, float]
+"""Seconds by name."""
+
 
 def main() -> None:
-    """Measure and print both tables."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=5, help="and as many notices")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        _print("kill -9 to the next new step", restarts(Path(folder), given.kills))
+        kills, notices = restarts(Path(folder), given.kills)
+    _print("kill -9 to the next new step", kills)
+    _print("notice to a landed manifest", [landed for landed, _ in notices])
+    _print("requeue to the first new step", [again for _, again in notices])
     _print("a worker's imports", [imports() for _ in range(given.kills)])
 
 
-def imports() -> dict[str, float]:
+def imports() -> Parts:
     """Seconds of a worker's imports in a new process, and of a fork of one that has made them."""
     began, before = time.monotonic(), os.times()
     subprocess.run([sys.executable, "-c", _IMPORTS], check=True)
@@ -64,8 +71,8 @@ def imports() -> dict[str, float]:
     return {"new process": alone_s, "new process, seconds of CPU": cpu_s, "fork": float(forked.stdout)}
 
 
-def restarts(folder: Path, kills: int) -> list[dict[str, float]]:
-    """Parts of each restart of a run in this folder, in seconds."""
+def restarts(folder: Path, times: int) -> tuple[list[Parts], list[tuple[Parts, Parts]]]:
+    """Parts of the restart after each kill, of each save at a notice and of the restart after it."""
     _call(folder, sys.executable, "-m", "gmml_cluster.evaluate.demo.digits", str(folder / "digits"))
     corpora = [{"url": f"{folder}/digits/train/*.tar"}]
     (folder / "job.yaml").write_text(yaml.safe_dump({**_JOB, "data": {**_JOB["data"], "corpora": corpora}}))
@@ -73,18 +80,49 @@ def restarts(folder: Path, kills: int) -> list[dict[str, float]]:
     (folder / "here.yaml").write_text(yaml.safe_dump(profile))
     _gmml(folder, "gmml-submit", "job.yaml", "--cluster", "here.yaml")
     try:
-        return [_kill(folder, number) for number in range(1, kills + 1)]
+        kills = [_kill(folder, number) for number in range(1, times + 1)]
+        return kills, [_notice(folder, number) for number in range(times + 1, 2 * times + 1)]
     finally:
         _gmml(folder, "gmml", "cancel", "killed")
-        _until(lambda: "end" in [entry["kind"] for entry in _entries(folder) if entry["attempt"] == kills + 1])
+        _until(lambda: [e["kind"] for e in _entries(folder) if e["attempt"] == _last(folder)][-1] == "end")
 
 
-def _kill(folder: Path, attempt: int) -> dict[str, float]:
+def _kill(folder: Path, attempt: int) -> Parts:
     """Kill rank 1 of an attempt once it has a checkpoint, and wait for the next attempt's first step."""
     _until(lambda: _entry(folder, attempt, "commit") is not None)
     victim = _until(lambda: _worker(folder, attempt - 1, rank=1))
     killed = time.time()
     os.kill(victim, signal.SIGKILL)
+    parts, stepped = _restarted(folder, attempt)
+    detected = _until(lambda: _entry(folder, attempt, "end"))["time"] - killed
+    return {"detect: kill to `end`": detected, **parts, "in all": stepped - killed}
+
+
+def _notice(folder: Path, attempt: int) -> tuple[Parts, Parts]:
+    """Give both ranks notice, as a scheduler does; the parts up to the commit, and from the end on."""
+    _until(lambda: _entry(folder, attempt, "commit") is not None)
+    ranks = [_until(lambda rank=rank: _worker(folder, attempt - 1, rank=rank)) for rank in (0, 1)]
+    given = time.time()
+    for pid in ranks:
+        os.kill(pid, signal.SIGTERM)
+    parts, stepped = _restarted(folder, attempt)
+    ended = _entry(folder, attempt, "end")
+    commit = [e for e in _entries(folder) if (e["attempt"], e["kind"]) == (attempt, "commit")][-1]
+    assert ended
+    assert ended["cause"] == "notice"
+    copied = commit["time"] - commit["seconds"]
+    landed = {
+        "agree: notice to the copy of the last step": copied - given,
+        "of it waiting for a save in flight, and copying": commit["stall_s"],
+        "write, upload, manifest, commit": commit["seconds"],
+        "in all": commit["time"] - given,
+    }
+    since = {"leave: manifest to `end`": ended["time"] - commit["time"]}
+    return landed, {**since, **parts, "in all, from the manifest on": stepped - commit["time"]}
+
+
+def _restarted(folder: Path, attempt: int) -> tuple[Parts, float]:
+    """Parts from an attempt's end to the next one's first step, and when that was made."""
     born = _until(lambda: _worker(folder, attempt, rank=0))
     started = time.time()
     begin = _until(lambda: _entry(folder, attempt + 1, "begin"))
@@ -92,16 +130,21 @@ def _kill(folder: Path, attempt: int) -> dict[str, float]:
     stepped = time.time()
     assert born
     ended = _until(lambda: _entry(folder, attempt, "end"))["time"]
-    agreed = begin["time"] - begin["start_s"]
-    return {
-        "detect: kill to `end`": ended - killed,
+    claim = _entry(folder, attempt + 1, "claim")
+    assert claim
+    parts = {
         "teardown: to the new process": started - ended,
-        "imports: to the meeting": agreed - started,
-        "meet, claim, build": begin["start_s"] - begin["load_s"],
+        "start of Python": begin["time"] - begin["start_s"] - started,
+        "imports, meeting, claim": claim["start_s"],
+        "build": begin["start_s"] - begin["load_s"] - claim["start_s"],
         "load": begin["load_s"],
         "first step": stepped - begin["time"],
-        "in all": stepped - killed,
     }
+    return parts, stepped
+
+
+def _last(folder: Path) -> int:
+    return max(entry["attempt"] or 0 for entry in _entries(folder))
 
 
 def _entries(folder: Path) -> list[dict[str, Any]]:
@@ -153,7 +196,7 @@ def _call(folder: Path, *command: str) -> None:
         subprocess.run(command, check=True, env={**os.environ, **home}, cwd=folder)
 
 
-def _print(title: str, rows: list[dict[str, float]]) -> None:
+def _print(title: str, rows: list[Parts]) -> None:
     print(f"\n| {title}, {len(rows)} times | median s | least | most |\n|---|---|---|---|")
     for name in rows[0]:
         values = [row[name] for row in rows]

@@ -1,0 +1,1 @@
+"""A fault every minute: productive share and wall time beside the arithmetic limit."""

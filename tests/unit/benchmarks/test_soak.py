@@ -1,0 +1,103 @@
+"""What a soak plans, judges and counts; the runs themselves are made by `make soak`."""
+
+import math
+from itertools import pairwise
+
+import pytest
+
+from benchmarks.faults_every.limit import Case, waiting_for_saves
+from benchmarks.soak import cost, judge
+from benchmarks.soak.disturb import Done
+from benchmarks.soak.plan import ENDING, WEIGHTS, Disturbance, disturbances
+
+
+def done(kind, at, *, attempt=1, lasts=0.0, number=1):
+    return Done(Disturbance(number, kind, "training", 0, 0.0, lasts), at, at + lasts, attempt)
+
+
+def commit(step, at):
+    return {"kind": "commit", "attempt": 1, "step": step, "time": at + 0.5, "seconds": 0.5}
+
+
+def end(attempt, cause, at, **fields):
+    return {"kind": "end", "attempt": attempt, "cause": cause, "time": at, **fields}
+
+
+def test_a_seed_plans_the_same_disturbances_and_another_one_others():
+    plan = disturbances(1, 200, ranks=2, without=())
+    assert plan == disturbances(1, 200, ranks=2, without=())
+    assert plan != disturbances(2, 200, ranks=2, without=())
+    assert {each.kind for each in plan} == set(WEIGHTS)
+    assert "disk" not in {each.kind for each in disturbances(1, 200, ranks=2, without=("disk",))}
+
+
+def test_no_two_starts_in_a_row_are_hit_and_none_that_nothing_ended():
+    plan = disturbances(4, 1000, ranks=2, without=())
+    starts = [(before, each) for before, each in pairwise(plan) if each.moment == "starting"]
+    assert len(starts) > 20
+    assert all(before.kind in ENDING and before.moment != "starting" for before, _ in starts)
+
+
+def test_seconds_lost_are_those_that_the_steps_between_two_saves_do_not_explain():
+    entries = [commit(10 * number, 1000.0 + number) for number in range(10)]
+    entries += [commit(100, 1030.0), commit(110, 1031.0)]
+    found = cost.costs(entries, [done("rank", 1015.0, lasts=0.5)])
+    assert found["rank"].lost_s == [pytest.approx(20.0)]
+
+
+def test_disturbances_between_the_same_saves_share_what_they_cost():
+    entries = [*(commit(10 * number, 1000.0 + number) for number in range(10)), commit(100, 1030.0)]
+    found = cost.costs(entries, [done("rank", 1012.0), done("notice", 1018.0)])
+    assert found["rank"].lost_s == found["notice"].lost_s == [pytest.approx(10.0)]
+
+
+def test_steps_replayed_are_those_between_the_end_of_an_attempt_and_the_next_begin():
+    begins = [{"kind": "begin", "attempt": n, "step": step, "time": 0.0} for n, step in ((1, 0), (2, 40))]
+    entries = [*begins, end(1, "lost", 50.0, step=46)]
+    assert cost.costs(entries, [done("rank", 49.0)])["rank"].replayed == [7]
+
+
+def test_a_proved_cause_replaces_that_of_the_end():
+    entries = [end(1, "notice", 5.0), end(1, "lost", 6.0), {"kind": "cause", "of": 1, "cause": "preempted"}]
+    assert judge.first_ends(entries)[1]["cause"] == "preempted"
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause", "attempt", "explained"),
+    [
+        ("rank", "lost", 1, True),
+        ("rank", "lost", 2, True),  # the next attempt claimed while the disturbance was on its way
+        ("rank", "lost", 3, False),
+        ("rank", "error", 1, False),
+        ("pause", "lost", 1, False),
+        ("outage", "storage", 1, True),
+    ],
+)
+def test_an_end_is_explained_by_what_was_done_to_its_attempt_and_ends_so(kind, cause, attempt, explained):
+    assert judge._explained(end(attempt, cause, 20.0), [done(kind, 10.0)]) is explained
+
+
+def test_a_disturbance_is_in_the_log_as_an_end_or_as_a_start_without_a_claim():
+    def claim(attempt, restart, submit="t"):
+        return {"kind": "claim", "attempt": attempt, "restart": restart, "submit": submit, "time": 5.0}
+
+    assert judge._in_log(done("rank", 10.0), [claim(1, 0), end(1, "lost", 11.0)])
+    assert not judge._in_log(done("rank", 10.0), [claim(1, 0), end(1, "lost", 5.0), claim(2, 1)])
+    assert judge._in_log(done("notice", 10.0), [claim(1, 0), end(1, "lost", 5.0), claim(2, 2)])
+    assert judge._in_log(done("supervisor", 10.0), [claim(1, 0), end(1, "lost", 5.0), claim(2, 0, "u")])
+
+
+def test_the_share_that_arithmetic_allows_is_what_restarts_replays_and_stalls_leave():
+    free = Case(between_s=60.0, save_s=1.0, interval_s=2.0, stall_s=0.0, restart_s=0.0)
+    assert free.share == pytest.approx(58 / 60)
+    assert Case(60.0, 1.0, 2.0, 0.5, 8.0).share == pytest.approx(50 / 60 * 2 / 2.5)
+    assert Case(60.0, 1.0, 2.0, 0.0, 60.0).seconds(100.0) == math.inf
+    assert free.seconds(58.0) == pytest.approx(60.0)
+
+
+def test_a_trainer_that_waits_for_its_saves_saves_at_youngs_interval():
+    case = waiting_for_saves(60.0, 1.0, 0.0)
+    assert case.interval_s == pytest.approx(math.sqrt(120))
+    assert case.share < Case(60.0, 1.0, 2.0, 0.0, 0.0).share
+    others = [Case(60.0, 0.0, interval, 1.0, 0.0).share for interval in (6.0, 9.0, 13.0, 20.0)]
+    assert case.share > max(others) - 0.01
