@@ -26,6 +26,8 @@ _CONFLICT, _PRECONDITION, _NOT_FOUND = 409, 412, 404
 _TRANSIENT = (408, _CONFLICT, 429)
 _NOT_IMPLEMENTED = 501
 # answered with status 400 although the request was right: its body was damaged or cut off on the way to the server
+# credentials that are renewed elsewhere, in a file say, are read again by a new client
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired")
 _DAMAGED_ON_THE_WAY = ("BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch")
 
 T = TypeVar("T")
@@ -94,6 +96,8 @@ class Requests:
                 deadline_s = DEADLINE_S if self._answered else FIRST_DEADLINE_S
                 if not (retry_on or is_transient)(error) or monotonic() - began + pause_s > deadline_s:
                     raise _failure(where, error) from error
+                if code_of(error) in _EXPIRED:
+                    self._systems.pop(os.getpid(), None)
                 # thousands of ranks fail at the same moment; without chance they would come back at the same moment
                 sleep(random.uniform(0.5, 1.0) * pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -155,7 +159,7 @@ def is_transient(error: BaseException) -> bool:
     status = status_of(error)
     if status is not None:
         in_trouble = (status >= 500 and status != _NOT_IMPLEMENTED) or status in _TRANSIENT
-        return in_trouble or code_of(error) in _DAMAGED_ON_THE_WAY
+        return in_trouble or code_of(error) in (*_DAMAGED_ON_THE_WAY, *_EXPIRED)
     # without an answer: names that do not resolve for a while and credential services that are down are among them
     lost = (TimeoutError, ConnectionError, NoConnection, CredentialRetrievalError, FlexibleChecksumError, ServerBusy)
     return isinstance(error, (*S3_RETRYABLE_ERRORS, *lost))
@@ -170,6 +174,9 @@ def _failure(where: str, error: BaseException) -> StorageError:
     text = str(error) or type(error).__name__
     if status_of(error) == _NOT_FOUND and "bucket" not in text.lower():
         return NotFound(Fault(where, "does not exist; it was deleted or never written", "list the store"))
+    if code_of(error) in _EXPIRED:
+        problem = f"the credentials have expired ({code_of(error)}) and are not renewed"
+        return StorageError(Fault(where, problem, "renew them where they come from: file, role or environment"))
     if isinstance(error, PermissionError):
         return StorageError(Fault(where, f"refused ({text}); the credentials lack this right or are wrong", "grant it"))
     if is_transient(error):

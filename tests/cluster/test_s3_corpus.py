@@ -1,7 +1,9 @@
 """Corpora in a real S3 store: packed into it, indexed there, and streamed as from a folder."""
 
 import numpy as np
+import pytest
 
+from gmml_cluster.data.corpus.listing import store_of
 from gmml_cluster.data.corpus.pin import Pin, pin
 from gmml_cluster.data.packing import pack
 from gmml_cluster.data.packing.sources import find_source
@@ -9,7 +11,9 @@ from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.stream import Stream
 from gmml_cluster.plan.sample_layout import make_layout
 from gmml_cluster.spec.job import CorpusSpec, Data
+from gmml_cluster.store import requests
 from gmml_cluster.store.open import open_store
+from tests.fixtures.proxy import Proxy, Rule
 from tests.unit.data.conftest import digit_shards, digits
 
 __all__ = ["digit_shards", "digits"]
@@ -33,6 +37,29 @@ def test_shards_in_a_store_are_indexed_once_and_give_the_images_of_the_folder(s3
     assert len(store.list_objects(".corpora/")) == 4
     again = Pin.from_json(found.to_json(), store.child(".corpora"))
     assert np.array_equal(streamed(again, 4), streamed(pin([CorpusSpec(url=str(digit_shards))]), 4))
+
+
+@pytest.mark.parametrize(
+    "kind", ["503", "500", "409", "reset", "drop_response", "stall", "truncated", "short", "flipped"]
+)
+def test_whatever_a_store_does_to_every_third_read_the_images_are_those_of_the_folder(
+    kind, s3_server, s3_url, digit_shards, monkeypatch
+):
+    for path in digit_shards.iterdir():
+        open_store(s3_url).put_file(f"digits/{path.name}", path)
+    asked = [CorpusSpec(url=f"{s3_url}/digits/train-{{000..003}}.tar")]
+    pinned = pin(asked, open_store(s3_url).child(".corpora"))
+    expected = streamed(pin([CorpusSpec(url=str(digit_shards))]), 4)
+    monkeypatch.setattr(requests, "REQUEST_S", 1.0)
+    with Proxy(s3_server.endpoint).running() as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        store_of.cache_clear()  # its clients know the server's own address
+        proxy.rules.append(Rule(kind, "GET", r"\.tar", times=8, every=3))
+        assert np.array_equal(streamed(pinned, 4), expected)
+        met = [what for _, _, what in proxy.seen if what]
+    store_of.cache_clear()
+    assert met
+    assert set(met) == {kind}
 
 
 def test_packing_into_a_store_leaves_shards_with_indexes_beside_them(s3_url, digit_shards):

@@ -1,5 +1,7 @@
 """Where runs are sought."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from gmml_cluster.errors import Fault, SpecError, StorageError
@@ -114,7 +116,7 @@ def test_a_noted_root_whose_store_is_gone_is_named_once_and_asked_again_after_gr
     tmp_path, capsys, monkeypatch
 ):
     gone, now = Gone(monkeypatch), [1e9]
-    monkeypatch.setattr(silent_roots.time, "time", lambda: now[0])
+    monkeypatch.setattr(silent_roots, "time", SimpleNamespace(time=lambda: now[0]))
     make_run(tmp_path / "there", "a")
     for root in (str(tmp_path / "there"), "s3://gone/runs"):
         note_root(root)

@@ -6,6 +6,7 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -128,7 +129,7 @@ def test_a_submission_that_is_being_made_is_waited_for(tmp_path, monkeypatch):
         looks.append(seconds)
         run.log.append(lambda history: Draft("open", None, {}, run="r"))
 
-    monkeypatch.setattr(existing.time, "sleep", look)
+    monkeypatch.setattr(existing, "time", SimpleNamespace(sleep=look, time=time.time))
     assert existing.opened(run).run == "r"
     assert len(looks) == 1
 

@@ -1,5 +1,7 @@
 """The driver's attempts, without Ray: how often it makes them, and what it waits for between."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from gmml_cluster.launch.evidence import Evidence
@@ -19,7 +21,8 @@ def made(monkeypatch):
     monkeypatch.setattr(driver, "attempt", lambda job, restart, ranks: events.append(restart) or (137, Evidence()))
     monkeypatch.setattr(driver, "judge_by_log", lambda log, start, rc, evidence: next(verdicts))
     monkeypatch.setattr(driver, "_open", lambda job: None)
-    monkeypatch.setattr(driver.time, "sleep", lambda seconds: events.append(f"{seconds:g} s"))
+    # the module's own: `time.sleep` itself is every thread's
+    monkeypatch.setattr(driver, "time", SimpleNamespace(sleep=lambda seconds: events.append(f"{seconds:g} s")))
     return events
 
 

@@ -153,6 +153,7 @@ def test_a_failure_that_lasts_is_logged_once_and_a_new_one_again(caplog):
         if fault is not None:
             raise OSError(fault)
         done.set()
+        threading.Event().wait()  # nobody ends this thread: let it sleep
 
     repeat(0.005, act, first_s=0.001)
     assert done.wait(DEADLINE_S)
@@ -167,6 +168,7 @@ def test_what_is_repeated_continues_after_a_failure():
         if len(turns) == 1:
             raise OSError("out of reach")
         again.set()
+        threading.Event().wait()
 
     repeat(0.01, act)
     assert again.wait(DEADLINE_S)
