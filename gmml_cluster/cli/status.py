@@ -93,7 +93,8 @@ def notes(document: Document) -> list[str]:
         expected = f"; expected to start {moment(document['expected_start'])}" if document["expected_start"] else ""
         found.append(f"{state}: {document['queue_reason'] or 'no reason given'}{expected}")
     if state in ("failed", "interrupted"):
-        found.append(f"{_problem(document).splitlines()[0]}; gmml resume {name} continues it")
+        tried = f"; gave up: {document['stopped']}" if document["gave_up"] else ""
+        found.append(f"{_problem(document).splitlines()[0]}{tried}; gmml resume {name} continues it")
     if state == "empty":
         found.append(f"its submission was cut off, or is under way; gmml rm {name} deletes it")
     return found
@@ -140,6 +141,7 @@ def page(document: Document) -> list[str]:
         f"  job          {document['job'] or '-'} ({document['launcher'] or '-'})",
         f"  files        {document['url']}: log/, checkpoints/, attempts/ (logs and metrics of the ranks)",
     ]
+    lines += tries(document)
     lines += [f"  attempts before these: {_counted(document['older_attempts'])}"] if document["older_attempts"] else []
     reported = {_problem(document).splitlines()[0]}
     for attempt in document["attempts"]:
@@ -149,6 +151,17 @@ def page(document: Document) -> list[str]:
             lines.append(f"               {message}")
             reported.add(message)
     return [*lines, *evaluation_lines(document["evaluations"])] if document["evaluations"] else lines
+
+
+def tries(document: Document) -> list[str]:
+    """What of the job's `retries` is spent, and the nodes that the run avoids."""
+    spent = [
+        f"{used} of {most} {name if most != 1 else name[:-1]}"
+        for name, (used, most) in document["retries"].items()
+        if used
+    ]
+    lines = [f"  retries      {', '.join(spent)} since the last checkpoint"] if spent else []
+    return [*lines, *(f"  avoids       {node}: {reason}" for node, reason in document["excluded"].items())]
 
 
 def time_of_ranks(goodput: Document) -> list[str]:

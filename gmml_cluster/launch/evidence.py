@@ -12,6 +12,7 @@ class Evidence:
         proof: the line or field that proves `cause` or `notice`.
         notice: why the scheduler gave notice, if it did: it explains ranks that left after a notice, and nothing else.
         stderr_tail: the error that is quoted in the log, and the file that holds it.
+        node: the one whose rank or hardware failed; empty where none is known to be to blame.
         bad_nodes: nodes whose hardware failed; the job must not start on them again.
     """
 
@@ -19,4 +20,5 @@ class Evidence:
     proof: str = ""
     notice: str | None = None
     stderr_tail: str = ""
+    node: str = ""
     bad_nodes: tuple[str, ...] = ()

@@ -83,7 +83,8 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
         )
         if history.submit is not None:
             code, code_notes = code_of_run(run_root(root, job.name), history.submit, submission.code)
-            submission, notes = replace(submission, code=code), (*code_notes, *notes)
+            submission = replace(submission, code=code, excluded=tuple(history.excluded))
+            notes = (*code_notes, *notes)
         lacking = room_lacking(
             root, submission.plan.checkpoint_bytes, max(1, job.checkpoint.keep + 1 - len(history.commits))
         )

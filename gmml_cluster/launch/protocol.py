@@ -48,6 +48,7 @@ class Submission:
         code: the packages that will run.
         module: what each rank starts as `python -m MODULE --root --run --submit --job --restart`.
         imports: packages that the ranks import besides this one, of those that an installation may lack.
+        excluded: nodes that the run avoids, as its log says.
     """
 
     root: str
@@ -58,6 +59,7 @@ class Submission:
     code: "Snapshot"
     module: str = TRAIN_MODULE
     imports: tuple[str, ...] = ("torch",)
+    excluded: tuple[str, ...] = ()
 
     @property
     def run_root(self) -> str:

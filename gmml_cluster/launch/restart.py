@@ -14,16 +14,16 @@ from typing import Any
 
 from gmml_cluster.errors import Fenced
 from gmml_cluster.launch.evidence import Evidence
-from gmml_cluster.launch.verdict import Verdict, pause_s
-from gmml_cluster.run import protocol
+from gmml_cluster.launch.verdict import Verdict
+from gmml_cluster.run import consequences, protocol
+from gmml_cluster.run.budgets import budgets, counted, is_worth_a_try, pause_s
 from gmml_cluster.run.causes import COUNTED, FREE
 from gmml_cluster.run.codes import COME_BACK, FINISHED, NEVER, RESTARTS, STORAGE, UNFIT
 from gmml_cluster.run.history import Attempt, History
-from gmml_cluster.run.ledger import is_worth_a_try
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.store.open import open_store
 
-TRIES = 3
+_LOOKED_AT = 8
 # srun leaves 0 when it lost the step instead of seeing it end (seen on SLURM 22.05 after a kill -9 of slurmstepd), and
 # ranks exit with 78 only where another process wrote the end. So without an `end` neither code is a verdict.
 _CAUSES = {STORAGE: "storage", COME_BACK: "notice", FINISHED: "lost", NEVER: "lost"}
@@ -76,13 +76,15 @@ def judge(log: Log, start: JobStart, rc: int, evidence: Evidence = _NONE) -> Ver
             log.append(lambda history: missing_end(history, start, rc, evidence))
         _resolve_cause(log, start, rc, evidence)
         history = log.refresh()
+        if not _is_past(history, start):
+            history = consequences.draw(log, start.submit)
     except Fenced:
         return Verdict(again=False, cause="fenced")
-    wanted = evidence.cause != "cancelled" and starts_again(history, start, rc, evidence)
-    again = wanted and not _keeps_failing_to_start(log, history)
+    again = evidence.cause != "cancelled" and starts_again(history, start, rc, evidence)
     attempt = _claimed(history, start)
     cause = attempt.cause if attempt is not None else _unclaimed_cause(rc, evidence)
-    return Verdict(again, cause or "lost", pause_s(_tries_without_commit(history, start)))
+    pause = pause_s(len(counted(history)), budgets(history).longest_pause_s)
+    return Verdict(again, cause or "lost", pause, tuple(history.excluded))
 
 
 def missing_end(history: History, start: JobStart, rc: int, evidence: Evidence = _NONE) -> Draft | None:
@@ -95,7 +97,8 @@ def missing_end(history: History, start: JobStart, rc: int, evidence: Evidence =
     cause, proof = _proved(rc, evidence)
     if attempt is not None:
         message = f"the ranks exited with {describe(rc)} and wrote no end"
-        return Draft("end", attempt.number, {"cause": cause, "message": _with_tail(message, evidence), "proof": proof})
+        told = {"message": _with_tail(message, evidence), "proof": proof, **_blamed(evidence)}
+        return Draft("end", attempt.number, {"cause": cause, **told})
     if not _is_failed_start(history, start, rc, evidence):
         return None
     fields: dict[str, Any] = {"submit": start.submit, "job": start.job, "restart": start.restart}
@@ -104,6 +107,10 @@ def missing_end(history: History, start: JobStart, rc: int, evidence: Evidence =
     return Draft(
         "end", None, {**fields, "cause": "start_failed", "message": _with_tail(message, evidence), "proof": proof}
     )
+
+
+def _blamed(evidence: Evidence) -> dict[str, str]:
+    return {"node": evidence.node} if evidence.node else {}
 
 
 def _with_tail(message: str, evidence: Evidence) -> str:
@@ -143,7 +150,7 @@ def _resolve_cause(log: Log, start: JobStart, rc: int, evidence: Evidence) -> No
     is_notice = attempt.ended == "notice"
     cause = evidence.cause or (evidence.notice if is_notice else None)
     if cause is not None:
-        protocol.resolve_cause(log, attempt.number, cause, evidence.proof)
+        protocol.resolve_cause(log, attempt.number, cause, evidence.proof, **_blamed(evidence))
     elif is_notice and attempt.first_step is None and rc != COME_BACK:
         protocol.resolve_cause(log, attempt.number, "lost", f"exit code {rc}")
 
@@ -157,9 +164,7 @@ def starts_again(history: History, start: JobStart, rc: int, evidence: Evidence 
         return rc != NEVER and (evidence.cause in FREE or rc != COME_BACK or _may_come_back(history, start))
     if attempt.cause in FREE:
         return True
-    if is_worth_a_try(history, attempt):
-        return True
-    return attempt.cause in COUNTED and _tries_without_commit(history, start) < TRIES
+    return attempt.cause in COUNTED or is_worth_a_try(history, attempt)
 
 
 def cause_of(rc: int) -> str:
@@ -203,12 +208,6 @@ def _starts_without_claim(history: History, start: JobStart) -> int:
     return start.restart - max(claimed, default=-1)
 
 
-def _tries_without_commit(history: History, start: JobStart) -> int:
-    """Attempts of counted causes under this submit since the last one that made a checkpoint."""
-    since = history.commits[-1].attempt if history.commits else 0
-    return sum(a.number > since and a.submit == start.submit and a.cause in COUNTED for a in history.attempts)
-
-
 def _has_end(log: Log, start: JobStart) -> bool:
     """Whether the log has the `end` of this start's attempt, or where it has no attempt that of the start.
 
@@ -217,15 +216,9 @@ def _has_end(log: Log, start: JobStart) -> bool:
     attempt = _claimed(log.refresh(), start)
     if attempt is not None:
         return attempt.ended is not None
-    last = log.read(max(0, log.refresh().slots - TRIES))
+    last = log.read(max(0, log.refresh().slots - _LOOKED_AT))
     return any(e.kind == "end" and e.attempt is None and _names(e.fields, start) for e in last)
 
 
 def _names(fields: Mapping[str, Any], start: JobStart) -> bool:
     return JobStart(fields["submit"], fields.get("job", ""), fields.get("restart", -1)) == start
-
-
-def _keeps_failing_to_start(log: Log, history: History) -> bool:
-    """Whether the last three entries are starts that failed."""
-    last = list(log.read(max(0, history.slots - TRIES)))
-    return len(last) >= TRIES and all(e.kind == "end" and e.fields["cause"] == "start_failed" for e in last)

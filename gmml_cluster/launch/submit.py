@@ -173,7 +173,8 @@ def _checked(prepared: Prepared) -> Prepared:
 
 def _launch(run: RunRoot, prepared: Prepared, action: Action, changed: Mapping[str, Any], seen: History) -> Submitted:
     """Append `submit`, hand the job over and append `queued`; `already` where another submit came since `seen`."""
-    submission = replace(prepared.submission, root=run.root, name=run.name)  # a renamed run's spec has the old name
+    # a renamed run's spec has the old name
+    submission = replace(prepared.submission, root=run.root, name=run.name, excluded=tuple(seen.excluded))
     launcher = launcher_named(submission.profile.launcher)
     token = protocol.submit(
         run.log,
@@ -193,7 +194,14 @@ def _launch(run: RunRoot, prepared: Prepared, action: Action, changed: Mapping[s
 def _bounds(prepared: Prepared) -> dict[str, Any]:
     plan, cluster = prepared.plan, prepared.cluster
     lasting = str(Path(cluster).absolute()) if Path(cluster).is_file() else cluster  # `gmml resume` runs elsewhere
-    return {"cluster": lasting, "nodes": list(plan.nodes), "ranks_per_node": plan.ranks_per_node}
+    retries = prepared.job.retries
+    budget = {name: getattr(retries, name) for name in ("failures", "outages", "errors")}
+    return {
+        "cluster": lasting,
+        "nodes": list(plan.nodes),
+        "ranks_per_node": plan.ranks_per_node,
+        "retries": {**budget, "longest_pause_s": retries.longest_pause},
+    }
 
 
 def hand_over(run: RunRoot, launcher: Launcher, submission: Submission) -> str:

@@ -11,8 +11,6 @@ from gmml_cluster.run.causes import FREE
 
 Action = Literal["here", "requeue", "nothing"]
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -22,11 +20,13 @@ class Verdict:
         again: whether the job starts again.
         cause: why the start ended.
         pause_s: seconds to wait before that.
+        excluded: nodes that the run avoids.
     """
 
     again: bool
     cause: str = "lost"
     pause_s: float = 0.0
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,3 @@ def action(verdict: Verdict, allocation: Allocation) -> Action:
     if verdict.cause in FREE or not allocation.held or len(allocation.sound) < allocation.least:
         return "requeue"
     return "here"
-
-
-def pause_s(tries: int) -> float:
-    """Seconds before the next start, after so many attempts without a checkpoint: none, 10, 20, 40, up to 600.
-
-    The first try is at once: most causes are over when the processes are.
-    """
-    return 0.0 if tries < 2 else min(FIRST_PAUSE_S * 2.0 ** (tries - 2), LONGEST_PAUSE_S)

@@ -8,7 +8,20 @@ from typing import Any, Literal
 from gmml_cluster.errors import Fault, StorageError
 
 Kind = Literal[
-    "open", "submit", "queued", "claim", "begin", "pin", "commit", "map", "drop", "end", "cause", "stop", "score"
+    "open",
+    "submit",
+    "queued",
+    "claim",
+    "begin",
+    "pin",
+    "commit",
+    "map",
+    "drop",
+    "end",
+    "cause",
+    "exclude",
+    "stop",
+    "score",
 ]
 SUMMED = ("claim", "commit", "end")
 """Kinds that carry the fold of all entries before them, so that readers need only the tail of the log."""

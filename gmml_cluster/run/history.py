@@ -8,10 +8,10 @@ from gmml_cluster.run import goodput
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.goodput import Account
 
-VERSION = 11
+VERSION = 12
 KEPT_ATTEMPTS = 50
 _KEPT_UNCLAIMED = 20
-_DETAILS = ("rank", "host", "message", "proof", "micro")
+_DETAILS = ("rank", "host", "node", "message", "proof", "micro")
 _MESSAGE_CHARACTERS = 500
 
 
@@ -74,6 +74,7 @@ class Submit:
         changed: fields outside the identity that hold for its attempts: name -> [value in spec.yaml, value now].
         bounds: what was asked for, as the launcher's profile and the job say.
         failed: message of a job that ended without a claim; None once a job of this submit has claimed.
+        failed_starts: how many have since the last checkpoint.
     """
 
     slot: int
@@ -85,6 +86,7 @@ class Submit:
     bounds: Mapping[str, Any] = field(default_factory=dict)
     job: str | None = None
     failed: str | None = None
+    failed_starts: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Attempt:
         last_step: the last step by its `commit` or `end`; None before the first of them.
         ended: cause in its `end`; None as long as there is none.
         resolved: cause that a later `cause` entry proved.
-        details: what its `end` adds, as far as known: message, rank, host, proof, micro.
+        details: what its `end` adds, as far as known: message, rank, host, node (that is to blame), proof, micro.
         host, nodes: where rank 0 runs and on how many nodes, by the claim.
         launcher: which took the job, as the submit that it claimed for says.
         evaluation_s: seconds that it spent on scoring its own weights, as far as the scores were kept.
@@ -145,7 +147,9 @@ class History:
         begins: (attempt, first step) of the attempts whose steps count, steps rising: an attempt that begins at a step
             removes the earlier ones that began there or after it.
         pin: fields of the first `pin`, with the `corpora` of the last `pin` that has `repinned`.
+        excluded: nodes that the run avoids from then on, and why.
         stopped: reason of the last `stop`; None once a later submit lifted it.
+        gave_up: whether no person stopped it, but its `retries` were spent.
         finished: whether there is an `end finished` and no later submit.
         account: where the time of the ranks went (docs/reference/goodput.md).
     """
@@ -163,7 +167,9 @@ class History:
     maps: tuple[Maps, ...] = ()
     begins: tuple[tuple[int, int], ...] = ()
     pin: Mapping[str, Any] | None = None
+    excluded: Mapping[str, str] = field(default_factory=dict)
     stopped: str | None = None
+    gave_up: bool = False
     finished: bool = False
     account: Account = field(default_factory=Account)
 
@@ -242,7 +248,8 @@ def _submit(history: History, entry: Entry) -> History:
     unclaimed, before = history.unclaimed, history.submitted
     if before is not None and all(attempt.submit != before for attempt in history.attempts):
         unclaimed = (*unclaimed, before)[-_KEPT_UNCLAIMED:]
-    return replace(history, location=location, submit=submit, unclaimed=unclaimed, stopped=None, finished=False)
+    lifted = replace(history, stopped=None, gave_up=False, finished=False)
+    return replace(lifted, location=location, submit=submit, unclaimed=unclaimed)
 
 
 def _queued(history: History, entry: Entry) -> History:
@@ -295,7 +302,8 @@ def _commit(history: History, entry: Entry) -> History:
     assert entry.attempt is not None
     trained_s = history.account.rank_s.get("training", 0.0)
     commit = Commit(entry.slot, entry.attempt, fields["step"], fields["manifest"], fields["bytes"], trained_s)
-    added = replace(history, commits=(*history.commits, commit))
+    submit = replace(history.submit, failed_starts=0) if history.submit else None
+    added = replace(history, commits=(*history.commits, commit), submit=submit)
     return _with_attempt(added, entry.attempt, last_step=commit.step)
 
 
@@ -335,15 +343,24 @@ def _end(history: History, entry: Entry) -> History:
 def _start_failed(history: History, fields: Mapping[str, Any]) -> History:
     if history.submit is None or history.submit.token != fields["submit"]:
         return history
-    return replace(history, submit=replace(history.submit, failed=str(fields.get("message", fields["cause"]))))
+    message, starts = str(fields.get("message", fields["cause"])), history.submit.failed_starts + 1
+    return replace(history, submit=replace(history.submit, failed=message, failed_starts=starts))
 
 
 def _cause(history: History, entry: Entry) -> History:
-    return _with_attempt(history, entry.fields["of"], resolved=entry.fields["cause"])
+    attempt = history.attempt(entry.fields["of"])
+    if attempt is None:
+        return history
+    details = {**attempt.details, **({"node": entry.fields["node"]} if "node" in entry.fields else {})}
+    return _with_attempt(history, attempt.number, resolved=entry.fields["cause"], details=details)
+
+
+def _exclude(history: History, entry: Entry) -> History:
+    return replace(history, excluded={**history.excluded, entry.fields["node"]: entry.fields["reason"]})
 
 
 def _stop(history: History, entry: Entry) -> History:
-    return replace(history, stopped=entry.fields["reason"])
+    return replace(history, stopped=entry.fields["reason"], gave_up=entry.fields.get("gave_up", False))
 
 
 def _score(history: History, entry: Entry) -> History:
@@ -372,6 +389,7 @@ _CHANGES = {
     "drop": _drop,
     "end": _end,
     "cause": _cause,
+    "exclude": _exclude,
     "stop": _stop,
     "score": _score,
 }

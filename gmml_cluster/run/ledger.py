@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from gmml_cluster.run import goodput
-from gmml_cluster.run.causes import FATAL
+from gmml_cluster.run.budgets import budgets, counted, is_worth_a_try
+from gmml_cluster.run.causes import FATAL, OUTSIDE
 from gmml_cluster.run.history import Attempt, History
 
 VERSION = 2
@@ -48,7 +49,8 @@ def state(history: History, jobs: Mapping[str, str]) -> State:
     """What the run is doing now.
 
     `interrupted`: nothing is queued or alive, though the run is not finished; `gmml resume` continues it. `failed`: as
-    that, and the last attempt ended with an error. `submitted`: the scheduler's answer is not in the log yet.
+    that, and the last attempt ended with an error, or the job's `retries` are spent. `submitted`: its scheduler's
+    answer is not in the log yet.
     """
     if history.submit is None:
         return "empty"
@@ -57,7 +59,7 @@ def state(history: History, jobs: Mapping[str, str]) -> State:
     if living(history, jobs):
         return "running" if history.stopped is None else "stopping"
     if history.stopped is not None:
-        return "stopped"
+        return "failed" if history.gave_up else "stopped"
     waiting = pending(history, jobs)
     if waiting is not None:
         return "queued" if waiting != "running" else "stopping" if _leaves(history) else "starting"
@@ -72,24 +74,6 @@ def _leaves(history: History) -> bool:
     if latest is None or latest.submit != history.submitted or is_worth_a_try(history, latest):
         return False
     return latest.cause in (*FATAL, "cancelled")
-
-
-def is_worth_a_try(history: History, attempt: Attempt) -> bool:
-    """Whether an attempt that failed by the run's own code or data may be followed by another all the same.
-
-    After an error of an attempt that made steps, once since the last checkpoint, and not where an attempt before ended
-    with the same words: they name what failed, and it fails each time. After `out_of_memory` where less will be held.
-    """
-    if attempt.cause == "out_of_memory":
-        return "micro" in attempt.details
-    if attempt.cause != "error" or attempt.last_step is None:
-        return False
-    since = history.commits[-1].attempt if history.commits else 0
-    earlier = [
-        a for a in history.attempts if a.submit == attempt.submit and a.cause == "error" and a.number != attempt.number
-    ]
-    same = any(a.details.get("message") == attempt.details.get("message") for a in earlier)
-    return not same and not any(a.number >= since for a in earlier)
 
 
 def _idle(history: History) -> State:
@@ -113,6 +97,9 @@ def status(history: History, jobs: Mapping[str, str], now: float | None = None) 
         "version": VERSION,
         "state": state(history, jobs),
         "stopped": history.stopped,
+        "gave_up": history.gave_up,
+        "retries": _retries(history),
+        "excluded": dict(history.excluded),
         "step": _last_step(history),
         "committed_step": commit.step if commit else None,
         "checkpoint": commit.folder if commit else None,
@@ -125,6 +112,13 @@ def status(history: History, jobs: Mapping[str, str], now: float | None = None) 
         "code": code_of_steps(history),
         "goodput": {**_goodput(history), **_time(history, jobs, time.time() if now is None else now)},
     }
+
+
+def _retries(history: History) -> dict[str, list[int]]:
+    """Of both budgets what is counted since the last checkpoint, and how much of it stops the run."""
+    causes, limits = counted(history), budgets(history)
+    outages = sum(cause in OUTSIDE for cause in causes)
+    return {"failures": [len(causes) - outages, limits.failures], "outages": [outages, limits.outages]}
 
 
 def _not_requeued(history: History, jobs: Mapping[str, str]) -> str | None:

@@ -307,8 +307,8 @@ def start_failed(log: Log, submit: str, **details: Any) -> None:
     log.append(make)
 
 
-def resolve_cause(log: Log, attempt: int, cause: str, proof: str) -> None:
-    """Append `cause`, which proves why an attempt ended of which its ranks knew only a notice or a lost peer.
+def resolve_cause(log: Log, attempt: int, cause: str, proof: str, **blamed: str) -> None:
+    """Append `cause`: why an attempt ended of which its ranks knew only a notice or a lost peer, and `node`, to blame.
 
     Does nothing for any other `end`, or where a `cause` was appended before.
     """
@@ -319,7 +319,7 @@ def resolve_cause(log: Log, attempt: int, cause: str, proof: str) -> None:
         ended = history.attempt(attempt)
         if ended is None or ended.ended not in RESOLVABLE or ended.resolved:
             return None
-        return Draft("cause", None, {"of": attempt, "cause": cause, "proof": proof})
+        return Draft("cause", None, {"of": attempt, "cause": cause, "proof": proof, **blamed})
 
     log.append(make)
 

@@ -19,7 +19,7 @@ from gmml_cluster.spec.evaluate import Evaluate
 from gmml_cluster.spec.methods.counts import divisor_of_width
 from gmml_cluster.spec.methods.registry import MethodOptions, advised_drop_path
 from gmml_cluster.spec.methods.relations import Auxiliary
-from gmml_cluster.spec.scalars import Interval, Length, Location, NodeRange, Size
+from gmml_cluster.spec.scalars import Duration, Interval, Length, Location, NodeRange, Size
 
 MOST_STEPS = 10**9
 MOST_SAMPLES = 10**15
@@ -290,6 +290,20 @@ class Resources(SpecModel):
     """Nodes: a number, or `2..16`."""
 
 
+class Retries(SpecModel):
+    """How often the run starts again by itself; a checkpoint or a new submission sets all counts to zero."""
+
+    failures: int = Field(3, gt=0, le=1000)
+    """Attempts that are killed, hang, lose a rank, or end by hardware or before they begin; the last stops the run."""
+    outages: int = Field(20, gt=0, le=1000)
+    """Attempts that lose a node or whose storage fails; the last stops the run."""
+    errors: int = Field(2, gt=0, le=1000)
+    """Attempts that make steps and end with an error of the code or the data, or for lack of memory; the last stops the
+    run. The same error twice stops it at once."""
+    longest_pause: Duration = 600.0
+    """Longest wait before a start: nothing before the second, then 10 s, 20 s, 40 s and so on up to this."""
+
+
 class Init(SpecModel):
     """What a run of its own begins from at step 0: a commit of another run, or a file of weights."""
 
@@ -353,6 +367,8 @@ class JobSpec(SpecModel):
     """Scores of the encoder while it trains; null for none."""
     resources: Resources = Resources()
     """Nodes that the run may use."""
+    retries: Retries = Retries()
+    """How often it starts again by itself."""
 
     @model_validator(mode="before")
     @classmethod

@@ -109,7 +109,8 @@ def test_shards_that_changed_under_a_run_end_it_after_three_tries_and_status_nam
     corpus = workshop.folder / "corpus"
     shutil.copytree(Path(workshop.corpus).parent, corpus)
     workshop.corpus = f"{corpus}/*.tar"
-    job = workshop.job("calm", data={"read_ahead": "16 KiB"})  # by default all steps are read before the first save
+    # by default all steps are read before the first save
+    job = workshop.job("calm", data={"read_ahead": "16 KiB"}, retries={"outages": 3})
     command = ("gmml-submit", job, "--cluster", workshop.profile(2), "--follow")
     with ThreadPoolExecutor(1) as pool:
         followed = pool.submit(workshop.call, *command, code=5)
@@ -122,6 +123,9 @@ def test_shards_that_changed_under_a_run_end_it_after_three_tries_and_status_nam
     assert {end["cause"] for end in ends} == {"storage"}
     claims = [entry for entry in entries if entry["kind"] == "claim"]
     assert len(ends) == len(claims) == 3 + any(entry["kind"] == "commit" for entry in entries)
+    stop = entries[-1]
+    assert (stop["kind"], stop["gave_up"]) == ("stop", True)
+    assert stop["reason"] == "no new checkpoint in 3 attempts (3 x storage); retries.outages is 3"
     end = ends[-1]
     assert end["host"] == socket.gethostname()
     assert end["rank"] in (0, 1)

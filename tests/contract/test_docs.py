@@ -39,6 +39,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 SHELL = ("", "sh", "bash", "console", "shell")
 FOREIGN = {
     "--dependency",
+    "--exclude",
     "--export",
     "--kill-on-bad-exit",
     "--no-kill",

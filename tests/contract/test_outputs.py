@@ -13,7 +13,7 @@ from gmml_cluster.launch.prepare import prepare
 from gmml_cluster.launch.status import statuses
 from gmml_cluster.launch.submit import Submitted
 from gmml_cluster.plan.plan import Plan
-from gmml_cluster.run import maps, protocol
+from gmml_cluster.run import consequences, maps, protocol
 from gmml_cluster.run.causes import CAUSES
 from gmml_cluster.run.entries import Kind
 from gmml_cluster.run.root import create_run, run_root
@@ -82,7 +82,7 @@ def entries(tmp_path):
     """The log of a run that saw everything: at least one entry of each kind, with all fields that it may have."""
     versions = {"gmml_cluster": "0", "python": "3"}
     run = create_run(str(tmp_path), "x", {}, {"spec": "0", "code": "0", "versions": versions})
-    log, details = run.log, {"step": 1, "message": "m", "rank": 0, "host": "h", "skipped": [], "proof": "p"}
+    log, details = run.log, {"step": 1, "message": "m", "rank": 0, "host": "h", "skipped": [], "proof": "p", "node": "n"}
     submit = protocol.submit(log, launcher="local", code="0", bounds={})
     protocol.start_failed(log, submit, message="m", rank=0, host="h")
     protocol.queued(log, submit, "1")
@@ -95,8 +95,9 @@ def entries(tmp_path):
         of = log.refresh().commits[-1]
         maps.record_maps(log, number, step=2 + restart, of=of, manifest="m", size=1, blocks=1, seconds=0.0)
         protocol.drop(log, number, log.refresh().commits[-1])
-        protocol.end(log, number, "notice", **details)
-        protocol.resolve_cause(log, number, "preempted", "p")
+        protocol.end(log, number, "lost", **details)
+        protocol.resolve_cause(log, number, "killed", "p", node="n")
+        consequences.draw(log, submit)
     protocol.score(log, "evaluations/1.json", "d", step=1, scores=[], attempt=number, seconds=1.0)
     protocol.stop(log, "cancelled")
     return [entry.document() for entry in log.read()]

@@ -104,7 +104,8 @@ def executor(submission: Submission) -> Any:
     named = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos}
     typed = {"gpus-per-node", "gpus_per_node"} & slurm.sbatch_args.keys()  # such as a100:8, in place of our line
     gpus = None if typed else slurm.gpus_per_node or None
-    further = {"constraint": slurm.constraint, "exclude": slurm.exclude, "gpus_per_node": gpus}
+    avoided = ",".join(filter(None, [slurm.exclude, *submission.excluded])) or None
+    further = {"constraint": slurm.constraint, "exclude": avoided, "gpus_per_node": gpus}
     made.update_parameters(
         **{name: value for name, value in {**named, **further}.items() if value is not None},
         job_name=submission.name,

@@ -39,7 +39,8 @@ def examine(job: str, nodes: str, errors: Path, *, seen: int, notice_s: int) -> 
         notice, proof = _notice(record, notice_s)
         if logs.hardware:
             cause, proof = "hardware", logs.hardware
-    return Evidence(cause, proof, notice or None, logs.tail(), logs.bad_nodes)
+    node = logs.bad_nodes[0] if logs.bad_nodes else ""
+    return Evidence(cause, proof, notice or None, logs.tail(), node=node, bad_nodes=logs.bad_nodes)
 
 
 def allocation(job: str, nodes: str, bad: Sequence[str], *, least: int, notice_s: int) -> Allocation:

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GmmlError as fault:
         print(f"gmml: {fault}; the exit code decides", file=sys.stderr)
         return fault.exit_code
-    job, bad = given.scheduler_job, tuple(dict.fromkeys((*bad, *evidence.bad_nodes)))
+    job, bad = given.scheduler_job, tuple(dict.fromkeys((*bad, *evidence.bad_nodes, *verdict.excluded)))
     left = allocation(job, given.nodes, bad, least=given.least, notice_s=given.notice)
     print(_answer(verdict, left, bad))
     return 0

@@ -20,7 +20,7 @@ from gmml_cluster.data.reader.decode import VIEWS_VERSION, decoder_name, views_v
 from gmml_cluster.errors import Fault, PreflightError, SpecError
 from gmml_cluster.plan.sample_layout import SampleLayout
 from gmml_cluster.plan.steps import layout_of, total_steps
-from gmml_cluster.run import protocol
+from gmml_cluster.run import consequences, protocol
 from gmml_cluster.run.history import History
 from gmml_cluster.run.protocol import Claim
 from gmml_cluster.run.root import RunRoot, corpora_name
@@ -121,7 +121,7 @@ def agree(
     job = run.job(claim.changed)
     pinned = _pin(run, claim.attempt, job) if claim.pin is None else _pinned_before(run, claim.attempt, job, claim.pin)
     changed = dict(claim.changed)
-    history = run.log.refresh()
+    history = consequences.draw(run.log, start.submit)
     maps, most_held = [asdict(maps) for maps in history.maps], _most_held(history)
     agreed = Agreement(claim.attempt, changed, pinned["layout"], pinned["corpora"], pinned["steps"], maps, most_held)
     return agreed, claim

@@ -12,7 +12,7 @@ from gmml_cluster.cli.status import command
 from gmml_cluster.launch import status as statuses
 from gmml_cluster.launch.jobs import Jobs, refs_of
 from gmml_cluster.launch.protocol import JobReport
-from gmml_cluster.run import protocol
+from gmml_cluster.run import consequences, protocol
 from gmml_cluster.run.root import create_run, metrics_stem
 
 
@@ -134,3 +134,21 @@ def test_a_root_that_does_not_exist_is_a_fault(tmp_path):
     done = CliRunner().invoke(command, ["--root", str(tmp_path / "typo")])
     assert done.exception is not None
     assert "does not exist" in str(done.exception)
+
+
+def test_a_run_whose_tries_are_spent_says_so_and_names_the_nodes_that_it_avoids(tmp_path, run, jobs):
+    jobs("gone")
+    submit = protocol.submit(run.log, launcher="slurm", code="0", bounds={"retries": {"failures": 2}})
+    protocol.queued(run.log, submit, "j")
+    for restart in range(2):
+        claim = protocol.claim(run.log, submit=submit, job="j", restart=restart, topology={}, machine={})
+        protocol.end(run.log, claim.attempt, "hang", node="n3")
+    consequences.draw(run.log, submit)
+    reason = "no new checkpoint in 2 attempts (2 x hang); retries.failures is 2"
+    page = shown(tmp_path, "tryit")
+    assert page.startswith(
+        f"tryit: failed\n  attempt 2 ended with hang; gave up: {reason}; gmml resume tryit continues it\n"
+    )
+    assert "\n  retries      2 of 2 failures since the last checkpoint\n" in page
+    assert "\n  avoids       n3: attempt 1 ended with hang and attempt 2 ended with hang\n" in page
+    assert f"\ntryit: attempt 2 ended with hang; gave up: {reason}; gmml resume tryit continues it\n" in shown(tmp_path)

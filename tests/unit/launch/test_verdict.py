@@ -2,7 +2,7 @@
 
 import pytest
 
-from gmml_cluster.launch.verdict import Allocation, Verdict, action, pause_s
+from gmml_cluster.launch.verdict import Allocation, Verdict, action
 from gmml_cluster.run.causes import CAUSES, COUNTED, FREE
 
 TWO, THREE = ("n1", "n2"), ("n1", "n2", "n3")
@@ -41,7 +41,3 @@ def test_nodes_that_the_scheduler_wants_back_are_given_back(cause: str) -> None:
 @pytest.mark.parametrize("held", [True, False])
 def test_where_the_log_allows_no_start_nothing_is_done(cause: str, held: bool) -> None:
     assert action(Verdict(again=False, cause=cause), allocation(held=held)) == "nothing"
-
-
-def test_the_first_try_is_at_once_and_the_pause_before_later_ones_doubles_up_to_ten_minutes() -> None:
-    assert [pause_s(tries) for tries in range(10)] == [0, 0, 10, 20, 40, 80, 160, 320, 600, 600]

@@ -60,9 +60,11 @@ def test_stochastic_depth_is_the_methods_unless_the_job_says_so(given, settled):
 
 def test_overrides_reach_every_section(good):
     job = load_job(good, ["batch.size=128", "optim.lr=1e-4", "checkpoint.every=90 min", "resources.nodes=2..4",
-                          "data.corpora.0.weight=2", "optim.clip=null", "data.augment=none"])  # fmt: skip
+                          "data.corpora.0.weight=2", "optim.clip=null", "data.augment=none",
+                          "retries={outages: 50, longest_pause: 30 min}"])  # fmt: skip
     assert (job.batch.size, job.optim.lr, job.checkpoint.every.seconds) == (128, 1e-4, 5400)
     assert (job.resources.nodes.least, job.resources.nodes.most) == (2, 4)
+    assert (job.retries.failures, job.retries.outages, job.retries.longest_pause) == (3, 50, 1800)
     assert (job.data.corpora[0].weight, job.optim.clip, job.data.augment.flip) == (2.0, None, False)
 
 
@@ -70,7 +72,7 @@ def test_overrides_reach_every_section(good):
     ("override", "message"),
     [
         ("batch.sise=1", "batch.sise: unknown key; did you mean 'size'?"),
-        ("retries={}", "retries: comes with a later version; this one would ignore it; leave it out"),
+        ("notify={}", "notify: comes with a later version; this one would ignore it; leave it out"),
         ("engine.compile=none", "engine.compile: comes with a later version"),
         ("bacth.size=1", "bacth: unknown key; did you mean 'batch'?"),
         ("method.nois_ratio=1", "method.nois_ratio: unknown key; did you mean 'noise_ratio'?"),
