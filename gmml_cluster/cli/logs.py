@@ -23,6 +23,7 @@ def command(run: str, follow: bool, tail: int | None, rank: int | None, attempt:
     from gmml_cluster.launch.find import find
     from gmml_cluster.launch.follow import Tail, headline, output_of_start
     from gmml_cluster.launch.follow import follow as follow_output
+    from gmml_cluster.run import failures
 
     if follow and tail is not None:
         raise click.UsageError("--tail is for what was printed already; leave it out with -f")
@@ -39,8 +40,10 @@ def command(run: str, follow: bool, tail: int | None, rank: int | None, attempt:
         click.echo(f"{found.name}: no attempt has begun; {_start(history)}", err=True)
         click.echo(_last(output_of_start(history, rank or 0), tail), nl=False)
         return
-    if chosen.details.get("message"):
+    if chosen.details.get("message") or chosen.resolved:
         click.echo(headline(chosen), err=True)
+        for line in failures.lines(failures.read(found.store, chosen.number)):
+            click.echo(f"  {line}", err=True)
     click.echo(_last(Tail(found, chosen, _rank(chosen, rank)).new(), tail), nl=False)
 
 

@@ -11,6 +11,7 @@ import click
 from gmml_cluster.cli import options
 from gmml_cluster.cli.evaluation_lines import evaluation_lines
 from gmml_cluster.cli.moments import moment
+from gmml_cluster.run.failures import lines as lines_of
 from gmml_cluster.wording import counted
 
 _COLUMNS = ("RUN", "STATE", "STEP", "DONE", "LOSS", "IMG/S", "WAIT", "LEFT", "SAVED", "STARTED", "LAST")
@@ -108,13 +109,14 @@ def _problem(document: Document) -> str:
     if not document["attempts"]:
         return "nothing works on it"
     last = document["attempts"][-1]
-    return last.get("told", {}).get("message") or f"attempt {last['attempt']} ended with {last['cause']}"
+    return last["reason"] or f"attempt {last['attempt']} ended with {last['cause']}"
 
 
 def page(document: Document) -> list[str]:
     """Everything about one run, a line each: figures, attempts, checkpoints, goodput, files."""
     progress, goodput = document["progress"], document["goodput"]
     lines = [f"{document['run']}: {document['state']}", *(f"  {line}" for line in notes(document))]
+    lines += [f"    {line}" for line in lines_of(document["errors"] or [])]
     if document["step"] is not None:
         total = f" of {document['steps']}" if document["steps"] else ""
         lines.append(f"  step         {document['step']}{total} ({_share(document['step'], document['steps'])} done)")
@@ -124,6 +126,7 @@ def page(document: Document) -> list[str]:
             f"  rate         {progress['samples_per_s']:,.0f} images/s",
             f"  data wait    {_percent(progress['data_wait_share'])} of the time",
             f"  time left    {_duration(progress['left_s'])}",
+            *([f"  slow         {_slow(progress['slow_ranks'])}"] if progress["slow_ranks"] else []),
         ]
     if document["map_pass"] is not None:
         made = document["map_pass"]
@@ -146,7 +149,7 @@ def page(document: Document) -> list[str]:
     reported = {_problem(document).splitlines()[0]}
     for attempt in document["attempts"]:
         lines.append(f"  {_attempt_line(attempt)}")
-        message = (attempt.get("told", {}).get("message") or "").partition("\n")[0]
+        message = attempt["reason"].partition("\n")[0]
         if message and message not in reported:  # attempts that failed alike are reported once
             lines.append(f"               {message}")
             reported.add(message)
@@ -162,6 +165,10 @@ def tries(document: Document) -> list[str]:
     ]
     lines = [f"  retries      {', '.join(spent)} since the last checkpoint"] if spent else []
     return [*lines, *(f"  avoids       {node}: {reason}" for node, reason in document["excluded"].items())]
+
+
+def _slow(ranks: list[int]) -> str:
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}; its log names the host"
 
 
 def time_of_ranks(goodput: Document) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gmml_cluster.launch.jobs import JobRef, Jobs, is_busy, poll_one
 from gmml_cluster.launch.registry import LAUNCHERS, launcher_named
 from gmml_cluster.run.history import Attempt, History
-from gmml_cluster.run.ledger import living, pending
+from gmml_cluster.run.ledger import living, pending, reason
 from gmml_cluster.run.uploads import log_parts
 
 if TYPE_CHECKING:
@@ -138,9 +138,9 @@ def ended_without_finishing(run: "RunRoot") -> str:
 
 def headline(attempt: Attempt) -> str:
     """One line: which attempt ended with which cause, on which rank and host, with what message."""
-    details = attempt.details
-    where = f"rank {details['rank']} on {details.get('host', 'an unknown host')}: " if "rank" in details else ""
-    message = str(details.get("message") or "").splitlines()
+    details, message = attempt.details, reason(attempt).splitlines()
+    by_rank = "rank" in details and not attempt.resolved
+    where = f"rank {details['rank']} on {details.get('host', 'an unknown host')}: " if by_rank else ""
     return f"attempt {attempt.number} ended with {attempt.cause}" + (f": {where}{message[0]}" if message else "")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from gmml_cluster.errors import Fenced
 from gmml_cluster.launch.evidence import Evidence
+from gmml_cluster.launch.exits import CRASHES
 from gmml_cluster.launch.verdict import Verdict
 from gmml_cluster.run import consequences, protocol
 from gmml_cluster.run.budgets import budgets, counted, is_worth_a_try, pause_s
@@ -27,7 +28,6 @@ _LOOKED_AT = 8
 # srun leaves 0 when it lost the step instead of seeing it end (seen on SLURM 22.05 after a kill -9 of slurmstepd), and
 # ranks exit with 78 only where another process wrote the end. So without an `end` neither code is a verdict.
 _CAUSES = {STORAGE: "storage", COME_BACK: "notice", FINISHED: "lost", NEVER: "lost"}
-_CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 _NONE = Evidence()
 
 
@@ -41,7 +41,7 @@ class JobStart:
 
 
 def restart_delay_s(
-    root: str, run: str, *, submit: str, job: str, restart: int, rc: int, stderr_tail: str = ""
+    root: str, run: str, *, submit: str, job: str, restart: int, rc: int, evidence: Evidence = _NONE
 ) -> float | None:
     """Seconds to wait before the job starts again; None where it must not.
 
@@ -52,13 +52,13 @@ def restart_delay_s(
         job: the launcher's id of it.
         restart: how often the job was started before.
         rc: highest exit code of the ranks, 128 and more for a signal.
-        stderr_tail: the error that is quoted where the ranks wrote no end.
+        evidence: what else is known of it.
 
     Raises:
         StorageError: the log is out of reach.
     """
     log = Log(open_store(f"{root.rstrip('/')}/{run}"))
-    verdict = judge(log, JobStart(submit, job, restart), rc, Evidence(stderr_tail=stderr_tail))
+    verdict = judge(log, JobStart(submit, job, restart), rc, evidence)
     return verdict.pause_s if verdict.again else None
 
 
@@ -171,7 +171,7 @@ def cause_of(rc: int) -> str:
     """The cause that an exit code proves where the log has no `end`."""
     if rc in _CAUSES:
         return _CAUSES[rc]
-    return "lost" if rc > 128 and rc - 128 not in _CRASHES else "error"
+    return "lost" if rc > 128 and rc - 128 not in CRASHES else "error"
 
 
 def describe(rc: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gmml_cluster.errors import StorageError
 from gmml_cluster.launch.jobs import Jobs, jobs_of_copy, poll
+from gmml_cluster.run import failures
 from gmml_cluster.run.evaluation_progress import head_of, progress_of
 from gmml_cluster.run.evaluations import kept, table
 from gmml_cluster.run.history import History
@@ -36,7 +37,8 @@ def statuses(runs: Sequence[RunRoot], *, evaluations: bool = False) -> Statuses:
 
     Args:
         runs: of any roots.
-        evaluations: whether to read what was scored too: some requests a run, so not for a list of them.
+        evaluations: whether to read what was scored too, and the errors of the last attempt's ranks: some requests a
+            run, so not for a list of them.
     """
     found = Statuses()
     histories: dict[str, History] = {}
@@ -52,6 +54,7 @@ def statuses(runs: Sequence[RunRoot], *, evaluations: bool = False) -> Statuses:
         try:
             document = _document(run, histories[run.url], jobs[run.url])
             document["evaluations"] = _evaluations(run, histories[run.url], document) if evaluations else None
+            document["errors"] = _errors(run, histories[run.url]) if evaluations else None
             found.documents.append(document)
         except StorageError as fault:
             found.faults.append(fault)
@@ -87,6 +90,12 @@ def _lacking(run: RunRoot, history: History) -> str | None:
     return None if lacking is None else str(lacking)
 
 
+def _errors(run: RunRoot, history: History) -> list[dict[str, Any]]:
+    """Those of the last attempt that has ended, grouped, the original first."""
+    last = history.attempts[-1] if history.attempts else None
+    return [] if last is None or last.ended is None else failures.read(run.store, last.number)
+
+
 def _evaluations(run: RunRoot, history: History, document: dict[str, Any]) -> dict[str, Any]:
     """What was scored, what is being scored, what was given up, and the runs under the same root that train heads."""
     scored, attempts = table(kept(run)), document["attempts"]
@@ -101,7 +110,7 @@ def _evaluations(run: RunRoot, history: History, document: dict[str, Any]) -> di
 
 def _head(run: RunRoot, document: dict[str, Any]) -> dict[str, Any]:
     last = document["attempts"][-1] if document["attempts"] else {}
-    problem = document["start_failed"] or last.get("told", {}).get("message")
+    problem = document["start_failed"] or last.get("reason")
     failed = document["state"] in ("failed", "interrupted")
     return {
         "score": head_of(document["run"], run.name),

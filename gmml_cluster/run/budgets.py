@@ -83,11 +83,12 @@ def is_worth_a_try(history: History, attempt: Attempt) -> bool:
 def to_exclude(history: History) -> dict[str, str]:
     """Nodes that the run is to avoid and does not yet, with the reason.
 
-    One whose hardware failed is avoided at once, any other when it was to blame for two counted attempts.
+    One whose hardware failed is avoided at once, any other when it was to blame for two counted attempts. A store that
+    fails does so everywhere, and whichever rank met it first is not to blame.
     """
     blamed: dict[str, list[Attempt]] = {}
     for attempt in history.attempts:
-        if attempt.cause in COUNTED and attempt.details.get("node"):
+        if attempt.cause in COUNTED and attempt.cause != "storage" and attempt.details.get("node"):
             blamed.setdefault(attempt.details["node"], []).append(attempt)
     return {
         node: " and ".join(f"attempt {attempt.number} ended with {attempt.cause}" for attempt in attempts)

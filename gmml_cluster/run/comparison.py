@@ -20,6 +20,7 @@ UNPROMISED = (
     "reads_in_flight",
     "read_ahead_bytes",
     "evaluation_s",
+    "slow_ranks",
 )
 """Fields of a metric line that say how fast and by whom it was made; all others are promised (docs/exactness.md)."""
 

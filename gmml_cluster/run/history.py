@@ -351,7 +351,7 @@ def _cause(history: History, entry: Entry) -> History:
     attempt = history.attempt(entry.fields["of"])
     if attempt is None:
         return history
-    details = {**attempt.details, **({"node": entry.fields["node"]} if "node" in entry.fields else {})}
+    details = {**attempt.details, **{name: entry.fields[name] for name in ("node", "proof") if name in entry.fields}}
     return _with_attempt(history, attempt.number, resolved=entry.fields["cause"], details=details)
 
 

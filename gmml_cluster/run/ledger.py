@@ -143,6 +143,15 @@ def _kept(history: History, attempt: Attempt) -> int:
     return attempt.last_step if cut is None else min(attempt.last_step, cut - 1)
 
 
+def reason(attempt: Attempt) -> str:
+    """Why it ended, in words: the proof where something else than its ranks found out, else what they said.
+
+    What ranks say of a cause that was proved later is only what it did to them, such as a connection that closed.
+    """
+    proof = attempt.details.get("proof") if attempt.resolved else None
+    return str(proof or attempt.details.get("message") or "")
+
+
 def _attempt(attempt: Attempt, jobs: Mapping[str, str]) -> dict[str, Any]:
     return {
         "attempt": attempt.number,
@@ -158,6 +167,7 @@ def _attempt(attempt: Attempt, jobs: Mapping[str, str]) -> dict[str, Any]:
         "topology": dict(attempt.topology),
         "code": attempt.code,
         "evaluation_s": attempt.evaluation_s,
+        "reason": reason(attempt),
         **({"told": dict(attempt.details)} if attempt.details else {}),
     }
 

@@ -23,6 +23,7 @@ class Progress:
         loss: of that step; None where it was not finite.
         samples_per_s: images a second over all ranks, the mean of those lines.
         data_wait_share: share of the steps' time in which the slowest rank waited for images, from 0 to 1.
+        slow_ranks: those that keep the others waiting, for a hundred steps by now.
         left_s: seconds to the last step at that rate, saves and restarts not counted; None where `steps` is.
     """
 
@@ -33,6 +34,7 @@ class Progress:
     samples_per_s: float
     data_wait_share: float
     left_s: float | None
+    slow_ranks: tuple[int, ...] = ()
 
 
 def read_progress(store: Store, history: History) -> Progress | None:
@@ -93,6 +95,7 @@ def progress(attempt: int, lines: Sequence[Line], steps: int | None) -> Progress
         samples_per_s=drawn / spent_s if spent_s else 0.0,
         data_wait_share=waited_s / spent_s if spent_s else 0.0,
         left_s=None if steps is None else max(0, steps - 1 - last["step"]) * spent_s / len(lines),
+        slow_ranks=tuple(last.get("slow_ranks", ())),  # lines of earlier versions lack it
     )
 
 

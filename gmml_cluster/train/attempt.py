@@ -243,7 +243,10 @@ def _map_maker(rank: Rank, table: MapTable, stream: Stream, device: torch.device
 def _run(
     rank: Rank, stepper: Stepper, saver: Saver, first: int, evaluation: Evaluation | None, maps: MapMaker | None
 ) -> int:
-    record = StepRecord(rank.kv, rank.rank_info, rank.shutdown, rank.metrics, rank.agreement.steps)
+    agreed = rank.agreement
+    record = StepRecord(
+        rank.kv, rank.rank_info, rank.shutdown, rank.metrics, agreed.steps, rank.run.store, agreed.attempt
+    )
     result, last = run(
         stepper,
         saver,

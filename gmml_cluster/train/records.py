@@ -2,8 +2,10 @@
 
 import json
 import logging
+import socket
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -15,11 +17,13 @@ from gmml_cluster.run.interval import between_interruptions_s, save_interval_s
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.run.space import room_lacking
 from gmml_cluster.spec.scalars import Interval
+from gmml_cluster.store.protocol import Store
 from gmml_cluster.train.checkpoints.save import Saved, Saver
 from gmml_cluster.train.engines.gradients import SKIPS_LATCH
 from gmml_cluster.train.ranks.log_upload import Parts
 from gmml_cluster.train.ranks.rendezvous import KeyValueStore, RankInfo
 from gmml_cluster.train.ranks.shutdown import Shutdown
+from gmml_cluster.train.ranks.stragglers import STEPS
 from gmml_cluster.train.stepper import Report, Skip
 
 PROGRESS_S = 5.0
@@ -27,8 +31,11 @@ SAVE_AGAIN_S = 60.0
 _NAMED_SAMPLES = 64
 _CURE = (
     "`gmml order` names the images of sample numbers; start a run with a lower optim.lr, a longer warm-up, "
-    "optim.clip or engine.precision: fp32, from an earlier checkpoint by `init`; gmml resume tries the next steps"
+    "optim.clip or engine.precision: fp32, from an earlier checkpoint by `init`; gmml resume tries the next steps; "
+    "`gmml replay RUN --from {step}` computes these again"
 )
+_BUNDLED_LINES = 50
+_SLOW = f"its own part of a step was at least a quarter longer than the median of all for {STEPS} steps"
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +47,7 @@ class StepRecord:
     Args:
         kv: the main thread's connection, by which rank 0 learns the samples that other ranks name.
         steps: of the whole run.
+        store: the run root, where the bundle of an attempt that ends `not_finite` goes.
     """
 
     kv: KeyValueStore
@@ -47,21 +55,42 @@ class StepRecord:
     shutdown: Shutdown
     metrics: Parts
     steps: int
+    store: Store
+    attempt: int
     skips: list[Skip] = field(default_factory=list)
     _next_progress: float = 0.0
+    _lines: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_BUNDLED_LINES))
+    _slow: list[int] = field(default_factory=list)
+    _unnamed: list[int] = field(default_factory=list)
 
     def write(self, report: Report) -> None:
         """Called with every step's report, in order."""
         if report.skip is not None:
             self._warn(report.skip)
+        self._name_slow(report.line["slow_ranks"])
         if self.rank_info.rank != 0:
             return
         step = report.line["step"]
         self.shutdown.last_step = step
         self.metrics.add(json.dumps(report.line))
+        self._lines.append(report.line)
         if time.monotonic() >= self._next_progress or step == self.steps - 1:
             self._next_progress = time.monotonic() + PROGRESS_S
             _log.info("%s", progress(report.line, self.steps))
+
+    def _name_slow(self, slow: Sequence[int]) -> None:
+        """Say of each rank once that it has become slow: it itself, and rank 0 as soon as it learns the host."""
+        new, own = [rank for rank in slow if rank not in self._slow], self.rank_info.rank
+        self._slow = list(slow)
+        if own in new:
+            _log.warning("this rank, %d on %s, keeps the others waiting; %s", own, socket.gethostname(), _SLOW)
+            self.kv.set(f"slow/{own}", socket.gethostname())
+        if own == 0:
+            self._unnamed += [rank for rank in new if rank != 0]
+            known = {rank: host for rank in self._unnamed if (host := self.kv.get(f"slow/{rank}")) is not None}
+            self._unnamed = [rank for rank in self._unnamed if rank not in known]
+            for rank, host in known.items():
+                _log.warning("rank %d on %s keeps the others waiting; %s", rank, host, _SLOW)
 
     def _warn(self, skip: Skip) -> None:
         self.skips.append(skip)
@@ -76,8 +105,28 @@ class StepRecord:
         Every other rank has named its samples before its part of that save, so none is waited for.
         """
         last = self.skips[-SKIPS_LATCH:]
-        found = [f"{skip}{_of_groups(self._samples(skip))}" for skip in last]
-        return str(Fault("training", f"{len(last)} updates in a row were skipped: {'; '.join(found)}", _CURE))
+        samples = [self._samples(skip) for skip in last]
+        self._bundle(last, samples)
+        found = [f"{skip}{_of_groups(named)}" for skip, named in zip(last, samples, strict=True)]
+        return str(
+            Fault(
+                "training",
+                f"{len(last)} updates in a row were skipped: {'; '.join(found)}",
+                _CURE.format(step=last[0].step),
+            )
+        )
+
+    def _bundle(self, last: Sequence[Skip], samples: Sequence[list[int]]) -> None:
+        """Keep what is known of the steps beside the attempt's metrics; the checkpoint of the last one is saved."""
+        skipped = [
+            {"step": skip.step, "what": skip.what, "samples": list(skip.samples), "groups_of": named}
+            for skip, named in zip(last, samples, strict=True)
+        ]
+        document = {"version": 1, "checkpoint": last[-1].step, "skipped": skipped, "lines": list(self._lines)}
+        try:
+            self.store.put(f"attempts/{self.attempt:04d}/not_finite.json", json.dumps(document).encode())
+        except StorageError as error:
+            _log.warning("%s; what is known of the skipped steps is in the log of this rank alone", error)
 
     def _samples(self, skip: Skip) -> list[int]:
         others = [self.kv.get(_key(skip, rank)) or [] for rank in range(1, self.rank_info.ranks)]

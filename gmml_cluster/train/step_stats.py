@@ -24,7 +24,7 @@ _SHARED: dict[str, type[int] | type[float]] = {
     "reads_in_flight": float,
     "read_ahead_bytes": float,
 }
-_PER_RANK = ("data_wait_s", "step_s", "bad_sample")
+_PER_RANK = ("data_wait_s", "step_s", "bad_sample", "own_s")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class RankStats:
         read_ahead_bytes: bytes read and not decoded yet.
         data_wait_s: seconds waited for data.
         step_s: seconds since the step before was enqueued.
+        own_s: seconds of this step before it first waited for other ranks: for data, and in the forward passes of the
+            latest step of which that is known.
         bad_sample: number that `Limit.encode` gives one of the bad samples met; 0 where there was none.
         bad: number of bad samples met, of each corpus.
     """
@@ -54,6 +56,7 @@ class RankStats:
     read_ahead_bytes: float
     data_wait_s: float
     step_s: float
+    own_s: float
     bad_sample: int
     bad: Sequence[int]
 
@@ -70,7 +73,7 @@ class StepStats:
             sums of `RankStats`' too.
         data_wait_s: of the rank that waited longest.
         step_s: of the slowest rank.
-        bad_samples: `RankStats.bad_sample` of each rank.
+        bad_samples: `RankStats.bad_sample` of each rank, and `own_s` alike.
         bad: bad samples met, of each corpus.
         scalars: by name, (sum, count) of what the method reports.
         finite: whether every value is. Where it is false no rank has applied the update.
@@ -88,6 +91,7 @@ class StepStats:
     data_wait_s: float
     step_s: float
     bad_samples: list[int]
+    own_s: list[float]
     bad: list[int]
     scalars: dict[str, tuple[float, float]]
     finite: bool
@@ -112,7 +116,7 @@ class StepVector:
     | field     | elements    | content                                                                   |
     |-----------|-------------|---------------------------------------------------------------------------|
     | shared    | 8           | `_SHARED`, each summed over ranks                                         |
-    | per rank  | 3 per rank  | `_PER_RANK` of each rank in elements of its own, where others add zeros   |
+    | per rank  | 4 per rank  | `_PER_RANK` of each rank in elements of its own, where others add zeros   |
     | bad       | 1 a corpus  | bad samples met                                                           |
     | scalars   | 2 a scalar  | sum and count, in the names' alphabetical order                           |
 
@@ -156,7 +160,7 @@ class StepVector:
         sizes = [len(_SHARED), self._ranks * len(_PER_RANK), self._corpora, 2 * len(scalars)]
         bounds = np.cumsum([len(values) - sum(sizes), *sizes[:-1]])
         squares, shared, per_rank, bad, pairs = np.split(values, bounds)
-        data_wait_s, step_s, bad_samples = per_rank.reshape(self._ranks, len(_PER_RANK)).T
+        data_wait_s, step_s, bad_samples, own_s = per_rank.reshape(self._ranks, len(_PER_RANK)).T
         sums: dict[str, Any] = {name: _SHARED[name](value) for name, value in zip(_SHARED, shared, strict=True)}
         return StepStats(
             squares=squares,
@@ -164,6 +168,7 @@ class StepVector:
             data_wait_s=float(data_wait_s.max()),
             step_s=float(step_s.max()),
             bad_samples=bad_samples.astype(int).tolist(),
+            own_s=own_s.tolist(),
             bad=bad.astype(int).tolist(),
             scalars={name: (pair[0], pair[1]) for name, pair in zip(scalars, pairs.reshape(-1, 2), strict=True)},
             finite=bool(np.isfinite(values).all()),

@@ -24,6 +24,7 @@ from gmml_cluster.train.engines.gradients import SKIPS_LATCH
 from gmml_cluster.train.engines.schedule import Schedule
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 from gmml_cluster.train.ranks.signals import StopRequest
+from gmml_cluster.train.ranks.stragglers import ForwardClock, Stragglers, Timed
 from gmml_cluster.train.ranks.watchdog import watchdog
 from gmml_cluster.train.step_stats import RankStats, StepStats, StepVector
 
@@ -49,6 +50,7 @@ class Pending:
         momentum: share of itself that a teacher kept; None without a teacher.
         map_pass: which pass made the maps that mask, from 1; 0 before they do, None where none does.
         stall_s: seconds between the step before and this one in which the state was copied for a save.
+        forward: events of the device around the first forward pass; None on CPU.
     """
 
     step: int
@@ -62,6 +64,7 @@ class Pending:
     momentum: float | None = None
     map_pass: int | None = None
     stall_s: float = 0.0
+    forward: Timed = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class Stepper:
         skips_in_a_row: how many of them end with the last step read; the engine counts the same on the device.
         bad: distinct bad samples of each corpus, up to the last step read.
         unchecked: samples that were read without a checksum, up to the last step read.
+        stragglers: which ranks are slow, up to the last step read.
         waited_s: seconds that the slowest rank waited for images in each step, up to the last step read.
     """
 
@@ -135,11 +139,13 @@ class Stepper:
     bad: list[int] = field(default_factory=list)
     unchecked: int = 0
     waited_s: float = 0.0
+    stragglers: Stragglers = field(default_factory=Stragglers)
     _stall_s: float = 0.0
     _enqueued_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.bad = self.bad or [0] * self.limit.corpora
+        self._forward = ForwardClock(self.device)
         self._vector = StepVector(self.rank_info.ranks, self.rank_info.rank, self.limit.corpora)
 
     @contextmanager
@@ -160,7 +166,9 @@ class Stepper:
         """Forward, backward and update of one step."""
         watchdog.beat("a step of training")
         batch = self.batches.next()
-        loss, losses, scalars = self._backward(batch)
+        with self._forward.timed() as forward:
+            first = self._losses(batch, self._chunks[0][0])
+        loss, losses, scalars = self._backward(batch, first)
         lr, decay = self.schedule.learning_rate(step), self.schedule.weight_decay(step)
         vector = self.engine.step(lr, decay, self._vector.pack(loss, self._rank_stats(batch), scalars))
         momentum = None
@@ -181,6 +189,7 @@ class Stepper:
             momentum=momentum,
             map_pass=batch.map_pass,
             stall_s=stall_s,
+            forward=forward,
         )
 
     def _on_host(self, vector: Tensor) -> "tuple[Tensor, torch.cuda.Event | None]":
@@ -209,8 +218,11 @@ class Stepper:
         pinned = tensor.pin_memory() if self.device.type == "cuda" else tensor
         return pinned.to(self.device, non_blocking=True)
 
-    def _backward(self, batch: HostBatch) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+    def _backward(self, batch: HostBatch, first: Losses) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
         """Gradients of the rank's share.
+
+        Args:
+            first: the losses of its first micro-batch.
 
         Returns:
             The sum of its groups' losses, those losses by micro-batch, and each scalar's (sum, count); on the device.
@@ -219,7 +231,7 @@ class Stepper:
         of_groups: list[Tensor] = []
         scalars: dict[str, Tensor] = {}
         for number, (samples, kept) in enumerate(self._chunks):
-            losses = self._losses(batch, samples)
+            losses = first if number == 0 else self._losses(batch, samples)
             share = torch.where(kept, losses.groups, 0.0).sum()
             # engines average over ranks, and a step's loss is the mean over all its groups
             scale = self.rank_info.ranks * self.group / self.job.batch.size
@@ -277,6 +289,7 @@ class Stepper:
             read_ahead_bytes=batch.read_ahead_bytes,
             data_wait_s=batch.wait_s,
             step_s=now - before,
+            own_s=batch.wait_s + self._forward.seconds,
             bad_sample=self.limit.encode(batch.bad),
             bad=self.limit.counts(batch.bad),
         )
@@ -289,6 +302,7 @@ class Stepper:
         """
         if pending.event is not None:
             pending.event.synchronize()
+        self._forward.read(pending.forward)
         stats = self._vector.unpack(pending.vector.numpy(), pending.scalars)
         skip = None if stats.finite else self._skip(pending, stats)
         self.skips_in_a_row = self.skips_in_a_row + 1 if skip else 0
@@ -297,6 +311,7 @@ class Stepper:
         self.unchecked += stats.unchecked
         self.waited_s += stats.data_wait_s
         self.bad = [count + more for count, more in zip(self.bad, stats.bad, strict=True)]
+        self.stragglers.add(stats.own_s, stats.step_s)
         self.limit.check(self.bad, stats.bad_samples)
         return Report(self._line(pending, stats), self._stop(stats), stats.save > 0, skip)
 
@@ -350,6 +365,7 @@ class Stepper:
             "reads_in_flight": stats.reads_in_flight / self.rank_info.ranks,
             "read_ahead_bytes": stats.read_ahead_bytes / self.rank_info.ranks,
             "damaged": stats.damaged,
+            "slow_ranks": list(self.stragglers.slow),
             "skipped": not stats.finite,
         }
 

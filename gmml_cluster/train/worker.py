@@ -1,6 +1,7 @@
 """Entry of a rank: `python -m gmml_cluster.train.worker`. Handles signals before anything heavy is imported."""
 
 import argparse
+import faulthandler
 import logging
 import os
 import sys
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--restart", type=int, required=True)
     parser.add_argument("--until", type=int, help="last step to make, of a replay")
     given = parser.parse_args(arguments)
+    faulthandler.enable()  # a crash of native code leaves its stack in the rank's output
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=LINE, datefmt="%m-%d %H:%M:%S")
     signals = SignalThread()
     try:

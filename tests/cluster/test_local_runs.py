@@ -69,7 +69,7 @@ def test_a_killed_rank_costs_an_attempt_and_the_run_finishes_by_itself(workshop,
     assert ended(entries) == ["lost", "finished"]
     assert figures(workshop.lines("calm")) == figures(undisturbed)
     status = json.loads(workshop.call("gmml", "status", "calm", "--json"))
-    assert [attempt["cause"] for attempt in status["attempts"]] == ["lost", "finished"]
+    assert [attempt["cause"] for attempt in status["attempts"]] == ["killed", "finished"]
 
 
 def test_ranks_whose_supervisor_is_killed_save_and_leave_and_a_resume_continues(workshop, undisturbed):

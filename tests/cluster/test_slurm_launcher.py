@@ -235,7 +235,7 @@ def test_killed_ranks_are_started_again_in_the_same_allocation(slurm: Slurm, sub
     again = note(tmp_path, rank=1, restart=1)
     assert (again["node"], again["argued"]["--job"]) == (note(tmp_path, rank=1)["node"], job)
     assert ended(slurm, job) == (*FINISHED, "0")
-    assert causes(tmp_path) == [(0, "lost"), (1, "finished")]
+    assert causes(tmp_path) == [(0, "killed"), (1, "finished")]
 
 
 def test_a_lost_node_is_node_lost_and_the_job_comes_back(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:

@@ -82,7 +82,10 @@ def entries(tmp_path):
     """The log of a run that saw everything: at least one entry of each kind, with all fields that it may have."""
     versions = {"gmml_cluster": "0", "python": "3"}
     run = create_run(str(tmp_path), "x", {}, {"spec": "0", "code": "0", "versions": versions})
-    log, details = run.log, {"step": 1, "message": "m", "rank": 0, "host": "h", "skipped": [], "proof": "p", "node": "n"}
+    log, details = (
+        run.log,
+        {"step": 1, "message": "m", "rank": 0, "host": "h", "skipped": [], "proof": "p", "node": "n"},
+    )
     submit = protocol.submit(log, launcher="local", code="0", bounds={})
     protocol.start_failed(log, submit, message="m", rank=0, host="h")
     protocol.queued(log, submit, "1")

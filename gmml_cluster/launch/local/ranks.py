@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gmml_cluster.launch.exits import RankExit
 from gmml_cluster.launch.local.lock import run_digest, state_folder
 from gmml_cluster.run.codes import COME_BACK, NEVER, UNMET
 
@@ -18,6 +19,7 @@ STOP = (signal.SIGTERM, signal.SIGUSR2)
 """Signals that ask a supervisor to end its job."""
 _TICK_S = 0.2
 _LEFT = (COME_BACK, NEVER)
+_OUTPUT_BYTES = 2**16
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Ranks:
     Attributes:
         locks: descriptors of the run's locks, which every rank holds too.
         first_failed: the rank that was the first to leave by an error, once `wait` has seen it.
+        exits: how the ranks left, in their order, once `wait` has returned.
     """
 
     job: Job
@@ -67,6 +70,7 @@ class Ranks:
 
     def __enter__(self) -> "Ranks":
         self.first_failed: int | None = None
+        self.exits: list[RankExit] = []
         self._pipes: list[int] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         try:
@@ -139,10 +143,21 @@ class Ranks:
                 _log.warning("ranks stayed %g s after the first had left; they are killed", LEAVE_S)
                 break
         self._note_failure()
+        self.exits += [self._exit(rank) for rank in self._unseen()]
         return noticed
 
+    def _exit(self, rank: int) -> RankExit:
+        code, pid = self._processes[rank].poll(), self._processes[rank].pid
+        output = last_lines(self.job.output(self.restart, rank))
+        return RankExit(rank, None if code is None else _code(code), is_stopped(pid) if code is None else False, output)
+
+    def _unseen(self) -> list[int]:
+        seen = {known.rank for known in self.exits}
+        return [rank for rank in range(len(self._processes)) if rank not in seen]
+
     def _note_failure(self) -> None:
-        """Record the first rank that failed; those that exit later lost their peer or were stopped."""
+        """Record who has left, and the first that failed; those that exit later lost their peer or were stopped."""
+        self.exits += [self._exit(rank) for rank in self._unseen() if self._processes[rank].poll() is not None]
         if self.first_failed is None:
             codes = [process.poll() for process in self._processes]
             self.first_failed = next((rank for rank, code in enumerate(codes) if code and code not in _LEFT), None)
@@ -150,6 +165,24 @@ class Ranks:
 
 def _code(returncode: int) -> int:
     return 128 - returncode if returncode < 0 else returncode
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process of this machine is stopped by a signal or a debugger; False where that cannot be seen."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False
+
+
+def last_lines(output: Path) -> list[str]:
+    """What a rank printed last; nothing where its file cannot be read."""
+    try:
+        with output.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
+            return file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def rank_environment(rank: int, ranks: int, environment: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gmml_cluster.errors import Fault, GmmlError, LaunchError
+from gmml_cluster.launch.exits import RankExit, evidence_of
 from gmml_cluster.launch.local import outage
 from gmml_cluster.launch.local.lock import Holder, held
 from gmml_cluster.launch.local.outage import Outage
@@ -43,12 +44,14 @@ class Ended:
         code: highest exit code of its ranks.
         noticed: whether notice was given.
         errors: output of the rank that failed first; None where none did.
+        exits: how its ranks left, in their order.
     """
 
     restart: int
     code: int
     noticed: bool
     errors: Path | None = None
+    exits: Sequence[RankExit] = ()
 
     @property
     def stderr_tail(self) -> str:
@@ -71,7 +74,7 @@ def supervise(job: Job, judge: Judge, command: Callable[[int], Sequence[str]], l
         with Ranks(job, restart, command(restart), locks=locks) as ranks:
             noticed = ranks.wait()
         failed = None if ranks.first_failed is None else job.output(restart, ranks.first_failed)
-        ended = Ended(restart, ranks.code, noticed, failed)
+        ended = Ended(restart, ranks.code, noticed, failed, ranks.exits)
         again = judge(ended) and not noticed  # asked after a notice too: an `end` may be missing
         verdict = "it starts again" if again else "the job ends"
         _log.info("attempt after %d restarts exited with %d; %s", restart, ranks.code, verdict)
@@ -99,7 +102,7 @@ def judge_by_log(job: Job) -> Judge:
                     job=job.id,
                     restart=ended.restart,
                     rc=ended.code,
-                    stderr_tail=ended.stderr_tail,
+                    evidence=evidence_of(ended.exits, ended.stderr_tail),
                 )
             except GmmlError as fault:
                 if not _wait_for_store(job, fault, left, tried=tries - left):

@@ -23,7 +23,9 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gmml_cluster.errors import GmmlError
+from gmml_cluster.launch import exits
 from gmml_cluster.launch.evidence import Evidence
+from gmml_cluster.launch.exits import RankExit
 from gmml_cluster.launch.ray.worker import LEAVE_S, Attempt, Left, run_rank
 from gmml_cluster.launch.restart import JobStart
 from gmml_cluster.launch.restart import judge as judge_by_log
@@ -151,14 +153,12 @@ def nodes_to_use(job: Job) -> int:
 
 
 def evidence_of(left: Sequence[Left]) -> Evidence:
-    """What the ranks show: a node that is drained, and the last line of the first that failed."""
+    """What the ranks show: a node that is drained, else how the first of them ended that says anything of the cause."""
     drained = next((rank.drained for rank in left if rank.drained), "")
     tail = next((f"rank {rank.rank} ends with {rank.tail!r}" for rank in left if rank.tail), "")
-    return Evidence(
-        notice="preempted" if drained else None,
-        proof=f"Ray drains node {drained}" if drained else "",
-        stderr_tail=tail,
-    )
+    if drained:
+        return Evidence(notice="preempted", proof=f"Ray drains node {drained}", stderr_tail=tail)
+    return exits.evidence_of([RankExit(rank.rank, rank.code, output=[rank.sign]) for rank in left], tail)
 
 
 def evidence_of_loss(nodes: Sequence[str]) -> Evidence | None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import gmml_cluster
 from gmml_cluster.run.codes import COME_BACK, NEVER, UNMET
+from gmml_cluster.run.symptoms import of_output
 
 LEAVE_S = 60.0
 """How long the others may stay once a rank has failed."""
@@ -37,12 +38,14 @@ class Left:
         code: exit code, a signal counting as 128 and its number.
         tail: the last line it printed.
         drained: the node that Ray drains and on which it was; empty where none is drained.
+        sign: the line that it printed and that proves why it left; empty where none does.
     """
 
     rank: int
     code: int
     tail: str = ""
     drained: str = ""
+    sign: str = ""
 
 
 @dataclass
@@ -122,7 +125,8 @@ def _watch(process: "Rank", attempt: Any, node: str) -> None:
         unmet = _ask(attempt.unmet)
         if not process.noticed and (unmet or _is_drained(node)):
             process.notify()
-    _ask(attempt.report, Left(process.rank, process.code, process.tail(), node if _is_drained(node) else ""))
+    drained = node if _is_drained(node) else ""
+    _ask(attempt.report, Left(process.rank, process.code, process.tail(), drained, process.sign))
     while not _ask(attempt.is_over):
         time.sleep(_TICK_S)
 
@@ -141,6 +145,7 @@ class Rank:
     command: Sequence[str]
     variables: dict[str, str]
     noticed: bool = False
+    sign: str = ""
 
     def __enter__(self) -> "Rank":
         # Nobody inherits the writing end: however this worker dies the rank reads the end of the pipe.
@@ -195,6 +200,7 @@ class Rank:
         self._errors.seek(0)
         printed = self._errors.read().decode(errors="replace").strip()
         print(printed, file=sys.stderr, flush=True)
+        self.sign = (of_output(printed.splitlines()) or ("", ""))[1]
         return printed.rpartition("\n")[2][:_TAIL_CHARACTERS] if self.code not in (0, *_LEFT) else ""
 
 

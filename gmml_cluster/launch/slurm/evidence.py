@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gmml_cluster.launch.evidence import Evidence
+from gmml_cluster.launch.exits import evidence_of
 from gmml_cluster.launch.slurm.logs import StartLogs
 from gmml_cluster.launch.verdict import Allocation
+from gmml_cluster.run.symptoms import of_output
 
 _KILLS = {"PREEMPTION": "preempted", "TIME LIMIT": "time_limit", "NODE FAILURE": "node_lost"}
 # slurmstepd writes it for the job and again for each step; the step's line appears in files of ranks alone.
@@ -34,13 +36,32 @@ def examine(job: str, nodes: str, errors: Path, *, seen: int, notice_s: int) -> 
     """
     record, logs = fields(job), StartLogs(errors, seen=seen)
     cause, proof = _killed_by(record, nodes, logs.script)
-    notice = ""
+    notice, node = "", _lost_node(proof) if cause == "node_lost" else ""
     if cause is None:
         notice, proof = _notice(record, notice_s)
         if logs.hardware:
-            cause, proof = "hardware", logs.hardware
-    node = logs.bad_nodes[0] if logs.bad_nodes else ""
+            cause, proof, node = "hardware", logs.hardware, (*logs.bad_nodes, "")[0]
+        elif not notice:
+            cause, proof, node = _ended_by_itself(record, logs)
     return Evidence(cause, proof, notice or None, logs.tail(), node=node, bad_nodes=logs.bad_nodes)
+
+
+def _ended_by_itself(record: Mapping[str, str], logs: StartLogs) -> tuple[str | None, str, str]:
+    """Cause, proof and node of the first rank of which srun or its own output proves how it ended.
+
+    SLURM kills ranks too, so that a killed one proves something only while its job goes on.
+    """
+    if (found := of_output(logs.script)) is not None and found[0] == "out_of_memory":
+        return *found, ""
+    told = evidence_of(logs.left())
+    if told.cause == "killed" and record.get("JobState") != "RUNNING":
+        return None, "", ""
+    return told.cause, told.proof, told.node
+
+
+def _lost_node(proof: str) -> str:
+    found = re.match(r"Node failure on (\S+)$|(\S+) is ", proof)
+    return next(filter(None, found.groups()), "") if found else ""
 
 
 def allocation(job: str, nodes: str, bad: Sequence[str], *, least: int, notice_s: int) -> Allocation:

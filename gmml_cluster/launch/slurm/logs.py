@@ -11,8 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gmml_cluster.launch.exits import RankExit
 from gmml_cluster.launch.folders import folder_of
 from gmml_cluster.run.codes import COME_BACK, NEVER
+from gmml_cluster.run.symptoms import names_device
 
 _CHARACTERS = 300
 _READ_RANKS = 16
@@ -24,9 +26,6 @@ _NOISE = re.compile(
 )
 _EXCEPTION = re.compile(r"([A-Za-z_][\w.]*)?(Error|Exception|Fault|Interrupt)(:|$)|terminate called|\s+what\(\)")
 _TASK = re.compile(r"srun: error: (\S+): tasks? ([\d,-]+): (.*)")
-# The driver's messages about a broken device. `illegal memory access` is not among them: that is mostly a fault of the
-# program.
-_DEVICE = re.compile(r"uncorrectable ECC|NVRM: Xid|\bXid \(|unspecified launch failure", re.IGNORECASE)
 # A watchdog that aborts blames no node: it runs in the rank that waited, not in the one that was waited for.
 _WATCHDOG = re.compile(r"ProcessGroupNCCL.*[Ww]atchdog|[Ww]atchdog.*(ProcessGroupNCCL|NCCL|collective)")
 
@@ -43,6 +42,18 @@ def error_file(submit: Mapping[str, Any], job: str, rank: int) -> Path | None:
     return path if path is not None and path.exists() else None
 
 
+# How srun words the signals that ended a task, and their exit codes.
+_SIGNALS = {
+    "Killed": 137,
+    "Terminated": 143,
+    "Aborted": 134,
+    "Segmentation fault": 139,
+    "Bus error": 135,
+    "Illegal instruction": 132,
+    "Floating point exception": 136,
+}
+
+
 @dataclass(frozen=True)
 class TaskExit:
     """How one rank ended, as srun reports it: `Exited with exit code 1`, `Killed`, `Aborted (core dumped)`."""
@@ -55,6 +66,14 @@ class TaskExit:
     def is_consequence(self) -> bool:
         """Whether the rank ended because others did: a signal ended it, or srun killed it after KillWait."""
         return bool(re.match(rf"Exited with exit code ({COME_BACK}|{NEVER}|143)$|Killed|Terminated", self.how))
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, a signal counting as 128 and its number; None for words that are not known here."""
+        exited = re.match(r"Exited with exit code (\d+)", self.how)
+        return (
+            int(exited[1]) if exited else next((c for word, c in _SIGNALS.items() if self.how.startswith(word)), None)
+        )
 
 
 class StartLogs:
@@ -72,13 +91,21 @@ class StartLogs:
     @cached_property
     def exits(self) -> list[TaskExit]:
         """Ranks that ended badly, in the order in which srun noticed, those that only followed others last."""
-        found = [
+        return sorted(self._noticed, key=lambda task: task.is_consequence)
+
+    @cached_property
+    def _noticed(self) -> list[TaskExit]:
+        return [
             TaskExit(rank, match[1], match[3])
             for match in map(_TASK.match, self.script)
             if match
             for rank in _numbers(match[2])
         ]
-        return sorted(found, key=lambda task: task.is_consequence)
+
+    def left(self) -> list[RankExit]:
+        """How the ranks left, in the order in which srun noticed; without those that it killed after the first."""
+        tasks = [task for at, task in enumerate(self._noticed[:_READ_RANKS]) if at == 0 or task.code != 137]
+        return [RankExit(task.rank, task.code, output=self._lines_of(task.rank), node=task.node) for task in tasks]
 
     def tail(self) -> str:
         """The error of the rank that failed first, and its file; empty where no file has one.
@@ -97,14 +124,14 @@ class StartLogs:
         """The line that proves a fault of the hardware; empty where there is none."""
         for task in self.exits[:_READ_RANKS]:
             for line in self._lines_of(task.rank):
-                if _DEVICE.search(line) or (_WATCHDOG.search(line) and task.how.startswith("Aborted")):
+                if names_device(line) or (_WATCHDOG.search(line) and task.how.startswith("Aborted")):
                     return f"{task.node}, rank {task.rank}: {line.strip()[:_CHARACTERS]}"
         return ""
 
     @cached_property
     def bad_nodes(self) -> tuple[str, ...]:
         """Nodes of ranks whose own output names a broken device."""
-        broken = (task.node for task in self.exits[:_READ_RANKS] if any(map(_DEVICE.search, self._lines_of(task.rank))))
+        broken = (task.node for task in self.exits[:_READ_RANKS] if any(map(names_device, self._lines_of(task.rank))))
         return tuple(dict.fromkeys(broken))
 
     def _file(self, rank: int) -> Path:

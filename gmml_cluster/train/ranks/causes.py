@@ -5,58 +5,35 @@ import socket
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from gmml_cluster.errors import GmmlError, StorageError
 from gmml_cluster.run.causes import Cause
-from gmml_cluster.train.ranks.rendezvous import UNWRITTEN, RankInfo
+from gmml_cluster.run.symptoms import Kind, of_message
+from gmml_cluster.train.ranks.cluster_env import node_name
+from gmml_cluster.train.ranks.rendezvous import RankInfo
 from gmml_cluster.train.ranks.watchdog import Hang
 
-Kind = Literal["own", "lost_peer", "timeout"]
 _ORDER: tuple[Kind, ...] = ("own", "lost_peer", "timeout")
-
-# Parts of messages of torch, CUDA, NCCL, gloo and the kernel, in the order in which they are tried: NCCL's and CUDA's
-# messages quote each other, and the first line that fits is the closest to the origin.
-_MESSAGES: tuple[tuple[str, Kind, Cause], ...] = (
-    ("out of memory", "own", "out_of_memory"),  # CUDA, and torch's OutOfMemoryError
-    ("can't allocate memory", "own", "out_of_memory"),  # torch's allocator on CPU
-    ("CUBLAS_STATUS_ALLOC_FAILED", "own", "out_of_memory"),
-    ("CUDNN_STATUS_ALLOC_FAILED", "own", "out_of_memory"),
-    ("ECC error", "own", "hardware"),  # uncorrectable ECC error encountered
-    ("unspecified launch failure", "own", "hardware"),
-    ("illegal memory access", "own", "hardware"),
-    ("misaligned address", "own", "hardware"),
-    ("Xid", "own", "hardware"),  # the driver's numbered faults, as the kernel logs them
-    ("CUDA-capable device(s) is/are busy or unavailable", "own", "hardware"),
-    ("GPU is lost", "own", "hardware"),
-    ("hardware error", "own", "hardware"),
-    ("ncclUnhandledCudaError", "own", "hardware"),
-    # a rank that waited for a lost peer raises these; another rank's own error outranks them
-    ("NCCL watchdog", "timeout", "hardware"),
-    ("Watchdog caught collective operation timeout", "timeout", "hardware"),
-    ("ncclSystemError", "lost_peer", "hardware"),
-    ("ncclInternalError", "lost_peer", "hardware"),
-    ("Connection closed by peer", "lost_peer", "lost"),
-    ("Connection reset by peer", "lost_peer", "lost"),
-    ("Broken pipe", "lost_peer", "lost"),
-    ("NCCL", "lost_peer", "lost"),  # ncclRemoteError: a peer exited or the network failed
-    ("Timed out waiting", "timeout", "lost"),
-    (UNWRITTEN, "timeout", "lost"),
-)
-_STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS)
+_STORAGE_ERRNOS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ESHUTDOWN, errno.EREMOTEIO
+)  # fmt: skip
+"""Of a full or a broken file system; the last three are what a network file system answers once it lost its server."""
 
 
 def describe(error: BaseException, rank_info: RankInfo) -> dict[str, Any]:
     """What the other ranks and the log learn of an error.
 
     Returns:
-        rank, host, kind (`own`, `lost_peer`, `timeout`), cause (one of `run.causes`), message, traceback, time.
+        rank, host, node (by the scheduler's name, where it names one), kind (`own`, `lost_peer`, `timeout`), cause (one
+        of `run.causes`), message, traceback, time.
     """
     message = f"{type(error).__name__}: {error}"
     kind, cause = _classify(error, message)
     return {
         "rank": rank_info.rank,
         "host": socket.gethostname(),
+        "node": node_name(),
         "kind": kind,
         "cause": cause,
         "message": message[:2000],
@@ -85,8 +62,9 @@ def _classify(error: BaseException, message: str) -> tuple[Kind, Cause]:
         return "timeout", "hang"  # another rank's own error is why it waited
     if isinstance(error, MemoryError):
         return "own", "out_of_memory"
-    found = ((kind, cause) for part, kind, cause in _MESSAGES if part in message)
-    return next(found, ("own", "error"))
+    if isinstance(error, AssertionError):
+        return "own", "error"  # its words are those of whoever wrote it
+    return of_message(message) or ("own", "error")
 
 
 def _is_of_storage(error: BaseException) -> bool:
@@ -102,5 +80,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def log_fields(error: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an error that goes into the log."""
-    return {name: error[name] for name in ("rank", "host", "message")}
+    """The part of an error that goes into the log: its node only where the error is the rank's own."""
+    blamed = ("node",) if error["kind"] == "own" and error.get("node") else ()
+    return {name: error[name] for name in ("rank", "host", "message", *blamed)}

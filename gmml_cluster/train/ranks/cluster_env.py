@@ -16,6 +16,11 @@ def own_address() -> str:
     return shown.get("NodeAddr") or socket.gethostname()
 
 
+def node_name() -> str:
+    """The scheduler's name of this node, by which a job can avoid it; empty where there is none."""
+    return os.environ.get("SLURMD_NODENAME", "")
+
+
 def preemption_under_way() -> bool:
     """Whether this SLURM job is being preempted already: the notice may have come before handlers existed."""
     job = os.environ.get("SLURM_JOB_ID")

@@ -21,11 +21,11 @@ from urllib.parse import quote
 import torch.distributed as dist
 
 from gmml_cluster.errors import Fault, LaunchError
+from gmml_cluster.run.symptoms import UNWRITTEN
 from gmml_cluster.store.protocol import NotFound, Store
 from gmml_cluster.train.ranks.cluster_env import own_address
 
 START_S = 1200.0
-UNWRITTEN = "was not written within"
 _POLL_S = 0.1
 _FOREIGN_POLL_S = 1.0
 _BACKLOG = 4096

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from gmml_cluster.errors import Fenced, StorageError
-from gmml_cluster.run import protocol
+from gmml_cluster.run import failures, protocol
 from gmml_cluster.run.codes import COME_BACK, FAILED, FINISHED, NEVER, STORAGE
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.store.requests import DEADLINE_S
@@ -238,6 +238,7 @@ class Shutdown:
         root = root_cause(errors or [describe(RuntimeError("a rank failed; its error did not arrive"), self.rank_info)])
         # each by itself: where the store fails, the exit code below still reports the cause
         self._try("upload metrics", self.upload_metrics)
+        self._try("keep the errors of all ranks", lambda: self._keep_errors(root, errors))
         self._try("write the end", lambda: self._write_end(root))
         # where a peer was lost the others have the same code whether they read it or find rank 0 gone
         lost = root["kind"] == "lost_peer"
@@ -250,6 +251,11 @@ class Shutdown:
             _log.warning("rank 0 could not read the error of rank %d: %s", rank, fault)
             return None
         return error
+
+    def _keep_errors(self, root: dict[str, Any], errors: list[dict[str, Any]]) -> None:
+        if self.attempt is not None:
+            others = sorted((error for error in errors if error is not root), key=lambda error: error["rank"])
+            failures.write(self.run.store, self.attempt, [root, *others])
 
     def _write_end(self, error: dict[str, Any]) -> None:
         if self.attempt is None:

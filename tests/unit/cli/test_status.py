@@ -12,7 +12,7 @@ from gmml_cluster.cli.status import command
 from gmml_cluster.launch import status as statuses
 from gmml_cluster.launch.jobs import Jobs, refs_of
 from gmml_cluster.launch.protocol import JobReport
-from gmml_cluster.run import consequences, protocol
+from gmml_cluster.run import consequences, failures, protocol
 from gmml_cluster.run.root import create_run, metrics_stem
 
 
@@ -152,3 +152,34 @@ def test_a_run_whose_tries_are_spent_says_so_and_names_the_nodes_that_it_avoids(
     assert "\n  retries      2 of 2 failures since the last checkpoint\n" in page
     assert "\n  avoids       n3: attempt 1 ended with hang and attempt 2 ended with hang\n" in page
     assert f"\ntryit: attempt 2 ended with hang; gave up: {reason}; gmml resume tryit continues it\n" in shown(tmp_path)
+
+
+def test_the_original_error_s_traceback_comes_first_and_what_it_caused_in_a_line(tmp_path, run, jobs):
+    jobs("gone")
+    number = claimed(run)
+    own = {
+        "rank": 5,
+        "host": "n2",
+        "kind": "own",
+        "cause": "error",
+        "message": "ValueError: x",
+        "traceback": "T:\n  f\n",
+    }
+    lost = {**own, "host": "n1", "kind": "lost_peer", "message": "RuntimeError: closed by peer"}
+    failures.write(run.store, number, [own, *({**lost, "rank": rank} for rank in range(5))])
+    protocol.end(run.log, number, "error", message="ValueError: x", rank=5, host="n2")
+    assert shown(tmp_path, "tryit").splitlines()[1:6] == [
+        "  ValueError: x; gmml resume tryit continues it",
+        "    rank 5 on n2:",
+        "      T:",
+        "        f",
+        "    ranks 0, 1, 2, 3, 4 on n1, in consequence: RuntimeError: closed by peer",
+    ]
+
+
+def test_what_the_launcher_proved_is_said_and_not_what_it_did_to_the_others(tmp_path, run, jobs):
+    jobs("gone")
+    number = claimed(run)
+    protocol.end(run.log, number, "lost", message="RuntimeError: closed by peer", rank=0, host="n1")
+    protocol.resolve_cause(run.log, number, "killed", "rank 1: signal SIGKILL")
+    assert "\n  rank 1: signal SIGKILL; gmml resume tryit continues it\n" in shown(tmp_path, "tryit")

@@ -176,8 +176,8 @@ def test_a_node_whose_hardware_failed_is_avoided_at_once(log):
     assert drawn(log).excluded == {"n1": "attempt 1 ended with hardware"}
 
 
-@pytest.mark.parametrize("cause", ["error", "out_of_memory", "not_finite", "preempted"])
-def test_no_node_is_to_blame_for_what_the_code_or_the_scheduler_did(log, cause):
+@pytest.mark.parametrize("cause", ["error", "out_of_memory", "not_finite", "preempted", "storage"])
+def test_no_node_is_to_blame_for_what_the_code_the_scheduler_or_a_store_did(log, cause):
     for step in range(4):
         attempt(log, cause, node="n1", commit=step)
     assert drawn(log).excluded == {}

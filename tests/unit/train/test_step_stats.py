@@ -13,7 +13,7 @@ def stats(rank, **changed):
     given = {
         "notice": False, "cancelled": False, "save": rank == 0, "unchecked": 5, "damaged": 1, "reads_in_flight": 2.5,
         "read_ahead_bytes": 100.0, "data_wait_s": 0.25 * rank, "step_s": 1.0 + rank, "bad_sample": 10 * rank,
-        "bad": [rank, 0, 2],
+        "own_s": 0.5 * rank, "bad": [rank, 0, 2],
     }  # fmt: skip
     return RankStats(**{**given, **changed})
 
@@ -39,6 +39,7 @@ def test_every_field_is_read_as_it_was_filled(ranks):
     assert (read.reads_in_flight, read.read_ahead_bytes) == (2.5 * ranks, 100.0 * ranks)
     assert (read.data_wait_s, read.step_s) == (0.25 * (ranks - 1), float(ranks))
     assert read.bad_samples == [10 * rank for rank in range(ranks)]
+    assert read.own_s == [0.5 * rank for rank in range(ranks)]
     assert read.bad == [sum(range(ranks)), 0, 2 * ranks]
     assert read.scalars == {name: (total * ranks, count * ranks) for name, (total, count) in sorted(SCALARS.items())}
     assert read.finite

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from gmml_cluster.errors import StorageError
-from gmml_cluster.run import protocol
+from gmml_cluster.run import failures, protocol
 from gmml_cluster.run.codes import COME_BACK, FAILED, NEVER, STORAGE
 from gmml_cluster.run.root import create_run
 from gmml_cluster.train.ranks import cluster_env
@@ -107,6 +107,30 @@ def test_rank_0_ends_the_attempt_with_the_peer_s_own_error(run):
     assert code_of(shutdown.fail, RuntimeError("Connection closed by peer")) == FAILED
     assert ended(run) == [(1, "error", "of rank 1")]
     assert kv.keys["ended"] == FAILED
+
+
+def test_the_errors_of_all_ranks_are_kept_with_the_original_s_traceback_first(run):
+    own = error_of(1, traceback="Traceback of rank 1", node="n2")
+    kv = KeyValueStore(**{"error/1": own, "error/2": error_of(2, kind="lost_peer", traceback="T"), "left/1": 1})
+    shutdown = shutdown_of(0, kv, run, ranks=3)
+    number = claim(shutdown, run)
+    assert code_of(shutdown.fail, RuntimeError("Connection closed by peer")) == FAILED
+    groups = failures.read(run.store, number)
+    assert [(group["ranks"], group["kind"]) for group in groups] == [
+        ([1], "own"),
+        ([0], "lost_peer"),
+        ([2], "lost_peer"),
+    ]
+    assert groups[0]["traceback"] == "Traceback of rank 1"
+    assert run.log.refresh().attempts[-1].details["node"] == "n2"
+
+
+def test_a_rank_that_lost_its_peer_blames_no_node(run, monkeypatch):
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    shutdown = shutdown_of(0, KeyValueStore(), run, ranks=1)
+    claim(shutdown, run)
+    assert code_of(shutdown.fail, RuntimeError("Connection closed by peer")) == FAILED
+    assert "node" not in run.log.refresh().attempts[-1].details
 
 
 def test_rank_0_s_signal_thread_ends_the_attempt_while_its_main_thread_hangs(run):
