@@ -121,13 +121,21 @@ class Run:
         """
         return ending.cancel(self.location)
 
-    def resume(self, cluster: str | None = None, *, new_code: bool = False, take_over: bool = False) -> "Run":
+    def resume(
+        self,
+        cluster: str | None = None,
+        *,
+        new_code: bool = False,
+        take_over: bool = False,
+        all_nodes: bool = False,
+    ) -> "Run":
         """Continue from the latest checkpoint; lifts a cancel.
 
         Args:
             cluster: profile; the last submission's by default.
             new_code: run the code that is installed here instead of the run's own.
             take_over: submit again although a job of it is queued or lives; that one is fenced.
+            all_nodes: use nodes again that it avoids because they failed.
 
         Raises:
             SpecError: it does not fit the cluster, or lies elsewhere than its log records.
@@ -136,7 +144,7 @@ class Run:
         """
         from gmml_cluster.launch.submit import resume
 
-        done = resume(self.location, cluster=cluster, new_code=new_code, take_over=take_over)
+        done = resume(self.location, cluster=cluster, new_code=new_code, take_over=take_over, all_nodes=all_nodes)
         return Run(done.run, done)
 
 

@@ -15,6 +15,7 @@ from gmml_cluster.cli import options
 )
 @options.cluster
 @click.option("--code", is_flag=True, help="Run the code that is installed here instead of the run's own.")
+@click.option("--all-nodes", is_flag=True, help="Use nodes again that the run avoids because they failed.")
 @options.take_over
 @options.follow
 @options.root
@@ -24,6 +25,7 @@ def command(
     every: bool,
     cluster: str | None,
     code: bool,
+    all_nodes: bool,
     take_over: bool,
     follow: bool,
     root: str | None,
@@ -36,10 +38,10 @@ def command(
     if every == (run is not None):
         raise click.UsageError("name one run, or all with --all")
     if run is None:
-        if cluster is not None or code or take_over or follow:
+        if cluster is not None or code or all_nodes or take_over or follow:
             raise click.UsageError("--all resumes each run as it was submitted; it takes --root and --json alone")
         return _resume_all(root, as_json)
-    resumed = api.find(run, root).resume(cluster, new_code=code, take_over=take_over)
+    resumed = api.find(run, root).resume(cluster, new_code=code, take_over=take_over, all_nodes=all_nodes)
     report(resumed, as_json=as_json, follow=follow)
     return 0
 

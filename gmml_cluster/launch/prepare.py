@@ -33,12 +33,14 @@ class Prepared:
     Attributes:
         cluster: the profile as it was named.
         locations: where the fields of the job and of the profile were written.
+        all_nodes: whether the run is to use nodes again that it avoids.
     """
 
     job: JobSpec
     cluster: str
     submission: Submission
     locations: Locations = field(default_factory=Locations)
+    all_nodes: bool = False
 
     @property
     def plan(self) -> Plan:

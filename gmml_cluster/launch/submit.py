@@ -80,7 +80,14 @@ def submit(prepared: Prepared, *, take_over: bool = False) -> Submitted:
         return _continue(run, history, prepared, changed, take_over=take_over, new_code=False)
 
 
-def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, take_over: bool = False) -> Submitted:
+def resume(
+    run: RunRoot,
+    *,
+    cluster: str | None = None,
+    new_code: bool = False,
+    take_over: bool = False,
+    all_nodes: bool = False,
+) -> Submitted:
     """Continue a run from its latest checkpoint, with the changes that its last submit made; lifts a stop.
 
     Args:
@@ -88,6 +95,7 @@ def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, 
         cluster: profile; the last submit's by default.
         new_code: run the code that is installed here instead of the run's.
         take_over: as for `submit`.
+        all_nodes: use those again that the run avoids because they failed.
     """
     history = opened(run)
     last = history.submit
@@ -99,7 +107,7 @@ def resume(run: RunRoot, *, cluster: str | None = None, new_code: bool = False, 
     with Locations(profile=tree, origin=f"--cluster {known}").located_faults():
         launcher_named(profile.launcher)  # asked first: no store is read for a launcher that does not exist
         submission = plan_submission(job, profile, run.root, look_up(job, run.root))
-        prepared = Prepared(job, known, submission)
+        prepared = Prepared(job, known, submission, all_nodes=all_nodes)
         return _continue(run, history, prepared, changed, take_over=take_over, new_code=new_code)
 
 
@@ -173,8 +181,9 @@ def _checked(prepared: Prepared) -> Prepared:
 
 def _launch(run: RunRoot, prepared: Prepared, action: Action, changed: Mapping[str, Any], seen: History) -> Submitted:
     """Append `submit`, hand the job over and append `queued`; `already` where another submit came since `seen`."""
+    excluded = () if prepared.all_nodes else tuple(seen.excluded)
     # a renamed run's spec has the old name
-    submission = replace(prepared.submission, root=run.root, name=run.name, excluded=tuple(seen.excluded))
+    submission = replace(prepared.submission, root=run.root, name=run.name, excluded=excluded)
     launcher = launcher_named(submission.profile.launcher)
     token = protocol.submit(
         run.log,
@@ -201,6 +210,7 @@ def _bounds(prepared: Prepared) -> dict[str, Any]:
         "nodes": list(plan.nodes),
         "ranks_per_node": plan.ranks_per_node,
         "retries": {**budget, "longest_pause_s": retries.longest_pause},
+        **({"all_nodes": True} if prepared.all_nodes else {}),
     }
 
 

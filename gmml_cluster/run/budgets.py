@@ -88,6 +88,8 @@ def to_exclude(history: History) -> dict[str, str]:
     """
     blamed: dict[str, list[Attempt]] = {}
     for attempt in history.attempts:
+        if attempt.number <= history.forgiven:
+            continue
         if attempt.cause in COUNTED and attempt.cause != "storage" and attempt.details.get("node"):
             blamed.setdefault(attempt.details["node"], []).append(attempt)
     return {

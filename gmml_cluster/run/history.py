@@ -147,7 +147,8 @@ class History:
         begins: (attempt, first step) of the attempts whose steps count, steps rising: an attempt that begins at a step
             removes the earlier ones that began there or after it.
         pin: fields of the first `pin`, with the `corpora` of the last `pin` that has `repinned`.
-        excluded: nodes that the run avoids from then on, and why.
+        excluded: nodes that the run avoids, and why.
+        forgiven: the last attempt before a submit that took all nodes again; it and those before blame none.
         stopped: reason of the last `stop`; None once a later submit lifted it.
         gave_up: whether no person stopped it, but its `retries` were spent.
         finished: whether there is an `end finished` and no later submit.
@@ -168,6 +169,7 @@ class History:
     begins: tuple[tuple[int, int], ...] = ()
     pin: Mapping[str, Any] | None = None
     excluded: Mapping[str, str] = field(default_factory=dict)
+    forgiven: int = 0
     stopped: str | None = None
     gave_up: bool = False
     finished: bool = False
@@ -249,6 +251,8 @@ def _submit(history: History, entry: Entry) -> History:
     if before is not None and all(attempt.submit != before for attempt in history.attempts):
         unclaimed = (*unclaimed, before)[-_KEPT_UNCLAIMED:]
     lifted = replace(history, stopped=None, gave_up=False, finished=False)
+    if submit.bounds.get("all_nodes"):
+        lifted = replace(lifted, excluded={}, forgiven=history.last_attempt)
     return replace(lifted, location=location, submit=submit, unclaimed=unclaimed)
 
 

@@ -275,6 +275,18 @@ def test_bad_nodes_are_left_out_where_the_job_has_them(
     assert capsys.readouterr().out == f"{printed}\n"
 
 
+def test_a_node_that_was_to_blame_twice_is_left_out_and_named_to_slurm(
+    log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for restart in range(2):
+        protocol.end(log, claim(log, mine(log, restart=restart)), "hang", node="n2")
+    arguments = [str(tmp_path / "a-run"), "--submit", mine(log).submit, "--job", "17", "--restart", "1", "--rc", "1"]
+    nodes = ["--scheduler-job", "JobState=RUNNING", "--nodes", "n1=ALLOCATED n2=ALLOCATED", "--least"]
+    assert main([*arguments, *nodes, "1"]) == 0
+    assert main([*arguments, *nodes, "2"]) == 0
+    assert capsys.readouterr().out == "here 10 1 n2 n2\nrequeue n2\n"
+
+
 def test_an_unreachable_log_gives_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ftp://nowhere/a-run", "--submit", "s1", "--job", "17", "--restart", "0", "--rc", "77"]) != 0
     printed = capsys.readouterr()

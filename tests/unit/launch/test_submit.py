@@ -19,7 +19,7 @@ from gmml_cluster.errors import PreflightError, SpecError, StorageError
 from gmml_cluster.launch import existing, prepare, submit
 from gmml_cluster.launch.local.launcher import LocalLauncher
 from gmml_cluster.launch.protocol import JobReport
-from gmml_cluster.run import protocol, space
+from gmml_cluster.run import consequences, protocol, space
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.log import Draft
 from gmml_cluster.run.root import create_run, run_root
@@ -204,3 +204,23 @@ def test_a_disk_with_room_for_fewer_checkpoints_than_are_kept_is_a_note(job, mon
         monkeypatch.setattr(space, "free_bytes", lambda url, room=room: room)
         notes = prepare.prepare(job[0], cluster=job[1]).plan.notes
         assert any("and 4 checkpoints take" in note for note in notes) == noted
+
+
+def test_nodes_that_the_run_avoids_go_to_the_scheduler_until_a_person_takes_them_again(
+    job, scheduler, tmp_path, monkeypatch
+):
+    path, cluster = job
+    excluded = []
+    monkeypatch.setattr(LocalLauncher, "submit", lambda self, given: excluded.append(given.excluded) or "17")
+    submit.submit(prepare.prepare(path, cluster=cluster, overrides=["retries.failures=5"]))
+    run = run_root(str(tmp_path / "runs"), "few")
+    history = run.log.refresh()
+    assert history.submit.bounds["retries"] == {"failures": 5, "outages": 20, "errors": 2, "longest_pause_s": 600.0}
+    claim = protocol.claim(run.log, submit=history.submitted, job="17", restart=0, topology={}, machine={})
+    protocol.end(run.log, claim.attempt, "hardware", node="n3")
+    consequences.draw(run.log, history.submitted)
+    assert prepare.prepare(path, cluster=cluster).submission.excluded == ("n3",)
+    submit.resume(run)
+    submit.resume(run, all_nodes=True)
+    submit.resume(run)
+    assert excluded == [(), ("n3",), (), ()]

@@ -176,6 +176,17 @@ def test_a_node_whose_hardware_failed_is_avoided_at_once(log):
     assert drawn(log).excluded == {"n1": "attempt 1 ended with hardware"}
 
 
+def test_a_submit_that_takes_all_nodes_again_forgets_what_was_before_it(log):
+    for _ in range(2):
+        attempt(log, "hang", node="n1")
+    assert list(drawn(log).excluded) == ["n1"]
+    protocol.submit(log, launcher="slurm", code="c", bounds={"all_nodes": True})
+    attempt(log, "hang", node="n1")
+    assert drawn(log).excluded == {}
+    attempt(log, "hang", node="n1")
+    assert list(drawn(log).excluded) == ["n1"]
+
+
 @pytest.mark.parametrize("cause", ["error", "out_of_memory", "not_finite", "preempted", "storage"])
 def test_no_node_is_to_blame_for_what_the_code_the_scheduler_or_a_store_did(log, cause):
     for step in range(4):

@@ -317,3 +317,14 @@ def test_nothing_is_started_again_by_a_script_whose_setup_failed(
     python(tmp_path, "echo nothing")
     bash([*batch.setup_lines(with_setup(submission, ["false"])), "echo ran"])
     assert "--least" not in asked(tmp_path)
+
+
+@pytest.mark.parametrize(("given", "line"), [(None, "n3,n7"), ("n1", "n1,n3,n7")])
+def test_nodes_that_the_run_avoids_are_excluded_beside_those_of_the_profile(
+    submission: Submission, given: str | None, line: str
+) -> None:
+    profile = submission.profile.model_copy(
+        update={"slurm": submission.profile.slurm.model_copy(update={"exclude": given})}
+    )
+    text = batch.text(replace(submission, profile=profile, excluded=("n3", "n7")))
+    assert f"#SBATCH --exclude={line}\n" in text
