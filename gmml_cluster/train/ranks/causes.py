@@ -43,11 +43,12 @@ def describe(error: BaseException, rank_info: RankInfo) -> dict[str, Any]:
 
 
 def root_cause(errors: list[dict[str, Any]]) -> dict[str, Any]:
-    """The error that the others follow from: a rank's own, then a lost peer, then a time-out; of equals the earliest.
+    """The error that the others follow from: a rank's own, then a lost peer, then a time-out; of equals the first.
 
-    Times are those of the ranks' own clocks.
+    That is by `order`, in which they reached rank 0's store, where it is known: clocks of nodes differ by more than
+    what lies between two errors.
     """
-    return min(errors, key=lambda error: (_ORDER.index(error["kind"]), error["time"]))
+    return min(errors, key=lambda e: (_ORDER.index(e["kind"]), e.get("order", float("inf")), e["time"]))
 
 
 def _classify(error: BaseException, message: str) -> tuple[Kind, Cause]:

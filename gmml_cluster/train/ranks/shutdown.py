@@ -147,6 +147,7 @@ class Shutdown:
     def fail(self, error: BaseException) -> NoReturn:
         """Report this rank's error; the process ends when the attempt's `end` is written, or cannot be written."""
         described = describe(error, self.rank_info)
+        self._try("say when it failed", lambda: described.update(order=self.kv.count("failures")))
         _log.error("rank %d failed\n%s", self.rank_info.rank, described["traceback"])
         flag: int | str = self.rank_info.rank
         if described["cause"] == "hang":

@@ -74,3 +74,5 @@ def test_own_errors_come_before_lost_peers_and_those_before_time_outs_then_the_e
     assert root_cause([late, lost, timeout, own, earlier]) is earlier
     assert root_cause([late, lost, timeout]) is lost
     assert root_cause([timeout, late]) is late
+    ahead, behind = {**own, "order": 1}, {**earlier, "order": 2}  # of clocks that differ
+    assert root_cause([ahead, behind, lost]) is ahead

@@ -45,6 +45,10 @@ class KeyValueStore:
             raise RuntimeError("Connection reset by peer")
         self.keys[key] = value
 
+    def count(self, key):
+        self.set(key, (self.get(key) or 0) + 1)
+        return self.keys[key]
+
     def wait(self, key, *, timeout_s):
         deadline = time.monotonic() + timeout_s
         while (value := self.get(key)) is None:
@@ -123,6 +127,19 @@ def test_the_errors_of_all_ranks_are_kept_with_the_original_s_traceback_first(ru
     ]
     assert groups[0]["traceback"] == "Traceback of rank 1"
     assert run.log.refresh().attempts[-1].details["node"] == "n2"
+
+
+def test_of_two_own_errors_the_one_that_came_first_counts_whatever_the_nodes_clocks_say(run, monkeypatch):
+    kv = KeyValueStore()
+    zero, one = shutdown_of(0, kv, run), shutdown_of(1, kv, run)
+    claim(zero, run)
+    first = threading.Thread(target=code_of, args=(one.fail, ValueError("first")))
+    first.start()
+    kv.wait("failed", timeout_s=240)
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # rank 0's clock is decades late
+    assert code_of(zero.fail, ValueError("second")) == FAILED
+    first.join()
+    assert ended(run) == [(1, "error", "ValueError: first")]
 
 
 def test_a_rank_that_lost_its_peer_blames_no_node(run, monkeypatch):
