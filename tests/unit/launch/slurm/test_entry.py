@@ -77,12 +77,16 @@ def code(tmp_path: Path) -> Snapshot:
         "__init__.py",
         "errors.py",
         "launch/__init__.py",
+        "launch/evidence.py",
+        "launch/exits.py",
         "launch/folders.py",
         "launch/slurm/__init__.py",
         "launch/slurm/entry.py",
         "launch/slurm/logs.py",
         "run/__init__.py",
+        "run/causes.py",
         "run/codes.py",
+        "run/symptoms.py",
         "launch/snapshot.py",
     ]
     files = {f"gmml_cluster/{name}": (package / name).read_bytes() for name in [*kept, "train/__init__.py"]}
