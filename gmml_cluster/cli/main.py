@@ -22,6 +22,7 @@ _COMMANDS = {
     "export": ("export", "Write the encoder of a run for timm, transformers, ONNX or safetensors."),
     "replay": ("replay", "Compute steps of a run again and compare them to the bit."),
     "diff": ("diff", "Where two runs part, and what of their specs differs."),
+    "drill": ("drill", "Rehearse on a cluster what may befall a job, and what it would lose."),
     "compare": ("compare", "What evaluations found of several runs, in one table."),
     "schema": ("schema", "JSON Schema of job files or cluster profiles."),
     "rm": ("rm", "Delete a run."),

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.store.protocol import AlreadyExists, NotFound, Put, Stat, Unfinished, checked
+from gmml_cluster.store.rehearsal import rehearsal
 
 TEMPORARY = ".gmml-writing-"
 _LIBC = ctypes.CDLL(None, use_errno=True)  # Python has `os.sync` alone, which waits for every mounted disk
@@ -256,6 +257,7 @@ def _unlisted(error: OSError) -> None:
 
 
 def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:
+    rehearsal.write()
     file.write(data)
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.store.protocol import NotFound
+from gmml_cluster.store.rehearsal import rehearsal
 
 REQUEST_S = 30.0
 DEADLINE_S = 300.0
@@ -55,6 +56,7 @@ class Requests:
 
     def send(self, method: str, **arguments: Any) -> dict[str, Any]:
         """One request, without a retry; raises one of `errors`."""
+        rehearsal.request()
         answer: dict[str, Any] = self._system.call_s3(method, **arguments)
         return answer
 
@@ -62,6 +64,7 @@ class Requests:
         """The body that one `get_object` answers with, without a retry; raises one of `errors`."""
         from fsspec.asyn import sync
 
+        rehearsal.request()
         system = self._system
 
         async def body() -> bytes:

@@ -42,6 +42,7 @@ from gmml_cluster.train.ranks import groups
 from gmml_cluster.train.ranks.agreement import Agreement, StartInfo, agree, pinned_corpora
 from gmml_cluster.train.ranks.cluster_env import preemption_under_way
 from gmml_cluster.train.ranks.devices import choose_device, compare_devices
+from gmml_cluster.train.ranks.drill import rehearsed
 from gmml_cluster.train.ranks.log_upload import FIRST_PUBLISH_S, PUBLISH_S, Parts, PartsHandler, log_format
 from gmml_cluster.train.ranks.rendezvous import START_S, KeyValueStore, RankInfo, address_name, meet
 from gmml_cluster.train.ranks.shutdown import Shutdown
@@ -253,7 +254,7 @@ def _run(
         first=first,
         total=rank.end_step,
         every_steps=rank.job.checkpoint.every.steps,
-        write=record.write,
+        write=rehearsed(record.write, rank.agreement.attempt, rank.rank_info),
         evaluation=evaluation,
         maps=maps,
     )

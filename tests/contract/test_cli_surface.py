@@ -76,6 +76,7 @@ SURFACE = {
     ],
     "gmml replay": ["--code", "--from", "--help", "--json", "--root", "--to", "RUN"],
     "gmml diff": ["--help", "--json", "--root", "ONE", "OTHER"],
+    "gmml drill": ["--cluster", "--help", "--json", "--only", "JOB", "OVERRIDES"],
     "gmml compare": ["--help", "--json", "--root", "RUNS"],
     "gmml new": ["--help", "NAME"],
     "gmml schema": ["--help", "KIND"],
