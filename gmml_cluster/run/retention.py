@@ -16,6 +16,7 @@ FORGOTTEN_S = 24 * 3600.0
 """Age from which on a write that did not end counts as abandoned; clocks of nodes and file servers differ by less."""
 _FOLDER = re.compile(r"checkpoints/(\d+)-(\d+)/.+")
 _MAPS = re.compile(r"maps/(\d+)-(\d+)/.+")
+_PART = re.compile(r"attempts/(\d+)/.+")
 _STARTS = "attempts/rendezvous/"
 _START = re.compile(rf"{_STARTS}([^-]+)-(.+)-(\d+)\.json")
 
@@ -119,3 +120,17 @@ def retire(store: Store, log: Log, attempt: int, *, keep: int, keep_every: int |
     forgotten = time.time() - FORGOTTEN_S
     for prefix in ("log/", _STARTS):
         store.discard(write for write in store.unfinished(prefix) if write.since < forgotten)
+
+
+def discard_parts(store: Store, log: Log, attempt: int) -> None:
+    """Discard metric lines and logs that ranks of earlier attempts were writing when they were killed.
+
+    Once an attempt, after its first commit: the parts of a long run are too many to be listed after each. A rank that
+    is fenced and writes on loses lines of its log at most.
+
+    Raises:
+        Fenced: a later attempt has claimed; nothing is discarded.
+    """
+    writes = [(write, _PART.fullmatch(write.name)) for write in store.unfinished("attempts/")]
+    look(log, attempt)
+    store.discard(write for write, match in writes if match and int(match[1]) < attempt)

@@ -167,6 +167,7 @@ class Commits:
     keep: int
     keep_every: int | None
     first: int
+    _tidied: bool = False
 
     def append(self, saved: Saved, state: dict[str, Any]) -> None:
         """Called in the saving thread, when all files of a checkpoint and its manifest are written."""
@@ -188,6 +189,9 @@ class Commits:
         _log.info("checkpoint of step %d committed: %.1f MB in %.1f s", saved.step, saved.size / 1e6, saved.seconds)
         try:
             retention.retire(self.run.store, self.run.log, self.attempt, keep=self.keep, keep_every=self.keep_every)
+            if not self._tidied:
+                retention.discard_parts(self.run.store, self.run.log, self.attempt)
+                self._tidied = True
         except StorageError as error:
             _log.warning("%s; what was to be deleted goes after the next checkpoint", error)
         if lacking := room_lacking(self.run.url, saved.size):

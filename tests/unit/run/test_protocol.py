@@ -6,7 +6,7 @@ import pytest
 from gmml_cluster.errors import CheckpointError, Fenced, StorageError
 from gmml_cluster.run import protocol
 from gmml_cluster.run.log import Draft, Log, check
-from gmml_cluster.run.retention import FORGOTTEN_S, orphans, past_starts, retire, to_drop
+from gmml_cluster.run.retention import FORGOTTEN_S, discard_parts, orphans, past_starts, retire, to_drop
 from gmml_cluster.store.open import open_store
 from gmml_cluster.store.posix import TEMPORARY
 from tests.unit.run.memory import MemoryStore
@@ -319,3 +319,20 @@ def test_a_write_to_the_log_that_was_killed_long_ago_goes_and_one_under_way_stay
         os.utime(path, times=(time.time() - age_s,) * 2)
     retire(store, log, attempt, keep=1, keep_every=None)
     assert [write.name for write in store.unfinished()] == [f"log/{TEMPORARY}new"]
+
+
+def test_a_part_that_a_killed_rank_was_writing_goes_and_that_of_this_attempt_stays(tmp_path):
+    store = open_store(tmp_path / "a")
+    log = Log(store)
+    log.append(lambda history: Draft("open", None, {}, run="r"))
+    first, second = started(log), started(log)
+    for attempt in (first, second):
+        folder = tmp_path / f"a/attempts/{attempt:04d}"
+        folder.mkdir(parents=True)
+        (folder / f"{TEMPORARY}1").touch()
+        store.put(f"attempts/{attempt:04d}/metrics-0.jsonl", b"")
+    with pytest.raises(Fenced):
+        discard_parts(store, log, first)
+    discard_parts(store, log, second)
+    assert [write.name for write in store.unfinished()] == [f"attempts/{second:04d}/{TEMPORARY}1"]
+    assert len(store.list_objects("attempts/")) == 2
