@@ -5,7 +5,8 @@
 Two thirds of them hit a run that lies in a real object store behind a proxy which injects faults, a third one that lies
 in a small file system of its own, which is filled up (to mount one takes root's rights). Afterwards its losses must be
 those of an undisturbed run bit for bit, every listed checkpoint must load, the store must hold no orphan, and the log
-must account for all of it. Exits with 1 where something does not hold.
+must account for all of it. Exits with 1 where something does not hold. SIGUSR1 ends the disturbances early, and what
+was done is judged; a seed has the same ones first, whatever their number.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,10 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, help="folder for the runs; a temporary one by default")
     asked = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # else what it started would stay
+    enough = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda number, frame: enough.set())
     on_folders = {None: asked.kills // 3, "s3": 0, "folder": asked.kills}[asked.on]
     shares = {"s3": asked.kills - on_folders, "folder": on_folders}
     with _folder(asked.keep) as folder:
-        legs = [_leg(folder / place, place, count, asked.seed) for place, count in shares.items() if count]
+        legs = [_leg(folder / place, place, count, asked.seed, enough) for place, count in shares.items() if count]
     for leg in legs:
         print(table(leg), end="\n\n")
     if asked.json:
@@ -55,12 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(faults for leg in legs for faults in leg["faults"].values()))
 
 
-def _leg(folder: Path, place: str, count: int, seed: int) -> dict[str, Any]:
-    """So many disturbances of a run at one of the places."""
+def _leg(folder: Path, place: str, count: int, seed: int, enough: threading.Event) -> dict[str, Any]:
+    """So many disturbances of a run at one of the places, or fewer once it is enough."""
     folder.mkdir(parents=True, exist_ok=True)
     with on_s3() if place == "s3" else on_folder(folder) as storage:
         print(storage.why or f"the run lies in {storage.name}", file=sys.stderr)
-        return soak(folder, storage, disturbances(seed, count, ranks=RANKS, without=storage.without)).document()
+        planned = disturbances(seed, count, ranks=RANKS, without=storage.without)
+        return soak(folder, storage, planned, enough).document()
 
 
 @contextmanager
@@ -73,7 +78,7 @@ def _folder(kept: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def soak(folder: Path, storage: Storage, planned: Sequence[Disturbance]) -> Leg:
+def soak(folder: Path, storage: Storage, planned: Sequence[Disturbance], enough: threading.Event) -> Leg:
     """Disturb one run, train another undisturbed for as many steps, and compare the two."""
     digits = folder / "digits"
     command = [sys.executable, "-m", "gmml_cluster.evaluate.demo.digits", str(digits)]
@@ -84,7 +89,7 @@ def soak(folder: Path, storage: Storage, planned: Sequence[Disturbance]) -> Leg:
         each.prepare(digits)
     before, began = os.getloadavg()[0], time.time()
     try:
-        done = _disturbed(Disturber(site, storage.proxy, storage.full), planned)
+        done = _disturbed(Disturber(site, storage.proxy, storage.full), planned, enough)
         wall_s = time.time() - began
         last = stop(site)
         _train(calm, last)
@@ -95,20 +100,22 @@ def soak(folder: Path, storage: Storage, planned: Sequence[Disturbance]) -> Leg:
             each.kill_all()
 
 
-def _disturbed(disturber: Disturber, planned: Sequence[Disturbance]) -> list[Done]:
-    """Submit the run and do everything to it."""
+def _disturbed(disturber: Disturber, planned: Sequence[Disturbance], enough: threading.Event) -> list[Done]:
+    """Submit the run and do everything to it, or until it is enough."""
     disturber.site.submit()
     run = disturber.site.run
     until("the first checkpoint", lambda: last_commit(run.log.refresh()) >= 0)
     done: list[Done] = []
     for what, following in zip(planned, [*planned[1:], None], strict=True):
         done.append(disturber.do(what))
-        if following is None or following.moment != "starting":
+        if enough.is_set() or following is None or following.moment != "starting":
             disturber.settle(done[-1])
         history = run.log.refresh()
         step, attempt = last_commit(history), history.last_attempt
         text = f"{what.number}/{len(planned)} {what.kind} while {what.moment}: attempt {attempt}, saved step {step}"
         print(f"{time.strftime('%H:%M:%S')} {text} {done[-1].unexpected}", file=sys.stderr, flush=True)
+        if enough.is_set():
+            break
     return done
 
 
