@@ -1,6 +1,6 @@
 """What a job may say of the method."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gmml_cluster.spec.methods.mae import MaeOptions
 
@@ -8,4 +8,5 @@ from gmml_cluster.spec.methods.mae import MaeOptions
 class PacedOptions(MaeOptions):
     """MAE's."""
 
+    purposes: ClassVar[frozenset[int]] = frozenset()
     name: Literal["paced"]  # type: ignore[assignment]
