@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         from gmml_cluster.train.ranks.watchdog import watchdog
 
         watchdog.guard()
+        signals.pause, signals.go_on, signals.forgive = watchdog.pause, watchdog.go_on, watchdog.forgive
 
         start = StartInfo(given.root, given.run, given.submit, given.job, given.restart, given.until, began)
         run_attempt(start, signals, InTraining)

@@ -21,6 +21,7 @@ from gmml_cluster.run.codes import COME_BACK
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 TICK_S = 0.5
 ORPHAN_S = 600.0
+_LATE_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -47,10 +48,16 @@ class SignalThread:
         check: called at every tick (0.5 s) in this thread, so it must be quick: while it waits, no signal is noticed.
             If it raises, the error is logged and it is called again at the next tick. At first it ends the process
             where a stop is requested: before the ranks have met there is nothing to save and no rank to inform.
+        pause: called before a suspension that is announced.
+        go_on: called after it.
+        forgive: called with the seconds in which this process was stopped, announced or not.
     """
 
     stop_request: StopRequest = field(default_factory=StopRequest)
     check: Callable[[], None] = lambda: None
+    pause: Callable[[], None] = lambda: None
+    go_on: Callable[[], None] = lambda: None
+    forgive: Callable[[float], None] = lambda seconds: None
 
     def __post_init__(self) -> None:
         self.check = self._leave_before_meeting
@@ -65,8 +72,8 @@ class SignalThread:
         wakeup, self._written = socket.socketpair()
         self._written.setblocking(False)
         # An empty handler and not SIG_IGN: Python writes to the descriptor only for signals that have a handler. SLURM
-        # sends CONT along with TERM, and the launcher blocks both.
-        for number in (*STOP_SIGNALS, signal.SIGCONT):
+        # sends CONT along with TERM, and the launcher blocks both. Where it suspends a job it sends TSTP, then STOP.
+        for number in (*STOP_SIGNALS, signal.SIGCONT, signal.SIGTSTP):
             signal.signal(number, lambda *_: None)
         # before unblocking: a pending signal is delivered at once, and without the descriptor it would be lost
         signal.set_wakeup_fd(self._written.fileno(), warn_on_full_buffer=False)
@@ -86,7 +93,9 @@ class SignalThread:
     def _run(self) -> None:
         problem = ""
         while True:
+            waiting = time.monotonic()
             ready = select.select(self._sources, [], [], TICK_S)[0]
+            self._stood_still(time.monotonic() - waiting)
             with self._silence:
                 for source in ready:
                     self._receive(source)
@@ -94,16 +103,26 @@ class SignalThread:
 
     def _receive(self, source: Any) -> None:
         if isinstance(source, socket.socket):
-            received = [number for number in source.recv(256) if number in STOP_SIGNALS]
-            if received:
-                _log.info("%s received: this rank saves its state, if it has any, and exits", _named(received[0]))
+            received = list(source.recv(256))
+            asked = [number for number in received if number in STOP_SIGNALS]
+            if asked:
+                _log.info("%s received: this rank saves its state, if it has any, and exits", _named(asked[0]))
                 self.stop_request.give("notice")
+            if signal.SIGTSTP in received:
+                self.pause()
+            if signal.SIGCONT in received:
+                self.go_on()
         elif not os.read(source, 1):
             _log.info("the supervisor is gone: this rank saves its state, if it has any, and exits")
             self._sources.remove(source)
             self.stop_request.orphaned = os.environ.get("GMML_ORPHANED", "")
             self.stop_request.give("notice")
             _exit_at_the_latest(ORPHAN_S)
+
+    def _stood_still(self, seconds: float) -> None:
+        """Notice that this process was stopped: this thread waits for a tick at most, and was away for longer."""
+        if seconds > TICK_S + _LATE_S:
+            self.forgive(seconds)
 
     def _leave_before_meeting(self) -> None:
         if self.stop_request.stop:

@@ -3,6 +3,9 @@
 The main thread reports progress by `beat`: at every step, and at every batch of an evaluation or of a pass over the
 corpora. The signal thread asks for `overdue` at every tick. A rank whose interpreter is blocked by a C call that holds
 its lock cannot ask; a timer of the interpreter's own, which needs no lock, prints the stacks and ends it.
+
+All clocks run on while a scheduler suspends the process. `pause` and `go_on` keep the timer from ending it then, and
+`forgive` takes the time off.
 """
 
 import faulthandler
@@ -36,6 +39,7 @@ class Watchdog:
 
     clock: Callable[[], float] = time.monotonic
     _guards: bool = False
+    _paused: bool = False
     _armed_at: float = float("-inf")
     _seconds: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=32)))
 
@@ -59,9 +63,25 @@ class Watchdog:
         if before == phase:
             self._seconds[phase].append(now - since)
         self._now = (phase, now, self._limit_s(phase) if limit_s is None else limit_s)
-        if self._guards and now - self._armed_at > _REARMED_S:
-            self._armed_at = now
-            faulthandler.dump_traceback_later(self._now[2] + _BLOCKED_S, exit=True, file=sys.stderr)
+        if self._guards and not self._paused and now - self._armed_at > _REARMED_S:
+            self._arm()
+
+    def pause(self) -> None:
+        """This process is about to be stopped: the timer must not find its time over when it goes on."""
+        if self._guards:
+            self._paused = True
+            faulthandler.cancel_dump_traceback_later()
+
+    def go_on(self) -> None:
+        """This process goes on after a `pause`."""
+        if self._paused:
+            self._paused = False
+            self._arm()
+
+    def forgive(self, seconds: float) -> None:
+        """Leave these seconds out, in which this process could make no progress because it was stopped."""
+        phase, since, limit_s = self._now
+        self._now = (phase, since + seconds, limit_s)
 
     def overdue(self) -> str:
         """What has taken too long, and where the main thread is; empty where nothing has."""
@@ -72,6 +92,10 @@ class Watchdog:
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
         place = traceback.extract_stack(frame)[-1]
         return f"no progress for {passed:.0f} s in {phase}; in {place.name} at {place.filename}:{place.lineno}"
+
+    def _arm(self) -> None:
+        self._armed_at = self.clock()
+        faulthandler.dump_traceback_later(self._now[2] + _BLOCKED_S, exit=True, file=sys.stderr)
 
     def _limit_s(self, phase: str) -> float:
         known = self._seconds[phase]

@@ -117,6 +117,32 @@ def test_a_notice_before_the_ranks_have_met_ends_the_process_at_once():
     assert process.returncode == COME_BACK
 
 
+def test_a_suspension_is_announced_ended_and_left_out_of_the_time_without_progress():
+    code = """
+import os, signal, sys, threading
+from gmml_cluster.train.ranks import signals
+signals._LATE_S = 0.5
+watched, over = signals.SignalThread(), threading.Event()
+watched.check = lambda: None
+watched.pause, watched.go_on = lambda: print("pause", flush=True), lambda: print("go on", flush=True)
+watched.forgive = lambda seconds: (print("forgiven", seconds > 1, flush=True), over.set())
+watched.install()
+print("installed", flush=True)
+over.wait(60)
+os._exit(0)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    installed_in(process)
+    process.send_signal(signal.SIGTSTP)
+    assert process.stdout.readline() == "pause\n"
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(2)  # the length of the suspension
+    process.send_signal(signal.SIGCONT)
+    found = set(process.communicate(timeout=60)[0].splitlines())
+    assert "forgiven True" in found
+    assert found <= {"forgiven True", "go on"}
+
+
 def test_a_silenced_thread_neither_logs_nor_exits(installed, caplog):
     caplog.set_level(logging.INFO)
     checked = threading.Event()

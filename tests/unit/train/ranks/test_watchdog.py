@@ -90,3 +90,29 @@ def test_a_process_whose_interpreter_is_blocked_prints_its_stacks_and_ends():
     assert done.returncode == 1
     assert "Timeout (" in done.stderr
     assert "<string>" in done.stderr
+
+
+def test_time_in_which_the_process_was_stopped_does_not_count():
+    clock = Clock()
+    watched = Watchdog(clock)
+    beats(watched, clock, "a step", 1.0)
+    clock.now += 7200
+    watched.forgive(7000)
+    assert watched.overdue() == ""
+    clock.now += DEADLINE_S
+    assert watched.overdue()
+
+
+def test_the_timer_does_not_end_a_process_that_was_suspended_and_guards_it_again_afterwards():
+    code = f"""{SCRIPT.partition("ctypes.PyDLL")[0]}
+import time
+watched.pause()
+watched.beat("a step", 0.1)
+time.sleep(1.5)
+print("lived", flush=True)
+watched.go_on()
+ctypes.PyDLL(None).sleep(600)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stdout) == (1, "lived\n")
+    assert "Timeout (" in done.stderr
