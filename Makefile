@@ -33,7 +33,7 @@ test: install apt check ## Everything: set-up, format, lint, types, contracts, u
 	@echo "== cluster tests (real daemons, real ranks)"
 	@$(PYTEST) tests/cluster tests/faults
 
-drills: install ## Minutes that no change waits for: every method resumes to the bit on two ranks in every engine
+drills: install ## An hour that no change waits for: every method in every engine, Ray, and SLURM's notices of every kind
 	@echo "== drills (real ranks)"
 	@$(BIN)/python -m pytest tests/drills
 

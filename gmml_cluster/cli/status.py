@@ -96,6 +96,7 @@ def notes(document: Document) -> list[str]:
     if state in ("failed", "interrupted"):
         tried = f"; gave up: {document['stopped']}" if document["gave_up"] else ""
         found.append(f"{_problem(document).splitlines()[0]}{tried}; gmml resume {name} continues it")
+    found += document["short_notices"]
     if state == "empty":
         found.append(f"its submission was cut off, or is under way; gmml rm {name} deletes it")
     return found

@@ -23,7 +23,7 @@ class JobReport:
 
     Attributes:
         state: `unknown` where the scheduler cannot be asked; never taken for `gone`.
-        reason: why a queued job waits, or why one is gone, in the scheduler's words; empty where it gives none.
+        reason: why a queued job waits, a running one stands still or one is gone; empty where it gives none.
         expected_start: seconds since 1970; None where the scheduler has no estimate.
         lingering: whether processes of a job that is gone still work on the run: nothing restarts it, and nothing of
             the run may be deleted.

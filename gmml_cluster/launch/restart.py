@@ -189,7 +189,9 @@ def _is_past(history: History, start: JobStart) -> bool:
     latest = history.attempts[-1] if history.attempts else None
     if latest is None or latest.submit != start.submit:
         return False
-    return latest.job != start.job or latest.restart > start.restart
+    if latest.job != start.job:  # the last job in the log is that attempt's successor, where it is not its own
+        return history.submit.job != start.job
+    return latest.restart > start.restart
 
 
 def _claimed(history: History, start: JobStart) -> Attempt | None:

@@ -25,6 +25,7 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.discovery import note_root
 from gmml_cluster.run.history import History
 from gmml_cluster.run.location import demand_in_place, misplaced
+from gmml_cluster.run.notice import too_short
 from gmml_cluster.run.root import SPEC, RunRoot, code_name, create_run, remove_run, run_root
 from gmml_cluster.spec.identity import identity
 from gmml_cluster.spec.loading.locations import Locations
@@ -185,11 +186,12 @@ def _launch(run: RunRoot, prepared: Prepared, action: Action, changed: Mapping[s
     # a renamed run's spec has the old name
     submission = replace(prepared.submission, root=run.root, name=run.name, excluded=excluded)
     launcher = launcher_named(submission.profile.launcher)
+    bounds = {**_bounds(prepared), **launcher.bounds(submission)}
     token = protocol.submit(
         run.log,
         launcher=submission.profile.launcher,
         code=submission.code.digest,
-        bounds={**_bounds(prepared), **launcher.bounds(submission)},
+        bounds=bounds,
         changed=changed,
         seen=seen,
     )
@@ -197,7 +199,8 @@ def _launch(run: RunRoot, prepared: Prepared, action: Action, changed: Mapping[s
         submit = run.log.refresh().submit
         return Submitted(run, "already", submit.job or "" if submit else "", {})
     job = hand_over(run, launcher, replace(submission, token=token))
-    return Submitted(run, action, job, changed, prepared.plan.notes)
+    notes = (*prepared.plan.notes, *too_short(seen, bounds.get("notices", {})))
+    return Submitted(run, action, job, changed, notes)
 
 
 def _bounds(prepared: Prepared) -> dict[str, Any]:

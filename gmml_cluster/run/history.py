@@ -8,7 +8,7 @@ from gmml_cluster.run import goodput
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.goodput import Account
 
-VERSION = 12
+VERSION = 13
 KEPT_ATTEMPTS = 50
 _KEPT_UNCLAIMED = 20
 _DETAILS = ("rank", "host", "node", "message", "proof", "micro")
@@ -23,6 +23,7 @@ class Commit:
         manifest: SHA-256 of its `manifest.json`.
         size: bytes of all its files.
         trained_s: rank-seconds of training that it holds, of all attempts.
+        save_s: how long the save took.
     """
 
     slot: int
@@ -31,6 +32,7 @@ class Commit:
     manifest: str
     size: int
     trained_s: float = 0.0
+    save_s: float = 0.0
 
     @property
     def folder(self) -> str:
@@ -305,7 +307,8 @@ def _commit(history: History, entry: Entry) -> History:
     fields = entry.fields
     assert entry.attempt is not None
     trained_s = history.account.rank_s.get("training", 0.0)
-    commit = Commit(entry.slot, entry.attempt, fields["step"], fields["manifest"], fields["bytes"], trained_s)
+    named = fields["step"], fields["manifest"], fields["bytes"]
+    commit = Commit(entry.slot, entry.attempt, *named, trained_s, fields.get("seconds", 0.0))
     submit = replace(history.submit, failed_starts=0) if history.submit else None
     added = replace(history, commits=(*history.commits, commit), submit=submit)
     return _with_attempt(added, entry.attempt, last_step=commit.step)

@@ -11,6 +11,7 @@ from gmml_cluster.run import goodput
 from gmml_cluster.run.budgets import budgets, counted, is_worth_a_try
 from gmml_cluster.run.causes import FATAL, OUTSIDE
 from gmml_cluster.run.history import Attempt, History
+from gmml_cluster.run.notice import save_s, too_short
 
 VERSION = 2
 _FAULTS = (*FATAL, "storage", "hang")
@@ -107,6 +108,8 @@ def status(history: History, jobs: Mapping[str, str], now: float | None = None) 
         "launcher": history.submit.launcher if history.submit else None,
         "start_failed": history.submit.failed if history.submit else None,
         "not_requeued": _not_requeued(history, jobs),
+        "save_s": save_s(history),
+        "short_notices": [] if history.finished else _short_notices(history),
         "attempts": [_attempt(attempt, jobs) for attempt in history.attempts],
         "older_attempts": dict(history.older),
         "code": code_of_steps(history),
@@ -128,7 +131,12 @@ def _not_requeued(history: History, jobs: Mapping[str, str]) -> str | None:
         return None
     if last.submit != history.submit.token or history.submit.bounds.get("requeue", True):
         return None
-    return f"attempt {last.number} ended with {last.cause or 'lost'}; job {last.job} is not requeued (no-requeue)"
+    why = "is not requeued (no-requeue) and has no successor"
+    return f"attempt {last.number} ended with {last.cause or 'lost'}; job {last.job} {why}"
+
+
+def _short_notices(history: History) -> list[str]:
+    return too_short(history, history.submit.bounds.get("notices", {})) if history.submit else []
 
 
 def _last_step(history: History) -> int | None:

@@ -30,11 +30,14 @@ _PLACEHOLDER = "t0ken" * 6
 # URG: submitit requeues by itself on its signal; URG is the one name that both Python's `signal` and sbatch know and
 # that is harmless by default.
 # SLURM_MEM_PER_*: set where gmml-submit ran within an allocation; they would outrank the job's own --mem in its steps.
+# gmml_environment: for a successor, which is to get what this job got and not what this script adds.
 _GUARDS = """\
 trap '' TERM CONT USR2
+gmml_environment=$(export -p)
 export SUBMITIT_PREEMPT_SIGNAL=URG
 unset "${{!SLURM_MEM_PER_@}}"
-gmml_err={error_file}
+gmml_files() {{ echo {files}; }}
+gmml_err=$(gmml_files "$SLURM_JOB_ID")_0_log.err
 gmml_seen=$(wc -l < "$gmml_err")
 gmml_run={run_root} gmml_token={token} gmml_nodes={nodes} gmml_notice={notice}
 gmml_verdict_s={verdict_s} gmml_patience_s={patience_s} gmml_restarts={restarts} gmml_unfit={unfit}
@@ -140,9 +143,9 @@ def setup_lines(submission: Submission) -> list[str]:
 
 def _guards(submission: Submission) -> str:
     slurm = submission.profile.slurm
-    stderr = str(job_folder(submission) / "%j_0_log.err")
+    files = str(job_folder(submission) / "%j")
     return _GUARDS.format(
-        error_file='"$SLURM_JOB_ID"'.join(shlex.quote(part) for part in stderr.split("%j")),
+        files='"$1"'.join(shlex.quote(part) if part else "" for part in files.split("%j")),
         run_root=shlex.quote(submission.run_root),
         token=shlex.quote(submission.token),
         nodes=submission.plan.node_range.least,

@@ -45,11 +45,16 @@ class SlurmLauncher:
         return batch.shown(submission)
 
     def bounds(self, submission: Submission) -> dict[str, Any]:
-        """The folder of each job's script and logs, for readers that do not have the profile; whether it requeues."""
+        """For readers that do not have the profile: folder of each job's script and logs, notices, whether it requeues.
+
+        Seconds of notice are at least so many, from the signal to the kill.
+        """
         from gmml_cluster.launch.slurm.folders import job_folder
         from gmml_cluster.launch.slurm.options import may_requeue
+        from gmml_cluster.launch.slurm.site import notices
 
-        return {"folder": str(job_folder(submission)), **({} if may_requeue(submission) else {"requeue": False})}
+        requeue = {} if may_requeue(submission) else {"requeue": False}
+        return {"folder": str(job_folder(submission)), "notices": notices(submission.profile.slurm), **requeue}
 
     def submit(self, submission: Submission) -> str:
         """Write the code where all nodes see it, hand the script to sbatch, and return the job's number."""

@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -18,11 +17,11 @@ from gmml_cluster.launch.slurm import batch, options
 from gmml_cluster.launch.slurm.errors import refusal
 from gmml_cluster.launch.slurm.evidence import seconds
 from gmml_cluster.launch.slurm.folders import shared_folder
+from gmml_cluster.launch.slurm.site import configured, partitions
 from gmml_cluster.launch.slurm.tools import TOOLS, call, is_away, out_of_reach
 from gmml_cluster.wording import counted
 
 LEAVE_S = 10
-_WORD = re.compile(r"(\w+)=(\S*)")
 _NOTHING_SUBMITTED = "nothing was submitted; try again once `scontrol ping` says that it is up"
 
 _log = logging.getLogger(__name__)
@@ -49,8 +48,8 @@ def faults_of(submission: Submission) -> list[Fault]:
     _warn_of_kill_wait()
     if not options.may_requeue(submission):
         _log.warning(
-            "slurm.sbatch_args: no-requeue: SLURM will not start the job again after a preemption, its time limit or a "
-            "lost node; each time `gmml resume %s` is needed",
+            "slurm.sbatch_args: no-requeue: SLURM will not start the job again; at a preemption, its time limit or a "
+            "lost node it submits a successor, if the site lets nodes call sbatch; else `gmml resume %s` is needed",
             submission.name,
         )
     return _judged(batch.text(submission), submission) or [*_limit_faults(submission)]
@@ -65,11 +64,7 @@ def _judged(script: str, submission: Submission) -> list[Fault]:
 
 def _limit_faults(submission: Submission) -> Iterable[Fault]:
     """What a site may let wait for ever instead of refusing it: more time or nodes than any partition asked for."""
-    asked = (submission.profile.slurm.partition or "").split(",")
-    shown = [dict(_WORD.findall(line)) for line in call("scontrol", "-o", "show", "partition").stdout.splitlines()]
-    mine = [
-        one for one in shown if one.get("PartitionName") in asked or (asked == [""] and one.get("Default") == "YES")
-    ]
+    mine = partitions(submission.profile.slurm.partition)
     minutes, nodes = math.ceil(submission.profile.slurm.time / 60), submission.plan.node_range.least
     for field, name, value, shown_value in (
         ("slurm.time", "MaxTime", minutes, f"{minutes} min"),
@@ -145,10 +140,10 @@ def _secret_faults(submission: Submission) -> Iterable[Fault]:
 
 
 def _warn_of_kill_wait() -> None:
-    found = re.search(r"^KillWait\s*=\s*(\d+)", call("scontrol", "show", "config").stdout, re.MULTILINE)
-    if found and int(found[1]) <= LEAVE_S:
+    kill_wait = configured("KillWait")
+    if kill_wait.isdigit() and int(kill_wait) <= LEAVE_S:
         _log.warning(
             "SLURM: KillWait is %s s; ranks leave within %d s of the first, and a preemption without grace leaves "
             "no more than KillWait for saving; ask the site for 30",
-            *(found[1], LEAVE_S),
+            *(kill_wait, LEAVE_S),
         )

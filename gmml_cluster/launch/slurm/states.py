@@ -58,6 +58,8 @@ def reports(listing: str, jobs: Mapping[str, str]) -> dict[str, JobReport]:
 
 def _report(job: str, word: str, reason: str, start: str) -> JobReport:
     state = state_of(word)
+    if word == "SUSPENDED":
+        return JobReport(state, "suspended; its scheduler lets it go on later")
     if state != "queued":
         return JobReport(state)
     return JobReport(state, _wait(job, reason.strip()), _time(start))

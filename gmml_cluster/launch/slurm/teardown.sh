@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154
 # The end of every batch script. batch.py puts this file into the script, without its comments, before the profile's
-# setup lines; before it, it sets gmml_err, gmml_seen, gmml_run, gmml_token, gmml_nodes, gmml_notice, gmml_verdict_s,
-# gmml_patience_s, gmml_restarts, gmml_unfit and the function gmml_set_python, which fills the array `python`. Behind the
-# setup lines it makes submitit's srun line the function gmml_ranks, with the options of gmml_step.
+# setup lines; before it, it sets gmml_environment, gmml_err, gmml_seen, gmml_run, gmml_token, gmml_nodes, gmml_notice, gmml_verdict_s,
+# gmml_patience_s, gmml_restarts, gmml_unfit and the functions gmml_set_python, which fills the array `python`, and
+# gmml_files, the beginning of the paths of a job's files. Behind the setup lines it makes submitit's srun line the function gmml_ranks, with the options of gmml_step.
 # Measured on SLURM 22.05.8 with submitit 1.5.4; the tables are in docs/reference/batch-script.md.
 
 # scontrol, asked again while its controller is away. A controller that restarts answers within seconds; a job whose
@@ -48,20 +48,57 @@ gmml_spare() {
         grep -vxFc -f <(tr ',' '\n' <<<"$1")
 }
 
-# Only a pending job takes ExcNodeList, so this follows the requeue. The option replaces the list: what the profile
-# excludes is kept.
-gmml_exclude() {
+# What a job is to avoid: the nodes that the profile excludes, and those of $1, if enough others are left.
+gmml_avoided() {
     local excluded
-    [ "$(gmml_spare "$1")" -ge "$gmml_nodes" ] || { echo "gmml: too few nodes to exclude $1" && return; }
+    [ "$(gmml_spare "$1")" -ge "$gmml_nodes" ] || { echo "gmml: too few nodes to exclude $1" >&2 && return; }
     excluded=$(gmml_field ExcNodeList)
     case $excluded in '' | '(null)') excluded= ;; *) excluded+=, ;; esac
-    gmml_ask update "JobId=$SLURM_JOB_ID" "ExcNodeList=$excluded$1"
+    echo "$excluded$1"
+}
+
+# Only a pending job takes ExcNodeList, so this follows the requeue. The option replaces the list.
+gmml_exclude() {
+    local avoided
+    avoided=$(gmml_avoided "$1")
+    [ -z "$avoided" ] || gmml_ask update "JobId=$SLURM_JOB_ID" "ExcNodeList=$avoided"
+}
+
+# Submits the script of the job $1 once more, without the nodes of $2, and prints the new job's number, or why there is
+# none. sbatch hands its environment on: it gets that of this job's submission. The job begins after 10 s, as its files
+# must be there first. A subshell, so that this script keeps its own environment.
+gmml_submit() (
+    local names name
+    mapfile -t names < <(compgen -e)
+    unset "${names[@]}" 2>/dev/null
+    eval "$gmml_environment"
+    for name in "${!SLURM_@}" "${!SBATCH_@}"; do
+        case $name in SLURM_CLUSTERS | SLURM_CONF | SLURM_JWT) ;; *) unset "$name" ;; esac
+    done
+    timeout 30 sbatch --parsable --begin=now+10 ${2:+"--exclude=$2"} "$(gmml_files "$1")_submission.sh" 2>&1
+)
+
+# Hands the run on to another job, under the same token, where SLURM refuses to requeue this one. A successor may claim
+# before the log has its `queued`, and without it: by that entry alone others learn of it.
+gmml_succeed() {
+    local answer from to
+    from=$(gmml_files "$SLURM_JOB_ID")
+    answer=$(gmml_submit "$SLURM_JOB_ID" "${1:+$(gmml_avoided "$1")}")
+    answer=${answer%%;*}
+    case $answer in '' | *[!0-9]*) echo "gmml: no successor: $answer; gmml resume continues the run" && return ;; esac
+    to=$(gmml_files "$answer")
+    mkdir -p "${to%/*}"
+    cp "${from}_submission.sh" "${to}_submission.sh"
+    cp "${from}_submitted.pkl" "${to}_submitted.pkl"
+    [ ! -e "$gmml_blind" ] || cp "$gmml_blind" "${to}_0_log.restarts-without-log"
+    "${python[@]}" -m gmml_cluster.launch.slurm.successor "$gmml_run" "$gmml_token" "$answer"
+    echo "gmml: job $answer follows"
 }
 
 # Ends a start that is over in the log and asks what comes next, into `verdict`: here, requeue or nothing. $1 is the
 # ranks' exit code.
 gmml_judge() {
-    local answer asked nodes python listed least limit=$gmml_verdict_s
+    local answer asked nodes listed least limit=$gmml_verdict_s
     gmml_deadline=$((SECONDS + gmml_patience_s))
     # SLURM appends to the file over all starts, so only what this start added counts. The step's lines say STEP.
     why=$(tail -n "+$((gmml_seen + 1))" "$gmml_err" | grep -o 'JOB .* DUE TO [A-Z ]*[A-Z]' | sed 's/.*DUE TO //' | tail -n 1)
@@ -123,7 +160,7 @@ gmml_prepare() {
 gmml_after() {
     # First of all: any command changes $?, and submitit's script has no `set -e` that would keep it.
     local rc=$?
-    local verdict details state why
+    local verdict details state why python answer
     # The whole batch step is signalled at a preemption or a cancel. An ignored signal is inherited by children, a
     # handler is not.
     trap '' TERM CONT USR2
@@ -143,8 +180,11 @@ gmml_after() {
     # refusal where SLURM requeues by itself, as after NODE FAILURE. Without a reason it would revive a cancelled job.
     case $verdict/$(gmml_field JobState)/$why in
     requeue/RUNNING/* | requeue/COMPLETING/PREEMPTION | "requeue/COMPLETING/TIME LIMIT" | "requeue/COMPLETING/NODE FAILURE")
-        gmml_ask requeue "$SLURM_JOB_ID"
-        [ -z "$details" ] || gmml_exclude "$details"
+        answer=$(gmml_ask requeue "$SLURM_JOB_ID")
+        case $answer in
+        *disabled*) gmml_succeed "$details" ;;
+        *) [ -z "$details" ] || gmml_exclude "$details" ;;
+        esac
         ;;
     esac
     exit "$rc"

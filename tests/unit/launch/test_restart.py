@@ -204,6 +204,34 @@ def test_many_preemptions_before_do_not_count_against_a_start(log: Log) -> None:
     assert judge(log, mine(log, restart=6), 143).again
 
 
+@pytest.mark.parametrize("word", ["time_limit", "preempted"])
+def test_a_chain_of_jobs_over_time_limits_goes_on_for_ever(log: Log, word: str) -> None:
+    """Each start is its predecessor's successor under the same submit; none of them gets as far as a checkpoint."""
+    for number in range(60):
+        job = str(17 + number)
+        protocol.queued(log, mine(log).submit, job)
+        start = mine(log, job=job)
+        attempt = claim(log, start)
+        protocol.end(log, attempt, "notice")
+        verdict = judge(log, start, 77, Evidence(word, f"DUE TO {word}"))
+        assert (verdict.again, verdict.cause, verdict.pause_s) == (True, word, 0.0)
+    history = log.refresh()
+    assert {a.cause for a in history.attempts} | set(history.older) == {word}
+    attempt = claim(log, mine(log, job="17", restart=1))
+    protocol.end(log, attempt, "lost")
+    assert judge(log, mine(log, job="17", restart=1), 137).pause_s == 0.0, "the first try that counts"
+
+
+def test_a_successor_s_start_is_judged_although_the_last_attempt_is_its_predecessor_s(log: Log) -> None:
+    protocol.queued(log, mine(log).submit, "17")
+    protocol.end(log, claim(log, mine(log)), "notice")
+    for job in ("18", "19", "20"):
+        protocol.queued(log, mine(log).submit, job)
+        assert judge(log, mine(log, job=job), 1).again is (job != "20"), "three failed starts in a row are enough"
+        assert last(log) == ("end", None, "start_failed")
+    assert not judge(log, mine(log, job="17", restart=1), 1).again, "it was handed on"
+
+
 def test_a_notice_before_the_claim_comes_back_without_an_entry(log: Log) -> None:
     slots = log.refresh().slots
     assert judge(log, mine(log), 77).again

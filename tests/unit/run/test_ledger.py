@@ -129,8 +129,27 @@ def test_a_run_whose_job_must_not_be_requeued_says_so_once_it_is_interrupted(log
     protocol.queued(log, token, "17")
     protocol.end(log, attempt(log, token, job="17"), "notice")
     said = status(log.refresh(), {"17": "gone"})["not_requeued"]
-    assert (said is not None and "job 17 is not requeued (no-requeue)" in said) is bool(bounds)
+    assert (said is not None and "job 17 is not requeued (no-requeue) and has no successor" in said) is bool(bounds)
     assert status(log.refresh(), {"17": "running"})["not_requeued"] is None
+
+
+@pytest.mark.parametrize(
+    ("notices", "short"),
+    [({}, ""), ({"time_limit": 60}, ""), ({"time_limit": 30}, "time limit"), ({"preemption": 41.0}, "a preemption")],
+)
+def test_a_notice_that_is_shorter_than_the_slowest_save_is_named_with_the_cure(log, notices, short):
+    token = protocol.submit(log, launcher="slurm", code="c", bounds={"notices": notices})
+    assert (status(log.refresh(), {})["save_s"], status(log.refresh(), {})["short_notices"]) == (None, [])
+    number = attempt(log, token)
+    for step, seconds in enumerate((42.0, 5.0)):
+        protocol.commit(log, number, step=step, manifest="m", size=1, seconds=seconds)
+    found = status(log.refresh(), {})
+    assert found["save_s"] == 42.0
+    assert [short in line for line in found["short_notices"]] == [True] * bool(short)
+    assert all(
+        "a save takes 42 s" in line and ("slurm.notice" in line or "GraceTime" in line)
+        for line in found["short_notices"]
+    )
 
 
 def test_metric_lines_are_the_latest_attempts_and_none_past_where_it_began(log):

@@ -222,6 +222,50 @@ def test_a_bad_node_is_excluded_at_the_requeue_where_enough_others_are_left(
     assert ("update JobId=17 ExcNodeList=n9,n2" in calls) is excluded
 
 
+DISABLED = "Requested operation is presently disabled for job 17"
+
+
+def ended_without_requeue(
+    bash: Bash, submission: Submission, verdict: str, sbatch: str
+) -> subprocess.CompletedProcess[str]:
+    """A job whose ranks left after a notice and that SLURM refuses to requeue."""
+    folder = Path(submission.root)
+    nodes = "".join(f"echo 'NodeName={node} A=1 State=IDLE B=1 Partitions=low C=1';" for node in ("n1", "n2"))
+    other = f'*"show node"*) {nodes} ;; *) echo JobState=RUNNING Requeue=0 ExcNodeList=n9 ;;'
+    tool(folder, "scontrol", f'case "$*" in requeue*) echo {DISABLED} >&2; exit 1 ;; {other} esac')
+    tool(folder, "sbatch", f'echo "$*" > {folder}/submitted', f"env > {folder}/environment", sbatch)
+    python(folder, verdict)
+    for name in ("submission.sh", "submitted.pkl"):
+        (folder / ".slurm/17" / f"17_{name}").write_text(name)
+    profile = submission.profile.model_copy(update={"environment": {"ADDED": "here"}})
+    lines = [*batch.setup_lines(replace(submission, profile=profile)), "(exit 77)", "gmml_after"]
+    of_slurm = {"SLURM_JOB_PARTITION": "low", "SLURM_CONF": "/etc/slurm.conf", "SLURM_RESTART_COUNT": 3}
+    return bash(lines, PYTHONPATH="/mine", SECRET='it\'s "$HOME"', **of_slurm)
+
+
+@pytest.mark.parametrize(("bad", "excluded"), [("", ""), (" n2", "--exclude=n9,n2 ")])
+def test_a_job_that_slurm_does_not_requeue_hands_the_run_on_to_a_successor(
+    bash: Bash, submission: Submission, tmp_path: Path, bad: str, excluded: str
+) -> None:
+    done = ended_without_requeue(bash, submission, f"echo requeue{bad}", "echo '18;cluster'")
+    assert done.returncode == 77
+    assert done.stdout.splitlines()[-1] == "gmml: job 18 follows"
+    script = tmp_path / ".slurm/17/17_submission.sh"
+    assert (tmp_path / "submitted").read_text() == f"--parsable --begin=now+10 {excluded}{script}\n"
+    assert sorted(path.name for path in (tmp_path / ".slurm/18").iterdir()) == ["18_submission.sh", "18_submitted.pkl"]
+    words = (tmp_path / "asked").read_text().split()
+    assert words == ["-m", "gmml_cluster.launch.slurm.successor", submission.run_root, "tok3n", "18"]
+    environment = (tmp_path / "environment").read_text().splitlines()
+    assert {"PYTHONPATH=/mine", "SLURM_CONF=/etc/slurm.conf", 'SECRET=it\'s "$HOME"'} <= set(environment)
+    assert not any(line.startswith(("ADDED", "GMML_", "SLURM_JOB", "SLURM_RESTART")) for line in environment)
+
+
+def test_where_the_site_takes_no_successor_the_reason_is_said(bash: Bash, submission: Submission) -> None:
+    done = ended_without_requeue(bash, submission, "echo requeue", "echo 'Access denied' >&2; exit 1")
+    assert done.returncode == 77
+    assert done.stdout.splitlines()[-1] == "gmml: no successor: Access denied; gmml resume continues the run"
+
+
 def test_missing_modules_end_the_first_start_before_any_rank(
     bash: Bash, submission: Submission, tmp_path: Path
 ) -> None:

@@ -360,6 +360,33 @@ def test_a_job_that_cannot_come_back_is_warned_of_and_marked(
     assert "requeue" not in SlurmLauncher().bounds(submission(str(tmp_path)))
 
 
+PARTITIONS = """\
+PartitionName=low Default=YES PreemptMode=REQUEUE GraceTime=0
+PartitionName=graced Default=NO PreemptMode=CANCEL GraceTime=120
+PartitionName=stopped Default=NO PreemptMode=SUSPEND GraceTime=0
+PartitionName=high Default=NO PreemptMode=OFF GraceTime=0"""
+
+
+@pytest.mark.parametrize(
+    ("partition", "kind", "preemption"),
+    [(None, "partition_prio", 30), ("graced", "partition_prio", 150), ("graced,low", "partition_prio", 30),
+     ("high", "partition_prio", None), ("stopped", "partition_prio", None),
+     ("low", "none", None), ("low", "qos", None)],
+)  # fmt: skip
+def test_the_submit_entry_has_how_long_each_notice_is(
+    tools: Tools, partition: str | None, kind: str, preemption: int | None
+) -> None:
+    config = f"echo 'KillWait                = 30 sec'; echo 'PreemptType             = preempt/{kind}'"
+    tools(scontrol=f"case \"$*\" in *config*) {config} ;; *) echo '{PARTITIONS}' ;; esac")
+    found = SlurmLauncher().bounds(submission(partition=partition, notice="45 s"))["notices"]
+    assert found == {"time_limit": 45, **({} if preemption is None else {"preemption": preemption})}
+
+
+def test_a_suspended_job_runs_and_says_why_nothing_moves() -> None:
+    report = reports("7|SUSPENDED|None|2026-11-30T01:00:00|a", {"7": "a"})["7"]
+    assert (report.state, report.reason) == ("running", "suspended; its scheduler lets it go on later")
+
+
 HOSTILE = "a\n#SBATCH --wrap=x"
 
 

@@ -1,0 +1,136 @@
+"""Notices of every kind of site, at every moment, on a real SLURM: what each costs, and that losses stay equal.
+
+`DRILL_ROWS=notices.jsonl make drills` writes a row a notice; `python -m tests.drills.table notices.jsonl` shows them.
+One run is given many notices, one a start: while its job is pending it is moved to the next partition.
+"""
+
+import pytest
+
+from tests.fixtures.notices import LIMIT_S, Notice, SlurmSite, calm_figures, rows, tour
+from tests.fixtures.runs import ended
+from tests.fixtures.slurm import missing, running_slurm, until
+
+pytestmark = pytest.mark.timeout(3600)
+
+JOB = {"run": {"steps": 200}, "checkpoint": {"every": "10 steps", "keep": 3}}
+SWITCH = {False: "off", True: "on"}
+PREEMPTIONS = [
+    Notice(partition, requeues=requeues) for requeues in (True, False) for partition in ("low", "r5", "c0", "c5")
+]
+MOMENTS = [
+    Notice("r40", moment="start-up"),
+    Notice("r40", moment="claimed"),
+    Notice("r40", moment="a step of training", ranks=(1,)),
+    Notice("r40", moment="writing"),
+    Notice("r40", moment="an evaluation"),
+    Notice("r40", "USR2"),
+    Notice("r40", "TERM"),
+]
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory, digits):
+    return calm_figures(tmp_path_factory.mktemp("calm"), digits, 2, **JOB)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["switch off", "switch on"])
+def switched(request):
+    """A cluster, and whether its preemptions send the signal that a job asks for."""
+    if lacking := missing():
+        pytest.skip(lacking)
+    with running_slurm(user_signal=request.param, kill_wait=30) as cluster:
+        yield cluster, request.param
+
+
+@pytest.fixture
+def site(tmp_path, digits, switched):
+    return SlurmSite(tmp_path, digits, switched[0])
+
+
+def settled(site, run, given, calm, **known):
+    """Rows of a run that has finished: nothing is made again, nothing differs, nothing is left behind."""
+    found = rows(site, run, given, **known)
+    assert [row["steps_lost"] for row in found] == [0] * len(given), found
+    assert site.figures(run) == calm
+    site.assert_no_orphan(run)
+    return found
+
+
+def test_preemptions_of_every_kind_of_partition(site, calm, switched):
+    site.pace(1.0)
+    site.submit(site.job("tour", **JOB), PREEMPTIONS[0].partition)
+    given = tour(site, "tour", PREEMPTIONS)
+    found = settled(site, "tour", given, calm, switch=SWITCH[switched[1]])
+    assert [row["cause"] for row in found] == ["preempted"] * len(PREEMPTIONS)
+    by = ["the same job" if notice.requeues else "a successor" for notice in PREEMPTIONS]
+    assert [row["by"] for row in found] == by
+
+
+def test_notices_at_every_moment(site, calm, switched):
+    site.pace(0.5)
+    site.hold(MOMENTS[0].moment)
+    test = {"every": "20 steps", "corpus": site.corpus.replace("train", "test"), "bank_images": 300}
+    site.submit(site.job("moments", **JOB, evaluate=test), MOMENTS[0].partition)
+    given = tour(site, "moments", MOMENTS)
+    found = settled(site, "moments", given, calm, switch=SWITCH[switched[1]])
+    assert [row["cause"] for row in found] == [None, *["preempted"] * 4, "notice", "notice"]
+    steps = JOB["run"]["steps"]
+    scored = [entry.fields["step"] for entry in site.log("moments").read() if entry.kind == "score"]
+    assert scored == list(range(19, steps, 20)), "each once"
+
+
+@pytest.mark.parametrize("section", [{}, {"sbatch_args": {"no-requeue": True}}], ids=["requeue", "no requeue"])
+def test_a_chain_over_time_limits(tmp_path, digits, calm, switched, section):
+    """SLURM looks at limits every 30 s: the notice of 20 s before a limit of a minute comes 28 s after the start."""
+    cluster, switch = switched
+    if not switch:
+        pytest.skip("the switch is of preemptions alone")
+    site = SlurmSite(tmp_path, digits, cluster)
+    site.pace(1.0)
+    site.submit(site.job("chain", **JOB), "low", time="1 min", notice="20 s", **section)
+    site.wait("chain", lambda history: sum(a.ended is not None for a in history.attempts) == 3, "three limits")
+    site.pace(0)
+    history = site.wait("chain", lambda history: history.finished, "the run finishes")
+    causes = [attempt.cause for attempt in history.attempts]
+    assert causes == ["time_limit"] * (len(causes) - 1) + ["finished"]
+    jobs = {attempt.job for attempt in history.attempts}
+    assert len(jobs) == (len(causes) if section else 1)
+    assert site.figures("chain") == calm
+    site.assert_no_orphan("chain")
+
+
+def test_a_save_longer_than_the_notice_of_a_time_limit_costs_the_steps_since_the_checkpoint(site, calm, switched):
+    if not switched[1]:
+        pytest.skip("the switch is of preemptions alone")
+    site.pace(0.2)
+    site.submit(site.job("late", **JOB), "low", time="1 min", notice="20 s")
+    history = site.wait("late", lambda history: history.commits, "a checkpoint")
+    site.hold("writing")
+    site.wait("late", lambda history: history.attempts[0].ended is not None, "the limit ends the attempt")
+    site.release("writing")
+    site.pace(0)
+    history = site.wait("late", lambda history: history.finished, "the run finishes")
+    assert history.attempts[0].cause == "time_limit"
+    assert "time_limit" in [attempt.cause for attempt in history.attempts]
+    assert site.figures("late") == calm
+    site.assert_no_orphan("late")
+
+
+def test_a_suspended_run_stands_still_and_goes_on(tmp_path, digits, calm):
+    if lacking := missing():
+        pytest.skip(lacking)
+    with running_slurm(suspends=True, kill_wait=30) as cluster:
+        site = SlurmSite(tmp_path, digits, cluster)
+        site.pace(0.2)
+        site.submit(site.job("suspended", **JOB), "s0")
+        site.wait("suspended", lambda history: history.commits, "a checkpoint")
+        job, urgent = site.job_of("suspended"), site.preempt()
+        until(lambda: cluster.job(job)["JobState"] == "SUSPENDED", LIMIT_S, "the job is suspended")
+        assert "running: suspended; its scheduler lets it go on later" in site.call("gmml", "status", "suspended")
+        until(lambda: cluster.job(urgent)["JobState"] == "RUNNING", LIMIT_S, "the urgent job runs")
+        site.take_back(urgent)
+        site.pace(0)
+        site.wait("suspended", lambda history: history.finished, "the run finishes")
+        assert ended(site.entries("suspended")) == ["finished"], "no attempt ended for it"
+        assert site.figures("suspended") == calm
+        site.assert_no_orphan("suspended")
