@@ -68,6 +68,8 @@ gmml_exclude() {
 # none. sbatch hands its environment on: it gets that of this job's submission. The job begins after 10 s, as its files
 # must be there first. A subshell, so that this script keeps its own environment.
 gmml_submit() (
+    # A setup line may trace commands: the environment holds secrets.
+    { set +x; } 2>/dev/null
     local names name
     mapfile -t names < <(compgen -e)
     unset "${names[@]}" 2>/dev/null
