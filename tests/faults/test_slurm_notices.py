@@ -10,6 +10,8 @@ from tests.fixtures.notices import LIMIT_S, Notice, SlurmSite, calm_figures, giv
 from tests.fixtures.slurm import missing, parent_of, running_slurm, until
 from tests.fixtures.supervised import ranks_of
 
+pytestmark = pytest.mark.timeout(1200)
+
 JOB = {"run": {"steps": 60}, "checkpoint": {"every": "10 steps", "keep": 100}}
 
 
