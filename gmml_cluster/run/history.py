@@ -6,6 +6,7 @@ from typing import Any
 
 from gmml_cluster.run import goodput
 from gmml_cluster.run.entries import Entry
+from gmml_cluster.run.folders import checkpoint_folder, maps_folder
 from gmml_cluster.run.goodput import Account
 
 VERSION = 13
@@ -193,16 +194,6 @@ class History:
     def to_sum(self) -> dict[str, Any]:
         """The history as JSON values, for the `sum` of an entry."""
         return {"version": VERSION, **asdict(self)}
-
-
-def checkpoint_folder(step: int, attempt: int) -> str:
-    """Where an attempt writes its checkpoint of a step, within the run root."""
-    return f"checkpoints/{step:08d}-{attempt:04d}"
-
-
-def maps_folder(step: int, attempt: int) -> str:
-    """Where the maps lie that the weights of a commit made, within the run root."""
-    return f"maps/{step:08d}-{attempt:04d}"
 
 
 def from_sum(values: Mapping[str, Any]) -> History | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from gmml_cluster.run.history import History, maps_folder
+from gmml_cluster.run.folders import maps_folder
+from gmml_cluster.run.history import History
 from gmml_cluster.run.uploads import Line, last_metric_lines
 from gmml_cluster.store.protocol import NotFound, Store
 

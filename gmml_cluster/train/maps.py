@@ -31,7 +31,8 @@ from gmml_cluster.models.attention_map import attention_map, map_bytes
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.plan.refreshes import refreshes
 from gmml_cluster.plan.sample_layout import SampleLayout
-from gmml_cluster.run.history import Commit, Maps, maps_folder
+from gmml_cluster.run.folders import maps_folder
+from gmml_cluster.run.history import Commit, Maps
 from gmml_cluster.run.maps import record_maps
 from gmml_cluster.run.progress import map_pass_name
 from gmml_cluster.run.root import RunRoot

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from gmml_cluster.errors import StorageError
-from gmml_cluster.run.history import checkpoint_folder
+from gmml_cluster.run.folders import checkpoint_folder
 from gmml_cluster.store.protocol import Store
 from gmml_cluster.train.engines.slices import Slice
 from gmml_cluster.train.ranks.rendezvous import KeyValueStore, RankInfo

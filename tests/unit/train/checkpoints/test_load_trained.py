@@ -6,7 +6,7 @@ import torch
 from gmml_cluster.errors import CheckpointError
 from gmml_cluster.methods.build import build
 from gmml_cluster.run import protocol
-from gmml_cluster.run.history import checkpoint_folder
+from gmml_cluster.run.folders import checkpoint_folder
 from gmml_cluster.run.retention import retire
 from gmml_cluster.run.root import SPEC, create_run, run_root
 from gmml_cluster.spec.loading.validate import parse_job, to_yaml

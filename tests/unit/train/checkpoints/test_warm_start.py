@@ -12,7 +12,7 @@ from gmml_cluster.methods.protocol import Setting
 from gmml_cluster.models.regrid import on_grid
 from gmml_cluster.models.vit import sincos_positions
 from gmml_cluster.run import protocol
-from gmml_cluster.run.history import checkpoint_folder
+from gmml_cluster.run.folders import checkpoint_folder
 from gmml_cluster.run.root import SPEC, create_run
 from gmml_cluster.spec.loading.validate import parse_job, to_yaml
 from gmml_cluster.train.checkpoints.load_trained import load_encoder
