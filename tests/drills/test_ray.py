@@ -1,4 +1,4 @@
-"""What CI has no time for on Ray: a lost head, a lost node, and one run on three clusters, one after the other."""
+"""What CI has no time for on Ray: a lost head, a lost node, an added one, and one run on three clusters in turn."""
 
 import json
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.fixtures.ray import running_ray
 from tests.fixtures.runs import Workshop, ended
+from tests.fixtures.supervised import ranks_of, wait_for
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -15,6 +16,10 @@ KEYS = ("step", "loss", "grad_norm", "lr", "wd", "masked")
 
 def figures(lines):
     return [tuple(line[key] for key in KEYS) for line in lines]
+
+
+def steps_of(entries, kind):
+    return [entry["step"] for entry in entries if entry["kind"] == kind]
 
 
 def ray_profile(site, cluster):
@@ -55,6 +60,26 @@ def test_a_lost_node_is_named_and_the_run_goes_on_without_it(workshop):
         assert [line["step"] for line in workshop.lines("shrunk")] == list(range(STEPS))
 
 
+def test_a_run_takes_an_added_node_at_a_checkpoint_and_loses_no_step(workshop):
+    with running_ray(nodes=1) as cluster:
+        profile = ray_profile(workshop, cluster)
+        bounds = {"run": {"steps": 100_000}, "resources": {"nodes": "1..2"}, "checkpoint": {"every": "100 steps"}}
+        workshop.call("gmml-submit", workshop.job("grown", **bounds), "--cluster", profile)
+        workshop.until("grown", committed_in(1))
+        cluster.add_node()
+        workshop.until("grown", committed_in(2))
+        workshop.call("gmml", "cancel", "grown")
+        entries = workshop.until("grown", lambda entries: "cancelled" in ended(entries))
+    assert ended(entries) == ["notice", "cancelled"]
+    assert [entry["topology"]["ranks"] for entry in entries if entry["kind"] == "claim"] == [1, 2]
+    (cause,) = [entry for entry in entries if entry["kind"] == "cause"]
+    assert (cause["cause"], cause["proof"]) == ("notice", "there is room for 2 nodes instead of 1")
+    begins, ends = steps_of(entries, "begin"), steps_of(entries, "end")
+    assert begins[1] == ends[0] + 1
+    seen = [(line["step"], line["samples"]) for line in workshop.lines("grown")]
+    assert seen == [(step, (step + 1) * 32) for step in range(len(seen))]
+
+
 def test_a_run_whose_head_is_lost_saves_says_so_and_goes_on_elsewhere(workshop, on_one_machine):
     with running_ray(nodes=0) as cluster:
         head = cluster.add_node(cpus=0)
@@ -67,6 +92,9 @@ def test_a_run_whose_head_is_lost_saves_says_so_and_goes_on_elsewhere(workshop, 
         entries = workshop.until("headless", lambda entries: any(entry["kind"] == "cause" for entry in entries))
         assert ended(entries) == ["notice"]
         assert [entry["cause"] for entry in entries if entry["kind"] == "cause"] == ["lost"]
+        # the node is still there, and may be for a minute: nothing on it writes to the run any more
+        wait_for(lambda: not ranks_of(workshop, "headless"))
+        assert workshop.entries("headless") == entries
     last = [entry["step"] for entry in entries if entry["kind"] == "commit"][-1]
     workshop.call("gmml", "resume", "headless", "--cluster", workshop.profile(2), "--take-over", "--follow")
     begins = [entry["step"] for entry in workshop.entries("headless") if entry["kind"] == "begin"]

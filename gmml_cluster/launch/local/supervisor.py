@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +23,13 @@ from gmml_cluster.launch.local.lock import Holder, held
 from gmml_cluster.launch.local.outage import Outage
 from gmml_cluster.launch.local.ranks import STOP, Job, Ranks
 from gmml_cluster.launch.restart import restart_delay_s
+from gmml_cluster.launch.tail import last_line, tail_of
 from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import FINISHED, NEVER, RESTARTS
 from gmml_cluster.run.log import Log
 from gmml_cluster.store.open import open_store
 
 TAKE_OVER_S = 120.0
-_TAIL_CHARACTERS = 300
 _RETRY_S = 10.0
 _LONGEST_RETRY_S = 300.0
 
@@ -56,11 +57,11 @@ class Ended:
     @property
     def stderr_tail(self) -> str:
         """The failed rank's last line and the file that holds it; empty where no rank failed or it said nothing."""
-        try:
-            lines = self.errors.read_text(errors="replace").strip().splitlines() if self.errors else []
-        except OSError:
-            lines = []
-        return f"{self.errors} ends with {lines[-1][:_TAIL_CHARACTERS]!r}" if lines else ""
+        line = ""
+        if self.errors is not None:
+            with suppress(OSError), self.errors.open("rb") as file:
+                line = last_line(tail_of(file))
+        return f"{self.errors} ends with {line!r}" if line else ""
 
 
 Judge = Callable[[Ended], bool]

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -26,63 +26,34 @@ from gmml_cluster.errors import GmmlError
 from gmml_cluster.launch import exits
 from gmml_cluster.launch.evidence import Evidence
 from gmml_cluster.launch.exits import RankExit
+from gmml_cluster.launch.ray.growth import NO_COMMIT, Growth, looked_for
+from gmml_cluster.launch.ray.job import Job
+from gmml_cluster.launch.ray.room import Free, usable, without_ranks
 from gmml_cluster.launch.ray.worker import LEAVE_S, Attempt, Left, run_rank
 from gmml_cluster.launch.restart import JobStart
 from gmml_cluster.launch.restart import judge as judge_by_log
 from gmml_cluster.launch.verdict import Verdict
+from gmml_cluster.run import history as started
 from gmml_cluster.run.codes import FAILED, FINISHED, NEVER, RESTARTS
 from gmml_cluster.run.log import Log
 from gmml_cluster.store.open import open_store
 
 _LONGEST_PAUSE_S, _PAUSE_S = 300.0, 10.0
-_NODE_LOST_S = 20.0
+_NODE_LOST_S, _FREED_S, _LOOK_S = 20.0, 5.0, 1.0
 _KILLED = 137
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One submission.
-
-    Attributes:
-        nodes: fewest and most.
-        rank_resources: what Ray sets aside for each rank, by name.
-        labels: what a rank's node must have.
-    """
-
-    root: str
-    run: str
-    submit: str
-    id: str
-    module: str
-    nodes: tuple[int, int]
-    ranks_per_node: int
-    rank_resources: dict[str, float]
-    placement: str
-    labels: dict[str, str]
-
-    def command(self, restart: int) -> list[str]:
-        """What a rank runs, after its Python."""
-        named = {"root": self.root, "run": self.run, "submit": self.submit, "job": self.id, "restart": str(restart)}
-        return [
-            "-P",
-            "-u",
-            "-m",
-            self.module,
-            *(word for name, value in named.items() for word in (f"--{name}", value)),
-        ]
 
 
 def supervise(job: Job) -> int:
     """Make attempts until the log allows no more; the exit code of the last."""
     restart = 0
     while True:
-        ranks = job.ranks_per_node * nodes_to_use(job)
-        ended = attempt(job, restart, ranks)
+        nodes = nodes_to_use(job)
+        ended = attempt(job, restart, nodes)
         if ended is None:
-            _log.warning("Ray has not started %d ranks in time; asked again with what is free then", ranks)
-            if _has_ended(job, restart):
+            _log.warning("Ray has not started the ranks of %d nodes in time; asked again with what is free then", nodes)
+            if _has_ended(job):
                 return NEVER
             continue
         code, evidence = ended
@@ -96,27 +67,50 @@ def supervise(job: Job) -> int:
         restart += 1
 
 
-def attempt(job: Job, restart: int, ranks: int) -> tuple[int, Evidence] | None:
-    """Place this many ranks and wait until they have left; None where Ray could not start them in time."""
+def attempt(job: Job, restart: int, nodes: int) -> tuple[int, Evidence] | None:
+    """Place the ranks of so many nodes and wait until they have left; None where Ray could not start them in time."""
+    ranks = job.ranks_per_node * nodes
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     record = ray.remote(Attempt).options(num_cpus=0, scheduling_strategy=here).remote(ranks)
-    failure = ""
+    failure, growth = "", Growth(job, nodes)
+
+    def look() -> bool:
+        free = without_ranks(free_now(job), ray.get(record.places.remote()), job.rank_resources)
+        return growth.is_due(free, lambda: _last_commit(job, restart))
+
     try:
-        _place(job, restart, ranks, record)
+        with looked_for(growth, look, lambda proof: ray.get(record.send_away.remote())):
+            _place(job, restart, ranks, record)
     except ControllerError as error:
         if isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
             return None
         failure = _last_line(error)
     except (TrainingFailedError, RayError) as error:
         failure = _last_line(error)
-    left = ray.get(record.all_left.remote())
-    evidence = evidence_of(left)
+    left, missing = _asked(record)
+    evidence = evidence_of(left, growth.proof)
     if failure:
         _log.warning("%s", failure)
         # what outlives a lost worker of the ranks reads that by their pipes, saves and leaves
         _wait_for_end(job, restart)
-        evidence = replace(evidence_of_loss(ray.get(record.nodes_of_missing.remote())) or evidence, stderr_tail=failure)
-    return max((rank.code for rank in left), default=_KILLED if evidence.cause else FAILED), evidence
+        evidence = replace(evidence_of_loss(missing) or evidence, stderr_tail=failure)
+    return exit_code(left, evidence), evidence
+
+
+def _asked(record: Any) -> tuple[list[Left], list[str]]:
+    """How the ranks have left, and the nodes of those that have not; nothing where the actor that knew is lost."""
+    try:
+        left: list[Left] = ray.get(record.all_left.remote())
+        missing: list[str] = ray.get(record.nodes_of_missing.remote())
+    except RayError as error:
+        _log.warning("%s", _last_line(error))
+        return [], []
+    return left, missing
+
+
+def exit_code(left: Sequence[Left], evidence: Evidence) -> int:
+    """The highest of the ranks; where none has left by itself they were killed with their node, or never ran."""
+    return max((rank.code for rank in left), default=_KILLED if evidence.cause else FAILED)
 
 
 def _place(job: Job, restart: int, ranks: int, record: Any) -> None:
@@ -140,24 +134,36 @@ def _place(job: Job, restart: int, ranks: int, record: Any) -> None:
 
 
 def nodes_to_use(job: Job) -> int:
-    """As many nodes as fit what is free now, within the bounds; the fewest where less is free, for which Ray waits."""
+    """As many nodes as are free now, within the bounds; the fewest where less is free, for which Ray waits.
+
+    What the last attempt had is free a moment after it: a few seconds are given to the most.
+    """
+    until = time.monotonic() + _FREED_S
+    while (nodes := job.nodes_in(free_now(job))) < job.nodes[1] and time.monotonic() < until:
+        time.sleep(_LOOK_S)
+    return nodes
+
+
+def free_now(job: Job) -> Free:
+    """What is free on the nodes that the job may be placed on."""
     from ray._private.state import available_resources_per_node, state
 
-    draining = state.get_draining_nodes()
-    free = 0
-    for node, resources in available_resources_per_node().items():
-        if node not in draining:
-            free += int(min(resources.get(name, 0.0) // need for name, need in job.rank_resources.items() if need))
-    least, most = job.nodes
-    return max(least, min(most, free // job.ranks_per_node))
+    return usable(ray.nodes(), available_resources_per_node(), state.get_draining_nodes(), job.labels)
 
 
-def evidence_of(left: Sequence[Left]) -> Evidence:
-    """What the ranks show: a node that is drained, else how the first of them ended that says anything of the cause."""
+def evidence_of(left: Sequence[Left], grown: str = "") -> Evidence:
+    """What the ranks show: a node that is drained, else how the first of them ended that says anything of the cause.
+
+    Args:
+        left: how they left.
+        grown: why they were given notice by this driver; empty where they were not.
+    """
     drained = next((rank.drained for rank in left if rank.drained), "")
     tail = next((f"rank {rank.rank} ends with {rank.tail!r}" for rank in left if rank.tail), "")
     if drained:
         return Evidence(notice="preempted", proof=f"Ray drains node {drained}", stderr_tail=tail)
+    if grown:
+        return Evidence(notice="notice", proof=grown, stderr_tail=tail)
     return exits.evidence_of([RankExit(rank.rank, rank.code, output=[rank.sign]) for rank in left], tail)
 
 
@@ -201,18 +207,35 @@ def _wait_for_end(job: Job, restart: int) -> None:
     until = time.monotonic() + LEAVE_S
     while time.monotonic() < until:
         try:
-            found = _open(job).refresh().attempts
+            found = _mine(job, restart)
         except GmmlError as fault:
             _log.warning("%s", fault)
             return
-        mine = [each for each in found if each.job == job.id and each.restart == restart]
-        if not mine or mine[-1].ended:
+        if found is None or found.ended:
             return
-        time.sleep(1.0)
+        time.sleep(_LOOK_S)
 
 
-def _has_ended(job: Job, restart: int) -> bool:
+def _mine(job: Job, restart: int) -> started.Attempt | None:
+    """What the log has of this start; None before its claim."""
+    found = _open(job).refresh().attempts
+    return next((each for each in reversed(found) if each.job == job.id and each.restart == restart), None)
+
+
+def _last_commit(job: Job, restart: int) -> int:
+    """The step of this start's latest checkpoint, `NO_COMMIT` without one."""
     history = _open(job).refresh()
+    mine = {each.number for each in history.attempts if each.job == job.id and each.restart == restart}
+    return max((commit.step for commit in history.commits if commit.attempt in mine), default=NO_COMMIT)
+
+
+def _has_ended(job: Job) -> bool:
+    """Whether the run is stopped or finished; not where the log cannot be read."""
+    try:
+        history = _open(job).refresh()
+    except GmmlError as fault:
+        _log.warning("%s", fault)
+        return False
     return bool(history.stopped or history.finished)
 
 

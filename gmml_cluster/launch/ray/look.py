@@ -20,13 +20,14 @@ from gmml_cluster.errors import Fault
 from gmml_cluster.launch.imports import missing
 from gmml_cluster.launch.preflight import store_faults
 from gmml_cluster.launch.ray.requests import MARK, marker
+from gmml_cluster.launch.ray.room import has_labels, ranks_on
 
 _TASK_S = 120.0
 
 
 def look(labels: Mapping[str, str], resources: Mapping[str, float], **task: Any) -> dict[str, Any]:
     """Versions, how many ranks the nodes can hold, and what is wrong on one node that can hold some."""
-    nodes = [node for node in ray.nodes() if node["Alive"] and labels.items() <= node.get("Labels", {}).items()]
+    nodes = [node for node in ray.nodes() if has_labels(node, labels)]
     holds = {node["NodeID"]: ranks_on(node["Resources"], resources) for node in nodes}
     chosen = next((node for node, ranks in holds.items() if ranks), None)
     return {
@@ -35,11 +36,6 @@ def look(labels: Mapping[str, str], resources: Mapping[str, float], **task: Any)
         "ranks": list(holds.values()),
         "faults": [] if chosen is None else _look_from(chosen, task),
     }
-
-
-def ranks_on(offered: Mapping[str, float], needed: Mapping[str, float]) -> int:
-    """How many ranks of these needs a node with these resources can hold."""
-    return int(min(offered.get(name, 0.0) // need for name, need in needed.items() if need))
 
 
 def _look_from(node: str, task: dict[str, Any]) -> list[tuple[str, str, str]]:

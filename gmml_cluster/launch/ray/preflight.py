@@ -15,6 +15,7 @@ from gmml_cluster.errors import Fault, LaunchError, PreflightError
 from gmml_cluster.launch.protocol import Submission
 from gmml_cluster.launch.ray.client import connected, first_line
 from gmml_cluster.launch.ray.requests import MARK, look_request, marker, rank_resources, section
+from gmml_cluster.launch.ray.room import ranks_held
 from gmml_cluster.wording import counted
 
 LOOK_S = 300.0
@@ -66,12 +67,15 @@ def _version_faults(what: str, here: str, there: str) -> Iterator[Fault]:
 def _resource_faults(ranks: list[int], submission: Submission) -> Iterator[Fault]:
     """Whether the nodes that are there can hold the fewest ranks, were they free."""
     plan, ray = submission.plan, section(submission.profile)
-    least = plan.nodes[0] * plan.ranks_per_node
-    if ray.autoscales or sum(ranks) >= least:
+    least, held = plan.nodes[0] * plan.ranks_per_node, ranks_held(ranks, ray.placement)
+    if ray.autoscales or held >= least:
         return
     each = ", ".join(f"{need:g} {name}" for name, need in rank_resources(submission).items())
     labels = f" on nodes labelled {ray.labels}" if ray.labels else ""
-    problem = f"{counted(least, 'rank')} of {each}{labels} at least; the cluster can never hold more than {sum(ranks)}"
+    strict = f" by {ray.placement}" if ray.placement.startswith("STRICT") else ""
+    problem = (
+        f"{counted(least, 'rank')} of {each}{labels} at least; the cluster can never hold more than {held}{strict}"
+    )
     yield Fault("resources.nodes", problem, "ask for fewer, add nodes, or set ray.autoscales if the cluster adds them")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gmml_cluster
+from gmml_cluster.launch.tail import last_line, tail_of
 from gmml_cluster.run.codes import COME_BACK, NEVER, UNMET
 from gmml_cluster.run.symptoms import of_output
 
@@ -27,7 +28,6 @@ _TICK_S = 1.0
 _ANSWER_S = 30.0
 _ORPHANED = "the Ray worker of rank 0 has lost its driver or head, or was killed"
 _LEFT = (COME_BACK, NEVER)
-_TAIL_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Attempt:
     left: dict[int, Left] = field(default_factory=dict)
     nodes: dict[int, str] = field(default_factory=dict)
     deadline: float = float("inf")
+    sent_away: bool = False
 
     def place(self, rank: int, node: str) -> None:
         """A rank has started on this node."""
@@ -71,9 +72,17 @@ class Attempt:
         """Whether all have left, or those that stay have stayed too long."""
         return len(self.left) == self.ranks or time.monotonic() > self.deadline
 
-    def unmet(self) -> bool:
-        """Whether one failed before the ranks had met: the others cannot meet without it."""
-        return any(rank.code == UNMET for rank in self.left.values())
+    def send_away(self) -> None:
+        """Have the ranks save and leave."""
+        self.sent_away = True
+
+    def is_to_leave(self) -> bool:
+        """Whether the ranks get notice: by the driver, or as one failed before they had met, which they then cannot."""
+        return self.sent_away or any(rank.code == UNMET for rank in self.left.values())
+
+    def places(self) -> list[str]:
+        """The node of each rank that has started."""
+        return list(self.nodes.values())
 
     def nodes_of_missing(self) -> list[str]:
         """Nodes of the ranks that have not left."""
@@ -122,8 +131,8 @@ def _watch(process: "Rank", attempt: Any, node: str) -> None:
     while process.code is None:
         time.sleep(_TICK_S)
         # the actor first: it answers with an error at once where the head is gone, and the list of nodes waits
-        unmet = _ask(attempt.unmet)
-        if not process.noticed and (unmet or _is_drained(node)):
+        leave = _ask(attempt.is_to_leave)
+        if not process.noticed and (leave or _is_drained(node)):
             process.notify()
     drained = node if _is_drained(node) else ""
     _ask(attempt.report, Left(process.rank, process.code, process.tail(), drained, process.sign))
@@ -196,12 +205,11 @@ class Rank:
         self._process.send_signal(signal.SIGTERM)
 
     def tail(self) -> str:
-        """The last line that it printed; all it printed goes to this worker's own output."""
-        self._errors.seek(0)
-        printed = self._errors.read().decode(errors="replace").strip()
+        """The last line that it printed; the end of what it printed goes to this worker's own output."""
+        printed = tail_of(self._errors)
         print(printed, file=sys.stderr, flush=True)
         self.sign = (of_output(printed.splitlines()) or ("", ""))[1]
-        return printed.rpartition("\n")[2][:_TAIL_CHARACTERS] if self.code not in (0, *_LEFT) else ""
+        return last_line(printed) if self.code not in (0, *_LEFT) else ""
 
 
 def _is_drained(node: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from gmml_cluster.launch.exits import RankExit
 from gmml_cluster.launch.folders import folder_of
+from gmml_cluster.launch.tail import last_lines
 from gmml_cluster.run.codes import COME_BACK, NEVER
 from gmml_cluster.run.symptoms import names_device
 
@@ -86,7 +87,7 @@ class StartLogs:
 
     def __init__(self, errors: Path, *, seen: int) -> None:
         self._errors = errors
-        self.script = _lines(errors)[seen:]
+        self.script = last_lines(errors, skip=seen)
 
     @cached_property
     def exits(self) -> list[TaskExit]:
@@ -141,7 +142,7 @@ class StartLogs:
         """What a rank wrote in this start."""
         if rank == 0:
             return self.script
-        lines = _lines(self._file(rank))
+        lines = last_lines(self._file(rank))
         begun = [number for number, line in enumerate(lines) if line.startswith("gmml: start ")]
         return lines[begun[-1] :] if begun else lines
 
@@ -159,10 +160,3 @@ def _numbers(shown: str) -> list[int]:
         first, _, last = part.partition("-")
         found += range(int(first), int(last or first) + 1)
     return found
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(errors="replace").splitlines()
-    except OSError:
-        return []

@@ -60,11 +60,9 @@ def test_what_is_wrong_on_a_node_is_reported_as_it_was_found():
     assert (fault.where, fault.problem, fault.hint) == ("secrets", "KEY is not set on node n1", "set it")
 
 
-@pytest.mark.parametrize(
-    ("offered", "ranks"), [({"CPU": 8.0, "GPU": 2.0}, 2), ({"CPU": 3.0, "GPU": 2.0}, 0), ({"CPU": 64.0}, 0)]
-)
-def test_a_node_holds_as_many_ranks_as_its_scarcest_resource(offered, ranks):
-    assert look.ranks_on(offered, {"CPU": 4.0, "GPU": 1.0}) == ranks
+def test_strict_placement_counts_one_rank_a_node():
+    (fault,) = faults(submission(nodes="2", placement="STRICT_SPREAD"), ranks=[4, 4])
+    assert "more than 2 by STRICT_SPREAD" in fault.problem
 
 
 def here(tmp_path, imports=(), secrets=()):

@@ -73,8 +73,18 @@ def test_ranks_that_stay_too_long_after_one_has_failed_are_not_waited_for(monkey
     assert attempt.is_over()
 
 
-@pytest.mark.parametrize(("code", "unmet"), [(UNMET, True), (1, False)])
-def test_a_rank_that_failed_before_the_ranks_met_ends_the_others(code, unmet):
+@pytest.mark.parametrize(("code", "leave"), [(UNMET, True), (1, False)])
+def test_a_rank_that_failed_before_the_ranks_met_ends_the_others(code, leave):
     attempt = Attempt(2)
     attempt.report(Left(1, code))
-    assert attempt.unmet() is unmet
+    assert attempt.is_to_leave() is leave
+
+
+def test_the_driver_sends_all_ranks_away_and_knows_their_nodes():
+    attempt = Attempt(2)
+    attempt.place(0, "a")
+    attempt.place(1, "a")
+    assert not attempt.is_to_leave()
+    attempt.send_away()
+    assert attempt.is_to_leave()
+    assert attempt.places() == ["a", "a"]

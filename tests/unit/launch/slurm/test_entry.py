@@ -83,6 +83,7 @@ def code(tmp_path: Path) -> Snapshot:
         "launch/slurm/__init__.py",
         "launch/slurm/entry.py",
         "launch/slurm/logs.py",
+        "launch/tail.py",
         "run/__init__.py",
         "run/causes.py",
         "run/codes.py",

@@ -1,0 +1,49 @@
+"""One submission as its driver has it: what each rank runs, and what Ray sets aside for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gmml_cluster.launch.ray.room import ranks_held, ranks_on
+
+
+@dataclass(frozen=True)
+class Job:
+    """One submission.
+
+    Attributes:
+        nodes: fewest and most.
+        rank_resources: what Ray sets aside for each rank, by name.
+        labels: what a rank's node must have.
+    """
+
+    root: str
+    run: str
+    submit: str
+    id: str
+    module: str
+    nodes: tuple[int, int]
+    ranks_per_node: int
+    rank_resources: dict[str, float]
+    placement: str
+    labels: dict[str, str]
+
+    def command(self, restart: int) -> list[str]:
+        """What a rank runs, after its Python."""
+        named = {"root": self.root, "run": self.run, "submit": self.submit, "job": self.id, "restart": str(restart)}
+        return [
+            "-P",
+            "-u",
+            "-m",
+            self.module,
+            *(word for name, value in named.items() for word in (f"--{name}", value)),
+        ]
+
+    def nodes_in(self, free: Mapping[str, Mapping[str, float]]) -> int:
+        """As many nodes as fit into what is free, within the bounds; the fewest where less is free.
+
+        Args:
+            free: resources by name, of each node.
+        """
+        ranks = ranks_held([ranks_on(each, self.rank_resources) for each in free.values()], self.placement)
+        least, most = self.nodes
+        return max(least, min(most, ranks // self.ranks_per_node))
