@@ -1,7 +1,6 @@
 """`gmml corpus`: making corpora and their indexes."""
 
 import json
-import os
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -9,10 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from gmml_cluster.cli import options
-from gmml_cluster.cli.compute import demand
+from gmml_cluster.cli.compute import absolute_url, demand
 from gmml_cluster.errors import DataError, Fault, GmmlError
 from gmml_cluster.progress import progress
-from gmml_cluster.store.open import scheme_of
 from gmml_cluster.wording import counted
 
 if TYPE_CHECKING:
@@ -178,14 +176,8 @@ def _on_cluster(name: str) -> int:
         if value is None or value is False or parameter.name == "cluster":
             continue
         words += parameter.opts[-1:] if parameter.param_type_name == "option" else []
-        words += [] if value is True else [_absolute(value) if parameter.name in _URLS else str(value)]
+        words += [] if value is True else [absolute_url(value) if parameter.name in _URLS else str(value)]
     return follow_on_ray(load_profile(name), words)
-
-
-def _absolute(url: str) -> str:
-    if scheme_of(url) == "s3":
-        return url
-    return os.path.abspath(os.path.expanduser(url.removeprefix("file://")))
 
 
 def _report(packed: "Packed", destination: str) -> None:

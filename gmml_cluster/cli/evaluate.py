@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from gmml_cluster.cli import options
-from gmml_cluster.cli.compute import run_module
+from gmml_cluster.cli.compute import absolute_url, run_module
 from gmml_cluster.errors import Fault, SpecError
 
 _TRAINED = ("attentive", "finetune", "segmentation")
@@ -69,7 +69,7 @@ def command(
 
     knn, linear and patch-knn read features once, in one process. attentive, finetune and segmentation train a run of
     their own on the bank, on the cluster, and are then scored on the corpus. What scores runs on a node where --cluster
-    names a profile of SLURM, and waits for it in this terminal; else here.
+    names a profile of SLURM or Ray, and waits for it in this terminal; else here.
     """
     from gmml_cluster.launch.code import installed_code
     from gmml_cluster.launch.find import find
@@ -85,6 +85,7 @@ def command(
         raise SpecError(Fault("--with", problem, "give --classes, and no --feature"))
     if sliding and "segmentation" not in names:
         raise SpecError(Fault("--sliding", "windows slide for segmentation alone", "leave it out"))
+    bank, corpus = (None if url is None else absolute_url(url) for url in (bank, corpus))
     found = find(run, root)
     trained, frozen = [name for name in names if name in _TRAINED], [name for name in names if name not in _TRAINED]
     if trained and (corpus is None or untrained or features):
@@ -108,17 +109,19 @@ def command(
         ("--image-size", None if image_size is None else str(image_size)),
         *(("--feature", feature) for feature in features),
     ]
-    code = installed_code(found.job({}).method.name).digest
-    arguments = ["--root", found.root, "--run", found.name, "--code", code]
+    code = installed_code(found.job({}).method.name)
+    arguments = ["--root", found.root, "--run", found.name, "--code", code.digest]
     arguments += [word for name, value in given if value is not None for word in (name, value)]
     arguments += [name for name, is_set in (("--untrained", untrained), ("--json", as_json)) if is_set]
     if "patch-knn" in frozen:
         masks = ["--classes", str(classes), *(["--zero-ignored"] if zero_ignored else [])]
-        result = run_module("gmml_cluster.evaluate.patch_knn", [*arguments, *masks], needs="torch", cluster=cluster)
+        module = "gmml_cluster.evaluate.patch_knn"
+        result = run_module(module, [*arguments, *masks], needs="torch", cluster=cluster, code=code)
         frozen.remove("patch-knn")
         if result or not frozen:
             return result
-    return run_module("gmml_cluster.evaluate", [*arguments, "--with", ",".join(frozen)], needs="torch", cluster=cluster)
+    arguments += ["--with", ",".join(frozen)]
+    return run_module("gmml_cluster.evaluate", arguments, needs="torch", cluster=cluster, code=code)
 
 
 def _train_and_score(
@@ -139,6 +142,7 @@ def _train_and_score(
     click.echo(f"{name}: the run {made.name} trains it; gmml logs {made.name} shows its progress", err=True)
     made.wait()
     arguments = ["--root", made.location.root, "--run", made.name, "--of-root", source.root, "--of", source.name]
-    arguments += ["--corpus", corpus, "--code", installed_code(name).digest, *said]
+    code = installed_code(name)
+    arguments += ["--corpus", corpus, "--code", code.digest, *said]
     module = "segment" if name in _OF_PIXELS else "classify"
-    return run_module(f"gmml_cluster.evaluate.{module}", arguments, needs="torch", cluster=cluster)
+    return run_module(f"gmml_cluster.evaluate.{module}", arguments, needs="torch", cluster=cluster, code=code)

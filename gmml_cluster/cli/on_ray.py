@@ -14,7 +14,7 @@ from gmml_cluster.cli.run_command import run
 @click.pass_context
 def command(context: click.Context, labels: str) -> None:
     """Run a command of `gmml corpus` with tasks of the cluster as its workers."""
-    from gmml_cluster.launch.ray.corpus import mark_output
+    from gmml_cluster.launch.ray.marks import mark_output
     from gmml_cluster.launch.ray.tasks import RayTasks, connect
 
     connect()

@@ -61,7 +61,10 @@ class RaySection(SpecModel):
     bare: ClassVar[tuple[str, ...]] = ("address",)
 
     address: str = Field(examples=["http://head:8265"])
-    """Address of the job API, such as `http://head:8265`."""
+    """Address of the job API, such as `http://head:8265`. `auto`: of the cluster that RAY_ADDRESS names or that runs on
+    this machine."""
+    namespace: str | None = Field(None, min_length=1)
+    """Ray's namespace of the run's driver; null gives each driver one of its own."""
     gpus_per_node: int = Field(0, ge=0)
     """GPUs of each node; 0 trains on CPUs."""
     gpu_memory: Size | None = None

@@ -13,7 +13,7 @@ from tests.fixtures.supervised import ranks_of
 
 pytestmark = pytest.mark.timeout(900)  # of 300 s the starts of Ray's processes alone may take most on a busy machine
 
-STEPS = 400  # enough that no attempt finishes before it is disturbed
+STEPS = 600  # enough that no attempt finishes before it is disturbed
 RUN = {"run": {"steps": STEPS}, "resources": {"nodes": 2}}
 KEYS = ("step", "loss", "grad_norm", "lr", "wd", "masked")
 
@@ -69,7 +69,7 @@ def begun(attempts):
     return holds
 
 
-def test_a_run_survives_a_killed_rank_a_drained_node_and_a_cancel_bit_for_bit(
+def test_a_run_survives_a_killed_rank_a_drained_node_and_a_change_of_cluster_bit_for_bit(
     site, profile, ray_cluster, on_one_machine
 ):
     ray_cluster.add_node()  # one more than the run takes: it replaces the one that is drained
@@ -91,12 +91,21 @@ def test_a_run_survives_a_killed_rank_a_drained_node_and_a_cancel_bit_for_bit(
     assert json.loads(there.call("gmml", "status", root, "--json"))["state"] == "running"
     assert "step" in there.call("gmml", "logs", root)
     there.call("gmml", "cancel", root)
-    entries = site.until("broken", lambda entries: len(ended(entries)) == 3)
+    site.until("broken", lambda entries: len(ended(entries)) == 3)
+    site.call("gmml", "resume", root, "--cluster", site.profile(2))
+    site.until("broken", begun(4))
+    site.call("gmml", "cancel", root)
+    site.until("broken", lambda entries: len(ended(entries)) == 4)
     there.call("gmml", "resume", root, "--cluster", profile, "--follow")
 
     entries = site.entries("broken")
-    assert ended(entries) == ["lost", "notice", "cancelled", "finished"]
+    assert ended(entries) == ["lost", "notice", "cancelled", "cancelled", "finished"]
+    assert [entry["launcher"] for entry in entries if entry["kind"] == "submit"] == ["ray", "local", "ray"]
     begins, ends = steps_of(entries, "begin"), [entry.get("step") for entry in entries if entry["kind"] == "end"][1:]
     assert begins[1] - 1 in steps_of(entries, "commit")
-    assert begins[2:] == [step + 1 for step in ends[:2]]  # those that had notice lost no step
+    assert begins[2:] == [step + 1 for step in ends[:3]]  # those that had notice lost no step
     assert figures(site.lines("broken")) == figures(on_one_machine)
+
+    scored = json.loads(there.call("gmml", "eval", root, "--cluster", profile, "--json"))
+    assert (scored["run"], scored["step"]) == ("broken", STEPS - 1)
+    assert [entry["step"] for entry in site.entries("broken") if entry["kind"] == "score"] == [STEPS - 1]

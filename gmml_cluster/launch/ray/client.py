@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _STATES: dict[str, JobState] = {"PENDING": "queued", "RUNNING": "running"}
+_MODE = "RAY_AUTH_MODE"
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -34,31 +36,57 @@ class RayJob:
         return f"{self.address}#{self.submission}"
 
 
+def authentication() -> dict[str, str]:
+    """The mode of authentication, which is said here and to every job: no mode at all has several meanings for Ray.
+
+    It takes the absence of a word for whatever an earlier local cluster of this user left behind.
+    """
+    mode = "token" if any(name in os.environ for name in _TOKENS) else "disabled"
+    return {_MODE: os.environ.setdefault(_MODE, mode)}
+
+
 @contextmanager
 def connected(address: str) -> Iterator["JobSubmissionClient"]:
-    """A client of the job API.
-
-    The mode of authentication is always said: Ray takes the absence of a word for whatever an earlier local cluster of
-    this user left behind.
+    """A client of the job API at a dashboard's address.
 
     Raises:
         LaunchError: there is no Ray here, or nothing answers, or it refuses.
     """
-    mode = "token" if any(name in os.environ for name in _TOKENS) else "disabled"
-    os.environ.setdefault("RAY_AUTH_MODE", mode)
-    try:
-        from ray.exceptions import AuthenticationError
+    with _asked(address):
         from ray.job_submission import JobSubmissionClient
+
+        logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)  # it prints what it uploads
+        yield JobSubmissionClient(address)
+
+
+def dashboard(address: str) -> str:
+    """The address of the job API; of `auto`, that of the cluster that RAY_ADDRESS names or that runs on this machine.
+
+    Raises:
+        LaunchError: there is no Ray here, or no such cluster, or it refuses.
+    """
+    if address != AUTO:
+        return address
+    with _asked(address):
+        from ray.dashboard.utils import get_address_for_submission_client
+
+        return str(get_address_for_submission_client(address))
+
+
+@contextmanager
+def _asked(address: str) -> Iterator[None]:
+    authentication()
+    try:
+        from ray.exceptions import AuthenticationError, RayError
     except ImportError as error:
         problem = f"{error}; the job API is asked with ray[default]"
         raise LaunchError(Fault("ray", problem, "pip install 'gmml-cluster[ray]'")) from error
-    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)  # it prints what it uploads
     try:
-        yield JobSubmissionClient(address)
+        yield
     except AuthenticationError as error:
         hint = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, and RAY_AUTH_MODE=token"
         raise LaunchError(Fault(address, f"refused: {first_line(error)}", hint)) from error
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         hint = "look whether ray.address is the dashboard of a cluster that runs"
         raise LaunchError(Fault(address, first_line(error), hint)) from error
 

@@ -247,6 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("resources", "labels"):
         parser.add_argument(f"--{name}", type=json.loads, required=True)
     parser.add_argument("--ranks-per-node", type=int, required=True)
+    parser.add_argument("--namespace")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     least, most = map(int, given.nodes.split(".."))
@@ -262,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         placement=given.placement,
         labels=given.labels,
     )
-    ray.init(address="auto", log_to_driver=True)
+    ray.init(address="auto", namespace=given.namespace, log_to_driver=True)
     return supervise(job)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import Fault, LaunchError
 from gmml_cluster.launch.protocol import JobReport, Submission
-from gmml_cluster.launch.ray.client import RayJob, connected, first_line, report_of
+from gmml_cluster.launch.ray.client import RayJob, connected, dashboard, first_line, report_of
 from gmml_cluster.launch.ray.requests import job_request, section
 
 if TYPE_CHECKING:
@@ -47,7 +47,10 @@ class RayLauncher:
 
     def script(self, submission: Submission) -> str:
         """The driver's command and the job's runtime environment, the token shown as `<token>`."""
-        request = job_request(submission, "<token>", "<code>.zip")
+        address = section(submission.profile).address
+        with suppress(LaunchError):  # a cluster that is looked for and not there is the preflight's to report
+            address = dashboard(address)
+        request = job_request(submission, RayJob(address, "<token>"), "<code>.zip")
         return json.dumps(request, indent=2) + "\n"
 
     def bounds(self, submission: Submission) -> dict[str, Any]:
@@ -56,13 +59,13 @@ class RayLauncher:
 
     def submit(self, submission: Submission) -> str:
         """Hand the driver over, under the token as its id, so that a repeated request starts nothing twice."""
-        job = RayJob(section(submission.profile).address, submission.token)
+        job = RayJob(dashboard(section(submission.profile).address), submission.token)
         with tempfile.TemporaryDirectory() as folder:
             code = Path(folder) / submission.code.file_name
             code.write_bytes(submission.code.data)
             with connected(job.address) as client:
                 try:
-                    client.submit_job(**job_request(submission, submission.token, str(code)))
+                    client.submit_job(**job_request(submission, job, str(code)))
                 except RuntimeError as error:
                     if not _is_known(client, job):  # the answer was lost, or an earlier request's job stands
                         problem = f"refused: {first_line(error)}; nothing was submitted"

@@ -84,9 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", required=True)
     for name in ("imports", "secrets", "labels", "resources"):
         parser.add_argument(f"--{name}", type=json.loads, required=True)
-    given = parser.parse_args(arguments)
-    ray.init(address="auto", log_to_driver=False)
-    print(MARK + json.dumps(look(**vars(given))), flush=True)
+    parser.add_argument("--namespace")
+    given = vars(parser.parse_args(arguments))
+    ray.init(address="auto", namespace=given.pop("namespace"), log_to_driver=False)
+    print(MARK + json.dumps(look(**given)), flush=True)
     return 0
 
 

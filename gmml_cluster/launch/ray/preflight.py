@@ -13,7 +13,7 @@ from typing import Any
 
 from gmml_cluster.errors import Fault, LaunchError, PreflightError
 from gmml_cluster.launch.protocol import Submission
-from gmml_cluster.launch.ray.client import connected, first_line
+from gmml_cluster.launch.ray.client import connected, dashboard, first_line
 from gmml_cluster.launch.ray.requests import MARK, look_request, marker, rank_resources, section
 from gmml_cluster.launch.ray.room import ranks_held
 from gmml_cluster.wording import counted
@@ -30,7 +30,7 @@ def faults_of(submission: Submission) -> list[Fault]:
         LaunchError: the cluster is out of reach.
     """
     try:
-        address = section(submission.profile).address
+        address = dashboard(section(submission.profile).address)
     except PreflightError as error:
         return error.faults
     token = f"look-{secrets.token_hex(8)}"

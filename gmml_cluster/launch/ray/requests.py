@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import Fault, PreflightError
 from gmml_cluster.launch.protocol import Submission
-from gmml_cluster.launch.ray.client import RayJob
+from gmml_cluster.launch.ray.client import RayJob, authentication
 
 if TYPE_CHECKING:
     from gmml_cluster.spec.cluster import ClusterProfile, RaySection
@@ -33,30 +33,31 @@ def section(profile: "ClusterProfile") -> "RaySection":
     return profile.ray
 
 
-def job_request(submission: Submission, token: str, code: str) -> dict[str, Any]:
+def job_request(submission: Submission, job: RayJob, code: str) -> dict[str, Any]:
     """What is sent to the job API for a run: its driver.
 
     Args:
         submission: what is to run.
-        token: the job's id there, and what the ranks claim by.
+        job: the job's id, whose part there is also what the ranks claim by.
         code: file with the code.
     """
     ray, plan = section(submission.profile), submission.plan
     given = {
         "root": submission.root,
         "run": submission.name,
-        "submit": token,
-        "job": str(RayJob(ray.address, token)),
+        "submit": job.submission,
+        "job": str(job),
         "module": submission.module,
         "nodes": f"{plan.nodes[0]}..{plan.nodes[1]}",
         "ranks-per-node": str(plan.ranks_per_node),
         "placement": ray.placement,
         "resources": json.dumps(rank_resources(submission)),
         "labels": json.dumps(ray.labels),
+        **_namespace(ray),
     }
     return {
         "entrypoint": _command("gmml_cluster.launch.ray.driver", given),
-        "submission_id": token,
+        "submission_id": job.submission,
         "metadata": {"run": submission.run_root},
         "runtime_env": _runtime_env(submission, code),
     }
@@ -72,6 +73,7 @@ def look_request(submission: Submission, token: str, code: str) -> dict[str, Any
         "secrets": json.dumps(submission.profile.secrets),
         "labels": json.dumps(ray.labels),
         "resources": json.dumps(rank_resources(submission)),
+        **_namespace(ray),
     }
     return {
         "entrypoint": _command("gmml_cluster.launch.ray.look", given),
@@ -87,6 +89,10 @@ def rank_resources(submission: Submission) -> dict[str, float]:
     return {"CPU": float(ray.cpus_per_rank), **({"GPU": gpus} if gpus else {}), **ray.resources}
 
 
+def _namespace(ray: "RaySection") -> dict[str, str]:
+    return {} if ray.namespace is None else {"namespace": ray.namespace}
+
+
 def _command(module: str, given: Mapping[str, str]) -> str:
     words = [word for name, value in given.items() for word in (f"--{name}", value)]
     return shlex.join(["python", "-u", "-m", module, *words])
@@ -98,6 +104,7 @@ def _runtime_env(submission: Submission, code: str) -> dict[str, Any]:
         "GMML_GPUS": str(ray.gpus_per_node),
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{ray.start:g}",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+        **authentication(),
         **submission.profile.environment,
     }
     return {**ray.runtime_env, "working_dir": code, "env_vars": variables}

@@ -11,6 +11,7 @@ import pytest
 from gmml_cluster.cli import corpus
 from gmml_cluster.errors import SpecError
 from gmml_cluster.launch.ray import corpus as on_ray
+from gmml_cluster.launch.ray import marks
 from gmml_cluster.progress import progress
 from gmml_cluster.spec.cluster import ClusterProfile
 
@@ -53,10 +54,10 @@ def test_a_profile_of_another_launcher_is_refused():
 
 def test_marked_lines_come_back_as_they_were_printed_and_others_are_dropped(monkeypatch, capsys):
     here, there = os.pipe()
-    for mark, text in ((on_ray.OUT, "a result\nand more\n"), (on_ray.ERR, "a fault\n")):
-        with io.TextIOWrapper(io.BufferedWriter(on_ray._Marked(there, mark)), "utf-8") as stream:
+    for mark, text in ((marks.OUT, "a result\nand more\n"), (marks.ERR, "a fault\n")):
+        with io.TextIOWrapper(io.BufferedWriter(marks.Marked(there, mark)), "utf-8") as stream:
             stream.write(text)
-            if mark == on_ray.OUT:
+            if mark == marks.OUT:
                 monkeypatch.setenv("GMML_PROGRESS", "lines")
                 stream.flush()
                 with contextlib.redirect_stdout(stream), progress("packing", 20) as advance:
@@ -68,7 +69,7 @@ def test_marked_lines_come_back_as_they_were_printed_and_others_are_dropped(monk
         lines = read.read().splitlines()
     assert lines.count('gmml:progress {"what": "packing", "done": 0, "total": 20}') == 1
     with contextlib.ExitStack() as bars:
-        shown = on_ray._Shown(bars)
+        shown = marks.Shown(bars)
         for line in lines:
             shown.line(line)
     assert capsys.readouterr() == ("a result\nand more\n", "a fault\n")

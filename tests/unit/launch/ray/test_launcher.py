@@ -23,7 +23,7 @@ ADDRESS = "http://head:8265"
 
 def submission(nodes="2..4", ranks=2, **ray):
     profile = ClusterProfile.model_validate(
-        {"launcher": "ray", "root": "/runs", "environment": {"A": "it's"}, "ray": {"address": ADDRESS, **ray}}
+        {"launcher": "ray", "root": "/runs", "environment": {"A": "it's"}, "ray": {"address": ADDRESS} | ray}
     )
     code = Snapshot("d1ge5t", b"zip")
     return submissions.submission(profile, token="tok3n", nodes=nodes, ranks_per_node=ranks, code=code)
@@ -87,13 +87,13 @@ def test_a_jobs_id_says_where_it_is():
 def test_every_field_of_the_profile_reaches_the_request():
     made = submission(
         gpus_per_node=2, cpus_per_rank=8, resources={"fast": 1}, labels={"pool": "spot"}, placement="SPREAD",
-        start="5 min", runtime_env={"pip": ["x"]},
+        start="5 min", namespace="vision", runtime_env={"pip": ["x"], "image_uri": "site/image:1"},
     )  # fmt: skip
     request = json.loads(RayLauncher().script(made))
     for word in (
         "--nodes 2..4", "--ranks-per-node 2", "--placement SPREAD",
         "--resources '{\"CPU\": 8.0, \"GPU\": 1.0, \"fast\": 1.0}'",
-        "--labels '{\"pool\": \"spot\"}'", "--root /runs", "--run a-run",
+        "--labels '{\"pool\": \"spot\"}'", "--root /runs", "--run a-run", "--namespace vision",
     ):  # fmt: skip
         assert word in request["entrypoint"]
     assert request["submission_id"] == "<token>"
@@ -101,7 +101,40 @@ def test_every_field_of_the_profile_reaches_the_request():
     environment = request["runtime_env"]["env_vars"]
     assert (environment["A"], environment["GMML_GPUS"]) == ("it's", "2")
     assert environment["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "300"
-    assert request["runtime_env"]["pip"] == ["x"]
+    assert (request["runtime_env"]["pip"], request["runtime_env"]["image_uri"]) == (["x"], "site/image:1")
+
+
+@pytest.mark.parametrize(
+    ("shell", "mode"),
+    [({}, "disabled"), ({"RAY_AUTH_TOKEN_PATH": "/t"}, "token"), ({"RAY_AUTH_MODE": "token"}, "token")],
+)
+def test_the_mode_of_authentication_is_sent_and_no_token(shell, mode, monkeypatch):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in shell.items():
+        monkeypatch.setenv(name, value)
+    sent = json.loads(RayLauncher().script(submission()))["runtime_env"]["env_vars"]
+    assert {name: value for name, value in sent.items() if name.startswith("RAY_AUTH")} == {"RAY_AUTH_MODE": mode}
+
+
+def test_auto_becomes_the_address_of_the_cluster_that_is_found(api, monkeypatch):
+    found = pytest.importorskip("ray.dashboard.utils")
+    monkeypatch.setattr(found, "get_address_for_submission_client", lambda address: f"http://{address}.found")
+    made = submission(address="auto")
+    assert RayLauncher().submit(made) == "http://auto.found#tok3n"
+    assert "--job 'http://auto.found#<token>'" in json.loads(RayLauncher().script(made))["entrypoint"]
+
+
+def test_auto_without_a_cluster_is_refused_when_submitted_and_shown_before(monkeypatch):
+    found = pytest.importorskip("ray.dashboard.utils")
+
+    def none(address):
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr(found, "get_address_for_submission_client", none)
+    with pytest.raises(LaunchError, match=r"auto: Could not find any running Ray instance\.; look"):
+        RayLauncher().submit(submission(address="auto"))
+    assert "--job 'auto#<token>'" in json.loads(RayLauncher().script(submission(address="auto")))["entrypoint"]
 
 
 def test_a_submission_that_is_repeated_starts_nothing_twice(api):
