@@ -1,9 +1,13 @@
-"""What CI has no time for on Ray: a lost head, a lost node, an added one, and one run on three clusters in turn."""
+"""What CI has no time for on Ray: nodes and a head lost, a node added, a token, labels, one run on three clusters."""
 
 import json
+import secrets
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from gmml_cluster.store.open import open_store
 from tests.fixtures.ray import running_ray
 from tests.fixtures.runs import Workshop, ended
 from tests.fixtures.supervised import ranks_of, wait_for
@@ -22,9 +26,11 @@ def steps_of(entries, kind):
     return [entry["step"] for entry in entries if entry["kind"] == kind]
 
 
-def ray_profile(site, cluster):
+def ray_profile(site, cluster, ray=None, **sections):
     site.extra["RAY_AUTH_MODE"] = "disabled"
-    return site.profile(1, launcher="ray", ray={"address": cluster.dashboard, "start": "5 min"})
+    return site.profile(
+        1, launcher="ray", ray={"address": cluster.dashboard, "start": "5 min", **(ray or {})}, **sections
+    )
 
 
 def committed_in(attempt):
@@ -102,23 +108,107 @@ def test_a_run_whose_head_is_lost_saves_says_so_and_goes_on_elsewhere(workshop, 
     assert figures(workshop.lines("headless")) == figures(on_one_machine)
 
 
-def test_one_run_is_started_on_slurm_resumed_on_ray_and_finished_on_this_machine(workshop, slurm, on_one_machine):
-    workshop.extra.update(slurm.environment | workshop.environment)
-    section = {"partition": "low", "time": "10 min", "notice": "60 s", "folder": str(workshop.folder / "slurm")}
-    on_slurm = workshop.profile(1, launcher="slurm", slurm=section)
+@pytest.fixture
+def in_a_bucket(tmp_path, digits, slurm, s3_server, monkeypatch):
+    """Corpus and runs in a bucket, and a home from which jobs go to SLURM and to Ray."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"s3://{s3_server.make_bucket()}"
+    for file in (digits / "train").iterdir():
+        open_store(f"{bucket}/digits").put_file(file.name, file)
+    return Workshop(tmp_path, f"{bucket}/digits/*.tar", f"{bucket}/runs", slurm.environment)
+
+
+def attempts_of(entries):
+    """Launcher, ranks, first and last step, and why it ended, of each attempt."""
+    kinds = ("claim", "begin", "end", "cause")
+    found = {kind: {e.get("of", e["attempt"]): e for e in entries if e["kind"] == kind} for kind in kinds}
+    launchers = {entry["token"]: entry["launcher"] for entry in entries if entry["kind"] == "submit"}
+    return [
+        (
+            launchers[claim["submit"]],
+            claim["topology"]["ranks"],
+            found["begin"][attempt]["step"],
+            found["end"][attempt]["step"],
+            found["cause"].get(attempt, found["end"][attempt])["cause"],
+        )
+        for attempt, claim in found["claim"].items()
+    ]
+
+
+def test_one_run_is_preempted_on_slurm_resumed_on_ray_and_finished_on_this_machine(
+    in_a_bucket, slurm, s3_server, on_one_machine
+):
+    site, names = in_a_bucket, list(s3_server.environment)
+    section = {"partition": "r40", "time": "10 min", "notice": "60 s", "folder": str(site.folder / "slurm")}
+    on_slurm = site.profile(1, launcher="slurm", secrets=names, slurm=section)
     bounds = {"run": {"steps": STEPS}, "resources": {"nodes": "1..2"}}
-    workshop.call("gmml-submit", workshop.job("chain", **bounds), "--cluster", on_slurm)
-    workshop.until("chain", committed_in(1))
-    workshop.call("gmml", "cancel", "chain")
-    workshop.until("chain", lambda entries: len(ended(entries)) == 1)
-    with running_ray(nodes=2) as cluster:
-        workshop.call("gmml", "resume", "chain", "--cluster", ray_profile(workshop, cluster))
-        workshop.until("chain", committed_in(2))
-        workshop.call("gmml", "cancel", "chain")
-        workshop.until("chain", lambda entries: len(ended(entries)) == 2)
-    workshop.call("gmml", "resume", "chain", "--cluster", workshop.profile(2), "--take-over", "--follow")
-    entries = workshop.entries("chain")
-    assert ended(entries) == ["cancelled", "cancelled", "finished"]
-    assert [entry["launcher"] for entry in entries if entry["kind"] == "submit"] == ["slurm", "ray", "local"]
-    assert figures(workshop.lines("chain")) == figures(on_one_machine)
-    assert json.loads(workshop.call("gmml", "status", "chain", "--json"))["goodput"]["share"] == 1.0
+    site.call("gmml-submit", site.job("chain", **bounds), "--cluster", on_slurm)
+    site.until("chain", committed_in(1))
+    slurm.submit("sleep 600", "-p", "high", "-N", "2", "--exclusive")  # SLURM takes the nodes and puts the job back
+    site.until("chain", lambda entries: any(entry.get("cause") == "preempted" for entry in entries))
+    with running_ray(nodes=2, **s3_server.environment) as cluster:
+        profile = ray_profile(site, cluster, secrets=names)
+        site.call("gmml", "resume", "chain", "--cluster", profile, "--take-over")
+        site.until("chain", committed_in(2))
+        site.call("gmml", "cancel", "chain")
+        site.until("chain", lambda entries: len(ended(entries)) == 2)
+        site.call("gmml", "resume", "chain", "--cluster", site.profile(2), "--follow")
+    rows = attempts_of(site.entries("chain"))
+    print(*rows, sep="\n")
+    assert [(launcher, ranks, cause) for launcher, ranks, _, _, cause in rows] == [
+        ("slurm", 2, "preempted"),
+        ("ray", 2, "cancelled"),
+        ("local", 2, "finished"),
+    ]
+    assert [first for _, _, first, _, _ in rows] == [0, *(last + 1 for _, _, _, last, _ in rows[:-1])]
+    assert rows[-1][3] == STEPS - 1
+    assert figures(site.lines("chain")) == figures(on_one_machine)
+
+
+def test_a_cluster_with_a_token_is_found_by_auto_and_refuses_those_without(workshop):
+    token = workshop.folder / "token"
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+    mode = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    with running_ray(nodes=1, **mode) as cluster:
+        cluster.add_node()
+        site = replace(workshop, extra={**mode, "RAY_ADDRESS": cluster.gcs})
+        ray = {"address": "auto", "namespace": "drill", "start": "5 min"}
+        profile = site.profile(1, launcher="ray", ray=ray)
+        job = site.job("locked", run={"steps": 40}, resources={"nodes": 2})
+        stranger = replace(site, extra={"RAY_AUTH_MODE": "disabled"})
+        named = site.profile(1, launcher="ray", ray={"address": cluster.dashboard})
+        refused = stranger.call("gmml-submit", job, "--cluster", named, code=4, errors=True)
+        assert "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, and RAY_AUTH_MODE=token" in refused
+        site.call("gmml-submit", job, "--cluster", profile, "--follow")
+        entries = site.entries("locked")
+        assert ended(entries) == ["finished"]
+        assert [e["topology"]["ranks"] for e in entries if e["kind"] == "claim"] == [2]
+        assert next(e["job"] for e in entries if e["kind"] == "queued").startswith(f"{cluster.dashboard}#")
+        token_alone = replace(site, extra={"RAY_AUTH_TOKEN_PATH": str(token)})  # the mode follows from it
+        scored = json.loads(token_alone.call("gmml", "eval", "locked", "--cluster", named, "--json"))
+        assert (scored["run"], scored["step"]) == ("locked", 39)
+
+
+def test_ranks_go_to_nodes_with_their_label_which_have_what_is_not_sent(workshop):
+    with running_ray(nodes=1) as cluster:
+        cluster.add_node(labels="pool=spot", A_SECRET="known here alone")
+        ray = {"labels": {"pool": "spot"}, "placement": "SPREAD"}
+        profile = ray_profile(workshop, cluster, secrets=["A_SECRET"], environment={"A_NAME": "sent"}, ray=ray)
+        # two nodes are free, and one of them is of no use to it
+        job = workshop.job("labelled", run={"steps": 100_000}, resources={"nodes": "1..2"})
+        workshop.call("gmml-submit", job, "--cluster", profile)
+        workshop.until("labelled", committed_in(1))
+        (rank,) = ranks_of(workshop, "labelled").values()
+        variables = dict(
+            word.split(b"=", 1) for word in Path(f"/proc/{rank}/environ").read_bytes().split(b"\0") if word
+        )
+        assert variables[b"GMML_ADDRESS"].decode() != cluster.head
+        assert (variables[b"A_SECRET"], variables[b"A_NAME"]) == (b"known here alone", b"sent")
+        workshop.call("gmml", "cancel", "labelled")
+        workshop.until("labelled", lambda entries: "cancelled" in ended(entries))
+        elsewhere = ray_profile(workshop, cluster, secrets=["NO_SUCH_SECRET"], ray=ray)
+        other = workshop.job("refused", run={"steps": 10})
+        refused = workshop.call("gmml-submit", other, "--cluster", elsewhere, code=3, errors=True)
+        assert "NO_SUCH_SECRET is not set on node" in refused

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _STATES: dict[str, JobState] = {"PENDING": "queued", "RUNNING": "running"}
 _MODE = "RAY_AUTH_MODE"
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_OUTRANK = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+"""Variables that Ray's client takes before the address that it is given: the profile, or the job's id, says another."""
 AUTO = "auto"
 
 
@@ -56,7 +58,9 @@ def connected(address: str) -> Iterator["JobSubmissionClient"]:
         from ray.job_submission import JobSubmissionClient
 
         logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)  # it prints what it uploads
-        yield JobSubmissionClient(address)
+        with _unset(*_OUTRANK):
+            client = JobSubmissionClient(address)
+        yield client
 
 
 def dashboard(address: str) -> str:
@@ -71,6 +75,15 @@ def dashboard(address: str) -> str:
         from ray.dashboard.utils import get_address_for_submission_client
 
         return str(get_address_for_submission_client(address))
+
+
+@contextmanager
+def _unset(*names: str) -> Iterator[None]:
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The launcher for Ray, with a job API that the tests answer for."""
 
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -197,6 +198,16 @@ def test_a_head_that_does_not_answer_is_out_of_reach_and_its_jobs_are_unknown(mo
     with pytest.raises(LaunchError, match=r"ray\.address"), job_api.connected(address):
         pass
     assert RayLauncher().poll({f"{address}#t": "a-run"}) == {f"{address}#t": JobReport("unknown")}
+
+
+def test_a_variable_of_rays_does_not_outrank_the_address_that_is_asked(monkeypatch):
+    sdk = pytest.importorskip("ray.job_submission")
+    monkeypatch.setenv("RAY_ADDRESS", "http://other:1")
+    seen = []
+    monkeypatch.setattr(sdk, "JobSubmissionClient", lambda address: seen.append(os.environ.get("RAY_ADDRESS")))
+    with job_api.connected(ADDRESS):
+        assert os.environ["RAY_ADDRESS"] == "http://other:1"
+    assert seen == [None]
 
 
 def test_asking_the_job_api_imports_no_torch():
