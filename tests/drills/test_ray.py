@@ -1,7 +1,10 @@
 """What CI has no time for on Ray: nodes and a head lost, a node added, a token, labels, one run on three clusters."""
 
 import json
+import os
 import secrets
+import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,6 +109,34 @@ def test_a_run_whose_head_is_lost_saves_says_so_and_goes_on_elsewhere(workshop, 
     begins = [entry["step"] for entry in workshop.entries("headless") if entry["kind"] == "begin"]
     assert begins == [0, last + 1]
     assert figures(workshop.lines("headless")) == figures(on_one_machine)
+
+
+def driver_of(run):
+    """Pid of the driver of a run."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if {b"gmml_cluster.launch.ray.driver", run.encode()} <= set(words):
+                return int(pid)
+    raise AssertionError(f"{run} has no driver")
+
+
+def test_a_run_whose_driver_is_killed_saves_says_so_and_is_resumed_there(workshop, on_one_machine):
+    with running_ray(nodes=2) as cluster:
+        profile = ray_profile(workshop, cluster)
+        bounds = {"run": {"steps": STEPS}, "resources": {"nodes": 2}}
+        workshop.call("gmml-submit", workshop.job("driverless", **bounds), "--cluster", profile)
+        workshop.until("driverless", committed_in(1))
+        os.kill(driver_of("driverless"), signal.SIGKILL)
+        entries = workshop.until("driverless", lambda entries: any(entry["kind"] == "cause" for entry in entries))
+        assert ended(entries) == ["notice"]
+        assert [entry["cause"] for entry in entries if entry["kind"] == "cause"] == ["lost"]
+        wait_for(lambda: not ranks_of(workshop, "driverless"))
+        wait_for(lambda: json.loads(workshop.call("gmml", "status", "driverless", "--json"))["state"] == "interrupted")
+        workshop.call("gmml", "resume", "driverless", "--follow")
+    begins, ends = (steps_of(workshop.entries("driverless"), kind) for kind in ("begin", "end"))
+    assert begins == [0, ends[0] + 1]
+    assert figures(workshop.lines("driverless")) == figures(on_one_machine)
 
 
 @pytest.fixture
