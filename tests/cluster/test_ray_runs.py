@@ -14,7 +14,7 @@ from tests.fixtures.supervised import ranks_of
 pytestmark = pytest.mark.timeout(900)  # of 300 s the starts of Ray's processes alone may take most on a busy machine
 
 STEPS = 600  # enough that no attempt finishes before it is disturbed
-RUN = {"run": {"steps": STEPS}, "resources": {"nodes": 2}}
+RUN = {"run": {"steps": STEPS}, "resources": {"nodes": "1..2"}}
 KEYS = ("step", "loss", "grad_norm", "lr", "wd", "masked")
 
 

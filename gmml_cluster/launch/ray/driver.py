@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -28,7 +28,7 @@ from gmml_cluster.launch.evidence import Evidence
 from gmml_cluster.launch.exits import RankExit
 from gmml_cluster.launch.ray.growth import NO_COMMIT, Growth, looked_for
 from gmml_cluster.launch.ray.job import Job
-from gmml_cluster.launch.ray.room import Free, usable, without_ranks
+from gmml_cluster.launch.ray.room import Free, ranks_on, usable, without_ranks
 from gmml_cluster.launch.ray.worker import LEAVE_S, Attempt, Left, run_rank
 from gmml_cluster.launch.restart import JobStart
 from gmml_cluster.launch.restart import judge as judge_by_log
@@ -39,35 +39,49 @@ from gmml_cluster.run.log import Log
 from gmml_cluster.store.open import open_store
 
 _LONGEST_PAUSE_S, _PAUSE_S = 300.0, 10.0
-_NODE_LOST_S, _FREED_S, _LOOK_S = 20.0, 5.0, 1.0
+_NODE_LOST_S, _FREED_S, _LOOK_S = 20.0, 30.0, 1.0
 _KILLED = 137
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt ended.
+
+    Attributes:
+        code: highest exit code of its ranks.
+        evidence: what else is known of it.
+        places: the node of each rank that had started.
+    """
+
+    code: int
+    evidence: Evidence
+    places: tuple[str, ...] = ()
+
+
 def supervise(job: Job) -> int:
     """Make attempts until the log allows no more; the exit code of the last."""
     restart = 0
+    had: tuple[str, ...] = ()
     while True:
-        nodes = nodes_to_use(job)
+        nodes = nodes_to_use(job, had)
         ended = attempt(job, restart, nodes)
         if ended is None:
             _log.warning("Ray has not started the ranks of %d nodes in time; asked again with what is free then", nodes)
             if _has_ended(job):
                 return NEVER
             continue
-        code, evidence = ended
-        verdict = judge(job, restart, code, evidence)
-        _log.info(
-            "attempt after %d restarts exited with %d; %s", restart, code, "again" if verdict.again else "the job ends"
-        )
+        verdict = judge(job, restart, ended.code, ended.evidence)
+        then = "again" if verdict.again else "the job ends"
+        _log.info("attempt after %d restarts exited with %d; %s", restart, ended.code, then)
         if not verdict.again:
-            return code
+            return ended.code
         time.sleep(verdict.pause_s)
-        restart += 1
+        restart, had = restart + 1, ended.places
 
 
-def attempt(job: Job, restart: int, nodes: int) -> tuple[int, Evidence] | None:
+def attempt(job: Job, restart: int, nodes: int) -> Ended | None:
     """Place the ranks of so many nodes and wait until they have left; None where Ray could not start them in time."""
     ranks = job.ranks_per_node * nodes
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -87,25 +101,26 @@ def attempt(job: Job, restart: int, nodes: int) -> tuple[int, Evidence] | None:
         failure = _last_line(error)
     except (TrainingFailedError, RayError) as error:
         failure = _last_line(error)
-    left, missing = _asked(record)
+    left, missing, places = _asked(record)
     evidence = evidence_of(left, growth.proof)
     if failure:
         _log.warning("%s", failure)
         # what outlives a lost worker of the ranks reads that by their pipes, saves and leaves
         _wait_for_end(job, restart)
         evidence = replace(evidence_of_loss(missing) or evidence, stderr_tail=failure)
-    return exit_code(left, evidence), evidence
+    return Ended(exit_code(left, evidence), evidence, tuple(places))
 
 
-def _asked(record: Any) -> tuple[list[Left], list[str]]:
-    """How the ranks have left, and the nodes of those that have not; nothing where the actor that knew is lost."""
+def _asked(record: Any) -> tuple[list[Left], list[str], list[str]]:
+    """How the ranks left, the nodes of those that did not, and of all; nothing where the actor that knew is lost."""
     try:
         left: list[Left] = ray.get(record.all_left.remote())
         missing: list[str] = ray.get(record.nodes_of_missing.remote())
+        places: list[str] = ray.get(record.places.remote())
     except RayError as error:
         _log.warning("%s", _last_line(error))
-        return [], []
-    return left, missing
+        return [], [], []
+    return left, missing, places
 
 
 def exit_code(left: Sequence[Left], evidence: Evidence) -> int:
@@ -133,15 +148,22 @@ def _place(job: Job, restart: int, ranks: int, record: Any) -> None:
         ).fit()
 
 
-def nodes_to_use(job: Job) -> int:
+def nodes_to_use(job: Job, had: Sequence[str]) -> int:
     """As many nodes as are free now, within the bounds; the fewest where less is free, for which Ray waits.
 
-    What the last attempt had is free a moment after it: a few seconds are given to the most.
+    Args:
+        job: what is to be placed.
+        had: nodes of the ranks of the last attempt. Ray gives their resources back a moment after it, and else a run
+            would go on on fewer nodes for that moment alone; a node that is drained, or that Ray has lost, has none.
     """
     until = time.monotonic() + _FREED_S
-    while (nodes := job.nodes_in(free_now(job))) < job.nodes[1] and time.monotonic() < until:
+    while True:
+        free = free_now(job)
+        nodes = job.nodes_in(free)
+        back = all(ranks_on(free[node], job.rank_resources) >= had.count(node) for node in had if node in free)
+        if nodes == job.nodes[1] or back or time.monotonic() > until:
+            return nodes
         time.sleep(_LOOK_S)
-    return nodes
 
 
 def free_now(job: Job) -> Free:

@@ -16,6 +16,7 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from gmml_cluster.launch.ray import driver
+from gmml_cluster.launch.ray.driver import Ended
 from gmml_cluster.launch.ray.job import Job
 from gmml_cluster.launch.ray.worker import Attempt, Left
 
@@ -28,7 +29,7 @@ def events(monkeypatch):
     """Pauses, which last no time."""
     found = []
     monkeypatch.setattr(driver.time, "sleep", lambda seconds: found.append(f"{seconds:g} s"))
-    monkeypatch.setattr(driver, "nodes_to_use", lambda job: 2)
+    monkeypatch.setattr(driver, "nodes_to_use", lambda job, had: 2)
     monkeypatch.setattr(driver, "_open", lambda job: None)
     return found
 
@@ -56,7 +57,7 @@ def attempts(events, monkeypatch):
     return found
 
 
-KILLED = (137, Evidence())
+KILLED = Ended(137, Evidence())
 
 
 def test_it_waits_as_the_log_says_and_leaves_with_the_last_code(events, attempts, verdicts):
@@ -68,7 +69,7 @@ def test_it_waits_as_the_log_says_and_leaves_with_the_last_code(events, attempts
 
 def test_ranks_that_found_no_room_are_asked_for_again_without_being_counted(events, attempts, verdicts, monkeypatch):
     monkeypatch.setattr(driver, "_has_ended", lambda job: False)
-    attempts += [None, None, (FINISHED, Evidence())]
+    attempts += [None, None, Ended(FINISHED, Evidence())]
     verdicts += [Verdict(False, "finished")]
     assert driver.supervise(JOB) == FINISHED
     assert events == [0, 0, 0]
@@ -113,11 +114,31 @@ def test_a_job_takes_what_is_free_within_its_bounds(free, bounds, nodes):
     assert job.nodes_in(free) == nodes
 
 
-def test_what_the_last_attempt_had_is_waited_for(monkeypatch):
-    seen = [{"a": {"CPU": 1.0}}, {"a": {"CPU": 1.0}, "b": {"CPU": 1.0}}]
+ONE, BOTH = {"a": {"CPU": 1.0}}, {"a": {"CPU": 1.0}, "b": {"CPU": 1.0}}
+BUSY = {"a": {"CPU": 1.0}, "b": {"CPU": 0.0}}
+
+
+@pytest.mark.parametrize(
+    ("had", "looks", "nodes"),
+    [
+        ((), [BUSY], 1),
+        (("a", "b"), [BUSY, BUSY, BOTH], 2),
+        (("a", "b"), [BUSY, ONE], 1),  # b is drained, or lost
+    ],
+)
+def test_what_the_last_attempt_had_is_waited_for_where_it_can_come_back(monkeypatch, had, looks, nodes):
+    seen = list(looks)
     monkeypatch.setattr(driver, "free_now", lambda job: seen.pop(0))
     monkeypatch.setattr(driver.time, "sleep", lambda seconds: None)
-    assert driver.nodes_to_use(JOB) == 2
+    assert driver.nodes_to_use(JOB, had) == nodes
+    assert not seen
+
+
+def test_what_others_took_meanwhile_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(driver, "free_now", lambda job: BUSY)
+    monkeypatch.setattr(driver, "_FREED_S", 0.0)
+    monkeypatch.setattr(driver.time, "sleep", lambda seconds: None)
+    assert driver.nodes_to_use(JOB, ("a", "b")) == 1
 
 
 class Cluster:
@@ -172,14 +193,13 @@ def placed(*left, then=None):
 
 def test_an_attempt_has_the_highest_code_and_the_line_of_the_first_that_failed(monkeypatch):
     Cluster(placed(Left(1, 1, "ValueError: x"), Left(0, COME_BACK)), monkeypatch)
-    code, evidence = driver.attempt(JOB, 0, 2)
-    assert code == COME_BACK
-    assert evidence == Evidence(stderr_tail="rank 1 ends with 'ValueError: x'")
+    evidence = Evidence(stderr_tail="rank 1 ends with 'ValueError: x'")
+    assert driver.attempt(JOB, 0, 2) == Ended(COME_BACK, evidence, ("a", "b"))
 
 
 def test_a_drained_node_is_the_reason_of_the_notice(monkeypatch):
     Cluster(placed(Left(0, COME_BACK, drained="n7"), Left(1, COME_BACK)), monkeypatch)
-    _, evidence = driver.attempt(JOB, 0, 2)
+    evidence = driver.attempt(JOB, 0, 2).evidence
     assert (evidence.notice, evidence.proof) == ("preempted", "Ray drains node n7")
 
 
@@ -190,19 +210,19 @@ def test_a_notice_of_the_driver_itself_has_its_own_reason_unless_a_node_is_drain
 
 def test_a_node_that_ray_has_lost_is_the_cause_where_its_rank_has_not_left(monkeypatch):
     Cluster(placed(Left(0, COME_BACK), then=WorkerGroupError("lost", {1: RuntimeError("x")})), monkeypatch, dead=["b"])
-    code, evidence = driver.attempt(JOB, 0, 2)
-    assert (code, evidence.cause) == (COME_BACK, "node_lost")
-    assert evidence.proof == "Ray lost node b (10.0.0.1)"
-    assert evidence.stderr_tail.startswith("Ray Train ends with")
+    ended = driver.attempt(JOB, 0, 2)
+    assert (ended.code, ended.evidence.cause) == (COME_BACK, "node_lost")
+    assert ended.evidence.proof == "Ray lost node b (10.0.0.1)"
+    assert ended.evidence.stderr_tail.startswith("Ray Train ends with")
 
 
 def test_no_rank_that_left_counts_as_killed_with_its_node_and_as_failed_without(monkeypatch):
     failure = WorkerGroupError("lost", {0: RuntimeError("x")})
     Cluster(placed(then=failure), monkeypatch, dead=["a", "b"])
-    assert driver.attempt(JOB, 0, 2)[0] == 137
+    assert driver.attempt(JOB, 0, 2).code == 137
     monkeypatch.setattr(driver, "_NODE_LOST_S", 0.0)
     Cluster(placed(then=failure), monkeypatch)
-    assert driver.attempt(JOB, 0, 2)[0] == FAILED
+    assert driver.attempt(JOB, 0, 2).code == FAILED
 
 
 def test_ranks_that_ray_could_not_start_in_time_are_no_attempt(monkeypatch):
@@ -213,8 +233,7 @@ def test_ranks_that_ray_could_not_start_in_time_are_no_attempt(monkeypatch):
 def test_a_lost_controller_is_a_failure_like_others_although_the_attempts_actor_is_lost_too(monkeypatch):
     monkeypatch.setattr(Attempt, "all_left", lambda self: RayActorError())
     Cluster(placed(Left(0, COME_BACK), then=RayActorError()), monkeypatch)
-    code, evidence = driver.attempt(JOB, 0, 2)
-    assert (code, evidence.cause) == (FAILED, None)
+    assert driver.attempt(JOB, 0, 2) == Ended(FAILED, Evidence(stderr_tail=driver._last_line(RayActorError())))
 
 
 def test_the_end_that_ranks_write_after_a_lost_worker_is_waited_for(events, monkeypatch):
