@@ -1,6 +1,7 @@
 """The driver's decisions, without Ray: how often it makes attempts, with how many nodes, and what it says of each."""
 
 import contextlib
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -24,11 +25,16 @@ JOB = Job("root", "run", "s1", "j", "module", (1, 2), 1, {"CPU": 1.0}, "SPREAD",
 LOST = Verdict(True, "lost")
 
 
+def clock(pauses):
+    """The driver's `time` alone, whose pauses are noted and last no time: `time.sleep` itself is every thread's."""
+    return SimpleNamespace(sleep=lambda seconds: pauses.append(f"{seconds:g} s"), monotonic=time.monotonic)
+
+
 @pytest.fixture
 def events(monkeypatch):
     """Pauses, which last no time."""
     found = []
-    monkeypatch.setattr(driver.time, "sleep", lambda seconds: found.append(f"{seconds:g} s"))
+    monkeypatch.setattr(driver, "time", clock(found))
     monkeypatch.setattr(driver, "nodes_to_use", lambda job, had: 2)
     monkeypatch.setattr(driver, "_open", lambda job: None)
     return found
@@ -129,7 +135,7 @@ BUSY = {"a": {"CPU": 1.0}, "b": {"CPU": 0.0}}
 def test_what_the_last_attempt_had_is_waited_for_where_it_can_come_back(monkeypatch, had, looks, nodes):
     seen = list(looks)
     monkeypatch.setattr(driver, "free_now", lambda job: seen.pop(0))
-    monkeypatch.setattr(driver.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(driver, "time", clock([]))
     assert driver.nodes_to_use(JOB, had) == nodes
     assert not seen
 
@@ -137,7 +143,7 @@ def test_what_the_last_attempt_had_is_waited_for_where_it_can_come_back(monkeypa
 def test_what_others_took_meanwhile_is_not_waited_for_for_ever(monkeypatch):
     monkeypatch.setattr(driver, "free_now", lambda job: BUSY)
     monkeypatch.setattr(driver, "_FREED_S", 0.0)
-    monkeypatch.setattr(driver.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(driver, "time", clock([]))
     assert driver.nodes_to_use(JOB, ("a", "b")) == 1
 
 
