@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gmml_cluster.launch.exits import RankExit
 from gmml_cluster.launch.local.lock import run_digest, state_folder
+from gmml_cluster.launch.tail import tail_of
 from gmml_cluster.run.codes import COME_BACK, NEVER, UNMET
 
 LEAVE_S = 60.0
@@ -19,7 +20,6 @@ STOP = (signal.SIGTERM, signal.SIGUSR2)
 """Signals that ask a supervisor to end its job."""
 _TICK_S = 0.2
 _LEFT = (COME_BACK, NEVER)
-_OUTPUT_BYTES = 2**16
 
 _log = logging.getLogger(__name__)
 
@@ -179,8 +179,7 @@ def last_lines(output: Path) -> list[str]:
     """What a rank printed last; nothing where its file cannot be read."""
     try:
         with output.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
-            return file.read().decode(errors="replace").splitlines()
+            return tail_of(file).splitlines()
     except OSError:
         return []
 
