@@ -7,8 +7,9 @@ TORCH_INDEX ?=
 # Files of tests that run at once, each with daemons of its own.
 AT_ONCE ?= 2
 
-# Disturbances of `make soak`, and what draws them.
+# Disturbances of `make soak`, histories of `make simulate`, and what draws them.
 KILLS ?= 100
+HISTORIES ?= 10^4
 SEED ?= 1
 
 VENV := .venv
@@ -21,7 +22,7 @@ PACKAGES := slurmctld slurmd slurm-client munge
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install apt demo test check lint drills soak gpu-check
+.PHONY: help venv install apt demo test check lint drills soak simulate gpu-check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -39,6 +40,9 @@ drills: install ## An hour that no change waits for: every method in every engin
 
 soak: install ## KILLS random disturbances of a small run, after which nothing may be lost; SEED draws them
 	@$(BIN)/python -m benchmarks.soak --kills $(KILLS) --seed $(SEED)
+
+simulate: install ## Explore HISTORIES=10^4 histories of a run from SEED on; HISTORIES=1 tells one line by line
+	@$(BIN)/python -m tests.simulation --histories "$(HISTORIES)" --seed "$(SEED)"
 
 gpu-check: install ## On a machine with GPUs: what only they can show, in half an hour; writes gpu-check.json
 	@$(BIN)/python -m benchmarks.gpu_check

@@ -6,12 +6,13 @@ What is refused on the way leaves nothing behind.
 import platform
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from gmml_cluster import __version__
-from gmml_cluster.errors import Fault, PreflightError, SpecError
+from gmml_cluster.errors import Fault, Fenced, PreflightError, SpecError, StorageError
 from gmml_cluster.launch.code import code_of_run
 from gmml_cluster.launch.evaluation import refuse_evaluation
 from gmml_cluster.launch.existing import changes_of, opened
@@ -26,7 +27,7 @@ from gmml_cluster.run.discovery import note_root
 from gmml_cluster.run.history import History
 from gmml_cluster.run.location import demand_in_place, misplaced
 from gmml_cluster.run.notice import too_short
-from gmml_cluster.run.root import SPEC, RunRoot, code_name, create_run, remove_run, run_root
+from gmml_cluster.run.root import SPEC, RunRoot, code_name, create_run, remove_run, run_root, withdraw
 from gmml_cluster.spec.identity import identity
 from gmml_cluster.spec.loading.locations import Locations
 from gmml_cluster.spec.loading.validate import dump, to_yaml
@@ -113,7 +114,10 @@ def resume(
 
 
 def _begin(run: RunRoot, prepared: Prepared) -> Submitted:
-    """A run that does not exist yet: check, create, launch; what fails after the creation removes it again."""
+    """A run that does not exist yet: check, create, launch; what fails after the creation removes it again.
+
+    A run that somebody else relies on by then stays: the scheduler may have taken the job though its answer was lost.
+    """
     prepared = _checked(prepared)
     code, spec = prepared.submission.code, dump(prepared.job)
     files = {SPEC: to_yaml(prepared.job).encode(), code_name(code.digest): code.data}
@@ -122,9 +126,11 @@ def _begin(run: RunRoot, prepared: Prepared) -> Submitted:
     run = create_run(run.root, run.name, files, opening)
     try:
         note_root(run.root)
-        return _launch(run, prepared, "submitted", {}, run.log.refresh())
+        return _launch(run, prepared, "submitted", {}, History())
     except BaseException:
-        remove_run(run)
+        with suppress(Fenced, StorageError):
+            if withdraw(run):
+                remove_run(run)
         raise
 
 

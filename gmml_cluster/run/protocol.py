@@ -14,6 +14,7 @@ from gmml_cluster.run.causes import CAUSES
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.history import Commit, History
 from gmml_cluster.run.log import Draft, Log
+from gmml_cluster.run.right_to_claim import refusal
 
 RESOLVABLE = ("notice", "lost")
 """Causes that ranks write when they cannot know the reason; what restarts them may prove another by `cause`."""
@@ -80,15 +81,6 @@ def queued(log: Log, submit: str, job: str) -> None:
     _append(log, lambda history: Draft("queued", None, {"submit": submit, "job": job}))
 
 
-def refusal(history: History, submit: str) -> str | None:
-    """Why a job of this submit may not claim now; None where it may."""
-    if history.submit is None or history.submit.token != submit:
-        return "there is a later submit"
-    if history.finished:
-        return "the run has finished"
-    return f"the run was stopped: {history.stopped}" if history.stopped is not None else None
-
-
 def claim(
     log: Log,
     *,
@@ -124,7 +116,7 @@ def claim(
     fields |= {"start_s": start_s}
 
     def make(history: History) -> Draft:
-        refused = refusal(history, submit)
+        refused = refusal(history, submit, job, restart)
         if refused is not None:
             raise Fenced(Fault(log.store.url, f"job {job} claims nothing: {refused}", "see gmml status"))
         return Draft("claim", history.last_attempt + 1, fields)

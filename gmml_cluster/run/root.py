@@ -6,18 +6,18 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmml_cluster import __version__
-from gmml_cluster.errors import CheckpointError, Fault, RunDamaged, SpecError
-from gmml_cluster.run.entries import slot_name
-from gmml_cluster.run.history import Commit
+from gmml_cluster.errors import CheckpointError, Fault, Fenced, RunDamaged, SpecError, StorageError
+from gmml_cluster.run.history import Commit, History
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.store.open import open_store, scheme_of
-from gmml_cluster.store.protocol import AlreadyExists, Store
+from gmml_cluster.store.protocol import AlreadyExists, NotFound, Store
 from gmml_cluster.store.verified import read_verified
 
 if TYPE_CHECKING:
@@ -199,19 +199,47 @@ def create_run(root: str, name: str, files: Mapping[str, bytes], opening: Mappin
     document = json.dumps({"version": VERSION, "name": name, "run": token, "time": time.time()}).encode()
     digests = {file: _sha256(data) for file, data in {RUN: document, **files}.items()}
     fields = {"root": run.root, "name": name, "files": digests, **opening}
-    written = [RUN]
     try:
         run.store.create(RUN, document)
         for file, data in files.items():
-            written.append(file)
             run.store.put(file, data)
         run.log.append(lambda history: Draft("open", None, fields, run=token))
     except AlreadyExists:
         raise
     except BaseException:
-        open_store(root).delete(f"{name}/{file}" for file in reversed([*written, slot_name(0)]))
+        with suppress(StorageError):
+            if _is_only_mine(run, document):
+                remove_run(run)
         raise
     return run
+
+
+def _is_only_mine(run: RunRoot, document: bytes) -> bool:
+    """Whether a run that could not be made is the one of this document, and nobody relies on it.
+
+    Where no answer came it may be there all the same, or another's submission may have come first.
+    """
+    try:
+        return run.store.get(RUN) == document and withdraw(run)
+    except NotFound:
+        return False
+    except Fenced:  # its log does not open
+        return True
+
+
+def withdraw(run: RunRoot) -> bool:
+    """Stop a run whose submission failed, so that none of its jobs may claim; False where somebody relies on it.
+
+    Raises:
+        Fenced: its log is empty, or another run's by now.
+    """
+
+    def make(history: History) -> Draft | None:
+        failed = history.submit is None or history.submit.failed is not None
+        alone = failed and not history.attempts and not history.unclaimed
+        return Draft("stop", None, {"reason": "its submission failed"}) if alone else None
+
+    return run.log.append(make) is not None
 
 
 def remove_run(run: RunRoot) -> None:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from gmml_cluster.cli.submit import command
 from gmml_cluster.data.corpus.checksums import index_all
 from gmml_cluster.data.corpus.listing import list_shards
-from gmml_cluster.errors import PreflightError, SpecError, StorageError
+from gmml_cluster.errors import Fenced, LaunchError, PreflightError, SpecError, StorageError
 from gmml_cluster.launch import existing, prepare, submit
 from gmml_cluster.launch.local.launcher import LocalLauncher
 from gmml_cluster.launch.protocol import JobReport
@@ -118,6 +118,44 @@ def test_of_several_first_submissions_at_once_one_starts_and_the_others_report_t
         outcomes = list(pool.map(first, range(4)))
     assert sorted(outcome.action for outcome in outcomes) == ["already"] * 3 + ["submitted"]
     assert scheduler.queue == ["17"]
+
+
+@pytest.mark.parametrize("meanwhile", ["the job claims", "another submits"])
+def test_a_new_run_stays_where_the_scheduler_took_its_job_though_the_answer_was_lost(job, monkeypatch, meanwhile):
+    """Found by the simulation: the run was deleted under its job."""
+
+    def lost(self, submission):
+        run = run_root(submission.root, submission.name)
+        if meanwhile == "the job claims":
+            protocol.claim(run.log, submit=submission.token, job="17", restart=0, topology={}, machine={})
+        else:
+            protocol.submit(run.log, launcher="local", code="c", bounds={})
+        raise LaunchError("sbatch: timed out")
+
+    monkeypatch.setattr(LocalLauncher, "submit", lost)
+    prepared = prepare.prepare(job[0], cluster=job[1])
+    with pytest.raises(LaunchError):
+        submit.submit(prepared)
+    run = run_root(prepared.submission.root, "few")
+    assert run.log.refresh().stopped is None
+    assert "spec.yaml" in [found.name for found in run.store.list_objects()]
+
+
+def test_a_job_whose_new_run_was_removed_claims_nothing(job, monkeypatch):
+    tokens = []
+
+    def lost(self, submission):
+        tokens.append(submission.token)
+        raise LaunchError("sbatch: timed out")
+
+    monkeypatch.setattr(LocalLauncher, "submit", lost)
+    prepared = prepare.prepare(job[0], cluster=job[1])
+    with pytest.raises(LaunchError):
+        submit.submit(prepared)
+    run = run_root(prepared.submission.root, "few")
+    assert run.store.list_objects() == []
+    with pytest.raises(Fenced):
+        protocol.claim(run.log, submit=tokens[0], job="17", restart=0, topology={}, machine={})
 
 
 def test_a_submission_that_is_being_made_is_waited_for(tmp_path, monkeypatch):

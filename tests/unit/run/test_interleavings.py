@@ -11,6 +11,7 @@ from gmml_cluster.run.entries import decode
 from gmml_cluster.run.history import History, fold
 from gmml_cluster.run.log import Draft, Log, check
 from gmml_cluster.run.retention import retire
+from gmml_cluster.run.right_to_claim import refusal
 from gmml_cluster.store.protocol import NotFound
 from tests.unit.run.memory import MemoryStore
 from tests.unit.run.scheduler import play
@@ -83,7 +84,9 @@ class Invariants:
         assert entry.token not in {other.token for other in self.entries}, "one entry in two slots"
         if entry.kind == "claim":
             assert entry.attempt == before.last_attempt + 1
-            assert protocol.refusal(before, entry.fields["submit"]) is None, "claimed without the right"
+            assert refusal(before, *(entry.fields[name] for name in ("submit", "job", "restart"))) is None, (
+                "claimed without the right"
+            )
         elif entry.kind == "end" and entry.fields["cause"] == "lost":
             assert entry.attempt < before.last_attempt
         elif entry.attempt is not None:

@@ -28,8 +28,8 @@ def submit(log, **changed):
     return protocol.submit(log, launcher="local", code="c", bounds={"nodes": 1}, changed=changed)
 
 
-def claim(log, token, **more):
-    return protocol.claim(log, submit=token, job="j", restart=0, topology={"ranks": 2}, machine={}, **more)
+def claim(log, token, restart=0, **more):
+    return protocol.claim(log, submit=token, job="j", restart=restart, topology={"ranks": 2}, machine={}, **more)
 
 
 def commit(log, attempt, step):
@@ -44,6 +44,16 @@ def test_claims_are_numbered_from_one_and_carry_what_was_changed(log):
     assert claim(log, submit(log, checkpoint=[1, 2])).changed == {"checkpoint": [1, 2]}
     second = claim(log, submit(log))
     assert (second.attempt, second.changed, second.commits, second.pin) == (2, {}, (), None)
+
+
+def test_a_start_that_a_later_start_of_its_job_overtook_claims_nothing(log):
+    """Found by the simulation: ranks on a node that the scheduler had lost sight of fenced those that replaced them."""
+    token = submit(log)
+    claim(log, token, restart=1)
+    with pytest.raises(Fenced, match="start 1 of the job has claimed, and this is start 0"):
+        claim(log, token, restart=0)
+    assert claim(log, token, restart=2).attempt == 2
+    assert claim(log, submit(log), restart=0).attempt == 3
 
 
 @pytest.mark.parametrize("reason", ["later submit", "stopped", "finished"])

@@ -53,6 +53,40 @@ def test_a_run_that_cannot_be_made_leaves_nothing_behind(root, monkeypatch, fail
     assert not os.path.exists(root) or os.listdir(root) == []
 
 
+@pytest.mark.parametrize("unanswered", ["run.json", "log/00000000.json"])
+def test_a_run_that_somebody_else_relies_on_by_then_is_not_removed(root, monkeypatch, unanswered):
+    """Found by the simulation: a submission got no answer, and deleted the run that another one had made or resumed."""
+    write = PosixStore._write
+
+    def no_answer(self, name, *arguments, **options):
+        if name != unanswered:
+            return write(self, name, *arguments, **options)
+        monkeypatch.undo()
+        if name == "run.json":  # never arrived, and another submission came first
+            other = create(root, "a")
+        else:
+            write(self, name, *arguments, **options)
+            other = run_root(root, "a")
+        protocol.submit(other.log, launcher="local", code="d", bounds={})
+        monkeypatch.setattr(PosixStore, "get", lookless)
+        raise StorageError("no answer")
+
+    get, looks = PosixStore.get, []
+
+    def lookless(self, name, *arguments):
+        looks.append(name)
+        if len(looks) == 1:  # the read that would tell that the entry arrived
+            raise StorageError("no answer")
+        return get(self, name, *arguments)
+
+    monkeypatch.setattr(PosixStore, "_write", no_answer)
+    with pytest.raises(StorageError, match="no answer"):
+        create(root, "a")
+    monkeypatch.undo()
+    assert run_root(root, "a").log.refresh().submitted is not None
+    assert json.loads(run_root(root, "a").store.get("run.json"))["run"] == run_root(root, "a").log.refresh().run
+
+
 @pytest.mark.parametrize("name", ["", "A", "../a", "a/b", ".a", "a" * 64])
 def test_a_name_that_could_leave_the_root_is_refused(root, name):
     with pytest.raises(SpecError, match="a run's name has"):

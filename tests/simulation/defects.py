@@ -1,0 +1,62 @@
+"""Defects that the simulation must find, each put into the product by replacing one function of it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+from gmml_cluster.launch import restart
+from gmml_cluster.run import protocol, retention
+from gmml_cluster.run.log import Log
+from gmml_cluster.store.posix import PosixStore
+from tests.simulation import bucket, folder
+
+_advance, _retire = Log._advance, retention.retire
+
+
+def _forgets_token(log: Log, token: str | None) -> object:
+    return _advance(log, None)
+
+
+def _deletes_first(store: object, log: Log, attempt: int, *, keep: int, keep_every: int | None) -> None:
+    for commit in retention.to_drop(log.refresh(), keep=keep, keep_every=keep_every):
+        store.delete([found.name for found in store.list_objects(commit.folder)])
+    _retire(store, log, attempt, keep=keep, keep_every=keep_every)
+
+
+def _anybodys_orphans(history: object, attempt: int, names: list[str]) -> list[str]:
+    live = {commit.folder for commit in history.commits}
+    return [name for name in names if name.rpartition("/")[0] not in live]
+
+
+def _renames(store: PosixStore, temporary: folder.Path, path: folder.Path) -> None:
+    folder.System.replace(temporary, path)
+
+
+def _puts(self: bucket.Bucket, *, IfNoneMatch: str = "", **request: object) -> object:
+    return _put_object(self, **request)
+
+
+_put_object = bucket.Bucket.put_object
+
+DEFECTS: dict[str, tuple[tuple[object, str, Callable[..., object]], ...]] = {
+    "a fenced attempt is not stopped": ((protocol, "demand_latest", lambda log, history, attempt: None),),
+    "an entry is not recognised after a lost reply": ((Log, "_advance", _forgets_token),),
+    "files go before their drop": ((retention, "retire", _deletes_first),),
+    "a fenced start is requeued": ((restart, "_is_past", lambda history, start: False),),
+    "any job may claim": ((protocol, "refusal", lambda history, submit, job, restart: None),),
+    "an attempt collects what later ones write": ((retention, "orphans", _anybodys_orphans),),
+    "a slot may be created again": ((PosixStore, "_link", _renames), (bucket.Bucket, "put_object", _puts)),
+}
+
+
+@contextmanager
+def broken(name: str) -> Iterator[None]:
+    """The product with one of the defects."""
+    patches = [patch.object(*replacement) for replacement in DEFECTS[name]]
+    for each in patches:
+        each.start()
+    try:
+        yield
+    finally:
+        for each in patches:
+            each.stop()
