@@ -44,7 +44,7 @@ class History(World):
 
     def __init__(self, seed: int, *, told: bool = False) -> None:
         super().__init__(seed, told=told)
-        random = self.random
+        self.seed, random = seed, self.random
         self.pods: dict[str, Any] = {}
         self.kind = random.choice(("folder", "bucket"))
         self.root = "/runs" if self.kind == "folder" else "s3://bucket/runs"
@@ -59,7 +59,6 @@ class History(World):
         self._make_store()
         self.judge = Judge(self._object, self._who, self.note)
         self.judged = self.judge.judged
-        self.plan: list[str] = []
 
     def _weather(self) -> Weather:
         random = self.random
@@ -133,7 +132,7 @@ class History(World):
         kinds: dict[str, int] = {self.kind: 1, "switches": self.switches, "seconds": int(self.now - EPOCH)}
         for entry in self.judge.account.entries:
             kinds[entry["kind"]] = kinds.get(entry["kind"], 0) + 1
-        return Outcome(self.random_seed, list(self.judge.broken), self.lines, kinds)
+        return Outcome(self.seed, list(self.judge.broken), self.lines, kinds)
 
     def _play(self) -> None:
         random = self.random
@@ -180,6 +179,7 @@ class History(World):
             ("a node is cut off", lambda: self._with_job(lambda job: self.launcher.lose_node(job, alive=True))),
             ("a node is cut off", lambda: self._with_job(lambda job: self.launcher.lose_node(job, alive=True))),
             ("a job is started twice", lambda: self._with_job(self._start_twice)),
+            ("the scheduler forgets a job", lambda: self._with_job(self.launcher.lose_sight)),
             ("the scheduler is away", self._away),
         ]
 
@@ -246,18 +246,31 @@ class History(World):
     def _finale(self) -> None:
         """A run can always go on: one more command, and it finishes."""
         self.note("world", "all is well from here on")
+        if self._is_finished():
+            return
         for command in (self._submit, self._take_over, self._take_over):
-            if self._is_finished():
-                return
-            self.person("resume", command)
-            self._settle()
+            if not self._is_finished():
+                self.person("resume", command)
+                self._settle()
         if self.judge.removal or not self.judge.account.claims:
             self.person("rm", lambda: cancelling.remove(self.run_root()))
             self._settle()
             self.person("submit", self._submit)
             self._settle()
-        if not self._is_finished():
+        if self._is_finished():
+            self._collected()
+        else:
             self.judge.broken.append("the run does not finish, though nothing goes wrong any more")
+
+    def _collected(self) -> None:
+        """An attempt that was alone and saved has left nothing in the folders of checkpoints that no commit names."""
+        account = self.judge.account
+        folders = {f"checkpoints/{step:08d}-{attempt:04d}" for step, attempt in account.live}
+        left = [
+            name for name in self.names() if name.startswith("checkpoints/") and name.rpartition("/")[0] not in folders
+        ]
+        if left and account.last in account.last_commit_of:
+            self.judge.broken.append(f"orphans are left: {', '.join(left)}")
 
     def _is_finished(self) -> bool:
         return self.judge.account.finished and not self.judge.removal
@@ -295,6 +308,4 @@ def differences(log: Log, judge: Judge) -> list[str]:
 
 def explore(seed: int, *, told: bool = False) -> Outcome:
     """The history of a seed; within `product.installed`."""
-    history = History(seed, told=told)
-    history.random_seed = seed
-    return history.explore()
+    return History(seed, told=told).explore()

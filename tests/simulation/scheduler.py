@@ -194,6 +194,12 @@ class Scheduler:
             if not process.node.cut_off:
                 process.end(_KILLED, "KillWait is over")
 
+    def lose_sight(self, job: Job) -> None:
+        """The controller lost its state, and with it the job, whose processes live on."""
+        if job.state == "running":
+            job.epoch += 1
+            job.state = "gone"
+
     def lose_node(self, job: Job, *, alive: bool) -> None:
         """A node of the job does not answer any more: it is dead, or only cut off from the controller.
 
