@@ -12,8 +12,9 @@ import google_crc32c
 _SLOT = re.compile(r"log/(\d{8})\.json")
 _CHECKPOINT = re.compile(r"checkpoints/(\d+)-(\d+)/[^.].*")
 _OWN = ("begin", "pin", "commit", "drop", "map", "score")
-COUNTED = ("node_lost", "hardware", "killed", "storage", "hang", "lost", "start_failed")
-TRIES = 3
+_FAILURES = ("hardware", "killed", "hang", "lost", "start_failed")
+FAILURES = 3
+"""Of `retries`, by default."""
 
 
 class Broken(AssertionError):
@@ -103,24 +104,8 @@ class Judge:
         latest = max((i for i, e in enumerate(since) if e["kind"] == "submit"), default=0)
         if any(e["kind"] == "stop" or (e["kind"] == "end" and e["cause"] == "finished") for e in since[latest:]):
             self._break(f"job {start.job}.{start.restart} starts again ({what}), though the run is stopped or finished")
-        if own and self._tries(entries, own[0], start.submit) > TRIES:
-            self._break(f"job {start.job}.{start.restart} starts again ({what}) after its tries are spent")
-
-    def _tries(self, entries: list[dict[str, Any]], attempt: int, submit: str) -> int:
-        """Attempts of counted causes behind the last commit, if this one's cause is counted; recounted from entries."""
-        causes, committed, of = {}, 0, {}
-        for entry in entries:
-            if entry["kind"] == "claim":
-                of[entry["attempt"]] = entry["submit"]
-            elif entry["kind"] == "commit":
-                committed = entry["attempt"]
-            elif entry["kind"] == "end" and entry["attempt"] is not None:
-                causes.setdefault(entry["attempt"], entry["cause"])
-            elif entry["kind"] == "cause":
-                causes[entry["of"]] = entry["cause"]
-        if causes.get(attempt) not in COUNTED:
-            return 0
-        return sum(a > committed and of[a] == submit and cause in COUNTED for a, cause in causes.items())
+        if failures(entries, start.submit) >= FAILURES and failures(self.account.entries, start.submit) >= FAILURES:
+            self._break(f"job {start.job}.{start.restart} starts again ({what}) after its retries are spent")
 
     # entries
 
@@ -234,6 +219,24 @@ class Judge:
     def _break(self, problem: str) -> None:
         self._note("judge", "BROKEN", problem)
         self.broken.append(problem)
+
+
+def failures(entries: list[dict[str, Any]], submit: str) -> int:
+    """Attempts and starts of a submit that failed behind the last checkpoint; recounted from the entries."""
+    causes: dict[int, str] = {}
+    mine, saved_by, starts = set[int](), 0, 0
+    for entry in entries:
+        if entry["kind"] == "claim" and entry["submit"] == submit:
+            mine.add(entry["attempt"])
+        elif entry["kind"] == "commit":
+            saved_by, starts = entry["attempt"], 0
+        elif entry["kind"] == "end" and entry["attempt"] is None:
+            starts += entry["submit"] == submit
+        elif entry["kind"] == "end":
+            causes.setdefault(entry["attempt"], entry["cause"])
+        elif entry["kind"] == "cause":
+            causes[entry["of"]] = entry["cause"]
+    return starts + sum(a in mine and a > saved_by and cause in _FAILURES for a, cause in causes.items())
 
 
 def _told(entry: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ class Pod:
 
     Attributes:
         flags: step -> rank -> what it contributes to the step's reduction.
-        keys: of the rendezvous store.
+        keys, counts: of the rendezvous store.
     """
 
     start: StartInfo
@@ -38,6 +38,7 @@ class Pod:
     flags: dict[int, dict[int, Any]] = field(default_factory=dict)
     arrived: Signal = field(default_factory=Signal)
     keys: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     written: Signal = field(default_factory=Signal)
     ended: Signal = field(default_factory=Signal)
 
@@ -104,6 +105,11 @@ class Rendezvous:
         self._demand()
         return json.loads(self._pod.keys[key]) if key in self._pod.keys else None
 
+    def count(self, key: str) -> int:
+        self._demand()
+        self._pod.counts[key] = self._pod.counts.get(key, 0) + 1
+        return self._pod.counts[key]
+
     def delete(self, key: str) -> None:
         self._demand()
         self._pod.keys.pop(key, None)
@@ -165,7 +171,7 @@ class Stepper:
         stops, saves = {stop for stop, _ in given.values()}, any(save for _, save in given.values())
         stop = "cancelled" if "cancelled" in stops else "notice" if "notice" in stops else ""
         line = {"step": step, "loss": float(step), "attempt": self._rank.attempt}
-        line |= {"batch": 8, "samples_per_s": 8.0, "data_wait_s": 0.0, "step_s": 1.0}
+        line |= {"batch": 8, "samples_per_s": 8.0, "data_wait_s": 0.0, "step_s": 1.0, "slow_ranks": []}
         return Report(line=line, stop=stop, save=saves, skip=None)
 
     def state(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from tests.simulation.defects import DEFECTS, broken
 from tests.simulation.history import explore
 from tests.simulation.product import installed
 
-HISTORIES = 100
+HISTORIES = 50
 FINDS_WITHIN = 60
 
 
