@@ -81,14 +81,14 @@ def test_notices_at_every_moment(site, calm, switched):
 
 @pytest.mark.parametrize("section", [{}, {"sbatch_args": {"no-requeue": True}}], ids=["requeue", "no requeue"])
 def test_a_chain_over_time_limits(tmp_path, digits, calm, switched, section):
-    """SLURM looks at limits every 30 s: the notice of 20 s before a limit of a minute comes 28 s after the start."""
+    """SLURM looks at limits every 30 s and may signal a minute early: here some 90 s after the start."""
     cluster, switch = switched
     if not switch:
         pytest.skip("the switch is of preemptions alone")
     site = SlurmSite(tmp_path, digits, cluster)
     site.pace(1.0)
-    site.submit(site.job("chain", **JOB), "low", time="1 min", notice="20 s", **section)
-    site.wait("chain", lambda history: sum(a.ended is not None for a in history.attempts) == 3, "three limits")
+    site.submit(site.job("chain", **JOB), "low", time="2 min", notice="20 s", **section)
+    site.wait("chain", lambda history: sum(a.ended is not None for a in history.attempts) >= 3, "three limits", 3000)
     site.pace(0)
     history = site.wait("chain", lambda history: history.finished, "the run finishes")
     causes = [attempt.cause for attempt in history.attempts]
@@ -103,15 +103,14 @@ def test_a_save_longer_than_the_notice_of_a_time_limit_costs_the_steps_since_the
     if not switched[1]:
         pytest.skip("the switch is of preemptions alone")
     site.pace(0.2)
-    site.submit(site.job("late", **JOB), "low", time="1 min", notice="20 s")
-    history = site.wait("late", lambda history: history.commits, "a checkpoint")
+    site.submit(site.job("late", **JOB), "low", time="2 min", notice="20 s")
+    number = site.wait("late", lambda history: history.commits, "a checkpoint").commits[-1].attempt
     site.hold("writing")
-    site.wait("late", lambda history: history.attempts[0].ended is not None, "the limit ends the attempt")
+    site.wait("late", lambda history: history.attempt(number).ended is not None, "the limit ends the attempt")
     site.release("writing")
     site.pace(0)
     history = site.wait("late", lambda history: history.finished, "the run finishes")
-    assert history.attempts[0].cause == "time_limit"
-    assert "time_limit" in [attempt.cause for attempt in history.attempts]
+    assert history.attempt(number).cause == "time_limit"
     assert site.figures("late") == calm
     site.assert_no_orphan("late")
 
