@@ -23,11 +23,6 @@ def _deletes_first(store: object, log: Log, attempt: int, *, keep: int, keep_eve
     _retire(store, log, attempt, keep=keep, keep_every=keep_every)
 
 
-def _anybodys_orphans(history: object, attempt: int, names: list[str]) -> list[str]:
-    live = {commit.folder for commit in history.commits}
-    return [name for name in names if name.rpartition("/")[0] not in live]
-
-
 def _renames(store: PosixStore, temporary: folder.Path, path: folder.Path) -> None:
     folder.System.replace(temporary, path)
 
@@ -44,7 +39,6 @@ DEFECTS: dict[str, tuple[tuple[object, str, Callable[..., object]], ...]] = {
     "files go before their drop": ((retention, "retire", _deletes_first),),
     "a fenced start is requeued": ((restart, "_is_past", lambda history, start: False),),
     "any job may claim": ((protocol, "refusal", lambda history, submit, job, restart: None),),
-    "an attempt collects what later ones write": ((retention, "orphans", _anybodys_orphans),),
     "a slot may be created again": ((PosixStore, "_link", _renames), (bucket.Bucket, "put_object", _puts)),
 }
 
