@@ -22,6 +22,7 @@ from gmml_cluster.plan.shares import micro_batch
 from gmml_cluster.plan.steps import epoch_steps
 from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import NEVER
+from gmml_cluster.run.growth import NO_COMMIT, Growth
 from gmml_cluster.run.history import Commit, Maps
 from gmml_cluster.run.log import Log
 from gmml_cluster.run.root import RunRoot, log_stem, metrics_stem, run_root
@@ -38,9 +39,9 @@ from gmml_cluster.train.engines.schedule import Schedule
 from gmml_cluster.train.evaluation import Evaluate, Evaluation, Scored
 from gmml_cluster.train.loop import run
 from gmml_cluster.train.maps import MapMaker, map_table
-from gmml_cluster.train.ranks import groups
+from gmml_cluster.train.ranks import groups, slurm_growth
 from gmml_cluster.train.ranks.agreement import Agreement, StartInfo, agree, pinned_corpora
-from gmml_cluster.train.ranks.cluster_env import preemption_under_way
+from gmml_cluster.train.ranks.cluster_env import may_grow, preemption_under_way
 from gmml_cluster.train.ranks.devices import choose_device, compare_devices
 from gmml_cluster.train.ranks.drill import rehearsed
 from gmml_cluster.train.ranks.log_upload import FIRST_PUBLISH_S, PUBLISH_S, Parts, PartsHandler, log_format
@@ -181,6 +182,7 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device, evalu
     if rank.is_rank_zero:
         stepper.save_due = save_clock(rank.job.checkpoint.every, rank.run.log.refresh(), saver)
         _begin(rank, stepper, commit, load_s, first)
+        _look_for_nodes(rank)
     rank.shutdown.training()
     with stepper.left_out():
         stop = _catch_up(evaluation, first - 1)
@@ -217,6 +219,21 @@ def _begin(rank: Rank, stepper: Stepper, commit: Commit | None, load_s: float, f
         start_s=time.monotonic() - rank.began,
         load_s=load_s,
     )
+
+
+def _look_for_nodes(rank: Rank) -> None:
+    """Where the run has fewer nodes of SLURM than it may have, leave at a checkpoint once there are more."""
+    log, attempt, info = Log(rank.run.store), rank.agreement.attempt, rank.rank_info
+    submit, nodes = log.refresh().submit, info.ranks // info.local_ranks
+    most = submit.bounds["nodes"][1] if submit is not None and may_grow() else nodes
+
+    def last_commit() -> int:
+        own = (commit.step for commit in log.refresh().commits if commit.attempt == attempt)
+        return max(own, default=NO_COMMIT)
+
+    if nodes < most:
+        looks = slurm_growth.Looks(Growth(nodes), most, last_commit, rank.signals.stop_request)
+        repeat(slurm_growth.LOOK_S, looks.look)
 
 
 def _map_table(rank: Rank) -> MapTable | None:

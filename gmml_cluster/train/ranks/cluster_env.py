@@ -12,7 +12,7 @@ def own_address() -> str:
     if "GMML_ADDRESS" in os.environ:
         return os.environ["GMML_ADDRESS"]
     node = os.environ.get("SLURMD_NODENAME")
-    shown = _scontrol("node", node) if node else {}
+    shown = scontrol("node", node) if node else {}
     return shown.get("NodeAddr") or socket.gethostname()
 
 
@@ -24,7 +24,7 @@ def node_name() -> str:
 def preemption_under_way() -> bool:
     """Whether this SLURM job is being preempted already: the notice may have come before handlers existed."""
     job = os.environ.get("SLURM_JOB_ID")
-    return bool(job) and _scontrol("job", str(job)).get("PreemptTime", "None") not in ("None", "Unknown")
+    return bool(job) and scontrol("job", str(job)).get("PreemptTime", "None") not in ("None", "Unknown")
 
 
 def threads(local_ranks: int) -> int | None:
@@ -55,7 +55,12 @@ def requeue_own_job() -> None:
     subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
 
 
-def _scontrol(what: str, name: str) -> dict[str, str]:
+def may_grow() -> bool:
+    """Whether this rank's job runs on SLURM and asked for a range of nodes."""
+    return "GMML_NO_KILL" in os.environ
+
+
+def scontrol(what: str, name: str) -> dict[str, str]:
     """Fields of `scontrol show`; empty where the tool is missing or fails."""
     if shutil.which("scontrol") is None:
         return {}

@@ -201,7 +201,7 @@ class Shutdown:
             self.upload_metrics()
             result = resolved(self.run, self.attempt, result)
             protocol.end(self.run.log, self.attempt, result, step=step, **fields)
-            self._resolve_orphan(self.attempt)
+            self._explain_notice(self.attempt)
         _log.info("attempt ended: %s, the last step is %d", result, step)
         return CODES[result]
 
@@ -219,7 +219,7 @@ class Shutdown:
             result = resolved(self.run, attempt, stop)
             protocol.end(self.run.log, attempt, result)
             code = CODES[result]
-            self._resolve_orphan(attempt)
+            self._explain_notice(attempt)
         except Fenced as error:
             _log.info("%s", error)
             code = NEVER
@@ -227,10 +227,12 @@ class Shutdown:
             _log.warning("%s; this attempt leaves without an end in the log", error)
         self._inform_and_exit(code)
 
-    def _resolve_orphan(self, attempt: int) -> None:
-        """Log why the notice came where the launcher's process is gone: nobody else is left who could."""
-        if proof := self.stop_request.orphaned:
-            self._try("write the cause", lambda: protocol.resolve_cause(self.run.log, attempt, "lost", proof))
+    def _explain_notice(self, attempt: int) -> None:
+        """Log why the notice came where nobody else knows: the launcher's process is gone, or rank 0 gave it."""
+        orphaned, grown = self.stop_request.orphaned, self.stop_request.grown
+        cause, proof = ("lost", orphaned) if orphaned else ("notice", grown)
+        if proof:
+            self._try("write the cause", lambda: protocol.resolve_cause(self.run.log, attempt, cause, proof))
 
     def _end_failed(self, errors: list[dict[str, Any]]) -> NoReturn:
         self._begin_end()

@@ -33,6 +33,8 @@ class StopRequest:
     stop: Literal["", "notice", "cancelled"] = ""
     orphaned: str = ""
     """What the launcher wants to be logged where its process is gone; empty where it is not, or says nothing."""
+    grown: str = ""
+    """Where the notice is rank 0's own, for more nodes: what proves that there are some."""
 
     def give(self, stop: Literal["notice", "cancelled"]) -> None:
         """Ask for a stop; a cancel outranks a notice."""
