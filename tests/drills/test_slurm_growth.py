@@ -7,6 +7,7 @@ import pytest
 from tests.fixtures.runs import Workshop, ended
 from tests.fixtures.slurm import missing, running_slurm
 
+pytestmark = pytest.mark.timeout(1800)
 STEPS = 100_000
 
 
