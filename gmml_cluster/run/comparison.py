@@ -19,6 +19,7 @@ UNPROMISED = (
     "unchecked",
     "reads_in_flight",
     "read_ahead_bytes",
+    "retries",
     "evaluation_s",
     "slow_ranks",
 )

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.store.protocol import NotFound
 from gmml_cluster.store.rehearsal import rehearsal
+from gmml_cluster.store.retries import count_retry
 
 REQUEST_S = 30.0
 DEADLINE_S = 300.0
@@ -101,6 +102,7 @@ class Requests:
                     raise _failure(where, error) from error
                 if code_of(error) in _EXPIRED:
                     self._systems.pop(os.getpid(), None)
+                count_retry()
                 # thousands of ranks fail at the same moment; without chance they would come back at the same moment
                 sleep(random.uniform(0.5, 1.0) * pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

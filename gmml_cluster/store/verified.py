@@ -5,6 +5,8 @@ from collections.abc import Callable
 from time import sleep
 from typing import TypeVar
 
+from gmml_cluster.store.retries import count_retry
+
 T = TypeVar("T")
 READS = 4
 _PAUSE_S = 0.2
@@ -35,6 +37,7 @@ def read_verified(read: Callable[[], T], check: Callable[[T], None], *, pause_s:
             if number == READS:
                 raise
             refused = error
+            count_retry()
             sleep(pause_s * 2 ** (number - 1))
         else:
             break

@@ -23,6 +23,7 @@ _SHARED: dict[str, type[int] | type[float]] = {
     "damaged": int,
     "reads_in_flight": float,
     "read_ahead_bytes": float,
+    "retries": int,
 }
 _PER_RANK = ("data_wait_s", "step_s", "bad_sample", "own_s")
 
@@ -39,6 +40,7 @@ class RankStats:
         damaged: samples whose decoder named damage in them and gave an image all the same.
         reads_in_flight: reads of this rank that its store had not answered yet.
         read_ahead_bytes: bytes read and not decoded yet.
+        retries: requests to stores that were sent again since the step before.
         data_wait_s: seconds waited for data.
         step_s: seconds since the step before was enqueued.
         own_s: seconds of this step before it first waited for other ranks: for data, and in the forward passes of the
@@ -54,6 +56,7 @@ class RankStats:
     damaged: int
     reads_in_flight: float
     read_ahead_bytes: float
+    retries: int
     data_wait_s: float
     step_s: float
     own_s: float
@@ -69,8 +72,8 @@ class StepStats:
         squares: float64 (T,): sum of squares of each trained tensor's gradient before clipping.
         loss: sum of all groups' losses.
         notice: how many ranks were asked to save and leave; `cancelled` and `save` alike.
-        unchecked: samples that were read without a checksum; `damaged`, `reads_in_flight` and `read_ahead_bytes` are
-            sums of `RankStats`' too.
+        unchecked: samples that were read without a checksum; `damaged`, `reads_in_flight`, `read_ahead_bytes` and
+            `retries` are sums of `RankStats`' too.
         data_wait_s: of the rank that waited longest.
         step_s: of the slowest rank.
         bad_samples: `RankStats.bad_sample` of each rank, and `own_s` alike.
@@ -88,6 +91,7 @@ class StepStats:
     damaged: int
     reads_in_flight: float
     read_ahead_bytes: float
+    retries: int
     data_wait_s: float
     step_s: float
     bad_samples: list[int]
@@ -115,7 +119,7 @@ class StepVector:
 
     | field     | elements    | content                                                                   |
     |-----------|-------------|---------------------------------------------------------------------------|
-    | shared    | 8           | `_SHARED`, each summed over ranks                                         |
+    | shared    | 9           | `_SHARED`, each summed over ranks                                         |
     | per rank  | 4 per rank  | `_PER_RANK` of each rank in elements of its own, where others add zeros   |
     | bad       | 1 a corpus  | bad samples met                                                           |
     | scalars   | 2 a scalar  | sum and count, in the names' alphabetical order                           |

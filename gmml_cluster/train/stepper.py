@@ -19,6 +19,7 @@ from gmml_cluster.data.reader.stream import HostBatch
 from gmml_cluster.methods.protocol import LABEL, MAP, MASK, AfterStep, Draws, Guided, Losses, Method
 from gmml_cluster.plan.sample_layout import MicroBatches
 from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.store.retries import RetriesSince
 from gmml_cluster.train.engines.engine import Engine
 from gmml_cluster.train.engines.gradients import SKIPS_LATCH
 from gmml_cluster.train.engines.schedule import Schedule
@@ -140,6 +141,7 @@ class Stepper:
     unchecked: int = 0
     waited_s: float = 0.0
     stragglers: Stragglers = field(default_factory=Stragglers)
+    _retries: RetriesSince = field(default_factory=RetriesSince)
     _stall_s: float = 0.0
     _enqueued_at: float = field(default_factory=time.monotonic)
 
@@ -287,6 +289,7 @@ class Stepper:
             damaged=batch.damaged,
             reads_in_flight=batch.reads_in_flight,
             read_ahead_bytes=batch.read_ahead_bytes,
+            retries=self._retries.take(),
             data_wait_s=batch.wait_s,
             step_s=now - before,
             own_s=batch.wait_s + self._forward.seconds,
@@ -364,6 +367,7 @@ class Stepper:
             "checkpoint_stall_s": pending.stall_s,
             "reads_in_flight": stats.reads_in_flight / self.rank_info.ranks,
             "read_ahead_bytes": stats.read_ahead_bytes / self.rank_info.ranks,
+            "retries": stats.retries,
             "damaged": stats.damaged,
             "slow_ranks": list(self.stragglers.slow),
             "skipped": not stats.finite,

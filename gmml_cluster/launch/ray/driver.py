@@ -26,7 +26,7 @@ from gmml_cluster.errors import GmmlError
 from gmml_cluster.launch import exits
 from gmml_cluster.launch.evidence import Evidence
 from gmml_cluster.launch.exits import RankExit
-from gmml_cluster.launch.ray.growth import NO_COMMIT, Growth, looked_for
+from gmml_cluster.launch.ray.growth import looked_for
 from gmml_cluster.launch.ray.job import Job
 from gmml_cluster.launch.ray.room import Free, ranks_on, usable, without_ranks
 from gmml_cluster.launch.ray.worker import LEAVE_S, Attempt, Left, run_rank
@@ -34,6 +34,7 @@ from gmml_cluster.launch.restart import JobStart
 from gmml_cluster.launch.restart import judge as judge_by_log
 from gmml_cluster.launch.verdict import Verdict
 from gmml_cluster.run import history as started
+from gmml_cluster.run.growth import NO_COMMIT, Growth
 from gmml_cluster.run.codes import FAILED, FINISHED, NEVER, RESTARTS
 from gmml_cluster.run.log import Log
 from gmml_cluster.store.open import open_store
@@ -86,14 +87,14 @@ def attempt(job: Job, restart: int, nodes: int) -> Ended | None:
     ranks = job.ranks_per_node * nodes
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     record = ray.remote(Attempt).options(num_cpus=0, scheduling_strategy=here).remote(ranks)
-    failure, growth = "", Growth(job, nodes)
+    failure, growth = "", Growth(nodes)
 
     def look() -> bool:
         free = without_ranks(free_now(job), ray.get(record.places.remote()), job.rank_resources)
-        return growth.is_due(free, lambda: _last_commit(job, restart))
+        return growth.is_due(job.nodes_in(free), lambda: _last_commit(job, restart))
 
     try:
-        with looked_for(growth, look, lambda proof: ray.get(record.send_away.remote())):
+        with looked_for(growth, job.nodes[1], look, lambda proof: ray.get(record.send_away.remote())):
             _place(job, restart, ranks, record)
     except ControllerError as error:
         if isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):

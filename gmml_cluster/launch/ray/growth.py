@@ -1,67 +1,26 @@
-"""More nodes for a run that has fewer than it may have: looked for while an attempt runs, taken at a checkpoint.
-
-The attempt ends by a notice, so it loses no step, and the next one takes what is free then. A restart costs half a
-minute and more; with a checkpoint in between two of them a cluster whose nodes come and go cannot stop a run.
-"""
+"""Looking for more nodes of a Ray cluster while an attempt runs that has fewer than it may have."""
 
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from gmml_cluster.launch.ray.job import Job
-from gmml_cluster.launch.ray.room import Free
-from gmml_cluster.wording import counted
+from gmml_cluster.run.growth import Growth
 
 LOOK_S = 10.0
-NO_COMMIT = -1
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass
-class Growth:
-    """Looks for room for more nodes than an attempt has.
-
-    Attributes:
-        job: which has room for them within its bounds.
-        nodes: those of the attempt.
-        proof: why it was given notice; empty where it was not.
-    """
-
-    job: Job
-    nodes: int
-    proof: str = ""
-    _commit_before: int | None = None
-
-    def is_due(self, free: Free, last_commit: Callable[[], int]) -> bool:
-        """Whether a checkpoint was made since there is room, so that the attempt may end now.
-
-        Args:
-            free: what would be free if the attempt were not there.
-            last_commit: step of its latest checkpoint, `NO_COMMIT` without one; asked only where there is room, for it
-                reads the log.
-        """
-        could = self.job.nodes_in(free)
-        if could <= self.nodes:
-            self._commit_before = None
-            return False
-        commit = last_commit()
-        if self._commit_before is None:
-            self._commit_before = commit
-        if commit <= self._commit_before:
-            return False
-        self.proof = f"there is room for {counted(could, 'node')} instead of {self.nodes}"
-        return True
-
-
 @contextmanager
-def looked_for(growth: Growth, look: Callable[[], bool], notify: Callable[[str], None]) -> Iterator[None]:
+def looked_for(
+    growth: Growth, most: int, look: Callable[[], bool], notify: Callable[[str], None]
+) -> Iterator[None]:
     """While the context lasts, `look` every ten seconds in a thread, and `notify` with the proof once it is due.
 
     Args:
-        growth: nothing is looked for where the attempt has all nodes that it may have.
+        growth: of the attempt.
+        most: nodes that it may have; nothing is looked for where it has them.
         look: asks `growth.is_due`; what fails in it is logged, and tried again.
         notify: ends the attempt.
     """
@@ -77,7 +36,7 @@ def looked_for(growth: Growth, look: Callable[[], bool], notify: Callable[[str],
             except Exception as error:
                 _log.warning("looking for more nodes: %s", error)
 
-    if growth.nodes < growth.job.nodes[1]:
+    if growth.nodes < most:
         threading.Thread(target=run, name="growth", daemon=True).start()
     try:
         yield

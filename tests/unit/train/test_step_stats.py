@@ -12,8 +12,8 @@ SCALARS = {"two": [4.0, 2.0], "masked": [3.0, 6.0]}
 def stats(rank, **changed):
     given = {
         "notice": False, "cancelled": False, "save": rank == 0, "unchecked": 5, "damaged": 1, "reads_in_flight": 2.5,
-        "read_ahead_bytes": 100.0, "data_wait_s": 0.25 * rank, "step_s": 1.0 + rank, "bad_sample": 10 * rank,
-        "own_s": 0.5 * rank, "bad": [rank, 0, 2],
+        "read_ahead_bytes": 100.0, "retries": 3, "data_wait_s": 0.25 * rank, "step_s": 1.0 + rank,
+        "bad_sample": 10 * rank, "own_s": 0.5 * rank, "bad": [rank, 0, 2],
     }  # fmt: skip
     return RankStats(**{**given, **changed})
 
@@ -35,7 +35,7 @@ def test_every_field_is_read_as_it_was_filled(ranks):
     read = vector.unpack(values, vector.scalars)
     assert read.squares.tolist() == [4.0, 9.0]
     assert (read.loss, read.notice, read.cancelled, read.save) == (1.5 * ranks, 0, 0, 1)
-    assert (read.unchecked, read.damaged) == (5 * ranks, ranks)
+    assert (read.unchecked, read.damaged, read.retries) == (5 * ranks, ranks, 3 * ranks)
     assert (read.reads_in_flight, read.read_ahead_bytes) == (2.5 * ranks, 100.0 * ranks)
     assert (read.data_wait_s, read.step_s) == (0.25 * (ranks - 1), float(ranks))
     assert read.bad_samples == [10 * rank for rank in range(ranks)]

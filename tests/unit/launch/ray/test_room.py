@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from gmml_cluster.launch.ray import growth
-from gmml_cluster.launch.ray.growth import NO_COMMIT, Growth, looked_for
+from gmml_cluster.launch.ray.growth import looked_for
+from gmml_cluster.run.growth import Growth
 from gmml_cluster.launch.ray.job import Job
 from gmml_cluster.launch.ray.room import ranks_held, ranks_on, usable, without_ranks
 
@@ -43,31 +44,6 @@ def test_ranks_give_back_what_they_have_where_their_node_can_be_used():
     assert free == {"a": {"CPU": 9.0, "GPU": 2.0}}
 
 
-def free(nodes):
-    return {str(number): {"CPU": 1.0} for number in range(nodes)}
-
-
-def test_a_run_grows_at_the_first_checkpoint_since_there_is_room():
-    run = Growth(JOB, nodes=2)
-    assert not run.is_due(free(2), lambda: pytest.fail("there is no room, so the log is not read"))
-    assert not run.is_due(free(3), lambda: 10)
-    assert not run.is_due(free(3), lambda: 10)
-    assert run.is_due(free(4), lambda: 20)
-    assert run.proof == "there is room for 4 nodes instead of 2"
-
-
-def test_room_that_is_gone_again_counts_from_anew():
-    run = Growth(JOB, nodes=2)
-    assert not run.is_due(free(3), lambda: NO_COMMIT)
-    assert not run.is_due(free(2), lambda: 10)
-    assert not run.is_due(free(3), lambda: 10)
-    assert run.is_due(free(3), lambda: 20)
-
-
-def test_room_for_fewer_nodes_than_it_has_is_none():
-    assert not Growth(JOB, nodes=4).is_due(free(9), lambda: 10)
-
-
 def test_what_fails_while_looking_is_tried_again(monkeypatch):
     monkeypatch.setattr(growth, "LOOK_S", 0.001)
     answers, noticed = iter([RuntimeError("no answer"), False, True]), threading.Event()
@@ -78,11 +54,11 @@ def test_what_fails_while_looking_is_tried_again(monkeypatch):
             raise answer
         return answer
 
-    with looked_for(Growth(JOB, nodes=2), look, lambda proof: noticed.set()):
+    with looked_for(Growth(2), 4, look, lambda proof: noticed.set()):
         assert noticed.wait(240)
 
 
 def test_an_attempt_with_all_its_nodes_looks_for_none(monkeypatch):
     monkeypatch.setattr(growth.threading, "Thread", lambda **_: pytest.fail("a thread looks"))
-    with looked_for(Growth(JOB, nodes=4), lambda: True, lambda proof: None):
+    with looked_for(Growth(4), 4, lambda: True, lambda proof: None):
         pass
