@@ -34,8 +34,8 @@ from gmml_cluster.launch.restart import JobStart
 from gmml_cluster.launch.restart import judge as judge_by_log
 from gmml_cluster.launch.verdict import Verdict
 from gmml_cluster.run import history as started
-from gmml_cluster.run.growth import NO_COMMIT, Growth
 from gmml_cluster.run.codes import FAILED, FINISHED, NEVER, RESTARTS
+from gmml_cluster.run.growth import NO_COMMIT, Growth
 from gmml_cluster.run.log import Log
 from gmml_cluster.store.open import open_store
 

@@ -13,9 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def looked_for(
-    growth: Growth, most: int, look: Callable[[], bool], notify: Callable[[str], None]
-) -> Iterator[None]:
+def looked_for(growth: Growth, most: int, look: Callable[[], bool], notify: Callable[[str], None]) -> Iterator[None]:
     """While the context lasts, `look` every ten seconds in a thread, and `notify` with the proof once it is due.
 
     Args:

@@ -156,7 +156,7 @@ class Cluster:
         monkeypatch.setattr(driver, "NodeAffinitySchedulingStrategy", lambda node, soft: None)
         monkeypatch.setattr(driver, "_place", lambda job, restart, ranks, record: place(record._of))
         monkeypatch.setattr(driver, "_mine", lambda job, restart: None)
-        monkeypatch.setattr(driver, "looked_for", lambda growth, look, notify: contextlib.nullcontext())
+        monkeypatch.setattr(driver, "looked_for", lambda growth, most, look, notify: contextlib.nullcontext())
 
     def remote(self, kind):
         return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda ranks: Actor(kind(ranks))))

@@ -6,12 +6,10 @@ import pytest
 
 from gmml_cluster.launch.ray import growth
 from gmml_cluster.launch.ray.growth import looked_for
-from gmml_cluster.run.growth import Growth
-from gmml_cluster.launch.ray.job import Job
 from gmml_cluster.launch.ray.room import ranks_held, ranks_on, usable, without_ranks
+from gmml_cluster.run.growth import Growth
 
 NEEDS = {"CPU": 4.0, "GPU": 1.0}
-JOB = Job("root", "run", "s1", "j", "module", (1, 4), 1, {"CPU": 1.0}, "PACK", {})
 
 
 @pytest.mark.parametrize(
