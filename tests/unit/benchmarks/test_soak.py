@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from benchmarks.faults_every import __main__ as faults_every
 from benchmarks.faults_every.limit import Case, waiting_for_saves
 from benchmarks.soak import cost, judge
 from benchmarks.soak.disturb import Done
@@ -101,3 +102,24 @@ def test_a_trainer_that_waits_for_its_saves_saves_at_youngs_interval():
     assert case.share < Case(60.0, 1.0, 2.0, 0.0, 0.0).share
     others = [Case(60.0, 0.0, interval, 1.0, 0.0).share for interval in (6.0, 9.0, 13.0, 20.0)]
     assert case.share > max(others) - 0.01
+
+
+def test_a_run_under_faults_has_its_share_and_the_limits_beside_it():
+    def log(*middle):
+        return [{"kind": "open", "attempt": None, "time": 0.0}, *middle]
+
+    def begin(attempt, step, at):
+        return {"kind": "begin", "attempt": attempt, "step": step, "time": at}
+
+    saved = {**commit(19, 13.0), "stall_s": 0.0}
+    calm = faults_every.Measured(20.0, [], log(begin(1, 0, 10.0), saved, end(1, "finished", 20.0, step=99)))
+    entries = log(
+        begin(1, 0, 10.0), end(1, "lost", 14.0, step=35), begin(2, 20, 18.0), end(2, "finished", 26.0, step=99)
+    )
+    hit = faults_every.Measured(26.0, [13.0], entries)
+    document = faults_every._document(calm, hit, 60.0, 100, [1.0, 2.0], [])
+    assert (document["step_s"], document["restarts_s"], document["replayed"]) == (0.1, [5.0], [16])
+    rows = faults_every.table(document).splitlines()
+    assert "| undisturbed, measured | 100.0 % | 20 | 1.00 |" in rows
+    assert "| a fault every 60 s, measured | 62.5 % | 26 | 1.30 |" in rows
+    assert rows[-1] == "losses equal bit for bit: yes"
