@@ -56,7 +56,7 @@ def nodes_to_gain(job: str) -> int:
     waiting = _lines("squeue", "--noheader", "--states=PENDING", f"--partition={partition}", "--format=%A")
     if waiting is None or set(waiting) - {job}:
         return 0
-    idle = _lines("sinfo", "--noheader", "--Node", f"--partition={partition}", "--states=IDLE", "--format=%n %t")
+    idle = _lines("sinfo", "--noheader", "--Node", f"--partition={partition}", "--states=IDLE", "--format=%N %t")
     excluded = known.get("ExcNodeList", "(null)")
     out = [] if excluded == "(null)" else _lines("scontrol", "show", "hostnames", excluded)
     if idle is None or out is None:
