@@ -1,7 +1,5 @@
 """The real worker on a real SLURM whose nodes become free while a run does with fewer."""
 
-import subprocess
-
 import pytest
 
 from tests.fixtures.runs import Workshop, ended
@@ -25,16 +23,13 @@ def commits_of(entries, attempt):
 
 def test_a_run_grows_by_a_requeue_once_a_node_of_its_range_is_free(tmp_path, three_nodes, digits):
     site = Workshop(tmp_path, f"{digits}/train/*.tar", str(tmp_path / "runs"), three_nodes.environment)
-    taken = ["sbatch", "--parsable", "--partition=low", "--nodes=1", "--exclusive", "--wrap", "sleep 3600"]
-    other = subprocess.run(
-        taken, env=three_nodes.environment, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    other = three_nodes.submit("sleep 3600", "--partition=low", "--nodes=1", "--exclusive")
     section = {"partition": "low", "time": "20 min", "notice": "60 s", "sbatch_args": {"exclusive": True}}
     cluster = site.profile(1, launcher="slurm", slurm=section)
     job = site.job("grows", run={"steps": STEPS}, checkpoint={"every": "50 steps", "keep": 2})
     site.call("gmml-submit", job, "--cluster", cluster, "resources.nodes=2..3")
     site.until("grows", lambda entries: commits_of(entries, 1))
-    subprocess.run(["scancel", other], env=three_nodes.environment, check=True)
+    three_nodes.call("scancel", other)
     site.until("grows", lambda entries: commits_of(entries, 2))
     site.call("gmml", "cancel", "grows")
     entries = site.until("grows", lambda entries: "cancelled" in ended(entries))
