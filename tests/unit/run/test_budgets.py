@@ -49,7 +49,7 @@ def test_three_counted_attempts_without_a_new_checkpoint_stop_the_run_with_the_r
     stopped = drawn(log)
     assert stopped.stopped == f"no new checkpoint in 3 attempts (3 x {cause}); retries.failures is 3"
     assert stopped.gave_up
-    assert protocol.refusal(stopped, stopped.submitted) == f"the run was stopped: {stopped.stopped}"
+    assert protocol.refusal(stopped, stopped.submitted, "1", 3) == f"the run was stopped: {stopped.stopped}"
 
 
 @pytest.mark.parametrize("cause", OUTSIDE)
