@@ -83,11 +83,11 @@ class Log:
         Returns:
             The entry that was written; None where `make` returned None.
         """
-        token, failed = secrets.token_hex(16), None
+        token, failed, tried = secrets.token_hex(16), None, False
         with self._lock:
             while True:
                 slot = self._history.slots
-                written = self._advance(token)
+                written = self._advance(token if tried else None)
                 if written is not None:
                     return written
                 if failed is not None and self._history.slots == slot:
@@ -95,7 +95,7 @@ class Log:
                 draft = make(self._history)
                 if draft is None:
                     return None
-                failed = self._create(self._made(draft, token))
+                failed, tried = self._create(self._made(draft, token)), True
 
     def _create(self, entry: Entry) -> StorageError | None:
         """Write the entry into its slot; returns the error where the slot is taken or the outcome is unknown."""
@@ -114,8 +114,12 @@ class Log:
             raise Fenced(Fault(self.store.url, "the run that was here is removed; its log takes no more entries"))
 
     def _advance(self, token: str | None) -> Entry | None:
-        """Read on to the first free slot, or to the entry with this token, whose reply was lost."""
-        if not self._history.slots:
+        """Read on to the first free slot, or to the entry with this token, whose reply was lost.
+
+        With a token from slot to slot: an `open` without a reply may lie behind entries of others by now, and the last
+        `sum` would skip it.
+        """
+        if token is None and not self._history.slots:
             self._history = self._tail()
         for entry in self.read(self._history.slots):
             if self._history.run and entry.run != self._history.run:

@@ -1,6 +1,7 @@
 import pytest
 
 from gmml_cluster.errors import Fenced, StorageError
+from gmml_cluster.run import protocol
 from gmml_cluster.run.entries import Entry, decode, slot_name
 from gmml_cluster.run.history import History
 from gmml_cluster.run.log import Draft, Log, check
@@ -35,6 +36,21 @@ def test_appenders_that_do_not_know_of_each_other_take_different_slots(store):
 def test_an_entry_whose_reply_was_lost_is_ours_and_is_there_once(store):
     entry = Log(store.view(after=lost(0))).append(note)
     assert [found.token for found in Log(store).read(1)] == [entry.token]
+
+
+def test_an_open_whose_reply_was_lost_is_there_once_whatever_others_have_appended_since():
+    """Found by the simulation: an attempt had claimed by then, and the reader jumped to the `sum` of its claim."""
+    store = MemoryStore()
+
+    def after(method, name):
+        if method == "create":
+            log = Log(store)
+            token = protocol.submit(log, launcher="local", code="c", bounds={})
+            protocol.claim(log, submit=token, job="j", restart=0, topology={}, machine={})
+            raise StorageError(f"{name}: no answer")
+
+    Log(store.view(after=after)).append(lambda history: Draft("open", None, {}, run="r"))
+    assert [entry.kind for entry in Log(store).read()] == ["open", "submit", "claim"]
 
 
 def test_a_create_that_failed_has_used_its_time_and_is_not_sent_again(store):
