@@ -35,6 +35,7 @@ def kill() -> None:
 
 
 def hang_up() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # below nohup it is ignored
     os.kill(os.getpid(), signal.SIGHUP)
 
 
