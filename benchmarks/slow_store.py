@@ -41,16 +41,16 @@ class Server:
         url = urlsplit(target)
         name = url.path.lstrip("/").partition("/")[2]  # behind the bucket, which may have any name
         if "list-type" in parse_qs(url.query):
-            return _response("200 OK", self._listing(parse_qs(url.query).get("prefix", [""])[0]), "")
+            return response("200 OK", self._listing(parse_qs(url.query).get("prefix", [""])[0]), "")
         if name not in self.objects:
-            return _response("404 Not Found", b"<Error><Code>NoSuchKey</Code></Error>", "", body=method != "HEAD")
+            return response("404 Not Found", b"<Error><Code>NoSuchKey</Code></Error>", "", body=method != "HEAD")
         data, tag = self.objects[name], f'ETag: "{self.etags[name]}"\r\n'
         asked = re.search(r"(?i)\r\nrange: *bytes=(\d+)-(\d*)", head)
         if asked is None or method == "HEAD":
-            return _response("200 OK", data, tag, body=method != "HEAD")
+            return response("200 OK", data, tag, body=method != "HEAD")
         start, stop = int(asked[1]), min(int(asked[2] or len(data)) + 1, len(data))
         part = memoryview(data)[start:stop]
-        return _response("206 Partial Content", part, f"{tag}Content-Range: bytes {start}-{stop - 1}/{len(data)}\r\n")
+        return response("206 Partial Content", part, f"{tag}Content-Range: bytes {start}-{stop - 1}/{len(data)}\r\n")
 
     def _listing(self, prefix: str) -> bytes:
         item = '<Contents><Key>{}</Key><Size>{}</Size><ETag>"{}"</ETag></Contents>'
@@ -59,7 +59,8 @@ class Server:
         return f'<?xml version="1.0"?><ListBucketResult>{result}</ListBucketResult>'.encode()
 
 
-def _response(status: str, data: bytes | memoryview, fields: str, *, body: bool = True) -> tuple[bytes, ...]:
+def response(status: str, data: bytes | memoryview, fields: str, *, body: bool = True) -> tuple[bytes, ...]:
+    """Status line, headers and, where asked for, body of an answer."""
     head = f"HTTP/1.1 {status}\r\nContent-Length: {len(data)}\r\n{fields}\r\n".encode()
     return (head, bytes(data)) if body else (head,)
 

@@ -117,6 +117,7 @@ def index(url: str, root: str | None, image: str | None, anew: bool, workers: in
     if cluster is not None:
         return _on_cluster(cluster)
     demand("numpy")
+    from gmml_cluster.data.corpus import merged
     from gmml_cluster.data.corpus.checksums import Indexed, demand_writable, index_all
     from gmml_cluster.data.corpus.listing import indexes_below, list_shards
 
@@ -133,6 +134,7 @@ def index(url: str, root: str | None, image: str | None, anew: bool, workers: in
                 faults.append(result)
             else:
                 found.append(result)
+    merged.put([each.shard for each in found], [each.header for each in found], indexes)
     made = sum(each.made for each in found)
     click.echo(f"{counted(len(shards), 'shard')}: {made} indexed, {len(found) - made} had an index with checksums")
     faults += _summary(url, found)

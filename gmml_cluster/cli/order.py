@@ -136,7 +136,7 @@ def _of_run(run: str, root: str | None) -> _Ordered:
         raise SpecError(Fault(found.url, problem))
     corpora = found.corpora(pinned["corpora"])
     job = found.job(submit.changed if submit else {})
-    pin = Pin.from_json(corpora, indexes_below(found.root))
+    pin = Pin.from_bytes(corpora, indexes_below(found.root))
     topologies = [attempt.topology for attempt in history.attempts]
     recorded = {each["ranks"]: each["micro"] for each in topologies if isinstance(each.get("micro"), int)}
     return _Ordered(job, SampleLayout.from_json(pinned["layout"], pin.shapes), pin, recorded)

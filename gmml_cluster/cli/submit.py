@@ -45,7 +45,7 @@ def command(
     if str(file := job_path(job)) != job:
         click.echo(f"{job}: the job of the package, {file}", err=True)
     if dry_run:
-        prepared = prepare(job, cluster=_named(cluster), overrides=overrides)
+        prepared = prepare(job, cluster=_named(cluster), overrides=overrides, take_counts=True)
         click.echo(json.dumps(document(prepared)) if as_json else text(prepared))
         return
     report(api.submit(job, _named(cluster), overrides, take_over=take_over), as_json=as_json, follow=follow)

@@ -69,8 +69,8 @@ def _corpora(run: RunRoot, history: History) -> str:
     if history.pin is None:
         return "Not recorded."
     digest = history.pin["corpora"]
-    corpora = Pin.from_json(run.corpora(digest)).corpora
-    lines = [f"| {each.url} | {len(each.shards)} | {sum(s.samples for s in each.shards):,} |" for each in corpora]
+    corpora = Pin.from_bytes(run.corpora(digest)).corpora
+    lines = [f"| {each.url} | {len(each.shards)} | {each.shards.samples.sum():,} |" for each in corpora]
     return "\n".join(
         [f"SHA-256 of the list of shards: `{digest}`", "", "| corpus | shards | samples |", "|---|---|---|", *lines]
     )

@@ -45,7 +45,7 @@ class _Looking:
         """Images with a class by the indexes; None where one is missing, or cannot be read here."""
         if not shards or find_spec("numpy") is None or find_spec("google_crc32c") is None:
             return None
-        from gmml_cluster.data.corpus.index import find_headers
+        from gmml_cluster.data.corpus.merged import find_headers
 
         try:
             headers = find_headers(shards, indexes_below(self.root))

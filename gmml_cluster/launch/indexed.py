@@ -12,6 +12,7 @@ from gmml_cluster.launch.evaluation import look_at_evaluation
 from gmml_cluster.plan.evaluation import Labelled
 from gmml_cluster.plan.sample_layout import CorpusShape
 from gmml_cluster.spec.job import CorpusSpec, JobSpec
+from gmml_cluster.store.open import scheme_of
 from gmml_cluster.store.protocol import Store
 from gmml_cluster.wording import counted
 
@@ -35,17 +36,28 @@ class Indexed:
     scored: Labelled = field(default_factory=Labelled)
 
 
-def look_up(job: JobSpec, root: str) -> Indexed:
-    """Read the indexes that there are. What cannot be read is refused by the preflight; here it only makes a note."""
+def look_up(job: JobSpec, root: str, *, take_counts: bool = False) -> Indexed:
+    """Read the indexes that there are. What cannot be read is refused by the preflight; here it only makes a note.
+
+    Args:
+        job: the job.
+        root: where indexes may lie that are not beside their shards.
+        take_counts: whether `samples` of the spec is taken as it is of a corpus in an object store, which is not asked.
+    """
     looked = look_at_evaluation(job, root)
-    found = _look_at_corpora(job, root)
+    found = _look_at_corpora(job, root, take_counts=take_counts)
     return replace(found, notes=(*found.notes, *map(str, looked.faults), *looked.notes), scored=looked.labelled)
 
 
-def _look_at_corpora(job: JobSpec, root: str) -> Indexed:
+def _look_at_corpora(job: JobSpec, root: str, *, take_counts: bool) -> Indexed:
     if not _can_read():
         return Indexed(None, ("no index can be read here; pip install 'gmml-cluster[data]' lets the plan know more",))
-    found = [_look_at(corpus, root) for corpus in job.data.corpora]
+    found = [
+        (None, [f"{corpus.url}: not listed, as `samples` is given; its submission reads the indexes"], None)
+        if take_counts and corpus.samples is not None and scheme_of(corpus.url) == "s3"
+        else _look_at(corpus, root)
+        for corpus in job.data.corpora
+    ]
     known = tuple(shape for shape, _, _ in found if shape is not None)
     notes = tuple(note for _, notes, _ in found for note in notes)
     return Indexed(known if len(known) == len(found) else None, notes, tuple(held for _, _, held in found))
@@ -139,7 +151,7 @@ def _can_read() -> bool:
 
 def _look_at(corpus: CorpusSpec, root: str) -> tuple[CorpusShape | None, list[str], Summary | None]:
     """The corpus' shape, None where it is not known or has no sample, notes of it, and what it holds if known."""
-    from gmml_cluster.data.corpus.index import find_headers
+    from gmml_cluster.data.corpus.merged import find_headers
 
     try:
         files, indexes = list_shards(corpus.url, corpus.image), indexes_below(root)

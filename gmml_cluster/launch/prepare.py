@@ -63,8 +63,14 @@ class Prepared:
             return launcher_named(self.profile.launcher).script(self.submission)
 
 
-def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepared:
+def prepare(path: str, *, cluster: str, overrides: Sequence[str] = (), take_counts: bool = False) -> Prepared:
     """Validate and plan a job file.
+
+    Args:
+        path: the job file, or the name of a packaged job.
+        cluster: a profile's name or file.
+        overrides: `batch.size=512` and the like.
+        take_counts: as for `look_up`: a dry run takes the spec's word for what an object store holds.
 
     Raises:
         SpecError: all faults of the job file and the profile, or else of `init`, or else of the plan, of numbers that
@@ -77,7 +83,7 @@ def prepare(path: str, *, cluster: str, overrides: Sequence[str] = ()) -> Prepar
     root = absolute(profile.root)
     with locations.located_faults():
         launcher_named(profile.launcher)  # asked first: no store is read for a launcher that does not exist
-        indexed = look_up(job, root)
+        indexed = look_up(job, root, take_counts=take_counts)
         refuse_empty(job, indexed.held)
         job = with_source(job, root)
         submission, (history, notes) = _both(

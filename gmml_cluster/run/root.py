@@ -92,15 +92,17 @@ class RunRoot:
         """
         return self._read(code_name(digest), digest, _sha256, f"restore it, or gmml resume {self.name} --code")
 
-    def corpora(self, digest: str) -> dict[str, Any]:
-        """The corpora as a `pin` fixed them: what `Pin.from_json` reads.
+    def corpora(self, digest: str) -> bytes:
+        """The corpora as a `pin` fixed them: what `Pin.from_bytes` reads.
 
         Raises:
             RunDamaged: the document is not the one of the digest.
         """
         hint = f"restore it; without it the samples of {self.name} are not known"
-        document: dict[str, Any] = json.loads(self._read(corpora_name(digest), digest, _corpora_digest, hint))
-        return document
+        try:
+            return self._read(corpora_name(digest), digest, _sha256, hint)
+        except NotFound:  # of a version that wrote JSON
+            return self._read(json_corpora_name(digest), digest, _json_corpora_digest, hint)
 
     def _submitted(self, name: str) -> bytes:
         """A file that was written once, at submission. Logs of earlier versions have no `files`: it is not compared."""
@@ -127,8 +129,8 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _corpora_digest(data: bytes) -> str:
-    """As `Pin.digest` has it: of the `corpora` alone, in a fixed spelling."""
+def _json_corpora_digest(data: bytes) -> str:
+    """Of the `corpora` alone, in a fixed spelling."""
     try:
         return _sha256(json.dumps(json.loads(data)["corpora"], sort_keys=True).encode())
     except (ValueError, KeyError, TypeError):
@@ -164,6 +166,11 @@ def code_name(digest: str) -> str:
 
 def corpora_name(digest: str) -> str:
     """Name of a pin of the corpora within the run root."""
+    return f"corpora/{digest}.pin"
+
+
+def json_corpora_name(digest: str) -> str:
+    """Name that a pin of the corpora had while it was JSON."""
     return f"corpora/{digest}.json"
 
 

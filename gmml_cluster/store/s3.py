@@ -93,7 +93,8 @@ class S3Store:
     def list_objects(self, prefix: str = "") -> list[Stat]:
         skip = len(self._inside)
         found = (item for page in self._pages(*_OBJECTS, prefix) for item in page.get("Contents", ()))
-        return sorted(Stat(item["Key"][skip:], item["Size"], item["ETag"].strip('"')) for item in found)
+        stats = (Stat(item["Key"][skip:], item["Size"], item["ETag"].strip('"')) for item in found)
+        return sorted(stats, key=lambda stat: stat.name)
 
     def folders(self) -> list[str]:
         skip = len(self._inside)

@@ -189,7 +189,7 @@ def test_a_dry_run_names_the_line_of_a_profile_that_no_script_can_be_made_of(cal
         raise StorageError(f"{root}: no answer")
 
     monkeypatch.setattr(existing, "run_root", unreachable)
-    monkeypatch.setattr(prepare, "look_up", lambda job, root: Indexed(None))
+    monkeypatch.setattr(prepare, "look_up", lambda job, root, **_: Indexed(None))
     profile = "launcher: slurm\nroot: s3://bucket/runs\nslurm: {cpus_per_rank: 1}\nranks_per_node: 2\n"
     (tmp_path / "clusters" / "far.yaml").write_text(profile)
     code, _, err = call("gmml-submit", "job.yaml", "--cluster", "far", "--dry-run")
@@ -262,7 +262,7 @@ def test_a_dry_run_says_why_a_corpus_or_the_root_is_not_known(call, tmp_path, mo
 
 
 def test_samples_that_an_index_contradicts_are_refused(call, monkeypatch):
-    monkeypatch.setattr(prepare, "look_up", lambda job, root: Indexed((CorpusShape(1.0, (6000, 40)),)))
+    monkeypatch.setattr(prepare, "look_up", lambda job, root, **_: Indexed((CorpusShape(1.0, (6000, 40)),)))
     code, _, err = submitted(call)
     assert code == 2
     assert err.startswith("job.yaml:5: data.corpora.0.samples: 6400 given, and the index counts 6040; ")

@@ -37,7 +37,7 @@ def test_shards_in_a_store_are_indexed_once_and_give_the_images_of_the_folder(s3
         store.put_file(f"digits/{path.name}", path)
     found = pin([CorpusSpec(url=f"{s3_url}/digits/train-{{000..003}}.tar")], store.child(".corpora"))
     assert len(store.list_objects(".corpora/")) == 4
-    again = Pin.from_json(found.to_json(), store.child(".corpora"))
+    again = Pin.from_bytes(found.to_bytes(), store.child(".corpora"))
     assert np.array_equal(streamed(again, 4), streamed(pin([CorpusSpec(url=str(digit_shards))]), 4))
 
 

@@ -1,5 +1,6 @@
 """Puts the virtual world under the product's modules, for as long as histories are explored."""
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,8 +35,8 @@ JOB = {
 PROFILE = SimpleNamespace(launcher="simulated", root="")
 CODE = Snapshot("c" * 64, b"code")
 _LAYOUT = SimpleNamespace(to_json=lambda: {"batch": 64})
-_PINNED = SimpleNamespace(shapes=(), summaries=(), files=(), digest="", to_json=lambda: {"corpora": []})
-_PINNED.digest = root._corpora_digest(b'{"corpora": []}')
+_PINNED = SimpleNamespace(shapes=(), summaries=(), files=(), to_bytes=lambda: b"pin")
+_PINNED.digest = hashlib.sha256(_PINNED.to_bytes()).hexdigest()
 
 
 @lru_cache(maxsize=64)

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+from itertools import chain, islice
 
 from gmml_cluster.data.corpus.pin import Pin
 from gmml_cluster.errors import GmmlError
@@ -36,8 +37,8 @@ def make_checksums(pin: Pin, ranks: int, rank: int, pause: float = _PAUSE) -> No
         rank: this one, which takes shards `rank`, `rank + ranks`, ...
         pause: rest after a shard, as a multiple of the time that it took, so that storage stays free for training.
     """
-    shards, made = [shard for corpus in pin.corpora for shard in corpus.shards], 0
-    for shard in shards[rank::ranks]:
+    shards, made = chain.from_iterable(corpus.shards for corpus in pin.corpora), 0
+    for shard in islice(shards, rank, None, ranks):
         began = time.monotonic()
         try:
             if not pin.make_checked(shard):

@@ -19,6 +19,7 @@ _INDEXED_AT_ONCE = 8
 class Indexed:
     """A shard that has a checked index."""
 
+    shard: ShardFile
     made: bool
     """Whether its index was made now."""
     header: Header
@@ -67,8 +68,8 @@ def index_shards(task: IndexTask) -> list[Indexed | GmmlError]:
         try:
             found = None if task.anew else _find_valid(shard, indexes)
             if found is not None and found.checked and found.version == shard.version:
-                return Indexed(False, found)
-            return Indexed(True, index_checked(shard, indexes).header)
+                return Indexed(shard, False, found)
+            return Indexed(shard, True, index_checked(shard, indexes).header)
         except GmmlError as error:
             return error
 

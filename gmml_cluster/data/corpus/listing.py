@@ -119,7 +119,7 @@ def stat_all(urls: Iterable[str], image: str = "") -> Iterator[ShardFile]:
     by_folder = itertools.groupby(sorted(urls), key=lambda url: split_url(url)[0])
     for folder, members in by_folder:
         names = {split_url(url)[1] for url in members}
-        listed = store_of(folder).list_objects(_common_beginning(min(names), max(names)))
+        listed = store_of(folder).list_objects(common_beginning(min(names), max(names)))
         yield from _shards(folder, listed, names.__contains__, image)
 
 
@@ -136,7 +136,8 @@ def _absolute(url: str) -> str:
     return os.path.abspath(os.path.expanduser(url.removeprefix("file://")))
 
 
-def _common_beginning(least: str, greatest: str) -> str:
+def common_beginning(least: str, greatest: str) -> str:
+    """The longest text that both begin with, and so all that sort between them."""
     pairs = enumerate(zip(least, greatest, strict=False))
     return least[: next((at for at, (a, b) in pairs if a != b), len(least))]
 

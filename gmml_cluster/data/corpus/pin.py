@@ -10,18 +10,20 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from gmml_cluster.data.corpus import index
+from gmml_cluster.data.corpus import index, merged
 from gmml_cluster.data.corpus.checksums import index_checked
 from gmml_cluster.data.corpus.index import Header, ShardIndex
 from gmml_cluster.data.corpus.listing import ShardFile, list_shards, split_url, store_of
+from gmml_cluster.data.corpus.pinned import PinnedCorpus, PinnedShard, PinnedShards, from_bytes, to_bytes
 from gmml_cluster.data.corpus.summary import Summary, summarise
 from gmml_cluster.errors import DataError, Fault, ShardChanged, SpecError
 from gmml_cluster.plan.sample_layout import CorpusShape
@@ -64,37 +66,6 @@ class CorpusUrl:
 
 
 @dataclass(frozen=True)
-class PinnedShard:
-    """A shard as it was when the run began."""
-
-    file: ShardFile
-    samples: int
-    crcs: str = ""
-    """`Header.crcs` of its index; empty where it had no CRCs."""
-    labels: str = ""
-    """`Header.labels` of its index; empty in pins of versions that had none."""
-
-    def to_row(self) -> list[Any]:
-        """The shard in a pin's JSON; pins of older versions keep their five columns, and so their digest."""
-        row = [self.file.url, self.file.size, self.file.version, self.samples, self.crcs]
-        return [*row, self.labels] if self.labels else row
-
-
-@dataclass(frozen=True)
-class PinnedCorpus:
-    """A corpus as it was when the run began."""
-
-    url: str
-    """As the spec has it."""
-    weight: float
-    identity: str
-    """SHA-256 of the shards' names, counts, and their samples' names and lengths; their folder does not enter."""
-    shards: tuple[PinnedShard, ...]
-    image: str = ""
-    """Field that holds the images; empty takes each sample's first image."""
-
-
-@dataclass(frozen=True)
 class Located:
     """Where one sample is."""
 
@@ -122,6 +93,7 @@ class Pin:
         corpora: as pinned.
         indexes: where indexes are that are not beside their shards, `<root>/.corpora`.
         made: indexes that exist in memory alone, so are never dropped.
+        digest: of the document that they were read from; empty where there is none yet.
 
     Attributes:
         summaries: what each corpus holds, where this process pinned it; else empty.
@@ -133,11 +105,13 @@ class Pin:
         indexes: Store | None = None,
         made: Mapping[ShardFile, ShardIndex] = MappingProxyType({}),
         summaries: Sequence[Summary] = (),
+        digest: str = "",
     ) -> None:
         self.corpora = tuple(corpora)
+        self._read_digest = digest
         self.summaries = tuple(summaries)
         self._indexes = indexes
-        self._starts = [np.cumsum([0, *(shard.samples for shard in corpus.shards)]) for corpus in corpora]
+        self._starts = [np.cumsum(np.append(0, corpus.shards.samples)) for corpus in corpora]
         self._made = dict(made)
         self._loaded: LRUCache[ShardFile, ShardIndex] = LRUCache(
             _LOADED_BYTES, getsizeof=lambda found: min(max(found.records.nbytes, 1), _LOADED_BYTES)
@@ -146,10 +120,10 @@ class Pin:
         self._shard_locks: dict[ShardFile, threading.Lock] = {}
         self._labels_confirmed: set[ShardFile] = set()
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Digest of everything pinned."""
-        return hashlib.sha256(json.dumps(self.to_json()["corpora"], sort_keys=True).encode()).hexdigest()
+        """Digest of everything pinned: of the document that was read, else of the one that `to_bytes` gives."""
+        return self._read_digest or hashlib.sha256(self.to_bytes()).hexdigest()
 
     @property
     def files(self) -> list[ShardFile]:
@@ -159,16 +133,21 @@ class Pin:
     @property
     def shapes(self) -> tuple[CorpusShape, ...]:
         """What the order needs of each corpus."""
-        return tuple(CorpusShape(c.weight, tuple(shard.samples for shard in c.shards)) for c in self.corpora)
+        return tuple(CorpusShape(c.weight, tuple(c.shards.samples.tolist())) for c in self.corpora)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain mapping; `from_json` reads it back."""
-        return {"corpora": [_corpus_to_json(corpus) for corpus in self.corpora]}
+    def to_bytes(self) -> bytes:
+        """The document that a run keeps; `from_bytes` reads it back."""
+        return to_bytes(self.corpora)
 
     @classmethod
-    def from_json(cls, given: Mapping[str, Any], indexes: Store | None = None) -> "Pin":
-        """The pin that `to_json` wrote; nothing is read yet."""
-        return cls([_corpus_from_json(corpus) for corpus in given["corpora"]], indexes)
+    def from_bytes(cls, data: bytes, indexes: Store | None = None) -> "Pin":
+        """The pin of a document of this version or an earlier one; no index is read yet.
+
+        Raises:
+            DataError: it is no such document.
+        """
+        corpora, digest = from_bytes(data)
+        return cls(corpora, indexes, digest=digest)
 
     def locate(self, corpus: int, y: int) -> Located:
         """Where sample y of a corpus is.
@@ -264,22 +243,6 @@ class Pin:
         return found
 
 
-def _corpus_to_json(corpus: PinnedCorpus) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "url": corpus.url,
-        "weight": corpus.weight,
-        "identity": corpus.identity,
-        "shards": [shard.to_row() for shard in corpus.shards],
-    }
-    return {**fields, "image": corpus.image} if corpus.image else fields
-
-
-def _corpus_from_json(given: Mapping[str, Any]) -> PinnedCorpus:
-    image = given.get("image", "")
-    shards = tuple(PinnedShard(ShardFile(row[0], row[1], row[2], image), *row[3:]) for row in given["shards"])
-    return PinnedCorpus(given["url"], given["weight"], given["identity"], shards, image)
-
-
 def verify_shard(shard: PinnedShard) -> None:
     """Check that a shard still is what was pinned.
 
@@ -343,9 +306,7 @@ def _pin_corpus(
     files = list_shards(corpus.url, corpus.image)
     keep = indexes.put_many if indexes is not None and checked else None
 
-    def complete(file: ShardFile, header: Header | None, put: Put | None) -> Header:
-        if header is not None:
-            return header
+    def indexed(file: ShardFile, put: Put | None) -> Header:
         new = _build(file) if checked else index.build(file, checked=False)
         if put is None:
             made[file] = new
@@ -353,15 +314,21 @@ def _pin_corpus(
             index.put_stored(new, file, put)
         return new.header
 
-    found = index.find_headers(files, indexes)
-    headers: list[Header] = []
+    known = merged.known_headers(files, indexes)
+    found = merged.completed(known, files, indexes)
+    without = [file for file, header in zip(files, found, strict=True) if header is None]
+    made_now: list[Header] = []
     with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
-        for start in range(0, len(files), _KEPT_AT_ONCE):
-            some = slice(start, start + _KEPT_AT_ONCE)
+        for start in range(0, len(without), _KEPT_AT_ONCE):
             with keep() if keep else nullcontext() as put:
-                headers += pool.map(complete, files[some], found[some], repeat(put))
-    shards = tuple(PinnedShard(file, h.samples, h.crcs, h.labels) for file, h in zip(files, headers, strict=True))
-    pinned = PinnedCorpus(corpus.url, corpus.weight, _identity(files, headers), shards, corpus.image or "")
+                made_now += pool.map(indexed, without[start : start + _KEPT_AT_ONCE], repeat(put))
+    following = iter(made_now)
+    headers = [next(following) if header is None else header for header in found]
+    if keep and None in known:
+        merged.put(files, headers, indexes)
+    rows = [PinnedShard(file, h.samples, h.crcs, h.labels) for file, h in zip(files, headers, strict=True)]
+    shards, image = PinnedShards.of(rows, corpus.image or ""), corpus.image or ""
+    pinned = PinnedCorpus(corpus.url, corpus.weight, _identity(files, headers), shards, image)
     return pinned, summarise(headers)
 
 

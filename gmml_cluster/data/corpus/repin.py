@@ -1,14 +1,15 @@
 """The shards of a run when another attempt begins: the same files, or other files that hold the same samples."""
 
+import operator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
 
 from gmml_cluster.data.corpus import index
 from gmml_cluster.data.corpus.checksums import index_checked
 from gmml_cluster.data.corpus.index import Header
 from gmml_cluster.data.corpus.listing import ShardFile, stat_all
-from gmml_cluster.data.corpus.pin import Pin, PinnedShard
+from gmml_cluster.data.corpus.pin import Pin
+from gmml_cluster.data.corpus.pinned import PinnedCorpus, PinnedShard, PinnedShards
 from gmml_cluster.errors import DataError, Fault, ShardChanged
 from gmml_cluster.store.protocol import Store
 
@@ -18,23 +19,33 @@ _INDEXED_AT_ONCE = 8
 def repin(pinned: Pin, indexes: Store) -> Pin:
     """The pin with the present sizes and versions of its shards, if their samples are those that were pinned.
 
+    It is the same object where none has another.
+
     Equal lengths, CRCs and classes prove it: those of an index of just the present version, else of every byte.
 
     Raises:
         ShardChanged: a shard holds other samples, is gone, or its samples had no CRCs that could prove anything.
         StorageError: a store does not answer.
     """
-    shards = [shard for corpus in pinned.corpora for shard in corpus.shards]
-    listed = {(c.image, f.url): f for c in pinned.corpora for f in stat_all((s.file.url for s in c.shards), c.image)}
+    now = [_corpus_repinned(corpus, indexes) for corpus in pinned.corpora]
+    return pinned if all(map(operator.is_, now, pinned.corpora)) else Pin(now, indexes)
+
+
+def _corpus_repinned(corpus: PinnedCorpus, indexes: Store) -> PinnedCorpus:
+    """The corpus itself where no shard has another size or version."""
+    held = list(corpus.shards)
+    listed = {file.url: file for file in stat_all((shard.file.url for shard in held), corpus.image)}
+    differing = [number for number, shard in enumerate(held) if listed.get(shard.file.url) != shard.file]
+    if not differing:
+        return corpus
     with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
-        found = pool.map(lambda s: _repinned(s, listed.get((s.file.image, s.file.url)), indexes), shards)
-        now = iter(list(found))
-    return Pin([replace(c, shards=tuple(islice(now, len(c.shards)))) for c in pinned.corpora], indexes)
+        found = pool.map(lambda n: _repinned(held[n], listed.get(held[n].file.url), indexes), differing)
+        for number, shard in zip(differing, found, strict=True):
+            held[number] = shard
+    return replace(corpus, shards=PinnedShards.of(held, corpus.image))
 
 
 def _repinned(shard: PinnedShard, now: ShardFile | None, indexes: Store) -> PinnedShard:
-    if now == shard.file:
-        return shard
     if now is None:
         raise ShardChanged(Fault(shard.file.url, "is gone; a run's shards never change", "put it back"))
     known = shard if shard.crcs else _proof(shard, index.stored_header(shard.file, indexes))

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gmml_cluster.data.corpus.listing import INDEX_SUFFIX, PACKING_PLAN, SHARD_SUFFIX, store_of
+from gmml_cluster.data.corpus import index, merged
+from gmml_cluster.data.corpus.listing import INDEX_SUFFIX, PACKING_PLAN, SHARD_SUFFIX, ShardFile, store_of
 from gmml_cluster.data.packing.report import NUMBER_DIGITS, Packed, ShardRecord
 from gmml_cluster.data.packing.shard import HIDDEN
 from gmml_cluster.errors import DataError, Fault
@@ -110,11 +111,18 @@ class Destination:
 
     def finish(self, packed: Packed) -> None:
         """Publish names of classes and the report, and remove what only packing needed."""
+        self._merge_indexes()
         if packed.classes:
             self._store.put(CLASSES, "".join(f"{name}\n" for name in packed.classes).encode())
         document = {**packed.to_json(self._named), "plan": self._plan.to_json()}
         self._store.put(REPORT, json.dumps(document, indent=1).encode())
         self._clear()
+
+    def _merge_indexes(self) -> None:
+        listed = (found for found in self._store.list_objects() if found.name.endswith(SHARD_SUFFIX))
+        shards = [ShardFile(f"{self.url}/{found.name}", found.size, found.version) for found in listed]
+        headers = index.find_headers(shards, None) if len(shards) >= merged.LEAST else [None] * len(shards)
+        merged.put(shards, headers, None)
 
     def give_up(self, *, everything: bool = False) -> None:
         """Remove the plan where nothing stands that the next command could use; or `everything`."""
@@ -143,7 +151,9 @@ class Destination:
     def _demand_plan(self) -> None:
         if PACKING_PLAN in self._found:
             self._demand_same(json.loads(self._store.get(PACKING_PLAN)), "is being packed")
-        ours = re.compile(rf"{re.escape(self._plan.prefix)}-\d{{6,}}\.tar({re.escape(INDEX_SUFFIX)})?|{CLASSES}")
+        ours = re.compile(
+            rf"{re.escape(self._plan.prefix)}-\d{{6,}}\.tar({re.escape(INDEX_SUFFIX)})?|{CLASSES}|{re.escape(merged.NAME)}"
+        )
         foreign = [name for name in self._found if not _hidden(name) and not ours.fullmatch(name)]
         if foreign or (self._found and PACKING_PLAN not in self._found):
             what = "exists and is not empty; a corpus gets a folder of its own"

@@ -14,7 +14,8 @@ from functools import reduce
 import numpy as np
 
 from gmml_cluster.data.corpus.index import ShardIndex, crc32c
-from gmml_cluster.data.corpus.pin import Pin, PinnedShard, verify_shard
+from gmml_cluster.data.corpus.pin import Pin, verify_shard
+from gmml_cluster.data.corpus.pinned import PinnedShard
 from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.locate import Locator, Pieces, Wanted
 from gmml_cluster.data.reader.reads import REMOTE, BlockCache, Encoded, Read, coalesce, distinct, read_range
@@ -66,7 +67,7 @@ class Fetcher:
         self._locator = Locator(pin)
         self._blocks = BlockCache(cache_bytes)
         self._pool = ThreadPoolExecutor(reads, thread_name_prefix="fetch")
-        self._remote = any(shard.file.url.startswith(REMOTE) for corpus in pin.corpora for shard in corpus.shards)
+        self._remote = any(corpus.shards[0].file.url.startswith(REMOTE) for corpus in pin.corpora)
         self._ahead_bytes, self._held_bytes = ahead_bytes, 0
         self._in_flight = self._ready_bytes = 0
         self._closed = False

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmml_cluster.data.corpus.index import MASK_RECORD, ShardIndex
-from gmml_cluster.data.corpus.pin import Pin, PinnedShard
+from gmml_cluster.data.corpus.pin import Pin
+from gmml_cluster.data.corpus.pinned import PinnedShard
 from gmml_cluster.data.random.philox import Ints
 
 Indexes = Callable[[Sequence[PinnedShard]], Iterable[ShardIndex]]
@@ -60,8 +61,8 @@ class Locator:
     """Finds samples of a pin; thread-safe."""
 
     def __init__(self, pin: Pin) -> None:
-        self._shards = [shard for corpus in pin.corpora for shard in corpus.shards]
-        counts = [np.array([shard.samples for shard in corpus.shards], np.int64) for corpus in pin.corpora]
+        self._shards = [corpus.shards for corpus in pin.corpora]
+        counts = [shards.samples for shards in self._shards]
         self._ends = [np.cumsum(each) for each in counts]
         self._starts = np.concatenate([ends - each for ends, each in zip(self._ends, counts, strict=True)])
         self._first_shard = np.cumsum([0, *(len(each) for each in counts)])
@@ -78,8 +79,8 @@ class Locator:
         shard, index = self._find(corpus, y)
         offsets, lengths = np.empty(len(y), np.int64), np.empty(len(y), np.int64)
         crcs: list[int | None] = [None] * len(y)
-        distinct = np.unique(shard)
-        found = indexes([self._shards[number] for number in distinct])
+        shards = {number: self._shard(number) for number in np.unique(shard).tolist()}
+        found = indexes(list(shards.values()))
         for slots, of_shard in zip(_slots_of_each(shard), found, strict=True):
             records = _records_of(of_shard, masks=masks)[index[slots]]
             offsets[slots], lengths[slots] = records["offset"], records["length"]
@@ -87,8 +88,8 @@ class Locator:
                 for slot, crc in zip(slots.tolist(), records["crc"].tolist(), strict=True):
                     crcs[slot] = crc
         samples = [Wanted(*pair) for pair in zip(corpus.tolist(), y.tolist(), strict=True)]
-        shards = [self._shards[number] for number in shard.tolist()]
-        return Pieces(samples, shards, index.tolist(), offsets.tolist(), lengths.tolist(), crcs)
+        of_samples = [shards[number] for number in shard.tolist()]
+        return Pieces(samples, of_samples, index.tolist(), offsets.tolist(), lengths.tolist(), crcs)
 
     def labels(self, corpus: Ints, y: Ints, of: Callable[[PinnedShard], NDArray[np.int32]]) -> Ints:
         """The classes of the samples.
@@ -104,8 +105,13 @@ class Locator:
         shard, index = self._find(corpus, y)
         labels = np.empty(len(y), np.int64)
         for number, slots in zip(np.unique(shard).tolist(), _slots_of_each(shard), strict=True):
-            labels[slots] = of(self._shards[number])[index[slots]]
+            labels[slots] = of(self._shard(number))[index[slots]]
         return labels
+
+    def _shard(self, number: int) -> PinnedShard:
+        """A shard by its number among all corpora's."""
+        c = int(np.searchsorted(self._first_shard, number, side="right")) - 1
+        return self._shards[c][number - int(self._first_shard[c])]
 
     def _find(self, corpus: Ints, y: Ints) -> tuple[Ints, Ints]:
         """Number of each sample's shard among all corpora's, and of the sample in it."""

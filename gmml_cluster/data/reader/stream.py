@@ -330,7 +330,7 @@ def cache_bytes(pin: Pin, layout: SampleLayout, ranks: int, memory_bytes: int) -
 
     A window's samples are read in random order: without its blocks in memory, small samples would be a request each.
     """
-    means = [sum(s.file.size for s in c.shards) / sum(s.samples for s in c.shards) for c in pin.corpora]
+    means = [int(c.shards.sizes.sum()) / int(c.shards.samples.sum()) for c in pin.corpora]
     lanes = -(-layout.lanes // ranks)
     half = memory_bytes // 2
     return half if 2 * lanes * layout.window * max(means) <= half else 0

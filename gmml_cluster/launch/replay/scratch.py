@@ -14,7 +14,7 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.history import History, Maps
 from gmml_cluster.run.log import Draft
-from gmml_cluster.run.root import RUN, SPEC, RunRoot, corpora_name, run_root
+from gmml_cluster.run.root import RUN, SPEC, RunRoot, corpora_name, json_corpora_name, run_root
 from gmml_cluster.run.step_range import Conditions, Piece, StepRange
 from gmml_cluster.store.protocol import NotFound, Stat, Store
 
@@ -68,9 +68,9 @@ def make_scratch(source: RunRoot, entries: Sequence[Entry], steps: StepRange, fo
     if history.pin is None:
         raise SpecError(Fault(source.url, "its corpora are not pinned yet", "replay it when it has trained"))
     run = run_root(str(folder), source.name)
-    for name in (RUN, SPEC, corpora_name(history.pin["corpora"])):
+    for name in (RUN, SPEC):
         run.store.put(name, source.store.get(name))
-    _copy_indexes(source, run, history.pin["corpora"])
+    _copy_pin(source, run, history.pin["corpora"])
     if steps.start is not None:
         _copy_folder(source.store, steps.start.folder, Path(run.url))
     for maps in _maps_before(history, steps.first):
@@ -108,14 +108,21 @@ def _copy(source: Store, found: Stat, path: Path) -> None:
             file.write(source.get(found.name, start, min(_COPY_BYTES, found.size - start)))
 
 
-def _copy_indexes(source: RunRoot, run: RunRoot, pinned: str) -> None:
+def _copy_pin(source: RunRoot, run: RunRoot, pinned: str) -> None:
+    """Copy the pin under the name that it has, then the indexes of its shards."""
+    data = source.corpora(pinned)
+    run.store.put(json_corpora_name(pinned) if data.startswith(b"{") else corpora_name(pinned), data)
+    _copy_indexes(source, run, data)
+
+
+def _copy_indexes(source: RunRoot, run: RunRoot, pinned: bytes) -> None:
     """Copy the indexes of the pinned shards that do not lie beside them; without them every shard would be read."""
     from gmml_cluster.data.corpus.index import stored_name
     from gmml_cluster.data.corpus.listing import indexes_below
     from gmml_cluster.data.corpus.pin import Pin
 
     theirs, ours = indexes_below(source.root), indexes_below(run.root)
-    for file in Pin.from_json(source.corpora(pinned)).files:
+    for file in Pin.from_bytes(pinned).files:
         try:
             ours.put(stored_name(file), theirs.get(stored_name(file)))
         except NotFound:

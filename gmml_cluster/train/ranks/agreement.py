@@ -1,7 +1,6 @@
 """What the ranks of an attempt agree on before training: rank 0 reads the log and claims, and broadcasts the result."""
 
 import importlib.metadata
-import json
 import logging
 import os
 import socket
@@ -149,8 +148,8 @@ def _pinned_before(run: RunRoot, attempt: int, job: JobSpec, fields: Mapping[str
     _demand_same_views(run, fields["decoder"])
     old = pinned_corpora(run, fields["corpora"])
     now = repin(old, indexes(run))
-    rewritten = len(set(now.files) - set(old.files))
-    if rewritten:
+    if now is not old:
+        rewritten = len(set(now.files) - set(old.files))
         _log.warning("%d shards have another size or version than before, and the same samples", rewritten)
         _put(run, now)
         protocol.repin(run.log, attempt, now.digest, rewritten)
@@ -171,12 +170,12 @@ def _demand_same_views(run: RunRoot, decoder: str) -> None:
 
 
 def _put(run: RunRoot, pinned: Pin) -> None:
-    run.store.put(corpora_name(pinned.digest), json.dumps(pinned.to_json()).encode())
+    run.store.put(corpora_name(pinned.digest), pinned.to_bytes())
 
 
 def pinned_corpora(run: RunRoot, digest: str) -> Pin:
     """The corpora as the first attempt found them."""
-    return Pin.from_json(run.corpora(digest), indexes(run))
+    return Pin.from_bytes(run.corpora(digest), indexes(run))
 
 
 def indexes(run: RunRoot) -> Store:

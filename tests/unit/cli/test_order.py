@@ -85,7 +85,7 @@ def test_a_run_is_ordered_by_the_micro_batch_that_an_attempt_recorded(job, tmp_p
     spec, _ = read_job(str(job), ())
     run = create_run(str(root), "x", {SPEC: to_yaml(spec).encode()}, {"spec": "0", "code": "0", "versions": {}})
     pinned = pin(spec.data.corpora, indexes_below(str(root)))
-    run.store.put(corpora_name(pinned.digest), json.dumps(pinned.to_json()).encode())
+    run.store.put(corpora_name(pinned.digest), pinned.to_bytes())
     token = protocol.submit(run.log, launcher="local", code="0", bounds={})
     topology = {"ranks": 1, "micro": "auto"}
     number = protocol.claim(run.log, submit=token, job="j", restart=0, topology=topology, machine={}).attempt

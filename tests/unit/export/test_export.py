@@ -234,7 +234,7 @@ def test_the_card_lists_the_corpora_that_the_run_pinned(tmp_path: Path) -> None:
     assert "Not recorded." in exporting.model_card(run, run.job({}), run.log.refresh().commits[-1], "")
     write_tar(tmp_path / "s.tar", [(f"{y}.png", png(np.zeros((8, 8), np.uint8))) for y in range(5)])
     pinned = pin([CorpusSpec(url=str(tmp_path / "s.tar"))])
-    run.store.put(corpora_name(pinned.digest), json.dumps(pinned.to_json()).encode())
+    run.store.put(corpora_name(pinned.digest), pinned.to_bytes())
     protocol.pin(run.log, 1, {"corpora": pinned.digest, "layout": {}, "steps": 10})
     card = exporting.model_card(run, run.job({}), run.log.refresh().commits[-1], "")
     assert f"| {pinned.corpora[0].url} | 1 | 5 |" in card

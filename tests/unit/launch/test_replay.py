@@ -1,6 +1,6 @@
 """A replay reads the run, and starts ranks as the run's were."""
 
-import json
+import hashlib
 
 import pytest
 
@@ -15,6 +15,7 @@ from gmml_cluster.run.root import SPEC, code_name, corpora_name, create_run, run
 from gmml_cluster.run.step_range import Conditions, Piece, StepRange
 from gmml_cluster.store.posix import PosixStore
 
+PIN = hashlib.sha256(b"pin").hexdigest()
 TOPOLOGY = {"ranks": 2, "ranks_per_node": 2, "zero": 1, "micro": 8, "threads": 3}
 
 
@@ -28,8 +29,8 @@ def run(tmp_path):
     run = create_run(str(tmp_path / "runs"), "a", {SPEC: b"name: a"}, {"code": "c"})
     token = protocol.submit(run.log, launcher="slurm", code="c" * 64, bounds={})
     number = protocol.claim(run.log, submit=token, job="1", restart=0, topology=TOPOLOGY, machine={}).attempt
-    run.store.put(corpora_name("d"), json.dumps({"corpora": []}).encode())
-    protocol.pin(run.log, number, {"corpora": "d", "layout": {}, "steps": 40, "decoder": "x"})
+    run.store.put(corpora_name(PIN), b"pin")
+    protocol.pin(run.log, number, {"corpora": PIN, "layout": {}, "steps": 40, "decoder": "x"})
     protocol.begin(run.log, number, resumed=None, step=0, micro=8, start_s=0.0, load_s=0.0)
     for step in (9, 19):
         run.store.put(f"checkpoints/{step:08d}-0001/manifest.json", b"m" * 100)

@@ -6,13 +6,15 @@ import json
 import pytest
 
 from gmml_cluster.errors import RunDamaged
-from gmml_cluster.run.root import code_name, corpora_name, create_run
+from gmml_cluster.run.root import code_name, corpora_name, create_run, json_corpora_name
 from gmml_cluster.store import verified
 from gmml_cluster.store.posix import PosixStore
 from tests.unit.run.test_root_versions import SPEC
 
-CORPORA = {"corpora": [{"url": "/corpus", "shards": [["a.tar", 1, "v", 2, "c"]]}]}
-CORPORA_DIGEST = hashlib.sha256(json.dumps(CORPORA["corpora"], sort_keys=True).encode()).hexdigest()
+OLD_CORPORA = {"corpora": [{"url": "/corpus", "shards": [["a.tar", 1, "v", 2, "c"]]}]}
+OLD_DIGEST = hashlib.sha256(json.dumps(OLD_CORPORA["corpora"], sort_keys=True).encode()).hexdigest()
+CORPORA = b"table 1"
+CORPORA_DIGEST = hashlib.sha256(CORPORA).hexdigest()
 CODE_DIGEST = hashlib.sha256(b"zip").hexdigest()
 
 
@@ -20,7 +22,8 @@ CODE_DIGEST = hashlib.sha256(b"zip").hexdigest()
 def run(tmp_path, monkeypatch):
     monkeypatch.setattr(verified, "sleep", lambda seconds: None)
     run = create_run(str(tmp_path), "a", {"spec.yaml": SPEC, code_name(CODE_DIGEST): b"zip"}, {})
-    run.store.put(corpora_name(CORPORA_DIGEST), json.dumps(CORPORA).encode())
+    run.store.put(corpora_name(CORPORA_DIGEST), CORPORA)
+    run.store.put(json_corpora_name(OLD_DIGEST), json.dumps(OLD_CORPORA).encode())
     return run
 
 
@@ -29,6 +32,7 @@ READS = {
     "run.json": lambda run: run.job({}),
     code_name(CODE_DIGEST): lambda run: run.code(CODE_DIGEST),
     corpora_name(CORPORA_DIGEST): lambda run: run.corpora(CORPORA_DIGEST),
+    json_corpora_name(OLD_DIGEST): lambda run: run.corpora(OLD_DIGEST),
 }
 
 
@@ -36,6 +40,7 @@ def test_files_as_they_were_submitted_are_read(run):
     assert run.job({}).run.steps == 10
     assert run.code(CODE_DIGEST) == b"zip"
     assert run.corpora(CORPORA_DIGEST) == CORPORA
+    assert json.loads(run.corpora(OLD_DIGEST)) == OLD_CORPORA
 
 
 @pytest.mark.parametrize("name", READS)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gmml_cluster.data.corpus.listing import ShardFile
-from gmml_cluster.data.corpus.pin import Pin, PinnedCorpus, PinnedShard
+from gmml_cluster.data.corpus.pin import Pin
+from gmml_cluster.data.corpus.pinned import PinnedCorpus, PinnedShard, PinnedShards
 from gmml_cluster.data.reader.bad_samples import Limit
 from gmml_cluster.data.reader.fetch import Wanted
 from gmml_cluster.data.reader.stream import HostBatch
@@ -24,7 +25,7 @@ from gmml_cluster.train.ranks.signals import StopRequest
 from gmml_cluster.train.stepper import Skip, Stepper, padded
 
 GROUP, BATCH = 2, 12
-PIN = Pin([PinnedCorpus("/c", 1.0, "identity", (PinnedShard(ShardFile("/c/s.tar", 1, "1"), 24),))])
+PIN = Pin([PinnedCorpus("/c", 1.0, "identity", PinnedShards.of([PinnedShard(ShardFile("/c/s.tar", 1, "1"), 24)], ""))])
 
 
 def job(augment="none"):

@@ -30,8 +30,8 @@ def test_each_rank_makes_checksums_of_its_shards_and_uses_them_at_once(pinned):
 
 def test_the_next_attempt_has_the_checksums_of_all_ranks_and_makes_none(pinned, tmp_path, monkeypatch):
     for rank in range(2):
-        make_checksums(Pin.from_json(pinned.to_json(), PosixStore(tmp_path / "indexes")), 2, rank, pause=0)
-    later = Pin.from_json(pinned.to_json(), PosixStore(tmp_path / "indexes"))
+        make_checksums(Pin.from_bytes(pinned.to_bytes(), PosixStore(tmp_path / "indexes")), 2, rank, pause=0)
+    later = Pin.from_bytes(pinned.to_bytes(), PosixStore(tmp_path / "indexes"))
     assert all(checked(later))
     monkeypatch.setattr(index, "build", None)
     make_checksums(later, 1, 0, pause=0)
