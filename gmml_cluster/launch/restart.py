@@ -97,8 +97,8 @@ def missing_end(history: History, start: JobStart, rc: int, evidence: Evidence =
     cause, proof = _proved(rc, evidence)
     if attempt is not None:
         message = f"the ranks exited with {describe(rc)} and wrote no end"
-        told = {"message": _with_tail(message, evidence), "proof": proof, **_blamed(evidence)}
-        return Draft("end", attempt.number, {"cause": cause, **told})
+        details = {"message": _with_tail(message, evidence), "proof": proof, **_blamed(evidence)}
+        return Draft("end", attempt.number, {"cause": cause, **details})
     if not _is_failed_start(history, start, rc, evidence):
         return None
     fields: dict[str, Any] = {"submit": start.submit, "job": start.job, "restart": start.restart}

@@ -2,26 +2,12 @@
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
 from tests.fixtures.runs import Workshop, ended
-from tests.fixtures.slurm import missing, running_slurm
+from tests.fixtures.slurm import node_of
 from tests.fixtures.supervised import ranks_of
-
-
-@pytest.fixture(scope="module")
-def three_nodes():
-    if lacking := missing():
-        pytest.skip(lacking)
-    with running_slurm(("n1", "n2", "n3")) as cluster:
-        yield cluster
-
-
-def node_of(pid):
-    words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return next(word.decode().partition("=")[2] for word in words if word.startswith(b"SLURMD_NODENAME="))
 
 
 def of_kind(entries, kind):

@@ -3,18 +3,9 @@
 import pytest
 
 from tests.fixtures.runs import Workshop, ended
-from tests.fixtures.slurm import missing, running_slurm
 
 pytestmark = pytest.mark.timeout(1800)
 STEPS = 100_000
-
-
-@pytest.fixture(scope="module")
-def three_nodes():
-    if lacking := missing():
-        pytest.skip(lacking)
-    with running_slurm(("n1", "n2", "n3")) as cluster:
-        yield cluster
 
 
 def commits_of(entries, attempt):

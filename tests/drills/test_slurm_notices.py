@@ -12,6 +12,7 @@ from tests.fixtures.supervised import ranks_of
 
 pytestmark = pytest.mark.timeout(1200)
 
+STEP = "a step of training"
 JOB = {"run": {"steps": 60}, "checkpoint": {"every": "10 steps", "keep": 100}}
 
 
@@ -38,6 +39,14 @@ def switch_on():
         yield cluster
 
 
+def held_rank(site, run):
+    """The process of the run's only rank, which makes no further step: on a fast machine it would finish the run."""
+    site.hold(STEP)
+    site.wait_held(STEP, 0)
+    (rank,) = ranks_of(site, run).values()
+    return rank
+
+
 def assert_settled(site, run, calm, causes):
     history = site.wait(run, lambda history: history.finished, "the run finishes")
     assert [attempt.cause for attempt in history.attempts] == [*causes, "finished"]
@@ -55,10 +64,11 @@ def test_a_preemption_without_grace_costs_nothing_and_an_srun_that_leaves_0_no_q
     site.wait("low", lambda history: history.commits[-1].attempt == 2, "another checkpoint")
     (row,) = rows(site, "low", [given])
     assert (row["cause"], row["steps_lost"], row["by"]) == ("preempted", 0, "the same job")
-    (rank,) = ranks_of(site, "low").values()
-    os.kill(parent_of(rank), signal.SIGKILL)  # srun loses its step and leaves 0, and the rank lives on
+    rank = held_rank(site, "low")
+    os.kill(parent_of(rank), signal.SIGKILL)  # srun loses its step, waits KillWait and leaves 0; the rank lives on
     site.wait("low", lambda history: history.last_attempt == 3, "another start claims")
     until(lambda: not Path(f"/proc/{rank}").exists(), LIMIT_S, "the fenced rank leaves")
+    site.release(STEP)
     site.pace(0)
     assert_settled(site, "low", calm, ["preempted", "lost"])
     assert "ranks ended with 0," in site.output(given.job)
@@ -88,12 +98,13 @@ def test_a_cancel_with_grace_comes_back_and_so_does_a_run_whose_node_was_given_u
     site.submit(site.job("c5", **JOB), "c5", nodes=1)
     given = give(site, "c5", Notice("c5", ranks=(0,)))
     site.wait("c5", lambda history: history.commits[-1].attempt == 2, "another checkpoint")
-    (rank,) = ranks_of(site, "c5").values()
+    rank = held_rank(site, "c5")
     node = switch_on.job(given.job)["NodeList"]
     switch_on.daemons[node].kill()
     try:
         site.wait("c5", lambda history: history.last_attempt == 3, "a start on another node claims")
         until(lambda: not Path(f"/proc/{rank}").exists(), LIMIT_S, "the fenced rank leaves")
+        site.release(STEP)
         assert switch_on.job(given.job)["NodeList"] != node
         site.pace(0)
         assert_settled(site, "c5", calm, ["preempted", "node_lost"])

@@ -1,27 +1,10 @@
 """The real worker on a real SLURM that loses a node of a run which can do with fewer."""
 
-from pathlib import Path
-
-import pytest
-
 from tests.fixtures.runs import Workshop, ended
-from tests.fixtures.slurm import missing, running_slurm
+from tests.fixtures.slurm import node_of
 from tests.fixtures.supervised import ranks_of
 
 STEPS = 100
-
-
-@pytest.fixture(scope="module")
-def three_nodes():
-    if lacking := missing():
-        pytest.skip(lacking)
-    with running_slurm(("n1", "n2", "n3")) as cluster:
-        yield cluster
-
-
-def node_of(pid):
-    words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return next(word.decode().partition("=")[2] for word in words if word.startswith(b"SLURMD_NODENAME="))
 
 
 def test_a_run_goes_on_without_a_lost_node_in_the_same_allocation(tmp_path, three_nodes, digits):

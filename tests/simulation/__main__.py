@@ -1,4 +1,4 @@
-"""`make simulate`: explores histories on all cores; one history is told line by line."""
+"""`make simulate`: explores histories on all cores; one history is printed line by line."""
 
 import argparse
 import sys
@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=cpu_count() or 1)
     given = parser.parse_args()
     if given.histories == 1:
-        return tell(given.seed)
+        return print_history(given.seed)
     began, counts, failed, done = time.monotonic(), Counter(), list[Outcome](), 0
     firsts = range(given.seed, given.seed + given.histories, _CHUNK)
     sizes = [min(_CHUNK, given.seed + given.histories - first) for first in firsts]
@@ -57,10 +57,10 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def tell(seed: int) -> int:
+def print_history(seed: int) -> int:
     """One history, line by line."""
     with installed():
-        outcome = explore(seed, told=True)
+        outcome = explore(seed, listed=True)
     for moment, who, what, how in outcome.lines:
         print(f"{moment:10.3f} {who:32} {what}: {how}" if how else f"{moment:10.3f} {who:32} {what}")
     print("; ".join(outcome.broken) or "every promise holds")

@@ -42,8 +42,8 @@ class Outcome:
 class History(World):
     """A world with one store, one scheduler and one run."""
 
-    def __init__(self, seed: int, *, told: bool = False) -> None:
-        super().__init__(seed, told=told)
+    def __init__(self, seed: int, *, listed: bool = False) -> None:
+        super().__init__(seed, listed=listed)
         self.seed, random = seed, self.random
         self.pods: dict[str, Any] = {}
         self.kind = random.choice(("folder", "bucket"))
@@ -306,6 +306,6 @@ def differences(log: Log, judge: Judge) -> list[str]:
     return [f"{name}: the fold says {a}, the entries say {b}" for name, (a, b) in pairs.items() if a != b]
 
 
-def explore(seed: int, *, told: bool = False) -> Outcome:
+def explore(seed: int, *, listed: bool = False) -> Outcome:
     """The history of a seed; within `product.installed`."""
-    return History(seed, told=told).explore()
+    return History(seed, listed=listed).explore()

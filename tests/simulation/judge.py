@@ -123,7 +123,7 @@ class Judge:
         if entry["token"] in self.tokens:
             self._break(f"slot {slot} repeats an entry")
         self.tokens.add(entry["token"])
-        self._note(self._who(), f"slot {slot}", _told(entry))
+        self._note(self._who(), f"slot {slot}", _named(entry))
         if account.entries and entry["run"] != account.entries[0]["run"]:
             self._break(f"slot {slot} is of another run")
         self._enter(entry)
@@ -132,7 +132,7 @@ class Judge:
     def _enter(self, entry: dict[str, Any]) -> None:
         account, kind, attempt = self.account, entry["kind"], entry["attempt"]
         if kind in _OWN and attempt is not None and attempt != account.last:
-            self._break(f"{_told(entry)} by a fenced attempt: {account.last} has claimed")
+            self._break(f"{_named(entry)} by a fenced attempt: {account.last} has claimed")
         change = getattr(self, f"_{kind}", None)
         if change is not None:
             change(entry)
@@ -147,50 +147,50 @@ class Judge:
     def _claim(self, entry: dict[str, Any]) -> None:
         account = self.account
         if entry["attempt"] != account.last + 1:
-            self._break(f"{_told(entry)} follows attempt {account.last}")
+            self._break(f"{_named(entry)} follows attempt {account.last}")
         if entry["submit"] != account.submit or account.stopped or account.finished:
-            self._break(f"{_told(entry)} without the right to")
+            self._break(f"{_named(entry)} without the right to")
         same = [
             c["restart"] for c in account.claims.values() if (c["submit"], c["job"]) == (entry["submit"], entry["job"])
         ]
         if max(same, default=-1) > entry["restart"]:
-            self._break(f"{_told(entry)}, though start {max(same)} of its job has claimed")
+            self._break(f"{_named(entry)}, though start {max(same)} of its job has claimed")
         account.claims[entry["attempt"]] = entry
 
     def _begin(self, entry: dict[str, Any]) -> None:
         account, resumed = self.account, entry["resumed"]
         latest = list(account.live)[-1] if account.live else None
         if resumed is None and latest is not None:
-            self._break(f"{_told(entry)} at the beginning, though {latest} is committed")
+            self._break(f"{_named(entry)} at the beginning, though {latest} is committed")
         if resumed is not None and (resumed["step"], resumed["attempt"]) != latest:
-            self._break(f"{_told(entry)} continues {resumed}, but the latest commit is {latest}")
+            self._break(f"{_named(entry)} continues {resumed}, but the latest commit is {latest}")
 
     def _commit(self, entry: dict[str, Any]) -> None:
         account, key = self.account, (entry["step"], entry["attempt"])
         if account.finished_at is not None and entry["step"] <= account.finished_at:
-            self._break(f"{_told(entry)}, though the run finished with step {account.finished_at}")
+            self._break(f"{_named(entry)}, though the run finished with step {account.finished_at}")
         if key in account.live:
-            self._break(f"{_told(entry)} twice")
+            self._break(f"{_named(entry)} twice")
         account.live[key] = entry["manifest"]
         account.last_commit_of[entry["attempt"]] = entry["step"]
         self.whole(key)
 
     def _drop(self, entry: dict[str, Any]) -> None:
         if self.account.live.pop((entry["step"], entry["of"]), None) is None:
-            self._break(f"{_told(entry)}: there is no such checkpoint")
+            self._break(f"{_named(entry)}: there is no such checkpoint")
         if not self.account.live:
-            self._break(f"{_told(entry)}: it was the only one")
+            self._break(f"{_named(entry)}: it was the only one")
 
     def _end(self, entry: dict[str, Any]) -> None:
         account, attempt = self.account, entry["attempt"]
         if attempt is None:
             if entry["submit"] != account.submit:
-                self._break(f"{_told(entry)} for a submit that is not the latest")
+                self._break(f"{_named(entry)} for a submit that is not the latest")
             return
         if attempt in account.ends:
-            self._break(f"{_told(entry)}: its second end")
+            self._break(f"{_named(entry)}: its second end")
         if attempt < account.last and entry["cause"] == "finished":
-            self._break(f"{_told(entry)}: a fenced attempt finishes")
+            self._break(f"{_named(entry)}: a fenced attempt finishes")
         account.ends.setdefault(attempt, entry["cause"])
         account.causes.setdefault(attempt, entry["cause"])
         if entry["cause"] == "finished":
@@ -198,7 +198,7 @@ class Judge:
 
     def _cause(self, entry: dict[str, Any]) -> None:
         if entry["of"] != self.account.last:
-            self._break(f"{_told(entry)} of a fenced attempt")
+            self._break(f"{_named(entry)} of a fenced attempt")
         self.account.causes[entry["of"]] = entry["cause"]
 
     # checkpoints
@@ -239,7 +239,7 @@ def failures(entries: list[dict[str, Any]], submit: str) -> int:
     return starts + sum(a in mine and a > saved_by and cause in _FAILURES for a, cause in causes.items())
 
 
-def _told(entry: dict[str, Any]) -> str:
+def _named(entry: dict[str, Any]) -> str:
     """An entry in a few words."""
     shown = {
         name: entry[name] for name in ("attempt", "step", "of", "cause", "submit", "job", "restart") if name in entry

@@ -92,7 +92,7 @@ class Exchange:
                 raise self.unanswered() from None
             world.sleep(self.weather.travel_s())
             raise
-        if world.told():
+        if world.is_listed():
             world.note(_who(), f"{what} {name}", f"done{', and the reply is lost' if fault == 'lost' else ''}")
         if fault == "lost":
             world.sleep(world.random.uniform(0.0, self.patience_s))

@@ -138,13 +138,13 @@ class World:
         lines: what happened, if it is wanted: seconds, who, what, outcome.
     """
 
-    def __init__(self, seed: int, *, told: bool = False) -> None:
+    def __init__(self, seed: int, *, listed: bool = False) -> None:
         self.random, self.now = random.Random(seed), EPOCH
         self.errors: list[tuple[Process, BaseException]] = []
         self.lines: list[tuple[float, str, str, str]] = []
         self.processes: list[Process] = []
         self.over, self.switches = False, 0
-        self._told, self._heap, self._count = told, list[tuple[float, int, int, Thread]](), 0
+        self._listed, self._heap, self._count = listed, list[tuple[float, int, int, Thread]](), 0
         self.main, self.thread = greenlet.getcurrent(), None
 
     # what a thread asks for
@@ -189,12 +189,12 @@ class World:
 
     def note(self, who: str, what: str, outcome: str = "") -> None:
         """Keep a line of the history, where they are wanted."""
-        if self._told:
+        if self._listed:
             self.lines.append((self.now - EPOCH, who, what, outcome))
 
-    def told(self) -> bool:
+    def is_listed(self) -> bool:
         """Whether lines are wanted."""
-        return self._told
+        return self._listed
 
     def start(
         self, name: str, body: Callable[[], None], node: Node | None = None, after_s: float = 0.0, about: Any = None

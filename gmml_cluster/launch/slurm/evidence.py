@@ -51,12 +51,12 @@ def _ended_by_itself(record: Mapping[str, str], logs: StartLogs) -> tuple[str | 
 
     SLURM kills ranks too, so that a killed one proves something only while its job goes on.
     """
-    if (found := of_output(logs.script)) is not None and found[0] == "out_of_memory":
-        return *found, ""
-    told = evidence_of(logs.left())
-    if told.cause == "killed" and record.get("JobState") != "RUNNING":
+    if (symptom := of_output(logs.script)) is not None and symptom[0] == "out_of_memory":
+        return *symptom, ""
+    found = evidence_of(logs.left())
+    if found.cause == "killed" and record.get("JobState") != "RUNNING":
         return None, "", ""
-    return told.cause, told.proof, told.node
+    return found.cause, found.proof, found.node
 
 
 def _lost_node(proof: str) -> str:
