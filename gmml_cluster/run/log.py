@@ -90,8 +90,9 @@ class Log:
                 written = self._advance(token if tried else None)
                 if written is not None:
                     return written
-                if failed is not None and self._history.slots == slot:
-                    raise failed
+                if tried and self._history.slots == slot:
+                    problem = "what was written is gone again; the run was removed"
+                    raise failed or Fenced(Fault(self.store.url, problem))
                 draft = make(self._history)
                 if draft is None:
                     return None

@@ -253,6 +253,8 @@ class History(World):
                 self.person("resume", command)
                 self._settle()
         if self.judge.removal or not self.judge.account.claims:
+            self.person("cancel", lambda: cancelling.cancel(self.run_root()))
+            self._settle()
             self.person("rm", lambda: cancelling.remove(self.run_root()))
             self._settle()
             self.person("submit", self._submit)

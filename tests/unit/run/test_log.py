@@ -53,6 +53,19 @@ def test_an_open_whose_reply_was_lost_is_there_once_whatever_others_have_appende
     assert [entry.kind for entry in Log(store).read()] == ["open", "submit", "claim"]
 
 
+def test_an_open_that_was_removed_before_its_writer_looked_is_not_written_again():
+    """Found by the simulation: a submission that stood still brought a run back that a person had deleted."""
+    store = MemoryStore()
+
+    def after(method, name):
+        if method == "create":
+            store.objects.clear()
+
+    with pytest.raises(Fenced, match="was removed"):
+        Log(store.view(after=after)).append(lambda history: Draft("open", None, {}, run="r"))
+    assert store.objects == {}
+
+
 def test_a_create_that_failed_has_used_its_time_and_is_not_sent_again(store):
     calls = []
 
