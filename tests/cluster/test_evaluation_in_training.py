@@ -49,9 +49,11 @@ def test_a_run_that_is_scored_trains_to_the_bit_as_one_that_is_not_and_a_kill_co
     workshop.call("gmml-submit", workshop.job("plain", **short), "--cluster", profile, "--follow")
     asked = {"every": "8 steps", "corpus": workshop.corpus.replace("train", "test")}
     job = workshop.job("scored", **short, evaluate=asked)
-    workshop.call("gmml-submit", job, "--cluster", profile)
+    workshop.pace(3, after=10)
+    workshop.call("gmml-submit", job, "--cluster", workshop.profile(2, environment=workshop.gates))
     workshop.until("scored", lambda entries: any(entry["kind"] == "commit" for entry in entries))
     os.kill(ranks_of(workshop, "scored")[1], signal.SIGKILL)  # between the first commit and its score, or soon after
+    workshop.pace(0)
     entries = workshop.until("scored", lambda entries: "finished" in ended(entries))
     scores = [entry for entry in entries if entry["kind"] == "score"]
     assert [entry["step"] for entry in scores] == [7, 15, 23]
@@ -72,12 +74,14 @@ def test_a_run_that_is_scored_trains_to_the_bit_as_one_that_is_not_and_a_kill_co
 
 
 def test_weights_that_were_resumed_from_without_their_score_are_scored_before_the_next_step(workshop):
-    profile = workshop.profile(2)
+    workshop.pace(3, after=15)
+    profile = workshop.profile(2, environment=workshop.gates)
     workshop.call("gmml-submit", workshop.job("late"), "--cluster", profile)
     workshop.until("late", lambda entries: any(entry["kind"] == "commit" for entry in entries))
     workshop.call("gmml", "cancel", "late")
     stopped = [entry for entry in workshop.until("late", ended) if entry["kind"] == "commit"][-1]["step"]
     assert stopped < 59
+    workshop.pace(0)
     test = workshop.corpus.replace("train", "test")
     asked = f"evaluate={{every: {stopped + 1} steps, corpus: '{test}', bank_images: 300}}"
     workshop.call("gmml-submit", workshop.job("late"), "--cluster", profile, asked, "--follow")

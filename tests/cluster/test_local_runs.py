@@ -38,6 +38,14 @@ def undisturbed(tmp_path_factory, digits):
     return shop.lines("calm")
 
 
+def begin(workshop):
+    """Submit the same run, which slows down before its half, and wait until it has made a checkpoint."""
+    workshop.pace(3, after=25)
+    profile = workshop.profile(2, environment=workshop.gates)
+    workshop.call("gmml-submit", workshop.job("calm"), "--cluster", profile)
+    workshop.until("calm", committed)
+
+
 def test_an_undisturbed_run_has_a_line_for_every_step_and_learns(undisturbed):
     assert [line["step"] for line in undisturbed] == list(range(60))
     losses = [line["loss"] for line in undisturbed]
@@ -45,11 +53,10 @@ def test_an_undisturbed_run_has_a_line_for_every_step_and_learns(undisturbed):
 
 
 def test_a_run_cancelled_half_way_and_resumed_equals_the_undisturbed_one_bit_for_bit(workshop, undisturbed):
-    profile = workshop.profile(2)
-    workshop.call("gmml-submit", workshop.job("calm"), "--cluster", profile)
-    workshop.until("calm", committed)
+    begin(workshop)
     workshop.call("gmml", "cancel", "calm")
     entries = workshop.until("calm", ended)
+    workshop.pace(0)
     assert ended(entries) == ["cancelled"]
     stopped_at = committed(entries)[-1]
     assert stopped_at < 59
@@ -62,9 +69,9 @@ def test_a_run_cancelled_half_way_and_resumed_equals_the_undisturbed_one_bit_for
 
 
 def test_a_killed_rank_costs_an_attempt_and_the_run_finishes_by_itself(workshop, undisturbed):
-    workshop.call("gmml-submit", workshop.job("calm"), "--cluster", workshop.profile(2))
-    workshop.until("calm", committed)
+    begin(workshop)
     os.kill(ranks_of(workshop, "calm")[1], signal.SIGKILL)
+    workshop.pace(0)
     entries = workshop.until("calm", lambda entries: "finished" in ended(entries))
     assert ended(entries) == ["lost", "finished"]
     assert figures(workshop.lines("calm")) == figures(undisturbed)
@@ -73,8 +80,7 @@ def test_a_killed_rank_costs_an_attempt_and_the_run_finishes_by_itself(workshop,
 
 
 def test_ranks_whose_supervisor_is_killed_save_and_leave_and_a_resume_continues(workshop, undisturbed):
-    workshop.call("gmml-submit", workshop.job("calm"), "--cluster", workshop.profile(2))
-    workshop.until("calm", committed)
+    begin(workshop)
     pids = ranks_of(workshop, "calm").values()
     os.kill(supervisor_of(workshop, "calm"), signal.SIGKILL)
     assert ended(workshop.until("calm", ended)) == ["notice"]
@@ -83,6 +89,7 @@ def test_ranks_whose_supervisor_is_killed_save_and_leave_and_a_resume_continues(
     assert status["state"] == "interrupted"
     assert status["committed_step"] == status["step"] < 59
     assert "attempt 1 ended with notice; gmml resume calm continues it" in workshop.call("gmml", "status", "calm")
+    workshop.pace(0)
     workshop.call("gmml", "resume", "calm", "--follow")
     begins = [entry["step"] for entry in workshop.entries("calm") if entry["kind"] == "begin"]
     assert begins == [0, status["committed_step"] + 1]
@@ -90,13 +97,13 @@ def test_ranks_whose_supervisor_is_killed_save_and_leave_and_a_resume_continues(
 
 
 def test_a_resume_while_a_rank_of_a_dead_supervisor_still_leaves_restarts_the_run(workshop, undisturbed):
-    workshop.call("gmml-submit", workshop.job("calm"), "--cluster", workshop.profile(2))
-    workshop.until("calm", committed)
+    begin(workshop)
     ranks = ranks_of(workshop, "calm")
     os.kill(ranks[1], signal.SIGSTOP)  # it can neither save nor leave, and holds the run's lock
     os.kill(supervisor_of(workshop, "calm"), signal.SIGKILL)
     wait_for(lambda: json.loads(workshop.call("gmml", "status", "calm", "--json"))["state"] == "interrupted")
     assert "still" in workshop.call("gmml", "rm", "calm", "--yes", code=2, errors=True)
+    workshop.pace(0)
     with ThreadPoolExecutor(1) as pool:
         resumed = pool.submit(workshop.call, "gmml", "resume", "calm", "--follow")
         workshop.until("calm", lambda entries: sum(entry["kind"] == "submit" for entry in entries) == 2)
@@ -111,12 +118,15 @@ def test_shards_that_changed_under_a_run_end_it_after_three_tries_and_status_nam
     workshop.corpus = f"{corpus}/*.tar"
     # by default all steps are read before the first save
     job = workshop.job("calm", data={"read_ahead": "16 KiB"}, retries={"outages": 3})
-    command = ("gmml-submit", job, "--cluster", workshop.profile(2), "--follow")
+    workshop.pace(3, after=12)
+    profile = workshop.profile(2, environment=workshop.gates)
+    command = ("gmml-submit", job, "--cluster", profile, "--follow")
     with ThreadPoolExecutor(1) as pool:
         followed = pool.submit(workshop.call, *command, code=5)
         wait_for(lambda: list(Path(workshop.root).glob("calm/checkpoints/*/manifest.json")))
         for shard in corpus.glob("*.tar"):
             shard.write_bytes(b"")
+        workshop.pace(0)
         followed.result()
     entries = workshop.entries("calm")
     ends = [entry for entry in entries if entry["kind"] == "end"]
@@ -137,7 +147,7 @@ def test_shards_that_changed_under_a_run_end_it_after_three_tries_and_status_nam
 @pytest.fixture
 def stopped(workshop):
     """Commits of a run that was cancelled with two of them and moved away, to be resumed in several ways."""
-    workshop.call("gmml-submit", workshop.job("calm"), "--cluster", workshop.profile(2))
+    begin(workshop)
     workshop.until("calm", lambda entries: len(committed(entries)) >= 2)
     workshop.call("gmml", "cancel", "calm")
     commits = committed(workshop.until("calm", ended))

@@ -4,6 +4,7 @@ All through the real commands, with the very files that docs/methods.md shows.
 """
 
 import json
+import os
 
 import pytest
 import torch
@@ -45,13 +46,21 @@ def calm_and_stopped(workshop, *changes):
     job, profile = workshop.job("calm", **SECTIONS), workshop.profile(2)
     workshop.call("gmml-submit", job, "--cluster", profile, "--follow")
     job = workshop.job("stopped", **SECTIONS)
-    workshop.call("gmml-submit", job, "--cluster", profile)
+    workshop.pace(3, after=15)
+    workshop.call("gmml-submit", job, "--cluster", workshop.profile(2, environment=gates(workshop)))
     workshop.until("stopped", lambda entries: any(entry["kind"] == "commit" for entry in entries))
     workshop.call("gmml", "cancel", "stopped")
     workshop.until("stopped", ended)
+    workshop.pace(0)
     workshop.call("gmml-submit", job, "--cluster", workshop.profile(2), *changes, "--follow")
     assert ended(workshop.entries("stopped"))[-1] == "finished"
     return final_weights(workshop, "calm"), final_weights(workshop, "stopped")
+
+
+def gates(workshop):
+    """Those of the workshop, beside the package that is on the path already."""
+    path = os.pathsep.join([workshop.gates["PYTHONPATH"], workshop.extra["PYTHONPATH"]])
+    return {**workshop.gates, "PYTHONPATH": path}
 
 
 def losses_of(workshop, run):

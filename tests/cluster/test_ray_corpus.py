@@ -68,10 +68,10 @@ def test_a_corpus_is_packed_on_ray_as_here_although_a_worker_is_killed(images, t
     done = tmp_path / "there" / ".packing" / "done"
     shards = len(content(tmp_path / "here")) - 1
     until(lambda: done.is_dir() and len(list(done.iterdir())) == shards - 1, 240, "all shards but one stand")
-    until(workers, 60, "a worker is at the last shard")
+    until(lambda: len(workers()) == 1, 240, "one worker is at the last shard, and the others have ended theirs")
     (killed,) = workers()
     os.kill(killed, signal.SIGKILL)
-    until(lambda: set(workers()) - {killed}, 120, "another worker is at it")
+    until(lambda: set(workers()) - {killed}, 240, "another worker is at it")
     with open(image, "wb") as pipe:
         pipe.write(data)
     printed, error = there.communicate(timeout=240)

@@ -13,7 +13,7 @@ from tests.fixtures.supervised import ranks_of
 
 pytestmark = pytest.mark.timeout(1800)  # on a busy machine the starts of Ray's processes alone take minutes each
 
-STEPS = 600  # enough that no attempt finishes before it is disturbed
+STEPS = 200
 RUN = {"run": {"steps": STEPS}, "resources": {"nodes": "1..2"}}
 KEYS = ("step", "loss", "grad_norm", "lr", "wd", "masked")
 
@@ -34,7 +34,7 @@ def site(workshop, ray_cluster):
 
 @pytest.fixture
 def profile(site, ray_cluster):
-    return site.profile(1, launcher="ray", ray={"address": ray_cluster.dashboard, "start": "3 min"})
+    return site.profile(1, launcher="ray", ray={"address": ray_cluster.dashboard}, environment=site.gates)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,9 @@ def test_a_run_survives_a_killed_rank_a_drained_node_and_a_change_of_cluster_bit
 ):
     ray_cluster.add_node()  # one more than the run takes: it replaces the one that is drained
     ids = ray_cluster.ids()
-    site.call("gmml-submit", site.job("broken", **RUN), "--cluster", site.profile(2))
+    site.pace(3, after=25)  # no attempt finishes before it is disturbed
+    here = site.profile(2, environment=site.gates)
+    site.call("gmml-submit", site.job("broken", **RUN), "--cluster", here)
     site.until("broken", begun(1))
     site.call("gmml", "cancel", "broken")
     site.until("broken", lambda entries: len(ended(entries)) == 1)
@@ -96,7 +98,8 @@ def test_a_run_survives_a_killed_rank_a_drained_node_and_a_change_of_cluster_bit
     assert "step" in there.call("gmml", "logs", root)
     there.call("gmml", "cancel", root)
     site.until("broken", lambda entries: len(ended(entries)) == 4)
-    there.call("gmml", "resume", root, "--cluster", site.profile(2), "--follow")
+    site.pace(0)
+    there.call("gmml", "resume", root, "--cluster", here, "--follow")
 
     entries = site.entries("broken")
     assert ended(entries) == ["cancelled", "lost", "notice", "cancelled", "finished"]

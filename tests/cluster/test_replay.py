@@ -27,11 +27,13 @@ def shop(tmp_path_factory, digits):
     shop = Workshop(folder, f"{digits}/train/*.tar", str(folder / "runs"), {})
     # plain DDP, as its ranks start faster than DeepSpeed's
     job = shop.job("cut", engine={"zero": "ddp"}, checkpoint={"every": "20 steps", "keep": 5})
-    shop.call("gmml-submit", job, "--cluster", shop.profile(2))
+    shop.pace(3, after=25)
+    shop.call("gmml-submit", job, "--cluster", shop.profile(2, environment=shop.gates))
     shop.until("cut", committed)
     pids = [supervisor_of(shop, "cut"), *ranks_of(shop, "cut").values()]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
+    shop.pace(0)
     wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
     status = json.loads(shop.call("gmml", "status", "cut", "--json"))
     assert (status["state"], status["attempts"][0]["cause"]) == ("interrupted", "lost")

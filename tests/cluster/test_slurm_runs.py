@@ -38,7 +38,7 @@ def site(tmp_path, slurm, s3_server, cifar, monkeypatch):
 def profile(site):
     slurm = {"partition": "low", "time": "10 min", "notice": "60 s", "folder": str(site.folder / "slurm")}
     secrets = [name for name in os.environ if name.startswith("AWS_")]
-    return site.profile(1, launcher="slurm", secrets=secrets, slurm=slurm)
+    return site.profile(1, launcher="slurm", secrets=secrets, slurm=slurm, environment=site.gates)
 
 
 def submit(site, name, cluster, *more):
@@ -61,6 +61,7 @@ def test_two_nodes_stream_from_s3_and_a_cancelled_run_resumes_bit_for_bit(site):
     claim = next(entry for entry in site.entries("calm") if entry["kind"] == "claim")
     assert (claim["topology"]["ranks"], claim["topology"]["zero"]) == (2, 1)
 
+    site.pace(3, after=10)
     submit(site, "broken", cluster)
     site.until("broken", lambda entries: any(entry["kind"] == "begin" for entry in entries))
     site.call("gmml", "cancel", "broken")
@@ -68,6 +69,7 @@ def test_two_nodes_stream_from_s3_and_a_cancelled_run_resumes_bit_for_bit(site):
     assert ended(entries) == ["cancelled"]
     stopped = next(entry["step"] for entry in entries if entry["kind"] == "commit")
     assert stopped < STEPS - 1
+    site.pace(0)
     site.call("gmml", "resume", "broken", "--follow")
     entries = site.entries("broken")
     assert ended(entries) == ["cancelled", "finished"]

@@ -19,7 +19,7 @@ def site(tmp_path, slurm, digits):
 
 def submit(site, name, partition, *more, environment=None):
     section = {"partition": partition, "time": "10 min", "notice": "60 s", "sbatch_args": {"exclusive": True}}
-    cluster = site.profile(1, launcher="slurm", slurm=section, environment=environment or {})
+    cluster = site.profile(1, launcher="slurm", slurm=section, environment=environment or site.gates)
     job = site.job(name, run={"steps": STEPS}, checkpoint={"every": "1000 steps", "keep": 2})
     site.call("gmml-submit", job, "--cluster", cluster, "resources.nodes=2", *more)
 
@@ -46,9 +46,11 @@ def calm(tmp_path_factory, slurm, digits):
 
 
 def test_a_rank_killed_by_the_kernel_is_started_again_in_the_same_allocation_bit_for_bit(slurm, site, calm):
+    site.pace(3, after=30)
     submit(site, "killed", "r40", "checkpoint.every=20 steps")
     site.until("killed", lambda entries: "commit" in [entry["kind"] for entry in entries])
     os.kill(ranks_of(site, "killed")[1], signal.SIGKILL)
+    site.pace(0)
     entries = site.until("killed", lambda entries: "finished" in ended(entries))
     assert ended(entries) == ["lost", "finished"]
     assert of_kind(entries, "claim", "restart") == [0, 1]
@@ -57,10 +59,12 @@ def test_a_rank_killed_by_the_kernel_is_started_again_in_the_same_allocation_bit
 
 
 def test_a_preempted_run_comes_back_from_its_notices_checkpoint_bit_for_bit(slurm, site, calm):
+    site.pace(3, after=30)
     submit(site, "preempted", "r40")
     site.until("preempted", begun)
     urgent = slurm.submit("sleep 1", "-p", "high", "-N", "2", "--exclusive")
     until(lambda: slurm.job(urgent)["JobState"] == "COMPLETED", 120, "the urgent job is done")
+    site.pace(0)
     entries = site.until("preempted", lambda entries: "finished" in ended(entries))
     assert ended(entries) == ["notice", "finished"]
     assert of_kind(entries, "cause", "cause") == ["preempted"]

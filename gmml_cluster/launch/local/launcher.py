@@ -135,8 +135,8 @@ class LocalLauncher:
         arguments = [*_arguments(submission, submission.token), "--job", str(job)]
         # a rank that is to see GPUs and sees none fails by name instead of training on the processor
         expected = {"GMML_GPUS": str(self.node(submission.profile).gpus)}
-        environment = {**os.environ, **expected, **submission.profile.environment, "PYTHONPATH": _path(code)}
-        _start(arguments, environment, output)
+        environment = {**os.environ, **expected, **submission.profile.environment}
+        _start(arguments, {**environment, "PYTHONPATH": _path(code, environment)}, output)
         return str(job)
 
     def poll(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
@@ -178,8 +178,8 @@ class LocalLauncher:
         lock.forget(root, name)
 
 
-def _path(code: Path) -> str:
-    return os.pathsep.join([str(code), *filter(None, [os.environ.get("PYTHONPATH")])])
+def _path(code: Path, environment: Mapping[str, str]) -> str:
+    return os.pathsep.join([str(code), *filter(None, [environment.get("PYTHONPATH")])])
 
 
 def _arguments(submission: Submission, token: str) -> list[str]:

@@ -64,7 +64,7 @@ class Ended:
 def supervise(job: Job) -> int:
     """Make attempts until the log allows no more; the exit code of the last."""
     restart = 0
-    had: tuple[str, ...] = ()
+    had: tuple[str, ...] | None = ()
     while True:
         nodes = nodes_to_use(job, had)
         ended = attempt(job, restart, nodes)
@@ -72,6 +72,7 @@ def supervise(job: Job) -> int:
             _log.warning("Ray has not started the ranks of %d nodes in time; asked again with what is free then", nodes)
             if _has_ended(job):
                 return NEVER
+            had = None
             continue
         verdict = judge(job, restart, ended.code, ended.evidence)
         then = "again" if verdict.again else "the job ends"
@@ -149,19 +150,22 @@ def _place(job: Job, restart: int, ranks: int, record: Any) -> None:
         ).fit()
 
 
-def nodes_to_use(job: Job, had: Sequence[str]) -> int:
+def nodes_to_use(job: Job, had: Sequence[str] | None) -> int:
     """As many nodes as are free now, within the bounds; the fewest where less is free, for which Ray waits.
 
     Args:
         job: what is to be placed.
         had: nodes of the ranks of the last attempt. Ray gives their resources back a moment after it, and else a run
             would go on on fewer nodes for that moment alone; a node that is drained, or that Ray has lost, has none.
+            None where they are not known, as Ray gave up starting the ranks: its answer is waited for in full.
     """
     until = time.monotonic() + _FREED_S
     while True:
         free = free_now(job)
         nodes = job.nodes_in(free)
-        back = all(ranks_on(free[node], job.rank_resources) >= had.count(node) for node in had if node in free)
+        back = had is not None and all(
+            ranks_on(free[node], job.rank_resources) >= had.count(node) for node in had if node in free
+        )
         if nodes == job.nodes[1] or back or time.monotonic() > until:
             return nodes
         time.sleep(_LOOK_S)

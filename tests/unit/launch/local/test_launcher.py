@@ -11,7 +11,7 @@ import pytest
 
 import gmml_cluster
 from gmml_cluster.errors import LaunchError
-from gmml_cluster.launch.local.launcher import LocalJob, LocalLauncher
+from gmml_cluster.launch.local.launcher import LocalJob, LocalLauncher, _path
 from gmml_cluster.launch.local.lock import holder, lock_path, run_digest, supervisor_path
 from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.launch.snapshot import Snapshot
@@ -78,6 +78,11 @@ def wait_for_start(job):
 
 def states(*jobs):
     return tuple(LocalLauncher().poll({job: "a"})[job].state for job in jobs)
+
+
+def test_ranks_import_the_submitted_code_first_and_then_from_the_profiles_path():
+    assert _path(Path("/code"), {"PYTHONPATH": "/site"}) == "/code:/site"
+    assert _path(Path("/code"), {}) == "/code"
 
 
 def test_a_job_runs_until_it_is_cancelled_and_its_ranks_save(tmp_path):

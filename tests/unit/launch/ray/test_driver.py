@@ -81,6 +81,16 @@ def test_ranks_that_found_no_room_are_asked_for_again_without_being_counted(even
     assert events == [0, 0, 0]
 
 
+def test_after_ranks_that_found_no_room_nobody_knows_where_they_were_to_be(attempts, verdicts, monkeypatch):
+    had = []
+    monkeypatch.setattr(driver, "_has_ended", lambda job: False)
+    monkeypatch.setattr(driver, "nodes_to_use", lambda job, places: had.append(places) or 2)
+    attempts += [None, Ended(137, Evidence(), ("a", "b")), Ended(FINISHED, Evidence())]
+    verdicts += [LOST, Verdict(False, "finished")]
+    driver.supervise(JOB)
+    assert had == [(), None, ("a", "b")]
+
+
 def test_nobody_asks_for_room_for_a_run_that_is_over(events, attempts, monkeypatch):
     monkeypatch.setattr(driver, "_has_ended", lambda job: True)
     attempts.append(None)
@@ -130,6 +140,7 @@ BUSY = {"a": {"CPU": 1.0}, "b": {"CPU": 0.0}}
         ((), [BUSY], 1),
         (("a", "b"), [BUSY, BUSY, BOTH], 2),
         (("a", "b"), [BUSY, ONE], 1),  # b is drained, or lost
+        (None, [ONE, BUSY, BOTH], 2),  # Ray gave up starting the ranks, on nodes that nobody knows
     ],
 )
 def test_what_the_last_attempt_had_is_waited_for_where_it_can_come_back(monkeypatch, had, looks, nodes):
