@@ -26,7 +26,7 @@ def test_every_promise_holds_in_every_history(first):
 
 
 def test_a_seed_is_a_history():
-    one, same, other = (explore(seed, told=True).lines for seed in (3, 3, 4))
+    one, same, other = (explore(seed, listed=True).lines for seed in (3, 3, 4))
     assert one == same
     assert one != other
     assert any(what.startswith("slot") and how.startswith("claim") for _, _, what, how in one)
