@@ -8,6 +8,7 @@ address is more likely wrong than its service down.
 import os
 import random
 from collections.abc import Callable
+from datetime import datetime
 from functools import cached_property
 from time import monotonic, sleep
 from typing import Any, TypeVar
@@ -117,17 +118,34 @@ class Requests:
 
 
 def _connect() -> Any:
+    from aiobotocore.session import AioSession
     from s3fs import S3FileSystem
 
+    session = AioSession()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=read_time)
     config = {
         "connect_timeout": _CONNECT_S,
         "read_timeout": REQUEST_S,
         "retries": {"mode": "standard", "total_max_attempts": 1},
         "max_pool_connections": _CONNECTIONS,
     }
-    system = S3FileSystem(skip_instance_cache=True, use_listings_cache=False, config_kwargs=config)
+    system = S3FileSystem(session=session, skip_instance_cache=True, use_listings_cache=False, config_kwargs=config)
     system.retries = 1
     return system
+
+
+def read_time(text: Any) -> datetime:
+    """The time in an answer, as botocore reads it.
+
+    Its own way took three quarters of a listing's CPU, a thousand times a page, and there nobody wants the times.
+    """
+    from botocore.utils import parse_timestamp
+
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):  # as in the headers of an answer
+        found: datetime = parse_timestamp(text)
+        return found
 
 
 def _require() -> None:

@@ -42,7 +42,7 @@ class ShardFile:
     @property
     def name(self) -> str:
         """Name without its folder."""
-        return split_url(self.url)[1]
+        return self.url.rpartition("/")[2]
 
 
 def split_url(url: str) -> tuple[str, str]:
