@@ -178,7 +178,8 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device, evalu
     table = _map_table(rank)
     stepper, stream = _stepper(rank, engine, method, device, manifest, first, table)
     maps = None if table is None else _map_maker(rank, table, stream, device)
-    saver = _saver(rank, engine, first, lambda: stepper.waited_s)
+    commits = _commits(rank, first)
+    saver = _saver(rank, engine, commits, lambda: stepper.waited_s)
     if rank.is_rank_zero:
         stepper.save_due = save_clock(rank.job.checkpoint.every, rank.run.log.refresh(), saver)
         _begin(rank, stepper, commit, load_s, first)
@@ -188,7 +189,7 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device, evalu
         stop = _catch_up(evaluation, first - 1)
     if stop:
         return rank.shutdown.end(stop, first - 1)
-    return _run(rank, stepper, saver, first, evaluation, maps)
+    return _run(rank, stepper, saver, commits, evaluation, maps)
 
 
 def _evaluation(rank: Rank, method: Method, engine: Engine, evaluate: Evaluate) -> Evaluation | None:
@@ -259,9 +260,9 @@ def _map_maker(rank: Rank, table: MapTable, stream: Stream, device: torch.device
 
 
 def _run(
-    rank: Rank, stepper: Stepper, saver: Saver, first: int, evaluation: Evaluation | None, maps: MapMaker | None
+    rank: Rank, stepper: Stepper, saver: Saver, commits: Commits, evaluation: Evaluation | None, maps: MapMaker | None
 ) -> int:
-    agreed = rank.agreement
+    agreed, first = rank.agreement, commits.first
     record = StepRecord(
         rank.kv, rank.rank_info, rank.shutdown, rank.metrics, agreed.steps, rank.run.store, agreed.attempt
     )
@@ -277,6 +278,8 @@ def _run(
     )
     watchdog.beat("the last save", LONGEST_S)
     saver.finish()
+    if result != "notice":  # behind a notice the next attempt does it
+        commits.finish()
     if result == "not_finite" and rank.is_rank_zero:
         return rank.shutdown.end(result, last, message=record.not_finite())
     return rank.shutdown.end(result, last)
@@ -346,9 +349,12 @@ def _micro(rank: Rank, layout: SampleLayout, device: torch.device) -> MicroBatch
     return cut
 
 
-def _saver(rank: Rank, engine: Engine, first: int, waited_s: Callable[[], float]) -> Saver:
+def _commits(rank: Rank, first: int) -> Commits:
     keep = rank.job.checkpoint
-    commits = Commits(rank.run, rank.agreement.attempt, rank.metrics, keep.keep, keep.keep_every, first)
+    return Commits(rank.run, rank.agreement.attempt, rank.metrics, keep.keep, keep.keep_every, first)
+
+
+def _saver(rank: Rank, engine: Engine, commits: Commits, waited_s: Callable[[], float]) -> Saver:
     return Saver(
         rank.run.store,
         rank.kv.connect(),

@@ -14,10 +14,12 @@ from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.run import protocol, retention
 from gmml_cluster.run.history import History
 from gmml_cluster.run.interval import between_interruptions_s, save_interval_s
+from gmml_cluster.run.log import Log
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.run.space import room_lacking
 from gmml_cluster.spec.scalars import Interval
 from gmml_cluster.store.protocol import Store
+from gmml_cluster.train.checkpoints.clean_up import CleanUp
 from gmml_cluster.train.checkpoints.save import Saved, Saver
 from gmml_cluster.train.engines.gradients import SKIPS_LATCH
 from gmml_cluster.train.ranks.log_upload import Parts
@@ -28,6 +30,8 @@ from gmml_cluster.train.stepper import Report, Skip
 
 PROGRESS_S = 5.0
 SAVE_AGAIN_S = 60.0
+CLEAN_UP_S = 120.0
+"""What a run that has ended waits for its last clean-up, as no other follows."""
 _NAMED_SAMPLES = 64
 _CURE = (
     "`gmml order` names the images of sample numbers; start a run with a lower optim.lr, a longer warm-up, "
@@ -155,7 +159,7 @@ def progress(line: dict[str, Any], steps: int) -> str:
 
 @dataclass
 class Commits:
-    """Rank 0's: appends `commit` for each checkpoint, and drops old ones.
+    """Rank 0's: appends `commit` for each checkpoint, and drops old ones behind it.
 
     Args:
         first: the first step of this attempt.
@@ -168,6 +172,10 @@ class Commits:
     keep_every: int | None
     first: int
     _tidied: bool = False
+    _own: Log | None = None
+
+    def __post_init__(self) -> None:
+        self._clean_up = CleanUp(self._delete)
 
     def append(self, saved: Saved, state: dict[str, Any]) -> None:
         """Called in the saving thread, when all files of a checkpoint and its manifest are written."""
@@ -187,14 +195,20 @@ class Commits:
         )
         self.first = saved.step + 1
         _log.info("checkpoint of step %d committed: %.1f MB in %.1f s", saved.step, saved.size / 1e6, saved.seconds)
-        try:
-            retention.retire(self.run.store, self.run.log, self.attempt, keep=self.keep, keep_every=self.keep_every)
-            if not self._tidied:
-                retention.discard_parts(self.run.store, self.run.log, self.attempt)
-                self._tidied = True
-        except StorageError as error:
-            _log.warning("%s; what was to be deleted goes after the next checkpoint", error)
-        if lacking := room_lacking(self.run.url, saved.size):
+        self._clean_up.ask()
+
+    def finish(self) -> None:
+        """Wait until what need not stay is deleted; for an attempt that no other follows."""
+        self._clean_up.wait(CLEAN_UP_S)
+
+    def _delete(self) -> None:
+        # with a log of its own: while the store does not answer the other one's lock is held for minutes
+        log = self._own = self._own or Log(self.run.store)
+        retention.retire(self.run.store, log, self.attempt, keep=self.keep, keep_every=self.keep_every)
+        if not self._tidied:
+            retention.discard_parts(self.run.store, log, self.attempt)
+            self._tidied = True
+        if lacking := room_lacking(self.run.url, log.refresh().commits[-1].size):
             _log.warning("%s", lacking)
 
 
