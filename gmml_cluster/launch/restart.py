@@ -33,7 +33,13 @@ _NONE = Evidence()
 
 @dataclass(frozen=True)
 class JobStart:
-    """One start of a job: the `submit` entry's token, the launcher's job id, how often it was started before."""
+    """One start of a job.
+
+    Attributes:
+        submit: token of the `submit` entry.
+        job: the launcher's id.
+        restart: how many starts of the submit came before, of this job and of those that it succeeds.
+    """
 
     submit: str
     job: str
@@ -50,7 +56,7 @@ def restart_delay_s(
         run: the run's name.
         submit: token of the `submit` entry that the job carries.
         job: the launcher's id of it.
-        restart: how often the job was started before.
+        restart: number of the start.
         rc: highest exit code of the ranks, 128 and more for a signal.
         evidence: what else is known of it.
 
@@ -189,9 +195,7 @@ def _is_past(history: History, start: JobStart) -> bool:
     latest = history.attempts[-1] if history.attempts else None
     if latest is None or latest.submit != start.submit:
         return False
-    if latest.job != start.job:  # the last job in the log is that attempt's successor, where it is not its own
-        return history.submit.job != start.job
-    return latest.restart > start.restart
+    return latest.restart > start.restart or (latest.restart == start.restart and latest.job != start.job)
 
 
 def _claimed(history: History, start: JobStart) -> Attempt | None:
@@ -205,8 +209,8 @@ def _may_come_back(history: History, start: JobStart) -> bool:
 
 
 def _starts_without_claim(history: History, start: JobStart) -> int:
-    """Starts of this job since the last that claimed, this one included."""
-    claimed = [a.restart for a in history.attempts if (a.submit, a.job) == (start.submit, start.job)]
+    """Starts of this submit since the last that claimed, this one included."""
+    claimed = [a.restart for a in history.attempts if a.submit == start.submit]
     return start.restart - max(claimed, default=-1)
 
 

@@ -102,7 +102,7 @@ def claim(
         log: of the run.
         submit: token of the submit for which this job was started.
         job: the launcher's id.
-        restart: how often the launcher has restarted the job.
+        restart: how many starts of the submit came before this one.
         topology: ranks, ZeRO stage, precision, micro-batch, threads.
         machine: nodes, devices, versions; `start_s`: seconds since the process of rank 0 started.
         proofs: cause and proof of an older attempt's end, where they are known; otherwise it counts as `lost`.

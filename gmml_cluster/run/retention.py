@@ -18,7 +18,7 @@ _FOLDER = re.compile(r"checkpoints/(\d+)-(\d+)/.+")
 _MAPS = re.compile(r"maps/(\d+)-(\d+)/.+")
 _PART = re.compile(r"attempts/(\d+)/.+")
 _STARTS = "attempts/rendezvous/"
-_START = re.compile(rf"{_STARTS}([^-]+)-(.+)-(\d+)\.json")
+_START = re.compile(rf"{_STARTS}([^-]+)-.+-(\d+)\.json")
 
 
 def to_drop(history: History, *, keep: int, keep_every: int | None) -> tuple[Commit, ...]:
@@ -76,18 +76,18 @@ def unread_maps(history: History, attempt: int, names: Iterable[str]) -> Iterato
 def past_starts(history: History, attempt: int, names: Iterable[str]) -> Iterator[str]:
     """Address files, by which the ranks of a start find rank 0, of starts that are over: one is written a start.
 
-    Over are the starts of a job up to the one that became this attempt or an older one, and those of submits before the
-    latest, which may claim no more. A later start of a job may be waiting for its file right now.
+    Over are the starts of a submit up to the one that became this attempt or an older one, and those of submits before
+    the latest, which may claim no more. A later start may be waiting for its file right now.
     """
     known = [old for old in history.attempts if old.number <= attempt]
     for name in names:
         match = _START.fullmatch(name)
         if match is None:
             continue
-        submit, job, restart = match[1], match[2], int(match[3])
+        submit, restart = match[1], int(match[2])
         claimed = any(old.submit == submit for old in known)
         replaced = submit in history.unclaimed or (claimed and submit != history.submitted)
-        if replaced or any((old.submit, old.job) == (submit, job) and restart <= old.restart for old in known):
+        if replaced or any(old.submit == submit and restart <= old.restart for old in known):
             yield name
 
 

@@ -26,7 +26,7 @@ _PLACEHOLDER = "t0ken" * 6
 # bash without these traps dies of the first signal of a preemption, and nothing below runs. The ranks do not inherit
 # them: slurmstepd starts those.
 # GMML_RESTART: SLURM counts its requeues alone, and leaves the variable unset at first. Starts of this script in the
-# job's own allocations are the lines of the file.
+# job's own allocations are the lines of the file, and so are those of the jobs that this one succeeds.
 # URG: submitit requeues by itself on its signal; URG is the one name that both Python's `signal` and sbatch know and
 # that is harmless by default.
 # SLURM_MEM_PER_*: set where gmml-submit ran within an allocation; they would outrank the job's own --mem in its steps.

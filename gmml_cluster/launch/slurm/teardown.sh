@@ -90,6 +90,9 @@ gmml_succeed() {
     case $answer in '' | *[!0-9]*) echo "gmml: no successor: $answer; gmml resume continues the run" && return ;; esac
     to=$(gmml_files "$answer")
     mkdir -p "${to%/*}"
+    # Its starts are numbered behind this job's. One without the file would claim nothing, as its number came before.
+    # shellcheck disable=SC2046
+    printf '\n%.0s' $(seq 0 "$GMML_RESTART") >"${to}_0_log.restarts-here"
     cp "${from}_submission.sh" "${to}_submission.sh"
     cp "${from}_submitted.pkl" "${to}_submitted.pkl"
     [ ! -e "$gmml_blind" ] || cp "$gmml_blind" "${to}_0_log.restarts-without-log"

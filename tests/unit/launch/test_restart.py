@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gmml_cluster.errors import Fenced
 from gmml_cluster.launch.evidence import Evidence
 from gmml_cluster.launch.restart import JobStart, judge, restart_delay_s
 from gmml_cluster.launch.slurm.restart import main
@@ -210,26 +211,42 @@ def test_a_chain_of_jobs_over_time_limits_goes_on_for_ever(log: Log, word: str) 
     for number in range(60):
         job = str(17 + number)
         protocol.queued(log, mine(log).submit, job)
-        start = mine(log, job=job)
+        start = mine(log, job=job, restart=number)
         attempt = claim(log, start)
         protocol.end(log, attempt, "notice")
         verdict = judge(log, start, 77, Evidence(word, f"DUE TO {word}"))
         assert (verdict.again, verdict.cause, verdict.pause_s) == (True, word, 0.0)
     history = log.refresh()
     assert {a.cause for a in history.attempts} | set(history.older) == {word}
-    attempt = claim(log, mine(log, job="17", restart=1))
+    attempt = claim(log, mine(log, job="77", restart=60))
     protocol.end(log, attempt, "lost")
-    assert judge(log, mine(log, job="17", restart=1), 137).pause_s == 0.0, "the first try that counts"
+    assert judge(log, mine(log, job="77", restart=60), 137).pause_s == 0.0, "the first try that counts"
 
 
 def test_a_successor_s_start_is_judged_although_the_last_attempt_is_its_predecessor_s(log: Log) -> None:
     protocol.queued(log, mine(log).submit, "17")
     protocol.end(log, claim(log, mine(log)), "notice")
-    for job in ("18", "19", "20"):
-        protocol.queued(log, mine(log).submit, job)
-        assert judge(log, mine(log, job=job), 1).again is (job != "20"), "three failed starts are enough"
+    for number, job in enumerate(("18", "19", "20"), 1):  # the `queued` of each may be missing
+        start = mine(log, job=job, restart=number)
+        assert judge(log, start, 1).again is (job != "20"), "three failed starts are enough"
     assert log.refresh().gave_up
-    assert not judge(log, mine(log, job="17", restart=1), 1).again, "it was handed on"
+
+
+def test_a_start_whose_successor_has_claimed_claims_nothing_and_starts_nothing(log: Log) -> None:
+    """Ranks that srun lost before their claim live on, the job is preempted, and its successor claims: with or without
+    its `queued` in the log, for what begins first is what counts.
+    """
+    protocol.queued(log, mine(log).submit, "17")
+    claim(log, mine(log, job="18", restart=1))
+    with pytest.raises(Fenced, match="start 1 of job 18, its successor, has claimed, and this is start 0"):
+        claim(log, mine(log))
+    assert not judge(log, mine(log), 0).again
+    assert judge(log, mine(log, job="18", restart=1), 137).again
+
+
+def test_notices_before_the_claim_are_counted_over_successors(log: Log) -> None:
+    starts = [mine(log, job=str(17 + number), restart=number) for number in range(RESTARTS + 1)]
+    assert [judge(log, start, 77).again for start in starts] == [True] * RESTARTS + [False]
 
 
 def test_a_notice_before_the_claim_comes_back_without_an_entry(log: Log) -> None:

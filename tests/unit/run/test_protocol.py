@@ -300,8 +300,9 @@ def test_address_files_of_starts_that_are_over_go_and_those_of_later_starts_stay
         f"{old}-other-5",
         f"{token}-host-1:a:b-2",
         f"{token}-host-1:a:b-3",
+        f"{token}-2:a:b-0",  # of the job that this one succeeds
     ]
-    later = [f"{token}-host-1:a:b-4", f"{token}-2:a:b-0", "unknown-submit-j-0"]
+    later = [f"{token}-host-1:a:b-4", f"{token}-3:a:b-5", "unknown-submit-j-0"]
     for start in over + later:
         store.put(f"attempts/rendezvous/{start}.json", b"")
     commit(log, attempt, 9)

@@ -252,7 +252,9 @@ def test_a_job_that_slurm_does_not_requeue_hands_the_run_on_to_a_successor(
     assert done.stdout.splitlines()[-1] == "gmml: job 18 follows"
     script = tmp_path / ".slurm/17/17_submission.sh"
     assert (tmp_path / "submitted").read_text() == f"--parsable --begin=now+10 {excluded}{script}\n"
-    assert sorted(path.name for path in (tmp_path / ".slurm/18").iterdir()) == ["18_submission.sh", "18_submitted.pkl"]
+    made = {path.name: path.read_text() for path in (tmp_path / ".slurm/18").iterdir()}
+    own = {f"18_{name}": name for name in ("submission.sh", "submitted.pkl")}
+    assert made == {**own, "18_0_log.restarts-here": "\n" * 4}, "its first start is number 4, behind start 3 of job 17"
     words = (tmp_path / "asked").read_text().split()
     assert words == ["-m", "gmml_cluster.launch.slurm.successor", submission.run_root, "tok3n", "18"]
     environment = (tmp_path / "environment").read_text().splitlines()
