@@ -44,6 +44,13 @@ class Job:
         Args:
             free: resources by name, of each node.
         """
-        ranks = ranks_held([ranks_on(each, self.rank_resources) for each in free.values()], self.placement)
         least, most = self.nodes
-        return max(least, min(most, ranks // self.ranks_per_node))
+        return max(least, min(most, self._held(free)))
+
+    def fits(self, capacity: Mapping[str, Mapping[str, float]]) -> bool:
+        """Whether the fewest nodes fit into what these nodes have."""
+        return self._held(capacity) >= self.nodes[0]
+
+    def _held(self, offered: Mapping[str, Mapping[str, float]]) -> int:
+        ranks = ranks_held([ranks_on(each, self.rank_resources) for each in offered.values()], self.placement)
+        return ranks // self.ranks_per_node

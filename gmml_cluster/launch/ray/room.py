@@ -42,6 +42,16 @@ def usable(
     return {node: dict(free) for node, free in available.items() if node in wanted}
 
 
+NODE_ID = "ray.io/node-id"
+"""A label that Ray gives each node."""
+
+
+def without_nodes(labels: Mapping[str, str], nodes: Collection[str]) -> dict[str, str]:
+    """A selector of nodes with these labels and none of these ids; labels that name nodes by themselves stand."""
+    avoided = {NODE_ID: f"!in({', '.join(nodes)})"} if nodes else {}
+    return {**avoided, **labels}
+
+
 def without_ranks(free: Free, places: Iterable[str], needed: Mapping[str, float]) -> Free:
     """What would be free if the ranks on these nodes were not there; a node that is not usable stays out."""
     found = {node: dict(each) for node, each in free.items()}

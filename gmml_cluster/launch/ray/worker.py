@@ -39,6 +39,7 @@ class Left:
         tail: the last line it printed.
         drained: the node that Ray drains and on which it was; empty where none is drained.
         sign: the line that it printed and that proves why it left; empty where none does.
+        address: of the node on which it was, by which the run can avoid it.
     """
 
     rank: int
@@ -46,6 +47,7 @@ class Left:
     tail: str = ""
     drained: str = ""
     sign: str = ""
+    address: str = ""
 
 
 @dataclass
@@ -102,10 +104,10 @@ def run_rank(config: dict[str, Any]) -> None:
     import ray
     from ray.train import get_context
 
-    context, attempt = get_context(), config["attempt"]
+    context, attempt, address = get_context(), config["attempt"], ray.util.get_node_ip_address()
     rank = context.get_world_rank()
     variables = {
-        "GMML_ADDRESS": ray.util.get_node_ip_address(),
+        "GMML_ADDRESS": address,
         "RANK": rank,
         "WORLD_SIZE": context.get_world_size(),
         "LOCAL_RANK": context.get_local_rank(),
@@ -115,13 +117,13 @@ def run_rank(config: dict[str, Any]) -> None:
     node = ray.get_runtime_context().get_node_id()
     with Rank(rank, config["command"], {name: str(value) for name, value in variables.items()}) as process:
         try:
-            _watch(process, attempt, node)
+            _watch(process, attempt, node, address)
         except Exception:
             process.abandon()
             raise
 
 
-def _watch(process: "Rank", attempt: Any, node: str) -> None:
+def _watch(process: "Rank", attempt: Any, node: str, address: str) -> None:
     """Pass notices on until all ranks have left.
 
     Raises:
@@ -135,7 +137,8 @@ def _watch(process: "Rank", attempt: Any, node: str) -> None:
         if not process.noticed and (leave or _is_drained(node)):
             process.notify()
     drained = node if _is_drained(node) else ""
-    _ask(attempt.report, Left(process.rank, process.code, process.tail(), drained, process.sign))
+    tail = process.tail()  # before `sign`, which it finds
+    _ask(attempt.report, Left(process.rank, process.code, tail, drained, process.sign, address))
     while not _ask(attempt.is_over):
         time.sleep(_TICK_S)
 

@@ -17,8 +17,8 @@ def own_address() -> str:
 
 
 def node_name() -> str:
-    """The scheduler's name of this node, by which a job can avoid it; empty where there is none."""
-    return os.environ.get("SLURMD_NODENAME", "")
+    """What a job can avoid this node by: SLURM's name, or its address in a Ray cluster; empty where there is none."""
+    return os.environ.get("SLURMD_NODENAME") or os.environ.get("GMML_ADDRESS", "")
 
 
 def preemption_under_way() -> bool:

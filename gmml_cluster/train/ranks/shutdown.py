@@ -26,6 +26,7 @@ from gmml_cluster.run import failures, protocol
 from gmml_cluster.run.codes import COME_BACK, FAILED, FINISHED, NEVER, STORAGE
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.store.requests import DEADLINE_S
+from gmml_cluster.train.ranks import hang
 from gmml_cluster.train.ranks.agreement import StartInfo
 from gmml_cluster.train.ranks.causes import describe, log_fields, root_cause
 from gmml_cluster.train.ranks.cluster_env import is_kept_without_its_script, leave_s, requeue_own_job
@@ -65,6 +66,7 @@ class Limits:
         upload: for the upload of the last log lines.
         acknowledge: rank 0, for the others to leave; within SLURM's KillWait.
         lost: rank 0, for the others to leave where one of them is lost, which will never say that it does.
+        positions: rank 0, after a hang, for where each of the others is; one that can answer does so within a tick.
         alone: the others, where rank 0 is gone and nothing but they could tell SLURM, for srun to end them.
         end: the others, for rank 0's `end`: as long as requests to a store are retried. If it were shorter, their exit
             would have rank 0 killed in the middle of it.
@@ -74,6 +76,7 @@ class Limits:
     upload: float = 3.0
     acknowledge: float = field(default_factory=leave_s)
     lost: float = 2.0
+    positions: float = 5.0
     alone: float = 30.0
     end: float = DEADLINE_S
 
@@ -117,6 +120,7 @@ class Shutdown:
     def training(self) -> None:
         """There is something to save from now on."""
         self.phase = Phase.TRAINING
+        self._try("say where it runs", lambda: self.kv.set(f"place/{self.rank_info.rank}", hang.place()))
 
     def check(self) -> None:
         """For the signal thread, at every tick: leave where the attempt has ended, rank 0 is gone or a peer failed."""
@@ -165,6 +169,8 @@ class Shutdown:
     def _tell_stacks(self) -> None:
         if not self._told_stacks:
             self._told_stacks = True
+            at = hang.position(watchdog.phase, watchdog.beats)
+            self._try("say where it is", lambda: self.kv.set(f"at/{self.rank_info.rank}", at))
             _log.error("rank %d does not progress or waits for one that does not\n%s", self.rank_info.rank, stacks())
 
     def leave(self, code: int) -> NoReturn:
@@ -242,10 +248,25 @@ class Shutdown:
         # each by itself: where the store fails, the exit code below still reports the cause
         self._try("upload metrics", self.upload_metrics)
         self._try("keep the errors of all ranks", lambda: self._keep_errors(root, errors))
-        self._try("write the end", lambda: self._write_end(root))
+        self._try("write the end", lambda: self._write_end(self._blamed(root)))
         # where a peer was lost the others have the same code whether they read it or find rank 0 gone
         lost = root["kind"] == "lost_peer"
         self._inform_and_exit(_code(root), self.limits.lost if lost else None)
+
+    def _blamed(self, root: dict[str, Any]) -> dict[str, Any]:
+        """A hang as that of the rank which the others wait for."""
+        if root["cause"] != HANG:
+            return root
+        deadline, ranks = time.monotonic() + self.limits.positions, range(self.rank_info.ranks)
+        found: list[dict[str, Any] | None] = []
+        try:
+            while len(found) < len(ranks) or (None in found and time.monotonic() < deadline):
+                time.sleep(TICK_S if found else 0.0)
+                found = [self.kv.get(f"at/{rank}") for rank in ranks]
+            return hang.blame(root, found, [self.kv.get(f"place/{rank}") or {} for rank in ranks])
+        except Exception as fault:
+            _log.warning("rank 0 could not learn where the others are: %s", fault)
+            return root
 
     def _error_of(self, rank: int) -> dict[str, Any] | None:
         try:

@@ -35,9 +35,14 @@ class Hang(Exception):
 
 @dataclass
 class Watchdog:
-    """The progress of this process; `watchdog` is the one there is."""
+    """The progress of this process; `watchdog` is the one there is.
+
+    Attributes:
+        beats: how often it was reported.
+    """
 
     clock: Callable[[], float] = time.monotonic
+    beats: int = 0
     _guards: bool = False
     _paused: bool = False
     _armed_at: float = float("-inf")
@@ -59,6 +64,7 @@ class Watchdog:
                 minute or 20 times the median of the last 32 intervals of this phase.
         """
         now = self.clock()
+        self.beats += 1
         before, since, _ = self._now
         if before == phase:
             self._seconds[phase].append(now - since)
@@ -82,6 +88,11 @@ class Watchdog:
         """Leave these seconds out, in which this process could make no progress because it was stopped."""
         phase, since, limit_s = self._now
         self._now = (phase, since + seconds, limit_s)
+
+    @property
+    def phase(self) -> str:
+        """What is done now."""
+        return self._now[0]
 
     def overdue(self) -> str:
         """What has taken too long, and where the main thread is; empty where nothing has."""

@@ -6,7 +6,7 @@ import pytest
 
 from gmml_cluster.launch.ray import growth
 from gmml_cluster.launch.ray.growth import looked_for
-from gmml_cluster.launch.ray.room import ranks_held, ranks_on, usable, without_ranks
+from gmml_cluster.launch.ray.room import ranks_held, ranks_on, usable, without_nodes, without_ranks
 from gmml_cluster.run.growth import Growth
 
 NEEDS = {"CPU": 4.0, "GPU": 1.0}
@@ -35,6 +35,12 @@ def test_nodes_without_the_labels_dead_ones_and_those_that_are_drained_have_no_r
     assert set(usable(nodes, available, {}, {"pool": "spot"})) == {"a", "d"}
     assert set(usable(nodes, available, {"a": 0}, {"pool": "spot"})) == {"d"}
     assert set(usable(nodes, available, {}, {})) == {"a", "b", "d"}
+
+
+def test_nodes_are_left_out_by_their_ids_unless_the_labels_name_nodes():
+    assert without_nodes({"pool": "spot"}, ["a1", "b2"]) == {"pool": "spot", "ray.io/node-id": "!in(a1, b2)"}
+    assert without_nodes({"pool": "spot"}, []) == {"pool": "spot"}
+    assert without_nodes({"ray.io/node-id": "c3"}, ["a1"]) == {"ray.io/node-id": "c3"}
 
 
 def test_ranks_give_back_what_they_have_where_their_node_can_be_used():

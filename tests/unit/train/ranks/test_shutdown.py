@@ -19,7 +19,7 @@ from gmml_cluster.train.ranks.shutdown import Limits, Phase, Shutdown
 from gmml_cluster.train.ranks.signals import StopRequest
 from gmml_cluster.train.ranks.watchdog import watchdog
 
-QUICK = Limits(echo=0.0, upload=0.1, acknowledge=0.2, end=0.4)
+QUICK = Limits(echo=0.0, upload=0.1, acknowledge=0.2, positions=0.0, end=0.4)
 
 
 class Left(BaseException):
@@ -365,15 +365,23 @@ def hangs(monkeypatch):
 def test_a_rank_without_progress_ends_the_attempt_as_a_hang_and_asks_all_ranks_for_their_stacks(
     run, hangs, caplog, rank
 ):
-    kv = KeyValueStore(**{"left/1": 1})
+    kv = KeyValueStore(**{"left/1": 1, "place/1": {"host": "h1", "node": "n1"}})
     shutdown = shutdown_of(rank, kv, run)
     if rank == 0:
         claim(shutdown, run)
         assert code_of(shutdown.check) == FAILED
-        assert ended(run) == [(1, "hang", "Hang: no progress for 400 s in a step of training")]
+        named = "all wait for rank 1 on h1, which does not answer"
+        assert ended(run) == [(1, "hang", f"Hang: no progress for 400 s in a step of training; {named}")]
+        (attempt,) = run.log.refresh().attempts
+        assert {name: attempt.details[name] for name in ("rank", "host", "node")} == {
+            "rank": 1,
+            "host": "h1",
+            "node": "n1",
+        }
     else:
         code_of(shutdown.check)
         assert kv.keys["error/1"]["cause"] == "hang"
+        assert kv.keys["at/1"]["phase"] == watchdog.phase
     assert kv.keys["failed"] == "hang"
     assert "thread MainThread" in caplog.text
 
