@@ -41,10 +41,21 @@ class Lock:
 
 
 class Event:
-    """Of the module `threading`; nobody sets one here."""
+    """Of the module `threading`."""
 
-    def wait(self) -> None:
-        here().stop_thread()
+    def __init__(self) -> None:
+        self._is_set, self._given = False, Signal()
+
+    def set(self) -> None:
+        self._is_set = True
+        self._given.give()
+
+    def wait(self, timeout: float = FOREVER) -> bool:
+        world = here()
+        deadline = world.now + timeout
+        while not self._is_set and world.now < deadline:
+            world.wait(self._given, deadline - world.now)
+        return self._is_set
 
 
 class Thread:

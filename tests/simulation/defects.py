@@ -2,10 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 from gmml_cluster.launch import restart
+from gmml_cluster.launch.local import lock
 from gmml_cluster.run import protocol, retention
+from gmml_cluster.run.growth import Growth
+from gmml_cluster.run.history import History
 from gmml_cluster.run.log import Log
 from gmml_cluster.store.posix import PosixStore
 from tests.simulation import bucket, folder
@@ -31,7 +36,19 @@ def _puts(self: bucket.Bucket, *, IfNoneMatch: str = "", **request: object) -> o
     return _put_object(self, **request)
 
 
+_refusal = protocol.refusal
 _put_object = bucket.Bucket.put_object
+
+
+def _knows_its_own_job_alone(history: History, submit: str, job: str, restart: int) -> str | None:
+    own = tuple(attempt for attempt in history.attempts if attempt.job == job)
+    return _refusal(replace(history, attempts=own), submit, job, restart)
+
+
+def _grows_at_once(growth: Growth, could: int, last_commit: Callable[[], int]) -> bool:
+    growth.proof = f"there is room for {could} nodes"
+    return could > growth.nodes
+
 
 DEFECTS: dict[str, tuple[tuple[object, str, Callable[..., object]], ...]] = {
     "a fenced attempt is not stopped": ((protocol, "demand_latest", lambda log, history, attempt: None),),
@@ -39,8 +56,18 @@ DEFECTS: dict[str, tuple[tuple[object, str, Callable[..., object]], ...]] = {
     "files go before their drop": ((retention, "retire", _deletes_first),),
     "a fenced start is requeued": ((restart, "_is_past", lambda history, start: False),),
     "any job may claim": ((protocol, "refusal", lambda history, submit, job, restart: None),),
+    "a start does not know its successor": ((protocol, "refusal", _knows_its_own_job_alone),),
+    "a supervisor's locks hold nobody": ((lock, "_take", lambda file, kind: True),),
+    "a run grows without a checkpoint": ((Growth, "is_due", _grows_at_once),),
     "a slot may be created again": ((PosixStore, "_link", _renames), (bucket.Bucket, "put_object", _puts)),
 }
+
+CONDITIONS: dict[str, dict[str, Any]] = {
+    "a start does not know its successor": {"cluster": "slurm", "requeues": False, "only": "ranks escape"},
+    "a supervisor's locks hold nobody": {"cluster": "local"},
+    "a run grows without a checkpoint": {"cluster": "ray", "nodes_asked": 2, "only": "a node joins"},
+}
+"""Under which a defect shows soon that seldom does."""
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from gmml_cluster.store.posix import PosixStore
 from gmml_cluster.store.s3 import S3Store
 from tests.simulation import bucket, folder, product
 from tests.simulation.judge import Judge
+from tests.simulation.machine import Machine, Supervising
 from tests.simulation.ranks import Rank
+from tests.simulation.ray_cluster import Cluster
 from tests.simulation.scheduler import Job, Scheduler
 from tests.simulation.weather import Exchange, Weather
 from tests.simulation.world import EPOCH, TooLong, World, enter
@@ -42,7 +44,7 @@ class Outcome:
 class History(World):
     """A world with one store, one scheduler and one run."""
 
-    def __init__(self, seed: int, *, listed: bool = False) -> None:
+    def __init__(self, seed: int, *, listed: bool = False, only: str = "", **forced: Any) -> None:
         super().__init__(seed, listed=listed)
         self.seed, random = seed, self.random
         self.pods: dict[str, Any] = {}
@@ -51,14 +53,25 @@ class History(World):
         self.nodes_asked = random.choice((1, 1, 2))
         self.saves = (random.choice((1, 2, 3)), random.choice((1, 1, 2, 3)))
         self.step_s = random.choice((0.5, 5.0, 30.0))
+        self.requeues = random.random() < 0.7
+        self.cluster = random.choice(("slurm", "slurm", "local", "ray"))
         self.srun_loses = random.choice((0.0, 0.0, 0.1))
+        self._only = only
+        vars(self).update(forced)
         self.weather = self._weather()
-        self.launcher = Scheduler(self)
-        self.launcher.leaves_behind = random.choice((0.0, 0.0, 0.3))
-        self.launcher.faulty = random.choice((0.0, 0.0, 0.1))
+        self.launcher = self._launcher()
         self._make_store()
         self.judge = Judge(self._object, self._who, self.note)
         self.judged = self.judge.judged
+
+    def _launcher(self) -> Any:
+        if self.cluster == "local":
+            return Machine()
+        if self.cluster == "ray":
+            return Cluster(self, nodes=self.random.choice((1, 2, 3)), holds=self.random.choice((1, 2)))
+        made = Scheduler(self)
+        made.leaves_behind, made.faulty = self.random.choice((0.0, 0.0, 0.3)), self.random.choice((0.0, 0.0, 0.1))
+        return made
 
     def _weather(self) -> Weather:
         random = self.random
@@ -129,7 +142,12 @@ class History(World):
         finally:
             self.clear()
             enter(None)
-        kinds: dict[str, int] = {self.kind: 1, "switches": self.switches, "seconds": int(self.now - EPOCH)}
+        kinds: dict[str, int] = {
+            self.kind: 1,
+            self.cluster: 1,
+            "switches": self.switches,
+            "seconds": int(self.now - EPOCH),
+        }
         for entry in self.judge.account.entries:
             kinds[entry["kind"]] = kinds.get(entry["kind"], 0) + 1
         return Outcome(self.seed, list(self.judge.broken), self.lines, kinds)
@@ -160,6 +178,11 @@ class History(World):
         return self.start(f"{what} {len(self.processes)}", body, after_s=after_s, about="person")
 
     def _disturbances(self) -> list[tuple[str, Callable[[], None]]]:
+        more = {"local": self._of_a_machine, "ray": self._of_ray, "slurm": self._of_a_scheduler}
+        found = [*self._of_people(), *more[self.cluster]()]
+        return [each for each in found if self._only in ("", each[0])]
+
+    def _of_people(self) -> list[tuple[str, Callable[[], None]]]:
         return [
             ("a person submits", lambda: self.person("submit", self._submit) and None),
             ("a person resumes", lambda: self.person("resume", lambda: submitting.resume(self.run_root())) and None),
@@ -171,6 +194,32 @@ class History(World):
             ("a process is killed", self._kill),
             ("a process is frozen", self._freeze),
             ("a process is frozen", self._freeze),
+        ]
+
+    def _of_a_machine(self) -> list[tuple[str, Callable[[], None]]]:
+        machine = self.launcher
+        return [
+            ("a process is killed", self._kill),
+            ("a process is killed", self._kill),
+            ("a supervisor is killed", self._kill_supervisor),
+            ("a supervisor is killed", self._kill_supervisor),
+            ("the machine reboots", lambda: machine.node_.lose("the machine reboots")),
+        ]
+
+    def _of_ray(self) -> list[tuple[str, Callable[[], None]]]:
+        cluster = self.launcher
+        return [
+            ("a process is killed", self._kill),
+            ("a driver is killed", self._kill_driver),
+            ("a node joins", cluster.add),
+            ("a node joins", cluster.add),
+            ("a node is lost", lambda: self._with_node(cluster.lose)),
+            ("a node is drained", lambda: self._with_node(cluster.drain)),
+            ("the head is away", self._away),
+        ]
+
+    def _of_a_scheduler(self) -> list[tuple[str, Callable[[], None]]]:
+        return [
             ("a job is preempted", lambda: self._end_job("PREEMPTION", requeue=True, grace=True)),
             ("a job is preempted", lambda: self._end_job("PREEMPTION", requeue=False, grace=False)),
             ("a job is at its time limit", lambda: self._end_job("TIME LIMIT", requeue=False, grace=True)),
@@ -179,6 +228,7 @@ class History(World):
             ("a node is cut off", lambda: self._with_job(lambda job: self.launcher.lose_node(job, alive=True))),
             ("a node is cut off", lambda: self._with_job(lambda job: self.launcher.lose_node(job, alive=True))),
             ("a job is started twice", lambda: self._with_job(self._start_twice)),
+            ("ranks escape", self.launcher.lose_next_ranks),
             ("the scheduler forgets a job", lambda: self._with_job(self.launcher.lose_sight)),
             ("the scheduler is away", self._away),
         ]
@@ -210,6 +260,22 @@ class History(World):
             self.note("world", f"{process.name} is frozen", f"{seconds:.0f} s")
             process.frozen_until = self.now + seconds
 
+    def _kill_supervisor(self) -> None:
+        self._kill_one(lambda process: isinstance(process.about, Supervising))
+
+    def _kill_driver(self) -> None:
+        self._kill_one(lambda process: process.about == "driver")
+
+    def _kill_one(self, wanted: Callable[[Any], bool]) -> None:
+        alive = [process for process in self.processes if process.alive and wanted(process)]
+        if alive:
+            self.random.choice(alive).end(128 + 9, "kill -9")
+
+    def _with_node(self, act: Callable[[Any], None]) -> None:
+        nodes = self.launcher.usable()
+        if nodes:
+            act(self.random.choice(nodes))
+
     def _victim(self) -> Any:
         alive = [p for p in self.processes if p.alive and (p.node is not None or p.about == "person")]
         return self.random.choice(alive) if alive else None
@@ -235,7 +301,14 @@ class History(World):
     def _settle(self) -> None:
         """Nothing goes wrong any more; run until nobody has anything left to do."""
         self.weather.clear_up()
-        self.launcher.away, self.launcher.faulty, self.launcher.leaves_behind, self.srun_loses = [], 0.0, 0.0, 0.0
+        self.srun_loses = 0.0
+        if isinstance(self.launcher, Scheduler):
+            self.launcher.away, self.launcher.faulty, self.launcher.leaves_behind = [], 0.0, 0.0
+            self.launcher.escapes = 0
+        if isinstance(self.launcher, Cluster):
+            self.launcher.away = []
+            if not self.launcher.usable():
+                self.launcher.add()
         self.run(self.now + LONGEST_S, most=MOST_SWITCHES)
         for process in self.processes:
             if process.alive:
@@ -308,6 +381,10 @@ def differences(log: Log, judge: Judge) -> list[str]:
     return [f"{name}: the fold says {a}, the entries say {b}" for name, (a, b) in pairs.items() if a != b]
 
 
-def explore(seed: int, *, listed: bool = False) -> Outcome:
-    """The history of a seed; within `product.installed`."""
-    return History(seed, listed=listed).explore()
+def explore(seed: int, *, listed: bool = False, **forced: Any) -> Outcome:
+    """The history of a seed; within `product.installed`.
+
+    Args:
+        forced: attributes of the history in place of what the seed draws; `only`: the disturbance that there is.
+    """
+    return History(seed, listed=listed, **forced).explore()

@@ -41,6 +41,8 @@ class Account:
     ends: dict[int, str] = field(default_factory=dict)
     live: dict[tuple[int, int], str] = field(default_factory=dict)
     last_commit_of: dict[int, int] = field(default_factory=dict)
+    first_commit_of: dict[int, int] = field(default_factory=dict)
+    last_step_of: dict[int, int] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
@@ -150,11 +152,9 @@ class Judge:
             self._break(f"{_named(entry)} follows attempt {account.last}")
         if entry["submit"] != account.submit or account.stopped or account.finished:
             self._break(f"{_named(entry)} without the right to")
-        same = [
-            c["restart"] for c in account.claims.values() if (c["submit"], c["job"]) == (entry["submit"], entry["job"])
-        ]
+        same = [c["restart"] for c in account.claims.values() if c["submit"] == entry["submit"]]
         if max(same, default=-1) > entry["restart"]:
-            self._break(f"{_named(entry)}, though start {max(same)} of its job has claimed")
+            self._break(f"{_named(entry)}, though start {max(same)} of its submit has claimed")
         account.claims[entry["attempt"]] = entry
 
     def _begin(self, entry: dict[str, Any]) -> None:
@@ -173,6 +173,7 @@ class Judge:
             self._break(f"{_named(entry)} twice")
         account.live[key] = entry["manifest"]
         account.last_commit_of[entry["attempt"]] = entry["step"]
+        account.first_commit_of.setdefault(entry["attempt"], entry["step"])
         self.whole(key)
 
     def _drop(self, entry: dict[str, Any]) -> None:
@@ -193,6 +194,7 @@ class Judge:
             self._break(f"{_named(entry)}: a fenced attempt finishes")
         account.ends.setdefault(attempt, entry["cause"])
         account.causes.setdefault(attempt, entry["cause"])
+        account.last_step_of.setdefault(attempt, entry.get("step", -1))
         if entry["cause"] == "finished":
             account.finished, account.finished_at = True, entry.get("step")
 
@@ -200,6 +202,9 @@ class Judge:
         if entry["of"] != self.account.last:
             self._break(f"{_named(entry)} of a fenced attempt")
         self.account.causes[entry["of"]] = entry["cause"]
+        ended, saved = self.account.last_step_of.get(entry["of"], -1), self.account.first_commit_of
+        if entry["proof"].startswith("there is room") and saved.get(entry["of"], ended) >= ended:
+            self._break(f"{_named(entry)}: it was ended for more nodes without a checkpoint")
 
     # checkpoints
 

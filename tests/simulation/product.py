@@ -9,8 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from gmml_cluster.launch import cancel, existing, jobs, living, submit
+from gmml_cluster.launch import cancel, existing, jobs, living, restart, submit
+from gmml_cluster.launch.local import supervisor
 from gmml_cluster.launch.protocol import Submission
+from gmml_cluster.launch.slurm import successor
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.run import location, log, retention, root
 from gmml_cluster.spec import stored
@@ -18,9 +20,9 @@ from gmml_cluster.spec.loading import validate
 from gmml_cluster.spec.loading.validate import parse_job
 from gmml_cluster.store import posix, probe, requests, s3, verified
 from gmml_cluster.train import attempt, loop, records
-from gmml_cluster.train.checkpoints import save
+from gmml_cluster.train.checkpoints import clean_up, save
 from gmml_cluster.train.ranks import agreement, log_upload, rendezvous, shutdown, signals
-from tests.simulation import clock, folder
+from tests.simulation import clock, folder, machine, ray_cluster
 from tests.simulation.ranks import RUN_STEPS, Engine, Rendezvous, Stepper, rank_of
 from tests.simulation.world import Dead, here
 
@@ -32,7 +34,6 @@ JOB = {
     "batch": {"size": 64, "micro": 8},
     "run": {"steps": RUN_STEPS},
 }
-PROFILE = SimpleNamespace(launcher="simulated", root="")
 CODE = Snapshot("c" * 64, b"code")
 _LAYOUT = SimpleNamespace(to_json=lambda: {"batch": 64})
 _PINNED = SimpleNamespace(shapes=(), summaries=(), files=(), to_bytes=lambda: b"pin")
@@ -49,13 +50,20 @@ def prepared() -> submit.Prepared:
     """What `gmml-submit` knows before anything is touched."""
     world = here()
     job = job_of(*world.saves)
-    return submit.Prepared(job, "simulated", plan_submission(job, PROFILE, world.root, None))
+    return submit.Prepared(job, "simulated", plan_submission(job, profile(), world.root, None))
+
+
+def profile() -> Any:
+    """The cluster of this history."""
+    return SimpleNamespace(launcher=here().cluster, root="", environment={})
 
 
 def plan_submission(job: Any, profile: Any, root: str, indexed: Any, code: Any = None) -> Submission:
     """Of `launch.prepare`: without corpora and memory."""
-    plan = SimpleNamespace(nodes=(1, here().nodes_asked), ranks_per_node=1, notes=())
-    return Submission(root, job.name, "<token>", PROFILE, plan, code or CODE)
+    many = here().nodes_asked
+    shape = ((1, 1), many) if profile.launcher == "local" else ((1, many), 1)
+    plan = SimpleNamespace(nodes=shape[0], ranks_per_node=shape[1], lanes=many, notes=())
+    return Submission(root, job.name, "<token>", profile, plan, code or CODE)
 
 
 def _load_resolved(text: bytes, changed: Any) -> Any:
@@ -120,6 +128,9 @@ def _replacements() -> dict[Any, dict[str, Any]]:
         log: {"time": time, "threading": threading, "secrets": clock.Secrets, "decode": _decode},
         root: {**stores, "time": time, "secrets": clock.Secrets},
         location: stores,
+        restart: stores,
+        supervisor: stores,
+        successor: {**stores, "print": lambda *words, **more: None},
         retention: {"time": time},
         verified: {"sleep": time.sleep},
         requests: {"monotonic": time.monotonic, "sleep": time.sleep, "random": clock.Random},
@@ -131,7 +142,7 @@ def _replacements() -> dict[Any, dict[str, Any]]:
             "launcher_named": launcher,
             "refuse_evaluation": lambda *about: None,
             "look_up": lambda *about: None,
-            "profile_named": lambda name: (PROFILE, {}),
+            "profile_named": lambda name: (profile(), {}),
             "plan_submission": plan_submission,
             "preflight": _preflight,
             "note_root": lambda root: None,
@@ -164,6 +175,7 @@ def _replacements() -> dict[Any, dict[str, Any]]:
         loop: {"watchdog": _WATCHDOG},
         records: {"time": time},
         save: {"time": time, "threading": threading},
+        clean_up: {"threading": threading},
         agreement: {
             "time": time,
             "pin": lambda *about: _PINNED,
@@ -224,13 +236,20 @@ def _listen(host: str) -> Any:
     return SimpleNamespace(getsockname=lambda: (host, 1))
 
 
+def _all_replacements() -> dict[Any, dict[str, Any]]:
+    found = {module: dict(names) for module, names in _replacements().items()}
+    for module, names in (*machine.replacements().items(), *ray_cluster.replacements().items()):
+        found.setdefault(module, {}).update(names)
+    return found
+
+
 @contextmanager
 def installed() -> Iterator[None]:
     """The product's code runs in the world that `world.enter` named."""
     logging.disable(logging.CRITICAL)
     patches = [
-        patch.object(module, name, value, create=name == "open")
-        for module, names in _replacements().items()
+        patch.object(module, name, value, create=name in ("open", "print"))
+        for module, names in _all_replacements().items()
         for name, value in names.items()
     ]
     try:

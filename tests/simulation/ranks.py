@@ -30,6 +30,7 @@ class Pod:
     Attributes:
         flags: step -> rank -> what it contributes to the step's reduction.
         keys, counts: of the rendezvous store.
+        lost: whether its scheduler has lost the ranks, which live on.
     """
 
     start: StartInfo
@@ -41,6 +42,7 @@ class Pod:
     counts: dict[str, int] = field(default_factory=dict)
     written: Signal = field(default_factory=Signal)
     ended: Signal = field(default_factory=Signal)
+    lost: bool = False
 
     def reduce(self, step: int, rank: int, value: Any) -> dict[int, Any]:
         """What all ranks contributed; as a collective does, it fails where one of them is gone."""
@@ -192,22 +194,26 @@ def rank_of() -> Rank:
 
 def start_ranks(start: StartInfo, nodes: list[Node], ranks: int) -> Pod:
     """Start all ranks of one start of a job."""
-    world = here()
     pod = Pod(start, ranks)
     per_node = ranks // len(nodes)
     for number in range(ranks):
-        info = RankInfo(rank=number, ranks=ranks, local_rank=number % per_node, local_ranks=per_node)
-        thread = signals.SignalThread(stop_request=StopRequest())
-        rank = Rank(pod, info, thread)
-        thread.stop_request.rank = rank
-        name = f"job {start.job}.{start.restart} rank {number}"
-        process = world.start(
-            name, lambda: _work(start), nodes[number // per_node], world.random.uniform(0.1, 20.0), rank
-        )
-        process.ended = pod.ended
-        process.start("signals", lambda rank=rank: _listen(rank))
-        pod.processes.append(process)
+        start_rank(pod, number, per_node, nodes[number // per_node])
     return pod
+
+
+def start_rank(pod: Pod, number: int, per_node: int, node: Node) -> Process:
+    """Start one rank of a pod, which has those before it."""
+    world, start = here(), pod.start
+    info = RankInfo(rank=number, ranks=pod.ranks, local_rank=number % per_node, local_ranks=per_node)
+    thread = signals.SignalThread(stop_request=StopRequest())
+    rank = Rank(pod, info, thread)
+    thread.stop_request.rank = rank
+    name = f"job {start.job.rpartition(':')[2][:6]}.{start.restart} rank {number}"
+    process = world.start(name, lambda: _work(start), node, world.random.uniform(0.1, 20.0), rank)
+    process.ended = pod.ended
+    process.start("signals", lambda: _listen(rank))
+    pod.processes.append(process)
+    return process
 
 
 def _work(start: StartInfo) -> None:

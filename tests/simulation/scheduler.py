@@ -8,6 +8,7 @@ from gmml_cluster.errors import Fault, GmmlError, LaunchError
 from gmml_cluster.launch.evidence import Evidence
 from gmml_cluster.launch.protocol import JobReport, Submission
 from gmml_cluster.launch.restart import JobStart, judge
+from gmml_cluster.launch.slurm import successor
 from gmml_cluster.launch.verdict import Allocation, action
 from gmml_cluster.run.codes import NEVER, RESTARTS, UNFIT
 from gmml_cluster.run.log import Log
@@ -24,10 +25,12 @@ class Job:
     """A job and its allocation.
 
     Attributes:
-        starts: how often ranks were started for it: the number of the next start.
+        starts: number of its next start; a successor's follow those of the job that it succeeds.
+        requeues: whether the scheduler requeues it; else its script submits a successor.
+        has_files: whether submitit's file is there, without which no rank of it begins.
         why: reason that the scheduler gives for ending the present start; empty where it gives none.
         grace: whether the job is being preempted and has still time.
-            epoch: of its allocation; another one, and the one before is over for the controller.
+        epoch: of its allocation; another one, and the one before is over for the controller.
         blind: restarts since the log was last reached.
     """
 
@@ -35,6 +38,8 @@ class Job:
     submission: Submission
     ranks: int
     state: Literal["queued", "running", "gone"] = "queued"
+    requeues: bool = True
+    has_files: bool = True
     starts: int = 0
     why: str = ""
     grace: bool = False
@@ -51,6 +56,7 @@ class Scheduler:
 
     Attributes:
         away: times from and to which it answers nobody.
+        escapes: how many of the next starts SLURM loses.
         leaves_behind: chance that the processes of a node survive the end of their job.
     """
 
@@ -59,7 +65,7 @@ class Scheduler:
         self.jobs: dict[str, Job] = {}
         self.away: list[tuple[float, float]] = []
         self.faulty = 0.0
-        self.leaves_behind = 0.0
+        self.leaves_behind, self.escapes = 0.0, 0
         self._nodes = 0
 
     # the Launcher protocol
@@ -73,13 +79,26 @@ class Scheduler:
     def submit(self, submission: Submission) -> str:
         """A job; the answer that names it may be lost."""
         fault = self._ask()
-        number = str(100 + len(self.jobs))
-        job = self.jobs[number] = Job(number, submission, self._world.nodes_asked)
+        job = self._accept(submission, has_files=True)
         self._queue(job)
         if fault:
             self._world.sleep(20.0)
             raise LaunchError(Fault("sbatch", "timed out"))
-        return number
+        return job.id
+
+    def succeed(self, job: Job) -> Job | None:
+        """sbatch of a script for the job that follows its own; None where its answer, which names the job, is lost."""
+        fault = self._ask()
+        after = self._accept(job.submission, has_files=False)
+        after.requeues = False
+        self._queue(after, least_s=10.0)
+        return None if fault else after
+
+    def _accept(self, submission: Submission, *, has_files: bool) -> Job:
+        number = str(100 + len(self.jobs))
+        world = self._world
+        self.jobs[number] = Job(number, submission, world.nodes_asked, requeues=world.requeues, has_files=has_files)
+        return self.jobs[number]
 
     def poll(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
         if self._ask():
@@ -111,7 +130,7 @@ class Scheduler:
 
     # jobs
 
-    def _queue(self, job: Job) -> None:
+    def _queue(self, job: Job, least_s: float = 0.0) -> None:
         job.epoch += 1
         job.state, job.why, job.grace, job.requeue = "queued", "", False, False
         epoch = job.epoch
@@ -122,7 +141,7 @@ class Scheduler:
                 job.nodes = [self.node() for _ in range(job.ranks)]
                 self.script(job, job.nodes)
 
-        self._world.start("slurmctld", begin, after_s=self._world.random.choice((0.5, 5.0, 60.0)))
+        self._world.start("slurmctld", begin, after_s=least_s + self._world.random.choice((0.5, 5.0, 60.0)))
 
     def node(self) -> Node:
         """A machine that nothing ran on yet."""
@@ -165,7 +184,7 @@ class Scheduler:
         if job.state != "running":
             return
         job.cancelled |= cancelled
-        job.requeue |= requeue
+        job.requeue |= requeue and job.requeues
         job.grace = grace_s > 0
         epoch = job.epoch
         if grace_s:
@@ -187,12 +206,35 @@ class Scheduler:
 
     def _notify(self, job: Job) -> None:
         for pod in job.pods[-1:]:
-            notify(pod)
+            if not pod.lost:
+                notify(pod)
 
     def _kill_ranks(self, job: Job) -> None:
-        for process in (process for pod in job.pods[-1:] for process in pod.processes):
+        for process in (process for pod in job.pods[-1:] if not pod.lost for process in pod.processes):
             if not process.node.cut_off:
                 process.end(_KILLED, "KillWait is over")
+
+    def lose_next_ranks(self) -> None:
+        """Of the next start slurmstepd is gone: its ranks live on outside of SLURM, and its job is taken away."""
+        self.escapes += 1
+
+    def started(self, job: Job, pod: Pod) -> None:
+        """The ranks of a job have started."""
+        if self.escapes:
+            self.escapes -= 1
+            self._world.start("slurmd", lambda: self._lose(job, pod), after_s=self._world.random.uniform(0.0, 30.0))
+
+    def _lose(self, job: Job, pod: Pod) -> None:
+        outside, world = Node("outside"), self._world
+        pod.lost = True
+        for process in pod.processes:
+            process.node.processes.remove(process)
+            process.node = outside
+            outside.processes.append(process)
+            process.frozen_until = world.now + world.random.uniform(0.0, 300.0)
+        world.note("world", f"the ranks of job {job.id} escape")
+        pod.ended.give()
+        self.end(job, "PREEMPTION", requeue=True)
 
     def lose_sight(self, job: Job) -> None:
         """The controller lost its state, and with it the job, whose processes live on."""
@@ -203,7 +245,7 @@ class Scheduler:
     def lose_node(self, job: Job, *, alive: bool) -> None:
         """A node of the job does not answer any more: it is dead, or only cut off from the controller.
 
-        The controller requeues the job, as it does with JobRequeue=1; what lives on the node lives on.
+        The controller requeues the job, if it requeues any; what lives on the node lives on.
         """
         if job.state != "running":
             return
@@ -217,7 +259,7 @@ class Scheduler:
         def notice() -> None:
             if epoch == job.epoch:
                 self._clean(job, [other for other in job.nodes if other is not node], "its job lost a node")
-                if job.cancelled:
+                if job.cancelled or not job.requeues:
                     job.state = "gone"
                 else:
                     self._queue(job)
@@ -252,21 +294,47 @@ class Script:
             self.job.starts += 1
         if what == "requeue" and self._is_current():
             here().sleep(here().random.uniform(0.01, 2.0))
-            self.job.requeue = True
+            if self.job.requeues:
+                self.job.requeue = True
+            else:
+                self._succeed()
+
+    def _succeed(self) -> None:
+        """Another job under the same token, its files, and the real word on it in the log (gmml_succeed)."""
+        world, job = here(), self.job
+        after = self.scheduler.succeed(job)
+        if after is None:
+            world.note(world.process.name, "no successor", "sbatch timed out")
+            return
+        world.sleep(world.random.uniform(0.0, 0.1))
+        after.starts, after.blind, after.has_files = self.restart + 1, job.blind, True
+        submission = job.submission
+        saying = world.start(
+            f"job {job.id}.{self.restart} successor",
+            lambda: successor.main([submission.run_root, submission.token, after.id]),
+            self.nodes[0],
+        )
+        saying.wait()
 
     def _ranks(self) -> int:
         """srun with --kill-on-bad-exit; it may lose its ranks and leave 0 while they live."""
         world, job = here(), self.job
         token = job.submission.token
+        if not job.has_files:
+            world.sleep(world.random.uniform(1.0, 20.0))
+            return 1
         start = StartInfo(job.submission.root, job.submission.name, token, job.id, self.restart, None, world.now)
         pod = start_ranks(start, self.nodes, job.ranks)
         job.pods.append(pod)
+        self.scheduler.started(job, pod)
         lost = world.random.random() < world.srun_loses
         if lost:
             world.sleep(world.random.uniform(5.0, 90.0))
             return max((process.code or 0 for process in pod.processes), default=0)
-        while all(process.alive for process in pod.processes):
+        while not pod.lost and all(process.alive for process in pod.processes):
             world.wait(pod.ended)
+        if pod.lost:
+            return 0
         if any(process.code for process in pod.processes):
             deadline = world.now + KILL_WAIT_S
             while world.now < deadline and any(process.alive for process in pod.processes):

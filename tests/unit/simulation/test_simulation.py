@@ -5,7 +5,7 @@ Few of them here; `make simulate HISTORIES=10^6` explores as many as there is ti
 
 import pytest
 
-from tests.simulation.defects import DEFECTS, broken
+from tests.simulation.defects import CONDITIONS, DEFECTS, broken
 from tests.simulation.history import explore
 from tests.simulation.product import installed
 
@@ -35,4 +35,4 @@ def test_a_seed_is_a_history():
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_defect_is_found(defect):
     with broken(defect):
-        assert any(explore(seed).broken for seed in range(FINDS_WITHIN))
+        assert any(explore(seed, **CONDITIONS.get(defect, {})).broken for seed in range(FINDS_WITHIN))
