@@ -56,6 +56,7 @@ class History(World):
         self.requeues = random.random() < 0.7
         self.cluster = random.choice(("slurm", "slurm", "local", "ray"))
         self.srun_loses = random.choice((0.0, 0.0, 0.1))
+        self.room = (random.choice((1, 2, 3)), random.choice((1, 2)))
         self._only = only
         vars(self).update(forced)
         self.weather = self._weather()
@@ -68,7 +69,7 @@ class History(World):
         if self.cluster == "local":
             return Machine()
         if self.cluster == "ray":
-            return Cluster(self, nodes=self.random.choice((1, 2, 3)), holds=self.random.choice((1, 2)))
+            return Cluster(self, *self.room)
         made = Scheduler(self)
         made.leaves_behind, made.faulty = self.random.choice((0.0, 0.0, 0.3)), self.random.choice((0.0, 0.0, 0.1))
         return made
