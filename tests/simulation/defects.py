@@ -64,7 +64,14 @@ DEFECTS: dict[str, tuple[tuple[object, str, Callable[..., object]], ...]] = {
 
 CONDITIONS: dict[str, dict[str, Any]] = {
     "a fenced attempt is not stopped": {"cluster": "slurm", "only": "a person takes over"},
-    "a start does not know its successor": {"cluster": "slurm", "requeues": False, "only": "ranks escape"},
+    "any job may claim": {"cluster": "slurm", "only": "a person takes over"},
+    "a fenced start is requeued": {"cluster": "slurm", "only": "a person takes over"},
+    "a start does not know its successor": {
+        "cluster": "slurm",
+        "requeues": False,
+        "escapes": 1,
+        "horizon": 1200.0,
+    },
     "a supervisor's locks hold nobody": {"cluster": "local"},
     "a run grows without a checkpoint": {"cluster": "ray", "nodes_asked": 2, "room": (1, 1), "only": "a node joins"},
 }

@@ -57,6 +57,8 @@ class History(World):
         self.cluster = random.choice(("slurm", "slurm", "local", "ray"))
         self.srun_loses = random.choice((0.0, 0.0, 0.1))
         self.room = (random.choice((1, 2, 3)), random.choice((1, 2)))
+        self.horizon = random.choice((60.0, 300.0, 1200.0))
+        self.escapes = random.choice((0, 0, 0, 0, 1))
         self._only = only
         vars(self).update(forced)
         self.weather = self._weather()
@@ -71,6 +73,7 @@ class History(World):
         if self.cluster == "ray":
             return Cluster(self, *self.room)
         made = Scheduler(self)
+        made.escapes = self.escapes
         made.leaves_behind, made.faulty = self.random.choice((0.0, 0.0, 0.3)), self.random.choice((0.0, 0.0, 0.1))
         return made
 
@@ -155,7 +158,7 @@ class History(World):
 
     def _play(self) -> None:
         random = self.random
-        horizon = random.choice((60.0, 300.0, 1200.0))
+        horizon = self.horizon
         self.person("submit", lambda: submitting.submit(product.prepared()), 0.0)
         for _ in range(random.choice((0, 1, 2, 4, 8))):
             moment = random.uniform(0.0, horizon)
