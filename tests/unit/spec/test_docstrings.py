@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from gmml_cluster.spec import base, cluster, job, scalars
+from gmml_cluster.spec.docstrings import docstrings_of
 from gmml_cluster.spec.methods import (
     attentive,
     classifier,
@@ -53,7 +54,8 @@ MODELS = sorted(
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_every_model_and_field_has_a_docstring(model):
     assert model.__doc__
-    assert [name for name, field in model.model_fields.items() if not field.description] == []
+    described = docstrings_of(model)
+    assert [name for name in model.model_fields if not described.get(name)] == []
 
 
 def test_the_models_are_found():
