@@ -220,21 +220,21 @@ def test_a_notice_brings_the_job_back_under_its_own_number(slurm: Slurm, submit:
 def test_a_job_that_slurm_does_not_requeue_hands_the_run_on_to_a_successor(
     slurm: Slurm, submit: Submit, tmp_path: Path
 ) -> None:
-    _, job = submit("wait", sbatch_args={"no-requeue": True})
+    _, job = submit("wait,wait", sbatch_args={"no-requeue": True})
     for rank in range(2):
         note(tmp_path, rank=rank)
     slurm.call("scancel", "--signal=USR2", job)
-    until(lambda: note(tmp_path, rank=1)["argued"]["--job"] != job, 120, "a successor runs")
+    again = note(tmp_path, rank=1, restart=1)["argued"]  # numbered on from its predecessor's start
+    assert again["--job"] != job
     assert ended(slurm, job) == ("FAILED", "77:0", "0")
-    again = note(tmp_path, rank=1)["argued"]
     until(lambda: len(causes(tmp_path)) == 2, 90, "the successor claims")
     history = run_log(tmp_path).refresh()
     assert history.submit is not None
     assert (again["--submit"], again["--job"]) == (history.submit.token, history.submit.job)
-    assert causes(tmp_path) == [(0, "notice"), (0, None)]
+    assert causes(tmp_path) == [(0, "notice"), (1, None)]
     SlurmLauncher().cancel(again["--job"])
     assert ended(slurm, again["--job"])[0] == "CANCELLED", "a cancel has no successor"
-    assert causes(tmp_path) == [(0, "notice"), (0, "cancelled")]
+    assert causes(tmp_path) == [(0, "notice"), (1, "cancelled")]
 
 
 def test_a_preemption_without_grace_brings_the_job_back(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:

@@ -243,3 +243,32 @@ def test_ranks_go_to_nodes_with_their_label_which_have_what_is_not_sent(workshop
         other = workshop.job("refused", run={"steps": 10})
         refused = workshop.call("gmml-submit", other, "--cluster", elsewhere, code=3, errors=True)
         assert "NO_SUCH_SECRET is not set on node" in refused
+
+
+def address_of(pid):
+    """The address of the node that a rank is on."""
+    words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next(word for word in words if word.startswith(b"GMML_ADDRESS=")).decode().partition("=")[2]
+
+
+def test_a_node_on_which_ranks_were_killed_twice_gets_no_more_of_them(workshop):
+    with running_ray(nodes=1) as cluster:
+        cluster.add_node()
+        profile = ray_profile(workshop, cluster)
+        every = {"checkpoint": {"every": "20 steps"}, "resources": {"nodes": 1}}
+        workshop.call("gmml-submit", workshop.job("shy", run={"steps": 100_000}, **every), "--cluster", profile)
+        killed, excluded = [], []
+        while not excluded:  # of three killed ranks two were on one of the two nodes
+            attempt = len(killed) + 1
+            workshop.until("shy", committed_in(attempt))
+            (rank,) = ranks_of(workshop, "shy").values()
+            killed.append(address_of(rank))
+            os.kill(rank, signal.SIGKILL)
+            entries = workshop.until("shy", committed_in(attempt + 1))
+            excluded = [entry["node"] for entry in entries if entry["kind"] == "exclude"]
+        assert killed.count(excluded[0]) == 2
+        (rank,) = ranks_of(workshop, "shy").values()
+        assert address_of(rank) != excluded[0]
+        workshop.call("gmml", "cancel", "shy")
+        entries = workshop.until("shy", lambda entries: "cancelled" in ended(entries))
+    assert [entry["cause"] for entry in entries if entry["kind"] == "cause"] == ["killed"] * len(killed)
