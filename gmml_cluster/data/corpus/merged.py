@@ -1,4 +1,4 @@
-"""What the indexes of a folder's shards say of each shard as a whole, in one object (decision 0028).
+"""What the indexes of a folder's shards say of each shard as a whole, in one object (decision 0029).
 
 To pin 10^5 shards then costs one read instead of 10^5. It lies beside the shards, or in a root's store of indexes. It
 holds rows of indexes with CRCs alone, and a row counts for a shard of just its size and version: another index of that

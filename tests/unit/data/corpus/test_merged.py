@@ -131,7 +131,8 @@ def test_shards_of_a_pin_that_was_read_become_objects_when_they_are_asked_for(co
     assert found.corpora[0].shards[5] is found.corpora[0].shards[5]
 
 
-def test_packing_and_indexing_leave_it_beside_the_shards(tmp_path, digits):
+def test_packing_and_indexing_leave_it_beside_the_shards(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(merged, "LEAST", 3)
     images, packed = tmp_path / "images", tmp_path / "packed"
     images.mkdir()
     for y in range(merged.LEAST):
@@ -140,6 +141,6 @@ def test_packing_and_indexing_leave_it_beside_the_shards(tmp_path, digits):
     shards = list_shards(str(packed))
     assert None not in merged.known_headers(shards, None)
     (packed / ".shards.index").unlink()
-    done = click.testing.CliRunner().invoke(command, ["index", str(packed)], standalone_mode=False)
+    done = click.testing.CliRunner().invoke(command, ["index", str(packed), "--workers", "1"], standalone_mode=False)
     assert done.exit_code == 0, done.output
     assert None not in merged.known_headers(shards, None)
