@@ -62,6 +62,11 @@ def _hang(act: Callable[[], None], on: int = 1) -> Injection:
     return Injection(act, on, HANG_S)
 
 
+def _stands(act: Callable[[], None]) -> Injection:
+    """Noticed by the watchdog of the ranks, whose timers must not be faster."""
+    return Injection(act, 1, HANG_S, blocked_s=60.0)
+
+
 _CANCELLED = "slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-29T11:28:26"
 _TASK = "srun: error: n2: task 1: "
 _EXITED = f"{_TASK}Exited with exit code 1\n"
@@ -91,9 +96,9 @@ POOL: tuple[Fault, ...] = (
     Fault("interpreter's lock of rank 0 held for ever", "hang", _hang(acts.hold_gil, on=0)),
     Fault("SIGSTOP", "hang", _hang(acts.stop)),
     Fault("SIGSTOP of rank 0, which serves the others' keys", "hang", _hang(acts.stop, on=0)),
-    Fault("endless loop in Python", "hang", _hang(acts.loop)),
-    Fault("deadlock of two locks", "hang", _hang(acts.deadlock)),
-    Fault("call into a library that never returns", "hang", _hang(acts.wait_in_c)),
+    Fault("endless loop in Python", "hang", _stands(acts.loop)),
+    Fault("deadlock of two locks", "hang", _stands(acts.deadlock)),
+    Fault("call into a library that never returns", "hang", _stands(acts.wait_in_c)),
     # memory, disk, network of a rank
     Fault("no host memory for an array", "out_of_memory", Injection(acts.host_memory)),
     Fault("no memory for a tensor on the processor", "out_of_memory", Injection(acts.tensor_memory)),

@@ -346,7 +346,12 @@ class History(World):
         account = self.judge.account
         folders = {f"checkpoints/{step:08d}-{attempt:04d}" for step, attempt in account.live}
         left = [
-            name for name in self.names() if name.startswith("checkpoints/") and name.rpartition("/")[0] not in folders
+            name
+            for name in self.names()
+            if name.startswith("checkpoints/")
+            and name.rpartition("/")[0] not in folders
+            # a rank that outlived the removal of a run of this name leaves what no attempt of this one collects
+            and int(name.split("/")[1].partition("-")[2]) <= account.last
         ]
         if left and account.last in account.last_commit_of:
             self.judge.broken.append(f"orphans are left: {', '.join(left)}")
