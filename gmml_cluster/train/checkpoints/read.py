@@ -6,11 +6,14 @@ One wrong answer of a store is not yet a damaged checkpoint: blocks and manifest
 import hashlib
 import json
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gmml_cluster.errors import CheckpointError, Fault
 from gmml_cluster.store.protocol import NotFound, Store
@@ -18,6 +21,7 @@ from gmml_cluster.store.verified import read_verified
 from gmml_cluster.train.checkpoints.save import BLOCK_BYTES, VERSION
 
 _CACHED_READS = 4
+_READS_AT_ONCE = 8
 
 
 class CheckpointReader:
@@ -37,6 +41,7 @@ class CheckpointReader:
         self.manifest = _manifest(store, f"{folder}/manifest.json", sha256)
         self._files = {file["file"]: file for file in self.manifest["files"]}
         self._cache: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
+        self._verified: dict[str, bytearray] = {}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -53,12 +58,12 @@ class CheckpointReader:
             CheckpointError: a block is damaged, or the slices leave an element out.
         """
         out = torch.empty(numel, dtype=torch.float32)
-        filled = 0
+        target, filled = out.numpy(), 0
         for part in self._slices(name, key):
             low, high = max(start, part["start"]), min(start + numel, part["start"] + part["numel"])
             if low < high:
                 at = part["offset"] + 4 * (low - part["start"])
-                out[low - start : high - start] = self._floats(part["file"], at, high - low)
+                target[low - start : high - start] = self._floats(part["file"], at, high - low)
                 filled += high - low
         if filled != numel:
             problem = f"{name} ({key}) has {filled} of elements {start} to {start + numel}; it must have each once"
@@ -68,12 +73,22 @@ class CheckpointReader:
     def verify(self, rank: int, ranks: int) -> None:
         """Check this rank's share of the files, every `ranks`-th from `rank`, block by block.
 
+        The share stays in memory for `read`, so that it is read once: most often it is what this very rank saved, and
+        as much as it allocates for its own saves afterwards. Blocks are fetched at once, for stores with latency.
+
         Raises:
             CheckpointError: one is missing or damaged.
         """
-        for file in sorted(self._files)[rank::ranks]:
-            for block in range(len(self._files[file]["crc32c"])):
-                self._fetch(file, block, block)
+        pool = ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="verify")
+        try:
+            for file in sorted(self._files)[rank::ranks]:
+                content = bytearray(self._files[file]["size"])
+                blocks = range(len(self._files[file]["crc32c"]))
+                for block, data in zip(blocks, pool.map(partial(self._block, file), blocks), strict=True):
+                    content[block * BLOCK_BYTES : block * BLOCK_BYTES + len(data)] = data
+                self._verified[file] = content
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def tensor(self, name: str) -> torch.Tensor:
         """The whole tensor, in its shape."""
@@ -90,11 +105,15 @@ class CheckpointReader:
             raise CheckpointError(Fault(self._where, problem, "use the model and method of that run"))
         return [part for part in self.manifest["tensors"][name]["slices"] if part["key"] == key]
 
-    def _floats(self, file: str, offset: int, count: int) -> torch.Tensor:
+    def _floats(self, file: str, offset: int, count: int) -> NDArray[np.float32]:
+        if file in self._verified:
+            return np.frombuffer(self._verified[file], dtype="<f4", count=count, offset=offset)
         first, last = offset // BLOCK_BYTES, (offset + 4 * count - 1) // BLOCK_BYTES
         data = self._blocks(file, first, last)
-        begin = offset - first * BLOCK_BYTES
-        return torch.from_numpy(np.frombuffer(data, dtype="<f4", count=count, offset=begin).astype(np.float32))
+        return np.frombuffer(data, dtype="<f4", count=count, offset=offset - first * BLOCK_BYTES)
+
+    def _block(self, file: str, block: int) -> bytes:
+        return self._fetch(file, block, block)
 
     def _blocks(self, file: str, first: int, last: int) -> bytes:
         if last - first > 1:  # large tensors are read once; what neighbouring small ones share is worth keeping

@@ -38,10 +38,11 @@ def load(peers: Peers, claim: protocol.Claim | None, engine: Engine) -> tuple[Co
         CheckpointError: there are commits, and every one is damaged.
         Fenced: a later attempt has claimed.
     """
-    commit = _propose(peers, claim) if claim is not None else _follow(peers)
+    checked = _Checked(peers)
+    commit = _propose(peers, claim, checked) if claim is not None else _follow(peers, checked)
     if commit is None:
         return None, {"adam_step": 0, "skipped_steps": [], "skips_in_a_row": 0, "bad": [], "unchecked": 0}
-    reader = CheckpointReader(peers.run.store, commit.folder, commit.manifest)
+    reader = checked.reader(commit)
     engine.load(reader.read)
     engine.set_adam_step(reader.manifest["adam_step"])
     skips = skips_to_resume(reader.manifest["skips_in_a_row"])
@@ -54,14 +55,37 @@ def skips_to_resume(skips: int) -> int:
     return skips if skips < SKIPS_LATCH else 0
 
 
-def _propose(peers: Peers, claim: protocol.Claim) -> Commit | None:
+class _Checked:
+    """This rank's check of its share of the checkpoints that are proposed; keeps what it read of the last one."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._store, self._info = peers.run.store, peers.rank_info
+        self._last: tuple[Commit, CheckpointReader] | None = None
+
+    def fault(self, commit: Commit) -> str:
+        """What is wrong with this rank's share of a checkpoint; empty where nothing is."""
+        self._last = None  # before the next is read: two would not fit into memory
+        try:
+            self.reader(commit).verify(self._info.rank, self._info.ranks)
+        except CheckpointError as error:
+            return str(error)
+        return ""
+
+    def reader(self, commit: Commit) -> CheckpointReader:
+        """Reads the checkpoint; with this rank's share in memory where it was the last that was checked."""
+        if self._last is None or self._last[0] != commit:
+            self._last = commit, CheckpointReader(self._store, commit.folder, commit.manifest)
+        return self._last[1]
+
+
+def _propose(peers: Peers, claim: protocol.Claim, checked: _Checked) -> Commit | None:
     """Rank 0: propose commits to the others, the latest first, until no rank finds a fault."""
     rounds = iter(range(len(claim.commits) + 1))
 
     def check(commit: Commit) -> None:
         number = next(rounds)
         peers.kv.set(f"resume/{number}", {"verify": asdict(commit)})
-        faults = [_fault(peers, commit)]
+        faults = [checked.fault(commit)]
         others = range(1, peers.rank_info.ranks)
         faults += [peers.kv.wait(f"verified/{number}/{rank}", timeout_s=START_S) for rank in others]
         for fault in filter(None, faults):
@@ -72,20 +96,11 @@ def _propose(peers: Peers, claim: protocol.Claim) -> Commit | None:
     return commit
 
 
-def _follow(peers: Peers) -> Commit | None:
+def _follow(peers: Peers, checked: _Checked) -> Commit | None:
     """The other ranks: check what rank 0 proposes, until it says which commit to take."""
     number = 0
     while "take" not in (message := peers.kv.wait(f"resume/{number}", timeout_s=START_S)):
-        peers.kv.set(f"verified/{number}/{peers.rank_info.rank}", _fault(peers, Commit(**message["verify"])))
+        fault = checked.fault(Commit(**message["verify"]))
+        peers.kv.set(f"verified/{number}/{peers.rank_info.rank}", fault)
         number += 1
     return None if message["take"] is None else Commit(**message["take"])
-
-
-def _fault(peers: Peers, commit: Commit) -> str:
-    """What is wrong with this rank's share of a checkpoint; empty where nothing is."""
-    share = peers.rank_info.rank, peers.rank_info.ranks
-    try:
-        CheckpointReader(peers.run.store, commit.folder, commit.manifest).verify(*share)
-    except CheckpointError as error:
-        return str(error)
-    return ""

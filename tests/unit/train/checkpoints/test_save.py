@@ -202,6 +202,21 @@ def test_the_first_save_allocates_no_host_memory(tmp_path):
     saver.finish()
 
 
+def test_what_was_verified_is_not_read_from_the_store_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "BLOCK_BYTES", 256)
+    monkeypatch.setattr("gmml_cluster.train.checkpoints.read.BLOCK_BYTES", 256)
+    tensors = {"a": torch.arange(400.0), "b": torch.arange(30.0).view(5, 6)}
+    _, saved = save(tmp_path, cut(tensors, [150, 410], 3))
+    store = Flaky(tmp_path, wrong=0)
+    reader = CheckpointReader(store, saved.folder, saved.manifest_sha256)
+    for rank in range(3):
+        reader.verify(rank, 3)
+    reads = store.reads
+    assert all(torch.equal(reader.tensor(name), tensor) for name, tensor in tensors.items())
+    assert torch.equal(reader.read("a", "exp_avg", 140, 20), -tensors["a"][140:160])
+    assert store.reads == reads
+
+
 def test_a_manifest_that_is_not_the_committed_one_is_refused(tmp_path):
     store, saved = save(tmp_path, cut({"a": torch.ones(4)}, [], 1))
     with pytest.raises(CheckpointError, match="not the manifest that was committed"):
