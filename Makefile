@@ -13,6 +13,7 @@ HISTORIES ?= 10^4
 SEED ?= 1
 
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
@@ -22,7 +23,7 @@ PACKAGES := slurmctld slurmd slurm-client munge
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install apt demo test check lint drills soak simulate gpu-check
+.PHONY: help venv install apt demo test check lint drills soak simulate bench gpu-check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -44,6 +45,9 @@ soak: install ## KILLS random disturbances of a small run, after which nothing m
 simulate: install ## Explore HISTORIES=10^4 histories of a run from SEED on; HISTORIES=1 tells one line by line
 	@$(BIN)/python -m tests.simulation --histories "$(HISTORIES)" --seed "$(SEED)"
 
+bench: install $(PEERS)/.installed ## Measure this machine against limits and peers, some 25 minutes; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.bench --peers $(PEERS)/bin/python
+
 gpu-check: install ## On a machine with GPUs: what only they can show, in half an hour; writes gpu-check.json
 	@$(BIN)/python -m benchmarks.gpu_check
 
@@ -58,6 +62,14 @@ lint: install ## Format, lint, types and import contracts alone
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/shellcheck .ci/run gmml_cluster/launch/slurm/teardown.sh
+
+# In an environment of their own, as peers pin versions of what we use too.
+$(PEERS)/.installed: constraints.txt
+	@echo "== loaders of other libraries in $(PEERS)"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install \
+		$(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") "torch==$(TORCH)" grain simplejpeg opencv-python-headless Pillow
+	@touch $@
 
 install: $(VENV)/.installed-dev ## Virtual environment with everything that tests need
 

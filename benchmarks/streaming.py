@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.rows import Row, ratio_of, write_json
 from benchmarks.slow_store import plain_gets, slow_stores
 from gmml_cluster.data.corpus.pin import Pin, pin
 from gmml_cluster.data.reader.node_share import decode_threads
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side of a view")
     parser.add_argument("--read-ahead", type=int, default=64, help="MiB; the least of `data.read_ahead: auto`")
     parser.add_argument("--threads", type=int, default=decode_threads(1), help="decode threads")
+    parser.add_argument("--json", type=Path, help="write the ratios here, as rows of `make bench`")
     given = parser.parse_args()
     os.environ.update(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_DEFAULT_REGION="us-east-1")
     figures = {delay: Figures() for delay in given.delays}
@@ -75,6 +77,8 @@ def main() -> None:
             for delay, port in ports.items()
         }
     _print(figures, gets, given.delays[0])
+    if given.json:
+        write_json(_rows(figures, given.delays[0]), given.json)
 
 
 def _pin(delay: int, port: int, indexes: PosixStore) -> Pin:
@@ -103,6 +107,21 @@ def _measure(figures: Figures, stream: Stream, skipped: int, steps: int) -> None
     figures.rates.append(steps * BATCH / (time.monotonic() - began))
 
 
+def _rows(figures: dict[int, Figures], base: int) -> list[Row]:
+    return [
+        Row(
+            f"photographs from an object store at {delay} ms a request",
+            f"at {base} ms",
+            ratio_of(seen.rates, figures[base].rates),
+            at_least=0.95,
+            unit="images/s",
+            value=statistics.median(seen.rates),
+        )
+        for delay, seen in figures.items()
+        if delay != base
+    ]
+
+
 def _print(figures: dict[int, Figures], gets: dict[int, float], base: int) -> None:
     print(
         "| latency | images/s, median | over the rate without: median (least) | requests in flight: mean (most) ",
@@ -110,10 +129,10 @@ def _print(figures: dict[int, Figures], gets: dict[int, float], base: int) -> No
     )
     print(f"| MiB ahead, median | plain GETs/s over {CONNECTIONS} connections |\n|---|---|---|---|---|---|")
     for delay, seen in figures.items():
-        ratios = [rate / without for rate, without in zip(seen.rates, figures[base].rates, strict=True)]
+        ratio = ratio_of(seen.rates, figures[base].rates)
         flight, ahead = seen.in_flight, statistics.median(seen.ahead_bytes) / 2**20
         print(
-            f"| {delay} ms | {statistics.median(seen.rates):.0f} | {statistics.median(ratios):.2f} ({min(ratios):.2f}) "
+            f"| {delay} ms | {statistics.median(seen.rates):.0f} | {ratio.median:.2f} ({ratio.least:.2f}) "
             f"| {statistics.mean(flight):.0f} ({max(flight)}) | {ahead:.0f} | {gets[delay]:.0f} |"
         )
 

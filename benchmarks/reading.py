@@ -1,0 +1,200 @@
+"""Images a second of the reader over bare loops and over peers, all cores busy: `python -m benchmarks.reading`.
+
+The bare loop holds the encoded images in memory and decodes and resizes them, whole, with no order, draw or check.
+The better loop does it as well as is possible with the same decoder: a JPEG that is twice as large as the view or more
+is decoded at half its scale, into a buffer that is used again, and resized linearly. Peers: `benchmarks/peers.py`. All
+are measured with the same number of threads or processes and in turn, so that whatever else the machine does falls on
+all alike; what a loader has made ahead of its turn is not counted.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from benchmarks.peers import rate
+from benchmarks.rows import Row, interleaved, markdown, ratio_of, write_json
+from gmml_cluster.data.corpus.pin import Pin, pin
+from gmml_cluster.data.reader.decode import decode
+from gmml_cluster.data.reader.fetch import Fetcher, Wanted
+from gmml_cluster.data.reader.order import Order
+from gmml_cluster.data.reader.stream import Stream
+from gmml_cluster.plan.sample_layout import make_layout
+from gmml_cluster.spec.job import CorpusSpec, Data
+
+DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+BATCH = 128
+_CHUNK = 16
+_LIBRARIES, _DECODERS = ("torch", "grain"), ("ours", "Pillow")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Real images, the side of a view of them, and the goals of their rows.
+
+    Attributes:
+        bare: goal over the bare loop; `better` over the better one, None where it does not differ.
+        given: goal over the best peer with our decoder; `as_it_comes` over the best as its users have it.
+    """
+
+    name: str
+    shards: str
+    size: int
+    bare: float
+    better: float | None
+    given: float
+    as_it_comes: float
+
+
+CORPORA = (
+    Corpus("photographs", "photos/photos-*.tar", 224, 0.95, 0.95, 1.2, 2.0),
+    Corpus("Tiny ImageNet", "tiny_imagenet_50/train-*.tar", 64, 0.80, None, 1.0, 1.4),
+    Corpus("CIFAR-10", "cifar10/train-*.tar", 32, 0.80, None, 1.0, 1.4),
+)
+
+
+def main() -> None:
+    """Measure, print the rows, and write them with `--json`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with expand.py, which writes the shards")
+    parser.add_argument("--only", nargs="+", default=[corpus.name for corpus in CORPORA], help="corpora")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=8, help=f"batches of {BATCH} measured in each round")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--peers", default=sys.executable, help="interpreter of an environment with the peers")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, given.data / "expand.py", folder], check=True, stdout=sys.stderr)
+        for corpus in CORPORA:
+            if corpus.name in given.only:
+                for threads in given.threads:
+                    rows += compare(corpus, folder, threads, given)
+                    print(f"{corpus.name}, {threads} threads", file=sys.stderr)
+    print(markdown(rows))
+    if given.json:
+        write_json(rows, given.json)
+
+
+def compare(corpus: Corpus, folder: str, threads: int, given: argparse.Namespace) -> list[Row]:
+    """The rows of one corpus and number of threads."""
+    shards = f"{folder}/{corpus.shards}"
+    pinned = pin([CorpusSpec(url=shards)])
+    samples = min(BATCH * given.batches, pinned.shapes[0].samples)
+    encoded = [bytes(data) for data in Fetcher(pinned).fetch([Wanted(0, y) for y in range(samples)])]
+    with ExitStack() as stack:
+        stream = stack.enter_context(closing(_stream(pinned, corpus.size, threads)))
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        arguments = [shards, str(samples), str(corpus.size), str(BATCH), str(threads)]
+        peers = {peer: stack.enter_context(_Peer([*peer, *arguments], given.peers)) for peer in _peers(given.peers)}
+        measures = {
+            "stream": lambda: rate(iter(stream.next, None), BATCH, given.batches),
+            "bare": lambda: _loop(pool, _decode_whole, encoded, corpus.size),
+            "better": lambda: _loop(pool, _decode_reduced, encoded, corpus.size),
+            **{f"{library}, {decoder}": peer.of(given.batches) for (library, decoder), peer in peers.items()},
+        }
+        return list(_rows(corpus, threads, interleaved(measures, given.rounds)))
+
+
+def _rows(corpus: Corpus, threads: int, rates: dict[str, list[float]]) -> Iterator[Row]:
+    figure = f"{corpus.name}, {corpus.size} px, {threads} thread{'s' * (threads > 1)}"
+    own = rates["stream"]
+    for name, goal in {"bare": corpus.bare, "better": corpus.better}.items():
+        if goal is not None:
+            value = sorted(own)[len(own) // 2]
+            yield Row(figure, f"the {name} decode loop", ratio_of(own, rates[name]), goal, unit="images/s", value=value)
+    for decoder, goal in zip(_DECODERS, (corpus.given, corpus.as_it_comes), strict=True):
+        ratios = {name: ratio_of(own, found) for name, found in rates.items() if name.endswith(f", {decoder}")}
+        if ratios:
+            best = min(ratios, key=lambda name: ratios[name].median)
+            yield Row(figure, f"the best peer: {best}", ratios[best], goal)
+
+
+def _peers(python: str) -> list[tuple[str, str]]:
+    """The libraries that the interpreter has, with each decoder."""
+    code = "import importlib.util as u, sys; sys.exit(u.find_spec(sys.argv[1]) is None)"
+    there = [name for name in _LIBRARIES if subprocess.run([python, "-c", code, name]).returncode == 0]
+    if missing := set(_LIBRARIES) - set(there):
+        print(f"not measured, as {python} lacks them: {', '.join(missing)}", file=sys.stderr)
+    return [(library, decoder) for library in there for decoder in _DECODERS]
+
+
+class _Peer:
+    """A peer's process, which measures when it is asked."""
+
+    def __init__(self, arguments: Sequence[str], python: str) -> None:
+        command = [python, "-m", "benchmarks.peers", *arguments]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> "_Peer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def of(self, batches: int) -> Callable[[], float]:
+        """Measures a number of batches."""
+        write, read = self._process.stdin, self._process.stdout
+        assert write is not None
+        assert read is not None
+
+        def measure() -> float:
+            write.write(f"{batches}\n")
+            write.flush()
+            return float(read.readline())
+
+        return measure
+
+
+def _stream(pinned: Pin, size: int, threads: int) -> Stream:
+    layout = make_layout(seed=7, batch=BATCH, group=8, lanes="auto", window="auto", spans="auto", corpora=pinned.shapes)
+    data = Data.model_validate({"corpora": [{"url": pinned.corpora[0].url}], "image_size": size})
+    return Stream(Order(layout), pinned, data, seed=7, views=1, ranks=1, rank=0, first_step=0, threads=threads)
+
+
+def _loop(
+    pool: ThreadPoolExecutor, decode_all: Callable[[Sequence[bytes], int], int], encoded: list[bytes], size: int
+) -> float:
+    chunks = [encoded[first : first + _CHUNK] for first in range(0, len(encoded), _CHUNK)]
+    began = time.monotonic()
+    count = sum(pool.map(lambda chunk: decode_all(chunk, size), chunks))
+    return count / (time.monotonic() - began)
+
+
+def _decode_whole(chunk: Sequence[bytes], size: int) -> int:
+    for data in chunk:
+        cv2.resize(decode(data, 10**8), (size, size), interpolation=cv2.INTER_CUBIC)
+    return len(chunk)
+
+
+def _decode_reduced(chunk: Sequence[bytes], size: int) -> int:
+    """The better loop; what is no JPEG is decoded as in the bare one."""
+    buffer, view = np.empty(0, np.uint8), np.empty((size, size, 3), np.uint8)
+    for data in chunk:
+        if data[:2] != b"\xff\xd8":
+            _decode_whole([data], size)
+            continue
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        scale = 2 if min(height, width) >= 2 * size else 1
+        low, across = -(-height // scale), -(-width // scale)
+        if len(buffer) < low * across * 3:
+            buffer = np.empty(low * across * 3, np.uint8)
+        limits = {"min_height": low, "min_width": across} if scale > 1 else {}
+        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=buffer, **limits)
+        cv2.resize(pixels, (size, size), view, interpolation=cv2.INTER_LINEAR)
+    return len(chunk)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""What the training step costs beside the model's arithmetic: `python -m benchmarks.step_overhead`.
+
+Host cost: steps of a ViT of 24 blocks that is so narrow that nearly all of the time is the host's, by each engine and
+by torch's DistributedDataParallel with fused AdamW. Whole step: two jobs of `jobs/` by the training loop, on images in
+memory, and by the shortest loop that trains the same method. One process, one rank, one thread; all in turn.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks.gpu_check.result import Setting
+from benchmarks.gpu_check.training import make_job, make_trainer, process_group
+from benchmarks.rows import Row, interleaved, markdown, ratio_of, write_json
+from gmml_cluster.data.augment import prepare
+from gmml_cluster.methods.build import build
+from gmml_cluster.methods.protocol import Method
+from gmml_cluster.spec.job import JobSpec
+from gmml_cluster.spec.loading.validate import dump, load_job, parse_job
+from gmml_cluster.train.engines.build import make_engine
+
+_HERE = torch.device("cpu")
+_STEPS = 10
+_JOBS = {"quickstart.yaml": 1.05, "cifar10_vit_tiny.yaml": 1.0}
+"""Jobs whose whole step is measured, and the goals."""
+
+
+def main() -> None:
+    """Measure, print the rows, and write them with `--json`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    with process_group(Setting("cpu", quick=False, data=Path())):
+        rows = [*host_cost(given.rounds), *(whole_step(name, given.rounds) for name in _JOBS)]
+    print(markdown(rows))
+    if given.json:
+        write_json(rows, given.json)
+
+
+def host_cost(rounds: int) -> Iterator[Row]:
+    """Steps of each engine over those of plain DDP, on tensors as many as ViT-L's and very small."""
+    jobs = {f"zero {stage}": _narrow(stage) for stage in ("ddp", 1, 3)}
+    measures = {name: _engine_steps(job) for name, job in jobs.items()}
+    tensors = sum(1 for tensor in build(jobs["zero 1"]).module.parameters() if tensor.requires_grad)
+    seconds = interleaved({**measures, "plain": _ddp_steps(jobs["zero ddp"])}, rounds)
+    goals = {"zero ddp": 1.1, "zero 1": 1.1, "zero 3": 2.0}
+    for name in measures:
+        yield Row(
+            f"host cost of a step, `engine.{name.replace(' ', ': ')}`, {tensors} tensors",
+            "DDP and fused AdamW",
+            ratio_of(seconds[name], seconds["plain"]),
+            at_most=goals[name],
+            unit="ms",
+            value=1e3 * sorted(seconds[name])[rounds // 2] / _STEPS,
+        )
+
+
+def whole_step(name: str, rounds: int) -> Row:
+    """Steps of a job by the training loop, over those of a loop that does nothing else."""
+    job = load_job(name)
+    job = parse_job({**dump(job), "data": {**dump(job)["data"], "corpora": [{"url": "/none"}]}})
+    measures = {"loop": _loop_steps(job), "plain": _plain_steps(job)}
+    seconds = interleaved(measures, rounds)
+    return Row(
+        f"whole step, {name}, images in memory",
+        "a plain loop",
+        ratio_of(seconds["loop"], seconds["plain"]),
+        at_most=_JOBS[name],
+        unit="ms",
+        value=1e3 * sorted(seconds["loop"])[rounds // 2] / _STEPS,
+    )
+
+
+def _narrow(zero: Any) -> JobSpec:
+    model = {"width": 16, "depth": 24, "heads": 2, "patch_size": 8, "drop_path": 0}
+    return make_job(model=model, image_size=16, batch=4, micro=4, engine={"zero": zero})
+
+
+def _images(job: JobSpec, method: Method) -> Tensor:
+    size = job.data.image_size
+    return torch.randint(0, 256, (job.batch.size, method.views, 3, size, size), dtype=torch.uint8)
+
+
+def _engine_steps(job: JobSpec) -> Callable[[], float]:
+    method = build(job)
+    engine = make_engine(method.module, engine=job.engine, optim=job.optim, device=_HERE)
+    images, numbers = _images(job, method).float(), torch.arange(job.batch.size)
+    draws, extras = method.draw(numbers, _HERE), torch.zeros(8, dtype=torch.float64)
+
+    def steps() -> float:
+        began = time.perf_counter()
+        for _ in range(_STEPS):
+            engine.backward(method.loss(engine.forward, images, draws).groups.mean(), last=True)
+            engine.step(1e-4, 0.05, extras)
+        return time.perf_counter() - began
+
+    return steps
+
+
+def _ddp_steps(job: JobSpec) -> Callable[[], float]:
+    method = build(job)
+    ddp = DistributedDataParallel(method.module, gradient_as_bucket_view=True)
+    optimizer = _adamw(method.module)
+    images, numbers = _images(job, method).float(), torch.arange(job.batch.size)
+    draws = method.draw(numbers, _HERE)
+
+    def steps() -> float:
+        began = time.perf_counter()
+        for _ in range(_STEPS):
+            method.loss(ddp, images, draws).groups.mean().backward()
+            nn.utils.clip_grad_norm_(ddp.parameters(), 3.0, foreach=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return time.perf_counter() - began
+
+    return steps
+
+
+def _loop_steps(job: JobSpec) -> Callable[[], float]:
+    trainer, first = make_trainer(job, _HERE, steps=10**6), count(0, _STEPS)
+
+    def steps() -> float:
+        start = next(first)
+        began = time.perf_counter()
+        trainer.train(start, start + _STEPS)
+        return time.perf_counter() - began
+
+    return steps
+
+
+def _plain_steps(job: JobSpec) -> Callable[[], float]:
+    method = build(job)
+    optimizer, images = _adamw(method.module), _images(job, method)
+    size, first = job.batch.size, count()
+
+    def steps() -> float:
+        began = time.perf_counter()
+        for _ in range(_STEPS):
+            start = next(first) * size
+            numbers = torch.arange(start, start + size)
+            clean = prepare(images, numbers, seed=job.seed, augment=job.data.augment, normalise=job.data.normalise,
+                            patch_size=job.model.patch_size)  # fmt: skip
+            method.loss(method.module, clean, method.draw(numbers, _HERE)).groups.mean().backward()
+            if job.optim.clip is not None:
+                nn.utils.clip_grad_norm_(method.module.parameters(), job.optim.clip.norm, foreach=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return time.perf_counter() - began
+
+    return steps
+
+
+def _adamw(module: nn.Module) -> torch.optim.AdamW:
+    trained = [tensor for tensor in module.parameters() if tensor.requires_grad]
+    return torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.05, fused=True)
+
+
+if __name__ == "__main__":
+    main()
