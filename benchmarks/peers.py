@@ -88,13 +88,18 @@ LIBRARIES = {"torch": torch_loader, "grain": grain_loader}
 
 
 def rate(batches: Iterator[Any], size: int, counted: int) -> float:
-    """Images a second over some batches; those that were made before the turn began are not counted."""
+    """Images a second over some batches; those that were made before the turn began are not counted.
+
+    Returns when the loader has had the time to make as many again, else it would do so in the turn of another.
+    """
     for _ in islice(batches, AHEAD):
         pass
     began = time.monotonic()
     for _ in islice(batches, counted):
         pass
-    return counted * size / (time.monotonic() - began)
+    seconds = time.monotonic() - began
+    time.sleep(1.5 * AHEAD * seconds / counted)
+    return counted * size / seconds
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from benchmarks.gpu_check.result import Setting
 from gmml_cluster.data.corpus.listing import ShardFile
-from gmml_cluster.data.corpus.pin import Pin, PinnedCorpus, PinnedShard
+from gmml_cluster.data.corpus.pin import Pin
+from gmml_cluster.data.corpus.pinned import PinnedCorpus, PinnedShard, PinnedShards
 from gmml_cluster.data.reader.bad_samples import Limit
 from gmml_cluster.data.reader.stream import HostBatch
 from gmml_cluster.methods.build import build
@@ -37,7 +38,8 @@ from gmml_cluster.train.stepper import LoopResult, Report, Stepper
 STEPS = 20
 _BATCHES = 4
 _ONE_RANK = RankInfo(0, 1, 0, 1)
-_PIN = Pin([PinnedCorpus("/none", 1.0, "identity", (PinnedShard(ShardFile("/none/0.tar", 1, "1"), 64),))])
+_SHARDS = PinnedShards.of([PinnedShard(ShardFile("/none/0.tar", 1, "1"), 64)], "")
+_PIN = Pin([PinnedCorpus("/none", 1.0, "identity", _SHARDS)])
 State = dict[tuple[str, str, int], Tensor]
 
 

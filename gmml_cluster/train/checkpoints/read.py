@@ -41,7 +41,7 @@ class CheckpointReader:
         self.manifest = _manifest(store, f"{folder}/manifest.json", sha256)
         self._files = {file["file"]: file for file in self.manifest["files"]}
         self._cache: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
-        self._verified: dict[str, bytearray] = {}
+        self._verified: dict[str, list[bytes]] = {}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -82,11 +82,8 @@ class CheckpointReader:
         pool = ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="verify")
         try:
             for file in sorted(self._files)[rank::ranks]:
-                content = bytearray(self._files[file]["size"])
                 blocks = range(len(self._files[file]["crc32c"]))
-                for block, data in zip(blocks, pool.map(partial(self._block, file), blocks), strict=True):
-                    content[block * BLOCK_BYTES : block * BLOCK_BYTES + len(data)] = data
-                self._verified[file] = content
+                self._verified[file] = list(pool.map(partial(self._block, file), blocks))
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -106,11 +103,15 @@ class CheckpointReader:
         return [part for part in self.manifest["tensors"][name]["slices"] if part["key"] == key]
 
     def _floats(self, file: str, offset: int, count: int) -> NDArray[np.float32]:
-        if file in self._verified:
-            return np.frombuffer(self._verified[file], dtype="<f4", count=count, offset=offset)
         first, last = offset // BLOCK_BYTES, (offset + 4 * count - 1) // BLOCK_BYTES
-        data = self._blocks(file, first, last)
-        return np.frombuffer(data, dtype="<f4", count=count, offset=offset - first * BLOCK_BYTES)
+        if file not in self._verified:
+            data = self._blocks(file, first, last)
+            return np.frombuffer(data, dtype="<f4", count=count, offset=offset - first * BLOCK_BYTES)
+        parts = []
+        for number in range(first, last + 1):
+            begin = offset - number * BLOCK_BYTES
+            parts.append(memoryview(self._verified[file][number])[max(begin, 0) : begin + 4 * count])
+        return np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), dtype="<f4")
 
     def _block(self, file: str, block: int) -> bytes:
         return self._fetch(file, block, block)
