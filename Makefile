@@ -13,7 +13,6 @@ HISTORIES ?= 10^4
 SEED ?= 1
 
 VENV := .venv
-PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
@@ -45,8 +44,8 @@ soak: install ## KILLS random disturbances of a small run, after which nothing m
 simulate: install ## Explore HISTORIES=10^4 histories of a run from SEED on; HISTORIES=1 tells one line by line
 	@$(BIN)/python -m tests.simulation --histories "$(HISTORIES)" --seed "$(SEED)"
 
-bench: install $(PEERS)/.installed ## Measure this machine against limits and peers, some 25 minutes; writes docs/benchmarks.md
-	@$(BIN)/python -m benchmarks.bench --peers $(PEERS)/bin/python
+bench: install ## Measure this machine against limits and peers, some 25 minutes; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.bench
 
 gpu-check: install ## On a machine with GPUs: what only they can show, in half an hour; writes gpu-check.json
 	@$(BIN)/python -m benchmarks.gpu_check
@@ -62,14 +61,6 @@ lint: install ## Format, lint, types and import contracts alone
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/shellcheck .ci/run gmml_cluster/launch/slurm/teardown.sh
-
-# In an environment of their own, as peers pin versions of what we use too.
-$(PEERS)/.installed: constraints.txt
-	@echo "== loaders of other libraries in $(PEERS)"
-	@$(PYTHON) -m venv $(PEERS)
-	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install \
-		$(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") "torch==$(TORCH)" grain simplejpeg opencv-python-headless Pillow
-	@touch $@
 
 install: $(VENV)/.installed-dev ## Virtual environment with everything that tests need
 

@@ -30,19 +30,14 @@ command above its table. A ratio is the median of the rounds, with their range. 
 
 @dataclass(frozen=True)
 class Part:
-    """A benchmark that writes rows with `--json`.
-
-    Attributes:
-        takes_peers: whether it compares with other libraries, found by `--peers`.
-    """
+    """A benchmark that writes rows with `--json`."""
 
     title: str
     module: str
-    takes_peers: bool = False
 
 
 PARTS = (
-    Part("Reading local shards", "reading", takes_peers=True),
+    Part("Reading local shards", "reading"),
     Part("Reading from an object store", "streaming"),
     Part("A step beside its arithmetic", "step_overhead"),
     Part("Checkpoints", "checkpoint_cost"),
@@ -53,23 +48,22 @@ def main() -> None:
     """Run the parts in their order and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=[part.module for part in PARTS], help="parts; all if not given")
-    parser.add_argument("--peers", default=sys.executable, help="interpreter of an environment with the peers")
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder to write to")
     given = parser.parse_args()
     parts = [part for part in PARTS if not given.only or part.module in given.only]
-    found = {part: rows for part in parts if (rows := _run(part, given.peers)) is not None}
+    found = {part: rows for part in parts if (rows := _run(part)) is not None}
     write(given.docs, found)
     if failed := [part.module for part in parts if part not in found]:
         sys.exit(f"failed: {', '.join(failed)}")
 
 
-def _run(part: Part, peers: str) -> list[Row] | None:
+def _run(part: Part) -> list[Row] | None:
     """The rows of a part; None where it failed."""
     print(f"== {part.title}: {command(part)}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.json"
-        options = ["--json", str(path), *(["--peers", peers] if part.takes_peers else [])]
-        ended = subprocess.run([sys.executable, "-m", f"benchmarks.{part.module}", *options], check=False)
+        command_of_part = [sys.executable, "-m", f"benchmarks.{part.module}", "--json", str(path)]
+        ended = subprocess.run(command_of_part, check=False)
         return read_json(path) if ended.returncode == 0 else None
 
 

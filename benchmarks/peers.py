@@ -1,8 +1,8 @@
-"""A loader of another library in a process of its own, for `benchmarks.reading`.
+"""Torch's DataLoader in a process of its own, for `benchmarks.reading`.
 
 It is given the encoded images in memory, the best case for it, as it reads nothing; draws a crop, resizes it to a view
 and makes batches of uint8 (n, 3, S, S). Images are decoded and resized as by this project (simplejpeg and OpenCV), or
-by Pillow, as the library's users do. Workers are processes, the way that each library recommends for decoding.
+by Pillow, as the library's users do. Workers are processes.
 """
 
 import argparse
@@ -75,18 +75,6 @@ def torch_loader(encoded: Sequence[bytes], transform: Transform, batch: int, wor
     return iter(DataLoader(Images(), batch_sampler=batches, num_workers=workers, prefetch_factor=2))  # type: ignore[arg-type]
 
 
-def grain_loader(encoded: Sequence[bytes], transform: Transform, batch: int, workers: int) -> Iterator[Any]:
-    """A pipeline with random access, in processes."""
-    import grain
-
-    data = grain.MapDataset.source(list(encoded)).shuffle(seed=1).repeat().map(transform)
-    options = grain.multiprocessing.MultiprocessingOptions(num_workers=workers)
-    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1)).batch(batch).mp_prefetch(options))
-
-
-LIBRARIES = {"torch": torch_loader, "grain": grain_loader}
-
-
 def rate(batches: Iterator[Any], size: int, counted: int) -> float:
     """Images a second over some batches; those that were made before the turn began are not counted.
 
@@ -105,7 +93,6 @@ def rate(batches: Iterator[Any], size: int, counted: int) -> float:
 def main() -> None:
     """Print a rate for each number of batches that standard input gives, until it ends."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("library", choices=LIBRARIES)
     parser.add_argument("decoder", choices=("ours", "Pillow"))
     parser.add_argument("shards")
     for name in ("samples", "size", "batch", "workers"):
@@ -113,10 +100,10 @@ def main() -> None:
     given = parser.parse_args()
     transform = Transform(given.size, given.decoder == "ours")
     images = list(islice(encoded_images(given.shards), given.samples))
-    batches = LIBRARIES[given.library](images, transform, given.batch, given.workers)
+    batches = torch_loader(images, transform, given.batch, given.workers)
     for line in sys.stdin:
         print(rate(batches, given.batch, int(line)), flush=True)
-    os._exit(0)  # the loaders' own shutdown waits for workers that are in the middle of a batch
+    os._exit(0)  # its own shutdown waits for workers that are in the middle of a batch
 
 
 def encoded_images(shards: str) -> Iterator[bytes]:

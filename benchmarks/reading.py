@@ -2,7 +2,7 @@
 
 The bare loop holds the encoded images in memory and decodes and resizes them, whole, with no order, draw or check.
 The better loop does it as well as is possible with the same decoder: a JPEG that is twice as large as the view or more
-is decoded at half its scale, into a buffer that is used again, and resized linearly. Peers: `benchmarks/peers.py`. All
+is decoded at half its scale, into a buffer that is used again, and resized linearly. Peer: `benchmarks/peers.py`. All
 are measured with the same number of threads or processes and in turn, so that whatever else the machine does falls on
 all alike; what a loader has made ahead of its turn is not counted.
 """
@@ -35,7 +35,7 @@ from gmml_cluster.spec.job import CorpusSpec, Data
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 BATCH = 128
 _CHUNK = 16
-_LIBRARIES, _DECODERS = ("torch", "grain"), ("ours", "Pillow")
+_DECODERS = ("ours", "Pillow")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=8, help=f"batches of {BATCH} measured in each round")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--peers", default=sys.executable, help="interpreter of an environment with the peers")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     rows: list[Row] = []
@@ -97,12 +96,12 @@ def compare(corpus: Corpus, folder: str, threads: int, given: argparse.Namespace
         stream = stack.enter_context(closing(_stream(pinned, corpus.size, threads)))
         pool = stack.enter_context(ThreadPoolExecutor(threads))
         arguments = [shards, str(samples), str(corpus.size), str(BATCH), str(threads)]
-        peers = {peer: stack.enter_context(_Peer([*peer, *arguments], given.peers)) for peer in _peers(given.peers)}
+        peers = {decoder: stack.enter_context(_Peer([decoder, *arguments])) for decoder in _DECODERS}
         measures = {
             "stream": lambda: rate(iter(stream.next, None), BATCH, given.batches),
             "bare": lambda: _loop(pool, _decode_whole, encoded, corpus.size),
             "better": lambda: _loop(pool, _decode_reduced, encoded, corpus.size),
-            **{f"{library}, {decoder}": peer.of(given.batches) for (library, decoder), peer in peers.items()},
+            **{decoder: peer.of(given.batches) for decoder, peer in peers.items()},
         }
         return list(_rows(corpus, threads, interleaved(measures, given.rounds)))
 
@@ -115,26 +114,15 @@ def _rows(corpus: Corpus, threads: int, rates: dict[str, list[float]]) -> Iterat
             value = sorted(own)[len(own) // 2]
             yield Row(figure, f"the {name} decode loop", ratio_of(own, rates[name]), goal, unit="images/s", value=value)
     for decoder, goal in zip(_DECODERS, (corpus.given, corpus.as_it_comes), strict=True):
-        ratios = {name: ratio_of(own, found) for name, found in rates.items() if name.endswith(f", {decoder}")}
-        if ratios:
-            best = min(ratios, key=lambda name: ratios[name].median)
-            yield Row(figure, f"the best peer: {best}", ratios[best], goal)
-
-
-def _peers(python: str) -> list[tuple[str, str]]:
-    """The libraries that the interpreter has, with each decoder."""
-    code = "import importlib.util as u, sys; sys.exit(u.find_spec(sys.argv[1]) is None)"
-    there = [name for name in _LIBRARIES if subprocess.run([python, "-c", code, name]).returncode == 0]
-    if missing := set(_LIBRARIES) - set(there):
-        print(f"not measured, as {python} lacks them: {', '.join(missing)}", file=sys.stderr)
-    return [(library, decoder) for library in there for decoder in _DECODERS]
+        name = "our decoder" if decoder == "ours" else decoder
+        yield Row(figure, f"torch's DataLoader, {name}", ratio_of(own, rates[decoder]), goal)
 
 
 class _Peer:
-    """A peer's process, which measures when it is asked."""
+    """The peer's process, which measures when it is asked."""
 
-    def __init__(self, arguments: Sequence[str], python: str) -> None:
-        command = [python, "-m", "benchmarks.peers", *arguments]
+    def __init__(self, arguments: Sequence[str]) -> None:
+        command = [sys.executable, "-m", "benchmarks.peers", *arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> "_Peer":

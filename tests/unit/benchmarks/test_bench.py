@@ -59,7 +59,7 @@ def test_the_page_counts_goals_and_names_commands(tmp_path):
 
 def test_a_part_that_fails_leaves_the_rows_of_the_others(tmp_path, monkeypatch):
     rows = {"streaming": ROWS[:1], "checkpoint_cost": None}
-    monkeypatch.setattr(bench, "_run", lambda part, _: rows[part.module])
+    monkeypatch.setattr(bench, "_run", lambda part: rows[part.module])
     monkeypatch.setattr("sys.argv", ["bench", "--only", "streaming", "checkpoint_cost", "--docs", str(tmp_path)])
     with pytest.raises(SystemExit, match="failed: checkpoint_cost"):
         bench.main()
@@ -70,4 +70,3 @@ def test_every_part_is_a_module_that_takes_json():
     for part in bench.PARTS:
         text = (bench.DOCS.parent / "benchmarks" / f"{part.module}.py").read_text()
         assert '"--json"' in text
-        assert part.takes_peers == ('"--peers"' in text)
