@@ -39,15 +39,17 @@ def jitter(x_BCSS: Tensor, drawn_BW: Tensor, spec: Jitter) -> Tensor:
         spec: strengths and probability.
     """
     strengths = (spec.brightness, spec.contrast, spec.saturation)
-    uniforms_B9 = uniform(drawn_BW)
-    factors_B = [1 - s + 2 * s * uniforms_B9[:, 2 + k] for k, s in enumerate(strengths)]
+    uniforms_BW = uniform(drawn_BW)
+    factors_B = [1 - s + 2 * s * uniforms_BW[:, 2 + k] for k, s in enumerate(strengths)]
     neutral_B = torch.ones_like(factors_B[0])
     slots_B6, out = _table(x_BCSS.device)[integer(drawn_BW[:, 1], 24)], x_BCSS
     factor_B6 = torch.stack([*factors_B, neutral_B, neutral_B], 1).gather(1, slots_B6)
-    blends = Blends(factor_B6, 1 - factor_B6, slots_B6 == _CONTRAST, slots_B6 == _BRIGHTNESS)
+    # black adds nothing, so brightness may blend with whatever is at hand, for a share of 0
+    rest_B6 = (1 - factor_B6).masked_fill_(slots_B6 == _BRIGHTNESS, 0.0)
+    blends = Blends(factor_B6, rest_B6, slots_B6 == _CONTRAST)
     for slot in range(3):
         out = _blend(out, blends, slot)
-    out = _turn(out, spec.hue * (2 * uniforms_B9[:, 5] - 1))
+    out = _turn(out, spec.hue * (2 * uniforms_BW[:, 5] - 1))
     for slot in range(3, 6):
         out = _blend(out, blends, slot)
     return torch.where(per_image(bernoulli(drawn_BW[:, 0], spec.probability)), out, x_BCSS)
@@ -55,12 +57,11 @@ def jitter(x_BCSS: Tensor, drawn_BW: Tensor, spec: Jitter) -> Tensor:
 
 @dataclass(frozen=True)
 class Blends:
-    """The six blends of each image (B, 6): the image's share, the other's, and whether that is grey or black."""
+    """The six blends of each image (B, 6): the image's share, the grey one's, and whether that is its mean."""
 
     factor: Tensor
     rest: Tensor
     contrast: Tensor
-    brightness: Tensor
 
 
 def _slots(order: tuple[int, ...]) -> tuple[int, ...]:
@@ -77,17 +78,23 @@ def _table(device: torch.device) -> Tensor:
 
 
 def _blend(x_BCSS: Tensor, blends: Blends, slot: int) -> Tensor:
-    """Blend each image with what its operation asks for; `_NONE` leaves it as it is."""
+    """Blend each image with its grey one or that one's mean; a factor of 1 leaves it as it is."""
     grey_B1SS = grey(x_BCSS)
     mean_B111 = grey_B1SS.mean((1, 2, 3), keepdim=True)
     base_B1SS = torch.where(per_image(blends.contrast[:, slot]), mean_B111, grey_B1SS)
-    base_B1SS = torch.where(per_image(blends.brightness[:, slot]), 0.0, base_B1SS)
-    return (per_image(blends.factor[:, slot]) * x_BCSS + per_image(blends.rest[:, slot]) * base_B1SS).clamp(0, 1)
+    own_BCSS = per_image(blends.factor[:, slot]) * x_BCSS
+    return own_BCSS.add_(per_image(blends.rest[:, slot]) * base_B1SS).clamp_(0, 1)
 
 
 def grey(x_BCSS: Tensor) -> Tensor:
     """Luma by torchvision's weights (B, 1, S, S)."""
-    return 0.2989 * x_BCSS[:, 0:1] + 0.587 * x_BCSS[:, 1:2] + 0.114 * x_BCSS[:, 2:3]
+    weighted_BCSS = x_BCSS * _luma(x_BCSS.device)
+    return (weighted_BCSS[:, 0:1] + weighted_BCSS[:, 1:2]).add_(weighted_BCSS[:, 2:3])
+
+
+@cache
+def _luma(device: torch.device) -> Tensor:
+    return constant(torch.tensor([0.2989, 0.587, 0.114])[:, None, None], device)
 
 
 def _turn(x_BCSS: Tensor, turns_B: Tensor) -> Tensor:
@@ -95,7 +102,7 @@ def _turn(x_BCSS: Tensor, turns_B: Tensor) -> Tensor:
     red, green, blue = x_BCSS.unbind(1)
     value = x_BCSS.amax(1)
     chroma = value - x_BCSS.amin(1)
-    span = torch.where(chroma == 0, 1.0, chroma)
+    span = chroma + (chroma == 0)  # 1 in place of 0
     sextant = torch.where(value == green, 2 + (blue - red) / span, 4 + (red - green) / span)
     sextant = torch.where(value == red, (green - blue) / span, sextant) + 6 * turns_B[:, None, None]
     distance_BCSS = torch.remainder(_offsets(x_BCSS.device) + sextant[:, None], 6)
@@ -122,8 +129,8 @@ def blur(x_BCSS: Tensor, drawn_BW: Tensor, spec: Blur) -> Tensor:
     least, most = spec.radius
     radius_B = least + (most - least) * uniform(drawn_BW[:, 8])
     reach, side = math.ceil(4 * most), x_BCSS.shape[2]
-    taps, reads_KM = _reads(reach, side, x_BCSS.device)
-    weights_BK = (-0.5 * (taps / radius_B[:, None]).square()).exp()
+    taps_K, reads_KM = _reads(reach, side, x_BCSS.device)
+    weights_BK = (-0.5 * (taps_K / radius_B[:, None]).square()).exp()
     matrix_BSS = (weights_BK / weights_BK.sum(1, keepdim=True)) @ reads_KM
     matrix_B1SS = matrix_BSS.view(-1, 1, side, side)
     blurred = matrix_B1SS @ x_BCSS @ matrix_B1SS.mT

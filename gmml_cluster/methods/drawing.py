@@ -32,7 +32,7 @@ def drop_path(words_nVM: Tensor, rates: Sequence[Fraction], dtype: torch.dtype) 
     """
     least_L1, scale_L1 = _drop_table(tuple(rates), dtype, words_nVM.device)
     kept_nVL2 = (words_nVM.reshape(*words_nVM.shape[:2], -1, 2) >> 8) >= least_L1
-    return torch.where(kept_nVL2, scale_L1, 0.0)
+    return kept_nVL2 * scale_L1
 
 
 @lru_cache(maxsize=16)

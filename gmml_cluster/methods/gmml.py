@@ -207,7 +207,7 @@ class Gmml:
 
     def _of_view(self, branch: Tensor, drawn: Tensor, index: Tensor) -> Tensor:
         """What the hidden pixels of a view show where all show the same."""
-        kind = torch.where(branch == 0, 0, 1 + integer(drawn[:, 3], len(self.options.fill)))
+        kind = (1 + integer(drawn[:, 3], len(self.options.fill))).masked_fill_(branch == 0, 0)
         return self._content(kind, drawn[:, 1], index)
 
     def _kind(self, drawn: Tensor) -> Tensor:
@@ -222,7 +222,7 @@ class Gmml:
         group = self.setting.group
         shows = integer(drawn, group) if self.options.self_donor else (index + 1 + integer(drawn, group - 1)) % group
         for number, fill in enumerate(self.options.fill, start=1):
-            shows = torch.where(kind == number, _CODES[fill], shows)
+            shows = shows.masked_fill_(kind == number, _CODES[fill])
         return shows
 
     def corrupt(self, images: Tensor, draws: Draws) -> Tensor:

@@ -40,9 +40,6 @@ class Rectangles:
     start: Tensor
     end: Tensor
 
-    def __getitem__(self, views: slice) -> "Rectangles":
-        return Rectangles(self.start[views], self.end[views])
-
 
 @dataclass(frozen=True)
 class Cover:
@@ -68,12 +65,16 @@ def rectangles(words_nM: Tensor, *, size: int, align: int, longest: int) -> Rect
         align: step of corners and sides in pixels; divides `size`.
         longest: sides are below this before rounding; greater than `align`.
     """
+    return Rectangles(*_bounds(words_nM, size, align, longest))
+
+
+def _bounds(words_nM: Tensor, size: int, align: int, longest: int) -> tuple[Tensor, Tensor]:
     words_n4R = words_nM.reshape(len(words_nM), -1, 4).transpose(1, 2)
     start_n2R = integer(words_n4R[:, :2], size - align)
     if align > 1:
         start_n2R = start_n2R // align * align
     sides_n2R = torch.minimum(align + integer(words_n4R[:, 2:], longest - align), size - start_n2R)
-    return Rectangles(start_n2R, start_n2R + _to_multiple(sides_n2R, align))
+    return start_n2R, start_n2R + _to_multiple(sides_n2R, align)
 
 
 def _to_multiple(lengths: Tensor, step: int) -> Tensor:
@@ -107,29 +108,31 @@ def cover(rectangles: Rectangles, target_n: Tensor, *, size: int, topmost: bool 
         topmost: whether a hidden pixel shows the last rectangle laid over it, rather than the first.
     """
     some = max(1, _PIXELS_AT_ONCE["cpu" if target_n.device.type == "cpu" else "gpu"] // size**2)
+    constants = _lines_and_bits(size, CANDIDATES, _BITS, target_n.device)
     parts = [
-        _cover_some(rectangles[first : first + some], target_n[first : first + some], size, topmost)
-        for first in range(0, len(target_n), some)
+        _cover_some(start_n2R, end_n2R, some_n, *constants, topmost)
+        for start_n2R, end_n2R, some_n in zip(
+            *(torch.split(bound, some) for bound in (rectangles.start, rectangles.end, target_n)), strict=True
+        )
     ]
-    if len(parts) == 1:
-        return parts[0]
-    return Cover(*(torch.cat([getattr(part, name) for part in parts]) for name in ("shown", "last", "short")))
+    return Cover(*(parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))))
 
 
-def _cover_some(rectangles: Rectangles, target_n: Tensor, size: int, topmost: bool) -> Cover:
-    rows_nWS, columns_nWS = _pack(rectangles, size)
+def _cover_some(
+    start_n2R: Tensor, end_n2R: Tensor, target_n: Tensor, line_S: Tensor, bits_R1: Tensor, topmost: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows_nWS, columns_nWS = _pack(start_n2R, end_n2R, line_S, bits_R1)
     lowest = _lowest(rows_nWS, columns_nWS)
     last_n, short_n = _last_needed(lowest, target_n)
-    hidden = lowest <= last_n[:, None, None]
+    seen = lowest > last_n[:, None, None]
     shown = _highest(rows_nWS, columns_nWS, last_n) if topmost else lowest
-    return Cover(torch.where(hidden, shown, -1), last_n, short_n)
+    return shown.masked_fill_(seen, -1), last_n, short_n
 
 
-def _pack(rectangles: Rectangles, size: int) -> tuple[Tensor, Tensor]:
+def _pack(start_n2R: Tensor, end_n2R: Tensor, line_S: Tensor, bits_R1: Tensor) -> tuple[Tensor, Tensor]:
     """For rows and for columns int64 (n, W, S), whose bit k says that rectangle 48 w + k reaches the line."""
-    line_S, bits_R1 = _lines_and_bits(size, CANDIDATES, _BITS, rectangles.start.device)
-    reaches_n2RS = (line_S >= rectangles.start[..., None]) & (line_S < rectangles.end[..., None])
-    packed_n2WS = (reaches_n2RS * bits_R1).view(len(reaches_n2RS), 2, -1, _BITS, size).sum(3)
+    reaches_n2RS = (line_S >= start_n2R[..., None]) & (line_S < end_n2R[..., None])
+    packed_n2WS = (reaches_n2RS * bits_R1).view(len(reaches_n2RS), 2, -1, _BITS, len(line_S)).sum(3)
     return packed_n2WS[:, 0], packed_n2WS[:, 1]
 
 
@@ -149,9 +152,9 @@ def _lowest(rows_nWS: Tensor, columns_nWS: Tensor) -> Tensor:
     base = torch.zeros_like(found)
     for word in range(1, rows_nWS.shape[1]):
         none = found == 0
-        base = torch.where(none, word * _BITS, base)
+        base.masked_fill_(none, word * _BITS)
         found = torch.where(none, _both(rows_nWS, columns_nWS, word), found)
-    return torch.where(found == 0, CANDIDATES, base + _exponent(found & -found))
+    return (base + _exponent(found & -found)).masked_fill_(found == 0, CANDIDATES)
 
 
 def _highest(rows_nWS: Tensor, columns_nWS: Tensor, last_n: Tensor) -> Tensor:
@@ -163,8 +166,9 @@ def _highest(rows_nWS: Tensor, columns_nWS: Tensor, last_n: Tensor) -> Tensor:
     base = torch.zeros_like(found)
     for word in range(1, rows_nWS.shape[1]):
         later = _both(rows_nWS, columns_nWS, word)
-        base = torch.where(later != 0, word * _BITS, base)
-        found = torch.where(later != 0, later, found)
+        is_later = later != 0
+        base.masked_fill_(is_later, word * _BITS)
+        found = torch.where(is_later, later, found)
     return base + _exponent(found)
 
 

@@ -160,4 +160,4 @@ def full_precision() -> None:
     """Compute fp32 on GPUs in fp32, where torch's default for convolutions is TF32; and pin what attention may use."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    pin_attention()
+    pin_attention(torch.are_deterministic_algorithms_enabled())

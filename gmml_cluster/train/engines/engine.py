@@ -15,6 +15,7 @@ from torch.optim import SGD, Optimizer
 
 from gmml_cluster.spec.job import Clip
 from gmml_cluster.train.engines.adamw import create_state
+from gmml_cluster.train.engines.ema import lerp_each, lerp_together
 from gmml_cluster.train.engines.gradients import GradientHook
 from gmml_cluster.train.engines.lars import TrustRatios
 from gmml_cluster.train.engines.partitions import Partitioning
@@ -105,9 +106,8 @@ class Engine(ABC):
             weight: 0 to 1.
         """
         weight_now = weight * (1 - self._hook.found_inf)
-        copies = self._partitioning.working_copies(targets), self._partitioning.working_copies(sources)
-        for target, source in zip(*copies, strict=True):
-            target.lerp_(source, weight_now)
+        move = lerp_each if self.device.type == "cpu" else lerp_together
+        move(self._partitioning.working_copies(targets), self._partitioning.working_copies(sources), weight_now)
 
     @property
     def device(self) -> torch.device:

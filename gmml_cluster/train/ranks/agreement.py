@@ -17,6 +17,7 @@ from gmml_cluster.data.corpus.pin import Pin, pin
 from gmml_cluster.data.corpus.repin import repin
 from gmml_cluster.data.reader.decode import VIEWS_VERSION, decoder_name, views_version
 from gmml_cluster.errors import Fault, PreflightError, SpecError
+from gmml_cluster.models.vit import attention_kernels
 from gmml_cluster.plan.sample_layout import SampleLayout
 from gmml_cluster.plan.steps import layout_of, total_steps
 from gmml_cluster.run import consequences, protocol
@@ -192,6 +193,7 @@ def topology_fields(job: JobSpec, rank_info: RankInfo) -> dict[str, Any]:
         "precision": job.engine.precision,
         "micro": job.batch.micro,
         "deterministic": job.engine.deterministic,
+        "attention": ", ".join(attention_kernels(job.engine.deterministic)),
         "threads": torch.get_num_threads(),
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from gmml_cluster.models.vit import pin_attention
 from gmml_cluster.train.ranks.rendezvous import KeyValueStore, RankInfo
 
 GROUP_TIMEOUT = timedelta(minutes=60)
@@ -78,9 +79,4 @@ def be_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
     # else every torch.empty is filled with NaN to expose reads of it: a kernel for each allocation, and no bit changes
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # One attention kernel for a dtype and shape, whatever torch's heuristics say on another device or version. The
-    # memory-efficient one has no deterministic backward; cuDNN's had wrong results and NaN in several versions.
-    torch.backends.cuda.enable_flash_sdp(True)
-    torch.backends.cuda.enable_math_sdp(True)
-    torch.backends.cuda.enable_mem_efficient_sdp(False)
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    pin_attention(True)

@@ -34,6 +34,16 @@ def test_philox_gives_random123s_known_answers(key, counter, answer):
     assert tuple(int(word[0]) for word in found) == answer
 
 
+@settings(max_examples=50, deadline=None)
+@given(seeds, st.integers(0, 300), st.lists(st.tuples(*[st.integers(0, ONES)] * 4), min_size=1, max_size=5))
+def test_rounds_in_few_launches_are_the_rounds(seed, purpose, counters):
+    even, odd = (torch.tensor(counters).T[first::2, :, None].contiguous() for first in (0, 1))
+    keys = philox_torch._round_keys(seed, (purpose,), even.device)[..., None]
+    multipliers = philox_torch._multipliers(even.device)
+    plain = philox_torch._rounds(even, odd, keys, multipliers)
+    assert all(map(torch.equal, plain, philox_torch._few_launches(even.clone(), odd, keys, multipliers)))
+
+
 def test_words_at_seed_7_are_those_of_the_specification():
     found = philox.words(7, Purpose.TOKENS, np.array([5]), 4)[0]
     assert [f"{word:08x}" for word in found] == ["1ff84191", "97efdfe5", "d89bc306", "9d03727a"]
