@@ -40,6 +40,9 @@ class Rectangles:
     start: Tensor
     end: Tensor
 
+    def __getitem__(self, views: slice) -> "Rectangles":
+        return Rectangles(self.start[views], self.end[views])
+
 
 @dataclass(frozen=True)
 class Cover:
