@@ -136,32 +136,16 @@ class Block(nn.Module):
         return branch_BTD if drop_B2 is None else drop_B2[:, number, None, None] * branch_BTD
 
 
-class PatchProjection(nn.Conv2d):
-    """A convolution by its parameters, computed as a matrix product over patches laid out as rows.
-
-    The sums are the same, and on a GPU it is the kind of kernel that all other layers run.
-    """
-
-    def forward(self, images_BCSS: Tensor) -> Tensor:
-        """Tokens (B, N, D), patches row by row; what fills no patch is left out."""
-        B, C, height, width = images_BCSS.shape
-        p = self.kernel_size[0]
-        rows, columns = height // p, width // p
-        whole = images_BCSS[:, :, : rows * p, : columns * p]
-        patches = whole.reshape(B, C, rows, p, columns, p).permute(0, 2, 4, 1, 3, 5)
-        return F.linear(patches.reshape(B, rows * columns, C * p * p), self.weight.flatten(1), self.bias)
-
-
 class PatchEmbed(nn.Module):
     """Linear projection of square patches, row by row."""
 
     def __init__(self, width: int, patch_size: int) -> None:
         super().__init__()
-        self.proj = PatchProjection(3, width, patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(3, width, patch_size, stride=patch_size)
 
     def forward(self, images_BCSS: Tensor) -> Tensor:
         """Tokens (B, N, D)."""
-        return self.proj(images_BCSS)  # type: ignore[no-any-return]
+        return self.proj(images_BCSS).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 @cache
