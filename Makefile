@@ -44,7 +44,7 @@ soak: install ## KILLS random disturbances of a small run, after which nothing m
 simulate: install ## Explore HISTORIES=10^4 histories of a run from SEED on; HISTORIES=1 tells one line by line
 	@$(BIN)/python -m tests.simulation --histories "$(HISTORIES)" --seed "$(SEED)"
 
-bench: install ## Measure this machine against limits and peers, some 25 minutes; writes docs/benchmarks.md
+bench: install ## Measure this machine against limits and peers, some 25 minutes; writes a page of the docs
 	@$(BIN)/python -m benchmarks.bench
 
 gpu-check: install ## On a machine with GPUs: what only they can show, in half an hour; writes gpu-check.json
