@@ -6,8 +6,6 @@ One wrong answer of a store is not yet a damaged checkpoint: blocks and manifest
 import hashlib
 import json
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import google_crc32c
@@ -21,7 +19,6 @@ from gmml_cluster.store.verified import read_verified
 from gmml_cluster.train.checkpoints.save import BLOCK_BYTES, VERSION
 
 _CACHED_READS = 4
-_READS_AT_ONCE = 8
 
 
 class CheckpointReader:
@@ -74,18 +71,14 @@ class CheckpointReader:
         """Check this rank's share of the files, every `ranks`-th from `rank`, block by block.
 
         The share stays in memory for `read`, so that it is read once: most often it is what this very rank saved, and
-        as much as it allocates for its own saves afterwards. Blocks are fetched at once, for stores with latency.
+        as much as it allocates for its own saves afterwards.
 
         Raises:
             CheckpointError: one is missing or damaged.
         """
-        pool = ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="verify")
-        try:
-            for file in sorted(self._files)[rank::ranks]:
-                blocks = range(len(self._files[file]["crc32c"]))
-                self._verified[file] = list(pool.map(partial(self._block, file), blocks))
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for file in sorted(self._files)[rank::ranks]:
+            blocks = range(len(self._files[file]["crc32c"]))
+            self._verified[file] = [self._fetch(file, block, block) for block in blocks]
 
     def tensor(self, name: str) -> torch.Tensor:
         """The whole tensor, in its shape."""
@@ -112,9 +105,6 @@ class CheckpointReader:
             begin = offset - number * BLOCK_BYTES
             parts.append(memoryview(self._verified[file][number])[max(begin, 0) : begin + 4 * count])
         return np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), dtype="<f4")
-
-    def _block(self, file: str, block: int) -> bytes:
-        return self._fetch(file, block, block)
 
     def _blocks(self, file: str, first: int, last: int) -> bytes:
         if last - first > 1:  # large tensors are read once; what neighbouring small ones share is worth keeping

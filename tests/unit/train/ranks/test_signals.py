@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -117,6 +118,15 @@ def test_a_notice_before_the_ranks_have_met_ends_the_process_at_once():
     assert process.returncode == COME_BACK
 
 
+def wait_until_asleep(process):
+    """Until none of its threads has run for a while."""
+    seen = 0
+    while seen < 20:
+        states = [path.read_text().rpartition(") ")[2][0] for path in Path(f"/proc/{process.pid}/task").glob("*/stat")]
+        seen = seen + 1 if set(states) == {"S"} else 0
+        time.sleep(0.01)
+
+
 def test_a_suspension_is_announced_ended_and_left_out_of_the_time_without_progress():
     code = """
 import os, signal, sys, threading
@@ -135,6 +145,7 @@ os._exit(0)
     installed_in(process)
     process.send_signal(signal.SIGTSTP)
     assert process.stdout.readline() == "pause\n"
+    wait_until_asleep(process)  # what is stopped on its way back to its wait is not seen to have stood still
     process.send_signal(signal.SIGSTOP)
     time.sleep(2)  # the length of the suspension
     process.send_signal(signal.SIGCONT)
