@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.runs import Workshop, ended
+from tests.fixtures.slurm import until
 from tests.fixtures.supervised import ranks_of
 
 pytestmark = pytest.mark.timeout(1800)  # on a busy machine the starts of Ray's processes alone take minutes each
@@ -95,7 +96,7 @@ def test_a_run_survives_a_killed_rank_a_drained_node_and_a_change_of_cluster_bit
     there = elsewhere(site)
     root = f"{site.root}/broken"
     assert json.loads(there.call("gmml", "status", root, "--json"))["state"] == "running"
-    assert "step" in there.call("gmml", "logs", root)
+    until(lambda: "step" in there.call("gmml", "logs", root), 240, "the rank's log is uploaded")
     there.call("gmml", "cancel", root)
     site.until("broken", lambda entries: len(ended(entries)) == 4)
     site.pace(0)
