@@ -13,8 +13,6 @@ from tests.fixtures.slurm import until
 from tests.unit.data.conftest import digits, write_digits
 
 __all__ = ["digits"]
-pytestmark = pytest.mark.timeout(900)  # of 300 s the starts of Ray's processes alone may take most on a busy machine
-
 SAMPLES, SHARD = 23, 7
 
 

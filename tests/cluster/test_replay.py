@@ -13,8 +13,6 @@ from gmml_cluster.train.checkpoints.save import checksums
 from tests.fixtures.runs import Workshop, ended
 from tests.fixtures.supervised import ranks_of, supervisor_of, wait_for
 
-pytestmark = pytest.mark.timeout(900)  # ranks start eight times in two tests, which takes minutes on a busy machine
-
 
 def committed(entries):
     return [entry["step"] for entry in entries if entry["kind"] == "commit"]
