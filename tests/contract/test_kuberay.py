@@ -1,19 +1,19 @@
-"""The manifests for KubeRay: their structure, and the times and names that must fit each other.
+"""The manifests for KubeRay: their schema, and the times and names that must fit each other."""
 
-KubeRay's own schema is in no package of pip or npm, so the fields are compared with those that are written here.
-"""
-
+import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
+
+from gmml_cluster.cli.resume import command as resume
+from tests.fixtures.kuberay import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docker" / "kuberay"
-CLUSTER = {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
-JOB = {"submissionMode", "backoffLimit", "shutdownAfterJobFinishes", "entrypoint", "rayClusterSpec"}
-GROUP = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
 
 
 def manifest(name):
@@ -38,19 +38,63 @@ def variables(pod):
     return {entry["name"]: entry["value"] for entry in container["env"]}
 
 
-@pytest.mark.parametrize(("name", "kind", "fields"), [("raycluster", "RayCluster", CLUSTER), ("rayjob", "RayJob", JOB)])
-def test_a_manifest_has_the_fields_of_its_kind_and_no_others(name, kind, fields):
-    found = manifest(name)
-    assert (found["apiVersion"], found["kind"]) == ("ray.io/v1", kind)
-    assert set(found) == {"apiVersion", "kind", "metadata", "spec"}
-    assert set(found["spec"]) == fields
-    assert set(cluster_of(name)) == CLUSTER
-    assert all(set(group) == GROUP for group in cluster_of(name)["workerGroupSpecs"])
+def faults(name, given):
+    return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(SCHEMAS[name]).iter_errors(given)]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters_of_ray_start_are_text(name):
-    assert all(isinstance(value, str) for group in groups(name) for value in group["rayStartParams"].values())
+def test_a_manifest_is_of_the_schema_of_its_kind(name):
+    assert not faults(name, manifest(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("raycluster", "kind", "RayJob"),
+        ("raycluster", "apiVersion", "ray.io/v1alpha1"),
+        ("raycluster", "spec.workerGroupSpec", []),
+        ("raycluster", "spec.headGroupSpec.rayStartParams.num-cpus", 0),
+        ("raycluster", "spec.headGroupSpec.replicas", 1),
+        ("raycluster", "spec.workerGroupSpecs.0.groupName", None),
+        ("raycluster", "spec.workerGroupSpecs.0.replicas", "2"),
+        ("raycluster", "spec.workerGroupSpecs.0.template.spec.terminationGracePeriod", 150),
+        ("raycluster", "spec.workerGroupSpecs.0.template.spec.containers.0.resources.limits.cpu", 8),
+        ("raycluster", "spec.workerGroupSpecs.0.template.spec.containers.0.env.0.value", 0),
+        ("rayjob", "spec.submissionMode", "HttpMode"),
+        ("rayjob", "spec.rayClusterSpec.rayVersion", 2.6),
+        ("rayjob", "spec.backOffLimit", 20),
+    ],
+)
+def test_the_schema_finds_a_misspelt_field_and_a_value_of_another_type(name, path, value):
+    given = json.loads(json.dumps(manifest(name)))  # what the manifest names once and uses twice is two things then
+    *above, last = [int(word) if word.isdigit() else word for word in path.split(".")]
+    at = given
+    for word in above:
+        at = at[word]
+    at[last] = value
+    if value is None:
+        del at[last]
+    assert len(faults(name, given)) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_group_begins_within_its_bounds_and_mounts_what_it_declares(name):
+    for group in cluster_of(name)["workerGroupSpecs"]:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    for group in groups(name):
+        pod = group["template"]["spec"]
+        mounted = {mount["name"] for container in pod["containers"] for mount in container.get("volumeMounts", [])}
+        assert mounted == {volume["name"] for volume in pod.get("volumes", [])}
+
+
+def test_the_entrypoint_of_the_job_is_a_command_of_ours_and_its_profile_is_mounted():
+    program, command, _, *options = shlex.split(manifest("rayjob")["spec"]["entrypoint"])
+    assert (program, command) == ("gmml", "resume")
+    known = {name for parameter in resume.params for name in parameter.opts}
+    assert {word for word in options if word.startswith("--")} <= known
+    head, *_ = groups("rayjob")
+    (mount,) = head["template"]["spec"]["containers"][0]["volumeMounts"]
+    assert options[options.index("--cluster") + 1].startswith(f"{mount['mountPath']}/")
 
 
 @pytest.mark.parametrize("name", NAMES)
