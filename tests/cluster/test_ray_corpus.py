@@ -5,10 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.fixtures.ray import tasks_named
 from tests.fixtures.slurm import until
 from tests.unit.data.conftest import digits, write_digits
 
@@ -39,18 +39,6 @@ def content(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in (".tar", ".txt")}
 
 
-def workers():
-    """Processes of Ray that make a shard."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::pack_shard"):
-                found.append(int(pid))
-        except OSError:
-            continue
-    return found
-
-
 def test_a_corpus_is_packed_on_ray_as_here_although_a_worker_is_killed(images, tmp_path, profile, ray_cluster):
     image = images / "class0" / "4.png"
     data = image.read_bytes()
@@ -66,10 +54,14 @@ def test_a_corpus_is_packed_on_ray_as_here_although_a_worker_is_killed(images, t
     done = tmp_path / "there" / ".packing" / "done"
     shards = len(content(tmp_path / "here")) - 1
     until(lambda: done.is_dir() and len(list(done.iterdir())) == shards - 1, 240, "all shards but one stand")
-    until(lambda: len(workers()) == 1, 240, "one worker is at the last shard, and the others have ended theirs")
-    (killed,) = workers()
+    until(
+        lambda: len(tasks_named("pack_shard")) == 1,
+        240,
+        "one worker is at the last shard, and the others have ended theirs",
+    )
+    (killed,) = tasks_named("pack_shard")
     os.kill(killed, signal.SIGKILL)
-    until(lambda: set(workers()) - {killed}, 240, "another worker is at it")
+    until(lambda: set(tasks_named("pack_shard")) - {killed}, 240, "another worker is at it")
     with open(image, "wb") as pipe:
         pipe.write(data)
     printed, error = there.communicate(timeout=240)

@@ -4,69 +4,38 @@ import json
 import os
 import secrets
 import signal
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gmml_cluster.store.open import open_store
-from tests.fixtures.ray import running_ray
+from tests.drills.on_ray import STEPS, committed_in, figures, on_one_machine, ray_profile, steps_of
+from tests.fixtures.ray import Ray, running_ray
 from tests.fixtures.runs import Workshop, ended
 from tests.fixtures.supervised import ranks_of, wait_for
 
+__all__ = ["on_one_machine"]
 pytestmark = pytest.mark.timeout(1800)
 
-STEPS = 400
-KEYS = ("step", "loss", "grad_norm", "lr", "wd", "masked")
 
-
-def figures(lines):
-    return [tuple(line[key] for key in KEYS) for line in lines]
-
-
-def steps_of(entries, kind):
-    return [entry["step"] for entry in entries if entry["kind"] == kind]
-
-
-def ray_profile(site, cluster, ray=None, **sections):
-    site.extra["RAY_AUTH_MODE"] = "disabled"
-    return site.profile(
-        1, launcher="ray", ray={"address": cluster.dashboard, "start": "5 min", **(ray or {})}, **sections
-    )
-
-
-def committed_in(attempt):
-    """Whether this attempt has made a checkpoint."""
-
-    def holds(entries):
-        return any(entry["kind"] == "commit" and entry["attempt"] == attempt for entry in entries)
-
-    return holds
-
-
-@pytest.fixture(scope="module")
-def on_one_machine(tmp_path_factory, digits):
-    """Metric lines of the same run, its two ranks started by the local launcher."""
-    folder = tmp_path_factory.mktemp("local")
-    shop = Workshop(folder, f"{digits}/train/*.tar", str(folder / "runs"), {})
-    shop.call("gmml-submit", shop.job("calm", run={"steps": STEPS}), "--cluster", shop.profile(2), "--follow")
-    return shop.lines("calm")
-
-
-def test_a_lost_node_is_named_and_the_run_goes_on_without_it(workshop):
+@pytest.mark.parametrize("lost_by", [Ray.kill, Ray.kill_raylet], ids=["all of it", "its raylet"])
+def test_a_lost_node_is_named_and_the_run_goes_on_without_it(workshop, lost_by):
     with running_ray(nodes=1) as cluster:
         lost = cluster.add_node()
         profile = ray_profile(workshop, cluster)
         bounds = {"run": {"steps": STEPS}, "resources": {"nodes": "1..2"}}
         workshop.call("gmml-submit", workshop.job("shrunk", **bounds), "--cluster", profile)
         workshop.until("shrunk", committed_in(1))
-        cluster.kill(lost)
+        lost_by(cluster, lost)
         entries = workshop.until("shrunk", committed_in(2))
         claims = [entry["topology"]["ranks"] for entry in entries if entry["kind"] == "claim"]
         assert claims == [2, 1]
+        assert ended(entries)[0] in ("lost", "notice")
+        assert [entry["cause"] for entry in entries if entry["kind"] == "cause"] == ["node_lost"]
         workshop.until("shrunk", lambda entries: "finished" in ended(entries))
-        assert [line["step"] for line in workshop.lines("shrunk")] == list(range(STEPS))
+        seen = [(line["step"], line["samples"]) for line in workshop.lines("shrunk")]
+        assert seen == [(step, (step + 1) * 32) for step in range(STEPS)]
 
 
 def test_a_run_takes_an_added_node_at_a_checkpoint_and_loses_no_step(workshop):
@@ -109,34 +78,6 @@ def test_a_run_whose_head_is_lost_saves_says_so_and_goes_on_elsewhere(workshop, 
     begins = [entry["step"] for entry in workshop.entries("headless") if entry["kind"] == "begin"]
     assert begins == [0, last + 1]
     assert figures(workshop.lines("headless")) == figures(on_one_machine)
-
-
-def driver_of(run):
-    """Pid of the driver of a run."""
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if {b"gmml_cluster.launch.ray.driver", run.encode()} <= set(words):
-                return int(pid)
-    raise AssertionError(f"{run} has no driver")
-
-
-def test_a_run_whose_driver_is_killed_saves_says_so_and_is_resumed_there(workshop, on_one_machine):
-    with running_ray(nodes=2) as cluster:
-        profile = ray_profile(workshop, cluster)
-        bounds = {"run": {"steps": STEPS}, "resources": {"nodes": 2}}
-        workshop.call("gmml-submit", workshop.job("driverless", **bounds), "--cluster", profile)
-        workshop.until("driverless", committed_in(1))
-        os.kill(driver_of("driverless"), signal.SIGKILL)
-        entries = workshop.until("driverless", lambda entries: any(entry["kind"] == "cause" for entry in entries))
-        assert ended(entries) == ["notice"]
-        assert [entry["cause"] for entry in entries if entry["kind"] == "cause"] == ["lost"]
-        wait_for(lambda: not ranks_of(workshop, "driverless"))
-        wait_for(lambda: json.loads(workshop.call("gmml", "status", "driverless", "--json"))["state"] == "interrupted")
-        workshop.call("gmml", "resume", "driverless", "--follow")
-    begins, ends = (steps_of(workshop.entries("driverless"), kind) for kind in ("begin", "end"))
-    assert begins == [0, ends[0] + 1]
-    assert figures(workshop.lines("driverless")) == figures(on_one_machine)
 
 
 @pytest.fixture

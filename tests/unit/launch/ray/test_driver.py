@@ -1,5 +1,7 @@
 """What the driver asks of Ray, and what it makes of Ray's errors."""
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("ray")
@@ -38,6 +40,22 @@ def test_a_node_is_avoided_under_the_id_that_it_has_now(monkeypatch):
     monkeypatch.setattr(driver.ray, "nodes", lambda: nodes)
     assert driver.at_addresses(["10.0.0.1"]) == ["new"]
     assert driver.at_addresses([]) == []
+
+
+def test_ray_train_places_what_is_asked_for_and_retries_nothing(monkeypatch):
+    seen = {}
+    made = SimpleNamespace(fit=lambda: None)
+    monkeypatch.setattr(driver, "DataParallelTrainer", lambda loop, **given: seen.update(given) or made)
+    monkeypatch.setattr(driver.ray, "nodes", list)
+    job = Job("/r", "a", "s", "j", "m", (1, 2), 1, {"CPU": 2.0}, "SPREAD", {"pool": "spot"})
+    driver.RayCluster().place(job, 3, 2, SimpleNamespace(actor=None), ())
+    scaling, run = seen["scaling_config"], seen["run_config"]
+    assert (scaling.num_workers, scaling.use_gpu, scaling.resources_per_worker) == (2, False, {"CPU": 2.0})
+    assert (scaling.placement_strategy, scaling.label_selector) == ("SPREAD", {"pool": "spot"})
+    retries = run.failure_config
+    assert (retries.max_failures, retries.controller_failure_limit, retries.max_preemption_failures) == (0, 0, 0)
+    # Ray would restore its own state of a run whose name it knows
+    assert run.name == "s-3"
 
 
 def test_the_arguments_of_the_job_are_read_as_they_are_sent(monkeypatch):
