@@ -38,6 +38,21 @@ def test_a_lost_node_is_named_and_the_run_goes_on_without_it(workshop, lost_by):
         assert seen == [(step, (step + 1) * 32) for step in range(STEPS)]
 
 
+def test_a_node_that_is_asked_to_end_is_drained_first_and_costs_no_step(workshop):
+    with running_ray(nodes=1) as cluster:
+        leaving = cluster.add_node()
+        bounds = {"run": {"steps": STEPS}, "resources": {"nodes": "1..2"}}
+        workshop.call("gmml-submit", workshop.job("told", **bounds), "--cluster", ray_profile(workshop, cluster))
+        workshop.until("told", committed_in(1))
+        cluster.nodes[leaving].terminate()  # as Kubernetes and the notices of spot pools do
+        entries = workshop.until("told", lambda entries: "finished" in ended(entries))
+    assert ended(entries) == ["notice", "finished"]
+    (cause,) = [entry for entry in entries if entry["kind"] == "cause"]
+    assert (cause["cause"], cause["proof"].startswith("Ray drains node ")) == ("preempted", True)
+    assert [entry["topology"]["ranks"] for entry in entries if entry["kind"] == "claim"] == [2, 1]
+    assert steps_of(entries, "begin") == [0, steps_of(entries, "end")[0] + 1]
+
+
 def test_a_run_takes_an_added_node_at_a_checkpoint_and_loses_no_step(workshop):
     with running_ray(nodes=1) as cluster:
         profile = ray_profile(workshop, cluster)

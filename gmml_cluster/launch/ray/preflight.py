@@ -19,6 +19,7 @@ from gmml_cluster.launch.ray.room import ranks_held
 from gmml_cluster.wording import counted
 
 LOOK_S = 300.0
+"""How long a look may take where the profile's `start` is shorter: it waits for the same environment or image."""
 _POLL_S = 0.5
 _ENDS = ("SUCCEEDED", "FAILED", "STOPPED")
 
@@ -30,16 +31,17 @@ def faults_of(submission: Submission) -> list[Fault]:
         LaunchError: the cluster is out of reach.
     """
     try:
-        address = dashboard(section(submission.profile).address)
+        ray = section(submission.profile)
     except PreflightError as error:
         return error.faults
+    address, limit_s = dashboard(ray.address), max(LOOK_S, ray.start)
     token = f"look-{secrets.token_hex(8)}"
     try:
         with tempfile.TemporaryDirectory() as folder, _marked(submission.root, token):
             code = Path(folder) / submission.code.file_name
             code.write_bytes(submission.code.data)
             with connected(address) as client:
-                printed = _looked(client, look_request(submission, token, str(code)), address)
+                printed = _looked(client, look_request(submission, token, str(code)), address, limit_s)
     except OSError as error:
         return [Fault(submission.root, f"{error.strerror}", "name a folder that can be written as `root`")]
     line = next((line for line in printed.splitlines() if line.startswith(MARK)), None)
@@ -94,7 +96,7 @@ def _marked(root: str, token: str) -> Iterator[None]:
         file.unlink(missing_ok=True)
 
 
-def _looked(client: Any, request: dict[str, Any], address: str) -> str:
+def _looked(client: Any, request: dict[str, Any], address: str, limit_s: float) -> str:
     """What the job printed.
 
     Raises:
@@ -106,11 +108,12 @@ def _looked(client: Any, request: dict[str, Any], address: str) -> str:
     except RuntimeError as error:
         raise LaunchError(Fault(address, f"refused: {first_line(error)}", "remove the reason, submit again")) from error
     try:
-        deadline = time.monotonic() + LOOK_S
+        deadline = time.monotonic() + limit_s
         while str(client.get_job_status(job).value) not in _ENDS:
             if time.monotonic() > deadline:
-                problem = f"a job that looks at the cluster has not ended within {LOOK_S:g} s"
-                raise LaunchError(Fault(address, problem, "see the dashboard for what its nodes are doing"))
+                problem = f"a job that looks at the cluster has not ended within {limit_s:g} s"
+                hint = "see the dashboard for what its nodes are doing, or give ray.start more time"
+                raise LaunchError(Fault(address, problem, hint))
             time.sleep(_POLL_S)
         return str(client.get_job_logs(job))
     finally:

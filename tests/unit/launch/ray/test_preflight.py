@@ -1,5 +1,6 @@
 """What the preflight of a Ray cluster makes of what a look at it finds, and what that look finds on a node."""
 
+import itertools
 import json
 import platform
 from types import SimpleNamespace
@@ -129,10 +130,13 @@ def test_a_look_that_fails_quotes_the_last_line(tmp_path, monkeypatch):
     assert "No module named 'pydantic'" in fault.problem
 
 
-def test_a_look_that_does_not_end_is_given_up(tmp_path, monkeypatch):
-    client = Client("", "PENDING")
+@pytest.mark.parametrize(("start", "limit"), [("20 s", "300 s"), ("30 min", "1800 s")])
+def test_a_look_that_does_not_end_is_given_up_when_no_rank_could_have_started_either(
+    tmp_path, monkeypatch, start, limit
+):
+    client, clock = Client("", "PENDING"), itertools.count(step=100.0)
     monkeypatch.setattr(preflight, "connected", lambda address: client)
-    monkeypatch.setattr(preflight, "LOOK_S", 0.0)
-    with pytest.raises(LaunchError, match="has not ended within"):
-        preflight.faults_of(submission(tmp_path))
+    monkeypatch.setattr(preflight, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda s: None))
+    with pytest.raises(LaunchError, match=f"has not ended within {limit}"):
+        preflight.faults_of(submission(tmp_path, start=start))
     assert client.deleted
