@@ -1,6 +1,7 @@
 """Before anything is submitted: do what the run will do, once and small, and report what would stop it."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,6 +14,7 @@ from gmml_cluster.launch.registry import launcher_named
 from gmml_cluster.plan.notes import memory_hint
 from gmml_cluster.run.space import room_lacking
 from gmml_cluster.spec.job import Data
+from gmml_cluster.spec.notify import Notify
 from gmml_cluster.store.open import open_store
 from gmml_cluster.store.probe import probe
 
@@ -22,13 +24,15 @@ _IMAGE_MARKS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 _log = logging.getLogger(__name__)
 
 
-def preflight(submission: Submission, data: Data) -> list[Fault]:
+def preflight(submission: Submission, data: Data, notify: Notify | None = None) -> list[Fault]:
     """All that would stop this submission: store, corpora, memory, and what its launcher finds; empty if nothing.
+
+    A webhook whose address will not be known where the ranks run is refused too.
 
     Leaves nothing behind, and raises for nothing that a user can fix.
     """
     found = [*store_faults(submission.root), *_space_faults(submission), *_corpus_faults(data)]
-    found += _memory_faults(submission)
+    found += [*_memory_faults(submission), *_webhook_faults(submission, notify)]
     try:
         return found + launcher_named(submission.profile.launcher).preflight(submission)
     except SpecError as error:
@@ -117,3 +121,14 @@ def _memory_faults(submission: Submission) -> Iterator[Fault]:
     if room is not None and memory.total_bytes > room.total_bytes:
         need, have = (f"{count / 2**30:.1f} GiB" for count in (memory.total_bytes, room.total_bytes))
         yield Fault("memory", f"a rank needs about {need} and has {have}, {room.source}", memory_hint(memory))
+
+
+def _webhook_faults(submission: Submission, notify: Notify | None) -> Iterator[Fault]:
+    """The variable of its address must reach what restarts the ranks."""
+    name, profile = notify.variable if notify else None, submission.profile
+    if name is None or name in profile.environment:
+        return
+    if profile.launcher != "local" and name not in profile.secrets:
+        yield Fault("notify.webhook", f"{name} is not passed on to the job", f"write secrets: [{name}] in the profile")
+    elif profile.launcher != "ray" and name not in os.environ:  # a node of Ray has its own, which its preflight asks
+        yield Fault("notify.webhook", f"{name} is not set in this shell", "export it and submit again")

@@ -180,7 +180,7 @@ def _checked(prepared: Prepared) -> Prepared:
     Raises:
         PreflightError: all that would stop the run.
     """
-    faults = preflight(prepared.submission, prepared.job.data)
+    faults = preflight(prepared.submission, prepared.job.data, prepared.job.notify)
     if faults:
         raise PreflightError(faults)
     return with_lanes_counted(prepared)

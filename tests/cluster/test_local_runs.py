@@ -117,7 +117,9 @@ def test_shards_that_changed_under_a_run_end_it_after_three_tries_and_status_nam
     shutil.copytree(Path(workshop.corpus).parent, corpus)
     workshop.corpus = f"{corpus}/*.tar"
     # by default all steps are read before the first save
-    job = workshop.job("calm", data={"read_ahead": "16 KiB"}, retries={"outages": 3})
+    heard = workshop.folder / "heard"
+    notify = {"command": ["sh", "-c", f"cat >> {heard}"]}
+    job = workshop.job("calm", data={"read_ahead": "16 KiB"}, retries={"outages": 3}, notify=notify)
     workshop.pace(3, after=12)
     profile = workshop.profile(2, environment=workshop.gates)
     command = ("gmml-submit", job, "--cluster", profile, "--follow")
@@ -136,6 +138,8 @@ def test_shards_that_changed_under_a_run_end_it_after_three_tries_and_status_nam
     stop = entries[-1]
     assert (stop["kind"], stop["gave_up"]) == ("stop", True)
     assert stop["reason"] == "no new checkpoint in 3 attempts (3 x storage); retries.outages is 3"
+    wait_for(heard.exists)
+    assert heard.read_text().startswith(f"calm is not started again, its retries are spent: {stop['reason']}.")
     end = ends[-1]
     assert end["host"] == socket.gethostname()
     assert end["rank"] in (0, 1)

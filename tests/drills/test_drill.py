@@ -1,13 +1,14 @@
-"""`gmml drill` on this machine: every drill but the one whose hang takes minutes to notice."""
+"""`gmml drill` on this machine, on SLURM and on Ray: every drill but the one whose hang takes minutes to notice."""
 
 import json
 
 import pytest
 
+from tests.fixtures.runs import Workshop
+
 pytestmark = pytest.mark.timeout(1800)
 
-
-@pytest.mark.parametrize(
+DISTURBED = pytest.mark.parametrize(
     ("kind", "causes", "least_lost"),
     [
         ("preempt", ["notice", "finished"], 0),
@@ -16,11 +17,37 @@ pytestmark = pytest.mark.timeout(1800)
         ("store", ["storage", "finished"], 0),
     ],
 )
+NODES = ("resources.nodes=2",)
+
+
+def drill(site, profile, kind, *fields):
+    """What the command says of the disturbed run, after one that was not."""
+    printed = site.call("gmml", "drill", site.job("tiny"), *fields, "--cluster", profile, "--only", kind, "--json")
+    calm, found = map(json.loads, printed.splitlines())
+    assert calm["causes"] == ["finished"]
+    return found
+
+
+def check(found, causes, least_lost):
+    assert (found["problem"], found["equal"], found["causes"]) == ("", True, causes)
+    assert found["steps_lost"] >= least_lost
+    assert found["lost_s"] > 0
+
+
+@DISTURBED
 def test_a_drill_says_what_was_lost_and_that_losses_stayed_equal(workshop, kind, causes, least_lost):
-    job, profile = workshop.job("tiny"), workshop.profile(2)
-    calm, found = workshop.call("gmml", "drill", job, "--cluster", profile, "--only", kind, "--json").splitlines()
-    assert json.loads(calm)["causes"] == ["finished"]
-    document = json.loads(found)
-    assert (document["problem"], document["equal"], document["causes"]) == ("", True, causes)
-    assert document["steps_lost"] >= least_lost
-    assert document["lost_s"] > 0
+    check(drill(workshop, workshop.profile(2), kind), causes, least_lost)
+
+
+@DISTURBED
+def test_a_drill_on_two_nodes_of_slurm_says_the_same(tmp_path, slurm, digits, kind, causes, least_lost):
+    site = Workshop(tmp_path, f"{digits}/train/*.tar", str(tmp_path / "runs"), slurm.environment)
+    section = {"partition": "low", "time": "10 min", "notice": "60 s"}
+    check(drill(site, site.profile(1, launcher="slurm", slurm=section), kind, *NODES), causes, least_lost)
+
+
+@DISTURBED
+def test_a_drill_on_two_nodes_of_ray_says_the_same(workshop, ray_cluster, kind, causes, least_lost):
+    workshop.extra["RAY_AUTH_MODE"] = ray_cluster.environment["RAY_AUTH_MODE"]
+    profile = workshop.profile(1, launcher="ray", ray={"address": ray_cluster.dashboard})
+    check(drill(workshop, profile, kind, *NODES), causes, least_lost)

@@ -17,10 +17,10 @@ def site(tmp_path, slurm, digits):
     return Workshop(tmp_path, f"{digits}/train/*.tar", str(tmp_path / "runs"), slurm.environment)
 
 
-def submit(site, name, partition, *more, environment=None):
+def submit(site, name, partition, *more, environment=None, **sections):
     section = {"partition": partition, "time": "10 min", "notice": "60 s", "sbatch_args": {"exclusive": True}}
     cluster = site.profile(1, launcher="slurm", slurm=section, environment=environment or site.gates)
-    job = site.job(name, run={"steps": STEPS}, checkpoint={"every": "1000 steps", "keep": 2})
+    job = site.job(name, run={"steps": STEPS}, checkpoint={"every": "1000 steps", "keep": 2}, **sections)
     site.call("gmml-submit", job, "--cluster", cluster, "resources.nodes=2", *more)
 
 
@@ -78,7 +78,9 @@ def test_a_rank_that_fails_before_the_meeting_is_quoted_and_tried_three_times(sl
     (site.folder / "sitecustomize.py").write_text(
         "import os, sys\nif os.environ.get('SLURM_PROCID') == '1':\n    sys.modules['torch'] = None\n"
     )
-    submit(site, "broken", "low", environment={"PYTHONPATH": str(site.folder)})
+    heard = site.folder / "heard"
+    notify = {"command": ["sh", "-c", f"cat >> {heard}"]}
+    submit(site, "broken", "low", environment={"PYTHONPATH": str(site.folder)}, notify=notify)
     entries = site.until("broken", lambda entries: len(ended(entries)) == 3)
     assert ended(entries) == ["start_failed"] * 3
     job = of_kind(entries, "queued", "job")[0]
@@ -87,3 +89,5 @@ def test_a_rank_that_fails_before_the_meeting_is_quoted_and_tried_three_times(sl
     until(lambda: "CO" in slurm.job(job)["JobState"] or "FAILED" in slurm.job(job)["JobState"], 90, "the job is over")
     assert slurm.job(job)["Restarts"] == "0"
     assert ".err" in site.call("gmml", "status", "broken")
+    until(heard.exists, 90, "the command of `notify` has run")
+    assert "broken is not started again, its retries are spent" in heard.read_text()

@@ -90,7 +90,7 @@ _decode = lru_cache(maxsize=4096)(log.decode)
 """Each entry is read many times in a history; that it is parsed once makes histories a quarter faster."""
 
 
-def _preflight(submission: Submission, data: Any) -> list[Any]:
+def _preflight(submission: Submission, data: Any, notify: Any) -> list[Any]:
     try:
         probe.probe(open_store(submission.root))
     except probe.PreflightError as error:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gmml_cluster.errors import Fault, GmmlError, LaunchError
+from gmml_cluster.launch import notify
 from gmml_cluster.launch.exits import RankExit, evidence_of
 from gmml_cluster.launch.local import outage
 from gmml_cluster.launch.local.lock import Holder, held
@@ -110,10 +111,17 @@ def judge_by_log(job: Job) -> Judge:
                     return False
             else:
                 outage.clear(job.digest, job.submit)
+                _notify(job, over=pause_s is None or ended.noticed)
                 return pause_s is not None and not (pause_s and signal.sigtimedwait(STOP, pause_s))
         return False
 
     return judge
+
+
+def _notify(job: Job, *, over: bool) -> None:
+    sending = notify.start(f"{job.root}/{job.run}", over=over)
+    if over:
+        notify.finish(sending)
 
 
 def _wait_for_store(job: Job, fault: GmmlError, left: int, *, tried: int) -> bool:

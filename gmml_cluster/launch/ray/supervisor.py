@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gmml_cluster.errors import GmmlError
-from gmml_cluster.launch import exits
+from gmml_cluster.launch import exits, notify
 from gmml_cluster.launch.evidence import Evidence
 from gmml_cluster.launch.exits import RankExit
 from gmml_cluster.launch.ray.growth import looked_for
@@ -114,7 +114,9 @@ def supervise(job: Job, cluster: Cluster) -> int:
         verdict = judge(job, restart, ended.code, ended.evidence)
         then = "again" if verdict.again else "the job ends"
         _log.info("attempt after %d restarts exited with %d; %s", restart, ended.code, then)
+        sending = notify.start(f"{job.root.rstrip('/')}/{job.run}", over=not verdict.again)
         if not verdict.again:
+            notify.finish(sending)
             return ended.code
         time.sleep(verdict.pause_s)
         restart, had = restart + 1, ended.places

@@ -144,6 +144,15 @@ gmml_judge() {
     echo "gmml: ranks ended with $1, job is $state${why:+ due to $why}, restart $GMML_RESTART: $verdict"
 }
 
+# Sends what people want to hear of. A job that ends would take the sender along, so that one is waited for; nothing is
+# sent before a requeue, which kills this script: the next start sends it.
+gmml_notify() {
+    case $verdict in
+    here) "${python[@]}" -m gmml_cluster.launch.notify "$gmml_run" & ;;
+    nothing) timeout 60 "${python[@]}" -m gmml_cluster.launch.notify "$gmml_run" --over ;;
+    esac
+}
+
 # Waits as the verdict says, and makes ready for another start on these nodes; fails where they are no longer ours. A
 # notice that comes while no rank runs reaches nobody: SLURM's record of the job shows it.
 gmml_prepare() {
@@ -173,11 +182,13 @@ gmml_after() {
     trap - ERR EXIT
     set +eu
     gmml_judge "$rc"
+    gmml_notify
     while [ "$verdict" = here ]; do
         gmml_prepare || { gmml_judge "$rc"; break; }
         gmml_ranks
         rc=$?
         gmml_judge "$rc"
+        gmml_notify
     done
     # The nodes are sound, and no file can be written.
     [ "$verdict" != here ] || verdict=requeue details=''
