@@ -13,7 +13,7 @@ from gmml_cluster.store.open import scheme_of
 if TYPE_CHECKING:
     from gmml_cluster.launch.snapshot import Snapshot
 
-_EXTRAS = {"numpy": "data", "torch": "train", "tensorboard": "train", "safetensors": "export"}
+_EXTRAS = {"numpy": "data", "torch": "train", "tensorboard": "train", "safetensors": "export", "bokeh": "report"}
 
 
 def run_module(

@@ -24,6 +24,7 @@ _COMMANDS = {
     "diff": ("diff", "Where two runs part, and what of their specs differs."),
     "drill": ("drill", "Rehearse on a cluster what may befall a job, and what it would lose."),
     "compare": ("compare", "What evaluations found of several runs, in one table."),
+    "report": ("report", "One page on runs: which is better, curves, time, scores, data, specs."),
     "schema": ("schema", "JSON Schema of job files or cluster profiles."),
     "rm": ("rm", "Delete a run."),
 }

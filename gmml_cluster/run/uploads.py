@@ -63,6 +63,11 @@ def last_metric_lines(store: Store, attempt: int) -> list[Line]:
     return _lines(store, part_name(metrics_stem(attempt), last, "jsonl")) if missing else []
 
 
+def metric_part_names(store: Store) -> list[str]:
+    """Names of the parts of all attempts' metric lines, in order."""
+    return [name for _, name in _metric_parts(store, "attempts/")]
+
+
 def log_parts(store: Store, *, attempt: int, rank: int) -> list[str]:
     """Names of the parts of a rank's log, in order."""
     found = (_LOG.fullmatch(stat.name) for stat in store.list_objects(f"attempts/{attempt:04d}/rank-{rank:05d}-"))

@@ -1,0 +1,61 @@
+"""`gmml report`: one page on runs, made from their roots."""
+
+import json
+from pathlib import Path
+
+import click
+
+from gmml_cluster.cli import options
+
+VERSION = 1
+
+
+@click.command("report")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "-o",
+    "--output",
+    default="report.html",
+    show_default=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The page.",
+)
+@options.root
+@options.as_json
+def command(runs: tuple[str, ...], output: Path, root: str | None, as_json: bool) -> None:
+    """Write one HTML page on each RUN: which is better, curves, time, scores, data and specs.
+
+    It opens in a browser without a server and without the network.
+    """
+    from gmml_cluster import api
+    from gmml_cluster.cli.compute import demand
+
+    demand("bokeh")
+    from gmml_cluster.report.gather import gather, unique_names
+    from gmml_cluster.report.page import buckets_for, page_of
+
+    found = list({each.url: each for each in (api.find(name, root) for name in runs)}.values())
+    statuses = api.status_of(found, evaluations=True)
+    if statuses.faults:
+        raise statuses.faults[0]
+    locations = [run.location for run in found]
+    named = zip(locations, statuses.documents, unique_names(locations), strict=True)
+    buckets = buckets_for(len(found))
+    data = [gather(location, status, name=name, buckets=buckets) for location, status, name in named]
+    page = page_of(data, f"gmml report {' '.join(runs)}")
+    written = page.html.encode()
+    output.write_bytes(written)
+    if as_json:
+        document = {
+            "version": VERSION,
+            "page": str(output.absolute()),
+            "bytes": len(written),
+            "runs": [run.url for run in found],
+            "question": page.verdict.question,
+            "answers": list(page.verdict.answers),
+            "caveats": list(page.verdict.caveats),
+        }
+        click.echo(json.dumps(document, indent=2))
+        return
+    click.echo("\n".join(page.verdict.answers))
+    click.echo(f"{output}: {len(written) / 1e6:.1f} MB")

@@ -1,0 +1,96 @@
+"use strict";
+// What the page's own controls do with Bokeh's figures. Models are found by name: see figures.py.
+(() => {
+  const places = [...document.querySelectorAll("[data-figure]")];
+  if (!places.length) return;
+
+  const named = (doc, name) => doc.get_model_by_name(name);
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  function paint(figure) {
+    const [text, faint, line] = ["--text", "--faint", "--line"].map(style);
+    figure.outline_line_color = line;
+    for (const axis of [...figure.below, ...figure.left]) {
+      axis.setv({
+        axis_label_text_color: text, major_label_text_color: text, axis_line_color: faint,
+        major_tick_line_color: faint, minor_tick_line_color: faint,
+      });
+    }
+    for (const grid of figure.center) grid.grid_line_color = line;
+  }
+
+  function start(doc) {
+    const figures = places.map((place) => named(doc, place.dataset.figure));
+    const curves = figures.filter((figure) => !["timeline", "goodput"].includes(figure.name));
+    const repaint = () => figures.forEach(paint);
+    repaint();
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+    document.documentElement.dataset.ready = "true";
+    if (curves.length) control(curves);
+  }
+
+  function control(curves) {
+    const x = curves[0].x_range;
+    const [from, to, said] = ["from", "to", "range"].map((id) => document.getElementById(id));
+    let column = "last";
+    const lines = () => curves.flatMap((figure) => figure.renderers);
+
+    function whole() {
+      let most = 0;
+      for (const each of lines()) {
+        if (!each.visible) continue;
+        const values = each.data_source.data[column];
+        most = Math.max(most, values[values.length - 1]);
+      }
+      return [0, most || 1];
+    }
+    const show = ([begin, end]) => { if (end > begin) x.setv({start: begin, end}); };
+    const write = (value) => Number(value.toPrecision(7));
+
+    function tell() {
+      from.value = write(x.start);
+      to.value = write(x.end);
+      const digits = {maximumSignificantDigits: 6};
+      const unit = {last: "steps", samples: "images", hours: "hours"}[column];
+      said.textContent = `${unit} ${x.start.toLocaleString("en", digits)} to ${x.end.toLocaleString("en", digits)}`;
+    }
+
+    function axis(input) {
+      column = input.value;
+      for (const each of lines()) each.glyph.x = {field: column};
+      for (const figure of curves) for (const each of figure.below) each.axis_label = input.dataset.label;
+      show(whole());
+    }
+
+    const moves = {
+      in: () => [x.start + (x.end - x.start) / 4, x.end - (x.end - x.start) / 4],
+      out: () => [Math.max(0, x.start - (x.end - x.start) / 2), x.end + (x.end - x.start) / 2],
+      left: () => [x.start - (x.end - x.start) / 4, x.end - (x.end - x.start) / 4],
+      right: () => [x.start + (x.end - x.start) / 4, x.end + (x.end - x.start) / 4],
+      all: whole,
+    };
+    const form = document.getElementById("controls");
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("click", (event) => {
+      const move = moves[event.target.dataset.zoom];
+      if (move) show(move());
+    });
+    form.addEventListener("change", (event) => {
+      const input = event.target;
+      if (input.name === "axis") axis(input);
+      else if (input.dataset.run) {
+        for (const each of lines()) if (each.tags.includes(input.dataset.run)) each.visible = input.checked;
+      } else show([Number(from.value), Number(to.value)]);
+    });
+    x.change.connect(tell);
+    form.reset();  // a browser keeps what was chosen before the page was loaded again
+    show(whole());
+    tell();
+  }
+
+  (function wait() {
+    const doc = window.Bokeh && Bokeh.documents[0];
+    if (doc && places.every((place) => named(doc, place.dataset.figure))) start(doc);
+    else requestAnimationFrame(wait);
+  })();
+})();
