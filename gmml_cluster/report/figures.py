@@ -4,22 +4,21 @@ Nothing here is JavaScript of a model (`CustomJS`): that would need `eval`, whic
 controls do is in `page.js`, which finds models by their names.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from bokeh.models import ColumnDataSource, DataRange1d, FactorRange, HoverTool, Model, Range1d
-from bokeh.plotting import figure
+from bokeh.models import ColumnDataSource, DataRange1d, HoverTool, Model, Range1d
 
+from gmml_cluster.report.bars import goodput, timeline
 from gmml_cluster.report.curves import METRICS, Curves
 from gmml_cluster.report.gather import RunData
-from gmml_cluster.report.palette import KINDS, colour, dash
-from gmml_cluster.report.timeline import merged, parts_of
+from gmml_cluster.report.palette import colour, dash
+from gmml_cluster.report.plots import plot_of
 
 AXES = {"last": "step", "samples": "images drawn", "hours": "hours since the first submit"}
 """Column of a run's data -> what the x axis says."""
-_HEIGHT, _ROW, _BARS = 250, 30, 110
-_SPANS, _SAVES = 300, 300
+_HEIGHT = 250
 _LARGEST_FLOAT32 = 1e38
 
 
@@ -30,8 +29,8 @@ def figures_of(runs: Sequence[RunData]) -> dict[str, Model]:
     known = [name for name in METRICS if any(name in run.curves.bands for run in runs)]
     found: dict[str, Model] = {name: _curve(name, runs, sources, x) for name in known}
     if any(run.spans for run in runs):
-        found["timeline"] = _timeline(runs)
-        found["goodput"] = _goodput(runs)
+        found["timeline"] = timeline(runs)
+        found["goodput"] = goodput(runs)
     return found
 
 
@@ -58,7 +57,7 @@ def _short(values: Any) -> Any:
 
 def _curve(name: str, runs: Sequence[RunData], sources: Sequence[ColumnDataSource], x: Range1d) -> Model:
     """One line a run, the mean of each bucket, in a band from the least to the greatest value."""
-    plot = _plot(name, x_range=x, y_range=DataRange1d(only_visible=True), height=_HEIGHT, window_axis="x")
+    plot = plot_of(name, x_range=x, y_range=DataRange1d(only_visible=True), height=_HEIGHT, window_axis="x")
     lines = []
     for index, (run, source) in enumerate(zip(runs, sources, strict=True)):
         if name not in run.curves.bands:
@@ -79,119 +78,4 @@ def _curve(name: str, runs: Sequence[RunData], sources: Sequence[ColumnDataSourc
     plot.xaxis.axis_label = AXES["last"]
     plot.xaxis.name = "x-axis"
     plot.xaxis.formatter.use_scientific = False
-    return plot
-
-
-def _timeline(runs: Sequence[RunData]) -> Model:
-    """One row a run: what its ranks did, from its first submit on; below, the saves that went on beside."""
-    rows = [run.name for run in runs]
-    plot = _plot("timeline", y_range=FactorRange(*reversed(rows)), height=_ROW * len(rows) + _BARS)
-    parts = [(run, part) for run in runs for part in parts_of(merged(run.spans, _SPANS))]
-    origins = {run.name: origin_of(run) for run in runs}
-    data = _columns((run.name, origins[run.name], part) for run, part in parts)
-    bars = plot.hbar("row", left="left", right="right", height=0.62, color="colour", source=ColumnDataSource(data))
-    saves = [(run, save) for run in runs for save in longest_saves(run)]
-    beside = {
-        "row": [(run.name, -0.4) for run, _ in saves],
-        "left": [(save.start - origins[run.name]) / 3600 for run, save in saves],
-        "right": [(save.end - origins[run.name]) / 3600 for run, save in saves],
-        "kind": [f"saving step {save.step}" for _, save in saves],
-        "attempt": [save.attempt for _, save in saves],
-        "slots": [str(save.slot) for _, save in saves],
-        "took": [said_s(save.end - save.start) for _, save in saves],
-    }
-    saving = plot.hbar("row", left="left", right="right", height=0.12, source=ColumnDataSource(beside), color="#d9730d")
-    ends = [(run, entry) for run in runs for entry in run.entries if entry.kind == "end"]
-    ended = {
-        "row": [run.name for run, _ in ends],
-        "x": [(entry.time - origins[run.name]) / 3600 for run, entry in ends],
-        "cause": [str(entry.fields["cause"]) for _, entry in ends],
-        "attempt": ["none" if entry.attempt is None else str(entry.attempt) for _, entry in ends],
-        "slots": [str(entry.slot) for _, entry in ends],
-    }
-    marks = plot.scatter("x", "row", marker="inverted_triangle", size=9, source=ColumnDataSource(ended), color="#d64545")
-    marks.name = "ends"
-    spent = [("what", "@kind, @took"), ("attempt", "@attempt"), ("log slots", "@slots")]
-    plot.add_tools(HoverTool(renderers=[bars, saving], tooltips=spent))
-    plot.add_tools(
-        HoverTool(renderers=[marks], tooltips=[("ended", "@cause"), ("attempt", "@attempt"), ("log slot", "@slots")])
-    )
-    plot.xaxis.axis_label = AXES["hours"]
-    plot.ygrid.visible = False
-    return plot
-
-
-def origin_of(run: RunData) -> float:
-    """Time of the first submit, in seconds since 1970."""
-    return next((entry.time for entry in run.entries if entry.kind == "submit"), 0.0)
-
-
-def longest_saves(run: RunData) -> list[Any]:
-    """The saves that are drawn: the longest, where there are many."""
-    return sorted(sorted(run.saves, key=lambda save: save.start - save.end)[:_SAVES], key=lambda save: save.start)
-
-
-def _columns(rows: Any) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {name: [] for name in ("row", "left", "right", "kind", "colour", "attempt", "slots", "took")}
-    for row, origin, part in rows:
-        first, last = part.span.slots
-        _add(found, row, (part.start - origin) / 3600, (part.end - origin) / 3600, part.kind)
-        found["attempt"].append(part.span.attempt)
-        found["slots"].append(str(first) if first == last else f"{first} to {last}")
-        found["took"].append(said_s(part.end - part.start))
-    return found
-
-
-def _add(found: dict[str, list[Any]], row: str, left: float, right: float, kind: str) -> None:
-    for name, value in (("row", row), ("left", left), ("right", right), ("colour", KINDS[kind])):
-        found[name].append(value)
-    found["kind"].append(kind.replace("_", " "))
-
-
-def _goodput(runs: Sequence[RunData]) -> Model:
-    """One row a run: the shares of all rank-seconds by kind."""
-    rows = [run.name for run in runs]
-    plot = _plot("goodput", y_range=FactorRange(*reversed(rows)), height=_ROW * len(rows) + _BARS, x_range=(0, 100))
-    found: dict[str, list[Any]] = {name: [] for name in ("row", "left", "right", "kind", "colour", "took", "share")}
-    for run in runs:
-        at, rank_s = 0.0, run.status["goodput"]["rank_s"]
-        for kind, share in shares_of(rank_s).items():
-            _add(found, run.name, at, at + share, kind)
-            found["took"].append(said_s(rank_s[kind]))
-            found["share"].append(share)
-            at += share
-    bars = plot.hbar("row", left="left", right="right", height=0.62, color="colour", source=ColumnDataSource(found))
-    plot.add_tools(HoverTool(renderers=[bars], tooltips=[("what", "@kind"), ("share", "@share{0.0} %"), ("all ranks", "@took")]))
-    plot.xaxis.axis_label = "percent of all rank-seconds"
-    plot.ygrid.visible = False
-    return plot
-
-
-def shares_of(rank_s: Mapping[str, float]) -> dict[str, float]:
-    """Kind -> percent of all rank-seconds, of those that took any, in the order of the legend."""
-    total = sum(rank_s.values())
-    return {kind: 100 * rank_s[kind] / total for kind in KINDS if rank_s.get(kind)} if total else {}
-
-
-def said_s(seconds: float) -> str:
-    """A duration for people."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:,.1f} h"
-
-
-def _plot(name: str, **settings: Any) -> Any:
-    plot = figure(
-        name=name,
-        sizing_mode="stretch_width",
-        tools="xpan,xbox_zoom,xwheel_zoom,reset,save",
-        active_scroll=None,
-        active_drag="xbox_zoom",
-        min_border_left=70,
-        **settings,
-    )
-    plot.toolbar.logo = None
-    plot.toolbar.autohide = True
     return plot

@@ -1,5 +1,6 @@
 """Everything that a page shows of one run, read from its root and nothing else."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.report.curves import Curves, curves_of
 from gmml_cluster.report.health import Health, health_of
-from gmml_cluster.report.timeline import Save, Span, saves_of, spans_of
+from gmml_cluster.report.timeline import Save, Span, saves_of, spans_of, under_way
 from gmml_cluster.run.comparison import spec_of
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.evaluations import kept, table
@@ -16,6 +17,7 @@ from gmml_cluster.run.score_columns import Row
 from gmml_cluster.run.uploads import metric_lines, metric_part_names
 
 Document = Mapping[str, Any]
+_AT_WORK = ("submitted", "queued", "starting", "running", "stopping")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class RunData:
         spec: dotted field -> value, as resolved at submission, with the changes of the latest submit.
         spec_fault: why there is no spec; empty where there is one.
         rows: scores, as `gmml compare` has them, of every step.
-        protocols: of the documents of `evaluations/`, by their file names' order; what each says of how it was made.
+        documents: of `evaluations/`, by step.
         spans, saves: when its ranks did what.
         parts: names of the metric parts.
     """
@@ -46,6 +48,11 @@ class RunData:
     documents: Sequence[Document] = field(repr=False)
     health: Health
     parts: Sequence[str] = field(repr=False)
+
+    @property
+    def submitted(self) -> float:
+        """Time of the first submit, in seconds since 1970; 0 before it."""
+        return next((entry.time for entry in self.entries if entry.kind == "submit"), 0.0)
 
 
 def gather(run: RunRoot, status: Document, *, name: str, buckets: int) -> RunData:
@@ -72,7 +79,7 @@ def gather(run: RunRoot, status: Document, *, name: str, buckets: int) -> RunDat
         spec=flat(spec),
         spec_fault=fault,
         curves=curves_of(metric_lines(run.store, history), entries, buckets),
-        spans=spans_of(entries),
+        spans=[*spans_of(entries), *(under_way(history, time.time()) if status["state"] in _AT_WORK else [])],
         saves=saves_of(entries),
         rows=table(documents),
         documents=documents,

@@ -1,4 +1,4 @@
-"""The health of a run's data: what was drawn in which shares, what could not be decoded and where it lies, the digests."""
+"""The health of a run's data: shares that were drawn, samples that could not be decoded and where they lie, digests."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -43,19 +43,19 @@ class BadSample:
 
 @dataclass(frozen=True)
 class Health:
-    """Attributes:
-    pin: fields of the first `pin`, with its slot; None before it.
-    corpora_digest: of the pin of the corpora that holds now.
-    counted_by: slot of the commit that has the counts; None before the first.
-    unchecked: samples up to it that no checksum could vouch for.
-    places: of bad samples, as far as they were found.
-    searched: whether all rank logs were searched for them.
+    """What is known of a run's data.
+
+    Attributes:
+        pin: fields of the first `pin`; None before it.
+        corpora_digest: of the pin of the corpora that holds now.
+        unchecked: samples up to the latest checkpoint that no checksum could vouch for.
+        places: of bad samples, as far as they were found.
+        searched: whether all rank logs were searched for them.
     """
 
     corpora: Sequence[CorpusHealth]
-    pin: tuple[int, Mapping[str, Any]] | None
+    pin: Mapping[str, Any] | None
     corpora_digest: str | None
-    counted_by: int | None
     unchecked: int | None
     places: Sequence[BadSample]
     searched: bool
@@ -77,12 +77,11 @@ def health_of(entries: Sequence[Entry], corpora: Sequence[Mapping[str, Any]], st
     last = commits[-1] if commits else None
     bad = list(last.fields.get("bad", ())) if last else []
     places, searched = bad_places(store) if sum(bad) else ([], True)
-    pin = (pins[0].slot, pins[0].fields) if pins else None
+    pin = pins[0].fields if pins else None
     return Health(
-        corpora=_corpora(corpora, pin[1]["layout"].get("lanes") if pin else None, bad),
+        corpora=_corpora(corpora, pin["layout"].get("lanes") if pin else None, bad),
         pin=pin,
         corpora_digest=pins[-1].fields["corpora"] if pins else None,
-        counted_by=last.slot if last else None,
         unchecked=last.fields.get("unchecked") if last else None,
         places=places,
         searched=searched,

@@ -1,13 +1,13 @@
 """The page: one HTML file with everything in it. What comes from runs is text and is escaped; the scripts are ours.
 
-The page's own policy (Content-Security-Policy) names the three scripts by digest and allows no request: whatever a run's
-log, spec or messages contain cannot become code, also where an escape were forgotten.
+The page's own policy (Content-Security-Policy) names the three scripts by digest and allows no request: whatever the
+log, the spec or the messages of a run contain cannot become code, also where an escape were forgotten.
 """
 
 import base64
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -33,6 +33,7 @@ from gmml_cluster.wording import counted
 BUCKETS = 10_000
 """Of all runs together: some 1.1 MB of the page."""
 MOST_BUCKETS, FEWEST_BUCKETS = 2000, 100
+_TITLED = 3
 
 
 @dataclass(frozen=True)
@@ -77,37 +78,26 @@ def page_of(runs: Sequence[RunData], command: str) -> Page:
     verdict = verdict_of({run.name: run.status for run in runs}, scores, list(differing))
     script, roots = _embedded(runs)
     scripts = [_script(text) for text in (_bokeh(), script, _text("page.js"))]
-    html = _environment().get_template("page.html").render(
-        title=f"{', '.join(run.name for run in runs[:3])}{' and more' if len(runs) > 3 else ''}",
-        verdict=verdict,
-        rankings=[tables.of_ranking(ranking) for ranking in verdict.rankings],
-        runs=[_legend(index, run) for index, run in enumerate(runs)],
-        overview=tables.of_runs(runs),
-        curves=[_curve(name, runs, roots) for name in METRICS if name in roots],
-        axes=AXES,
-        bars=_bars(runs, roots),
-        kinds=[(kind.replace("_", " "), shade) for kind, shade in KINDS.items()],
-        attempts=tables.of_attempts(runs),
-        attempt_sources=[_source(run, "log and gmml status", "claim", "begin", "end", "cause", "exclude") for run in runs],
-        scores=tables.of_scores(runs),
-        score_sources=[_scored(run) for run in runs if run.rows],
-        corpora=tables.of_corpora(runs),
-        digests=tables.of_digests(runs),
-        bad=tables.of_bad_samples(runs),
-        bad_incomplete=[run.name for run in runs if not run.health.searched],
-        health_sources=[_source(run, f"gmml log {run.name} --json", "open", "pin", "commit") for run in runs],
-        differing=tables.of_fields(differing, runs) if len(runs) > 1 else None,
-        specs=[tables.of_spec(run) for run in runs if run.spec],
-        spec_faults=[(run.name, run.spec_fault) for run in runs if run.spec_fault],
-        spec_sources=[Source(run.name, slots(run.entries, "open", "submit"), "spec.yaml", "gmml diff RUN RUN") for run in runs],
-        command=command,
-        made=tables.moment(time.time()),
-        version=__version__,
-        resolution=_resolution(runs),
-        style=Markup(_text("page.css")),
-        scripts=scripts,
-        policy=_policy(scripts),
-    )  # fmt: skip
+    context = {
+        **_of_verdict(runs, verdict, differing),
+        **_of_curves(runs, roots),
+        **_of_time(runs, roots),
+        **_of_data(runs),
+        **_of_specs(runs),
+    }
+    html = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            **context,
+            command=command,
+            made=tables.moment(time.time()),
+            version=__version__,
+            style=Markup(_text("page.css")),
+            scripts=scripts,
+            policy=_policy(scripts),
+        )
+    )
     return Page(html, verdict)
 
 
@@ -119,7 +109,61 @@ def _embedded(runs: Sequence[RunData]) -> tuple[str, dict[str, Any]]:
     return script, dict(roots)
 
 
-def _curve(name: str, runs: Sequence[RunData], roots: dict[str, Any]) -> FigureView:
+def _of_verdict(runs: Sequence[RunData], verdict: Verdict, differing: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    more = " and more" if len(runs) > _TITLED else ""
+    return {
+        "title": ", ".join(run.name for run in runs[:_TITLED]) + more,
+        "verdict": verdict,
+        "rankings": [tables.of_ranking(ranking) for ranking in verdict.rankings],
+        "overview": tables.of_runs(runs),
+        "differing": tables.of_fields(differing, runs) if len(runs) > 1 else None,
+        "scores": tables.of_scores(runs),
+        "score_sources": [_scored(run) for run in runs if run.rows],
+    }
+
+
+def _of_curves(runs: Sequence[RunData], roots: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "curves": [_curve(name, runs, roots[name]) for name in METRICS if name in roots],
+        "axes": AXES,
+        "runs": [_legend(index, run) for index, run in enumerate(runs)],
+        "resolution": _resolution(runs),
+    }
+
+
+def _of_time(runs: Sequence[RunData], roots: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = "claim", "begin", "end", "cause", "exclude"
+    return {
+        "bars": _bars(runs, roots) if "timeline" in roots else [],
+        "kinds": [(kind.replace("_", " "), shade) for kind, shade in KINDS.items()],
+        "attempts": tables.of_attempts(runs),
+        "attempt_sources": [_source(run, f"gmml status {run.name} --json", *kinds) for run in runs],
+    }
+
+
+def _of_data(runs: Sequence[RunData]) -> dict[str, Any]:
+    return {
+        "corpora": tables.of_corpora(runs),
+        "digests": tables.of_digests(runs),
+        "bad": tables.of_bad_samples(runs),
+        "bad_incomplete": [run.name for run in runs if not run.health.searched],
+        "health_sources": [_source(run, f"gmml log {run.name} --json", "open", "pin", "commit") for run in runs],
+    }
+
+
+def _of_specs(runs: Sequence[RunData]) -> dict[str, Any]:
+    said = [slots(run.entries, "open", "submit") for run in runs]
+    return {
+        "specs": [tables.of_spec(run) for run in runs if run.spec],
+        "spec_faults": [(run.name, run.spec_fault) for run in runs if run.spec_fault],
+        "spec_sources": [
+            Source(run.name, slots_, "spec.yaml", "gmml diff RUN RUN --json")
+            for run, slots_ in zip(runs, said, strict=True)
+        ],
+    }
+
+
+def _curve(name: str, runs: Sequence[RunData], root: Any) -> FigureView:
     title, what = METRICS[name]
     table = tables.of_metric(name, runs)
     said = "; ".join(f"{row[0]} from {row[1]} to {row[2]}, least {row[3]}, greatest {row[4]}" for row in table.rows)
@@ -128,20 +172,18 @@ def _curve(name: str, runs: Sequence[RunData], roots: dict[str, Any]) -> FigureV
         for run in runs
         if name in run.curves.bands
     ]
-    return FigureView(name, title, f"{title}, {what}. {said}.", roots[name], table, sources)
+    return FigureView(name, title, f"{title}, {what}. {said}.", root, table, sources)
 
 
-def _bars(runs: Sequence[RunData], roots: dict[str, Any]) -> list[FigureView]:
-    if "timeline" not in roots:
-        return []
+def _bars(runs: Sequence[RunData], roots: Mapping[str, Any]) -> list[FigureView]:
     goodput = tables.of_goodput(runs)
     kinds = "submit", "claim", "begin", "commit", "score", "map", "end"
-    timeline = [_source(run, f"gmml log {run.name}", *kinds) for run in runs]
+    log = [_source(run, f"gmml log {run.name} --json", *kinds) for run in runs]
     account = [_source(run, f"gmml status {run.name} --json, goodput.rank_s", *kinds) for run in runs]
-    when = "When the ranks of each run waited, started, trained, saved, and made steps again"
+    when = "When the ranks of each run waited, started, trained and saved; attempts are in a table below"
     share = "Shares of all rank-seconds by kind, a bar a run"
     return [
-        FigureView("timeline", "Timeline", f"{when}. The table of attempts below says it.", roots["timeline"], goodput, timeline),
+        FigureView("timeline", "Timeline", f"{when}.", roots["timeline"], goodput, log),
         FigureView("goodput", "Goodput", f"{share}.", roots["goodput"], goodput, account),
     ]
 
@@ -167,7 +209,8 @@ def _resolution(runs: Sequence[RunData]) -> str:
     if steps == buckets:
         return "Every step is drawn."
     each = counted(-(-steps // buckets), "step")
-    return f"A point of a curve stands for up to {each}: their mean in a band from the least to the greatest, so that no spike is hidden."
+    band = "their mean in a band from the least to the greatest, so that no spike is hidden"
+    return f"A point of a curve stands for up to {each}: {band}."
 
 
 @cache
@@ -201,7 +244,8 @@ def _script(text: str) -> Markup:
 def _policy(scripts: Sequence[str]) -> str:
     digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    rest = "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; script-src {allowed}; {rest}"
 
 
 def _text(name: str) -> str:

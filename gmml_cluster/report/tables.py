@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from math import sqrt
 from typing import Any
 
+from gmml_cluster.report.bars import duration, shares_of
 from gmml_cluster.report.curves import METRICS, Extremes
-from gmml_cluster.report.figures import said_s, shares_of
 from gmml_cluster.report.gather import RunData
 from gmml_cluster.report.palette import KINDS
 from gmml_cluster.report.verdict import Ranking, shown
@@ -18,9 +19,11 @@ _STRETCHES = 5
 
 @dataclass(frozen=True)
 class Table:
-    """Attributes:
-    caption: what it shows; read out before the table.
-    head: titles of the columns; the first column of a row is its title.
+    """A table.
+
+    Attributes:
+        caption: what it shows; read out before the table.
+        head: titles of the columns; the first cell of a row is its title.
     """
 
     caption: str
@@ -40,7 +43,17 @@ def figure(value: float | None) -> str:
 
 def of_runs(runs: Sequence[RunData]) -> Table:
     """A line a run: where it lies, how far it is, and what it cost."""
-    head = ("run", "state", "steps made", "images drawn", "last loss", "images/s", "training", "attempts", "folder or URL")
+    head = (
+        "run",
+        "state",
+        "steps made",
+        "images drawn",
+        "last loss",
+        "images/s",
+        "training",
+        "attempts",
+        "folder or URL",
+    )
     return Table("The runs", head, [_run(run) for run in runs])
 
 
@@ -76,7 +89,7 @@ def _metric(name: str, run: RunData) -> list[str]:
     pairs = (found.first, found.last, found.least, found.greatest)
     mean_K = run.curves.bands[name].mean
     bounds = [len(mean_K) * part // _STRETCHES for part in range(_STRETCHES + 1)]
-    stretches = [mean_K[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    stretches = [mean_K[start:end] for start, end in pairwise(bounds)]
     known = [values[values == values] for values in stretches]  # what is not a number is left out
     means = [figure(float(values.mean())) if len(values) else "-" for values in known]
     return [run.name, *(f"{figure(value)} (step {step:,})" for value, step in pairs), *means]
@@ -104,7 +117,7 @@ def of_goodput(runs: Sequence[RunData]) -> Table:
     shares = [shares_of(run.status["goodput"]["rank_s"]) for run in runs]
     kinds = [kind for kind in KINDS if any(kind in each for each in shares)]
     rows = [[kind.replace("_", " "), *(f"{each.get(kind, 0.0):.1f} %" for each in shares)] for kind in kinds]
-    total = [said_s(sum(run.status["goodput"]["rank_s"].values())) for run in runs]
+    total = [duration(sum(run.status["goodput"]["rank_s"].values())) for run in runs]
     return Table("Where the time of all ranks went", ("kind", *(run.name for run in runs)), [*rows, ["all", *total]])
 
 
@@ -170,7 +183,7 @@ def of_digests(runs: Sequence[RunData]) -> Table:
 
 def _digests(run: RunData) -> dict[str, str]:
     health, curves = run.health, run.curves
-    pin = health.pin[1] if health.pin else {}
+    pin = health.pin or {}
     layout = ", ".join(f"{name} {value}" for name, value in pin.get("layout", {}).items())
     opened = run.entries[0].fields if run.entries else {}
     code = ", ".join(f"{each['code'][:12]} from step {each['first_step']:,} on" for each in run.status["code"])
@@ -202,7 +215,9 @@ def of_bad_samples(runs: Sequence[RunData]) -> Table:
 def of_fields(fields: dict[str, list[Any]], runs: Sequence[RunData]) -> Table:
     """Fields of specs, a column a run."""
     head = ("field", *(run.name for run in runs))
-    return Table("Fields of the spec that differ", head, [[name, *map(_value, found)] for name, found in fields.items()])
+    return Table(
+        "Fields of the spec that differ", head, [[name, *map(_value, found)] for name, found in fields.items()]
+    )
 
 
 def of_spec(run: RunData) -> Table:

@@ -1,8 +1,8 @@
 """When a run's ranks did what: the account of goodput (docs/reference/goodput.md), laid out in time.
 
-Each entry of the log closes a span, and the account says how many rank-seconds of it went into what. So the parts of the
-timeline add up to the account by construction. Within a span between two checkpoints the log knows how much of each kind
-there was and not when: the parts are drawn one after the other.
+Each entry of the log closes a span, and the account says how many rank-seconds of it went into what. So the parts of
+the timeline add up to the account by construction. Within a span between two checkpoints the log knows how much of each
+kind there was and not when: the parts are drawn one after the other.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,6 +74,19 @@ def spans_of(entries: Iterable[Entry]) -> list[Span]:
             found = _replayed(found, commits.get((origin["step"], origin["attempt"])), entry.slot)
         found += _closed(before, history.account, entry)
     return found
+
+
+def under_way(history: History, now: float) -> list[Span]:
+    """What the ranks of a run that is at work have done since the last entry of its log that says so."""
+    account, kinds = history.account, {"starting": "starting", "steps": "unsaved"}
+    span_s, kind = max(0.0, now - account.at), kinds.get(account.phase, "queued")
+    waited_s = account.waited_s if kind == "queued" else 0.0
+    last = max(0, history.slots - 1)
+    start = account.at - waited_s
+    attempt = account.attempt if kind != "queued" else 0
+    return [
+        Span(start, start + waited_s + span_s, attempt, max(1, account.ranks), {kind: waited_s + span_s}, (last, last))
+    ]
 
 
 def saves_of(entries: Iterable[Entry]) -> list[Save]:

@@ -42,11 +42,13 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Attributes:
-    question: one sentence.
-    answers: one sentence a score, or one that nothing can be said.
-    rankings: of every kind of score that at least two runs have.
-    caveats: what limits the answers.
+    """The question of a page, and what can be answered.
+
+    Attributes:
+        question: one sentence.
+        answers: one sentence a score, or one that nothing can be said.
+        rankings: of every kind of score that at least two runs have.
+        caveats: what limits the answers.
     """
 
     question: str
@@ -94,7 +96,8 @@ def _difference(one: Row, other: Row) -> tuple[float, float]:
 def _sentence(title: str, ordered: Sequence[Row], alike: Sequence[str]) -> str:
     best, second = ordered[0], ordered[1]
     difference, error = _difference(best, second)
-    by = f"{shown(best)} against {shown(second)} of {second['run']}, a difference of {difference:.1f} ± {error:.1f} points"
+    points = f"{difference:.1f} ± {error:.1f} points"
+    by = f"{shown(best)} against {shown(second)} of {second['run']}, a difference of {points}"
     if len(alike) == 1:
         others = "the other" if len(ordered) == 2 else f"all {len(ordered) - 1} others"
         return f"By {title} {best['run']} is better than {others}: {by}."
@@ -138,7 +141,9 @@ def verdict_of(
         return Verdict(f"What has {name} learnt, and what did it cost?", _alone(name, rows), [], _caveats(states, rows))
     answers = [ranking.sentence for ranking in rankings]
     if not answers:
-        answers = ["It cannot be said which run is better: no two of them have a score of the same kind on the same data."]
+        answers = [
+            "It cannot be said which run is better: no two of them have a score of the same kind on the same data."
+        ]
     return Verdict(_question(states, differing), answers, rankings, _caveats(states, rows))
 
 
@@ -159,14 +164,14 @@ def _alone(name: str, rows: Sequence[Row]) -> list[str]:
 
 def _caveats(states: Mapping[str, Mapping[str, Any]], rows: Sequence[Row]) -> list[str]:
     found = []
-    unfinished = [name for name, state in states.items() if state["state"] != "finished"]
+    unfinished = [f"{name} ({state['state']})" for name, state in states.items() if state["state"] != "finished"]
     if unfinished:
-        found.append(f"Not finished: {', '.join(f'{name} ({states[name]["state"]})' for name in unfinished)}.")
+        found.append(f"Not finished: {', '.join(unfinished)}.")
     unscored = [name for name in states if all(row["run"] != name for row in rows)]
     if unscored and rows:
         found.append(f"Without any score: {_named(unscored)}.")
     if len({row["step"] for row in rows}) > 1 and len(states) > 1:
         found.append("The scores are of different steps; the table of scores names each.")
     if rows:
-        found.append("± is one standard error of sampling the scored images. What another seed would change is not in it.")
+        found.append("± is one standard error of sampling the scored images; the spread of seeds is not in it.")
     return found

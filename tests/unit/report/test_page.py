@@ -1,0 +1,126 @@
+"""The page as a file: what it says, where each figure comes from, what it weighs, and that a run's text stays text."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from click.testing import CliRunner
+
+from gmml_cluster.cli import report
+from gmml_cluster.report.page import buckets_for, page_of
+from gmml_cluster.run.root import create_run
+from tests.fixtures.reports import gathered, line, preempted_run, say_bad, scored
+
+ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }}"
+
+
+class Elements(HTMLParser):
+    """Tags with their attributes, and the text outside scripts."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self.inside = [], [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag
+
+    def handle_data(self, data):
+        if self.inside not in ("script", "style"):
+            self.text.append(data)
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A page on two runs whose every text is hostile."""
+    root = tmp_path_factory.mktemp("runs")
+    one = preempted_run(root, "one", message=ATTACK)
+    other = preempted_run(
+        root, "other", optim={"lr": 7e-4}, data={"corpora": [{"url": f"/{ATTACK}"}], "image_size": 32}
+    )
+    scored(one, 60.0)
+    scored(other, 50.0)
+    say_bad(one, f"/photos/3.tar, member {ATTACK}.jpg", ATTACK)
+    return Elements(page_of([gathered(one), gathered(other)], f"gmml report {ATTACK}").html)
+
+
+def said(page):
+    return " ".join(" ".join(page.text).split())
+
+
+def test_the_verdict_stands_first(two):
+    assert "Which of 2 runs is better? They differ in" in said(two)
+    assert "By knn mean one is better than the other: 60.0 ± 1.0 % against 50.0 ± 1.0 % of other" in said(two)
+    assert said(two).index("is better than the other") < said(two).index("Horizontal axis")
+
+
+def test_what_a_run_contains_never_becomes_markup(two):
+    assert len(two.of("script")) == 3
+    assert not two.of("img")
+    assert not [attributes for _, attributes in two.tags if any(name.startswith("on") for name in attributes)]
+    assert said(two).count("alert(1)") >= 4
+    assert "{{ 7*7 }}" in said(two)
+
+
+def test_the_page_allows_its_own_scripts_and_no_request(two):
+    (policy,) = [each["content"] for each in two.of("meta") if each.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe-eval" not in policy
+    assert len(re.findall(r"'sha256-[\w+/=]+'", policy)) == 3
+    links = [value for _, attributes in two.tags for name, value in attributes.items() if name in ("src", "href")]
+    assert all(value.startswith(("#", "data:")) for value in links), links
+
+
+def test_every_figure_has_words_a_table_and_its_sources(two):
+    figures = [attributes for _, attributes in two.tags if "data-figure" in attributes]
+    names = [each["data-figure"] for each in figures]
+    assert names == ["loss", "grad_norm", "lr", "wd", "samples_per_s", "timeline", "goodput"]
+    assert all(each["role"] == "img" and len(each["aria-label"]) > 40 for each in figures)
+    assert said(two).count("Where this comes from") == len(names) + 4
+    assert said(two).count("The same as a table") == len(names)
+    for where in (
+        "files attempts/0001/metrics-000000.jsonl, attempts/0002/metrics-000000.jsonl; gmml metrics one --json, field lr",
+        "claim, begin, end, cause, exclude: log/00000003.json",
+        "gmml status other --json, goodput.rank_s",
+        "score: log/",
+    ):
+        assert where in said(two), where
+
+
+def test_data_health_attempts_and_differing_fields_are_told(two):
+    text = said(two)
+    for what in ("75.00%", "25.00%", "d" * 64, "turbo 3", "member", "node_lost", "2, from n1", "optim.lr", "0.0007"):
+        assert what in text, what
+    assert "log/00000000.json" in text
+
+
+def test_a_spike_reaches_the_page_and_ten_long_runs_stay_below_three_megabytes(tmp_path):
+    lines = [line(step, loss=12345.0 if step == 700 else 1.0) for step in range(2000)]
+    run = gathered(preempted_run(tmp_path, "long", 2000, lines=lines), buckets_for(10))
+    assert run.curves.bands["loss"].greatest.max() == 12345.0
+    runs = [replace(run, name=f"run-{index}") for index in range(10)]
+    page = page_of(runs, "gmml report")
+    assert 1.2e6 < len(page.html.encode()) < 3e6
+    assert "greatest 12,345 (step 700)" in page.html
+
+
+def test_a_run_that_has_made_no_step_has_a_page(tmp_path):
+    page = page_of([gathered(create_run(str(tmp_path), "empty", {}, {}))], "gmml report empty")
+    assert "No metric line has been uploaded yet." in page.html
+    assert "its spec cannot be read here" in page.html
+
+
+def test_the_command_writes_the_page_and_says_the_verdict(tmp_path):
+    scored(preempted_run(tmp_path / "runs", "one"), 60.0)
+    output = tmp_path / "page.html"
+    arguments = ["one", "--root", str(tmp_path / "runs"), "-o", str(output), "--json"]
+    done = CliRunner().invoke(report.command, arguments, standalone_mode=False, catch_exceptions=False)
+    document = json.loads(done.output)
+    assert document["answers"] == ["knn mean at step 99: 60.0 ± 1.0 %."]
+    assert document["bytes"] == output.stat().st_size
