@@ -52,7 +52,8 @@ def reduce(values_N: Floats, starts_K: Indices) -> Band:
     counts_K = np.add.reduceat(known_N.astype(np.float64), starts_K)
     # each value is divided first: a sum of the largest floats would be infinite
     shares_N = np.where(known_N, values_N, 0.0) / np.repeat(np.maximum(counts_K, 1), _sizes(starts_K, len(values_N)))
-    mean_K = np.where(counts_K > 0, np.add.reduceat(shares_N, starts_K), np.nan)
+    with np.errstate(over="ignore"):  # by a last bit, for values near the largest float; clipped below
+        mean_K = np.where(counts_K > 0, np.add.reduceat(shares_N, starts_K), np.nan)
     return Band(least_K, np.clip(mean_K, least_K, greatest_K), greatest_K)
 
 

@@ -1,6 +1,6 @@
 """The tables of a page: plain rows of text, which the template escapes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -129,8 +129,8 @@ def of_ranking(ranking: Ranking) -> Table:
         error = sqrt(best["error"] ** 2 + row["error"] ** 2)
         behind = "-" if row is best else f"{best['accuracy'] - row['accuracy']:.1f} ± {error:.1f}"
         alike = len(ranking.like_best) > 1
-        told = "falls behind" if row["run"] not in ranking.like_best else "cannot be told apart" if alike else "best"
-        rows.append([row["run"], shown(row), behind, told, _step(row), f"{row['samples']:,}"])
+        said = "behind" if row["run"] not in ranking.like_best else "cannot be told apart" if alike else "best"
+        rows.append([row["run"], shown(row), behind, said, _step(row), f"{row['samples']:,}"])
     head = ("run", "score", "behind the first, points", "verdict", "step", "images scored")
     return Table(f"{ranking.title}: {ranking.protocol}", head, rows)
 
@@ -212,7 +212,7 @@ def of_bad_samples(runs: Sequence[RunData]) -> Table:
     return Table("Bad samples", ("run", "shard and member", "why", "named in"), rows)
 
 
-def of_fields(fields: dict[str, list[Any]], runs: Sequence[RunData]) -> Table:
+def of_fields(fields: Mapping[str, Sequence[Any]], runs: Sequence[RunData]) -> Table:
     """Fields of specs, a column a run."""
     head = ("field", *(run.name for run in runs))
     return Table(

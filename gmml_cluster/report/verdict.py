@@ -16,6 +16,7 @@ from gmml_cluster.run.score_columns import Kind, Row, headings, kind_of, protoco
 from gmml_cluster.wording import counted
 
 CHANCE = 0.05
+ABSENT = "-"
 _NAMED = 4
 
 
@@ -104,7 +105,7 @@ def _sentence(title: str, ordered: Sequence[Row], alike: Sequence[str]) -> str:
     if len(alike) == len(ordered):
         return f"By {title} it cannot be said which is better: {best['run']} has {by}."
     rest = len(ordered) - len(alike)
-    return f"By {title} the best cannot be named among {_named(alike)}; {counted(rest, 'run')} fall behind them."
+    return f"By {title} the best cannot be named among {_named(alike)}; {counted(rest, 'run')} behind them."
 
 
 def shown(row: Row) -> str:
@@ -118,9 +119,12 @@ def _named(names: Sequence[str]) -> str:
 
 
 def differing_fields(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Dotted fields whose values are not equal in all runs, the name apart: field -> the value of each run."""
+    """Dotted fields whose values are not equal in all runs, the name apart: field -> the value of each run.
+
+    A field that the spec of a run does not have, as an option of another method, has the value `ABSENT`.
+    """
     fields = dict.fromkeys(field for spec in specs.values() for field in spec)
-    values = {field: [spec.get(field) for spec in specs.values()] for field in fields if field != "name"}
+    values = {field: [spec.get(field, ABSENT) for spec in specs.values()] for field in fields if field != "name"}
     return {field: found for field, found in values.items() if any(each != found[0] for each in found)}
 
 
@@ -141,9 +145,7 @@ def verdict_of(
         return Verdict(f"What has {name} learnt, and what did it cost?", _alone(name, rows), [], _caveats(states, rows))
     answers = [ranking.sentence for ranking in rankings]
     if not answers:
-        answers = [
-            "It cannot be said which run is better: no two of them have a score of the same kind on the same data."
-        ]
+        answers = ["It cannot be said which run is better: no two have a score of the same kind and data."]
     return Verdict(_question(states, differing), answers, rankings, _caveats(states, rows))
 
 

@@ -1,6 +1,7 @@
 """The page of `gmml report` in a real browser: no error, no request, keyboard, dark mode."""
 
 import shutil
+import time
 
 import pytest
 from playwright.sync_api import sync_playwright
@@ -29,13 +30,24 @@ def page(tmp_path_factory):
         opened = browser.new_page(color_scheme="dark")
         opened.set_default_timeout(DEADLINE_MS)
         opened.said, opened.asked = [], []
-        opened.on("console", lambda message: opened.said.append(message.text) if message.type != "info" else None)
+        opened.on(
+            "console",
+            lambda message: opened.said.append(message.text) if message.type in ("error", "warning") else None,
+        )
         opened.on("pageerror", lambda error: opened.said.append(str(error)))
         opened.on("request", lambda request: opened.asked.append(request.url))
         opened.goto(file.as_uri())
-        opened.wait_for_function("document.documentElement.dataset.ready === 'true' && Bokeh.index.roots.length === 7")
+        until(opened, "document.documentElement.dataset.ready === 'true' && Bokeh.documents[0].is_idle")
         yield opened
         browser.close()
+
+
+def until(page, expression):
+    """Wait until the expression holds; the page's policy forbids the `eval` of Playwright's own waiting."""
+    deadline = time.monotonic() + DEADLINE_MS / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, expression
+        page.wait_for_timeout(50)
 
 
 def lightness(colour):
@@ -69,7 +81,7 @@ def test_the_page_works_in_a_browser(page):
 
     dark, faint = background(page), page.evaluate(f"{LOSS}.below[0].major_label_text_color")
     page.emulate_media(color_scheme="light")
-    page.wait_for_function(f"{LOSS}.below[0].major_label_text_color !== '{faint}'")
+    until(page, f"{LOSS}.below[0].major_label_text_color !== '{faint}'")
     assert lightness(dark) < 150 < 600 < lightness(background(page))
 
     assert page.said == []

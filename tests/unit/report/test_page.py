@@ -14,6 +14,7 @@ from gmml_cluster.run.root import create_run
 from tests.fixtures.reports import gathered, line, preempted_run, say_bad, scored
 
 ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }}"
+CORPUS = "<script>alert(1)</script>"  # braces are the loader's
 
 
 class Elements(HTMLParser):
@@ -42,7 +43,7 @@ def two(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     one = preempted_run(root, "one", message=ATTACK)
     other = preempted_run(
-        root, "other", optim={"lr": 7e-4}, data={"corpora": [{"url": f"/{ATTACK}"}], "image_size": 32}
+        root, "other", optim={"lr": 7e-4}, data={"corpora": [{"url": f"/{CORPUS}"}], "image_size": 32}
     )
     scored(one, 60.0)
     scored(other, 50.0)
@@ -85,7 +86,7 @@ def test_every_figure_has_words_a_table_and_its_sources(two):
     assert said(two).count("Where this comes from") == len(names) + 4
     assert said(two).count("The same as a table") == len(names)
     for where in (
-        "files attempts/0001/metrics-000000.jsonl, attempts/0002/metrics-000000.jsonl; gmml metrics one --json, field lr",
+        "files attempts/0001/metrics-000000.jsonl, attempts/0002/metrics-000000.jsonl; gmml metrics one --json",
         "claim, begin, end, cause, exclude: log/00000003.json",
         "gmml status other --json, goodput.rank_s",
         "score: log/",
@@ -93,7 +94,7 @@ def test_every_figure_has_words_a_table_and_its_sources(two):
         assert where in said(two), where
 
 
-def test_data_health_attempts_and_differing_fields_are_told(two):
+def test_data_health_attempts_and_differing_fields_are_shown(two):
     text = said(two)
     for what in ("75.00%", "25.00%", "d" * 64, "turbo 3", "member", "node_lost", "2, from n1", "optim.lr", "0.0007"):
         assert what in text, what

@@ -37,7 +37,7 @@ def test_with_more_runs_a_difference_must_be_larger():
 
 def test_those_behind_the_best_are_counted():
     found = answer(row("a", 80.0), row("b", 79.0), row("c", 40.0))
-    assert found.sentence == "By knn mean the best cannot be named among a, b; 1 run falls behind them."
+    assert found.sentence == "By knn mean the best cannot be named among a, b; 1 run behind them."
 
 
 def test_scores_of_other_protocols_are_never_compared():
@@ -58,4 +58,4 @@ def test_one_run_is_asked_what_it_has_learnt():
 
 def test_the_fields_that_differ_are_named_with_the_value_of_each_run():
     specs = {"a": {"name": "a", "optim.lr": 1, "seed": 0}, "b": {"name": "b", "optim.lr": 2, "seed": 0, "init": "x"}}
-    assert differing_fields(specs) == {"optim.lr": [1, 2], "init": [None, "x"]}
+    assert differing_fields(specs) == {"optim.lr": [1, 2], "init": ["-", "x"]}
