@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 # Files of tests that run at once, each with daemons of its own.
 AT_ONCE ?= 2
 
-# Disturbances of `make soak`, histories of `make simulate`, and what draws them.
+# Disturbances of `make soak`, histories of `make simulate`, and what draws them, and the cases of `make drills`.
 KILLS ?= 100
 HISTORIES ?= 10^4
 SEED ?= 1
@@ -34,9 +34,9 @@ test: install apt check ## Everything: set-up, format, lint, types, contracts, u
 	@echo "== cluster tests (real daemons, real ranks)"
 	@$(PYTEST) tests/cluster tests/faults
 
-drills: install ## An hour that no change waits for: every method in every engine, Ray, and SLURM's notices of every kind
+drills: install ## An hour that no change waits for: every method in every engine and format, Ray, SLURM's notices
 	@echo "== drills (real ranks)"
-	@$(BIN)/python -m pytest tests/drills
+	@SEED="$(SEED)" $(BIN)/python -m pytest tests/drills
 
 soak: install ## KILLS random disturbances of a small run, after which nothing may be lost; SEED draws them
 	@$(BIN)/python -m benchmarks.soak --kills $(KILLS) --seed $(SEED)

@@ -70,7 +70,7 @@ def _expand(bench: Bench, source: Path, corpus: str) -> None:
     with tempfile.TemporaryDirectory(dir=bench.folder) as aside:
         subprocess.run([sys.executable, str(source / "expand.py"), aside, corpus], check=True)
         for pattern in (CORPORA[corpus].train, CORPORA[corpus].test):
-            _gmml("corpus", "index", f"{aside}/{corpus}/{pattern}")
+            gmml("corpus", "index", f"{aside}/{corpus}/{pattern}")
         shutil.move(f"{aside}/{corpus}", bench.data / corpus)
 
 
@@ -85,7 +85,7 @@ def measure(bench: Bench, trial: Trial) -> None:
     test = shards(bench.data, trial.corpus, "test")
     where = ["--root", bench.root]
     if not scores_of(bench.root, trial).keys() >= set(FROZEN):
-        _gmml("eval", trial.name, *where, "--with", ",".join(FROZEN), "--feature", FEATURE, "--corpus", test)
+        gmml("eval", trial.name, *where, "--with", ",".join(FROZEN), "--feature", FEATURE, "--corpus", test)
     for head in trial.heads:
         train(bench, head_job(trial, head, bench.root))
         if head not in scores_of(bench.root, trial):
@@ -120,7 +120,12 @@ def _submit(file: Path, bench: Bench) -> api.Run:
     return run
 
 
-def _gmml(*words: str) -> None:
+def gmml(*words: str) -> None:
+    """Run a command of this project; its output goes to standard error.
+
+    Raises:
+        CalledProcessError: its exit code is not 0.
+    """
     _python("gmml_cluster.cli.main", *words)
 
 

@@ -14,6 +14,8 @@ from benchmarks.methods.trials import CORPORA, IMAGES, METHODS, Trial
 _HEAD = ["method", "images", "seeds", "fine-tuned", "over scratch", "attentive", "linear", "kNN", "images/s"]
 _COSTS = ["step over MAE's", "by arithmetic"]
 _NONE = "-"
+LEAST_GAIN = 5.0
+"""Points by which MAE has to be above its start for the table to mean anything."""
 
 
 def report(results: Sequence[Result], command: str) -> str:
@@ -25,15 +27,28 @@ def report(results: Sequence[Result], command: str) -> str:
             f"**A trial of the program with {images:,} images of {IMAGES:,}: no figure here compares methods.**",
             "",
         ]
+    missing = [phrase for result in results for phrase in result.missing]
+    lines += [*_partial(results), ""] if missing else []
     lines += [*_explained(), ""]
     for corpus in CORPORA:
         of_corpus = [result for result in results if result.trial.corpus == corpus]
         if any(result.finished for result in of_corpus):
-            lines += [f"## {corpus}", "", *_table(of_corpus), ""]
-    lines += ["## Settings", "", *_settings(results), ""]
-    missing = [phrase for result in results for phrase in result.missing]
+            lines += [f"## {corpus}", "", *_table(of_corpus), "", *_demanded(of_corpus)]
+    lines += ["## Settings", "", *_settings([result for result in results if result.finished] or results), ""]
     lines += ["## Missing", "", *([f"- {phrase}" for phrase in missing] or ["Nothing."])]
     return "\n".join(lines) + "\n"
+
+
+def _partial(results: Sequence[Result]) -> Iterator[str]:
+    """How much has been measured, and of which methods and corpora nothing has."""
+    complete = sum(not result.missing for result in results)
+    yield f"**Partial: {complete} of {len(results)} encoders are trained and scored. Only what was measured is below.**"
+    for corpus in dict.fromkeys(result.trial.corpus for result in results):
+        of_corpus = [result for result in results if result.trial.corpus == corpus]
+        measured = {result.trial.method for result in of_corpus if result.finished}
+        absent = [name for name in dict.fromkeys(r.trial.method for r in of_corpus) if name not in measured]
+        if absent:
+            yield f"Nothing of {', '.join(absent)} on {corpus}."
 
 
 def _explained() -> Iterator[str]:
@@ -42,8 +57,8 @@ def _explained() -> Iterator[str]:
     yield "counts, and the linear probe's learning rate is chosen on a tenth of the training images. `scratch` is the"
     yield "method's own start with the fine-tuning alone; `over scratch` is the difference to it, seed by seed. kNN"
     yield "(k = 20), linear and attentive read patch tokens of a frozen encoder. images/s is the median over the"
-    yield "steps of pre-training; the cost of a step is over MAE's on the same corpus, measured and by the arithmetic"
-    yield "of the plan."
+    yield "steps of pre-training, and depends on what else the machine did; the cost of a step is over MAE's on the"
+    yield "same corpus, measured so and by the arithmetic of the plan."
     yield f"Machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}."
 
 
@@ -87,17 +102,37 @@ def _score(rows: Sequence[Result], name: str) -> str:
 
 
 def _gain(rows: Sequence[Result], results: Sequence[Result]) -> str:
+    gains = _over_start(rows, results)
+    if not gains:
+        return _NONE
+    mean, spread = mean_and_spread(gains)
+    return f"{mean:+.1f}" + _bracket(spread) + _of(len(gains), len(rows))
+
+
+def _over_start(rows: Sequence[Result], results: Sequence[Result]) -> list[float]:
+    """Points by which fine-tuned encoders are above their starts, of the seeds of which both are known."""
     starts = {
         (result.trial.method, result.trial.seed): result.scores["finetune"].accuracy
         for result in results
         if result.trial.scratch and "finetune" in result.scores
     }
     pairs = [(row.scores.get("finetune"), starts.get((row.trial.method, row.trial.seed))) for row in rows]
-    gains = [own.accuracy - start for own, start in pairs if own is not None and start is not None]
-    if not gains:
-        return _NONE
-    mean, spread = mean_and_spread(gains)
-    return f"{mean:+.1f}" + _bracket(spread) + _of(len(gains), len(rows))
+    return [own.accuracy - start for own, start in pairs if own is not None and start is not None]
+
+
+def _demanded(results: Sequence[Result]) -> Iterator[str]:
+    """Whether MAE is as far above its start as it has to be; nothing before several seeds of both are there."""
+    own, start = ([r for r in results if r.trial.method == "mae" and r.trial.scratch is kind] for kind in (False, True))
+    gains = _over_start(own, results)
+    if len(gains) < 2:
+        return
+    fine_tuned = ([r.scores["finetune"].accuracy for r in rows if "finetune" in r.scores] for rows in (own, start))
+    spread = max(mean_and_spread(values)[1] or 0.0 for values in fine_tuned)
+    gain, _ = mean_and_spread(gains)
+    met = "met" if gain >= LEAST_GAIN and gain > 2 * spread else "**not met**"
+    yield f"Fine-tuned, MAE is {gain:.1f} points above its start; demanded are {LEAST_GAIN:g}, and more than twice the"
+    yield f"spread over seeds, which is {spread:.1f} at most: {met}."
+    yield ""
 
 
 def _bracket(spread: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from gmml_cluster import __version__
 from gmml_cluster.data.corpus.pin import Pin
+from gmml_cluster.run.evaluations import kept, table
 from gmml_cluster.run.history import Commit, History
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.spec.job import JobSpec
@@ -50,6 +51,10 @@ In this folder:
 ```python
 {loading}```
 
+## Scores
+
+{_scores(run, commit)}
+
 ## Corpora
 
 {_corpora(run, history)}
@@ -63,6 +68,21 @@ In this folder:
 
 def _code(history: History) -> str:
     return history.submit.code if history.submit else "unknown"
+
+
+def _scores(run: RunRoot, commit: Commit) -> str:
+    """The main scores that are kept of this very checkpoint."""
+    rows = [row for row in table(kept(run)) if row["step"] == commit.step]
+    if not rows:
+        return f"None is kept of this checkpoint; `gmml eval {run.name} --step {commit.step}` makes some."
+    lines = [
+        f"| {row['score']} | {row['feature']} | {row['accuracy']:.1f} ± {row['error']:.1f} | {row['samples']:,} |"
+        f" {row['corpus']} | {row['bank']} |"
+        for row in rows
+    ]
+    head = ["| score | of | percent | images | scored on | learnt from |", "|---|---|---|---|---|---|"]
+    said = "Top-1, or mIoU where that is said; ± one standard error of sampling, in which the spread of seeds is not."
+    return "\n".join([*head, *lines, "", said])
 
 
 def _corpora(run: RunRoot, history: History) -> str:

@@ -26,6 +26,8 @@ WEIGHTS = "model.safetensors"
 _BICUBIC = 3
 """Pillow's number of the filter, which transformers' files use."""
 _OPSET = 18
+_ONE_FILE_BYTES = 2**31 - 2**26
+"""What protobuf allows a file, less what the graph itself may take: weights of ViT-H are more."""
 
 
 def to_safetensors(encoder: AnyEncoder, _job: JobSpec, folder: Path) -> str:
@@ -70,6 +72,8 @@ def to_transformers(encoder: AnyEncoder, job: JobSpec, folder: Path) -> str:
 def to_onnx(encoder: AnyEncoder, job: JobSpec, folder: Path) -> str:
     """A graph from normalised images (B, 3, S, S) to normed tokens, for any number of images.
 
+    Weights that one file cannot hold lie in a second one beside it.
+
     Raises:
         CheckpointError: the exporter's packages are not installed.
     """
@@ -90,7 +94,7 @@ def to_onnx(encoder: AnyEncoder, job: JobSpec, folder: Path) -> str:
             output_names=["tokens"],
             dynamic_shapes=({0: torch.export.Dim("images")},),
             opset_version=_OPSET,
-            external_data=False,
+            external_data=sum(value.nbytes for value in encoder.state_dict().values()) > _ONE_FILE_BYTES,
             dynamo=True,
             verbose=False,
         )

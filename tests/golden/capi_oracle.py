@@ -72,6 +72,12 @@ def with_registers(seen: Array, registers: int, fitted: bool = True) -> Array:
 
 def encode(image: Array, w: Weights, keep: NDArray[np.int64], drop: Array, spec: dict[str, Any]) -> tuple[Array, Array]:
     """Normed tokens of one image, registers first, and where they are."""
+    x, at = stream(image, w, keep, drop, spec)
+    return rms_norm(x), at
+
+
+def stream(image: Array, w: Weights, keep: NDArray[np.int64], drop: Array, spec: dict[str, Any]) -> tuple[Array, Array]:
+    """The same tokens as they come out of the last block."""
     p, prefix = spec["patch"], spec["prefix"]
     g = image.shape[1] // p
     kernel, bias = w[f"{prefix}encoder.patch_embed.proj.weight"], w[f"{prefix}encoder.patch_embed.proj.bias"]
@@ -88,7 +94,7 @@ def encode(image: Array, w: Weights, keep: NDArray[np.int64], drop: Array, spec:
             return attend(q, k, v, at, at, spec)
 
         x = block(x, w, name, drop[i], attention)
-    return rms_norm(x), at
+    return x, at
 
 
 def predict(memory: Array, at: Array, w: Weights, query: NDArray[np.int64], drop: Array, spec: dict[str, Any]) -> Array:

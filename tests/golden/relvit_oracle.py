@@ -96,29 +96,42 @@ def image_loss(
     image: np.ndarray, state: State, model: Model, options: Mapping[str, Any], drop: np.ndarray, order: np.ndarray
 ) -> dict[str, float]:
     """Loss of each task that is on."""
-    grid, width = model["image_size"] // model["patch_size"], model["width"]
     sequence = tokens_of(image, state, model, drop, order)
-    z = sequence[1:] + (sequence[0] if options.get("add_class_token") else 0)
+    grid = model["image_size"] // model["patch_size"]
+    return task_losses(sequence[1:], sequence[0], state, options, order, grid)
+
+
+def task_losses(
+    patches: np.ndarray,
+    class_token: np.ndarray,
+    state: State,
+    options: Mapping[str, Any],
+    places: np.ndarray,
+    grid: int,
+) -> dict[str, float]:
+    """Loss of each task that is on, of normed tokens of patches (K, D) that lie at `places` in their image."""
+    width = patches.shape[1]
+    z = patches + (class_token if options.get("add_class_token") else 0)
     pairs = [(a, b) for a in range(len(z)) for b in range(len(z))]
     losses: dict[str, float] = {}
     if options.get("relations", True):
-        e = options.get("relation_width") or width // 9
+        e = options.get("relation_width") or max(1, width // 9)
         q, k = (state[f"relations.{part}.weight"].reshape(9, e, width) for part in ("query", "key"))
         errors = []
         for a, b in pairs:
             logits = np.array([(q[c] @ z[a]) @ (k[c] @ z[b]) / math.sqrt(e) for c in range(9)])
-            errors.append(cross_entropy(logits, relation(int(order[a]), int(order[b]), grid)))
+            errors.append(cross_entropy(logits, relation(int(places[a]), int(places[b]), grid)))
         losses["relations"] = float(np.mean(errors))
     if options.get("positions", True):
         logits = linear(z, state, "positions")
-        losses["positions"] = float(np.mean([cross_entropy(logits[t], int(order[t])) for t in range(len(z))]))
+        losses["positions"] = float(np.mean([cross_entropy(logits[t], int(places[t])) for t in range(len(z))]))
     for task in ("distances", "angles"):
         if options.get(task):
             angle = angle_table(grid)
             q, k = (z @ state[f"{task}.{part}.weight"].T for part in ("query", "key"))
             errors = []
             for a, b in pairs:
-                i, j = int(order[a]), int(order[b])
+                i, j = int(places[a]), int(places[b])
                 target = distance(i, j, grid) if task == "distances" else angle[i, j]
                 errors.append((q[a] @ k[b] / math.sqrt(width) - target) ** 2)
             losses[task] = float(np.mean(errors))

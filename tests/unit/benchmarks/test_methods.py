@@ -278,6 +278,34 @@ def test_the_report_names_what_is_missing_and_that_a_small_budget_compares_nothi
     assert "## cifar10" not in text
 
 
+def test_a_partial_report_says_so_first_and_of_which_methods_nothing_stands_there():
+    unknown = [Result(Trial("cifar10", name, 0, IMAGES), False) for name in ("gmml", "capi")]
+    bare = Result(Trial("cifar10", "amt", 0, IMAGES), True, {"knn": Scored(28.0, 0.9)}, 100.0, 500)
+    text = report([done(0, 43.0), bare, *unknown, Result(Trial("tiny_imagenet_50", "gmml", 0, IMAGES), False)], "x")
+    said = "**Partial: 1 of 5 encoders are trained and scored. Only what was measured is below.**"
+    assert text.splitlines()[4:7] == [said, "Nothing of gmml, capi on cifar10.", "Nothing of gmml on tiny_imagenet_50."]
+    settings = text.partition("## Settings")[2].partition("## Missing")[0]
+    assert "- mae: " in settings
+    assert "- amt: " in settings
+    assert "- gmml: " not in settings
+    assert "Partial" not in report([done(0, 43.0)], "x")
+
+
+@pytest.mark.parametrize(
+    ("own", "start", "said"),
+    [
+        ((43.0, 45.0), (34.0, 35.0), "which is 1.4 at most: met."),
+        ((36.0, 38.0), (33.0, 34.0), "which is 1.4 at most: **not met**."),
+        ((40.0, 50.0), (34.0, 35.0), "which is 7.1 at most: **not met**."),
+    ],
+)
+def test_the_report_says_whether_mae_is_as_far_above_its_start_as_it_has_to_be(own, start, said):
+    seeds = [done(seed, value) for seed, value in enumerate(own)]
+    starts = [done(seed, value, scratch=True) for seed, value in enumerate(start)]
+    assert said in report([*seeds, *starts], "x")
+    assert "demanded" not in report([seeds[0], starts[0]], "x")
+
+
 def test_a_seed_without_its_score_is_counted_beside_the_mean():
     bare = Result(Trial("cifar10", "mae", 1, IMAGES), True, {}, 400.0, 100)
     assert "43.0 ± 1.0 [1 of 2 seeds]" in report([done(0, 43.0), bare], "x")

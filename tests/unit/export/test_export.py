@@ -21,6 +21,7 @@ from gmml_cluster.export.targets import TRANSFORMERS_CLASS, family_of
 from gmml_cluster.models.rope_vit import RopeEncoder, RopeShape
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.run import protocol
+from gmml_cluster.run.evaluations import keep
 from gmml_cluster.run.root import corpora_name
 from gmml_cluster.spec.job import CorpusSpec, JobSpec
 from gmml_cluster.spec.loading.validate import parse_job
@@ -103,7 +104,7 @@ def test_transformers_prepares_images_as_the_run_did(tmp_path: Path) -> None:
     assert preparation["image_mean"] == [0.485, 0.456, 0.406]
 
 
-@pytest.mark.parametrize("name", ["learned positions", "relative positions", "rotary positions"])
+@pytest.mark.parametrize("name", ["learned positions", "no class token", "relative positions", "rotary positions"])
 def test_an_onnx_graph_computes_the_same_for_any_number_of_images(tmp_path: Path, name: str) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="the oracle of the export")
     ours = encoder(**ENCODERS[name]) if name in ENCODERS else rotary_encoder()
@@ -241,6 +242,19 @@ def test_the_card_lists_the_corpora_that_the_run_pinned(tmp_path: Path) -> None:
     assert pinned.digest in card
     assert "tags: [self-supervised, gmml]" in card
     assert "trained by gmml without labels" in card
+
+
+def test_the_card_has_the_scores_of_its_checkpoint_and_of_no_other(tmp_path: Path) -> None:
+    run = saved_run(tmp_path, "gmml", steps=(3, 7))
+    commit = run.log.refresh().commits[-1]
+    assert "`gmml eval gmml --step 7` makes some" in exporting.model_card(run, run.job({}), commit, "")
+    for step, accuracy in ((3, 11.1), (7, 42.25)):
+        score = {"score": "knn", "feature": "mean", "accuracy": accuracy, "error": 1.04, "samples": 2500, "main": True}
+        corpora = {name: {"url": f"c/{name}", "samples": 2500, "digest": "d"} for name in ("bank", "corpus")}
+        keep(run, {"version": 2, "step": step, "untrained": False, "protocol": "p", "scores": [score], **corpora})
+    card = exporting.model_card(run, run.job({}), commit, "")
+    assert "| knn | mean | 42.2 ± 1.0 | 2,500 | c/corpus | c/bank |" in card
+    assert "11.1" not in card
 
 
 def test_the_command_offers_all_formats() -> None:

@@ -12,6 +12,7 @@ from gmml_cluster.models.regrid import on_grid
 from gmml_cluster.run import protocol
 from gmml_cluster.run.folders import checkpoint_folder
 from gmml_cluster.run.root import SPEC, RunRoot, create_run
+from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.validate import parse_job, to_yaml
 from gmml_cluster.train.checkpoints.load_trained import load_encoder, load_trained
 from gmml_cluster.train.engines.slices import Slice
@@ -50,7 +51,7 @@ TIMM = {
 
 
 def saved_run(folder: Path, name: str, *, steps: tuple[int, ...] = (3,)) -> RunRoot:
-    """A run whose commits hold its initial weights, moved by a hundredth of their step, a teacher's by twice that."""
+    """The saved run of a small job, which has the method's name."""
     job = parse_job(
         {
             "name": name,
@@ -62,7 +63,12 @@ def saved_run(folder: Path, name: str, *, steps: tuple[int, ...] = (3,)) -> RunR
             "engine": {"activation_checkpointing": True},
         }
     )
-    run = create_run(str(folder), name, {SPEC: to_yaml(job).encode()}, {})
+    return saved(folder, job, steps=steps)
+
+
+def saved(folder: Path, job: JobSpec, *, steps: tuple[int, ...] = (3,)) -> RunRoot:
+    """A run whose commits hold its initial weights, moved by a hundredth of their step, a teacher's by twice that."""
+    run = create_run(str(folder), job.name, {SPEC: to_yaml(job).encode()}, {})
     token = protocol.submit(run.log, launcher="local", code="c", bounds={})
     attempt = protocol.claim(run.log, submit=token, job="1", restart=0, topology={}, machine={}).attempt
     for step in steps:
@@ -71,9 +77,10 @@ def saved_run(folder: Path, name: str, *, steps: tuple[int, ...] = (3,)) -> RunR
             for name, value in build(job).module.state_dict().items()
         }
         whole = [Slice(name, tuple(w.shape), 0, {"value": w.flatten()}) for name, w in weights.items()]
-        _, saved = save(folder / name, [whole], step=step)
-        (folder / name / saved.folder).rename(folder / name / checkpoint_folder(step, attempt))
-        protocol.commit(run.log, attempt, step=step, manifest=saved.manifest_sha256, size=1, seconds=1.0)
+        home = folder / job.name
+        _, made = save(home, [whole], step=step)
+        (home / made.folder).rename(home / checkpoint_folder(step, attempt))
+        protocol.commit(run.log, attempt, step=step, manifest=made.manifest_sha256, size=1, seconds=1.0)
     return run
 
 
