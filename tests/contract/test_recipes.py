@@ -165,5 +165,8 @@ def test_no_two_rows_of_the_page_are_one_run():
 def test_every_method_has_a_recipe_at_every_scale(scale):
     jobs = [submitted(command) for section, (_, command, *_) in rows() if section == scale]
     assert {job.method.name for job in jobs} == METHODS
+    attended = [job for job in jobs if getattr(job.method, "amt", None) is not None]
+    assert attended, "AMT has one too"
     for name in METHODS if SCALES[scale] else ():
         assert {job.model.size for job in jobs if job.method.name == name} >= SCALES[scale]
+    assert {job.model.size for job in attended} >= (SCALES[scale] or set())
