@@ -104,7 +104,7 @@ def test_transformers_prepares_images_as_the_run_did(tmp_path: Path) -> None:
     assert preparation["image_mean"] == [0.485, 0.456, 0.406]
 
 
-@pytest.mark.parametrize("name", ["learned positions", "no class token", "relative positions", "rotary positions"])
+@pytest.mark.parametrize("name", ["learned positions", "relative positions", "rotary positions"])
 def test_an_onnx_graph_computes_the_same_for_any_number_of_images(tmp_path: Path, name: str) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="the oracle of the export")
     ours = encoder(**ENCODERS[name]) if name in ENCODERS else rotary_encoder()

@@ -3,7 +3,7 @@
 from tests.fixtures.ranks import run_ranks
 from tests.fixtures.resumes import assert_exact, resume
 
-NAMES = ("gmml", "mae", "finetune")
+NAMES = ("gmml",)
 
 
 def test_a_method_resumes_to_the_bit(digits_corpus: str) -> None:
