@@ -31,7 +31,7 @@ from gmml_cluster.run.evaluations import kept
 from gmml_cluster.run.root import run_root
 
 CORPUS, METHOD, CLASSES = "cifar10", "mae", 10
-COUNTS = {"train": 4000, "test": 1000}
+COUNTS = {"train": 1500, "test": 500}
 """Composed pictures: of the pictures to train on, and of those to test on."""
 EPOCHS = 10
 SCORES = {"patch-knn": "nearest neighbours of patches", "segmentation": "linear head on frozen patches"}

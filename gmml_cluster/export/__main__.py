@@ -20,6 +20,10 @@ from gmml_cluster.run.root import run_root
 @click.option("--image-size", type=click.IntRange(min=1), help="Side of the images to read; the run's by default.")
 def main(root: str, name: str, target: str, output: Path, step: int | None, image_size: int | None) -> None:
     """Write the encoder of a checkpoint for another library."""
+    if target == "onnx":
+        click.echo(
+            f"{output}: appears when torch has translated the encoder, some two seconds of a core a block", err=True
+        )
     try:
         found = export_encoder(run_root(root, name), target, output, step, image_size)
     except GmmlError as error:

@@ -1,6 +1,7 @@
 """The files of an exported encoder, one function a format; each returns how it is loaded, as Python."""
 
 import json
+import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ WEIGHTS = "model.safetensors"
 _BICUBIC = 3
 """Pillow's number of the filter, which transformers' files use."""
 _OPSET = 18
+_SAYS_WHAT_IS_MISSING = logging.getLogger("torch.onnx._internal.exporter._registration")
+"""Warns of torchvision's operators, which no encoder has."""
 _ONE_FILE_BYTES = 2**31 - 2**26
 """What protobuf allows a file, less what the graph itself may take: weights of ViT-H are more."""
 
@@ -83,6 +86,7 @@ def to_onnx(encoder: AnyEncoder, job: JobSpec, folder: Path) -> str:
         hint = "pip install 'gmml-cluster[export]'"
         raise CheckpointError(Fault("--to onnx", f"{error.name} is not installed", hint)) from error
     size = job.data.image_size
+    _SAYS_WHAT_IS_MISSING.setLevel(logging.ERROR)
     # the fused kernel of attention with a bias has other strides when it is traced than when it runs (torch 2.13)
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch about torch: nothing that a user can do
