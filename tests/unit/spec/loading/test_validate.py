@@ -72,8 +72,10 @@ def test_overrides_reach_every_section(good):
     ("override", "message"),
     [
         ("batch.sise=1", "batch.sise: unknown key; did you mean 'size'?"),
-        ("metrics={}", "metrics: comes with a later version; this one would ignore it; leave it out"),
-        ("engine.compile=none", "engine.compile: comes with a later version"),
+        (
+            "engine.compile=none",
+            "engine.compile: comes with a later version; this one would ignore it; leave it out",
+        ),
         ("bacth.size=1", "bacth: unknown key; did you mean 'batch'?"),
         ("method.nois_ratio=1", "method.nois_ratio: unknown key; did you mean 'noise_ratio'?"),
         ("method.decoder_depht=1", "method.decoder_depht: unknown key; known are "),
