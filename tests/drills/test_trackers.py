@@ -45,9 +45,10 @@ def mlflow_server(folder):
     database = folder / "mlflow.db"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(folder / "artifacts")]
-    with (folder / "mlflow.log").open("wb") as log, subprocess.Popen(
-        command, stdout=log, stderr=log, start_new_session=True, cwd=folder
-    ) as server:
+    with (
+        (folder / "mlflow.log").open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=folder) as server,
+    ):
         try:
             until(lambda: answers(f"http://127.0.0.1:{port}/health"), 600, "MLflow's server answers")
             yield f"http://127.0.0.1:{port}", database

@@ -227,7 +227,7 @@ def test_a_key_of_another_section_is_sent_there_and_hides_no_other_fault(good):
     assert found == [
         "override optim.depth=3: optim.depth: unknown key; 'depth' is a field of model; move it there",
         "override whot=1: whot: unknown key; known are auxiliary, batch, checkpoint, data, engine, evaluate, init, "
-        "method, model, name, notify, optim, resources, retries, run, seed",
+        "method, metrics, model, name, notify, optim, resources, retries, run, seed",
         "override batch.size=63: batch.size: 63 is no multiple of the group of 8; write 64, or another data.group",
     ]
 
