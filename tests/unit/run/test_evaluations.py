@@ -18,6 +18,7 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.evaluation_progress import EvaluationProgress, head_name, head_of
 from gmml_cluster.run.evaluations import find, keep, kept, table, with_scores
 from gmml_cluster.run.root import create_run, run_root
+from gmml_cluster.track.protocol import curves
 
 
 def document(step=7, accuracy=50.0, *, untrained=False, corpus="c1", bank="b", **settings):
