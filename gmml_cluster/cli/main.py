@@ -16,6 +16,7 @@ _COMMANDS = {
     "resume": ("resume", "Continue a run from its latest checkpoint, or all that were interrupted."),
     "log": ("log", "Entries of a run's log."),
     "metrics": ("metrics", "One line a step: losses, rates, waits."),
+    "track": ("track", "Pass a run's curves on to its trackers, as far as they lack them."),
     "order": ("order", "Which image each sample number is, and which rank reads it."),
     "corpus": ("corpus", "Pack and index corpora."),
     "eval": ("evaluate", "Score the encoder of a run."),

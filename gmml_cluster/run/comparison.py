@@ -12,6 +12,7 @@ from gmml_cluster.run.uploads import Line, metric_lines
 VERSION = 1
 UNPROMISED = (
     "attempt",
+    "time",
     "samples_per_s",
     "data_wait_s",
     "step_s",

@@ -19,6 +19,7 @@ from gmml_cluster.spec.evaluate import Evaluate
 from gmml_cluster.spec.methods.counts import divisor_of_width
 from gmml_cluster.spec.methods.registry import MethodOptions, advised_drop_path
 from gmml_cluster.spec.methods.relations import Auxiliary
+from gmml_cluster.spec.metrics import Metrics
 from gmml_cluster.spec.notify import Notify
 from gmml_cluster.spec.scalars import Duration, Interval, Length, Location, NodeRange, Size
 
@@ -370,6 +371,8 @@ class JobSpec(SpecModel):
     """Nodes that the run may use."""
     retries: Retries = Retries()
     """How often it starts again by itself."""
+    metrics: Metrics = Metrics()
+    """Where its curves go besides its run root."""
     notify: Notify | None = None
     """Who learns what becomes of it; null for nobody."""
 

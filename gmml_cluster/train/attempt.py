@@ -1,6 +1,7 @@
 """One rank of one attempt, from finding its peers to leaving: meet, agree, load, train, save, end."""
 
 import logging
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -39,7 +40,7 @@ from gmml_cluster.train.engines.schedule import Schedule
 from gmml_cluster.train.evaluation import Evaluate, Evaluation, Scored
 from gmml_cluster.train.loop import run
 from gmml_cluster.train.maps import MapMaker, map_table
-from gmml_cluster.train.ranks import groups, slurm_growth
+from gmml_cluster.train.ranks import groups, slurm_growth, tracking
 from gmml_cluster.train.ranks.agreement import Agreement, StartInfo, agree, pinned_corpora
 from gmml_cluster.train.ranks.cluster_env import may_grow, preemption_under_way
 from gmml_cluster.train.ranks.devices import choose_device, compare_devices
@@ -71,6 +72,7 @@ class Rank:
     metrics: Parts
     began: float
     until: int | None = None
+    tracker: "subprocess.Popen[bytes] | None" = None
 
     @property
     def is_rank_zero(self) -> bool:
@@ -100,6 +102,8 @@ def run_attempt(start: StartInfo, signals: SignalThread, evaluate: Evaluate) -> 
         job = agreement.job(root)
         rank = Rank(root, rank_info, kv, signals, shutdown, agreement, job, metrics, start.began, start.until)
         _upload_and_look(rank)
+        if rank.is_rank_zero and rank.until is None:
+            rank.tracker = tracking.start(root.url, job.metrics)
         code = _train(rank, claim, device, evaluate)
     except Fenced as fault:
         _log.info("%s", fault)
@@ -280,6 +284,9 @@ def _run(
     saver.finish()
     if result != "notice":  # behind a notice the next attempt does it
         commits.finish()
+    if result == "finished" and rank.is_rank_zero:
+        rank.shutdown.upload_metrics()
+        tracking.finish(rank.tracker)
     if result == "not_finite" and rank.is_rank_zero:
         return rank.shutdown.end(result, last, message=record.not_finite())
     return rank.shutdown.end(result, last)

@@ -360,6 +360,7 @@ class Stepper:
             "lr": pending.lr,
             "wd": pending.weight_decay,
             "attempt": self.attempt,
+            "time": time.time(),
             "unchecked": stats.unchecked,
             "samples_per_s": batch / stats.step_s,
             "data_wait_s": stats.data_wait_s,

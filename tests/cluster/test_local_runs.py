@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.fixtures.runs import ended
 from tests.fixtures.supervised import ranks_of, supervisor_of, wait_for
@@ -38,12 +39,19 @@ def undisturbed(tmp_path_factory, digits):
     return shop.lines("calm")
 
 
-def begin(workshop):
+def begin(workshop, **sections):
     """Submit the same run, which slows down before its half, and wait until it has made a checkpoint."""
     workshop.pace(3, after=25)
     profile = workshop.profile(2, environment=workshop.gates)
-    workshop.call("gmml-submit", workshop.job("calm"), "--cluster", profile)
+    workshop.call("gmml-submit", workshop.job("calm", **sections), "--cluster", profile)
     workshop.until("calm", committed)
+
+
+def plotted(folder):
+    """Steps of the loss as TensorBoard reads them."""
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [point.step for point in events.Scalars("loss")] if "loss" in events.Tags()["scalars"] else []
 
 
 def test_an_undisturbed_run_has_a_line_for_every_step_and_learns(undisturbed):
@@ -68,8 +76,8 @@ def test_a_run_cancelled_half_way_and_resumed_equals_the_undisturbed_one_bit_for
     assert figures(workshop.lines("calm")) == figures(undisturbed)
 
 
-def test_a_killed_rank_costs_an_attempt_and_the_run_finishes_by_itself(workshop, undisturbed):
-    begin(workshop)
+def test_a_killed_rank_costs_an_attempt_and_the_run_finishes_by_itself_with_one_curve(workshop, undisturbed):
+    begin(workshop, metrics={"tensorboard": "auto"})
     os.kill(ranks_of(workshop, "calm")[1], signal.SIGKILL)
     workshop.pace(0)
     entries = workshop.until("calm", lambda entries: "finished" in ended(entries))
@@ -77,6 +85,7 @@ def test_a_killed_rank_costs_an_attempt_and_the_run_finishes_by_itself(workshop,
     assert figures(workshop.lines("calm")) == figures(undisturbed)
     status = json.loads(workshop.call("gmml", "status", "calm", "--json"))
     assert [attempt["cause"] for attempt in status["attempts"]] == ["killed", "finished"]
+    wait_for(lambda: plotted(Path(workshop.root) / "calm" / "tensorboard") == list(range(60)))
 
 
 def test_ranks_whose_supervisor_is_killed_save_and_leave_and_a_resume_continues(workshop, undisturbed):

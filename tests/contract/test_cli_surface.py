@@ -79,6 +79,7 @@ SURFACE = {
     "gmml drill": ["--cluster", "--help", "--json", "--only", "JOB", "OVERRIDES"],
     "gmml compare": ["--help", "--json", "--root", "RUNS"],
     "gmml report": ["--help", "--json", "--output", "--root", "-o", "RUNS"],
+    "gmml track": ["--help", "--root", "RUN"],
     "gmml new": ["--help", "NAME"],
     "gmml schema": ["--help", "KIND"],
     "gmml rm": ["--help", "--root", "--yes", "RUN"],

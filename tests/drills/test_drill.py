@@ -12,7 +12,7 @@ DISTURBED = pytest.mark.parametrize(
     ("kind", "causes", "least_lost"),
     [
         ("preempt", ["notice", "finished"], 0),
-        ("kill", ["lost", "finished"], 1),
+        ("kill", ["killed", "finished"], 1),
         ("disk", ["storage", "finished"], 0),
         ("store", ["storage", "finished"], 0),
     ],

@@ -2,7 +2,8 @@
 
 import io
 
-from gmml_cluster.cli.tensorboard import main, scalars, write
+from gmml_cluster.cli.tensorboard import main, write
+from gmml_cluster.track.protocol import curves
 
 
 def read(folder):
@@ -26,7 +27,7 @@ def test_writing_again_replaces_the_curve(tmp_path):
 
 
 def test_words_and_truths_are_no_curves():
-    assert list(scalars({"step": 1, "loss": 1, "cause": "notice", "skipped": True})) == [("loss", 1.0)]
+    assert list(curves({"step": 1, "loss": 1, "cause": "notice", "skipped": True})) == [("loss", 1.0)]
 
 
 def test_a_folder_below_a_file_is_a_fault_of_one_line(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,6 @@ from gmml_cluster.cli import metrics
 from gmml_cluster.cli.compare import command
 from gmml_cluster.cli.evaluation_lines import evaluation_lines
 from gmml_cluster.cli.log import sentence
-from gmml_cluster.cli.tensorboard import scalars
 from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.launch import status as launch_status
 from gmml_cluster.launch.jobs import Jobs, refs_of
@@ -19,6 +18,7 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.evaluation_progress import EvaluationProgress, head_name, head_of
 from gmml_cluster.run.evaluations import find, keep, kept, table, with_scores
 from gmml_cluster.run.root import create_run, run_root
+from gmml_cluster.track.protocol import curves
 
 
 def document(step=7, accuracy=50.0, *, untrained=False, corpus="c1", bank="b", **settings):
@@ -131,7 +131,7 @@ def test_metric_lines_carry_the_scores_that_were_made_while_it_trained(tmp_path)
     assert found[1] == {"step": 1, "loss": 1.0, "knn_mean": 40.0, "linear_mean": 50.0, "evaluation_s": 5.0}
     assert found[2] == lines[2]
     assert metrics.row(found[1]).endswith("  knn_mean 40.0 %  linear_mean 50.0 %")
-    assert {name for name, _ in scalars(found[1])} == {"loss", "knn_mean", "linear_mean", "evaluation_s"}
+    assert {name for name, _ in curves(found[1])} == {"loss", "knn_mean", "linear_mean", "evaluation_s"}
 
 
 def test_a_score_is_one_line_of_the_log(tmp_path):

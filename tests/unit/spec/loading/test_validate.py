@@ -72,8 +72,10 @@ def test_overrides_reach_every_section(good):
     ("override", "message"),
     [
         ("batch.sise=1", "batch.sise: unknown key; did you mean 'size'?"),
-        ("metrics={}", "metrics: comes with a later version; this one would ignore it; leave it out"),
-        ("engine.compile=none", "engine.compile: comes with a later version"),
+        (
+            "engine.compile=none",
+            "engine.compile: comes with a later version; this one would ignore it; leave it out",
+        ),
         ("bacth.size=1", "bacth: unknown key; did you mean 'batch'?"),
         ("method.nois_ratio=1", "method.nois_ratio: unknown key; did you mean 'noise_ratio'?"),
         ("method.decoder_depht=1", "method.decoder_depht: unknown key; known are "),
@@ -225,7 +227,7 @@ def test_a_key_of_another_section_is_sent_there_and_hides_no_other_fault(good):
     assert found == [
         "override optim.depth=3: optim.depth: unknown key; 'depth' is a field of model; move it there",
         "override whot=1: whot: unknown key; known are auxiliary, batch, checkpoint, data, engine, evaluate, init, "
-        "method, model, name, notify, optim, resources, retries, run, seed",
+        "method, metrics, model, name, notify, optim, resources, retries, run, seed",
         "override batch.size=63: batch.size: 63 is no multiple of the group of 8; write 64, or another data.group",
     ]
 

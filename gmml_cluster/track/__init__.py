@@ -1,0 +1,1 @@
+"""Passes a run's curves on to trackers, in a process of its own."""
