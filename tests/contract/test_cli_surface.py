@@ -12,6 +12,8 @@ SURFACE = {
         "--follow",
         "--help",
         "--json",
+        "--parallel",
+        "--sweep",
         "--take-over",
         "--version",
         "JOB",
@@ -20,7 +22,7 @@ SURFACE = {
     "gmml": ["--help", "--version"],
     "gmml status": ["--help", "--json", "--root", "RUN"],
     "gmml logs": ["--attempt", "--follow", "--help", "--rank", "--root", "--tail", "-f", "RUN"],
-    "gmml cancel": ["--all", "--help", "--root", "RUN"],
+    "gmml cancel": ["--all", "--help", "--root", "RUNS"],
     "gmml resume": [
         "--all",
         "--all-nodes",

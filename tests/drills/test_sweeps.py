@@ -1,0 +1,67 @@
+"""A sweep of two by two on a real SLURM: one array, one run of it killed and resumed, the others untouched."""
+
+import json
+
+import pytest
+
+from tests.fixtures.runs import Workshop, ended
+from tests.fixtures.slurm import until
+
+pytestmark = pytest.mark.timeout(1800)
+STEPS = 40
+RUNS = [f"tiny-lr{lr}-drop_path{drop}" for lr in ("1e-3", "2e-3") for drop in ("0", "0.1")]
+KILLED, REQUEUED = RUNS[0], RUNS[1]
+
+
+@pytest.fixture
+def site(tmp_path, slurm, digits):
+    return Workshop(tmp_path, f"{digits}/train/*.tar", str(tmp_path / "runs"), slurm.environment)
+
+
+def begun(entries):
+    return [entry for entry in entries if entry["kind"] == "begin"]
+
+
+def states(site):
+    return {
+        each["run"]: each["state"] for each in json.loads(site.call("gmml", "status", "tiny-lr-drop_path", "--json"))
+    }
+
+
+def test_a_run_of_an_array_is_killed_another_requeued_and_all_four_finish(site, slurm):
+    section = {"partition": "low", "time": "20 min", "notice": "60 s"}
+    cluster = site.profile(1, launcher="slurm", slurm=section, environment=site.gates)
+    job = site.job("tiny", run={"steps": STEPS}, engine={"zero": "ddp"}, checkpoint={"every": "5 steps", "keep": 2})
+    sweep = ("--sweep", "optim.lr=1e-3,2e-3", "--sweep", "model.drop_path=0,0.1", "--parallel", "2")
+    site.pace(2, after=10)
+    made = json.loads(site.call("gmml-submit", job, "--cluster", cluster, *sweep, "--json"))
+    jobs = {run["run"]: run["job"] for run in made["runs"]}
+    array = jobs[RUNS[0]].partition("_")[0]
+    assert jobs == {name: f"{array}_{number}" for number, name in enumerate(RUNS)}
+    for name in RUNS[:2]:
+        site.until(name, begun)
+    assert [states(site)[name] for name in RUNS] == ["running", "running", "queued", "queued"]
+    assert all(
+        f["state"] == "queued" and "waits for its turn" in f["queue_reason"]
+        for f in json.loads(site.call("gmml", "status", "tiny-lr-drop_path", "--json"))[2:]
+    )
+
+    slurm.call("scancel", jobs[KILLED])
+    site.until(KILLED, ended)
+    slurm.call("scontrol", "requeue", jobs[REQUEUED])
+    site.until(REQUEUED, ended)
+    site.pace(0)
+    until(lambda: states(site)[KILLED] in ("interrupted", "stopped"), 240, "the killed run is known to be gone")
+    again = site.call("gmml-submit", job, "--cluster", cluster, *sweep, "--json")
+    resumed = {run["run"]: run["action"] for run in json.loads(again)["runs"]}
+    assert resumed.pop(KILLED) == "resumed"
+    assert set(resumed.values()) <= {"already", "finished"}
+    for name in RUNS:
+        site.until(name, lambda entries: "finished" in ended(entries))
+    causes = {name: ended(site.entries(name)) for name in RUNS}
+    assert causes[RUNS[2]] == causes[RUNS[3]] == ["finished"], [site.entries(name) for name in RUNS[2:]]
+    assert (len(causes[KILLED]), len(causes[REQUEUED])) == (2, 2)
+    assert all([line["step"] for line in site.lines(name)] == list(range(STEPS)) for name in RUNS)
+    claims = {name: [e["job"] for e in site.entries(name) if e["kind"] == "claim"] for name in RUNS}
+    assert claims[REQUEUED] == [jobs[REQUEUED]] * 2, "a requeued task keeps its number"
+    assert claims[KILLED][0] == jobs[KILLED] != claims[KILLED][1]
