@@ -1,9 +1,11 @@
-"""A sweep of two by two on a real SLURM: one array, one run of it killed and resumed, the others untouched."""
+"""Sweeps on a real SLURM, as one array of which a run is killed and resumed, and on a real Ray."""
 
 import json
 
 import pytest
 
+from tests.drills.on_ray import ray_profile
+from tests.fixtures.ray import running_ray
 from tests.fixtures.runs import Workshop, ended
 from tests.fixtures.slurm import until
 
@@ -65,3 +67,21 @@ def test_a_run_of_an_array_is_killed_another_requeued_and_all_four_finish(site, 
     claims = {name: [e["job"] for e in site.entries(name) if e["kind"] == "claim"] for name in RUNS}
     assert claims[REQUEUED] == [jobs[REQUEUED]] * 2, "a requeued task keeps its number"
     assert claims[KILLED][0] == jobs[KILLED] != claims[KILLED][1]
+
+
+def test_on_ray_a_run_of_a_sweep_waits_for_the_one_before_it(workshop):
+    with running_ray(nodes=1) as cluster:
+        profile = ray_profile(workshop, cluster, environment=workshop.gates)
+        job = workshop.job("tiny", run={"steps": 20}, engine={"zero": "ddp"}, checkpoint={"every": "5 steps"})
+        workshop.pace(2, after=10)
+        sweep = ("--sweep", "optim.lr=1e-3,2e-3", "--parallel", "1")
+        workshop.call("gmml-submit", job, "--cluster", profile, *sweep)
+        workshop.until("tiny-lr1e-3", begun)
+        waiting = json.loads(workshop.call("gmml", "status", "tiny-lr", "--json"))[1]
+        assert (waiting["run"], waiting["state"]) == ("tiny-lr2e-3", "queued")
+        assert waiting["queue_reason"] == "waits for its turn: 1 run of tiny-lr at once"
+        workshop.pace(0)
+        names = ("tiny-lr1e-3", "tiny-lr2e-3")
+        first, second = (workshop.until(name, lambda entries: "finished" in ended(entries)) for name in names)
+        claimed = next(entry["time"] for entry in second if entry["kind"] == "claim")
+        assert claimed > next(entry["time"] for entry in first if entry["kind"] == "end")
