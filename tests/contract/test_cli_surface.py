@@ -21,6 +21,7 @@ SURFACE = {
     ],
     "gmml": ["--help", "--version"],
     "gmml status": ["--help", "--json", "--root", "RUN"],
+    "gmml top": ["--every", "--help", "--json", "--once", "--root"],
     "gmml logs": ["--attempt", "--follow", "--help", "--rank", "--root", "--tail", "-f", "RUN"],
     "gmml cancel": ["--all", "--help", "--root", "RUNS"],
     "gmml resume": [
