@@ -49,7 +49,7 @@ def view(documents: Sequence[Document], faults: Sequence[str], *, rows: int | No
     table.add_column("STATE", no_wrap=True)
     for name in ("STEP", "DONE", "IMG/S", "WAIT", "LEFT", "GOOD"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("LAST", no_wrap=True, overflow="ellipsis", max_width=12)
+    table.add_column("LAST", no_wrap=True, overflow="ellipsis", max_width=13)
     for document in shown:
         table.add_row(*cells(document), style=_STYLES.get(document["state"], ""))
     left = [f"and {counted(len(documents) - len(shown), 'run')} more"] if len(shown) < len(documents) else []
