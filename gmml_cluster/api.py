@@ -11,9 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmml_cluster.errors import Fault, RunFailed
+from gmml_cluster.errors import Fault, GmmlError, RunFailed
 from gmml_cluster.launch import cancel as ending
 from gmml_cluster.launch import find as finding
+from gmml_cluster.launch import select as selecting
 from gmml_cluster.launch.follow import Tail, ended_without_finishing, follow, is_at_work, output_of_start
 from gmml_cluster.launch.status import Statuses, statuses
 from gmml_cluster.run.evaluations import kept, with_scores
@@ -22,6 +23,7 @@ from gmml_cluster.run.uploads import metric_lines
 
 if TYPE_CHECKING:
     from gmml_cluster.launch.submit import Submitted
+    from gmml_cluster.launch.sweep import Launched
 
 WAIT_S = 5.0
 
@@ -148,6 +150,47 @@ class Run:
         return Run(done.run, done)
 
 
+@dataclass(frozen=True)
+class Selection:
+    """The runs that a word means.
+
+    Attributes:
+        runs: at least one.
+        is_group: whether it named a sweep or is a pattern, be it of a single run.
+    """
+
+    runs: list[Run]
+    is_group: bool
+
+    @classmethod
+    def of(cls, text: str, root: str | None = None) -> "Selection":
+        """The run of a name, unique prefix, folder or URL; those of a sweep's name; or those that a pattern fits.
+
+        Raises:
+            SpecError: it means nothing, or is a prefix of several names.
+        """
+        found = selecting.select(text, root)
+        return cls([Run(each) for each in found.runs], found.is_group)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Several runs that were submitted or resumed together.
+
+    Attributes:
+        runs: those that a launcher took, or that needed nothing; each says which in `submitted`.
+        failed: run -> why it was not taken.
+    """
+
+    runs: list[Run]
+    failed: Mapping[str, GmmlError]
+
+    @classmethod
+    def of(cls, launched: "Launched") -> "Sweep":
+        """What came of it."""
+        return cls([Run(done.run, done) for done in launched.done], launched.failed)
+
+
 def submit(
     job: str | Path,
     cluster: str | None = None,
@@ -176,11 +219,49 @@ def submit(
     return Run(done.run, done)
 
 
+def submit_sweep(
+    job: str | Path,
+    sweep: Mapping[str, Sequence[Any]],
+    cluster: str | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    parallel: int | None = None,
+    take_over: bool = False,
+) -> Sweep:
+    """Submit a run for every combination of some fields' values; none if any of them is refused.
+
+    Args:
+        job: a YAML file, or the name of a packaged job.
+        sweep: field -> its values, as in `{"optim.lr": ["1e-4", "3e-4"]}`.
+        cluster: a profile's name or file; this machine by default.
+        overrides: of all runs, as for `submit`.
+        parallel: how many are at work at once; one by default on this machine, else as many as there is room for.
+        take_over: submit runs again although jobs of theirs are queued or live; those are fenced.
+
+    Raises:
+        SpecError: all faults of all runs.
+        PreflightError: all that would stop any of them.
+        LaunchError: the scheduler is out of reach.
+    """
+    from gmml_cluster.launch.sweep import prepare_sweep
+    from gmml_cluster.launch.sweep import submit_sweep as submit_prepared
+
+    given = [f"{field}={','.join(map(_word, values))}" for field, values in sweep.items()]
+    prepared = prepare_sweep(
+        str(job), given, cluster=cluster or "local", overrides=written(overrides), parallel=parallel
+    )
+    return Sweep.of(submit_prepared(prepared, take_over=take_over))
+
+
 def written(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
     """Overrides as the command line takes them."""
     if not isinstance(overrides, Mapping):
         return list(overrides)
-    return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in overrides.items()]
+    return [f"{name}={_word(value)}" for name, value in overrides.items()]
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def find(name: str, root: str | None = None) -> Run:

@@ -16,12 +16,13 @@ from gmml_cluster.cli import options
 def command(runs: tuple[str, ...], root: str | None, as_json: bool) -> None:
     """One table of what `gmml eval` has kept of each RUN, of each the latest of a kind.
 
-    A run without scores, or with none that another run has under the same protocol, is named below the table.
+    The name of a sweep, or a pattern such as 'vit-*', stands for its runs. A run without scores, or with none that
+    another run has under the same protocol, is named below the table.
     """
-    from gmml_cluster.launch.find import find
+    from gmml_cluster.launch.select import select_all
     from gmml_cluster.run.score_columns import latest, not_compared
 
-    compared = {found.url: found for found in (find(name, root) for name in runs)}.values()
+    compared = select_all(runs, root)
     rows = [{"run": found.name, **row} for found in compared for row in latest(found)]
     missing = not_compared([found.name for found in compared], rows)
     if as_json:

@@ -11,6 +11,7 @@ from gmml_cluster.cli import options, run_command
 _COMMANDS = {
     "new": ("new", "Write a commented job file to begin with."),
     "status": ("status", "What runs are doing, how far they are, and what ended their attempts."),
+    "top": ("top", "A live view of all runs."),
     "logs": ("logs", "What a rank printed."),
     "cancel": ("cancel", "Ask a run to save and stop."),
     "resume": ("resume", "Continue a run from its latest checkpoint, or all that were interrupted."),

@@ -25,16 +25,18 @@ VERSION = 1
 def command(runs: tuple[str, ...], output: Path, root: str | None, as_json: bool) -> None:
     """Write one HTML page on each RUN: which is better, curves, time, scores, data and specs.
 
-    It opens in a browser without a server and without the network.
+    It opens in a browser without a server and without the network. The name of a sweep, or a pattern such as 'vit-*',
+    stands for its runs.
     """
     from gmml_cluster import api
     from gmml_cluster.cli.compute import demand
 
     demand("bokeh")
+    from gmml_cluster.launch.select import select_all
     from gmml_cluster.report.gather import gather, unique_names
     from gmml_cluster.report.page import buckets_for, page_of
 
-    found = list({each.url: each for each in (api.find(name, root) for name in runs)}.values())
+    found = [api.Run(each) for each in select_all(runs, root)]
     statuses = api.status_of(found, evaluations=True)
     if statuses.faults:
         raise statuses.faults[0]

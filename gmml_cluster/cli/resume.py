@@ -31,8 +31,12 @@ def command(
     root: str | None,
     as_json: bool,
 ) -> int:
-    """Continue RUN from its latest checkpoint; lifts a cancel. The profile is the last submission's by default."""
+    """Continue RUN from its latest checkpoint; lifts a cancel. The profile is the last submission's by default.
+
+    The name of a sweep, or a pattern such as 'vit-*', stands for its runs.
+    """
     from gmml_cluster import api
+    from gmml_cluster.cli import sweep_report
     from gmml_cluster.cli.submit_report import report
 
     if every == (run is not None):
@@ -41,7 +45,14 @@ def command(
         if cluster is not None or code or all_nodes or take_over or follow:
             raise click.UsageError("--all resumes each run as it was submitted; it takes --root and --json alone")
         return _resume_all(root, as_json)
-    resumed = api.find(run, root).resume(cluster, new_code=code, take_over=take_over, all_nodes=all_nodes)
+    named = api.Selection.of(run, root)
+    if named.is_group:
+        if follow:
+            raise click.UsageError("--follow shows one run; gmml status shows those of a sweep")
+        return sweep_report.resume(
+            named.runs, cluster=cluster, new_code=code, take_over=take_over, all_nodes=all_nodes, as_json=as_json
+        )
+    resumed = named.runs[0].resume(cluster, new_code=code, take_over=take_over, all_nodes=all_nodes)
     report(resumed, as_json=as_json, follow=follow)
     return 0
 

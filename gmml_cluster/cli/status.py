@@ -23,21 +23,22 @@ Document = dict[str, Any]
 @options.root
 @options.as_json
 def command(run: str | None, root: str | None, as_json: bool) -> None:
-    """All runs under the known roots, a line each, or a page on RUN.
+    """All runs under the known roots, a line each, or a page on RUN; of a sweep, or a pattern, its runs.
 
     Steps are counted from 0, as in metrics and checkpoints; DONE is their share of the run.
     """
     from gmml_cluster import api
 
-    asked = [api.find(run, root)] if run else api.runs(root)
-    found = api.status_of(asked, evaluations=run is not None)
-    if run is not None and found.faults:
+    named = api.Selection.of(run, root) if run else None
+    is_page = named is not None and not named.is_group
+    found = api.status_of(api.runs(root) if named is None else named.runs, evaluations=is_page)
+    if is_page and found.faults:
         raise found.faults[0]
     for fault in found.faults:
         print(fault, file=sys.stderr)
     if as_json:
-        click.echo(json.dumps(found.documents[0] if run else found.documents, indent=2))
-    elif run is not None:
+        click.echo(json.dumps(found.documents[0] if is_page else found.documents, indent=2))
+    elif is_page:
         click.echo("\n".join(page(found.documents[0])))
     elif found.documents:
         _print_table(_COLUMNS, map(row, found.documents))

@@ -164,7 +164,7 @@ def with_lanes_counted(prepared: Prepared) -> Prepared:
         return prepared
     indexed = count(prepared.job)
     counted = plan_submission(prepared.job, submission.profile, submission.root, indexed, submission.code)
-    return replace(prepared, submission=counted)
+    return replace(prepared, submission=replace(submission, plan=counted.plan))
 
 
 def with_absolute_paths(job: JobSpec) -> JobSpec:

@@ -1,11 +1,11 @@
 """The protocol of launchers, which start runs on this machine, on SLURM or on Ray. A launcher keeps no state."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from gmml_cluster.errors import Fault
+from gmml_cluster.errors import Fault, LaunchError
 
 if TYPE_CHECKING:  # `gmml status` polls without pydantic
     from gmml_cluster.launch.snapshot import Snapshot
@@ -36,6 +36,19 @@ class JobReport:
 
 
 @dataclass(frozen=True)
+class Queue:
+    """Runs that share a machine or a quota.
+
+    Attributes:
+        name: of the sweep that they are of.
+        parallel: how many of them are at work at once; None for as many as there is room for.
+    """
+
+    name: str
+    parallel: int | None
+
+
+@dataclass(frozen=True)
 class Submission:
     """One request to run.
 
@@ -49,6 +62,7 @@ class Submission:
         module: what each rank starts as `python -m MODULE --root --run --submit --job --restart`.
         imports: packages that the ranks import besides this one, of those that an installation may lack.
         excluded: nodes that the run avoids, as its log says.
+        queue: of a run of a sweep.
     """
 
     root: str
@@ -60,6 +74,7 @@ class Submission:
     module: str = TRAIN_MODULE
     imports: tuple[str, ...] = ("torch",)
     excluded: tuple[str, ...] = ()
+    queue: Queue | None = None
 
     @property
     def run_root(self) -> str:
@@ -96,6 +111,10 @@ class Launcher(Protocol):
         Raises:
             LaunchError: refused, or out of reach.
         """
+        ...
+
+    def submit_all(self, submissions: Sequence[Submission]) -> list[str | LaunchError]:
+        """Hand over the runs of a sweep, by as few calls as it takes: the id of each, or why it was not taken."""
         ...
 
     def poll(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
@@ -140,3 +159,14 @@ class Launcher(Protocol):
     def forget(self, root: str, name: str) -> None:
         """Delete what this machine keeps of a run outside of its root."""
         ...
+
+
+def one_by_one(submit: Callable[[Submission], str], submissions: Sequence[Submission]) -> list[str | LaunchError]:
+    """What `submit_all` gives where each run is handed over for itself."""
+    taken: list[str | LaunchError] = []
+    for submission in submissions:
+        try:
+            taken.append(submit(submission))
+        except LaunchError as error:
+            taken.append(error)
+    return taken

@@ -5,9 +5,9 @@ What is refused on the way leaves nothing behind.
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from gmml_cluster.launch.indexed import look_up
 from gmml_cluster.launch.jobs import is_busy, poll_one
 from gmml_cluster.launch.preflight import preflight
 from gmml_cluster.launch.prepare import Prepared, plan_submission, profile_named, with_lanes_counted
-from gmml_cluster.launch.protocol import Launcher, Submission
+from gmml_cluster.launch.protocol import Launcher, Queue, Submission
 from gmml_cluster.launch.registry import launcher_named
 from gmml_cluster.run import protocol
 from gmml_cluster.run.discovery import note_root
@@ -57,6 +57,49 @@ class Submitted:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A submission that passed every check; nothing is written yet.
+
+    Attributes:
+        prepared: as planned after the checks.
+        changed: as in `Submitted`.
+        seen: the history by which it was decided; empty for a run that does not exist yet.
+    """
+
+    run: RunRoot
+    prepared: Prepared
+    changed: Mapping[str, Any]
+    seen: History
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the run does not exist yet."""
+        return not self.seen.run
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run whose log has the `submit`, and what is to be handed over for it.
+
+    Attributes:
+        submission: with the token.
+        notices: `bounds` of the `submit` on notices.
+    """
+
+    ready: Ready
+    run: RunRoot
+    launcher: Launcher
+    submission: Submission
+    notices: Mapping[str, int]
+
+    def taken(self, job: str) -> Submitted:
+        """The outcome once a launcher has taken it."""
+        ready = self.ready
+        notes = (*ready.prepared.plan.notes, *too_short(ready.seen, self.notices))
+        return Submitted(self.run, "submitted" if ready.is_new else "resumed", job, ready.changed, notes)
+
+
 def submit(prepared: Prepared, *, take_over: bool = False) -> Submitted:
     """Submit a new run, or continue the one of this name and identity. A failure leaves nothing behind.
 
@@ -69,17 +112,10 @@ def submit(prepared: Prepared, *, take_over: bool = False) -> Submitted:
         LaunchError: the scheduler refused, or is out of reach.
     """
     with prepared.locations.located_faults():
-        # not for `resume`: a corpus of scores that is gone by then must not keep a run from its next step
-        refuse_evaluation(prepared.job, prepared.submission.root)
-        run = run_root(prepared.submission.root, prepared.job.name)
-        history = opened(run)
-        if not history.run:
-            try:
-                return _begin(run, prepared)
-            except AlreadyExists:  # another first submission of this name came in between
-                history = opened(run)
-        changed = changes_of(run, dump(prepared.job))
-        return _continue(run, history, prepared, changed, take_over=take_over, new_code=False)
+        try:
+            return _launched(decide(prepared, take_over=take_over))
+        except AlreadyExists:  # another first submission of this name came in between
+            return _launched(decide(prepared, take_over=take_over))
 
 
 def resume(
@@ -99,6 +135,25 @@ def resume(
         take_over: as for `submit`.
         all_nodes: use those again that the run avoids because they failed.
     """
+    return _launched(decide_resume(run, cluster=cluster, new_code=new_code, take_over=take_over, all_nodes=all_nodes))
+
+
+def decide(prepared: Prepared, *, take_over: bool) -> Submitted | Ready:
+    """What `submit` is to do: nothing, with the reason, or to launch. Checks everything and writes nothing."""
+    # not for `resume`: a corpus of scores that is gone by then must not keep a run from its next step
+    refuse_evaluation(prepared.job, prepared.submission.root)
+    run = run_root(prepared.submission.root, prepared.job.name)
+    history = opened(run)
+    if not history.run:
+        return Ready(run, _checked(prepared), {}, History())
+    changed = changes_of(run, dump(prepared.job))
+    return _decide_existing(run, history, prepared, changed, take_over=take_over, new_code=False)
+
+
+def decide_resume(
+    run: RunRoot, *, cluster: str | None, new_code: bool, take_over: bool, all_nodes: bool
+) -> Submitted | Ready:
+    """What `resume` is to do, as `decide` says it of `submit`; a run of a sweep goes back into its queue."""
     history = opened(run)
     last = history.submit
     changed = dict(last.changed) if last else {}
@@ -109,35 +164,16 @@ def resume(
     with Locations(profile=tree, origin=f"--cluster {known}").located_faults():
         launcher_named(profile.launcher)  # asked first: no store is read for a launcher that does not exist
         submission = plan_submission(job, profile, run.root, look_up(job, run.root))
+        queue = last.bounds.get("queue") if last else None
+        submission = replace(submission, queue=Queue(**queue) if queue else None)
         prepared = Prepared(job, known, submission, all_nodes=all_nodes)
-        return _continue(run, history, prepared, changed, take_over=take_over, new_code=new_code)
+        return _decide_existing(run, history, prepared, changed, take_over=take_over, new_code=new_code)
 
 
-def _begin(run: RunRoot, prepared: Prepared) -> Submitted:
-    """A run that does not exist yet: check, create, launch; what fails after the creation removes it again.
-
-    A run that somebody else relies on by then stays: the scheduler may have taken the job though its answer was lost.
-    """
-    prepared = _checked(prepared)
-    code, spec = prepared.submission.code, dump(prepared.job)
-    files = {SPEC: to_yaml(prepared.job).encode(), code_name(code.digest): code.data}
-    versions = {"gmml_cluster": __version__, "python": platform.python_version()}
-    opening = {"spec": identity(spec), "code": code.digest, "versions": versions}
-    run = create_run(run.root, run.name, files, opening)
-    try:
-        note_root(run.root)
-        return _launch(run, prepared, "submitted", {}, History())
-    except BaseException:
-        with suppress(Fenced, StorageError):
-            if withdraw(run):
-                remove_run(run)
-        raise
-
-
-def _continue(
+def _decide_existing(
     run: RunRoot, history: History, prepared: Prepared, changed: Mapping[str, Any], *, take_over: bool, new_code: bool
-) -> Submitted:
-    """A run that exists: nothing where it has finished or is busy, else check and launch another job of it."""
+) -> Submitted | Ready:
+    """Of a run that exists: nothing where it has finished or is busy, else another job of it."""
     demand_in_place(run, moved=True)
     last = history.submit
     job = last.job or "" if last else ""
@@ -151,10 +187,65 @@ def _continue(
     if last is not None and not new_code:
         code, _ = code_of_run(run, last, prepared.submission.code)
         prepared = replace(prepared, submission=replace(prepared.submission, code=code))
-    prepared = _checked(prepared)
-    code = prepared.submission.code
-    run.store.put(code_name(code.digest), code.data)
-    return _launch(run, prepared, "resumed", changed, history)
+    return Ready(run, _checked(prepared), changed, history)
+
+
+def _launched(found: Submitted | Ready) -> Submitted:
+    """Append `submit`, hand the job over and append `queued`."""
+    if isinstance(found, Submitted):
+        return found
+    asked = ask(found)
+    if isinstance(asked, Submitted):
+        return asked
+    try:
+        return asked.taken(hand_over(asked.run, asked.launcher, asked.submission))
+    except BaseException:
+        take_back(asked)
+        raise
+
+
+def ask(ready: Ready) -> Submitted | Asked:
+    """Create a run that does not exist yet, then append `submit`; `already` where another submit came meanwhile.
+
+    Raises:
+        AlreadyExists: another first submission of this name came in between.
+    """
+    if not ready.is_new:
+        code = ready.prepared.submission.code
+        ready.run.store.put(code_name(code.digest), code.data)
+        return _append_submit(ready, ready.run)
+    run = _created(ready)
+    try:
+        note_root(run.root)
+        return _append_submit(ready, run)
+    except BaseException:
+        _remove(run)
+        raise
+
+
+def _created(ready: Ready) -> RunRoot:
+    prepared = ready.prepared
+    code, spec = prepared.submission.code, dump(prepared.job)
+    files = {SPEC: to_yaml(prepared.job).encode(), code_name(code.digest): code.data}
+    versions = {"gmml_cluster": __version__, "python": platform.python_version()}
+    opening = {"spec": identity(spec), "code": code.digest, "versions": versions}
+    return create_run(ready.run.root, ready.run.name, files, opening)
+
+
+def take_back(asked: Asked) -> None:
+    """Remove the run of a submission that failed if it created it; one that existed before stays."""
+    if asked.ready.is_new:
+        _remove(asked.run)
+
+
+def _remove(run: RunRoot) -> None:
+    """Remove a new run whose submission failed.
+
+    A run that somebody else relies on by then stays: the scheduler may have taken the job though its answer was lost.
+    """
+    with suppress(Fenced, StorageError):
+        if withdraw(run):
+            remove_run(run)
 
 
 def _refuse_moved(run: RunRoot, job: str) -> None:
@@ -186,9 +277,10 @@ def _checked(prepared: Prepared) -> Prepared:
     return with_lanes_counted(prepared)
 
 
-def _launch(run: RunRoot, prepared: Prepared, action: Action, changed: Mapping[str, Any], seen: History) -> Submitted:
-    """Append `submit`, hand the job over and append `queued`; `already` where another submit came since `seen`."""
-    excluded = () if prepared.all_nodes else tuple(seen.excluded)
+def _append_submit(ready: Ready, run: RunRoot) -> Submitted | Asked:
+    """Append `submit`; `already` where another submit came since it was decided."""
+    prepared = ready.prepared
+    excluded = () if prepared.all_nodes else tuple(ready.seen.excluded)
     # a renamed run's spec has the old name
     submission = replace(prepared.submission, root=run.root, name=run.name, excluded=excluded)
     launcher = launcher_named(submission.profile.launcher)
@@ -198,21 +290,19 @@ def _launch(run: RunRoot, prepared: Prepared, action: Action, changed: Mapping[s
         launcher=submission.profile.launcher,
         code=submission.code.digest,
         bounds=bounds,
-        changed=changed,
-        seen=seen,
+        changed=ready.changed,
+        seen=ready.seen,
     )
     if token is None:
         submit = run.log.refresh().submit
         return Submitted(run, "already", submit.job or "" if submit else "", {})
-    job = hand_over(run, launcher, replace(submission, token=token))
-    notes = (*prepared.plan.notes, *too_short(seen, bounds.get("notices", {})))
-    return Submitted(run, action, job, changed, notes)
+    return Asked(ready, run, launcher, replace(submission, token=token), bounds.get("notices", {}))
 
 
 def _bounds(prepared: Prepared) -> dict[str, Any]:
     plan, cluster = prepared.plan, prepared.cluster
     lasting = str(Path(cluster).absolute()) if Path(cluster).is_file() else cluster  # `gmml resume` runs elsewhere
-    retries = prepared.job.retries
+    retries, queue = prepared.job.retries, prepared.submission.queue
     budget = {name: getattr(retries, name) for name in ("failures", "outages", "errors")}
     return {
         "cluster": lasting,
@@ -220,14 +310,20 @@ def _bounds(prepared: Prepared) -> dict[str, Any]:
         "ranks_per_node": plan.ranks_per_node,
         "retries": {**budget, "longest_pause_s": retries.longest_pause},
         **({"all_nodes": True} if prepared.all_nodes else {}),
+        **({"queue": asdict(queue)} if queue is not None else {}),
     }
 
 
 def hand_over(run: RunRoot, launcher: Launcher, submission: Submission) -> str:
     """Launch and append `queued`; a job that the log cannot name is taken back, and the start recorded as failed."""
+    return record_job(run, launcher, submission, lambda: launcher.submit(submission))
+
+
+def record_job(run: RunRoot, launcher: Launcher, submission: Submission, take: Callable[[], str]) -> str:
+    """Append `queued` with the job that `take` gives, or that the start failed; the job."""
     job = None
     try:
-        job = launcher.submit(submission)
+        job = take()
         protocol.queued(run.log, submission.token, job)
     except BaseException as error:
         if job is not None:

@@ -38,6 +38,7 @@ INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SHELL = ("", "sh", "bash", "console", "shell")
 FOREIGN = {
+    "--array",
     "--dependency",
     "--exclude",
     "--export",

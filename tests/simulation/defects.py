@@ -57,7 +57,7 @@ DEFECTS: dict[str, tuple[tuple[object, str, Callable[..., object]], ...]] = {
     "a fenced start is requeued": ((restart, "_is_past", lambda history, start: False),),
     "any job may claim": ((protocol, "refusal", lambda history, submit, job, restart: None),),
     "a start does not know its successor": ((protocol, "refusal", _knows_its_own_job_alone),),
-    "a supervisor's locks hold nobody": ((lock, "_take", lambda file, kind: True),),
+    "a supervisor's locks hold nobody": ((lock, "take", lambda file, kind: True),),
     "a run grows without a checkpoint": ((Growth, "is_due", _grows_at_once),),
     "a slot may be created again": ((PosixStore, "_link", _renames), (bucket.Bucket, "put_object", _puts)),
 }

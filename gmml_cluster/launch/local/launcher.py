@@ -6,17 +6,17 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import Fault, LaunchError
 from gmml_cluster.launch import imports
-from gmml_cluster.launch.local import lock, outage
+from gmml_cluster.launch.local import lock, outage, queue
 from gmml_cluster.launch.local.lock import NAMELESS, Holder, holder, lock_path, run_digest, state_folder, supervisor_of
 from gmml_cluster.launch.local.ranks import thread_environment
-from gmml_cluster.launch.protocol import JobReport, JobState, Submission
+from gmml_cluster.launch.protocol import JobReport, JobState, Queue, Submission, one_by_one
 from gmml_cluster.launch.snapshot import cache_folder, unpack
 
 if TYPE_CHECKING:  # `gmml status` polls without pydantic
@@ -58,11 +58,15 @@ class LocalJob:
         """How the job is, by the locks of its run.
 
         Gone means that nothing restarts it: ranks that outlived their supervisor may still save, and hold the run's
-        lock until they have. While the store cannot be read or written no ranks run, so the job waits.
+        lock until they have. While the store cannot be read or written no ranks run, so the job waits; and so it does
+        until its turn in the queue of a sweep.
         """
         if not self.is_here:
             return JobReport("unknown")
         state = self._state()
+        turn = queue.waits(self.run, self.submit) if state == "running" else None
+        if turn is not None:
+            return JobReport("queued", turn)
         trouble = outage.found(self.run, self.submit) if state != "unknown" else None
         if trouble is None:
             return JobReport(state, lingering=state == "gone" and self._has_ranks())
@@ -139,6 +143,10 @@ class LocalLauncher:
         _start(arguments, {**environment, "PYTHONPATH": _path(code, environment)}, output)
         return str(job)
 
+    def submit_all(self, submissions: Sequence[Submission]) -> list[str | LaunchError]:
+        """A supervisor each; those that have to wait for others start no ranks before."""
+        return one_by_one(self.submit, submissions)
+
     def poll(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
         """How each job is, by the locks of its run; a job of another machine is unknown here."""
         return {job: LocalJob.read(job).report for job in jobs}
@@ -185,7 +193,13 @@ def _path(code: Path, environment: Mapping[str, str]) -> str:
 def _arguments(submission: Submission, token: str) -> list[str]:
     supervisor = ["-P", "-m", "gmml_cluster.launch.local.supervisor"]
     run = ["--root", submission.root, "--run", submission.name, "--submit", token]
-    return [*supervisor, *run, "--module", submission.module, "--ranks", str(submission.plan.ranks_per_node)]
+    ranks = ["--module", submission.module, "--ranks", str(submission.plan.ranks_per_node)]
+    return [*supervisor, *run, *ranks, *_place(submission.queue)]
+
+
+def _place(of_sweep: Queue | None) -> list[str]:
+    """Arguments for a run of a sweep: one at a time unless more are asked for, for they share this machine."""
+    return [] if of_sweep is None else ["--queue", of_sweep.name, "--parallel", str(of_sweep.parallel or 1)]
 
 
 def _start(arguments: list[str], environment: Mapping[str, str], output: Path) -> None:

@@ -87,7 +87,7 @@ def holder(path: Path) -> Holder | None:
     """Who holds the lock now; None where it is free, `NAMELESS` where its holder has not written its name yet."""
     try:
         with path.open("rb") as file:
-            if _take(file, fcntl.LOCK_SH):
+            if take(file, fcntl.LOCK_SH):
                 return None
             written = file.read()
     except FileNotFoundError:
@@ -139,7 +139,7 @@ def held(root: str, name: str, me: Holder, *, wait_s: float) -> Iterator[list[in
 
 
 def _hold(file: IO[bytes], path: Path, me: Holder, deadline: float) -> None:
-    while not _take(file, fcntl.LOCK_EX):
+    while not take(file, fcntl.LOCK_EX):
         if time.monotonic() > deadline:
             other = holder(path)
             problem = f"{other or 'another process'} holds this run; one supervisor a run"
@@ -151,7 +151,15 @@ def _hold(file: IO[bytes], path: Path, me: Holder, deadline: float) -> None:
     os.fsync(file.fileno())
 
 
-def _take(file: IO[bytes], kind: int) -> bool:
+def is_free(path: Path) -> bool:
+    """Whether nobody holds the lock of this file."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        return take(file, fcntl.LOCK_SH)
+    return True
+
+
+def take(file: IO[bytes], kind: int) -> bool:
+    """Lock an open file if nobody else holds it; whether it is ours now."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

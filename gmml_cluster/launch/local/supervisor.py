@@ -11,8 +11,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from gmml_cluster.launch.exits import RankExit, evidence_of
 from gmml_cluster.launch.local import outage
 from gmml_cluster.launch.local.lock import Holder, held
 from gmml_cluster.launch.local.outage import Outage
+from gmml_cluster.launch.local.queue import queue_folder, shown_waiting, ticket
 from gmml_cluster.launch.local.ranks import STOP, Job, Ranks
 from gmml_cluster.launch.restart import restart_delay_s
 from gmml_cluster.launch.tail import last_line, tail_of
@@ -133,6 +134,30 @@ def _wait_for_store(job: Job, fault: GmmlError, left: int, *, tried: int) -> boo
     return left > 0 and not signal.sigtimedwait(STOP, pause)
 
 
+@contextmanager
+def _queued(job: Job, queue: str | None, parallel: int, *, ready: int) -> Iterator[list[int] | None]:
+    """Report ready, and wait for the job's turn in the queue of its sweep if it is of one.
+
+    Yields:
+        What the ranks are to hold beside the run's locks, so that their place is free only when they have left; None
+        where the job was asked to end while it waited.
+    """
+    if queue is None:
+        _report_ready(ready)
+        yield []
+        return
+    with ticket(queue_folder(job.root, queue)) as mine:
+        with shown_waiting(job.digest, job.submit, parallel, queue):
+            _report_ready(ready)  # behind the ticket: who is submitted first is first
+            come = mine.wait(parallel)
+        yield [mine.file.fileno()] if come else None
+
+
+def _report_ready(descriptor: int) -> None:
+    os.write(descriptor, b"1")
+    os.close(descriptor)
+
+
 def _served(job: Job, locks: Sequence[int]) -> int:
     """The exit code of a job.
 
@@ -159,16 +184,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--ranks", type=int, required=True)
     parser.add_argument("--ready", type=int, required=True)
+    parser.add_argument("--queue", help="the sweep whose runs share this machine")
+    parser.add_argument("--parallel", type=int, default=1, help="runs of it at once")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP, signal.SIGCONT))
     job = Job(root=given.root, run=given.run, submit=given.submit, id=given.job, ranks=given.ranks, module=given.module)
     me = Holder(host=socket.gethostname(), pid=os.getpid(), submit=job.submit)
     try:
-        with held(job.root, job.run, me, wait_s=TAKE_OVER_S) as locks:
-            os.write(given.ready, b"1")
-            os.close(given.ready)
-            return _served(job, locks)
+        with (
+            held(job.root, job.run, me, wait_s=TAKE_OVER_S) as locks,
+            _queued(job, given.queue, given.parallel, ready=given.ready) as place,
+        ):
+            return NEVER if place is None else _served(job, [*locks, *place])
     except GmmlError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code

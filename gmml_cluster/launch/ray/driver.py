@@ -20,9 +20,11 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from gmml_cluster.launch.ray.client import AUTO, connected, dashboard
 from gmml_cluster.launch.ray.job import Job
 from gmml_cluster.launch.ray.room import Free, usable, without_nodes
 from gmml_cluster.launch.ray.supervisor import Broken, Unplaced, supervise
+from gmml_cluster.launch.ray.turns import wait_for_turn
 from gmml_cluster.launch.ray.worker import Attempt, Left, run_rank
 
 
@@ -104,6 +106,12 @@ class RayCluster:
             ).fit()
 
 
+def listed_jobs() -> list[Any]:
+    """All jobs of this driver's own cluster, whatever address its submitter reaches that by."""
+    with connected(dashboard(AUTO)) as client:
+        return list(client.list_jobs())
+
+
 def at_addresses(addresses: Collection[str]) -> list[str]:
     """Ids of the nodes at these addresses: a node that Ray has started anew has another id and the same address."""
     return [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerAddress"] in addresses]
@@ -136,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=json.loads, required=True)
     parser.add_argument("--ranks-per-node", type=int, required=True)
     parser.add_argument("--namespace")
+    parser.add_argument("--in-sweep", help="of whose runs only so many are at work at once")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     least, most = map(int, given.nodes.split(".."))
@@ -152,6 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labels=given.labels,
     )
     ray.init(address="auto", namespace=given.namespace, log_to_driver=True)
+    if given.in_sweep is not None:
+        wait_for_turn(job.submit, listed_jobs)
     return supervise(job, RayCluster())
 
 

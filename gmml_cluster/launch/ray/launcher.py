@@ -7,15 +7,16 @@ import json
 import logging
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import Fault, LaunchError
-from gmml_cluster.launch.protocol import JobReport, Submission
+from gmml_cluster.launch.protocol import JobReport, Submission, one_by_one
 from gmml_cluster.launch.ray.client import RayJob, connected, dashboard, first_line, report_of
 from gmml_cluster.launch.ray.requests import job_request, section
+from gmml_cluster.launch.ray.turns import waits
 
 if TYPE_CHECKING:
     from gmml_cluster.plan.machine import Machine
@@ -72,6 +73,10 @@ class RayLauncher:
                         raise LaunchError(Fault(job.address, problem, "remove the reason and submit again")) from error
         return str(job)
 
+    def submit_all(self, submissions: Sequence[Submission]) -> list[str | LaunchError]:
+        """A job each; drivers that have to wait for others place no ranks before."""
+        return one_by_one(self.submit, submissions)
+
     def poll(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
         """Reports by one listing a cluster; a job that its cluster does not list is gone with an earlier head."""
         by_address = defaultdict(list)
@@ -81,8 +86,8 @@ class RayLauncher:
         for address, asked in by_address.items():
             try:
                 with connected(address) as client:
-                    listed = {details.submission_id: report_of(details) for details in client.list_jobs()}
-                reports |= {str(job): listed.get(job.submission, JobReport("gone")) for job in asked}
+                    listed = client.list_jobs()
+                reports |= {str(job): _report(job.submission, listed) for job in asked}
             except LaunchError as error:
                 _log.warning("%s", error)
                 reports |= {str(job): JobReport("unknown") for job in asked}
@@ -105,6 +110,16 @@ class RayLauncher:
 
     def forget(self, root: str, name: str) -> None:
         """Nothing is kept here."""
+
+
+def _report(job: str, listed: Sequence[Any]) -> JobReport:
+    """How a job is; one whose driver waits for others of its sweep is queued."""
+    mine = next((details for details in listed if details.submission_id == job), None)
+    if mine is None:
+        return JobReport("gone")
+    report = report_of(mine)
+    turn = waits(job, listed) if report.state == "running" else None
+    return report if turn is None else JobReport("queued", turn)
 
 
 def _is_known(client: Any, job: RayJob) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gmml_cluster.errors import Fault, PreflightError
 from gmml_cluster.launch.protocol import Submission
 from gmml_cluster.launch.ray.client import RayJob, authentication
+from gmml_cluster.launch.ray.turns import metadata_of
 
 if TYPE_CHECKING:
     from gmml_cluster.spec.cluster import ClusterProfile, RaySection
@@ -41,7 +42,7 @@ def job_request(submission: Submission, job: RayJob, code: str) -> dict[str, Any
         job: the job's id, whose part there is also what the ranks claim by.
         code: file with the code.
     """
-    ray, plan = section(submission.profile), submission.plan
+    ray, plan, of_sweep = section(submission.profile), submission.plan, metadata_of(submission)
     given = {
         "root": submission.root,
         "run": submission.name,
@@ -54,11 +55,12 @@ def job_request(submission: Submission, job: RayJob, code: str) -> dict[str, Any
         "resources": json.dumps(rank_resources(submission)),
         "labels": json.dumps(ray.labels),
         **_namespace(ray),
+        **({"in-sweep": of_sweep["sweep"]} if of_sweep else {}),
     }
     return {
         "entrypoint": _command("gmml_cluster.launch.ray.driver", given),
         "submission_id": job.submission,
-        "metadata": {"run": submission.run_root},
+        "metadata": {"run": submission.run_root, **of_sweep},
         "runtime_env": _runtime_env(submission, code),
     }
 

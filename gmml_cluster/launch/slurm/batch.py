@@ -8,8 +8,10 @@ import math
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
+from itertools import takewhile
 from typing import Any
 
 from gmml_cluster.errors import PreflightError
@@ -30,6 +32,7 @@ _PLACEHOLDER = "t0ken" * 6
 # URG: submitit requeues by itself on its signal; URG is the one name that both Python's `signal` and sbatch know and
 # that is harmless by default.
 # SLURM_MEM_PER_*: set where gmml-submit ran within an allocation; they would outrank the job's own --mem in its steps.
+# GMML_JOB: of an array's task SLURM_JOB_ID may be the whole array's number, and scontrol would then change all of it.
 # gmml_environment: for a successor, which is to get what this job got and not what this script adds.
 _GUARDS = """\
 trap '' TERM CONT USR2
@@ -37,9 +40,12 @@ gmml_environment=$(export -p)
 export SUBMITIT_PREEMPT_SIGNAL=URG
 unset "${{!SLURM_MEM_PER_@}}"
 gmml_files() {{ echo {files}; }}
-gmml_err=$(gmml_files "$SLURM_JOB_ID")_0_log.err
+export GMML_JOB=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
+GMML_JOB=${{GMML_JOB:-$SLURM_JOB_ID}}
+gmml_err=$(gmml_files "$GMML_JOB")_0_log.err
 gmml_seen=$(wc -l < "$gmml_err")
-gmml_run={run_root} gmml_token={token} gmml_nodes={nodes} gmml_notice={notice}
+{members}
+gmml_nodes={nodes} gmml_notice={notice}
 gmml_verdict_s={verdict_s} gmml_patience_s={patience_s} gmml_restarts={restarts} gmml_unfit={unfit}
 gmml_set_python() {{ python=({python}); }}
 gmml_blind=${{gmml_err%.err}}.restarts-without-log gmml_here=${{gmml_err%.err}}.restarts-here
@@ -70,9 +76,9 @@ gmml_set_python
 _OTHER_ROOT = re.compile(r"--(container|environment|uenv|view)")
 
 
-def text(submission: Submission) -> str:
-    """The script, to the byte; made by submitit, which has no public way to ask for it."""
-    made = executor(submission)
+def text(*submissions: Submission) -> str:
+    """The script of a run, or of an array of several, to the byte; made by submitit, which has no public way to ask."""
+    made = executor(*submissions)
     return str(made._make_submission_file_text(made._submitit_command_str, ""))
 
 
@@ -81,15 +87,29 @@ def shown(submission: Submission) -> str:
     return text(replace(submission, token=_PLACEHOLDER)).replace(_PLACEHOLDER, SHOWN_TOKEN)
 
 
-def executor(submission: Submission) -> Any:
+def arrays(submissions: Sequence[Submission]) -> list[list[Submission]]:
+    """Runs of a sweep that can share a script, and so be tasks of one array: it differs by run and token alone."""
+    groups: dict[object, list[Submission]] = {}
+    for each in submissions:
+        alike = text(replace(each, name="run", token=_PLACEHOLDER))
+        groups.setdefault((each.queue, alike) if each.queue else each.token, []).append(each)
+    return [part for group in groups.values() for part in ([group] if array_name(group) else [[e] for e in group])]
+
+
+def executor(*submissions: Submission) -> Any:
     """The executor of submitit with all of the profile in it; needs no SLURM on this machine.
+
+    Args:
+        submissions: one, or those of one of `arrays`.
 
     Raises:
         PreflightError: a value would add a line to the script, or the job folder is none.
     """
-    if faults := options.control_characters(submission):
+    if faults := [fault for each in submissions for fault in options.control_characters(each)]:
         raise PreflightError(faults)
     import submitit  # takes 0.15 s
+
+    from gmml_cluster.launch.slurm.array import submit_as_array
 
     class Executor(submitit.SlurmExecutor):  # a dry run works where there is no srun
         @classmethod
@@ -102,6 +122,12 @@ def executor(submission: Submission) -> Any:
             ranks, _, end = after.partition("\n")
             return f'{before}\ngmml_ranks() {{ srun "${{gmml_step[@]}}" {ranks}; }}\ngmml_ranks\n{end}'
 
+        def _internal_process_submissions(self, delayed_submissions: list[Any]) -> list[Any]:
+            if len(delayed_submissions) == 1:
+                return super()._internal_process_submissions(delayed_submissions)
+            return submit_as_array(self, delayed_submissions)
+
+    submission = submissions[0]
     slurm = submission.profile.slurm
     made = Executor(folder=job_folder(submission), python=slurm.python)
     named = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos}
@@ -111,21 +137,33 @@ def executor(submission: Submission) -> Any:
     further = {"constraint": slurm.constraint, "exclude": avoided, "gpus_per_node": gpus}
     made.update_parameters(
         **{name: value for name, value in {**named, **further}.items() if value is not None},
-        job_name=submission.name,
+        job_name=array_name(submissions),
         comment=submission.token,
         nodes=submission.plan.node_range.least,
         **options.shape(submission),
         time=math.ceil(slurm.time / 60),
-        setup=setup_lines(submission),
+        setup=setup_lines(*submissions),
         teardown=["gmml_after"],
         srun_args=options.srun_arguments(submission),
         additional_parameters=options.further_options(submission),
     )
+    if len(submissions) > 1:
+        at_once = submission.queue.parallel if submission.queue else None
+        made.parameters |= {"map_count": len(submissions), "array_parallelism": at_once or len(submissions)}
     return made
 
 
-def setup_lines(submission: Submission) -> list[str]:
+def array_name(submissions: Sequence[Submission]) -> str:
+    """What all runs' names begin with, by which `poll` knows their array; the name itself of a single run."""
+    same = takewhile(
+        lambda characters: len(set(characters)) == 1, zip(*(each.name for each in submissions), strict=False)
+    )
+    return submissions[0].name if len(submissions) == 1 else "".join(each[0] for each in same).rstrip("-._")
+
+
+def setup_lines(*submissions: Submission) -> list[str]:
     """Shell lines before `srun`: guards, the end's function, environment, the profile's own, code and imports."""
+    submission = submissions[0]
     profile = submission.profile
     ours = {"GMML_GPUS": str(profile.slurm.gpus_per_node)} if profile.slurm.gpus_per_node else {}
     if submission.plan.node_range.most > submission.plan.node_range.least:
@@ -137,17 +175,17 @@ def setup_lines(submission: Submission) -> list[str]:
     imports = _IMPORTS.format(unfit=UNFIT, modules=shlex.join(submission.imports))
     if any(map(_OTHER_ROOT.match, profile.slurm.srun_args)):
         imports = ""
-    parts = ["\n".join([_guards(submission), *_teardown(), *variables]), own, code, imports]
+    parts = ["\n".join([_guards(submissions), *_teardown(), *variables]), own, code, imports]
     return [line for part in parts for line in part.splitlines()]
 
 
-def _guards(submission: Submission) -> str:
+def _guards(submissions: Sequence[Submission]) -> str:
+    submission = submissions[0]
     slurm = submission.profile.slurm
     files = str(job_folder(submission) / "%j")
     return _GUARDS.format(
         files='"$1"'.join(shlex.quote(part) if part else "" for part in files.split("%j")),
-        run_root=shlex.quote(submission.run_root),
-        token=shlex.quote(submission.token),
+        members=_members(submissions),
         nodes=submission.plan.node_range.least,
         notice=round(slurm.notice),
         verdict_s=VERDICT_S,
@@ -156,6 +194,15 @@ def _guards(submission: Submission) -> str:
         unfit=UNFIT,
         python=slurm.python or shlex.quote(sys.executable),
     )
+
+
+def _members(submissions: Sequence[Submission]) -> str:
+    """Which run the job is of; in an array by the task's number."""
+    lines = [f"gmml_run={shlex.quote(each.run_root)} gmml_token={shlex.quote(each.token)}" for each in submissions]
+    if len(lines) == 1:
+        return lines[0]
+    cases = [f"{index}) {line} ;;" for index, line in enumerate(lines)]
+    return "\n".join(["case $SLURM_ARRAY_TASK_ID in", *cases, "esac"])
 
 
 def _teardown() -> list[str]:

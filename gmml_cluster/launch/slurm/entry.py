@@ -40,7 +40,7 @@ def main(archive: str, digest: str, root: str, name: str, token: str, module: st
 def _become_worker(archive: str, digest: str, module: str, *arguments: str) -> NoReturn:
     from gmml_cluster.launch.slurm.logs import start_line
 
-    job, restart = os.environ["SLURM_JOB_ID"], os.environ["GMML_RESTART"]
+    job, restart = os.environ["GMML_JOB"], os.environ["GMML_RESTART"]
     print(start_line(job, restart, os.environ["SLURM_PROCID"]), file=sys.stderr)
     environment = {**os.environ, **rank_environment(os.environ)}
     environment["PYTHONPATH"] = os.pathsep.join(_search_path(archive, digest))

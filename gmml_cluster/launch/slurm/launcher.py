@@ -5,7 +5,7 @@ Whatever needs pydantic or submitit is imported where it is used: `gmml status` 
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,28 +58,52 @@ class SlurmLauncher:
 
     def submit(self, submission: Submission) -> str:
         """Write the code where all nodes see it, hand the script to sbatch, and return the job's number."""
+        return self._submitted([submission])[0]
+
+    def submit_all(self, submissions: Sequence[Submission]) -> list[str | LaunchError]:
+        """One array, of which so many tasks run at once as are asked for; one for each size, where sizes differ."""
+        from gmml_cluster.launch.slurm import batch
+
+        taken: dict[str, str | LaunchError] = {}
+        for group in batch.arrays(submissions):
+            try:
+                taken |= zip((each.token for each in group), self._submitted(group), strict=True)
+            except LaunchError as error:
+                taken |= dict.fromkeys((each.token for each in group), error)
+        return [taken[each.token] for each in submissions]
+
+    def _submitted(self, submissions: Sequence[Submission]) -> list[str]:
+        """The number of the job, or `ARRAY_TASK` of each."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         from gmml_cluster.launch.slurm import batch, entry, folders
 
-        archive = folders.archive(submission)
-        _write_once(archive, submission.code.data)
-        arguments = (str(archive), submission.code.digest, submission.root, submission.name, submission.token)
+        code = submissions[0].code
+        archive = folders.archive(submissions[0])
+        _write_once(archive, code.data)
         try:
             with clean_environment():
-                job = batch.executor(submission).submit(entry.main, *arguments, submission.module)
+                executor = batch.executor(*submissions)
+                with executor.batch():
+                    jobs = [
+                        executor.submit(
+                            entry.main, str(archive), code.digest, each.root, each.name, each.token, each.module
+                        )
+                        for each in submissions
+                    ]
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             problem = f"{reason(str(error))}; nothing was submitted"
             raise LaunchError(Fault("sbatch", problem, "remove the reason and submit again")) from error
         finally:
-            folders.clean(submission)
-        return str(job.job_id)
+            for each in submissions:
+                folders.clean(each)
+        return [str(job.job_id) for job in jobs]
 
     def poll(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
         """Reports by one squeue; where it fails, ended jobs by sacct if there is one; else unknown."""
         if not jobs:
             return {}
-        done = call("squeue", "-h", "-t", "all", "-j", ",".join(jobs), "-o", FORMAT)
+        done = call("squeue", "-h", "-r", "-t", "all", "-j", ",".join(jobs), "-o", FORMAT)
         if done.returncode == 0:
             return reports(done.stdout, jobs)
         if "Invalid job id" in done.stderr:  # of a single id; squeue 22.05 skips unknown ones in a list

@@ -40,6 +40,7 @@ _REASONS = {
     "ReqNodeNotAvail": "nodes that it needs are down, drained or reserved",
     "QOSMaxJobsPerUserLimit": "the limit of its QOS on jobs a user is reached",
     "PartitionDown": "its partition is down",
+    "JobArrayTaskLimit": "waits for its turn: as many runs of its sweep as it may have are at work",
 }
 
 
@@ -52,8 +53,13 @@ def reports(listing: str, jobs: Mapping[str, str]) -> dict[str, JobReport]:
     """
     rows = {row[0]: row[1:] for row in (line.split("|", 4) for line in listing.splitlines()) if len(row) == 5}
     gone = ("COMPLETED", "", "", "")
-    mine = {job: rows[job] if job in rows and rows[job][3].strip() == name else gone for job, name in jobs.items()}
+    mine = {job: rows[job] if job in rows and _is_of(job, rows[job][3], name) else gone for job, name in jobs.items()}
     return {job: _report(job, *row[:3]) for job, row in mine.items()}
+
+
+def _is_of(job: str, shown: str, run: str) -> bool:
+    """Whether a job's name is that of its run; an array's is what the names of its runs begin with."""
+    return shown.strip() == run or ("_" in job and run.startswith(shown.strip()))
 
 
 def _report(job: str, word: str, reason: str, start: str) -> JobReport:
@@ -84,7 +90,7 @@ def accounted(listing: str, jobs: Mapping[str, str]) -> dict[str, JobReport]:
     rows = {row[0]: row[1:] for row in (line.split("|", 2) for line in listing.splitlines()) if len(row) == 3}
 
     def is_gone(job: str, name: str) -> bool:
-        return job in rows and (rows[job][1].strip() != name or state_of(rows[job][0]) == "gone")
+        return job in rows and (not _is_of(job, rows[job][1], name) or state_of(rows[job][0]) == "gone")
 
     return {job: JobReport("gone" if is_gone(job, name) else "unknown") for job, name in jobs.items()}
 

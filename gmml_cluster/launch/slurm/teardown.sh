@@ -1,6 +1,6 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2153,SC2154
 # The end of every batch script. batch.py puts this file into the script, without its comments, before the profile's
-# setup lines; before it, it sets gmml_environment, gmml_err, gmml_seen, gmml_run, gmml_token, gmml_nodes, gmml_notice, gmml_verdict_s,
+# setup lines; before it, it sets GMML_JOB, gmml_environment, gmml_err, gmml_seen, gmml_run, gmml_token, gmml_nodes, gmml_notice, gmml_verdict_s,
 # gmml_patience_s, gmml_restarts, gmml_unfit and the functions gmml_set_python, which fills the array `python`, and
 # gmml_files, the beginning of the paths of a job's files. Behind the setup lines it makes submitit's srun line the function gmml_ranks, with the options of gmml_step.
 # Measured on SLURM 22.05.8 with submitit 1.5.4; the tables are in docs/reference/batch-script.md.
@@ -61,13 +61,15 @@ gmml_avoided() {
 gmml_exclude() {
     local avoided
     avoided=$(gmml_avoided "$1")
-    [ -z "$avoided" ] || gmml_ask update "JobId=$SLURM_JOB_ID" "ExcNodeList=$avoided"
+    [ -z "$avoided" ] || gmml_ask update "JobId=$GMML_JOB" "ExcNodeList=$avoided"
 }
 
 # Submits the script of the job $1 once more, without the nodes of $2, and prints the new job's number, or why there is
-# none. sbatch hands its environment on: it gets that of this job's submission. The job begins after 10 s, as its files
-# must be there first. A subshell, so that this script keeps its own environment.
+# none. An array's task becomes an array of that task alone, as the script asks for all of them. sbatch hands its
+# environment on: it gets that of this job's submission. The job begins after 10 s, as its files must be there first. A
+# subshell, so that this script keeps its own environment.
 gmml_submit() (
+    local index=$SLURM_ARRAY_TASK_ID
     # A setup line may trace commands: the environment holds secrets.
     { set +x; } 2>/dev/null
     local names name
@@ -77,17 +79,18 @@ gmml_submit() (
     for name in "${!SLURM_@}" "${!SBATCH_@}"; do
         case $name in SLURM_CLUSTERS | SLURM_CONF | SLURM_JWT) ;; *) unset "$name" ;; esac
     done
-    timeout 30 sbatch --parsable --begin=now+10 ${2:+"--exclude=$2"} "$(gmml_files "$1")_submission.sh" 2>&1
+    timeout 30 sbatch --parsable --begin=now+10 ${index:+"--array=$index"} ${2:+"--exclude=$2"} "$(gmml_files "$1")_submission.sh" 2>&1
 )
 
 # Hands the run on to another job, under the same token, where SLURM refuses to requeue this one. A successor may claim
 # before the log has its `queued`, and without it: by that entry alone others learn of it.
 gmml_succeed() {
     local answer from to
-    from=$(gmml_files "$SLURM_JOB_ID")
-    answer=$(gmml_submit "$SLURM_JOB_ID" "${1:+$(gmml_avoided "$1")}")
+    from=$(gmml_files "$GMML_JOB")
+    answer=$(gmml_submit "$GMML_JOB" "${1:+$(gmml_avoided "$1")}")
     answer=${answer%%;*}
     case $answer in '' | *[!0-9]*) echo "gmml: no successor: $answer; gmml resume continues the run" && return ;; esac
+    answer+=${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
     to=$(gmml_files "$answer")
     mkdir -p "${to%/*}"
     # Its starts are numbered behind this job's. One without the file would claim nothing, as its number came before.
@@ -113,7 +116,7 @@ gmml_judge() {
         limit=$((${GMML_KILL_WAIT_S:-30} / 3 + 1))
         gmml_deadline=$((SECONDS + limit))
     fi
-    gmml_job=$(gmml_ask -o show job "$SLURM_JOB_ID")
+    gmml_job=$(gmml_ask -o show job "$GMML_JOB")
     state=$(gmml_field JobState)
     # Without a reason COMPLETING is a cancel or a lost node, which the job's own list no longer names. While the job
     # runs that list is what ranks can be started on.
@@ -127,7 +130,7 @@ gmml_judge() {
     # ended it otherwise. The option -s KILL is for a Python that hangs in a file system.
     # shellcheck disable=SC2016
     answer=$(set -o pipefail; timeout -s KILL "$limit" sh -c 'trap "" TERM CONT USR2; exec env "$@"' sh \
-        "${python[@]}" -m gmml_cluster.launch.slurm.restart "$gmml_run" --submit "$gmml_token" --job "$SLURM_JOB_ID" \
+        "${python[@]}" -m gmml_cluster.launch.slurm.restart "$gmml_run" --submit "$gmml_token" --job "$GMML_JOB" \
         --restart "$GMML_RESTART" --rc "$1" --errors "$gmml_err" --seen "$gmml_seen" --notice "$gmml_notice" \
         --scheduler-job "$gmml_job" --nodes "$nodes" ${least:+--least "$least"} --bad "$gmml_bad" | tail -n 1)
     asked=$?
@@ -160,7 +163,7 @@ gmml_prepare() {
     read -r pause count out bad <<<"$details"
     [ "$out" != - ] || out=
     sleep "$pause"
-    gmml_job=$(gmml_ask -o show job "$SLURM_JOB_ID")
+    gmml_job=$(gmml_ask -o show job "$GMML_JOB")
     # The number of this start must not come twice, so without the line there is no start.
     gmml_is_mine && echo >>"$gmml_here" || return 1
     GMML_RESTART=$((GMML_RESTART + 1))
@@ -196,7 +199,7 @@ gmml_after() {
     # refusal where SLURM requeues by itself, as after NODE FAILURE. Without a reason it would revive a cancelled job.
     case $verdict/$(gmml_field JobState)/$why in
     requeue/RUNNING/* | requeue/COMPLETING/PREEMPTION | "requeue/COMPLETING/TIME LIMIT" | "requeue/COMPLETING/NODE FAILURE")
-        answer=$(gmml_ask requeue "$SLURM_JOB_ID")
+        answer=$(gmml_ask requeue "$GMML_JOB")
         case $answer in
         *disabled*) gmml_succeed "$details" ;;
         *) [ -z "$details" ] || gmml_exclude "$details" ;;

@@ -21,10 +21,18 @@ def node_name() -> str:
     return os.environ.get("SLURMD_NODENAME") or os.environ.get("GMML_ADDRESS", "")
 
 
+def own_job() -> str:
+    """The number of this SLURM job, `ARRAY_TASK` of an array's task; empty where there is none.
+
+    SLURM_JOB_ID of a task may be the number of the whole array, and what is asked of that concerns all its tasks.
+    """
+    return os.environ.get("GMML_JOB") or os.environ.get("SLURM_JOB_ID", "")
+
+
 def preemption_under_way() -> bool:
     """Whether this SLURM job is being preempted already: the notice may have come before handlers existed."""
-    job = os.environ.get("SLURM_JOB_ID")
-    return bool(job) and scontrol("job", str(job)).get("PreemptTime", "None") not in ("None", "Unknown")
+    job = own_job()
+    return bool(job) and scontrol("job", job).get("PreemptTime", "None") not in ("None", "Unknown")
 
 
 def threads(local_ranks: int) -> int | None:
@@ -52,7 +60,7 @@ def is_kept_without_its_script(environment: Mapping[str, str]) -> bool:
 
 def requeue_own_job() -> None:
     """Ask SLURM to start this job anew."""
-    subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
+    subprocess.run(["scontrol", "requeue", own_job()], check=True, timeout=60)
 
 
 def may_grow() -> bool:

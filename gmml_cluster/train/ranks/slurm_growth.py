@@ -5,13 +5,12 @@ nodes of its partition are idle and nobody else waits there for them or for thos
 """
 
 import logging
-import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from gmml_cluster.run.growth import Growth
-from gmml_cluster.train.ranks.cluster_env import scontrol
+from gmml_cluster.train.ranks.cluster_env import own_job, scontrol
 from gmml_cluster.train.ranks.signals import StopRequest
 
 LOOK_S = 60.0
@@ -40,7 +39,7 @@ class Looks:
         """One look; does nothing once the attempt is asked to stop."""
         if self.stop_request.stop:
             return
-        could = min(self.most, self.growth.nodes + nodes_to_gain(os.environ.get("SLURM_JOB_ID", "")))
+        could = min(self.most, self.growth.nodes + nodes_to_gain(own_job()))
         if self.growth.is_due(could, self.last_commit):
             _log.info("%s: this attempt ends at its checkpoint, and the job queues for them", self.growth.proof)
             self.stop_request.grown = self.growth.proof

@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from gmml_cluster.errors import LaunchError, PreflightError
-from gmml_cluster.launch.protocol import JobReport
+from gmml_cluster.launch.protocol import JobReport, Queue
 from gmml_cluster.launch.ray import client as job_api
 from gmml_cluster.launch.ray import launcher as ray_launcher
+from gmml_cluster.launch.ray import turns
 from gmml_cluster.launch.ray.client import RayJob
 from gmml_cluster.launch.ray.launcher import RayLauncher
 from gmml_cluster.launch.snapshot import Snapshot
@@ -30,8 +32,14 @@ def submission(nodes="2..4", ranks=2, **ray):
     return submissions.submission(profile, token="tok3n", nodes=nodes, ranks_per_node=ranks, code=code)
 
 
-def details(submission, status, message=None):
-    return SimpleNamespace(submission_id=submission, status=SimpleNamespace(value=status), message=message)
+def details(submission, status, message=None, metadata=None, start_time=0):
+    return SimpleNamespace(
+        submission_id=submission,
+        status=SimpleNamespace(value=status),
+        message=message,
+        metadata=metadata,
+        start_time=start_time,
+    )
 
 
 class JobApi:
@@ -221,3 +229,54 @@ for name in ("launcher", "preflight", "command", "corpus", "module"):
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def of_sweep(parallel, sweep="vit-lr", root="/runs"):
+    return {"run": "r", "root": root, "sweep": sweep, "parallel": str(parallel)}
+
+
+@pytest.mark.parametrize(
+    ("before", "state"),
+    [
+        ([("PENDING", of_sweep(1))], "queued"),
+        ([("RUNNING", of_sweep(1))], "queued"),
+        ([("SUCCEEDED", of_sweep(1)), ("FAILED", of_sweep(1)), ("STOPPED", of_sweep(1))], "running"),
+        (
+            [("RUNNING", of_sweep(1, sweep="other")), ("RUNNING", of_sweep(1, root="/other")), ("RUNNING", None)],
+            "running",
+        ),
+    ],
+)
+def test_a_run_whose_turn_has_not_come_is_queued_and_its_driver_waits_by_the_same_rule(api, before, state):
+    listed = [details(f"before{n}", *each[:1], metadata=each[1], start_time=n) for n, each in enumerate(before)]
+    listed += [details("mine", "RUNNING", metadata=of_sweep(1), start_time=7)]
+    listed += [details("after", "RUNNING", metadata=of_sweep(1), start_time=8)]
+    api.jobs = {each.submission_id: each for each in listed}
+    report = RayLauncher().poll({f"{ADDRESS}#mine": "r"})[f"{ADDRESS}#mine"]
+    assert report.state == state
+    assert report.reason == ("waits for its turn: 1 run of vit-lr at once" if state == "queued" else "")
+    assert (turns.waits("mine", listed) is None) is (state == "running")
+
+
+def test_a_driver_waits_until_fewer_are_before_it_and_over_an_outage(monkeypatch):
+    first, mine = (details(name, "RUNNING", metadata=of_sweep(1), start_time=n) for n, name in enumerate(("a", "mine")))
+    answers, pauses = [[first, mine], LaunchError("away"), [mine]], []
+    monkeypatch.setattr(turns, "time", SimpleNamespace(sleep=pauses.append))
+
+    def listed():
+        answer = answers.pop(0)
+        if isinstance(answer, LaunchError):
+            raise answer
+        return answer
+
+    turns.wait_for_turn("mine", listed)
+    assert (answers, len(pauses)) == ([], 2)
+
+
+@pytest.mark.parametrize("parallel", [None, 2])
+def test_a_request_says_of_which_sweep_it_is_where_that_has_a_limit(parallel):
+    made = replace(submission(), queue=Queue("vit-lr", parallel))
+    request = json.loads(RayLauncher().script(made))
+    limited = {"root": "/runs", "sweep": "vit-lr", "parallel": "2"} if parallel else {}
+    assert request["metadata"] == {"run": "/runs/a-run", **limited}
+    assert ("--in-sweep vit-lr" in request["entrypoint"]) is (parallel is not None)

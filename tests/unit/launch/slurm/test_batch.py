@@ -374,3 +374,36 @@ def test_nodes_that_the_run_avoids_are_excluded_beside_those_of_the_profile(
     )
     text = batch.text(replace(submission, profile=profile, excluded=("n3", "n7")))
     assert f"#SBATCH --exclude={line}\n" in text
+
+
+def test_a_task_of_an_array_names_itself_to_slurm_and_never_the_whole_array(
+    bash: Bash, submission: Submission, tmp_path: Path
+) -> None:
+    (tmp_path / ".slurm/16_1").mkdir()
+    tool(tmp_path, "scontrol", f'echo "$@" >> {tmp_path}/controlled', "echo JobState=RUNNING Restarts=0")
+    python(tmp_path, "echo requeue n2")
+    runs = [replace(submission, name=f"vit-{n}", token=f"token-{n}") for n in range(2)]
+    array = {"SLURM_ARRAY_JOB_ID": 16, "SLURM_ARRAY_TASK_ID": 1, "SLURM_JOB_ID": 16}
+    bash([*batch.setup_lines(*runs), "(exit 77)", "gmml_after"], **array)
+    given = asked(tmp_path)
+    assert (given["run_root"], given["--submit"], given["--job"]) == (runs[1].run_root, "token-1", "16_1")
+    about = [line for line in (tmp_path / "controlled").read_text().splitlines() if "config" not in line]
+    assert {"-o show job 16_1", "requeue 16_1"} <= set(about)
+    assert not any(word in ("16", "JobId=16") for line in about for word in line.split())
+
+
+def test_a_task_s_successor_is_an_array_of_that_task_alone(bash: Bash, submission: Submission, tmp_path: Path) -> None:
+    (tmp_path / ".slurm/16_1").mkdir()
+    for name in ("submission.sh", "submitted.pkl"):
+        (tmp_path / f".slurm/16_1/16_1_{name}").write_text(name)
+    tool(tmp_path, "scontrol", 'case "$1" in requeue) echo disabled >&2; exit 1 ;; esac', "echo JobState=RUNNING")
+    tool(tmp_path, "sbatch", f'echo "$@" > {tmp_path}/submitted', "echo 18")
+    python(tmp_path, "echo requeue")
+    runs = [replace(submission, name=f"vit-{n}", token=f"token-{n}") for n in range(2)]
+    array = {"SLURM_ARRAY_JOB_ID": 16, "SLURM_ARRAY_TASK_ID": 1, "SLURM_JOB_ID": 17}
+    done = bash([*batch.setup_lines(*runs), "(exit 77)", "gmml_after"], **array)
+    assert done.stdout.splitlines()[-1] == "gmml: job 18_1 follows"
+    script = tmp_path / ".slurm/16_1/16_1_submission.sh"
+    assert (tmp_path / "submitted").read_text() == f"--parsable --begin=now+10 --array=1 {script}\n"
+    assert (tmp_path / ".slurm/18_1/18_1_submitted.pkl").read_text() == "submitted.pkl"
+    assert (tmp_path / "asked").read_text().split()[-2:] == ["token-1", "18_1"]

@@ -19,7 +19,7 @@ STEP = {
     "SLURM_LOCALID": "1",
     "SLURM_GTIDS": "4,5,6",
     "SLURM_NODEID": "1",
-    "SLURM_JOB_ID": "17",
+    "GMML_JOB": "17",
     "GMML_RESTART": "3",
 }
 

@@ -7,7 +7,7 @@ import pytest
 
 from gmml_cluster.errors import LaunchError, PreflightError
 from gmml_cluster.launch import imports
-from gmml_cluster.launch.protocol import Submission
+from gmml_cluster.launch.protocol import Queue, Submission
 from gmml_cluster.launch.slurm import batch
 from gmml_cluster.launch.slurm.errors import refusal
 from gmml_cluster.launch.slurm.folders import job_folder, shared_folder
@@ -237,7 +237,7 @@ def test_no_tool_takes_options_from_the_shell(
 def test_many_jobs_cost_one_call(tools: Tools) -> None:
     calls = tools(squeue="echo '1|RUNNING|None|N/A|a'; echo '2|PENDING|Priority|N/A|b'", sacct="exit 1")
     assert polled(j1="a", j2="b", j3="c") == {"1": "running", "2": "queued", "3": "gone"}
-    assert calls.read_text().splitlines() == ["squeue -h -t all -j 1,2,3 -o %i|%T|%r|%S|%j"]
+    assert calls.read_text().splitlines() == ["squeue -h -r -t all -j 1,2,3 -o %i|%T|%r|%S|%j"]
     assert SlurmLauncher().poll({}) == {}
 
 
@@ -435,3 +435,68 @@ def test_a_submission_leaves_no_file_outside_its_job_s_folder(tools: Tools, tmp_
     if accepted:
         script = next((tmp_path / "runs/.slurm/17").glob("*_submission.sh"))
         assert "tok3n" in script.read_text()
+
+
+def of_sweep(root: str, *names: str, parallel: int | None = 2, **slurm: object) -> list[Submission]:
+    made = submission(root=root, **slurm)
+    queue = Queue("vit-lr", parallel)
+    return [replace(made, name=name, token=f"token-{name}", queue=queue) for name in names]
+
+
+SBATCH = 'cp "$1" {folder}/script-$$; echo Submitted batch job 17'
+
+
+def test_runs_of_a_sweep_are_one_array_whose_tasks_know_their_run(tools: Tools, tmp_path: Path) -> None:
+    tools(srun="", sbatch=SBATCH.format(folder=tmp_path))
+    runs = of_sweep(str(tmp_path / "runs"), "vit-lr1", "vit-lr2", "vit-lr3", python="the_python")
+    assert SlurmLauncher().submit_all(runs) == ["17_0", "17_1", "17_2"]
+    (script,) = [path.read_text() for path in tmp_path.glob("script-*")]
+    folder = tmp_path / "runs/.slurm"
+    assert {"#SBATCH --array=0-2%2", "#SBATCH --job-name=vit-lr"} <= set(script.splitlines())
+    assert f"#SBATCH --output={folder}/%A_%a/%A_%a_0_log.out" in script
+    assert f"1) gmml_run={tmp_path}/runs/vit-lr2 gmml_token=token-vit-lr2 ;;" in script.splitlines()
+    assert "the_python -u -m submitit.core._submit" in script, "submitit's own array would take another Python"
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()} - {"code/d1ge5t.zip"}
+    assert left == {f"17_{n}/17_{n}_{end}" for n in range(3) for end in ("submission.sh", "submitted.pkl")}
+    assert all(
+        f"token-vit-lr{n + 1}".encode() in (folder / f"17_{n}/17_{n}_submitted.pkl").read_bytes() for n in range(3)
+    )
+
+
+def test_without_a_limit_all_tasks_may_run_at_once() -> None:
+    assert "--array=0-1%2" in {
+        line.removeprefix("#SBATCH ") for line in batch.text(*of_sweep("/runs", "a1", "a2", parallel=None)).splitlines()
+    }
+
+
+def test_runs_that_ask_for_other_nodes_or_avoid_some_are_arrays_of_their_own(tools: Tools, tmp_path: Path) -> None:
+    tools(srun="", sbatch=SBATCH.format(folder=tmp_path))
+    runs = of_sweep(str(tmp_path / "runs"), *(f"vit-{n}" for n in range(5)))
+    runs[1] = submissions.with_plan(runs[1], nodes=(4, 4))
+    runs[3] = submissions.with_plan(runs[3], nodes=(4, 4))
+    runs[4] = replace(runs[4], excluded=("n3",))
+    assert [[each.name for each in group] for group in batch.arrays(runs)] == [
+        ["vit-0", "vit-2"],
+        ["vit-1", "vit-3"],
+        ["vit-4"],
+    ]
+    assert SlurmLauncher().submit_all(runs) == ["17_0", "17_0", "17_1", "17_1", "17"]
+
+
+def test_an_array_that_sbatch_refuses_leaves_no_file_and_says_so_of_each_run(tools: Tools, tmp_path: Path) -> None:
+    tools(srun="", sbatch="echo 'error: Invalid job array specification' >&2; exit 1")
+    answers = SlurmLauncher().submit_all(of_sweep(str(tmp_path / "runs"), "a1", "a2"))
+    assert [str(answer) for answer in answers] == [
+        "sbatch: Invalid job array specification; nothing was submitted; remove the reason and submit again"
+    ] * 2
+    assert {path.name for path in (tmp_path / "runs/.slurm").iterdir()} == {"code"}
+
+
+@pytest.mark.parametrize(("name", "state"), [("vit-lr", "running"), ("vit-lr1", "running"), ("vit-x", "gone")])
+def test_a_task_is_known_by_what_the_names_of_its_array_begin_with(name: str, state: str) -> None:
+    assert reports(f"17_1|RUNNING|None|N/A|{name}\n", {"17_1": "vit-lr1"})["17_1"].state == state
+
+
+def test_a_task_behind_the_limit_says_what_it_waits_for() -> None:
+    report = reports("17_1|PENDING|JobArrayTaskLimit|N/A|vit\n", {"17_1": "vit-1"})["17_1"]
+    assert (report.state, report.reason.split(":")[0]) == ("queued", "waits for its turn")
