@@ -103,6 +103,7 @@ def test_every_field_of_the_profile_reaches_the_request():
     environment = request["runtime_env"]["env_vars"]
     assert (environment["A"], environment["GMML_GPUS"]) == ("it's", "2")
     assert environment["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "300"
+    assert environment["RAY_kill_child_processes_on_worker_exit"] == "0"
     assert (request["runtime_env"]["pip"], request["runtime_env"]["image_uri"]) == (["x"], "site/image:1")
 
 
