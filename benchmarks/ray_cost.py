@@ -31,7 +31,7 @@ SETTLE_S = 0.5
 """Of a slice that does not count: the rank that goes on fills its caches."""
 _WARM_STEPS = 50
 _DRIVER = "of it, until the driver has joined the cluster"
-_STAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})", re.MULTILINE)
+_JOINED = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\t.* Connected to Ray cluster", re.MULTILINE)
 
 Parts = dict[str, float]
 """Seconds by name."""
@@ -114,8 +114,8 @@ def start_parts(
 
 
 def joined_at(printed: str) -> float | None:
-    """The first time that a driver printed: Ray's line that it connects, with everything imported."""
-    found = _STAMP.search(printed)
+    """The time in Ray's line that the driver has connected, with everything imported."""
+    found = _JOINED.search(printed)
     return None if found is None else datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
 

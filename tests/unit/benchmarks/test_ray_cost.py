@@ -24,9 +24,13 @@ def test_the_parts_of_a_start_add_up_to_all_of_it(joined, parts):
     assert returned == 4.0
 
 
-def test_a_driver_has_joined_when_ray_first_says_so():
-    printed = "no time here\n2026-01-02 03:04:05,500\tINFO worker.py:1 -- Connecting\n2026-01-02 03:04:09,000 later\n"
-    assert joined_at(printed) == datetime(2026, 1, 2, 3, 4, 5, 500_000).timestamp()
+def test_a_driver_has_joined_when_ray_says_so():
+    lines = (
+        "03:04:01,000\tINFO job_manager.py:1 -- Setting up.",
+        "03:04:05,500\tINFO worker.py:1 -- Connected to Ray cluster.",
+    )
+    printed = "".join(f"2026-01-02 {line}\n" for line in lines)
+    assert joined_at(f"no time here\n{printed}") == datetime(2026, 1, 2, 3, 4, 5, 500_000).timestamp()
     assert joined_at("nothing") is None
 
 
