@@ -7,6 +7,7 @@ itself, whatever else the machine does falls on both, and a ratio is of two slic
 """
 
 import argparse
+import math
 import os
 import random
 import re
@@ -31,7 +32,7 @@ SETTLE_S = 0.5
 """Of a slice that does not count: the rank that goes on fills its caches."""
 _WARM_STEPS = 50
 _DRIVER = "of it, until the driver has joined the cluster"
-_STAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})", re.MULTILINE)
+_JOINED = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\t.* Connected to Ray cluster", re.MULTILINE)
 
 Parts = dict[str, float]
 """Seconds by name."""
@@ -114,8 +115,8 @@ def start_parts(
 
 
 def joined_at(printed: str) -> float | None:
-    """The first time that a driver printed: Ray's line that it connects, with everything imported."""
-    found = _STAMP.search(printed)
+    """The time in Ray's line that the driver has connected, with everything imported."""
+    found = _JOINED.search(printed)
     return None if found is None else datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
 
@@ -174,6 +175,9 @@ def rates(first: float, lines: Sequence[Mapping[str, Any]], slices: Sequence[Sli
         lines: its metric lines from the first step on; each says how long its step took, suspended or not.
         slices: of both.
         launcher: whose.
+
+    Returns:
+        One rate a slice; not a number where no step lies within.
     """
     ends = list(accumulate((line["step_s"] for line in lines), initial=first))[1:]
     found = []
@@ -183,7 +187,8 @@ def rates(first: float, lines: Sequence[Mapping[str, Any]], slices: Sequence[Sli
             for line, end in zip(lines, ends, strict=True)
             if each.began + SETTLE_S <= end - line["step_s"] and end <= each.ended
         ]
-        found.append(sum(line["batch"] for line in within) / sum(line["step_s"] for line in within))
+        seconds = sum(line["step_s"] for line in within)
+        found.append(sum(line["batch"] for line in within) / seconds if within else math.nan)
     return found
 
 
@@ -199,9 +204,10 @@ def print_starts(starts: Mapping[str, Sequence[Parts]]) -> None:
 def print_rates(found: Mapping[str, Sequence[float]], slices: Sequence[Slice]) -> None:
     """The table of rates."""
     ratios = [ray / local for ray, local in zip(found["ray"], found["local"], strict=True)]
-    print(f"\n| training, median of {len(ratios)} slices (least to most) | local | Ray | Ray over local, by pairs |")
+    ratios = [ratio for ratio in ratios if not math.isnan(ratio)]
+    print(f"\n| training, median of {len(ratios)} pairs of slices (least to most) | local | Ray | Ray over local |")
     print("|---|---|---|---|")
-    shown = " | ".join(span(found[launcher], 0) for launcher in LAUNCHERS)
+    shown = " | ".join(span([rate for rate in found[each] if not math.isnan(rate)], 0) for each in LAUNCHERS)
     print(f"| samples/s | {shown} | {quartiles(ratios)} |")
     beside = [
         [100 * each.beside_s / (each.ended - each.began) for each in slices if each.launcher == launcher]

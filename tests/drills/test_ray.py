@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.mark.parametrize("lost_by", [Ray.kill, Ray.kill_raylet], ids=["all of it", "its raylet"])
-def test_a_lost_node_is_named_and_the_run_goes_on_without_it(workshop, lost_by):
+def test_a_run_goes_on_without_a_lost_node_which_is_named_once_ray_says_so(workshop, lost_by):
     with running_ray(nodes=1) as cluster:
         lost = cluster.add_node()
         profile = ray_profile(workshop, cluster)
@@ -32,7 +32,9 @@ def test_a_lost_node_is_named_and_the_run_goes_on_without_it(workshop, lost_by):
         claims = [entry["topology"]["ranks"] for entry in entries if entry["kind"] == "claim"]
         assert claims == [2, 1]
         assert ended(entries)[0] in ("lost", "notice")
-        assert [entry["cause"] for entry in entries if entry["kind"] == "cause"] == ["node_lost"]
+        # on a busy machine Ray itself may not know of the node's loss in the time that the driver waits for its word
+        (cause,) = [entry for entry in entries if entry["kind"] == "cause"]
+        assert (cause["cause"], cause.get("node")) in [("node_lost", lost), ("lost", None)]
         workshop.until("shrunk", lambda entries: "finished" in ended(entries))
         seen = [(line["step"], line["samples"]) for line in workshop.lines("shrunk")]
         assert seen == [(step, (step + 1) * 32) for step in range(STEPS)]

@@ -19,6 +19,8 @@ _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _OUTRANK = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Variables that Ray's client takes before the address that it is given: the profile, or the job's id, says another."""
 AUTO = "auto"
+CONNECT_S, ANSWER_S = 10.0, 300.0
+"""How long a head may take to accept a connection, and then be silent: Ray's client waits for either for ever."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,12 @@ def authentication() -> dict[str, str]:
 
 
 @contextmanager
-def connected(address: str) -> Iterator["JobSubmissionClient"]:
+def connected(address: str, answer_s: float = ANSWER_S) -> Iterator["JobSubmissionClient"]:
     """A client of the job API at a dashboard's address.
+
+    Args:
+        address: of the dashboard.
+        answer_s: how long it may be silent.
 
     Raises:
         LaunchError: there is no Ray here, or nothing answers, or it refuses.
@@ -57,9 +63,13 @@ def connected(address: str) -> Iterator["JobSubmissionClient"]:
     with _asked(address):
         from ray.job_submission import JobSubmissionClient
 
+        class Client(JobSubmissionClient):  # type: ignore[misc]
+            def _do_request(self, *arguments: Any, **options: Any) -> Any:
+                return super()._do_request(*arguments, **{"timeout": (CONNECT_S, answer_s), **options})
+
         logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)  # it prints what it uploads
         with _unset(*_OUTRANK):
-            client = JobSubmissionClient(address)
+            client = Client(address)
         yield client
 
 

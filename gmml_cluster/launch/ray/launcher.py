@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from gmml_cluster.plan.machine import Machine
     from gmml_cluster.spec.cluster import ClusterProfile
 
+_POLL_ANSWER_S = 60.0
+"""How long a listing waits for a head that accepts its connection and is silent, as one that hangs is."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -85,7 +88,7 @@ class RayLauncher:
         reports: dict[str, JobReport] = {}
         for address, asked in by_address.items():
             try:
-                with connected(address) as client:
+                with connected(address, _POLL_ANSWER_S) as client:
                     listed = client.list_jobs()
                 reports |= {str(job): _report(job.submission, listed) for job in asked}
             except LaunchError as error:

@@ -106,6 +106,8 @@ def _runtime_env(submission: Submission, code: str) -> dict[str, Any]:
         "GMML_GPUS": str(ray.gpus_per_node),
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{ray.start:g}",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+        # else a worker that Ray ends, as it does with all of a lost driver, kills its rank before that can save
+        "RAY_kill_child_processes_on_worker_exit": "0",
         **authentication(),
         **submission.profile.environment,
     }

@@ -174,6 +174,7 @@ class Rank:
             stderr=self._errors,
             env=environment,
             pass_fds=[theirs],
+            start_new_session=True,  # Ray may end all of a worker's process group with it
         )
         os.close(theirs)
         return self

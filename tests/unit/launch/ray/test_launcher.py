@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -75,7 +76,7 @@ def api(monkeypatch):
     made = JobApi()
 
     class Connected:
-        def __init__(self, address):
+        def __init__(self, address, answer_s=0.0):
             pass
 
         def __enter__(self):
@@ -110,6 +111,7 @@ def test_every_field_of_the_profile_reaches_the_request():
     environment = request["runtime_env"]["env_vars"]
     assert (environment["A"], environment["GMML_GPUS"]) == ("it's", "2")
     assert environment["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "300"
+    assert environment["RAY_kill_child_processes_on_worker_exit"] == "0"
     assert (request["runtime_env"]["pip"], request["runtime_env"]["image_uri"]) == (["x"], "site/image:1")
 
 
@@ -208,11 +210,25 @@ def test_a_head_that_does_not_answer_is_out_of_reach_and_its_jobs_are_unknown(mo
     assert RayLauncher().poll({f"{address}#t": "a-run"}) == {f"{address}#t": JobReport("unknown")}
 
 
+def test_a_head_that_accepts_a_connection_and_says_nothing_is_not_waited_for_for_ever(monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(ray_launcher, "_POLL_ANSWER_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        job = f"http://127.0.0.1:{mute.getsockname()[1]}#t"
+        assert RayLauncher().poll({job: "a-run"}) == {job: JobReport("unknown")}
+
+
 def test_a_variable_of_rays_does_not_outrank_the_address_that_is_asked(monkeypatch):
     sdk = pytest.importorskip("ray.job_submission")
     monkeypatch.setenv("RAY_ADDRESS", "http://other:1")
     seen = []
-    monkeypatch.setattr(sdk, "JobSubmissionClient", lambda address: seen.append(os.environ.get("RAY_ADDRESS")))
+
+    class Client:
+        def __init__(self, address):
+            seen.append(os.environ.get("RAY_ADDRESS"))
+
+    monkeypatch.setattr(sdk, "JobSubmissionClient", Client)
     with job_api.connected(ADDRESS):
         assert os.environ["RAY_ADDRESS"] == "http://other:1"
     assert seen == [None]
