@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from gmml_cluster.report.gather import RunData
@@ -32,13 +33,13 @@ class Pictures:
     """The pictures of one run: originals, what the encoder saw, then what it made of them step by step.
 
     Attributes:
-        kinds: how each column was corrupted.
+        kinds: how columns were corrupted, and how many stand side by side.
         left_out: checkpoints that were drawn and are not shown.
     """
 
     run: str
     corpus: str
-    kinds: Sequence[str]
+    kinds: Sequence[tuple[str, int]]
     rows: Sequence[PictureRow]
     left_out: int
 
@@ -62,7 +63,8 @@ def _pictures(name: str, documents: Sequence[Mapping[str, Any]], columns: int, r
     picked = spread(range(len(last["images"])), columns)
     above = [_row(last, picked, state, state) for state in ("original", "corrupted")]
     below = [_row(each, picked, "reconstructed", _step(each["step"])) for each in chosen]
-    kinds = [str(last["images"][index]["kind"]) for index in picked]
+    named = [str(last["images"][index]["kind"]) for index in picked]
+    kinds = [(kind, len(list(same))) for kind, same in groupby(named)]
     left_out = len(documents) - len(chosen)
     return Pictures(name, str(last["corpus"]["url"]), kinds, [*above, *below], left_out)
 

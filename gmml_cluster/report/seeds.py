@@ -1,16 +1,15 @@
 """Settings that were trained with several seeds: what their scores say together.
 
-An exact permutation test: if two settings were alike, every way of dealing their scores out to them would be as likely.
-The share of ways in which the means lie at least as far apart as found is the chance of such a difference. Nothing is
-assumed of how scores are spread; few seeds cannot say much, and then that is the answer.
+Welch's t test between the best setting and each other one, with the degrees of freedom of the smaller number of seeds:
+fewer than Welch's own, so the chance is rather overstated. Student's distribution is that of Abramowitz and Stegun
+(Handbook of Mathematical Functions, 26.7.3 and 26.7.4), exact for whole degrees of freedom.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from math import comb
-from statistics import mean
+from math import atan, cos, pi, sin, sqrt
+from statistics import mean, variance
 from typing import Any
 
 from gmml_cluster.report.verdict import CHANCE
@@ -19,7 +18,6 @@ from gmml_cluster.wording import counted
 
 SEED = "seed"
 _FREE = ("name", SEED)
-_MOST_WAYS = 100_000
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class SeedVerdict:
     Attributes:
         title: score and feature.
         settings: the best first, each with at least two seeds.
-        chances: of each setting but the best, of a difference from it as large as found.
+        chances: of each setting but the best, of a difference from it as large as was found.
         sentence: the answer.
     """
 
@@ -91,24 +89,29 @@ def seed_verdicts(specs: Mapping[str, Mapping[str, Any]], rows: Sequence[Row]) -
     return found
 
 
-def chance(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Share of all ways to deal out the scores whose means lie at least as far apart; None where there are too many."""
-    pooled, size = [*one, *other], len(one)
-    ways = comb(len(pooled), size)
-    if ways > _MOST_WAYS:
-        return None
-    total, found = sum(pooled), abs(mean(one) - mean(other))
+def chance(one: Sequence[float], other: Sequence[float]) -> float:
+    """How often two settings that are alike differ as much in their means, by the spread of their seeds.
 
-    def apart(chosen: tuple[float, ...]) -> float:
-        return abs(sum(chosen) / size - (total - sum(chosen)) / len(other))
+    Args:
+        one, other: scores of at least two seeds each; 1 where the seeds of neither differ, as nothing is known then.
+    """
+    error = sqrt(variance(one) / len(one) + variance(other) / len(other))
+    return 1 - within(abs(mean(one) - mean(other)) / error, min(len(one), len(other)) - 1) if error else 1.0
 
-    return sum(apart(chosen) >= found - 1e-9 for chosen in combinations(pooled, size)) / ways
+
+def within(t: float, freedom: int) -> float:
+    """Probability that a value of Student's distribution lies between -t and t."""
+    angle = atan(t / sqrt(freedom))
+    odd, term, total = freedom % 2, cos(angle) if freedom % 2 else 1.0, 0.0
+    for power in range(odd, freedom - 1, 2):
+        total += term
+        term *= (power + 1) / (power + 2) * cos(angle) ** 2
+    return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
 
 
 def _verdict(title: str, settings: Sequence[SettingScores]) -> SeedVerdict:
     best, rest = settings[0], settings[1:]
-    found = [chance(best.scores, each.scores) for each in rest]
-    chances = [1.0 if each is None else each for each in found]
+    chances = [chance(best.scores, each.scores) for each in rest]
     limit = 1 - (1 - CHANCE) ** (1 / len(rest))
     said = f"{shown(best)}, {shown(settings[1])}"
     if all(each <= limit for each in chances):
@@ -119,7 +122,7 @@ def _verdict(title: str, settings: Sequence[SettingScores]) -> SeedVerdict:
 
 
 def _reason(chance: float) -> str:
-    return f"so large a difference comes by chance in {100 * chance:.2g} % of the ways to deal out the seeds"
+    return f"by the spread of the seeds so large a difference comes by chance in {100 * chance:.2g} % of the cases"
 
 
 def shown(setting: SettingScores) -> str:
