@@ -20,16 +20,22 @@ VERSION = 1
     type=click.Path(dir_okay=False, path_type=Path),
     help="The page.",
 )
+@click.option(
+    "--images",
+    metavar="URL",
+    help="First draw reconstructions of the first images of these shards, by each checkpoint; needs torch.",
+)
 @options.root
 @options.as_json
-def command(runs: tuple[str, ...], output: Path, root: str | None, as_json: bool) -> None:
-    """Write one HTML page on each RUN: which is better, curves, time, scores, data and specs.
+def command(runs: tuple[str, ...], output: Path, images: str | None, root: str | None, as_json: bool) -> int:
+    """Write one HTML page on all RUNs: which is better, curves, time, scores, data, reconstructions and specs.
 
     It opens in a browser without a server and without the network. The name of a sweep, or a pattern such as 'vit-*',
-    stands for its runs.
+    stands for its runs. Reconstructions that were drawn are kept with their run, and shown by later reports without
+    --images.
     """
     from gmml_cluster import api
-    from gmml_cluster.cli.compute import demand
+    from gmml_cluster.cli.compute import absolute_url, demand, run_module
 
     demand("bokeh")
     from gmml_cluster.launch.select import select_all
@@ -37,6 +43,11 @@ def command(runs: tuple[str, ...], output: Path, root: str | None, as_json: bool
     from gmml_cluster.report.page import buckets_for, page_of
 
     found = [api.Run(each) for each in select_all(runs, root)]
+    for each in found if images is not None else ():
+        arguments = ["--root", each.location.root, "--run", each.name, "--corpus", absolute_url(str(images))]
+        code = run_module("gmml_cluster.evaluate.pictures", arguments, needs="torch")
+        if code:
+            return code
     statuses = api.status_of(found, evaluations=True)
     if statuses.faults:
         raise statuses.faults[0]
@@ -58,6 +69,7 @@ def command(runs: tuple[str, ...], output: Path, root: str | None, as_json: bool
             "caveats": list(page.verdict.caveats),
         }
         click.echo(json.dumps(document, indent=2))
-        return
+        return 0
     click.echo("\n".join(page.verdict.answers))
     click.echo(f"{output}: {len(written) / 1e6:.1f} MB")
+    return 0

@@ -3,17 +3,22 @@
 Legend: n images, S side.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.errors import Fault, SpecError
-from gmml_cluster.methods.protocol import Shows
+from gmml_cluster.evaluate.features import normalised
+from gmml_cluster.methods.protocol import Setting, Shows
 from gmml_cluster.spec.augment import Normalise
 from gmml_cluster.train.checkpoints.load_trained import Trained
 
 GREY = 0.5
+CANDIDATES = 64
+"""Images among which those that are shown are chosen."""
 
 
 @dataclass(frozen=True)
@@ -61,3 +66,17 @@ def reconstruct(trained: Trained, images_n3SS: Tensor, first: int = 0) -> list[S
     seen = method.show(views, draws, outputs, grey=(GREY - mean) / std)
     states = [pixels(images, normalise) for images in (images_n3SS, seen.corrupted, seen.reconstructed)]
     return [Shown(kind, *(state[index] for state in states)) for index, kind in enumerate(seen.kinds)]
+
+
+def choose(shown: Sequence[Shown], columns: int) -> list[Shown]:
+    """Equally many of each kind of corruption, the first that come, kind by kind."""
+    kinds = sorted({one.kind for one in shown})
+    each = columns // len(kinds)
+    return [one for kind in kinds for one in [one for one in shown if one.kind == kind][:each]]
+
+
+def first_images(trained: Trained, samples: Samples) -> Tensor:
+    """The first images of a corpus as the method reads them (n, 3, S, S): whole groups, at most 64."""
+    data, group = trained.job.data, Setting.of(trained.job).group
+    images = samples.images(range(min(len(samples), CANDIDATES) // group * group))
+    return normalised(images, data.image_size, data.normalise, torch.device("cpu"))

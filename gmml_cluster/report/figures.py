@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from bokeh.models import ColumnDataSource, DataRange1d, HoverTool, Model, Range1d
+from bokeh.models import ColumnDataSource, HoverTool, Model, Range1d
 
 from gmml_cluster.report.bars import goodput, timeline
 from gmml_cluster.report.curves import METRICS, Curves
@@ -57,7 +57,7 @@ def _short(values: Any) -> Any:
 
 def _curve(name: str, runs: Sequence[RunData], sources: Sequence[ColumnDataSource], x: Range1d) -> Model:
     """One line a run, the mean of each bucket, in a band from the least to the greatest value."""
-    plot = plot_of(name, x_range=x, y_range=DataRange1d(only_visible=True), height=_HEIGHT, window_axis="x")
+    plot = plot_of(name, x_range=x, y_range=Range1d(*_heights(name, runs)), height=_HEIGHT)
     lines = []
     for index, (run, source) in enumerate(zip(runs, sources, strict=True)):
         if name not in run.curves.bands:
@@ -79,3 +79,10 @@ def _curve(name: str, runs: Sequence[RunData], sources: Sequence[ColumnDataSourc
     plot.xaxis.name = "x-axis"
     plot.xaxis.formatter.use_scientific = False
     return plot
+
+
+def _heights(name: str, runs: Sequence[RunData]) -> tuple[float, float]:
+    """Least and greatest value of all runs; `page.js` narrows it to what is seen."""
+    known = [run.curves.extremes[name] for run in runs if name in run.curves.extremes]
+    low, high = min(each.least[0] for each in known), max(each.greatest[0] for each in known)
+    return (low, high) if low < high else (low - 1, high + 1)

@@ -9,6 +9,7 @@ from gmml_cluster.errors import GmmlError
 from gmml_cluster.report.curves import Curves, curves_of
 from gmml_cluster.report.health import Health, health_of
 from gmml_cluster.report.timeline import Save, Span, saves_of, spans_of, under_way
+from gmml_cluster.run import pictures
 from gmml_cluster.run.comparison import spec_of
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.evaluations import kept, table
@@ -33,6 +34,7 @@ class RunData:
         documents: of `evaluations/`, by step.
         spans, saves: when its ranks did what.
         parts: names of the metric parts.
+        pictures: documents of `pictures/`, by step.
     """
 
     name: str
@@ -48,6 +50,7 @@ class RunData:
     documents: Sequence[Document] = field(repr=False)
     health: Health
     parts: Sequence[str] = field(repr=False)
+    pictures: Sequence[Document] = field(repr=False)
 
     @property
     def submitted(self) -> float:
@@ -85,6 +88,7 @@ def gather(run: RunRoot, status: Document, *, name: str, buckets: int) -> RunDat
         documents=documents,
         health=health_of(entries, spec.get("data", {}).get("corpora", []), run.store),
         parts=metric_part_names(run.store),
+        pictures=pictures.kept(run),
     )
 
 

@@ -47,7 +47,28 @@
     const show = ([begin, end]) => { if (end > begin) x.setv({start: begin, end}); };
     const write = (value) => Number(value.toPrecision(7));
 
+    // heights follow what is seen: of the whole curve the first steps would leave no room for the others
+    function fit() {
+      for (const figure of curves) {
+        let [low, high] = [Infinity, -Infinity];
+        for (const each of figure.renderers) {
+          if (!each.visible) continue;
+          const data = each.data_source.data;
+          const [at, least, greatest] = [column, `${figure.name}_least`, `${figure.name}_greatest`].map((key) => data[key]);
+          for (let index = 0; index < at.length; index++) {
+            if (at[index] < x.start || at[index] > x.end) continue;
+            if (least[index] < low) low = least[index];
+            if (greatest[index] > high) high = greatest[index];
+          }
+        }
+        if (low > high) continue;
+        const margin = 0.06 * (high - low) || 0.1 * Math.abs(high) || 1;
+        figure.y_range.setv({start: low - margin, end: high + margin});
+      }
+    }
+
     function tell() {
+      fit();
       from.value = write(x.start);
       to.value = write(x.end);
       const digits = {maximumSignificantDigits: 6};
@@ -60,6 +81,7 @@
       for (const each of lines()) each.glyph.x = {field: column};
       for (const figure of curves) for (const each of figure.below) each.axis_label = input.dataset.label;
       show(whole());
+      fit();
     }
 
     const moves = {
@@ -80,6 +102,7 @@
       if (input.name === "axis") axis(input);
       else if (input.dataset.run) {
         for (const each of lines()) if (each.tags.includes(input.dataset.run)) each.visible = input.checked;
+        fit();
       } else show([Number(from.value), Number(to.value)]);
     });
     x.change.connect(tell);

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -24,6 +24,8 @@ from gmml_cluster.report.curves import METRICS
 from gmml_cluster.report.figures import AXES, figures_of
 from gmml_cluster.report.gather import RunData
 from gmml_cluster.report.palette import KINDS, colour, dash
+from gmml_cluster.report.pictures import BYTES, pictures_of
+from gmml_cluster.report.seeds import seed_verdicts
 from gmml_cluster.report.sources import Source, listed, slots
 from gmml_cluster.report.tables import Table
 from gmml_cluster.report.verdict import Verdict, differing_fields, verdict_of
@@ -73,9 +75,12 @@ def page_of(runs: Sequence[RunData], command: str) -> Page:
         runs: in the order of the page.
         command: that made it, to be shown.
     """
-    differing = differing_fields({run.name: run.spec for run in runs})
+    specs = {run.name: run.spec for run in runs}
+    differing = differing_fields(specs)
     scores = {run.name: latest_of(run.rows) for run in runs}
+    by_seeds = seed_verdicts(specs, [{"run": name, **row} for name, rows in scores.items() for row in rows])
     verdict = verdict_of({run.name: run.status for run in runs}, scores, list(differing))
+    verdict = replace(verdict, answers=[*(each.sentence for each in by_seeds), *verdict.answers])
     script, roots = _embedded(runs)
     scripts = [_script(text) for text in (_bokeh(), script, _text("page.js"))]
     context = {
@@ -83,6 +88,7 @@ def page_of(runs: Sequence[RunData], command: str) -> Page:
         **_of_curves(runs, roots),
         **_of_time(runs, roots),
         **_of_data(runs),
+        **_of_pictures(runs),
         **_of_specs(runs),
     }
     html = (
@@ -148,6 +154,18 @@ def _of_data(runs: Sequence[RunData]) -> dict[str, Any]:
         "bad": tables.of_bad_samples(runs),
         "bad_incomplete": [run.name for run in runs if not run.health.searched],
         "health_sources": [_source(run, f"gmml log {run.name} --json", "open", "pin", "commit") for run in runs],
+    }
+
+
+def _of_pictures(runs: Sequence[RunData]) -> dict[str, Any]:
+    drawn = [run for run in runs if run.pictures]
+    found = [pictures_of(run, BYTES // len(drawn)) for run in drawn]
+    return {
+        "pictures": [each for each in found if each is not None],
+        "picture_sources": [
+            Source(run.name, "", listed([str(each["file"]) for each in run.pictures]), "gmml report RUN --images URL")
+            for run in drawn
+        ],
     }
 
 

@@ -74,6 +74,8 @@ def test_the_page_works_in_a_browser(page):
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.evaluate(f"{LOSS}.x_range.end - {LOSS}.x_range.start") == pytest.approx(hours / 2)
+    page.keyboard.press("Enter")
+    assert page.evaluate(f"{LOSS}.y_range.end") < 0.1  # the first steps, of a loss of 1, are out of sight
     while page.evaluate("document.activeElement.dataset.run") != "run-1":
         page.keyboard.press("Tab")
     page.keyboard.press("Space")

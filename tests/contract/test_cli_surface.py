@@ -81,7 +81,7 @@ SURFACE = {
     "gmml diff": ["--help", "--json", "--root", "ONE", "OTHER"],
     "gmml drill": ["--cluster", "--help", "--json", "--only", "JOB", "OVERRIDES"],
     "gmml compare": ["--help", "--json", "--root", "RUNS"],
-    "gmml report": ["--help", "--json", "--output", "--root", "-o", "RUNS"],
+    "gmml report": ["--help", "--images", "--json", "--output", "--root", "-o", "RUNS"],
     "gmml track": ["--help", "--root", "RUN"],
     "gmml new": ["--help", "NAME"],
     "gmml schema": ["--help", "KIND"],

@@ -14,30 +14,19 @@ import matplotlib as mpl
 mpl.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.errors import GmmlError
-from gmml_cluster.evaluate.features import normalised
-from gmml_cluster.evaluate.reconstruction import Shown, reconstruct
-from gmml_cluster.methods.protocol import Setting
+from gmml_cluster.evaluate.reconstruction import Shown, choose, first_images, reconstruct
 from gmml_cluster.run.root import run_root
 from gmml_cluster.run.uploads import metric_lines
 from gmml_cluster.train.checkpoints.load_trained import Trained, load_trained
 
 COLUMNS = 10
-CANDIDATES = 64
 ROWS = ("original", "corrupted", "reconstructed")
 Curve = Sequence[tuple[int, float]]
-
-
-def choose(shown: Sequence[Shown], columns: int = COLUMNS) -> list[Shown]:
-    """Equally many of each kind of corruption, the first that come, kind by kind."""
-    kinds = sorted({one.kind for one in shown})
-    each = columns // len(kinds)
-    return [one for kind in kinds for one in [one for one in shown if one.kind == kind][:each]]
 
 
 def smooth(losses: Sequence[float], span: int) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
@@ -86,15 +75,6 @@ def title_of(trained: Trained, run: str, accuracies: tuple[float, float] | None)
     return f"{said}\nkNN accuracy {accuracies[0]:.1f} % before, {accuracies[1]:.1f} % after pre-training without labels"
 
 
-def some_images(trained: Trained, corpus: str) -> torch.Tensor:
-    """The first images of a corpus as the method reads them: whole groups, at most 64."""
-    data = trained.job.data
-    samples = Samples(corpus, image=data.corpora[0].image)
-    group = Setting.of(trained.job).group
-    images = samples.images(range(min(len(samples), CANDIDATES) // group * group))
-    return normalised(images, data.image_size, data.normalise, torch.device("cpu"))
-
-
 def lines_of(root: str, run: str) -> list[dict[str, Any]]:
     """The run's metric lines, one a step."""
     found = run_root(root, run)
@@ -106,9 +86,10 @@ def make(
 ) -> None:
     """Write the picture of a run's latest checkpoint; images come from `corpus`, else from the run's first."""
     trained = load_trained(root, run)
-    shown = reconstruct(trained, some_images(trained, corpus or trained.job.data.corpora[0].url))
+    first = trained.job.data.corpora[0]
+    shown = reconstruct(trained, first_images(trained, Samples(corpus or first.url, image=first.image)))
     figure = draw(
-        choose(shown),
+        choose(shown, COLUMNS),
         [(line["step"], line["loss"]) for line in lines_of(root, run)],
         title_of(trained, run, accuracies),
     )

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from gmml_cluster.errors import SpecError
-from gmml_cluster.evaluate.demo.picture import choose, draw, smooth
-from gmml_cluster.evaluate.reconstruction import Shown, reconstruct
+from gmml_cluster.evaluate.demo.picture import draw, smooth
+from gmml_cluster.evaluate.reconstruction import Shown, choose, reconstruct
 from gmml_cluster.methods.gmml import SHOWN_ALIEN, SHOWN_NOISE
 from gmml_cluster.methods.mae import Mae, norm_pix, patchify, undo_norm_pix, unpatchify
 from gmml_cluster.methods.protocol import Picture

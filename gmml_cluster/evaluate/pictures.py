@@ -1,0 +1,96 @@
+"""`python -m gmml_cluster.evaluate.pictures`: what a run made of the same images; `gmml report --images` starts it.
+
+Every checkpoint that exists and the untrained network see the same images with the same masks: those of the first
+sample numbers. What was drawn before is not drawn again.
+"""
+
+import base64
+import io
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from gmml_cluster.data.corpus.listing import indexes_below
+from gmml_cluster.data.eval_reader import Samples
+from gmml_cluster.errors import GmmlError
+from gmml_cluster.evaluate.reconstruction import Shown, choose, first_images, reconstruct
+from gmml_cluster.run.pictures import UNTRAINED, is_kept, name_of, write
+from gmml_cluster.run.root import run_root
+from gmml_cluster.train.checkpoints.load_trained import load_trained
+
+IMAGES = 8
+LOSSLESS_SIDE, SIDE, QUALITY = 64, 112, 80
+"""Images up to the first are kept as PNG; larger ones are shrunk to the second, and kept as JPEG of that quality."""
+
+
+def draw(root: str, name: str, corpus: str) -> list[str]:
+    """Draw what is not drawn yet of a run, and keep it in its root.
+
+    Args:
+        root, name: the run.
+        corpus: URL of the shards whose first images are shown.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        SpecError: the method shows no images.
+        CheckpointError: a checkpoint is damaged.
+        StorageError: the store does not answer.
+    """
+    run = run_root(root, name)
+    samples = Samples(corpus, indexes_below(root), image=run.job({}).data.corpora[0].image)
+    commits = [(commit.step, commit.attempt) for commit in run.log.refresh().commits]
+    written = []
+    for step, attempt in [(UNTRAINED, 0), *dict(commits).items()]:
+        file = name_of(step, attempt, samples.identity)
+        if not is_kept(run.store, file):
+            trained = load_trained(root, name, step=None if step == UNTRAINED else step, untrained=step == UNTRAINED)
+            shown = choose(reconstruct(trained, first_images(trained, samples)), IMAGES)
+            made = {"step": step, "attempt": attempt, "made": time.time()}
+            write(run.store, file, {**made, "corpus": {"url": corpus, "digest": samples.identity}, **document(shown)})
+            written.append(file)
+    return written
+
+
+def document(shown: Sequence[Shown]) -> dict[str, Any]:
+    """The images as a document has them: of each its kind of corruption and three `data:` URLs."""
+    states = ("original", "corrupted", "reconstructed")
+    return {
+        "images": [{"kind": one.kind, **{state: encoded(getattr(one, state)) for state in states}} for one in shown]
+    }
+
+
+def encoded(pixels_SS3: Tensor) -> str:
+    """Colours in [0, 1] as a `data:` URL."""
+    image = Image.fromarray((pixels_SS3.numpy() * 255).round().astype(np.uint8))
+    stream, is_small = io.BytesIO(), image.width <= LOSSLESS_SIDE
+    if is_small:
+        image.save(stream, "PNG", optimize=True)
+    else:
+        image.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(stream, "JPEG", quality=QUALITY)
+    return f"data:image/{'png' if is_small else 'jpeg'};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+@click.command("python -m gmml_cluster.evaluate.pictures")
+@click.option("--root", required=True, help="Folder or URL under which the run lies.")
+@click.option("--run", required=True, help="Name of the run.")
+@click.option("--corpus", required=True, help="Shards whose first images are shown.")
+def main(root: str, run: str, corpus: str) -> None:
+    """Draw what a run's network makes of the first images of a corpus, at each checkpoint that exists."""
+    try:
+        written = draw(root, run, corpus)
+    except GmmlError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    click.echo(f"{run}: {len(written)} checkpoints drawn", err=True)
+
+
+if __name__ == "__main__":
+    main()
