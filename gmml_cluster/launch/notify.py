@@ -53,7 +53,7 @@ def start(url: str, *, over: bool) -> "subprocess.Popen[bytes] | None":
         if not _asks(_run(url)):
             return None
         return subprocess.Popen([sys.executable, "-P", "-m", _MODULE, url, *(["--over"] if over else [])])
-    except (GmmlError, OSError) as error:
+    except Exception as error:  # a spec.yaml that is no YAML any more, say: whoever restarts a run must not die of it
         _log.warning("%s; nobody is notified", error)
         return None
 

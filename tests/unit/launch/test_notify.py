@@ -135,6 +135,8 @@ def test_nothing_is_started_for_a_run_that_names_nobody_or_is_gone(tmp_path, cap
     assert notify.start(run.url, over=True) is None
     assert not caplog.records
     assert notify.start(f"{tmp_path}/gone", over=True) is None
+    run.store.put(SPEC, b"notify: [")
+    assert notify.start(run.url, over=True) is None
 
 
 def test_a_process_of_its_own_sends_it(tmp_path, hook):
