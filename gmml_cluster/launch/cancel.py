@@ -54,7 +54,7 @@ def _end_job(run: RunRoot, job: JobRef, history: History, jobs: Jobs) -> str:
     launcher, alive = launcher_named(job.launcher), living(history, jobs.states)
     if alive is not None and JobRef.of(alive) == job:
         try:
-            launcher.notify(job.id)
+            launcher.give_notice(job.id)
         except LaunchError as error:
             ended = run.log.refresh().attempt(alive.number)
             if ended is not None and ended.cause is not None:

@@ -125,7 +125,7 @@ class Launcher(Protocol):
         """
         ...
 
-    def notify(self, job: str) -> None:
+    def give_notice(self, job: str) -> None:
         """Signal the ranks of a running job to save, however long that takes, and exit.
 
         Raises:

@@ -1,7 +1,7 @@
 """What of a run's log people want to hear of at once: a function of the log."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from gmml_cluster.run.entries import Entry
@@ -45,6 +45,8 @@ def events(entries: Iterable[Entry], name: str, *, over: bool) -> Iterator[Event
         elif entry.kind == "end":
             last = _of_end(entry, name)
             found += [last] if last.kind == "finished" else []
+        elif entry.kind == "cause" and last is not None and entry.fields["of"] == last.attempt:
+            last = replace(last, text=_failed(entry, name))  # what ended it, which its ranks could not know
         elif entry.kind in _OF:
             found.append(_OF[entry.kind](entry, name))
     explained = any(event.kind in ("finished", "gave_up", "stopped") for event in found)
@@ -58,10 +60,12 @@ def _of_end(entry: Entry, name: str) -> Event:
     if cause == "finished":
         text = f"{name} has finished: attempt {attempt} made its last step, {entry.fields.get('step')}."
         return Event("finished", entry.slot, entry.time, text, attempt)
-    text = (
-        f"{name} has ended and is not started again: {_with(cause, entry.fields)}. `gmml resume {name}` continues it."
-    )
-    return Event("failed", entry.slot, entry.time, text, attempt)
+    return Event("failed", entry.slot, entry.time, _failed(entry, name), attempt)
+
+
+def _failed(entry: Entry, name: str) -> str:
+    cause = _with(entry.fields["cause"], entry.fields)
+    return f"{name} has ended and is not started again: {cause}. `gmml resume {name}` continues it."
 
 
 def _of_stop(entry: Entry, name: str) -> Event:
@@ -81,5 +85,5 @@ _OF = {"stop": _of_stop, "exclude": _of_exclude}
 
 
 def _with(cause: str, fields: Any) -> str:
-    message = fields.get("message")
+    message = fields.get("message") or fields.get("proof")
     return f"{cause}; {message}" if message else cause

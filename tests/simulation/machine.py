@@ -17,7 +17,7 @@ from gmml_cluster.launch.local.launcher import READY_S, LocalLauncher
 from gmml_cluster.train.ranks.agreement import StartInfo
 from gmml_cluster.train.ranks.signals import ORPHAN_S
 from tests.simulation.clock import Event, Time
-from tests.simulation.ranks import Pod, notify, start_rank
+from tests.simulation.ranks import Pod, give_notice, start_rank
 from tests.simulation.world import Node, Process, Signal, here
 
 HOST = "machine"
@@ -252,7 +252,7 @@ def _close_pipes(supervising: Process) -> None:
     supervising.wait()
     pods = [pod for (process, _), pod in machine().starts.items() if process is supervising]
     for pod in pods:
-        notify(pod)
+        give_notice(pod)
     here().sleep(ORPHAN_S)
     for process in (process for pod in pods for process in pod.processes):
         process.end(1, "orphaned for too long")

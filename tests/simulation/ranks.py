@@ -243,7 +243,7 @@ def _quiet_s(rank: Rank) -> float:
     return FOREVER if rank.info.rank == 0 else 5.0
 
 
-def notify(pod: Pod) -> None:
+def give_notice(pod: Pod) -> None:
     """A notice to all ranks: SIGTERM, SIGUSR2."""
     for process in pod.processes:
         if process.alive:

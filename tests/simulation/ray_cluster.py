@@ -131,7 +131,7 @@ class Cluster:
         lives = {job: job in self.drivers and self.drivers[job].alive for job in jobs}
         return {job: JobReport("running" if lives[job] else "gone") for job in jobs}
 
-    def notify(self, job: str) -> None:
+    def give_notice(self, job: str) -> None:
         pass
 
     def cancel(self, job: str) -> None:
@@ -250,7 +250,7 @@ class Rank:
     def code(self) -> int | None:
         return self.process.code
 
-    def notify(self) -> None:
+    def give_notice(self) -> None:
         self.noticed = True
         self.orphan()
 

@@ -13,7 +13,7 @@ from gmml_cluster.launch.verdict import Allocation, action
 from gmml_cluster.run.codes import NEVER, RESTARTS, UNFIT
 from gmml_cluster.run.log import Log
 from gmml_cluster.train.ranks.agreement import StartInfo
-from tests.simulation.ranks import Pod, notify, start_ranks
+from tests.simulation.ranks import Pod, give_notice, start_ranks
 from tests.simulation.world import Node, Process, World, here
 
 KILL_WAIT_S = 30.0
@@ -105,11 +105,11 @@ class Scheduler:
             raise LaunchError(Fault("squeue", "timed out"))
         return {job: JobReport(self.jobs[job].state if job in self.jobs else "gone") for job in jobs}
 
-    def notify(self, job: str) -> None:
+    def give_notice(self, job: str) -> None:
         if self._ask():
             raise LaunchError(Fault("scancel", "timed out"))
         for pod in self.jobs[job].pods[-1:]:
-            notify(pod)
+            give_notice(pod)
 
     def cancel(self, job: str) -> None:
         if self._ask():
@@ -188,13 +188,13 @@ class Scheduler:
         job.grace = grace_s > 0
         epoch = job.epoch
         if grace_s:
-            self._notify(job)
+            self._give_notice(job)
 
         def kill() -> None:
             if epoch != job.epoch:
                 return
             job.why = why
-            self._notify(job)
+            self._give_notice(job)
             here().sleep(KILL_WAIT_S)
             if epoch == job.epoch:
                 self._kill_ranks(job)
@@ -204,10 +204,10 @@ class Scheduler:
 
         self._world.start("slurmctld", kill, after_s=grace_s)
 
-    def _notify(self, job: Job) -> None:
+    def _give_notice(self, job: Job) -> None:
         for pod in job.pods[-1:]:
             if not pod.lost:
-                notify(pod)
+                give_notice(pod)
 
     def _kill_ranks(self, job: Job) -> None:
         for process in (process for pod in job.pods[-1:] if not pod.lost for process in pod.processes):

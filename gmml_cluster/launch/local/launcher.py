@@ -151,7 +151,7 @@ class LocalLauncher:
         """How each job is, by the locks of its run; a job of another machine is unknown here."""
         return {job: LocalJob.read(job).report for job in jobs}
 
-    def notify(self, job: str) -> None:
+    def give_notice(self, job: str) -> None:
         """Give the job's ranks notice through its supervisor, which then ends the job.
 
         Raises:
@@ -166,7 +166,7 @@ class LocalLauncher:
         if supervisor is not None:
             supervisor.terminate()
 
-    cancel = notify
+    cancel = give_notice
 
     def output(self, job: str, bounds: Mapping[str, Any], *, restart: int | None, rank: int) -> Path | None:
         """File on this machine with what a rank printed in one start; None where there is none."""

@@ -114,7 +114,7 @@ class Ranks:
         finally:
             os.close(theirs)
 
-    def notify(self) -> None:
+    def give_notice(self) -> None:
         """Give every rank notice: it saves and leaves."""
         for process in self._processes:
             if process.poll() is None:
@@ -132,13 +132,13 @@ class Ranks:
             # blocked and taken here, not by a handler, which could run in the middle of starting a rank
             if signal.sigtimedwait(STOP, _TICK_S):
                 noticed = True
-                self.notify()
+                self.give_notice()
             self._note_failure()
             if any(process.poll() for process in self._processes):
                 deadline = min(deadline, time.monotonic() + LEAVE_S)
             if not sent_away and any(process.poll() == UNMET for process in self._processes):
                 sent_away = True  # the others cannot meet without it, and would wait for the whole of LEAVE_S
-                self.notify()
+                self.give_notice()
             if time.monotonic() > deadline:
                 _log.warning("ranks stayed %g s after the first had left; they are killed", LEAVE_S)
                 break

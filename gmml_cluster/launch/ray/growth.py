@@ -13,14 +13,14 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def looked_for(growth: Growth, most: int, look: Callable[[], bool], notify: Callable[[str], None]) -> Iterator[None]:
-    """While the context lasts, `look` every ten seconds in a thread, and `notify` with the proof once it is due.
+def looked_for(growth: Growth, most: int, look: Callable[[], bool], end: Callable[[str], None]) -> Iterator[None]:
+    """While the context lasts, `look` every ten seconds in a thread, and `end` it with the proof once growth is due.
 
     Args:
         growth: of the attempt.
         most: nodes that it may have; nothing is looked for where it has them.
         look: asks `growth.is_due`; what fails in it is logged, and tried again.
-        notify: ends the attempt.
+        end: ends the attempt.
     """
     over = threading.Event()
 
@@ -29,7 +29,7 @@ def looked_for(growth: Growth, most: int, look: Callable[[], bool], notify: Call
             try:
                 if look():
                     _log.info("%s: the attempt ends at its checkpoint, and the run goes on there", growth.proof)
-                    notify(growth.proof)
+                    end(growth.proof)
                     return
             except Exception as error:
                 _log.warning("looking for more nodes: %s", error)

@@ -96,7 +96,7 @@ class RayLauncher:
                 reports |= {str(job): JobReport("unknown") for job in asked}
         return reports
 
-    def notify(self, job: str) -> None:
+    def give_notice(self, job: str) -> None:
         """Nothing to be done: the ranks read a person's stop from the log within seconds."""
 
     def cancel(self, job: str) -> None:

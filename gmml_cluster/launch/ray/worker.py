@@ -135,7 +135,7 @@ def _watch(process: "Rank", attempt: Any, node: str, address: str) -> None:
         # the actor first: it answers with an error at once where the head is gone, and the list of nodes waits
         leave = _ask(attempt.is_to_leave)
         if not process.noticed and (leave or _is_drained(node)):
-            process.notify()
+            process.give_notice()
     drained = node if _is_drained(node) else ""
     tail = process.tail()  # before `sign`, which it finds
     _ask(attempt.report, Left(process.rank, process.code, tail, drained, process.sign, address))
@@ -203,7 +203,7 @@ class Rank:
         found = self._process.poll()
         return found if found is None or found >= 0 else 128 - found
 
-    def notify(self) -> None:
+    def give_notice(self) -> None:
         """Give it notice: it saves and leaves."""
         self.noticed = True
         self._process.send_signal(signal.SIGTERM)

@@ -112,7 +112,7 @@ class SlurmLauncher:
         asked = call("sacct", "-n", "-P", "-X", "-j", ",".join(jobs), "-o", "JobID,State,JobName")
         return accounted(asked.stdout if asked.returncode == 0 else "", jobs)
 
-    def notify(self, job: str) -> None:
+    def give_notice(self, job: str) -> None:
         """Signal the ranks alone: a plain scancel would give them KillWait for their save."""
         scancel("--signal=USR2", job)
 

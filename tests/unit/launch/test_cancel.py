@@ -24,8 +24,8 @@ class Scheduler:
     def poll(self, asked):
         return {job: JobReport(self.states[job], lingering=self.lingering) for job in asked}
 
-    def notify(self, job):
-        self.calls.append(("notify", job))
+    def give_notice(self, job):
+        self.calls.append(("give_notice", job))
 
     def cancel(self, job):
         self.calls.append(("cancel", job))
@@ -61,7 +61,7 @@ def test_an_attempt_that_lives_is_given_notice_and_its_own_time_to_save(run, sch
     claimed(run, "17")
     scheduler.states = {"17": state}
     assert "job 17 saves and leaves" in cancel(run)
-    assert scheduler.calls == [("notify", "17")]
+    assert scheduler.calls == [("give_notice", "17")]
     assert run.log.refresh().stopped is not None
 
 
@@ -90,7 +90,7 @@ def out_of_reach(job):
 def test_where_the_scheduler_is_out_of_reach_the_stop_in_the_log_ends_the_attempt(run, scheduler):
     attempt = claimed(run, "17")
     scheduler.states["17"] = "unknown"
-    scheduler.notify = out_of_reach
+    scheduler.give_notice = out_of_reach
     assert "it reads the stop from the log, saves and leaves" in cancel(run)
     assert run.log.refresh().stopped is not None
 
@@ -98,7 +98,7 @@ def test_where_the_scheduler_is_out_of_reach_the_stop_in_the_log_ends_the_attemp
         protocol.end(run.log, attempt, "cancelled")
         out_of_reach(job)
 
-    scheduler.notify = leaves_first
+    scheduler.give_notice = leaves_first
     assert "attempt 1 has saved and left" in cancel(run)
 
 
@@ -116,7 +116,7 @@ def test_a_successor_in_the_queue_is_cancelled_and_the_attempt_before_it_saves(r
     submitted(run, "18")
     scheduler.states = {"17": "running", "18": "queued"}
     cancel(run)
-    assert sorted(scheduler.calls) == [("cancel", "18"), ("notify", "17")]
+    assert sorted(scheduler.calls) == [("cancel", "18"), ("give_notice", "17")]
 
 
 @pytest.mark.parametrize(
@@ -244,4 +244,4 @@ def test_a_run_that_was_moved_is_cancelled_and_a_copy_of_one_is_not(run, schedul
     (tmp_path / "mounted").mkdir()
     os.rename(run.url, tmp_path / "mounted" / "a")
     assert cancel(run_root(str(tmp_path / "mounted"), "a")).startswith("stopping; job 17 saves and leaves")
-    assert scheduler.calls == [("notify", "17")]
+    assert scheduler.calls == [("give_notice", "17")]

@@ -38,6 +38,14 @@ def test_an_end_after_which_nothing_starts_is_a_failure_with_its_reason_and_cure
     )
 
 
+def test_a_failure_names_the_cause_that_was_found_after_the_end():
+    lost = ("end", 1, {"cause": "lost"})
+    found = ("cause", None, {"of": 1, "cause": "node_lost", "proof": "sacct says NODE_FAIL"})
+    (event,) = events(log(SUBMIT, CLAIM, lost, found), "mine", over=True)
+    assert (event.kind, event.slot) == ("failed", 2)
+    assert "not started again: node_lost; sacct says NODE_FAIL." in event.text
+
+
 def test_an_end_with_a_reason_of_its_own_is_said_once():
     assert kinds(SUBMIT, CLAIM, FINISHED, over=True) == [("finished", 2)]
     assert kinds(SUBMIT, CLAIM, LOST, GAVE_UP, over=True) == [("gave_up", 3)]

@@ -181,7 +181,7 @@ class Cluster:
     def __init__(self, place, monkeypatch, dead=()):
         self._place, self._dead = place, dead
         monkeypatch.setattr(supervisor, "_mine", lambda job, restart: None)
-        monkeypatch.setattr(supervisor, "looked_for", lambda growth, most, look, notify: contextlib.nullcontext())
+        monkeypatch.setattr(supervisor, "looked_for", lambda growth, most, look, end: contextlib.nullcontext())
 
     def record(self, ranks):
         return Attempt(ranks)

@@ -48,7 +48,7 @@ def test_a_notice_is_a_signal(tmp_path):
         while not ready.exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        rank.notify()
+        rank.give_notice()
         assert rank.noticed
         assert until_left(rank) == 77
 

@@ -264,7 +264,7 @@ def test_cancelling_what_is_gone_is_no_error_and_an_unreachable_slurm_is(tools: 
 
 def test_a_notice_signals_the_ranks_and_a_cancel_ends_the_job(tools: Tools) -> None:
     calls = tools(scancel="")
-    SlurmLauncher().notify("1")
+    SlurmLauncher().give_notice("1")
     SlurmLauncher().cancel("1")
     assert calls.read_text().splitlines() == ["scancel --signal=USR2 1", "scancel 1"]
 
