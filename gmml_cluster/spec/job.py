@@ -270,6 +270,15 @@ class EngineSpec(SpecModel):
     """Whether blocks are recomputed in the backward pass to save memory."""
     deterministic: bool = False
     """Whether only deterministic GPU kernels are used."""
+    compile: bool = False
+    """Whether torch compiles the blocks of encoder and decoder: the first step takes minutes, the others are quicker on
+    GPUs. Not with `zero: 3`."""
+
+    @model_validator(mode="after")
+    def _stage_3_gathers_inside_blocks(self) -> "EngineSpec":
+        if self.compile and self.zero == 3:
+            raise Refused("compile given with zero: 3, which gathers weights in the middle of a block", "take zero: 2")
+        return self
 
 
 class Checkpoint(SpecModel):

@@ -10,8 +10,6 @@ from gmml_cluster.spec.base import SpecModel
 from gmml_cluster.spec.loading.compose import OVERRIDE
 from gmml_cluster.spec.loading.yaml import Path, Tree, dotted, flow, walk
 
-NOT_YET = ("engine.compile",)
-"""Fields that are designed and that no code of this version reads."""
 _ALIKE = 0.65
 """Of difflib's ratio: `ulr` and `url` have 0.67, while `depth` and `exempt` have 0.55 and mean different things."""
 
@@ -21,8 +19,6 @@ def unknown(path: Path, model: type[BaseModel], tree: Tree) -> tuple[Path | None
 
     A field that is written already is suggested, but keeps its value, which is checked as it is.
     """
-    if dotted(path) in NOT_YET:
-        return None, "comes with a later version; this one would ignore it", "leave it out"
     above, key = path[:-1], str(path[-1])
     known = sorted({name for owner in models_at(model, above, tree) for name in owner.model_fields})
     if (foreign := _of_another_method(path, model, tree)) is not None:

@@ -5,6 +5,7 @@ from torch import nn
 
 from gmml_cluster.spec.job import EngineSpec, Optim
 from gmml_cluster.train.engines.adamw import Multipliers, make_adamw, unscaled
+from gmml_cluster.train.engines.compiled import compile_blocks
 from gmml_cluster.train.engines.ddp import DdpEngine
 from gmml_cluster.train.engines.engine import Engine
 from gmml_cluster.train.engines.lars import make_sgd
@@ -22,6 +23,8 @@ def make_engine(
     if engine.precision == "bf16":
         # inside the module: DeepSpeed switches off an autocast that it meets around its forward
         module.forward = torch.autocast(device.type, dtype=torch.bfloat16)(module.forward)
+    if engine.compile:
+        compile_blocks(module)
     shapes = saved_shapes(module)  # before stage 3 empties the parameters
     optimizer = (make_sgd if optim.name == "lars" else make_adamw)(module, optim, multipliers)
     if engine.zero == "ddp":

@@ -193,6 +193,7 @@ def topology_fields(job: JobSpec, rank_info: RankInfo) -> dict[str, Any]:
         "precision": job.engine.precision,
         "micro": job.batch.micro,
         "deterministic": job.engine.deterministic,
+        "compile": job.engine.compile,
         "attention": ", ".join(attention_kernels(job.engine.deterministic)),
         "threads": torch.get_num_threads(),
     }

@@ -29,6 +29,7 @@ IDENTIFYING = {
 }  # fmt: skip
 FREE = {
     "batch.micro": 8, "data.read_ahead": "64 MiB", "engine.zero": 3, "engine.activation_checkpointing": True,
+    "engine.compile": True,
     "engine.deterministic": True, "checkpoint.every": "5 steps", "checkpoint.keep": 1, "resources.nodes": "2..4",
 }  # fmt: skip
 

@@ -73,8 +73,8 @@ def test_overrides_reach_every_section(good):
     [
         ("batch.sise=1", "batch.sise: unknown key; did you mean 'size'?"),
         (
-            "engine.compile=none",
-            "engine.compile: comes with a later version; this one would ignore it; leave it out",
+            "engine={compile: true, zero: 3}",
+            "engine: compile given with zero: 3, which gathers weights in the middle of a block; take zero: 2",
         ),
         ("bacth.size=1", "bacth: unknown key; did you mean 'batch'?"),
         ("method.nois_ratio=1", "method.nois_ratio: unknown key; did you mean 'noise_ratio'?"),

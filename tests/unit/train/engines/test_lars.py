@@ -37,14 +37,18 @@ def by_hand(rates: list[float]) -> dict[str, np.ndarray]:
 
 
 def test_three_updates_are_those_of_the_formula(alone: Any) -> None:
-    engine, rates = make("ddp", optim=LARS), [0.5, 2.0, 1.0]
+    engine, rates = make("ddp", optim=LARS), [0.05, 0.2, 0.1]
+    start = {name: w.detach().flatten().numpy().copy() for name, w in make_module().named_parameters()}
     for step, lr in enumerate(rates):
         engine.backward(group_losses(engine.forward(samples(step))).mean(), last=True)
         vector = engine.step(lr, 0.0, torch.ones(2, dtype=torch.float64))
         assert len(vector) == len(engine.names) + 2
     state, expected = gathered(engine), by_hand(rates)
     for name in engine.names:
-        assert state[name, "value"].numpy() == pytest.approx(expected[name].flatten(), rel=2e-5, abs=1e-7), name
+        # what float32 rounds away is a share of how far the tensor moved, not of a single weight that ends near zero
+        moved = np.abs(expected[name].flatten() - start[name]).max()
+        error = np.abs(state[name, "value"].numpy() - expected[name].flatten()).max()
+        assert error <= 1e-5 * moved + 1e-7, name
     assert {key for _, key in state} == {"value", "momentum_buffer"}
 
 
