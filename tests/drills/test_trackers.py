@@ -78,10 +78,24 @@ def test_mlflow_has_each_step_once_in_one_run(tmp_path, monkeypatch):
     assert (params["method.name"], params["run.steps"]) == ("gmml", "30")
 
 
+def logged_records(content, header=7, block=2**15):
+    """The records of a `.wandb` file: LevelDB's log format behind seven bytes; wandb has no public reader of it."""
+    at, record = header, b""
+    while at + 7 <= len(content):
+        if block - at % block < 7:  # no room for another part in this block
+            at += block - at % block
+            continue
+        length, part = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        record += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if part in (1, 4):  # whole, or the last part
+            yield record
+            record = b""
+
+
 @needs("wandb")
 def test_wandb_keeps_each_step_once_for_its_own_sync(tmp_path, monkeypatch):
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     monkeypatch.chdir(tmp_path)
     run = run_with(tmp_path / "runs", tensorboard=None, wandb={"project": "p", "mode": "offline"})
@@ -89,9 +103,7 @@ def test_wandb_keeps_each_step_once_for_its_own_sync(tmp_path, monkeypatch):
     steps = []
     files = sorted((tmp_path / "runs" / "mine" / "wandb").glob("offline-run-*/run-*.wandb"), key=os.path.getmtime)
     for file in files:
-        store = DataStore()
-        store.open_for_scan(str(file))
-        while (data := store.scan_data()) is not None:
+        for data in logged_records(file.read_bytes()):
             record = wandb_internal_pb2.Record.FromString(data)
             items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
             steps += [items["_step"]] if "loss" in items else []
