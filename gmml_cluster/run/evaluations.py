@@ -119,6 +119,11 @@ def table(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def name_of(score: Mapping[str, Any]) -> str:
+    """Under which name a score stands among the figures of a step."""
+    return f"{score['score']}_{score['feature']}"
+
+
 def with_scores(lines: Sequence[Line], documents: Iterable[Mapping[str, Any]]) -> list[Line]:
     """Metric lines, those of steps that were scored while the run trained with `<score>_<feature>` in percent.
 
@@ -127,9 +132,7 @@ def with_scores(lines: Sequence[Line], documents: Iterable[Mapping[str, Any]]) -
     found: dict[int, Line] = {}
     for document in documents:
         if document.get("attempt") is not None:
-            scores = {
-                f"{each['score']}_{each['feature']}": each["accuracy"] for each in document["scores"] if each["main"]
-            }
+            scores = {name_of(each): each["accuracy"] for each in document["scores"] if each["main"]}
             line = found.setdefault(document["step"], {"evaluation_s": 0.0})
             line.update(scores, evaluation_s=line["evaluation_s"] + document["seconds"])
     return [{**line, **found.get(line["step"], {})} for line in lines]

@@ -23,7 +23,7 @@ from gmml_cluster.run.root import RunRoot, run_root
 from gmml_cluster.spec.loading.validate import dump
 from gmml_cluster.store.open import scheme_of
 from gmml_cluster.store.protocol import NotFound
-from gmml_cluster.track.lines import Place, new_lines
+from gmml_cluster.track.lines import Place, new_figures
 from gmml_cluster.track.protocol import Tracked, Tracker
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Way:
     def look(self, run: RunRoot, keep: Callable[[], None]) -> None:
         """Pass on what is new; a tracker that fails is tried again at the next look, and named once."""
         try:
-            for lines, place in new_lines(run.store, run.log.refresh(), self.place):
+            for lines, place in new_figures(run.store, run.log, self.place):
                 if lines:
                     self._open().send(lines)
                 self.place, self.failed = place, False

@@ -12,7 +12,7 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.log import Draft
 from gmml_cluster.run.root import RUN, SPEC, create_run, metrics_stem, part_name
 from gmml_cluster.spec.loading.validate import parse_job, to_yaml
-from gmml_cluster.track.lines import Place, new_lines
+from gmml_cluster.track.lines import Place, new_figures, new_lines
 from tests.fixtures.slurm import free_ports
 
 JOB = {
@@ -51,10 +51,15 @@ def look(run):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def curve(folder):
+def scored(run, number, step, accuracy):
+    found = {"score": "knn", "feature": "mean", "accuracy": accuracy, "error": 1.0, "samples": 100}
+    protocol.score(run.log, f"evaluations/{step}.json", "0", step=step, scores=[found], attempt=number, seconds=1.0)
+
+
+def curve(folder, name="loss"):
     read = EventAccumulator(str(folder))
     read.Reload()
-    return [(point.step, point.value) for point in read.Scalars("loss")]
+    return [(point.step, point.value) for point in read.Scalars(name)]
 
 
 def all_new(run, place):
@@ -75,6 +80,46 @@ def test_steps_that_a_later_attempt_makes_again_come_once(tmp_path):
     second, place = all_new(run, place)
     assert second == [(s, 1) for s in range(10, 15)] + [(s, 2) for s in range(15, 20)]
     assert all_new(run, place) == ([], place)
+
+
+def all_figures(run, place):
+    sent = []
+    for lines, at in new_figures(run.store, run.log, place):
+        sent += [(line["step"], line.get("loss") is not None, line.get("knn_mean")) for line in lines]
+        place = at
+    return sent, place
+
+
+def test_a_score_is_in_the_line_of_its_step_waits_for_it_and_follows_it_where_that_has_gone(tmp_path):
+    run = run_with(tmp_path)
+    attempt(run, 1, first=0)
+    scored(run, 1, 3, 40.0)
+    assert all_figures(run, Place()) == ([], Place())
+    upload(run, 1, 0, range(5))
+    sent, place = all_figures(run, Place())
+    assert sent == [(s, True, 40.0 if s == 3 else None) for s in range(5)]
+    scored(run, 1, 4, 41.0)
+    sent, place = all_figures(run, place)
+    assert sent == [(4, False, 41.0)]
+    assert all_figures(run, place) == ([], place)
+
+
+def test_a_score_of_gmml_eval_is_no_point_of_a_curve(tmp_path):
+    run = run_with(tmp_path)
+    attempt(run, 1, first=0)
+    upload(run, 1, 0, range(5))
+    scored(run, None, 4, 90.0)
+    assert all_figures(run, Place())[0] == [(s, True, None) for s in range(5)]
+
+
+def test_tensorboard_shows_scores_beside_losses(tmp_path):
+    run = run_with(tmp_path)
+    attempt(run, 1, first=0)
+    scored(run, 1, 9, 42.5)
+    upload(run, 1, 0, range(10))
+    look(run)
+    assert curve(tmp_path / "mine" / "tensorboard", "knn_mean") == [(9, 42.5)]
+    assert len(curve(tmp_path / "mine" / "tensorboard")) == 10
 
 
 def test_tensorboard_shows_one_curve_over_restarts_and_over_senders_that_died(tmp_path):
