@@ -36,7 +36,7 @@ test: install apt check docs ## Everything: set-up, format, lint, types, contrac
 
 docs: $(VENV)/.installed-docs ## The site of the documentation, in build/docs; a broken link or reference is an error
 	@echo "== the site"
-	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . build/docs
+	@$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going -c docs . build/docs
 	@echo "build/docs/index.html"
 
 docs-test: install docs ## Run every command and snippet that the pages show and that can run here (some 20 minutes)

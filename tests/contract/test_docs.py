@@ -43,6 +43,13 @@ FOREIGN = {
     "--test-only",
 }
 """Options of other programs."""
+SMALL = """\
+name: small
+model: {size: small}
+method: {name: gmml}
+data: {corpora: [{url: "train/*.tar"}]}
+batch: {size: 256}
+"""
 ENDS = {"|", "||", "&&", ";", "&", ">", ">>", "<", "#"}
 
 
@@ -192,6 +199,26 @@ def test_job_files_and_profiles_spelt_out_load(page, tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_text(body)
         load_job(path) if name.startswith("jobs/") else load_profile(str(path))
+
+
+def fragments(page):
+    """Blocks of YAML that are a whole profile, or a part of a job, which they then lay on a small one."""
+    return [
+        block.body
+        for block in blocks(page)
+        if block.language == "yaml" and not re.match("# (jobs|clusters)/", block.body)
+    ]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parts[-2] != "docker" and fragments(page)], ids=named)
+def test_parts_of_job_files_and_whole_profiles_load(page, tmp_path):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    for number, body in enumerate(fragments(page)):
+        path = tmp_path / f"{number}.yaml"
+        is_profile = re.search("^launcher:", body, re.MULTILINE)
+        length = "" if re.search("^run:", body, re.MULTILINE) else "run: {epochs: 100}\n"
+        path.write_text(body if is_profile else f"extends: small.yaml\n{body}{length}")
+        load_profile(str(path)) if is_profile else load_job(path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
