@@ -19,13 +19,14 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 
 # Headings have the anchors that a repository's web page gives them, and links to these are checked.
 myst_heading_anchors = 4
-# A block of no known language is no program: nothing in it is coloured.
-highlight_language = "text"
+# Two hyphens begin an option, and are no dash.
+smartquotes = False
 
 # Docstrings have Markdown's single backticks.
 default_role = "code"
 napoleon_use_ivar = True
 autodoc_member_order = "bysource"
+autodoc_class_signature = "separated"
 
 html_theme = "furo"
 html_title = "gmml_cluster"

@@ -10,7 +10,7 @@ DATA = ROOT.parent / "shared" / "data"
 """Real images, which are no part of the repository."""
 BEFORE = {
     "docs/tutorial.md": f"python -m tests.docs.photographs {DATA} photos",
-    "docs/corpus.md": f"mkdir raw; ln -s {DATA}/photos raw/photos; ln -s {DATA}/tiny raw/tiny",
+    "docs/corpus.md": f"python {DATA}/expand.py raw photos tiny_imagenet_50; mv raw/tiny_imagenet_50 raw/tiny",
 }
 """What has to be there before the first block of a page."""
 
