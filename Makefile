@@ -22,7 +22,7 @@ PACKAGES := slurmctld slurmd slurm-client munge
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install apt demo test check lint drills soak simulate bench gpu-check
+.PHONY: help venv install apt demo test check lint docs docs-test drills soak simulate bench gpu-check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -30,9 +30,18 @@ help: ## List the targets
 demo: $(VENV)/.installed-demo ## Pre-train two small encoders on this machine and show what they learnt (about 3 minutes)
 	@$(BIN)/python -m gmml_cluster.evaluate.demo demo
 
-test: install apt check ## Everything: set-up, format, lint, types, contracts, unit tests, then the cluster tests
+test: install apt check docs ## Everything: set-up, format, lint, types, contracts, unit tests, the site, the cluster tests
 	@echo "== cluster tests (real daemons, real ranks)"
 	@$(PYTEST) tests/cluster tests/faults
+
+docs: $(VENV)/.installed-docs ## The site of the documentation, in build/docs; a broken link or reference is an error
+	@echo "== the site"
+	@$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going -c docs . build/docs
+	@echo "build/docs/index.html"
+
+docs-test: install docs ## Run every command and snippet that the pages show and that can run here (some 20 minutes)
+	@echo "== blocks of the pages"
+	@$(BIN)/python -m pytest tests/docs
 
 drills: install ## An hour that no change waits for: every method in every engine and format, Ray, SLURM's notices
 	@echo "== drills (real ranks)"

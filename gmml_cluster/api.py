@@ -47,7 +47,7 @@ class Run:
 
     @property
     def url(self) -> str:
-        """Its folder or `s3://` URL."""
+        """Its folder, or its URL in an object store."""
         return self.location.url
 
     def __repr__(self) -> str:

@@ -64,7 +64,7 @@ class Store(Protocol):
 
     @property
     def url(self) -> str:
-        """The folder, or `s3://bucket/prefix`, without a slash at its end."""
+        """The folder, or the URL of bucket and prefix, without a slash at its end."""
         ...
 
     def create(self, name: str, data: bytes) -> None:

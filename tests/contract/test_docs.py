@@ -1,11 +1,9 @@
-"""The documentation says what is there: links, commands, options, files, defaults and Python examples."""
+"""The documentation says what is there: links, commands, options, files, defaults; and what it shows is run."""
 
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
-from pathlib import Path
+from dataclasses import replace
 from typing import get_args
 
 import click
@@ -24,19 +22,13 @@ from gmml_cluster.spec.methods.relvit import RelVitOptions
 from gmml_cluster.spec.methods.segmentation import SegmentationOptions
 from gmml_cluster.spec.methods.simmim import SimmimOptions
 from gmml_cluster.spec.methods.supervised import SupervisedOptions
+from tests.fixtures.pages import FENCE, PAGES, ROOT, RUN, SHELL, SHOWN, Session, blocks, named, steps
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gmml_cluster"
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "docker" / "README.md",
-    *sorted((ROOT / "docs").rglob("*.md")),
-]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BENCHMARKS = ROOT / "benchmarks" / "README.md"
+"""Its options are those of its own programs."""
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-SHELL = ("", "sh", "bash", "console", "shell")
 FOREIGN = {
     "--array",
     "--dependency",
@@ -51,15 +43,18 @@ FOREIGN = {
     "--test-only",
 }
 """Options of other programs."""
+SMALL = """\
+name: small
+model: {size: small}
+method: {name: gmml}
+data: {corpora: [{url: "train/*.tar"}]}
+batch: {size: 256}
+"""
 ENDS = {"|", "||", "&&", ";", "&", ">", ">>", "<", "#"}
 
 
-def named(path):
-    return str(path.relative_to(ROOT))
-
-
 def fences(text, *languages):
-    return [body for language, body in FENCE.findall(text) if language in languages]
+    return [body for info, body in FENCE.findall(text) if info.partition(" ")[0] in languages]
 
 
 def inline(text):
@@ -145,10 +140,11 @@ def test_the_checks_below_find_what_they_check():
         "jobs": sum(len(submitted_jobs(words)) for text in texts for words in commands(text)),
         "files": sum(len(sources_named(text)) for text in texts),
         "files spelt out": sum(len(files_shown(text)) for text in texts),
-        "python": sum(len(fences(text, "python")) for text in texts),
+        "quick": sum(block.marker == "quick" for page in PAGES for block in blocks(page)),
+        "slow": sum(block.marker == "slow" for page in PAGES for block in blocks(page)),
     }
     least = {
-        "links": 40, "commands": 60, "options": 15, "jobs": 6, "files": 80, "files spelt out": 1, "python": 2,
+        "links": 40, "commands": 60, "options": 15, "jobs": 6, "files": 80, "files spelt out": 1, "quick": 3, "slow": 3,
     }  # fmt: skip
     assert {name: count for name, count in found.items() if count < least[name]} == {}
 
@@ -167,7 +163,7 @@ def test_commands_and_options_are_in_the_cli(page):
         assert given <= options_of(command), f"{' '.join(words)}: {sorted(given - options_of(command))}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != BENCHMARKS], ids=named)
 def test_options_named_alone_are_somewhere_in_the_cli(page):
     named_options = {re.split(r"[ =]", text)[0] for text in inline(page.read_text()) if text.startswith("--")}
     assert not named_options - FOREIGN - set().union(*map(options_of, every_command()))
@@ -205,11 +201,71 @@ def test_job_files_and_profiles_spelt_out_load(page, tmp_path):
         load_job(path) if name.startswith("jobs/") else load_profile(str(path))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if fences(page.read_text(), "python")], ids=named)
-def test_python_examples_run(page, tmp_path):
-    for body in fences(page.read_text(), "python"):
-        done = subprocess.run([sys.executable, "-c", body], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+def fragments(page):
+    """Blocks of YAML that are a whole profile, or a part of a job, which they then lay on a small one."""
+    return [
+        block.body
+        for block in blocks(page)
+        if block.language == "yaml" and not re.match("# (jobs|clusters)/", block.body)
+    ]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parts[-2] != "docker" and fragments(page)], ids=named)
+def test_parts_of_job_files_and_whole_profiles_load(page, tmp_path):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    for number, body in enumerate(fragments(page)):
+        path = tmp_path / f"{number}.yaml"
+        is_profile = re.search("^launcher:", body, re.MULTILINE)
+        length = "" if re.search("^run:", body, re.MULTILINE) else "run: {epochs: 100}\n"
+        path.write_text(body if is_profile else f"extends: small.yaml\n{body}{length}")
+        load_profile(str(path)) if is_profile else load_job(path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_block_says_its_language_and_what_runs_it(page):
+    for block in blocks(page):
+        assert block.language in (*RUN, *SHOWN), f"{block}: a block without a language, or with an unknown one"
+        if block.language in SHOWN:
+            assert not block.marker + block.reason, f"{block}: nothing of it is run anyway"
+        elif block.reason:
+            assert not block.marker, f"{block}: either it is run or it is not"
+        elif block.marker.startswith("by "):
+            assert runs(ROOT / block.marker.removeprefix("by "), block), f"{block}: that test runs none of it"
+        else:
+            assert block.marker in ("quick", "slow"), f"{block}: it says neither what runs it nor why nothing does"
+
+
+def runs(test, block):
+    """Whether a test names the page, or calls a command that the block shows."""
+    text = test.read_text()
+    called = {words[0] if words[0] == "gmml-submit" else words[1] for words in commands(f"```sh\n{block.body}```\n")}
+    return named(block.page) in text or any(f'"{word}"' in text for word in called)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(block.marker == "quick" for block in blocks(page))], ids=named
+)
+def test_quick_blocks_run(page, tmp_path):
+    session = Session(tmp_path)
+    try:
+        for block in blocks(page):
+            if block.marker == "quick" or block.file:
+                session.run(block)
+    finally:
+        session.close()
+
+
+def test_a_block_that_fails_or_prints_something_else_is_noticed(tmp_path):
+    session, page = Session(tmp_path), tmp_path / "page.md"
+    page.write_text("```console quick\n$ echo one\none\n```\n\n*Not run by the tests: no.*\n\n```sh\nfalse\n```\n")
+    right, wrong = blocks(page)
+    session.run(right)
+    assert (right.marker, right.reason, wrong.marker, wrong.reason) == ("quick", "", "", "no")
+    assert list(steps(right)) == [("echo one", "one\n")]
+    with pytest.raises(AssertionError):
+        session.run(wrong)
+    with pytest.raises(AssertionError):
+        session.run(replace(right, body="$ echo one\ntwo\n"))
 
 
 @pytest.mark.parametrize(

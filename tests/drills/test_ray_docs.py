@@ -23,7 +23,7 @@ def shown():
     """The commands, without those that install, which take minutes and change the environment of these tests."""
     page = (REPOSITORY / "docs" / "ray.md").read_text()
     section = page.partition("\n## A cluster on one machine\n")[2].partition("\n## ")[0]
-    (block,) = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(r"^```sh by \S+\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     lines = block.splitlines()
     assert lines[:2] == INSTALL
     return lines[2:]

@@ -1,8 +1,10 @@
 """Every second of every rank is accounted for, once, under its kind."""
 
 import json
+import re
 from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.goodput import KINDS, Account, accounted
 from gmml_cluster.run.history import History, fold, from_sum
 
+PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "goodput.md"
 seconds = st.integers(0, 50)
 
 
@@ -116,6 +119,21 @@ def leave(clock, attempt):
     if ending == "saved":  # a person waits, then submits: no rank is wanted meanwhile
         clock.now += attempt["idle"]
         clock.submit()
+
+
+def test_the_example_of_the_page_adds_up():
+    rows = re.findall(r"^\| `(\w+)`.*= ([\d,]+) \|$", PAGE.read_text(), re.MULTILINE)
+    shown = {kind: int(number.replace(",", "")) for kind, number in rows}
+    clock = Clock()
+    clock.submit()
+    clock.start(queue=60, importing=30, loading=10, ranks=8)
+    clock.commit(training=490, wait=40, stall=10, evaluation=0, saving=0)
+    leave(clock, {"ending": "behind", "spans": [()], "leaving": 65})
+    clock.start(queue=60, importing=30, loading=5, ranks=8, resumed=latest(clock))
+    clock.commit(training=600, wait=0, stall=0, evaluation=0, saving=0)
+    leave(clock, {"ending": "saved", "spans": [()], "leaving": 5, "idle": 0})
+    assert {kind: rank_s for kind, rank_s in clock.settled().items() if rank_s} == pytest.approx(shown)
+    assert f"**{sum(shown.values()):,}**" in PAGE.read_text()
 
 
 def test_steps_of_a_damaged_checkpoint_are_moved_from_training_to_replayed():
