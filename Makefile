@@ -63,13 +63,14 @@ check: lint ## Format, lint, types, contracts, unit tests: some five minutes on 
 	@echo "== unit, contract and golden tests"
 	@$(PYTEST) tests/unit tests/contract tests/golden
 
-lint: install ## Format, lint, types and import contracts alone
-	@echo "== ruff, mypy, import contracts, shellcheck"
+lint: install ## Format, lint, types and import contracts alone; .pre-commit-config.yaml has the same
+	@echo "== ruff, mypy, import contracts, shellcheck, hadolint"
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/shellcheck .ci/run gmml_cluster/launch/slurm/teardown.sh
+	@$(BIN)/hadolint docker/Dockerfile
 
 install: $(VENV)/.installed-dev ## Virtual environment with everything that tests need
 

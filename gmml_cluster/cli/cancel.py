@@ -4,11 +4,11 @@ import sys
 
 import click
 
-from gmml_cluster.cli import options
+from gmml_cluster.cli import candidates, options
 
 
 @click.command("cancel")
-@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=candidates.runs)
 @click.option("--all", "every", is_flag=True, help="All runs under --root, or under the known roots, that are at work.")
 @options.root
 def command(runs: tuple[str, ...], every: bool, root: str | None) -> int:

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from gmml_cluster.cli import options
+from gmml_cluster.cli import candidates, options
 
 
 @click.command("compare")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=candidates.runs)
 @options.root
 @options.as_json
 def command(runs: tuple[str, ...], root: str | None, as_json: bool) -> None:

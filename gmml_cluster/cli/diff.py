@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gmml_cluster.cli import options
+from gmml_cluster.cli import candidates, options
 from gmml_cluster.wording import counted
 
 Document = dict[str, Any]
@@ -16,8 +16,8 @@ _SHOWN = 8
 
 
 @click.command("diff")
-@click.argument("one", metavar="RUN")
-@click.argument("other", metavar="RUN")
+@click.argument("one", metavar="RUN", shell_complete=candidates.runs)
+@click.argument("other", metavar="RUN", shell_complete=candidates.runs)
 @options.root
 @options.as_json
 def command(one: str, other: str, root: str | None, as_json: bool) -> int:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmml_cluster.cli import options
+from gmml_cluster.cli import candidates, options
 from gmml_cluster.run.drills import KINDS, WHAT, Kind
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ _ROW = "{:<24}  {:<20}  {:>10}  {:>9}  {}"
 
 
 @click.command("drill")
-@click.argument("job")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("job", shell_complete=candidates.jobs)
+@options.overrides
 @options.cluster
 @click.option("--only", "only", type=click.Choice(KINDS), multiple=True, help="Make this drill alone; may be repeated.")
 @options.as_json

@@ -27,6 +27,7 @@ _COMMANDS = {
     "drill": ("drill", "Rehearse on a cluster what may befall a job, and what it would lose."),
     "compare": ("compare", "What evaluations found of several runs, in one table."),
     "report": ("report", "One page on runs: which is better, curves, time, scores, data, specs."),
+    "completion": ("completion", "What makes a shell complete runs, profiles, jobs and fields."),
     "schema": ("schema", "JSON Schema of job files or cluster profiles."),
     "rm": ("rm", "Delete a run."),
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gmml_cluster.cli import options
+from gmml_cluster.cli import candidates, options
 
 if TYPE_CHECKING:
     from gmml_cluster.data.corpus.pin import Pin
@@ -36,8 +36,8 @@ class _Range(click.ParamType[range]):
 
 
 @click.command("order")
-@click.argument("job_or_run")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("job_or_run", shell_complete=candidates.jobs_or_runs)
+@options.overrides
 @click.option(
     "--samples", type=_Range(), default="0..15", show_default=True, help="Sample numbers, both ends included."
 )

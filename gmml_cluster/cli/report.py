@@ -5,13 +5,13 @@ from pathlib import Path
 
 import click
 
-from gmml_cluster.cli import options
+from gmml_cluster.cli import candidates, options
 
 VERSION = 1
 
 
 @click.command("report")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=candidates.runs)
 @click.option(
     "-o",
     "--output",

@@ -5,11 +5,11 @@ import sys
 
 import click
 
-from gmml_cluster.cli import options
+from gmml_cluster.cli import candidates, options
 
 
 @click.command("resume")
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=candidates.runs)
 @click.option(
     "--all", "every", is_flag=True, help="All of this machine's runs that were interrupted: after a reboot, from cron."
 )

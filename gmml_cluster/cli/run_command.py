@@ -25,9 +25,14 @@ def run(command: click.Command) -> NoReturn:
     is missing or damaged, 4 scheduler or store out of reach, 5 the run failed or a worker died, 130 interrupted. A
     command that returns a number exits with it.
     """
+    program = Path(sys.argv[0]).name
+    if asked := os.environ.get(f"_{program}_COMPLETE".replace("-", "_").upper()):
+        from gmml_cluster.cli.completion import answer
+
+        sys.exit(answer(command, program, asked))
     try:
         # not command.main(): it turns a broken pipe into exit code 1
-        with command.make_context(Path(sys.argv[0]).name, sys.argv[1:]) as context:
+        with command.make_context(program, sys.argv[1:]) as context:
             code = command.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as ending:

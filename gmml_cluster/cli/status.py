@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gmml_cluster.cli import options
+from gmml_cluster.cli import candidates, options
 from gmml_cluster.cli.evaluation_lines import evaluation_lines
 from gmml_cluster.cli.moments import moment
 from gmml_cluster.run.failures import lines as lines_of
@@ -19,7 +19,7 @@ Document = dict[str, Any]
 
 
 @click.command("status")
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=candidates.runs)
 @options.root
 @options.as_json
 def command(run: str | None, root: str | None, as_json: bool) -> None:

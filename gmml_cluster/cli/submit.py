@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from gmml_cluster.cli import options, run_command
+from gmml_cluster.cli import candidates, options, run_command
 
 if TYPE_CHECKING:
     from gmml_cluster.launch.prepare import Prepared
@@ -15,8 +15,8 @@ VERSION = 1
 
 @click.command("gmml-submit", context_settings=options.CONTEXT)
 @click.version_option(package_name="gmml-cluster")
-@click.argument("job")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("job", shell_complete=candidates.jobs)
+@options.overrides
 @options.cluster
 @click.option(
     "--sweep",
@@ -24,6 +24,7 @@ VERSION = 1
     multiple=True,
     metavar="FIELD=VALUE,VALUE",
     help="A run for each value; several make all combinations.",
+    shell_complete=candidates.overrides,
 )
 @click.option(
     "--parallel",

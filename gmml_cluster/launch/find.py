@@ -74,11 +74,10 @@ def known_roots(root: str | None, faults: list[Fault]) -> list[str]:
 
 def _profile_roots(faults: list[Fault]) -> Iterator[str]:
     """Roots that profiles name, read without pydantic; the rest of a profile is validated when it is used."""
-    import gmml_cluster
     from gmml_cluster.spec.loading.compose import compose
+    from gmml_cluster.spec.packaged import packaged
 
-    package = Path(gmml_cluster.__file__).parent
-    for folder in (Path("clusters"), package.parent / "clusters", package / "clusters"):
+    for folder in (Path("clusters"), *packaged("clusters")):
         for path in sorted(folder.glob("*.yaml")):
             try:
                 profile = compose(path, (), faults).plain()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gmml_cluster import __version__
 from gmml_cluster.errors import CheckpointError, Fault, Fenced
 from gmml_cluster.run.causes import CAUSES
 from gmml_cluster.run.entries import Entry
@@ -113,7 +114,7 @@ def claim(
         Fenced: this job has no right to claim, or not any more; it exits and is not started again.
     """
     fields = {"submit": submit, "job": job, "restart": restart, "topology": dict(topology), "machine": dict(machine)}
-    fields |= {"start_s": start_s}
+    fields |= {"start_s": start_s, "version": __version__}
 
     def make(history: History) -> Draft:
         refused = refusal(history, submit, job, restart)

@@ -11,6 +11,28 @@ from gmml_cluster.spec.scalars import Duration, Location, Size, write_seconds
 RanksPerNode = Annotated[int, Field(gt=0)] | Literal["auto"]
 
 
+class ContainerSection(SpecModel):
+    """The image in which the ranks of a SLURM job run; the script around them stays on the node itself."""
+
+    runtime: Literal["apptainer", "pyxis"] = Field(examples=["apptainer"])
+    """What starts the image on a node: apptainer's command, or pyxis, the plugin of srun."""
+    image: str = Field(min_length=1, examples=["/shared/gmml.sif"])
+    """A file that all nodes see, or any other name of an image that the runtime takes."""
+    mounts: tuple[str, ...] = ()
+    """Folders of the node that ranks need, such as those of corpora, as `/data` or `/data:/inside:ro`. The root and
+    `slurm.folder` are mounted without being named."""
+    python: str = Field("python3", min_length=1)
+    """Command that starts Python within the image."""
+
+    @field_validator("mounts")
+    @classmethod
+    def _are_absolute(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for mount in given:
+            if not re.fullmatch(r"/[^:,]*(:/[^:,]*(:[^:,]+)?)?", mount):
+                raise Refused(f"{mount!r} is no mount", "write /folder, or /folder:/inside, or /folder:/inside:ro")
+        return given
+
+
 class SlurmSection(SpecModel):
     """What sbatch and srun are asked for."""
 
@@ -24,6 +46,8 @@ class SlurmSection(SpecModel):
     """Features the nodes must have."""
     exclude: str | None = None
     """Nodes not to use."""
+    reservation: str | None = None
+    """Reservation whose nodes to use."""
     gpus_per_node: int = Field(0, ge=0)
     """GPUs asked for on each node; 0 trains on CPUs."""
     gpu_memory: Size | None = None
@@ -39,7 +63,12 @@ class SlurmSection(SpecModel):
     folder: Location | None = None
     """Folder on a shared file system for job scripts and logs, `%j` the job's number; null takes `<root>/.slurm`."""
     python: str | None = None
-    """Command that starts Python on a node, a container's wrapper included; null takes the submitting interpreter."""
+    """Command that starts Python on a node; null takes the submitting interpreter. With `container` it only runs the
+    script's own lines, for which the launcher without extras is enough."""
+    container: ContainerSection | None = None
+    """Image in which the ranks run; null runs them as the node is."""
+    modules: tuple[str, ...] = ()
+    """Environment modules that are loaded on the node before `setup`; one that cannot be loaded ends the job."""
     setup: tuple[str, ...] = ()
     """Shell lines that run before the ranks start; one that fails ends the job (`LINE || true` may fail)."""
     sbatch_args: dict[str, str | bool] = {}

@@ -84,6 +84,7 @@ SURFACE = {
     "gmml report": ["--help", "--images", "--json", "--output", "--root", "-o", "RUNS"],
     "gmml track": ["--help", "--root", "RUN"],
     "gmml new": ["--help", "NAME"],
+    "gmml completion": ["--help", "SHELL"],
     "gmml schema": ["--help", "KIND"],
     "gmml rm": ["--help", "--root", "--yes", "RUN"],
 }

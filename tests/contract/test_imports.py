@@ -28,7 +28,7 @@ finally:
 """
 
 
-def heavy_imports(module, name, *arguments, cwd):
+def heavy_imports(module, name, *arguments, cwd, **environment):
     script = REPORT.format(module=module, name=name, heavy=HEAVY)
     done = subprocess.run(
         [sys.executable, "-c", script, json.dumps(["gmml", *arguments])],
@@ -36,7 +36,7 @@ def heavy_imports(module, name, *arguments, cwd):
         text=True,
         check=False,
         cwd=cwd,
-        env={"HOME": str(cwd), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={"HOME": str(cwd), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stderr.strip().splitlines()[-1])
@@ -68,6 +68,12 @@ def test_status_of_runs_of_every_launcher_imports_nothing_heavy(tmp_path):
         protocol.queued(log, token, job)
         protocol.claim(log, submit=token, job=job, restart=0, topology={}, machine={})
     assert heavy_imports("gmml_cluster.cli.main", "group", "status", "--root", "runs", cwd=tmp_path) == []
+
+
+@pytest.mark.parametrize("line", ["gmml st", "gmml status q", "gmml drill quickstart optim.", "gmml eval x --cluster "])
+def test_a_shell_that_asks_for_candidates_imports_nothing_heavy(line, tmp_path):
+    asked = {"_GMML_COMPLETE": "bash_complete", "COMP_LINE": line}
+    assert heavy_imports("gmml_cluster.cli.main", "group", cwd=tmp_path, **asked) == []
 
 
 def test_the_import_contracts_hold():

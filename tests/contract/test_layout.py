@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import metadata, version
 from pathlib import Path
 
 import pytest
@@ -62,10 +63,21 @@ def test_a_login_node_installs_no_training_packages():
 
 def test_what_is_pinned_lies_in_the_ranges_of_the_project():
     from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = project["dependencies"] + [line for extra in project["optional-dependencies"].values() for line in extra]
     ranges = {requirement.name: requirement.specifier for requirement in map(Requirement, lines)}
     pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    for name, version in (line.split("==") for line in pins):
-        assert version in ranges[name], f"{name}=={version} is outside {ranges[name]}"
+    for name, pinned in (line.split("==") for line in pins):
+        assert pinned in ranges.get(name, SpecifierSet()), f"{name}=={pinned} is outside {ranges[name]}"
+
+
+def test_the_pinned_libraries_of_object_stores_go_together():
+    from packaging.requirements import Requirement
+
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    for name in ("aiobotocore", "boto3"):
+        assert version(name) == pins[name]
+        needed = map(Requirement, metadata(name).get_all("Requires-Dist"))
+        assert all(pins["botocore"] in each.specifier for each in needed if each.name == "botocore" and not each.extras)

@@ -16,7 +16,7 @@ from typing import Any
 
 from gmml_cluster.errors import PreflightError
 from gmml_cluster.launch.protocol import Submission
-from gmml_cluster.launch.slurm import options
+from gmml_cluster.launch.slurm import containers, options
 from gmml_cluster.launch.slurm.folders import archive, job_folder
 from gmml_cluster.run.codes import RESTARTS, UNFIT, UNMET
 
@@ -69,10 +69,9 @@ export PYTHONSAFEPATH=1 PYTHONPATH={archive}${{PYTHONPATH:+:$PYTHONPATH}}
 export GMML_KILL_WAIT_S=$(scontrol show config | sed -n 's/^KillWait *= \\([0-9]*\\).*/\\1/p')"""
 
 _IMPORTS = """\
-gmml_set_python
-"${{python[@]}}" -m gmml_cluster.launch.imports --exit {unfit} {modules} || exit {unfit}"""
+{python} -m gmml_cluster.launch.imports --exit {unfit} {modules} || exit {unfit}"""
 
-# srun starts the ranks in another root; what the script's own Python can import says nothing of theirs.
+# srun starts the ranks in another root, where this script cannot look for modules.
 _OTHER_ROOT = re.compile(r"--(container|environment|uenv|view)")
 
 
@@ -129,7 +128,7 @@ def executor(*submissions: Submission) -> Any:
 
     submission = submissions[0]
     slurm = submission.profile.slurm
-    made = Executor(folder=job_folder(submission), python=slurm.python)
+    made = Executor(folder=job_folder(submission), python=_ranks_python(submission))
     named = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos}
     typed = {"gpus-per-node", "gpus_per_node"} & slurm.sbatch_args.keys()  # such as a100:8, in place of our line
     gpus = None if typed else slurm.gpus_per_node or None
@@ -162,7 +161,7 @@ def array_name(submissions: Sequence[Submission]) -> str:
 
 
 def setup_lines(*submissions: Submission) -> list[str]:
-    """Shell lines before `srun`: guards, the end's function, environment, the profile's own, code and imports."""
+    """Shell lines before `srun`: guards, the end's function, environment, modules, the profile's own, code, imports."""
     submission = submissions[0]
     profile = submission.profile
     ours = {"GMML_GPUS": str(profile.slurm.gpus_per_node)} if profile.slurm.gpus_per_node else {}
@@ -172,11 +171,17 @@ def setup_lines(*submissions: Submission) -> list[str]:
     variables = [f"export {name}={shlex.quote(value)}" for name, value in exported]
     own = _OWN.format(unmet=UNMET, lines="\n".join(profile.slurm.setup)) if profile.slurm.setup else ""
     code = _CODE.format(digest=submission.code.digest, archive=shlex.quote(str(archive(submission))), unmet=UNMET)
-    imports = _IMPORTS.format(unfit=UNFIT, modules=shlex.join(submission.imports))
-    if any(map(_OTHER_ROOT.match, profile.slurm.srun_args)):
+    imports = _IMPORTS.format(python=_ranks_python(submission), unfit=UNFIT, modules=shlex.join(submission.imports))
+    if any(map(_OTHER_ROOT.match, options.srun_arguments(submission))):
         imports = ""
-    parts = ["\n".join([_guards(submissions), *_teardown(), *variables]), own, code, imports]
+    modules = containers.module_lines(profile.slurm)
+    kept = "\n".join(containers.variable_lines(profile.slurm, containers.kept_variables(submission)))
+    parts = ["\n".join([_guards(submissions), *_teardown(), *variables, *modules]), own, code, kept, imports]
     return [line for part in parts for line in part.splitlines()]
+
+
+def _ranks_python(submission: Submission) -> str:
+    return containers.ranks_python(submission.profile.slurm, containers.own_folders(submission))
 
 
 def _guards(submissions: Sequence[Submission]) -> str:

@@ -13,6 +13,7 @@ _CURES = (
     (r"invalid account", "slurm.account", "`sacctmgr show associations user=$USER` lists yours"),
     (r"invalid partition", "slurm.partition", "`sinfo -s` lists them"),
     (r"invalid qos", "slurm.qos", "`sacctmgr show qos` lists them"),
+    (r"reservation", "slurm.reservation", "`scontrol show reservation` lists them, with who may use each"),
     (r"invalid feature", "slurm.constraint", "`sinfo -o '%N %f'` lists the nodes' features"),
     (r"generic resource|\bgres\b", "slurm.gpus_per_node", "`sinfo -o '%N %G'` lists the nodes' GPUs"),
     (r"invalid node name", "slurm.exclude", "`sinfo -N` lists the nodes"),

@@ -6,10 +6,10 @@ Nothing of it is a run: it is not requeued, and what it finds is kept in the roo
 import math
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 
 from gmml_cluster.errors import Fault, PreflightError
+from gmml_cluster.launch.slurm import containers
 from gmml_cluster.launch.slurm.tools import without_options
 from gmml_cluster.spec.cluster import ClusterProfile
 
@@ -30,10 +30,17 @@ def run_on_node(profile: ClusterProfile, module: str, arguments: Sequence[str]) 
 
 
 def command(profile: ClusterProfile, module: str, arguments: Sequence[str]) -> list[str]:
-    """The words of srun: the profile's options, then its variables and setup lines before the module."""
-    python = profile.slurm.python or shlex.quote(sys.executable)
+    """The words of srun: the profile's options, then its variables, modules and setup lines before the module.
+
+    With pyxis srun starts the shell in the image already, where the modules and setup lines of the node have no place.
+    """
+    slurm = profile.slurm
+    python = containers.ranks_python(slurm, containers.root_folder(profile.root))
     exported = [f"export {name}={shlex.quote(value)}" for name, value in sorted(profile.environment.items())]
-    lines = ["set -e", *exported, *profile.slurm.setup, f'exec {python} -m {module} "$@"']
+    exported += containers.variable_lines(slurm, sorted(profile.environment))
+    is_inside = slurm.container is not None and slurm.container.runtime == "pyxis"
+    of_node = [] if is_inside else [*containers.module_lines(slurm), *slurm.setup]
+    lines = ["set -e", *exported, *of_node, f'exec {python} -m {module} "$@"']
     return ["srun", *_options(profile), "bash", "-c", "\n".join(lines), module, *arguments]
 
 
@@ -41,7 +48,7 @@ def _options(profile: ClusterProfile) -> Iterator[str]:
     slurm = profile.slurm
     yield from ("--job-name=gmml-eval", "--nodes=1", "--ntasks=1", "--export=ALL")
     yield from (f"--cpus-per-task={slurm.cpus_per_rank}", f"--time={math.ceil(slurm.time / 60)}")
-    for name in ("partition", "account", "qos", "constraint", "exclude"):
+    for name in ("partition", "account", "qos", "constraint", "exclude", "reservation"):
         if value := getattr(slurm, name):
             yield f"--{name}={value}"
     if slurm.memory_per_node is not None:
@@ -53,4 +60,5 @@ def _options(profile: ClusterProfile) -> Iterator[str]:
     for name, value in given.items():
         if name not in _NOT_OF_SRUN and value is not False:
             yield f"--{name}" if value is True else f"--{name}={value}"
+    yield from containers.srun_arguments(slurm, containers.root_folder(profile.root), [])
     yield from slurm.srun_args

@@ -7,6 +7,7 @@ from typing import Any
 
 from gmml_cluster.errors import Fault
 from gmml_cluster.launch.protocol import Submission
+from gmml_cluster.launch.slurm import containers
 
 OURS = frozenset(
     [
@@ -33,6 +34,7 @@ _FIELDS = {
     "mem": "memory_per_node",
     "partition": "partition",
     "qos": "qos",
+    "reservation": "reservation",
 }
 
 
@@ -111,7 +113,9 @@ def srun_arguments(submission: Submission) -> list[str]:
         f"--ntasks-per-node={submission.plan.ranks_per_node}",
         f"--cpus-per-task={submission.profile.slurm.cpus_per_rank}",
     ]
-    return [*tasks, "--kill-on-bad-exit=1", "--export=ALL", *submission.profile.slurm.srun_args]
+    folders, kept = containers.own_folders(submission), containers.kept_variables(submission)
+    image = containers.srun_arguments(submission.profile.slurm, folders, kept)
+    return [*tasks, "--kill-on-bad-exit=1", "--export=ALL", *image, *submission.profile.slurm.srun_args]
 
 
 def further_options(submission: Submission) -> dict[str, str | bool]:
@@ -125,6 +129,8 @@ def further_options(submission: Submission) -> dict[str, str | bool]:
     options: dict[str, str | bool] = {"requeue": True, "open-mode": "append", "signal": f"USR2@{round(slurm.notice)}"}
     if nodes.most > nodes.least:
         options |= {"nodes": f"{nodes.least}-{nodes.most}", "no-kill": True}
+    if slurm.reservation is not None:
+        options["reservation"] = slurm.reservation
     if slurm.memory_per_node is not None:
         options["mem"] = f"{math.ceil(slurm.memory_per_node / 2**20)}M"
     given = {name.replace("_", "-"): value for name, value in slurm.sbatch_args.items() if value is not False}

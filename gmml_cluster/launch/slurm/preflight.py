@@ -46,6 +46,7 @@ def faults_of(submission: Submission) -> list[Fault]:
     if own:
         return own
     _warn_of_kill_wait()
+    _warn_of_image(submission)
     if not options.may_requeue(submission):
         _log.warning(
             "slurm.sbatch_args: no-requeue: SLURM will not start the job again; at a preemption, its time limit or a "
@@ -95,16 +96,18 @@ def _python_faults(submission: Submission) -> Iterable[Fault]:
 
     The submitting interpreter is the job's by default, so what it lacks is refused here. One that the profile names may
     differ from the one of that name on the nodes, and setup lines can change either: then the script's first lines look
-    for the modules, and end the job with the same words.
+    for the modules, and end the job with the same words. What an image has is never known here.
     """
     slurm = submission.profile.slurm
+    wanted = () if slurm.container else submission.imports
+    before = "slurm.setup" if slurm.setup else "slurm.modules" if slurm.modules else ""
     if slurm.python is None:
-        lacking = imports.missing(submission.imports)
-        if lacking and not slurm.setup:
+        lacking = imports.missing(wanted)
+        if lacking and not before:
             yield imports.fault(lacking, sys.executable, "slurm.python")
         return
-    if slurm.setup or shutil.which(shlex.split(slurm.python)[0]) is None:
-        why = "slurm.setup runs before it" if slurm.setup else "it is found on the nodes alone"
+    if before or shutil.which(shlex.split(slurm.python)[0]) is None:
+        why = f"{before} comes before it" if before else "it is found on the nodes alone"
         _log.warning("slurm.python: %r is not tried here, %s; the job tries it at its start", slurm.python, why)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +118,7 @@ def _python_faults(submission: Submission) -> Iterable[Fault]:
             problem = f"{slurm.python!r} cannot run gmml_cluster.launch.slurm.restart: {problem}"
             yield Fault("slurm.python", problem, "name another, or repair it")
             return
-        lacking = [name for name in submission.imports if _lacks(archive, slurm.python, name)]
+        lacking = [name for name in wanted if _lacks(archive, slurm.python, name)]
     if lacking:
         _log.warning("%s; the nodes may differ", imports.fault(lacking, slurm.python, "slurm.python"))
 
@@ -137,6 +140,12 @@ def _secret_faults(submission: Submission) -> Iterable[Fault]:
         if name not in os.environ:
             problem = f"{name} is not set in this shell; the ranks would lack it"
             yield Fault("secrets", problem, "export it and submit again")
+
+
+def _warn_of_image(submission: Submission) -> None:
+    container = submission.profile.slurm.container
+    if container and container.image.startswith(("/", "./")) and not Path(container.image).exists():
+        _log.warning("slurm.container.image: no file %s here; the nodes must have it", container.image)
 
 
 def _warn_of_kill_wait() -> None:

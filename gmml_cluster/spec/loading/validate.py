@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import yaml as pyyaml
 from pydantic import BaseModel, ValidationError
 
-import gmml_cluster
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.spec.broken import Broken
 from gmml_cluster.spec.cluster import ClusterProfile
@@ -19,6 +18,7 @@ from gmml_cluster.spec.loading.messages import Finding, findings, in_order, wher
 from gmml_cluster.spec.loading.recipe import with_recipe
 from gmml_cluster.spec.loading.yaml import Path as FieldPath
 from gmml_cluster.spec.loading.yaml import Tree, at_field, is_word, plant, refused_paths
+from gmml_cluster.spec.packaged import packaged
 from gmml_cluster.spec.rules import broken_rules
 
 M = TypeVar("M", bound=BaseModel)
@@ -118,12 +118,6 @@ def profile_path(name: str) -> Path:
             return folder / f"{name}.yaml"
     known = ", ".join(sorted({file.stem for folder in folders for file in folder.glob("*.yaml")}))
     raise SpecError(Fault("--cluster", f"{name!r} is no profile", f"known are {known}; name one of them or a file"))
-
-
-def packaged(folder: str) -> list[Path]:
-    """Folders of the package's own `jobs` or `clusters`: in an installed package, or beside it in a checkout."""
-    package = Path(gmml_cluster.__file__).parent
-    return [each for each in (package / folder, package.parent / folder) if each.is_dir()]
 
 
 def _checked(model: type[M], tree: Tree, faults: list[Fault], rules: Rules) -> M:

@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+import gmml_cluster
 from gmml_cluster.errors import CheckpointError, Fenced, StorageError
 from gmml_cluster.run import protocol
 from gmml_cluster.run.log import Draft, Log, check
@@ -44,6 +45,14 @@ def test_claims_are_numbered_from_one_and_carry_what_was_changed(log):
     assert claim(log, submit(log, checkpoint=[1, 2])).changed == {"checkpoint": [1, 2]}
     second = claim(log, submit(log))
     assert (second.attempt, second.changed, second.commits, second.pin) == (2, {}, (), None)
+
+
+def test_every_attempt_is_logged_with_the_version_of_the_code_that_it_runs(log, monkeypatch):
+    claim(log, submit(log))
+    monkeypatch.setattr(protocol, "__version__", "9.9")
+    claim(log, submit(log))
+    versions = [entry.fields["version"] for entry in log.read() if entry.kind == "claim"]
+    assert versions == [gmml_cluster.__version__, "9.9"]
 
 
 def test_a_start_that_a_later_start_of_its_job_overtook_claims_nothing(log):

@@ -45,12 +45,26 @@ def test_a_module_runs_on_a_node_with_the_profiles_options_and_gives_its_exit_co
 
 
 def test_a_typed_gpu_and_further_options_are_passed_on():
-    slurm = {"sbatch_args": {"gpus_per_node": "a100:8", "no-requeue": True, "reservation": "x"}, "account": "vision"}
+    slurm = {"sbatch_args": {"gpus_per_node": "a100:8", "no-requeue": True}, "account": "vision", "reservation": "x"}
     profile = ClusterProfile.model_validate({"launcher": "slurm", "root": "r", "slurm": slurm})
     words = command(profile, "scores", ["--run", "x"])
     assert {"--gpus-per-node=a100:1", "--account=vision", "--reservation=x"} <= set(words)
     assert not any("requeue" in word for word in words)
     assert words[-3:] == ["scores", "--run", "x"]
+
+
+@pytest.mark.parametrize(("runtime", "is_inside"), [("pyxis", True), ("apptainer", False)])
+def test_the_modules_of_the_node_are_loaded_on_the_node_and_not_within_its_image(runtime, is_inside):
+    container = {"runtime": runtime, "image": "/i.sif"}
+    slurm = {"container": container, "modules": ["cuda"], "setup": ["true"], "gpus_per_node": 1}
+    profile = ClusterProfile.model_validate({"launcher": "slurm", "root": "/runs", "slurm": slurm})
+    words = command(profile, "scores", [])
+    script = words[words.index("-c") + 1]
+    assert ("module load" in script, "true" in script.splitlines()) == (not is_inside, not is_inside)
+    assert ("--container-image=/i.sif" in words) is is_inside
+    assert (
+        "apptainer exec --nv --bind=/runs:/runs /i.sif env PYTHONNOUSERSITE=1 python3 -m" in script
+    ) is not is_inside
 
 
 def test_without_srun_or_profile_it_is_refused(tmp_path, monkeypatch):

@@ -42,13 +42,15 @@ def options(made: Submission) -> set[str]:
 
 def test_every_field_of_the_profile_reaches_the_script() -> None:
     made = submission(
-        partition="gpu", account="acc", qos="low", constraint="a100", exclude="n7", gpus_per_node=4, cpus_per_rank=8,
-        memory_per_node="64 GiB", time="90 min", notice="2 min", setup=["module load cuda"], folder="/shared/jobs",
+        partition="gpu", account="acc", qos="low", constraint="a100", exclude="n7", reservation="spring",
+        gpus_per_node=4, cpus_per_rank=8, memory_per_node="64 GiB", time="90 min", notice="2 min",
+        modules=["gcc/12", "cuda/12.4"], setup=["ulimit -n 8192"], folder="/shared/jobs",
         sbatch_args={"mail_type": "END", "exclusive": True}, srun_args=["--cpu-bind=none"],
         python="apptainer exec i.sif python",
     )  # fmt: skip
     assert options(made) >= {
         "--partition=gpu", "--account=acc", "--qos=low", "--constraint=a100", "--exclude=n7", "--gpus-per-node=4",
+        "--reservation=spring",
         "--cpus-per-task=8", "--ntasks-per-node=4", "--mem=65536M", "--time=90", "--signal=USR2@120", "--requeue",
         "--open-mode=append", "--comment=tok3n", "--job-name=a-run", "--nodes=2", "--mail-type=END", "--exclusive",
         "--output=/shared/jobs/%j/%j_0_log.out",
@@ -63,7 +65,8 @@ def test_every_field_of_the_profile_reaches_the_script() -> None:
         "i.sif python -u -m",
     ):
         assert word in srun
-    assert lines.index("module load cuda") < lines.index(srun)
+    loaded = lines.index("for gmml_module in gcc/12 cuda/12.4; do")
+    assert loaded < lines.index("ulimit -n 8192") < lines.index(srun)
     assert "export A='it'\"'\"'s'" in lines
 
 
@@ -107,9 +110,10 @@ def test_options_that_restarts_depend_on_are_refused(name: str) -> None:
     assert [fault.where for fault in refused_options(submission(sbatch_args={name: "x"}))] == ["slurm.sbatch_args"]
 
 
-def test_an_option_that_has_a_field_is_refused_and_the_field_named() -> None:
-    (fault,) = refused_options(submission(sbatch_args={"mem": "1G"}))
-    assert "write slurm.memory_per_node instead" in fault.hint
+@pytest.mark.parametrize(("option", "field"), [("mem", "memory_per_node"), ("reservation", "reservation")])
+def test_an_option_that_has_a_field_is_refused_and_the_field_named(option: str, field: str) -> None:
+    (fault,) = refused_options(submission(sbatch_args={option: "1G"}))
+    assert f"write slurm.{field} instead" in fault.hint
 
 
 def test_gpus_of_a_type_are_in_the_script_once() -> None:
@@ -167,6 +171,7 @@ def test_a_queued_job_says_what_it_waits_for_and_until_when(shown: str, expected
             "'acc' refused by SLURM: Invalid account or account/partition combination",
         ),
         ("allocation failure: Invalid qos specification", "slurm.qos", "sacctmgr"),
+        ("allocation failure: Requested reservation is invalid", "slurm.reservation", "scontrol show reservation"),
         ("sbatch: error: Invalid --distribution specification\n", "slurm.sbatch_args", "Invalid --distribution"),
         (
             "sbatch: unrecognized option '--bogus=1'\nTry \"sbatch --help\" for more information\n",
@@ -325,15 +330,19 @@ def test_limits_are_read_as_slurm_writes_them() -> None:
     assert [limit(shown) for shown in ("8", "1-02:30:00", "00:10:30", "UNLIMITED")] == [8, 1590, 10.5, float("inf")]
 
 
-@pytest.mark.parametrize("setup", [[], ["module load torch"]])
-def test_a_submitting_interpreter_without_torch_is_refused_unless_setup_lines_may_bring_it(
-    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setup: list[str]
+@pytest.mark.parametrize(
+    "brings",
+    [{}, {"setup": ["module load torch"]}, {"modules": ["torch"]},
+     {"container": {"runtime": "pyxis", "image": "gmml"}}],
+)  # fmt: skip
+def test_a_submitting_interpreter_without_torch_is_refused_unless_something_else_may_bring_it(
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brings: dict[str, object]
 ) -> None:
     tools(srun="", sbatch="", squeue="", scancel="", scontrol="")
     monkeypatch.setenv("KEY", "value")
     monkeypatch.setattr(imports, "find_spec", lambda name: None if name == "torch" else object())
-    faults = SlurmLauncher().preflight(submission(str(tmp_path), setup=setup))
-    assert [fault.where for fault in faults] == ([] if setup else ["slurm.python"])
+    faults = SlurmLauncher().preflight(submission(str(tmp_path), **brings))
+    assert [fault.where for fault in faults] == ([] if brings else ["slurm.python"])
     assert all("has no torch" in fault.problem and "gmml-cluster[train]" in fault.hint for fault in faults)
 
 
@@ -399,6 +408,9 @@ HOSTILE = "a\n#SBATCH --wrap=x"
         ("slurm.python", {"python": HOSTILE}),
         ("slurm.folder", {"folder": f"/{HOSTILE}"}),
         ("slurm.setup.1", {"setup": ["true", "true\nexit"]}),
+        ("slurm.modules.0", {"modules": [HOSTILE]}),
+        ("slurm.reservation", {"reservation": HOSTILE}),
+        ("slurm.container.image", {"container": {"runtime": "apptainer", "image": HOSTILE}}),
         ("slurm.srun_args.0", {"srun_args": [HOSTILE]}),
         ("slurm.sbatch_args.comment-2", {"sbatch_args": {"comment-2": HOSTILE}}),
         ("slurm.sbatch_args", {"sbatch_args": {HOSTILE: "x"}}),
