@@ -6,7 +6,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"]}
 """Settings that all commands inherit from the group."""
 run = click.argument("run")
 root = click.option("--root", metavar="URL", help="Look under this folder or s3:// prefix alone.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines: a document a line on stdout.")
 cluster = click.option(
     "--cluster", metavar="NAME|FILE", help="Profile: ./clusters/NAME.yaml, else the package's, or a file."
 )
