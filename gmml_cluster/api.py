@@ -17,6 +17,7 @@ from gmml_cluster.launch import find as finding
 from gmml_cluster.launch import select as selecting
 from gmml_cluster.launch.follow import Tail, ended_without_finishing, follow, is_at_work, output_of_start
 from gmml_cluster.launch.status import Statuses, statuses
+from gmml_cluster.outputs.status import StatusOutput
 from gmml_cluster.run.evaluations import kept, with_scores
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.run.uploads import metric_lines
@@ -53,7 +54,7 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({self.url!r})"
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> StatusOutput:
         """State, step, loss, rate, causes, checkpoints: the document of `gmml status RUN --json` (docs/outputs.md).
 
         Raises:
@@ -121,7 +122,7 @@ class Run:
         Raises:
             LaunchError: the scheduler is out of reach; a running attempt learns of the stop from the log all the same.
         """
-        return ending.cancel(self.location)
+        return ending.cancel(self.location).done
 
     def resume(
         self,

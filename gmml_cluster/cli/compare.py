@@ -1,12 +1,13 @@
 """`gmml compare`: what evaluations found of several runs, in one table. Imports no pydantic and no torch."""
 
-import json
 import sys
 from typing import Any
 
 import click
 
 from gmml_cluster.cli import candidates, options
+from gmml_cluster.cli.documents import emit
+from gmml_cluster.outputs.runs import CompareOutput
 
 
 @click.command("compare")
@@ -26,7 +27,8 @@ def command(runs: tuple[str, ...], root: str | None, as_json: bool) -> None:
     rows = [{"run": found.name, **row} for found in compared for row in latest(found)]
     missing = not_compared([found.name for found in compared], rows)
     if as_json:
-        click.echo(json.dumps({"version": 1, "scores": rows, "not_compared": missing}, indent=2))
+        document: CompareOutput = {"version": 1, "scores": rows, "not_compared": missing}
+        emit(document)
         return
     if rows:
         _print(rows)

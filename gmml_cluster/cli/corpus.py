@@ -1,6 +1,5 @@
 """`gmml corpus`: making corpora and their indexes."""
 
-import json
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -9,12 +8,15 @@ import click
 
 from gmml_cluster.cli import options
 from gmml_cluster.cli.compute import absolute_url, demand
+from gmml_cluster.cli.documents import emit
 from gmml_cluster.errors import DataError, Fault, GmmlError
+from gmml_cluster.outputs.base import error_document
+from gmml_cluster.outputs.corpus import IndexedOutput
 from gmml_cluster.progress import progress
 from gmml_cluster.wording import counted
 
 if TYPE_CHECKING:
-    from gmml_cluster.data.corpus.checksums import Indexed
+    from gmml_cluster.data.corpus.summary import Summary
     from gmml_cluster.data.packing.report import Packed, Remark
     from gmml_cluster.data.workers import Workers
 
@@ -94,7 +96,7 @@ def pack(
         workers=_workers_of(workers),
     )
     if as_json:
-        click.echo(json.dumps(packed.to_json(destination)))
+        emit(packed.to_json(destination))
     else:
         _report(packed, destination)
     return 0
@@ -107,7 +109,16 @@ def pack(
 @click.option("--anew", is_flag=True, help="Index also shards that have an index with checksums.")
 @_workers
 @_cluster
-def index(url: str, root: str | None, image: str | None, anew: bool, workers: int | None, cluster: str | None) -> int:
+@options.as_json
+def index(
+    url: str,
+    root: str | None,
+    image: str | None,
+    anew: bool,
+    workers: int | None,
+    cluster: str | None,
+    as_json: bool,
+) -> int:
     """Read every byte of the shards at URL once, and put an index with checksums beside each, or under --root.
 
     URL names shards as a job does. A shard that has an index with checksums of just its version is passed over, so the
@@ -120,6 +131,7 @@ def index(url: str, root: str | None, image: str | None, anew: bool, workers: in
     from gmml_cluster.data.corpus import merged
     from gmml_cluster.data.corpus.checksums import Indexed, demand_writable, index_all
     from gmml_cluster.data.corpus.listing import indexes_below, list_shards
+    from gmml_cluster.data.corpus.summary import summarise
 
     with progress("listing"):
         indexes = None if root is None else indexes_below(root)
@@ -136,24 +148,38 @@ def index(url: str, root: str | None, image: str | None, anew: bool, workers: in
                 found.append(result)
     merged.put([each.shard for each in found], [each.header for each in found], indexes)
     made = sum(each.made for each in found)
-    click.echo(f"{counted(len(shards), 'shard')}: {made} indexed, {len(found) - made} had an index with checksums")
-    faults += _summary(url, found)
+    summary = summarise(each.header for each in found)
+    if found and not summary.samples:
+        hint = "see what was passed over; --image names the images' field"
+        faults.append(DataError(Fault(url, "holds no sample", hint)))
+    if as_json:
+        emit(_indexed(url, len(shards), made, summary))
+    else:
+        click.echo(f"{counted(len(shards), 'shard')}: {made} indexed, {len(found) - made} had an index with checksums")
+        for note in summary.notes:
+            click.echo(note)
+        click.echo(str(summary))
     for fault in sorted(faults, key=str):
         click.echo(str(fault), err=True)
+        if as_json:
+            emit(error_document(fault))
     return max((fault.exit_code for fault in faults), default=0)
 
 
-def _summary(url: str, found: "list[Indexed]") -> list[GmmlError]:
-    """Print what the indexes count; the fault that there is no sample."""
-    from gmml_cluster.data.corpus.summary import summarise
-
-    summary = summarise(each.header for each in found)
-    for note in summary.notes:
-        click.echo(note)
-    click.echo(str(summary))
-    if found and not summary.samples:
-        return [DataError(Fault(url, "holds no sample", "see what was passed over; --image names the images' field"))]
-    return []
+def _indexed(url: str, shards: int, made: int, summary: "Summary") -> IndexedOutput:
+    """What was indexed and what it holds, for programs."""
+    return {
+        "version": 1,
+        "url": url,
+        "shards": shards,
+        "indexed": made,
+        "samples": summary.samples,
+        "labelled": summary.labelled,
+        "least_label": summary.least_label if summary.labelled else None,
+        "greatest_label": summary.greatest_label if summary.labelled else None,
+        "masks": summary.masks,
+        "notes": list(summary.notes),
+    }
 
 
 def _workers_of(count: int | None) -> "Workers":

@@ -1,15 +1,15 @@
 """`gmml diff`: where two runs part, and what of their specs differs."""
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
 from gmml_cluster.cli import candidates, options
+from gmml_cluster.cli.documents import emit
+from gmml_cluster.outputs.runs import DiffAttemptOutput, DiffOutput
+from gmml_cluster.outputs.status import CodeOutput
 from gmml_cluster.wording import counted
 
-Document = dict[str, Any]
 DIFFERENT = 1
 """Exit code where the runs part, or have no step in common."""
 _SHOWN = 8
@@ -29,16 +29,19 @@ def command(one: str, other: str, root: str | None, as_json: bool) -> int:
     from gmml_cluster.run.comparison import compare_runs
 
     document = compare_runs(find(one, root), find(other, root))
-    click.echo(json.dumps(document, indent=2) if as_json else "\n".join(lines(document)))
+    if as_json:
+        emit(document)
+    else:
+        click.echo("\n".join(lines(document)))
     return 0 if document["parts"] is None and document["steps_compared"] else DIFFERENT
 
 
-def lines(document: Document) -> list[str]:
+def lines(document: DiffOutput) -> list[str]:
     """The comparison for people: where they part, then what differs of what they were made of."""
     return [verdict(document), *_parting(document), *_causes(document)]
 
 
-def verdict(document: Document) -> str:
+def verdict(document: DiffOutput) -> str:
     """One sentence: equal, or from which step on not."""
     compared, apart = counted(document["steps_compared"], "step"), document["parts"]
     if not document["steps_compared"]:
@@ -48,11 +51,11 @@ def verdict(document: Document) -> str:
     return "; ".join([said, *alone])
 
 
-def _alone(document: Document) -> list[tuple[int, str]]:
+def _alone(document: DiffOutput) -> list[tuple[int, str]]:
     return [pair for pair in zip(document["steps_of_one"], ("first", "second"), strict=True) if pair[0]]
 
 
-def _parting(document: Document) -> Iterator[str]:
+def _parting(document: DiffOutput) -> Iterator[str]:
     apart = document["parts"]
     if apart is None:
         return
@@ -64,7 +67,7 @@ def _parting(document: Document) -> Iterator[str]:
         yield f"  and {counted(len(fields) - _SHOWN, 'field')} more; --json has all"
 
 
-def _causes(document: Document) -> Iterator[str]:
+def _causes(document: DiffOutput) -> Iterator[str]:
     from gmml_cluster.spec.loading.yaml import shown
 
     for field, (mine, theirs) in document["spec"].items():
@@ -84,11 +87,11 @@ def _short(digest: str | None) -> str:
     return "not pinned yet" if digest is None else digest[:12]
 
 
-def _code(changes: list[Document]) -> str:
+def _code(changes: list[CodeOutput]) -> str:
     return ", ".join(f"{_short(each['code'])} from step {each['first_step']} on" for each in changes) or "no step"
 
 
-def _topologies(attempts: list[Document]) -> str:
+def _topologies(attempts: list[DiffAttemptOutput]) -> str:
     """Each topology once, with the attempts that had it."""
     by: dict[str, list[str]] = {}
     for attempt in attempts:

@@ -1,11 +1,11 @@
 """`gmml drill`: what a job would lose on a cluster, found out before it matters."""
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from gmml_cluster.cli import candidates, options
+from gmml_cluster.cli.documents import emit
 from gmml_cluster.run.drills import KINDS, WHAT, Kind
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ def command(job: str, overrides: tuple[str, ...], cluster: str | None, only: tup
         click.echo(_ROW.format("what", "attempts ended with", "steps lost", "s lost", "losses"))
     for found in drill(job, cluster=cluster or "local", overrides=overrides, kinds=only or KINDS, show=show):
         failed |= bool(found.problem) or found.equal is False
-        click.echo(json.dumps(document(found)) if as_json else line(found))
+        if as_json:
+            emit(document(found))
+        else:
+            click.echo(line(found))
     return LOST if failed else 0
 
 

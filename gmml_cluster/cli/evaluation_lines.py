@@ -1,15 +1,12 @@
 """What `gmml status RUN` says of evaluations. Imports no pydantic."""
 
-from typing import Any
-
 from gmml_cluster.cli.moments import moment
+from gmml_cluster.outputs.status import EvaluationsOutput, GivenUpOutput, HeadOutput, ScoreOutput, ScoringOutput
 
-Document = dict[str, Any]
 
-
-def evaluation_lines(found: Document) -> list[str]:
+def evaluation_lines(found: EvaluationsOutput) -> list[str]:
     """A line for each score, of those made while it trained the latest, and for what is under way or was given up."""
-    series: dict[tuple[str, ...], list[Document]] = {}
+    series: dict[tuple[str, ...], list[ScoreOutput]] = {}
     for row in found["ran"]:
         if row["attempt"] is not None:
             series.setdefault((row["score"], row["feature"], row["corpus"], row["corpus_digest"]), []).append(row)
@@ -22,25 +19,25 @@ def evaluation_lines(found: Document) -> list[str]:
     ]
 
 
-def _score(row: Document) -> str:
+def _score(row: ScoreOutput) -> str:
     step = "untrained" if row["step"] is None else f"step {row['step']}"
     accuracy = f"{row['accuracy']:.1f} ± {row['error']:.1f} %"
     return f"  {row['score']:<12} {accuracy} by {row['feature']}, {step}, on {row['corpus']}"
 
 
-def _running(found: Document | None) -> list[str]:
+def _running(found: ScoringOutput | None) -> list[str]:
     if found is None:
         return []
     since = f"attempt {found['attempt']} since {moment(found['since'])}"
     return [f"  evaluation   of step {found['step']} on {found['images']:,} images is running: {since}"]
 
 
-def _given_up(found: Document) -> str:
+def _given_up(found: GivenUpOutput) -> str:
     by = f"by attempt {found['attempt']} at {moment(found['time'])}"
     return f"  evaluation   of step {found['step']} was given up {by}: {found['reason'].partition(chr(10))[0]}"
 
 
-def _head(found: Document) -> str:
+def _head(found: HeadOutput) -> str:
     known = found["step"] is not None and found["steps"]
     step = f", step {found['step']} of {found['steps']}" if known and found["state"] != "finished" else ""
     since = f", started {moment(found['since'])}" if found["since"] and found["state"] == "running" else ""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gmml_cluster.cli import options
+from gmml_cluster.cli.documents import emit
+from gmml_cluster.outputs.run import LogCheckOutput
 
 if TYPE_CHECKING:
     from gmml_cluster.run.entries import Entry
@@ -32,7 +34,10 @@ def command(run: str, check: bool, root: str | None, as_json: bool) -> int:
     if check:
         return _check(log, as_json=as_json)
     for entry in log.read():
-        click.echo(json.dumps(entry.document()) if as_json else sentence(entry))
+        if as_json:
+            emit({"version": VERSION, **entry.document()})
+        else:
+            click.echo(sentence(entry))
     return 0
 
 
@@ -42,7 +47,8 @@ def _check(log: "Log", *, as_json: bool) -> int:
 
     faults = faults_of(log)
     if as_json:
-        click.echo(json.dumps({"version": VERSION, "faults": faults}))
+        document: LogCheckOutput = {"version": 1, "faults": faults}
+        emit(document)
     elif faults:
         click.echo("\n".join(faults), err=True)
     else:

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 import click
 
 from gmml_cluster.cli import options
+from gmml_cluster.cli.documents import emit
 
 if TYPE_CHECKING:
+    from gmml_cluster.outputs.run import LogsOutput
     from gmml_cluster.run.history import Attempt, History
     from gmml_cluster.run.root import RunRoot
 
@@ -18,13 +20,23 @@ if TYPE_CHECKING:
 @click.option("--rank", type=click.IntRange(min=0), help="Rank; by default the one that failed first, else 0.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Attempt, with -f the first; the latest by default.")
 @options.root
-def command(run: str, follow: bool, tail: int | None, rank: int | None, attempt: int | None, root: str | None) -> None:
+@options.as_json
+def command(
+    run: str,
+    follow: bool,
+    tail: int | None,
+    rank: int | None,
+    attempt: int | None,
+    root: str | None,
+    as_json: bool,
+) -> None:
     """Print what a rank of an attempt of RUN printed, under the attempt's first error."""
     from gmml_cluster.launch.find import find
-    from gmml_cluster.launch.follow import Tail, headline, output_of_start
     from gmml_cluster.launch.follow import follow as follow_output
     from gmml_cluster.run import failures
 
+    if follow and as_json:
+        raise click.UsageError("--json is for what was printed already; leave it out with -f, or wait by gmml wait")
     if follow and tail is not None:
         raise click.UsageError("--tail is for what was printed already; leave it out with -f")
     found = find(run, root)
@@ -36,15 +48,51 @@ def command(run: str, follow: bool, tail: int | None, rank: int | None, attempt:
         for text in follow_output(found, rank or 0, first=attempt):
             click.echo(text, nl=False)
         return
+    document = _document(found, history, chosen, rank, tail)
+    if as_json:
+        emit(document)
+        return
     if chosen is None:
         click.echo(f"{found.name}: no attempt has begun; {_start(history)}", err=True)
-        click.echo(_last(output_of_start(history, rank or 0), tail), nl=False)
-        return
-    if chosen.details.get("message") or chosen.resolved:
-        click.echo(headline(chosen), err=True)
-        for line in failures.lines(failures.read(found.store, chosen.number)):
+    if document["ended"] is not None:
+        click.echo(document["ended"], err=True)
+        for line in failures.lines(document["errors"]):
             click.echo(f"  {line}", err=True)
-    click.echo(_last(Tail(found, chosen, _rank(chosen, rank)).new(), tail), nl=False)
+    click.echo(document["text"], nl=False)
+
+
+def _document(
+    run: "RunRoot", history: "History", attempt: "Attempt | None", rank: int | None, tail: int | None
+) -> "LogsOutput":
+    """What is printed, for programs."""
+    from gmml_cluster.launch.follow import Tail, headline, output_of_start
+    from gmml_cluster.run import failures
+
+    if attempt is None:
+        text = _last(output_of_start(history, rank or 0), tail)
+        nothing: LogsOutput = {
+            "version": 1,
+            "run": run.name,
+            "url": run.url,
+            "attempt": None,
+            "rank": rank or 0,
+            "ended": None,
+            "errors": [],
+            "text": text,
+        }
+        return nothing
+    has_said = bool(attempt.details.get("message")) or bool(attempt.resolved)
+    chosen = _rank(attempt, rank)
+    return {
+        "version": 1,
+        "run": run.name,
+        "url": run.url,
+        "attempt": attempt.number,
+        "rank": chosen,
+        "ended": headline(attempt) if has_said else None,
+        "errors": failures.read(run.store, attempt.number) if has_said else [],
+        "text": _last(Tail(run, attempt, chosen).new(), tail),
+    }
 
 
 def _last(text: str, lines: int | None) -> str:

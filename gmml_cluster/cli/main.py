@@ -13,6 +13,7 @@ _COMMANDS = {
     "status": ("status", "What runs are doing, how far they are, and what ended their attempts."),
     "top": ("top", "A live view of all runs."),
     "logs": ("logs", "What a rank printed."),
+    "wait": ("wait", "Return when runs have ended."),
     "cancel": ("cancel", "Ask a run to save and stop."),
     "resume": ("resume", "Continue a run from its latest checkpoint, or all that were interrupted."),
     "log": ("log", "Entries of a run's log."),

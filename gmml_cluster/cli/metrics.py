@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from gmml_cluster.cli import options
+from gmml_cluster.cli.documents import emit
 
 VERSION = 1
 _SHOWN = ("step", "loss", "grad_norm", "lr", "samples_per_s", "data_wait_s", "attempt")
@@ -31,11 +32,14 @@ def command(run: str, tensorboard: str | None, root: str | None, as_json: bool) 
 
     lines = api.find(run, root).metrics()
     if tensorboard is not None:
-        return _write_events(lines, tensorboard)
+        return _write_events(lines, tensorboard, as_json=as_json)
     if not as_json:
         click.echo("  ".join(f"{name:>13}" for name in _SHOWN))
     for line in lines:
-        click.echo(json.dumps({"version": VERSION, **line}) if as_json else row(line))
+        if as_json:
+            emit({"version": VERSION, **line})
+        else:
+            click.echo(row(line))
     return 0
 
 
@@ -51,10 +55,10 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _write_events(lines: Iterable[dict[str, Any]], folder: str) -> int:
+def _write_events(lines: Iterable[dict[str, Any]], folder: str, *, as_json: bool) -> int:
     from gmml_cluster.cli.compute import demand
 
     demand("tensorboard")
     text = "\n".join(map(json.dumps, lines))
-    command = [sys.executable, "-m", "gmml_cluster.cli.tensorboard", folder]
+    command = [sys.executable, "-m", "gmml_cluster.cli.tensorboard", folder, *(["--json"] if as_json else [])]
     return subprocess.run(command, input=text, text=True, check=False).returncode

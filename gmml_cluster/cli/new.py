@@ -4,6 +4,10 @@ from pathlib import Path
 
 import click
 
+from gmml_cluster.cli import options
+from gmml_cluster.cli.documents import emit
+from gmml_cluster.outputs.submission import NewOutput
+
 _JOB = """\
 # A pre-training run. Every field, its default and its meaning: docs/fields.md, or `gmml schema job` for editors.
 # See what it means:  gmml-submit {name}.yaml --dry-run
@@ -40,7 +44,8 @@ run: {{epochs: 100}}
 
 @click.command("new")
 @click.argument("name", default="my-run")
-def command(name: str) -> None:
+@options.as_json
+def command(name: str, as_json: bool) -> None:
     """Write NAME.yaml, a small job with comments, into this folder; nothing is overwritten."""
     from gmml_cluster.errors import Fault, SpecError
     from gmml_cluster.spec.job import run_name
@@ -56,4 +61,8 @@ def command(name: str) -> None:
         raise SpecError(Fault(str(path), "exists already", "choose another name, or remove it")) from error
     except OSError as error:
         raise SpecError(Fault(str(path), f"cannot be written ({error.strerror})", "go to another folder")) from error
+    if as_json:
+        document: NewOutput = {"version": 1, "file": str(path)}
+        emit(document)
+        return
     click.echo(f"{path} is written; set data.corpora in it, then: gmml-submit {path} --dry-run")

@@ -9,7 +9,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"]}
 run = click.argument("run", shell_complete=candidates.runs)
 overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=candidates.overrides)
 root = click.option("--root", metavar="URL", help="Look under this folder or s3:// prefix alone.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines: a document a line on stdout.")
 cluster = click.option(
     "--cluster",
     metavar="NAME|FILE",

@@ -1,6 +1,5 @@
 """`gmml order`: which image each sample number is, and which rank reads it."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gmml_cluster.cli import candidates, options
+from gmml_cluster.cli.documents import emit
 
 if TYPE_CHECKING:
     from gmml_cluster.data.corpus.pin import Pin
@@ -68,9 +68,10 @@ def command(
     for index, line in enumerate(_named(lines(), f"--ranks {ranks}")):
         if index == 0 and not as_json:
             click.echo("  ".join(_COLUMNS))
-        click.echo(
-            json.dumps({"version": VERSION, **line}) if as_json else "  ".join(str(line[name]) for name in _COLUMNS)
-        )
+        if as_json:
+            emit({"version": VERSION, **line})
+        else:
+            click.echo("  ".join(str(line[name]) for name in _COLUMNS))
 
 
 @dataclass(frozen=True)

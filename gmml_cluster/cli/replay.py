@@ -1,12 +1,12 @@
 """`gmml replay`: steps of a run are computed again and compared with what it recorded."""
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gmml_cluster.cli import options
+from gmml_cluster.cli.documents import emit
 from gmml_cluster.wording import counted
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def command(run: str, first: int | None, last: int | None, code: bool, root: str
     done = replay(find(run, root), first=first, last=last, installed=code, show=lambda line: click.echo(line, err=True))
     for warning in done.warnings:
         click.echo(f"equality is not promised: {warning}", err=True)
-    click.echo(json.dumps(done.document(), indent=2) if as_json else "\n".join(lines(done)))
+    if as_json:
+        emit(done.document())
+    else:
+        click.echo("\n".join(lines(done)))
     return 0 if done.equal else DIFFERENT
 
 

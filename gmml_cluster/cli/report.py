@@ -1,13 +1,12 @@
 """`gmml report`: one page on runs, made from their roots."""
 
-import json
 from pathlib import Path
 
 import click
 
 from gmml_cluster.cli import candidates, options
-
-VERSION = 1
+from gmml_cluster.cli.documents import emit
+from gmml_cluster.outputs.runs import ReportOutput
 
 
 @click.command("report")
@@ -45,6 +44,7 @@ def command(runs: tuple[str, ...], output: Path, images: str | None, root: str |
     found = [api.Run(each) for each in select_all(runs, root)]
     for each in found if images is not None else ():
         arguments = ["--root", each.location.root, "--run", each.name, "--corpus", absolute_url(str(images))]
+        arguments += ["--json"] if as_json else []
         code = run_module("gmml_cluster.evaluate.pictures", arguments, needs="torch")
         if code:
             return code
@@ -59,8 +59,8 @@ def command(runs: tuple[str, ...], output: Path, images: str | None, root: str |
     written = page.html.encode()
     output.write_bytes(written)
     if as_json:
-        document = {
-            "version": VERSION,
+        document: ReportOutput = {
+            "version": 1,
             "page": str(output.absolute()),
             "bytes": len(written),
             "runs": [run.url for run in found],
@@ -68,7 +68,7 @@ def command(runs: tuple[str, ...], output: Path, images: str | None, root: str |
             "answers": list(page.verdict.answers),
             "caveats": list(page.verdict.caveats),
         }
-        click.echo(json.dumps(document, indent=2))
+        emit(document)
         return 0
     click.echo("\n".join(page.verdict.answers))
     click.echo(f"{output}: {len(written) / 1e6:.1f} MB")

@@ -1,11 +1,16 @@
 """`gmml resume`: a run continues from its latest checkpoint, or all of this machine's that were interrupted do."""
 
-import json
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from gmml_cluster.cli import candidates, options
+from gmml_cluster.cli.documents import emit
+from gmml_cluster.outputs.base import error_document
+
+if TYPE_CHECKING:
+    from gmml_cluster.launch.submit import Submitted
 
 
 @click.command("resume")
@@ -66,7 +71,7 @@ def _resume_all(root: str | None, as_json: bool) -> int:
 
     found = interrupted([each.location for each in api.runs(root)])
     faults: list[GmmlError] = list(found.faults)
-    resumed = []
+    resumed: list[Submitted] = []
     for location in found.runs:
         try:
             submitted = api.Run(location).resume().submitted
@@ -74,13 +79,13 @@ def _resume_all(root: str | None, as_json: bool) -> int:
             faults.append(fault)
             continue
         assert submitted is not None
-        resumed.append(document(submitted))
+        resumed.append(submitted)
         if not as_json:
             click.echo(sentence(submitted))
     for line in [*found.notes, *faults]:
         print(line, file=sys.stderr)
     if as_json:
-        click.echo(json.dumps(resumed))
+        emit([*map(document, resumed), *map(error_document, faults)])
     elif not resumed:
         click.echo("no run of this machine was interrupted; nothing was done" if not faults else "nothing was resumed")
     return faults[0].exit_code if faults else 0

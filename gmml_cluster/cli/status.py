@@ -1,21 +1,21 @@
 """`gmml status`: what runs are doing. Imports no pydantic, and asks each scheduler once."""
 
-import json
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import click
 
 from gmml_cluster.cli import candidates, options
+from gmml_cluster.cli.documents import emit
 from gmml_cluster.cli.evaluation_lines import evaluation_lines
 from gmml_cluster.cli.moments import moment
+from gmml_cluster.outputs.base import error_document
+from gmml_cluster.outputs.status import AttemptOutput, GoodputOutput, StatusOutput
 from gmml_cluster.run.failures import lines as lines_of
 from gmml_cluster.wording import counted
 
 _COLUMNS = ("RUN", "STATE", "STEP", "DONE", "LOSS", "IMG/S", "WAIT", "LEFT", "SAVED", "STARTED", "LAST")
-Document = dict[str, Any]
 
 
 @click.command("status")
@@ -37,7 +37,7 @@ def command(run: str | None, root: str | None, as_json: bool) -> None:
     for fault in found.faults:
         print(fault, file=sys.stderr)
     if as_json:
-        click.echo(json.dumps(found.documents[0] if is_page else found.documents, indent=2))
+        emit(found.documents[0] if is_page else [*found.documents, *map(error_document, found.faults)])
     elif is_page:
         click.echo("\n".join(page(found.documents[0])))
     elif found.documents:
@@ -59,7 +59,7 @@ def _print_table(columns: Iterable[str], rows: Iterable[list[str]]) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def row(document: Document) -> list[str]:
+def row(document: StatusOutput) -> list[str]:
     """A run's line."""
     progress = document["progress"] or {}
     return [
@@ -77,7 +77,7 @@ def row(document: Document) -> list[str]:
     ]
 
 
-def latest_event(document: Document) -> str:
+def latest_event(document: StatusOutput) -> str:
     """The latest event of the ledger: a cause, a start that failed, or the attempt that works."""
     if document["start_failed"]:
         return "start_failed"
@@ -87,7 +87,7 @@ def latest_event(document: Document) -> str:
     return last["cause"] or f"attempt {last['attempt']}"
 
 
-def notes(document: Document) -> list[str]:
+def notes(document: StatusOutput) -> list[str]:
     """What a reader should know or do, a sentence each: why it waits, what went wrong, and the command that helps."""
     name, state = document["run"], document["state"]
     found = [document[name] for name in ("misplaced", "lacks_room") if document[name]]
@@ -103,7 +103,7 @@ def notes(document: Document) -> list[str]:
     return found
 
 
-def _problem(document: Document) -> str:
+def _problem(document: StatusOutput) -> str:
     if document["start_failed"]:
         return str(document["start_failed"])
     if document["not_requeued"]:
@@ -114,7 +114,7 @@ def _problem(document: Document) -> str:
     return last["reason"] or f"attempt {last['attempt']} ended with {last['cause']}"
 
 
-def page(document: Document) -> list[str]:
+def page(document: StatusOutput) -> list[str]:
     """Everything about one run, a line each: figures, attempts, checkpoints, goodput, files."""
     progress, goodput = document["progress"], document["goodput"]
     lines = [f"{document['run']}: {document['state']}", *(f"  {line}" for line in notes(document))]
@@ -158,7 +158,7 @@ def page(document: Document) -> list[str]:
     return [*lines, *evaluation_lines(document["evaluations"])] if document["evaluations"] else lines
 
 
-def tries(document: Document) -> list[str]:
+def tries(document: StatusOutput) -> list[str]:
     """What of the job's `retries` is spent, and the nodes that the run avoids."""
     spent = [
         f"{used} of {most} {name if most != 1 else name[:-1]}"
@@ -173,7 +173,7 @@ def _slow(ranks: list[int]) -> str:
     return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}; its log names the host"
 
 
-def time_of_ranks(goodput: Document) -> list[str]:
+def time_of_ranks(goodput: GoodputOutput) -> list[str]:
     """Where the time of the ranks went, a line a kind that took any, with its share of all."""
     total_s = sum(goodput["rank_s"].values())
     if not total_s:
@@ -186,14 +186,14 @@ def time_of_ranks(goodput: Document) -> list[str]:
     return [f"  rank time    {_duration(total_s)}, of all ranks together", *lines]
 
 
-def _share_of_time(document: Document) -> str:
+def _share_of_time(document: StatusOutput) -> str:
     """Share of evaluations in the time of the attempts, of which one at work has lasted until now."""
     now = datetime.now(UTC).timestamp()
     spent = sum((attempt["ended"] or now) - attempt["started"] for attempt in document["attempts"])
     return f", {100 * document['goodput']['evaluation_s'] / spent:.1f} % of the attempts' time" if spent > 0 else ""
 
 
-def _attempt_line(attempt: Document) -> str:
+def _attempt_line(attempt: AttemptOutput) -> str:
     topology = attempt["topology"]
     ranks = counted(topology["ranks"], "rank") if "ranks" in topology else "ranks unknown"
     nodes = (

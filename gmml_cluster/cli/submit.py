@@ -1,16 +1,10 @@
 """`gmml-submit JOB.yaml`: one file, one command."""
 
-import json
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from gmml_cluster.cli import candidates, options, run_command
-
-if TYPE_CHECKING:
-    from gmml_cluster.launch.prepare import Prepared
-
-VERSION = 1
 
 
 @click.command("gmml-submit", context_settings=options.CONTEXT)
@@ -68,14 +62,18 @@ def command(
             raise click.UsageError("--follow shows one run; gmml status shows those of a sweep")
         sweep = sweep_report.prepared(job, swept, _named(cluster), overrides, parallel, take_counts=dry_run)
         if dry_run:
-            sweep_report.report_plan(sweep, as_json=as_json)
+            from gmml_cluster.cli import dry_run as planned
+
+            planned.report_sweep(sweep, as_json=as_json)
             return 0
         return sweep_report.submit(sweep, take_over=take_over, as_json=as_json)
     if parallel is not None:
         raise click.UsageError("--parallel is of a sweep; name its values by --sweep")
     if dry_run:
+        from gmml_cluster.cli import dry_run as planned
+
         prepared = prepare(job, cluster=_named(cluster), overrides=overrides, take_counts=True)
-        click.echo(json.dumps(document(prepared)) if as_json else text(prepared))
+        planned.report(prepared, as_json=as_json)
         return 0
     report(api.submit(job, _named(cluster), overrides, take_over=take_over), as_json=as_json, follow=follow)
     return 0
@@ -86,29 +84,6 @@ def _named(cluster: str | None) -> str:
     if cluster == "":
         raise click.BadParameter("is empty; name a profile, or leave --cluster out to run here", param_hint="--cluster")
     return cluster or "local"
-
-
-def document(prepared: "Prepared") -> dict[str, Any]:
-    """A dry run for programs."""
-    from gmml_cluster.spec.loading.validate import dump
-
-    return {
-        "version": VERSION,
-        "spec": dump(prepared.job),
-        "cluster": prepared.cluster,
-        "root": prepared.submission.root,
-        "code": prepared.submission.code.digest,
-        "plan": prepared.plan.to_json(),
-        "script": prepared.script,
-    }
-
-
-def text(prepared: "Prepared") -> str:
-    """A dry run for people: the plan, a line each, then the script to the byte."""
-    from gmml_cluster.plan.describe import describe
-
-    head = f"{prepared.job.name} on {prepared.cluster}, in {prepared.submission.run_root}"
-    return "\n".join([head, *(f"  {line}" for line in describe(prepared.plan)), "", "script:", prepared.script])
 
 
 def main() -> NoReturn:

@@ -1,17 +1,15 @@
 """What a submission did, printed for people or programs, and followed where asked."""
 
-import json
-from typing import Any
-
 import click
 
 from gmml_cluster.api import Run
+from gmml_cluster.cli.documents import emit
 from gmml_cluster.errors import Fault, RunFailed
 from gmml_cluster.launch.follow import ended_without_finishing
 from gmml_cluster.launch.submit import Submitted
+from gmml_cluster.outputs.submission import SubmitOutput
 from gmml_cluster.spec.loading.yaml import shown
 
-VERSION = 1
 _SENTENCES = {
     "submitted": "is submitted as job {job}",
     "resumed": "is resumed as job {job}",
@@ -30,16 +28,19 @@ def report(run: Run, *, as_json: bool, follow: bool) -> None:
     """
     submitted = run.submitted
     assert submitted is not None
-    click.echo(json.dumps(document(submitted)) if as_json else sentence(submitted))
+    if as_json:
+        emit(document(submitted))
+    else:
+        click.echo(sentence(submitted))
     if follow and submitted.action != "finished":
         watch(run)
 
 
-def document(submitted: Submitted) -> dict[str, Any]:
+def document(submitted: Submitted) -> SubmitOutput:
     """The outcome for programs."""
     run = submitted.run
     return {
-        "version": VERSION,
+        "version": 1,
         "run": run.name,
         "root": run.root,
         "url": run.url,

@@ -1,21 +1,18 @@
 """What came of a sweep's submission or resumption, for people and for programs."""
 
-import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
 from gmml_cluster.api import Run, Sweep
 from gmml_cluster.cli import submit_report
+from gmml_cluster.cli.documents import emit
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.launch import sweep as sweeps
-from gmml_cluster.plan.describe import describe
-from gmml_cluster.spec.loading.validate import dump
+from gmml_cluster.outputs.submission import ResumedOutput, SweepOutput, failures
 from gmml_cluster.wording import counted
 
-VERSION = 1
 _WORDS = {
     "submitted": "submitted",
     "resumed": "resumed",
@@ -46,9 +43,10 @@ def submit(sweep: sweeps.Sweep, *, take_over: bool, as_json: bool) -> int:
     name = sweep.grid.name
     if as_json:
         overrides = {member.name: list(member.overrides) for member in sweep.grid.members}
-        click.echo(json.dumps({**document(done, overrides), "sweep": name, "root": sweep.root}))
+        submitted: SweepOutput = {**document(done, overrides), "sweep": name, "root": sweep.root}
+        emit(submitted)
     else:
-        click.echo(f"{name}: {counted(len(sweep.prepared), 'run')}{_at_once(sweep)}, under {sweep.root}")
+        click.echo(f"{name}: {counted(len(sweep.prepared), 'run')}{sweep.at_once}, under {sweep.root}")
         _print(done)
         click.echo(f"  gmml status {name}\n  gmml cancel {name}\n  gmml compare {name}")
     return _code(done)
@@ -69,52 +67,23 @@ def resume(
         sweeps.resume_all(locations, cluster=cluster, new_code=new_code, take_over=take_over, all_nodes=all_nodes)
     )
     if as_json:
-        click.echo(json.dumps(document(done, {})))
+        emit(document(done, {}))
     else:
         _print(done)
     return _code(done)
 
 
-def document(done: Sweep, overrides: dict[str, list[str]]) -> dict[str, Any]:
+def document(done: Sweep, overrides: dict[str, list[str]]) -> ResumedOutput:
     """What came of each run, for programs."""
     return {
-        "version": VERSION,
+        "version": 1,
         "runs": [
             {**submit_report.document(run.submitted), "overrides": overrides.get(run.name, [])}
             for run in done.runs
             if run.submitted is not None
         ],
-        "failed": [{"run": name, "problem": str(error)} for name, error in done.failed.items()],
+        "failed": failures(done.failed),
     }
-
-
-def report_plan(sweep: sweeps.Sweep, *, as_json: bool) -> None:
-    """A dry run: what the runs are, and the plan and script of the first."""
-    first = sweep.prepared[0]
-    if as_json:
-        runs = [
-            {
-                "run": member.name,
-                "overrides": list(member.overrides),
-                "spec": dump(each.job),
-                "plan": each.plan.to_json(),
-            }
-            for member, each in zip(sweep.grid.members, sweep.prepared, strict=True)
-        ]
-        fields = {"sweep": sweep.grid.name, "root": sweep.root, "parallel": sweep.parallel, "script": first.script}
-        click.echo(json.dumps({"version": VERSION, **fields, "runs": runs}))
-        return
-    click.echo(f"{sweep.grid.name}: {counted(len(sweep.prepared), 'run')}{_at_once(sweep)}, under {sweep.root}")
-    for member in sweep.grid.members:
-        click.echo(f"  {member.name}: {' '.join(member.overrides)}")
-    click.echo("\n".join([f"plan of {first.job.name}:", *(f"  {line}" for line in describe(first.plan))]))
-    click.echo(f"\nits script:\n{first.script}")
-
-
-def _at_once(sweep: sweeps.Sweep) -> str:
-    if sweep.parallel is None and sweep.prepared[0].profile.launcher != "local":
-        return ""
-    return f", {sweep.parallel or 1} at once"
 
 
 def _print(done: Sweep) -> None:

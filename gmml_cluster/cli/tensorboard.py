@@ -1,4 +1,4 @@
-"""`python -m gmml_cluster.cli.tensorboard DIR`: TensorBoard's event file from metric lines on standard input.
+"""`python -m gmml_cluster.cli.tensorboard DIR [--json]`: TensorBoard's event file from metric lines on standard input.
 
 A process of its own, because TensorBoard's writer imports numpy and protobuf. Event files are rebuilt from the joined
 lines, so that steps which a resumed run repeated appear once.
@@ -10,7 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from gmml_cluster.cli.documents import emit
 from gmml_cluster.errors import Fault, StorageError
+from gmml_cluster.outputs.leave import leave
+from gmml_cluster.outputs.run import EventsOutput
 from gmml_cluster.wording import counted
 
 
@@ -29,14 +32,17 @@ def write(lines: Iterable[dict[str, Any]], folder: Path) -> int:
 
 def main() -> int:
     """Read lines, write events, say so."""
-    folder = Path(sys.argv[1])
+    folder, as_json = Path(sys.argv[1]), "--json" in sys.argv[2:]
     try:
         steps = write((json.loads(line) for line in sys.stdin), folder)
     except OSError as error:
         problem = f"events cannot be written there ({error.strerror or error})"
         fault = StorageError(Fault(str(folder), problem, "name a folder that you may write"))
-        print(fault, file=sys.stderr)
-        return fault.exit_code
+        leave(fault, as_json=as_json)
+    if as_json:
+        document: EventsOutput = {"version": 1, "folder": str(folder), "steps": steps}
+        emit(document)
+        return 0
     print(f"{counted(steps, 'step')} in {folder}; look at them with: tensorboard --logdir {folder}")
     return 0
 

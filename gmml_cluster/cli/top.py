@@ -1,6 +1,5 @@
 """`gmml top`: a live view of all runs. Imports no pydantic, and asks each scheduler once a look."""
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -10,7 +9,11 @@ import click
 from gmml_cluster import api
 from gmml_cluster.api import Run
 from gmml_cluster.cli import options
-from gmml_cluster.cli.top_view import Document, at_work, view
+from gmml_cluster.cli.documents import emit
+from gmml_cluster.cli.top_view import at_work, view
+from gmml_cluster.errors import StorageError
+from gmml_cluster.outputs.base import error_document
+from gmml_cluster.outputs.status import StatusOutput
 from gmml_cluster.run.discovery import is_run
 from gmml_cluster.run.root import NAME, RunRoot
 from gmml_cluster.store.open import open_store
@@ -35,17 +38,17 @@ def command(once: bool, every: float, root: str | None, as_json: bool) -> None:
 
     looks = Looks(root)
     if as_json:
-        click.echo(json.dumps(looks.look()))
+        emit([*looks.look(), *map(error_document, looks.faults)])
         for fault in looks.faults:
             print(fault, file=sys.stderr)
         return
     console = Console()
     if once or not console.is_terminal:
-        console.print(view(looks.look(), looks.faults, rows=None))
+        console.print(view(looks.look(), [str(fault) for fault in looks.faults], rows=None))
         return
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(view(looks.look(), looks.faults, rows=console.height), refresh=True)
+            live.update(view(looks.look(), [str(fault) for fault in looks.faults], rows=console.height), refresh=True)
             time.sleep(every)
 
 
@@ -62,16 +65,16 @@ class Looks:
     def __init__(self, root: str | None) -> None:
         self._root, self._number = root, 0
         self._runs: dict[str, Run] = {}
-        self._known: dict[str, Document] = {}
-        self.faults: list[str] = []
+        self._known: dict[str, StatusOutput] = {}
+        self.faults: list[StorageError] = []
 
-    def look(self) -> list[Document]:
+    def look(self) -> list[StatusOutput]:
         """One listing of each root, one call to each scheduler, one read of each run that is at work."""
         self._list()
         asked = [run for number, run in enumerate(self._runs.values()) if self._is_due(run.url, number)]
         found = api.status_of(asked)
         self._known |= {document["url"]: document for document in found.documents}
-        self.faults = [str(fault) for fault in found.faults]
+        self.faults = found.faults
         self._number += 1
         return in_order([self._known[url] for url in self._runs if url in self._known])
 
@@ -91,7 +94,7 @@ class Looks:
         return before is None or at_work(before) or (self._number + number) % IDLE_LOOKS == 0
 
 
-def in_order(documents: Sequence[Document]) -> list[Document]:
+def in_order(documents: Sequence[StatusOutput]) -> list[StatusOutput]:
     """Those at work first, then those that need a person, by name."""
     ranks = {"running": 0, "stopping": 0, "starting": 1, "queued": 2, "submitted": 2, "failed": 3, "interrupted": 3}
     return sorted(documents, key=lambda each: (ranks.get(each["state"], 4), each["run"]))

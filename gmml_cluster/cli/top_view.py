@@ -2,15 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gmml_cluster.cli.status import latest_event
+from gmml_cluster.outputs.status import StatusOutput
 from gmml_cluster.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-Document = dict[str, Any]
 _AT_WORK = ("submitted", "queued", "starting", "running", "stopping")
 _STYLES = {
     "running": "green",
@@ -26,12 +26,12 @@ _FRAME = 4
 """Lines that are no run's: the summary, the heading, and what is left out below."""
 
 
-def at_work(document: Document) -> bool:
+def at_work(document: StatusOutput) -> bool:
     """Whether something works on the run, or is to."""
     return document["state"] in _AT_WORK
 
 
-def view(documents: Sequence[Document], faults: Sequence[str], *, rows: int | None) -> "Group":
+def view(documents: Sequence[StatusOutput], faults: Sequence[str], *, rows: int | None) -> "Group":
     """The runs, one a line; what does not fit is counted below.
 
     Args:
@@ -56,7 +56,7 @@ def view(documents: Sequence[Document], faults: Sequence[str], *, rows: int | No
     return Group(Text(summary(documents)), table, *(Text(line, style="red") for line in faults), *map(Text, left))
 
 
-def summary(documents: Sequence[Document]) -> str:
+def summary(documents: Sequence[StatusOutput]) -> str:
     """How many runs are in which state, and how many images a second all together make."""
     if not documents:
         return "no runs; gmml-submit JOB.yaml starts one"
@@ -65,7 +65,7 @@ def summary(documents: Sequence[Document]) -> str:
     return f"{counted(len(documents), 'run')}: {states}" + (f"; {rate:,.0f} images/s" if rate else "")
 
 
-def cells(document: Document) -> list[str]:
+def cells(document: StatusOutput) -> list[str]:
     """A run's line."""
     progress = document["progress"] or {}
     step, steps = document["step"], document["steps"]

@@ -6,7 +6,6 @@ sample numbers. What was drawn before is not drawn again.
 
 import base64
 import io
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from gmml_cluster.data.corpus.listing import indexes_below
 from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.evaluate.reconstruction import Shown, choose, first_images, reconstruct
+from gmml_cluster.outputs.leave import leave
 from gmml_cluster.run.pictures import UNTRAINED, is_kept, name_of, write
 from gmml_cluster.run.root import run_root
 from gmml_cluster.train.checkpoints.load_trained import load_trained
@@ -82,13 +82,13 @@ def encoded(pixels_SS3: Tensor) -> str:
 @click.option("--root", required=True, help="Folder or URL under which the run lies.")
 @click.option("--run", required=True, help="Name of the run.")
 @click.option("--corpus", required=True, help="Shards whose first images are shown.")
-def main(root: str, run: str, corpus: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="An error is a document on stdout too.")
+def main(root: str, run: str, corpus: str, as_json: bool) -> None:
     """Draw what a run's network makes of the first images of a corpus, at each checkpoint that exists."""
     try:
         written = draw(root, run, corpus)
     except GmmlError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_code)
+        leave(error, as_json=as_json)
     click.echo(f"{run}: {len(written)} checkpoints drawn", err=True)
 
 

@@ -1,10 +1,8 @@
 """What an evaluation says: one JSON document, or a table."""
 
 import json
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import click
 from rich.console import Console
@@ -12,6 +10,8 @@ from rich.table import Table
 
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.evaluate.score import Score
+from gmml_cluster.outputs.leave import leave
+from gmml_cluster.outputs.run import EvalOutput
 from gmml_cluster.run.evaluations import keep
 from gmml_cluster.run.root import run_root
 from gmml_cluster.wording import counted
@@ -53,7 +53,7 @@ class EvalReport:
     seconds: float | None = None
     metric: str = "top-1"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> EvalOutput:
         """The document of `gmml eval --json`; accuracies in percent."""
         return {
             "version": 2,
@@ -97,8 +97,7 @@ def publish(make: Callable[[], EvalReport], root: str, run: str, *, as_json: boo
         report = make()
         keep(run_root(root, run), report.to_json())
     except GmmlError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_code)
+        leave(error, as_json=as_json)
     if as_json:
         click.echo(json.dumps(report.to_json()))
     else:

@@ -1,6 +1,6 @@
 """`python -m gmml_cluster.export`: a run's encoder for another library; `gmml export` starts it."""
 
-import sys
+import json
 from pathlib import Path
 
 import click
@@ -8,6 +8,8 @@ import click
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.export.encoder import export_encoder
 from gmml_cluster.export.formats import FORMATS
+from gmml_cluster.outputs.leave import leave
+from gmml_cluster.outputs.run import ExportOutput
 from gmml_cluster.run.root import run_root
 
 
@@ -18,7 +20,10 @@ from gmml_cluster.run.root import run_root
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make.")
 @click.option("--step", type=click.IntRange(min=0), help="Checkpoint to read; the latest by default.")
 @click.option("--image-size", type=click.IntRange(min=1), help="Side of the images to read; the run's by default.")
-def main(root: str, name: str, target: str, output: Path, step: int | None, image_size: int | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a line.")
+def main(
+    root: str, name: str, target: str, output: Path, step: int | None, image_size: int | None, as_json: bool
+) -> None:
     """Write the encoder of a checkpoint for another library."""
     if target == "onnx":
         click.echo(
@@ -27,10 +32,16 @@ def main(root: str, name: str, target: str, output: Path, step: int | None, imag
     try:
         found = export_encoder(run_root(root, name), target, output, step, image_size)
     except GmmlError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_code)
-    files = ", ".join(sorted(path.name for path in output.iterdir()))
-    click.echo(f"{output}: the encoder of {name} at step {found} ({files})")
+        leave(error, as_json=as_json)
+    files = sorted(path.name for path in output.iterdir())
+    if as_json:
+        folder = str(output.absolute())
+        document: ExportOutput = {
+            "version": 1, "run": name, "step": found, "format": target, "folder": folder, "files": files,
+        }  # fmt: skip
+        click.echo(json.dumps(document))
+    else:
+        click.echo(f"{output}: the encoder of {name} at step {found} ({', '.join(files)})")
 
 
 if __name__ == "__main__":

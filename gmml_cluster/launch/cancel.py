@@ -3,8 +3,9 @@
 import getpass
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gmml_cluster.errors import Fault, LaunchError, SpecError
 from gmml_cluster.launch.folders import folder_of
@@ -18,11 +19,22 @@ from gmml_cluster.run.location import demand_in_place, misplaced
 from gmml_cluster.run.root import RunRoot, remove_run
 
 
-def cancel(run: RunRoot) -> str:
-    """Append `stop` and signal the job, so that its attempt commits once more and ends; may be repeated.
+@dataclass(frozen=True)
+class Cancelled:
+    """What came of a cancel.
 
-    Returns:
-        What was done, for people.
+    Attributes:
+        action: `stopping` (a job is on its way out), `stopped` (nothing worked on the run), `already` (it was stopped
+            before) or `finished`.
+        done: what was done, for people.
+    """
+
+    action: Literal["stopping", "stopped", "already", "finished"]
+    done: str
+
+
+def cancel(run: RunRoot) -> Cancelled:
+    """Append `stop` and signal the job, so that its attempt commits once more and ends; may be repeated.
 
     Raises:
         LaunchError: the scheduler is out of reach, and a job is queued there.
@@ -31,18 +43,19 @@ def cancel(run: RunRoot) -> str:
     demand_in_place(run, moved=True)
     history = run.log.refresh()
     if history.finished:
-        return "has finished already; nothing was done"
+        return Cancelled("finished", "has finished already; nothing was done")
     jobs = poll_one(run.name, history)
     left = [job for job in refs_of(history) if jobs.reports[job].state != "gone"]
     if history.stopped is not None and not left:
-        return f"was stopped already ({history.stopped}); nothing was done"
+        return Cancelled("already", f"was stopped already ({history.stopped}); nothing was done")
     protocol.stop(run.log, f"cancelled by {getpass.getuser()}")
     if not left:
-        return f"stopped; no job of it is queued or runs; gmml resume {run.name} continues it"
+        return Cancelled("stopped", f"stopped; no job of it is queued or runs; gmml resume {run.name} continues it")
     history = run.log.refresh()  # a queued job may have claimed before the stop, though not after it
     jobs = poll_one(run.name, history)
     done = ", ".join(_end_job(run, job, history, jobs) for job in left)
-    return f"stopping; {done}; once it is stopped, gmml resume {run.name} continues from there"
+    later = f"once it is stopped, gmml resume {run.name} continues from there"
+    return Cancelled("stopping", f"stopping; {done}; {later}")
 
 
 def _end_job(run: RunRoot, job: JobRef, history: History, jobs: Jobs) -> str:

@@ -7,12 +7,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from gmml_cluster.errors import Fault, LaunchError
 from gmml_cluster.launch.follow import ended_without_finishing, is_at_work
 from gmml_cluster.launch.prepare import Prepared, prepare
 from gmml_cluster.launch.submit import submit
+from gmml_cluster.outputs.runs import DrillOutput
 from gmml_cluster.run.comparison import parting
 from gmml_cluster.run.drills import VARIABLE, Drill, Kind
 from gmml_cluster.run.ledger import status
@@ -118,6 +118,16 @@ def _read(run: RunRoot, kind: Kind | None) -> Drilled:
     )
 
 
-def document(found: Drilled) -> dict[str, Any]:
+def document(found: Drilled) -> DrillOutput:
     """As `gmml drill --json` prints it, a line each (docs/outputs.md)."""
-    return {"version": 1, **vars(found)}
+    return {
+        "version": 1,
+        "kind": found.kind,
+        "run": found.run,
+        "problem": found.problem,
+        "causes": list(found.causes),
+        "steps_lost": found.steps_lost,
+        "seconds": found.seconds,
+        "lost_s": found.lost_s,
+        "equal": found.equal,
+    }

@@ -1,11 +1,11 @@
 """What a rank printed, as it appears: from this machine's own file if it is here, else from uploaded parts."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmml_cluster.launch.jobs import JobRef, Jobs, is_busy, poll_one
+from gmml_cluster.launch.jobs import JobRef, Jobs, is_busy, poll, poll_one
 from gmml_cluster.launch.registry import LAUNCHERS, launcher_named
 from gmml_cluster.run.history import Attempt, History
 from gmml_cluster.run.ledger import living, pending, reason
@@ -124,6 +124,13 @@ def is_at_work(run: "RunRoot") -> bool:
     """Whether a job of the run is queued or an attempt lives."""
     history = run.log.refresh()
     return _at_work(history, poll_one(run.name, history))
+
+
+def at_work(runs: "Sequence[RunRoot]") -> "list[RunRoot]":
+    """Those of which a job is queued or an attempt lives, by one call to each scheduler."""
+    histories = {run.url: run.log.refresh() for run in runs}
+    jobs = poll(histories)
+    return [run for run in runs if _at_work(histories[run.url], jobs[run.url])]
 
 
 def ended_without_finishing(run: "RunRoot") -> str:

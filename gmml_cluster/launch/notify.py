@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from gmml_cluster.errors import Fault, GmmlError, LaunchError
+from gmml_cluster.outputs.notify import MessageOutput
 from gmml_cluster.run.events import Event, events
 from gmml_cluster.run.history import History
 from gmml_cluster.run.root import SPEC, RunRoot, run_root
@@ -91,10 +92,10 @@ def send(run: RunRoot, *, over: bool) -> int:
     return sent
 
 
-def document(run: RunRoot, history: History, event: Event) -> dict[str, Any]:
+def document(run: RunRoot, history: History, event: Event) -> MessageOutput:
     """What a webhook is sent. Chat services show its `text`."""
     return {
-        "version": VERSION,
+        "version": 1,
         "id": f"{history.run}-{event.slot}",
         "text": event.text,
         "event": event.kind,

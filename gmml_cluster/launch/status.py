@@ -5,11 +5,11 @@ run that trains.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from gmml_cluster.errors import StorageError
 from gmml_cluster.launch.jobs import Jobs, jobs_of_copy, poll
+from gmml_cluster.outputs.status import EvaluationsOutput, HeadOutput, ProgressOutput, RankErrorsOutput, StatusOutput
 from gmml_cluster.run import failures
 from gmml_cluster.run.evaluation_progress import head_of, progress_of
 from gmml_cluster.run.evaluations import kept, table
@@ -21,14 +21,12 @@ from gmml_cluster.run.root import RunRoot
 from gmml_cluster.run.space import room_lacking
 from gmml_cluster.store.open import open_store
 
-VERSION = 3
-
 
 @dataclass(frozen=True)
 class Statuses:
     """Documents of the runs that could be read, and the faults of the others."""
 
-    documents: list[dict[str, Any]] = field(default_factory=list)
+    documents: list[StatusOutput] = field(default_factory=list)
     faults: list[StorageError] = field(default_factory=list)
 
 
@@ -53,34 +51,39 @@ def statuses(runs: Sequence[RunRoot], *, evaluations: bool = False) -> Statuses:
     for run in readable:
         try:
             document = _document(run, histories[run.url], jobs[run.url])
-            document["evaluations"] = _evaluations(run, histories[run.url], document) if evaluations else None
-            document["errors"] = _errors(run, histories[run.url]) if evaluations else None
+            if evaluations:
+                document["evaluations"] = _evaluations(run, histories[run.url], document)
+                document["errors"] = _errors(run, histories[run.url])
             found.documents.append(document)
         except StorageError as fault:
             found.faults.append(fault)
     return found
 
 
-def _document(run: RunRoot, history: History, jobs: Jobs) -> dict[str, Any]:
+def _document(run: RunRoot, history: History, jobs: Jobs) -> StatusOutput:
     found = misplaced(run)
     if found is not None and found.kind == "copied":
         jobs = jobs_of_copy(history)
     ledger = status(history, jobs.states)
     lives = living(history, jobs.states) is not None
     progress = read_progress(run.store, history) if lives else None
+    report = jobs.latest(history)
     return {
+        **ledger,
         "run": run.name,
         "root": run.root,
         "url": run.url,
-        **ledger,
-        "version": VERSION,
+        "version": 3,
         "step": ledger["step"] if progress is None else progress.step,
         "steps": total_steps(history),
         "progress": _figures(progress),
         "map_pass": read_map_pass(run.store, history) if lives else None,
-        **_waiting(history, jobs),
+        "queue_reason": None if report is None else report.reason or None,
+        "expected_start": None if report is None else report.expected_start,
         "lacks_room": None if history.finished else _lacking(run, history),
         "misplaced": None if found is None else str(found.fault),
+        "evaluations": None,
+        "errors": None,
     }
 
 
@@ -90,13 +93,13 @@ def _lacking(run: RunRoot, history: History) -> str | None:
     return None if lacking is None else str(lacking)
 
 
-def _errors(run: RunRoot, history: History) -> list[dict[str, Any]]:
+def _errors(run: RunRoot, history: History) -> list[RankErrorsOutput]:
     """Those of the last attempt that has ended, grouped, the original first."""
     last = history.attempts[-1] if history.attempts else None
     return [] if last is None or last.ended is None else failures.read(run.store, last.number)
 
 
-def _evaluations(run: RunRoot, history: History, document: dict[str, Any]) -> dict[str, Any]:
+def _evaluations(run: RunRoot, history: History, document: StatusOutput) -> EvaluationsOutput:
     """What was scored, what is being scored, what was given up, and the runs under the same root that train heads."""
     scored, attempts = table(kept(run)), document["attempts"]
     alive = next((each["attempt"] for each in attempts if each["ended"] is None and each["cause"] is None), None)
@@ -108,27 +111,29 @@ def _evaluations(run: RunRoot, history: History, document: dict[str, Any]) -> di
     }
 
 
-def _head(run: RunRoot, document: dict[str, Any]) -> dict[str, Any]:
-    last = document["attempts"][-1] if document["attempts"] else {}
-    problem = document["start_failed"] or last.get("reason")
+def _head(run: RunRoot, document: StatusOutput) -> HeadOutput:
+    last = document["attempts"][-1] if document["attempts"] else None
+    problem = document["start_failed"] or (last["reason"] if last else None)
     failed = document["state"] in ("failed", "interrupted")
     return {
         "score": head_of(document["run"], run.name),
-        **{name: document[name] for name in ("run", "state", "step", "steps")},
-        "since": last.get("started"),
+        "run": document["run"],
+        "state": document["state"],
+        "step": document["step"],
+        "steps": document["steps"],
+        "since": last["started"] if last else None,
         "problem": str(problem).partition("\n")[0] if failed and problem else None,
     }
 
 
-def _figures(progress: Progress | None) -> dict[str, Any] | None:
+def _figures(progress: Progress | None) -> ProgressOutput | None:
     if progress is None:
         return None
-    return {name: value for name, value in asdict(progress).items() if name not in ("step", "steps")}
-
-
-def _waiting(history: History, jobs: Jobs) -> dict[str, Any]:
-    """Why the last submission's job is still queued, or gave up, and when its scheduler expects to start it."""
-    report = jobs.latest(history)
-    if report is None:
-        return {"queue_reason": None, "expected_start": None}
-    return {"queue_reason": report.reason or None, "expected_start": report.expected_start}
+    return {
+        "attempt": progress.attempt,
+        "loss": progress.loss,
+        "samples_per_s": progress.samples_per_s,
+        "data_wait_share": progress.data_wait_share,
+        "left_s": progress.left_s,
+        "slow_ranks": list(progress.slow_ranks),
+    }

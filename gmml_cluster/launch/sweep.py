@@ -56,6 +56,13 @@ class Sweep:
         """Folder or URL under which its runs lie."""
         return self.prepared[0].submission.root
 
+    @property
+    def at_once(self) -> str:
+        """How many runs are at work at once, for people; empty where the launcher decides it."""
+        if self.parallel is None and self.prepared[0].profile.launcher != "local":
+            return ""
+        return f", {self.parallel or 1} at once"
+
 
 @dataclass(frozen=True)
 class Launched:

@@ -58,6 +58,8 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "evaluation", _evaluation(plan.evaluation)
     if plan.gpu_time is not None:
         yield "GPU time", _gpu_time(plan.gpu_time, plan.ranks)
+    if plan.cost is not None:
+        yield "cost", f"{plan.cost}, if the cluster's GPUs are as fast as that"
     yield "environment", " ".join(f"{name}={value}" for name, value in plan.environment.items()) or "nothing set"
     if plan.secrets:
         yield "secrets", f"{', '.join(plan.secrets)} (from the submitting shell, shown nowhere)"

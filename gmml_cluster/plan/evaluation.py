@@ -24,26 +24,23 @@ class Labelled:
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """Scores between two steps. None: known only after indexing.
-
-    Attributes:
-        scores: their names.
-        features: what they read.
-        every_steps: steps between two evaluations.
-        times: evaluations of the whole run, that after its last step among them.
-        images: read in one evaluation, at most.
-        flops: FLOP of one evaluation's forward passes, over all ranks.
-        share: of these in the run's arithmetic, 0 to 1, by the time that either takes at its peak: features are read in
-            fp32, which on GPUs takes several times as long as bf16.
-    """
+    """Scores between two steps. None: known only after indexing."""
 
     scores: tuple[str, ...]
+    """Their names."""
     features: tuple[str, ...]
+    """What they read."""
     every_steps: int | None
+    """Steps between two evaluations."""
     times: int | None
+    """Evaluations of the whole run, that after its last step among them."""
     images: int | None
+    """Read in one evaluation, at most."""
     flops: int | None
+    """FLOP of one evaluation's forward passes, over all ranks."""
     share: float | None
+    """Of these in the run's arithmetic, 0 to 1, by the time that either takes at its peak: features are read in fp32,
+    which on GPUs takes several times as long as bf16."""
 
 
 def evaluation_plan(

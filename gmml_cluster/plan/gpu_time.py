@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from gmml_cluster.spec.methods.counts import Counts, Precision
+from gmml_cluster.spec.scalars import Price
 from gmml_cluster.wording import counted
 
 GPU = "H100"
@@ -19,17 +20,27 @@ _LAUNCHES_OF_A_BLOCK = 100
 
 @dataclass(frozen=True)
 class GpuTime:
-    """What the arithmetic of a run takes.
-
-    Attributes:
-        hours: of one GPU.
-        days: at the fewest and at the most ranks.
-        assumption: in words, to be shown beside the figures.
-    """
+    """What the arithmetic of a run takes."""
 
     hours: float
+    """Of one GPU."""
     days: tuple[float, float]
+    """At the fewest and at the most ranks."""
     assumption: str
+    """In words, to be shown beside the figures."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What GPU hours cost."""
+
+    amount: float
+    """Of all of them together, where the cluster's GPUs are as fast as is assumed."""
+    currency: str
+    """As the profile writes it, such as `EUR`."""
+
+    def __str__(self) -> str:
+        return f"{self.amount:,.2f} {self.currency}"
 
 
 def gpu_time(total_flops: float, precision: Precision, ranks: tuple[int, int]) -> GpuTime:
@@ -38,6 +49,11 @@ def gpu_time(total_flops: float, precision: Precision, ranks: tuple[int, int]) -
     peak = f"{PEAK_FLOPS[precision] / 1e12:,.0f} TFLOP/s in {precision}"
     assumption = f"assuming {UTILISATION:.0%} of an {GPU}'s peak of {peak}, and data that keep up"
     return GpuTime(hours, (hours / ranks[0] / 24, hours / ranks[1] / 24), assumption)
+
+
+def cost_of(time: GpuTime, price: Price | None) -> Cost | None:
+    """What the hours cost at a price; None without one."""
+    return None if price is None else Cost(time.hours * price.amount, price.currency)
 
 
 def too_little_to_do(counts: Counts, precision: Precision, *, images: int, ranks: int) -> str:

@@ -34,15 +34,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class RankMemory:
-    """Memory that a rank may use.
-
-    Attributes:
-        total_bytes: how much.
-        source: what it is a part of, for messages.
-    """
+    """Memory that a rank may use."""
 
     total_bytes: int
+    """How much."""
     source: str
+    """What it is a part of, for messages."""
 
 
 def this_machine() -> Machine:

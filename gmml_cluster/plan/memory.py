@@ -4,8 +4,8 @@ The estimate is what ZeRO leaves on a rank and what a micro-batch keeps for its 
 docs/job.md. Fragmentation and workspaces of kernels are not counted but by `MARGIN`.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 from gmml_cluster.spec.job import EngineSpec, Optim
 from gmml_cluster.spec.methods.counts import Counts
@@ -36,19 +36,17 @@ class Memory:
     evaluation_bytes: int = 0
     """What scores between two steps (`evaluate`) take beyond the activations, whose room is free then."""
 
-    @property
-    def total_bytes(self) -> int:
-        """Sum of all parts, without the margin."""
-        return sum(asdict(self).values())
+    total_bytes: int = field(default=0, init=False)  # pydantic passes over one without a default
+    """Sum of all parts, without the margin."""
+
+    def __post_init__(self) -> None:
+        parts = (getattr(self, each.name) for each in fields(self) if each.init)
+        object.__setattr__(self, "total_bytes", sum(parts))
 
     @property
     def needed_bytes(self) -> int:
         """What the device must have: the sum with the margin."""
         return int(MARGIN * self.total_bytes)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain mapping."""
-        return {**asdict(self), "total_bytes": self.total_bytes}
 
 
 def checkpoint_bytes(counts: Counts, moments: int) -> int:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gmml_cluster.plan.evaluation import EvaluationPlan, Labelled, evaluation_plan, scoring_bytes
-from gmml_cluster.plan.gpu_time import PEAK_FLOPS, GpuTime, gpu_time, too_little_to_do
+from gmml_cluster.plan.gpu_time import PEAK_FLOPS, Cost, GpuTime, cost_of, gpu_time, too_little_to_do
 from gmml_cluster.plan.machine import Machine, RankMemory, gpus_of_node, memory_for_rank, memory_of_node, this_machine
 from gmml_cluster.plan.memory import Memory, checkpoint_bytes, memory_of_rank, moments_of, read_ahead_bytes
 from gmml_cluster.plan.nodes import NodePlan, nodes_within_lanes
@@ -32,71 +32,89 @@ class Mixing:
     """Share of the samples that a corpus has by its weight, and that its lanes achieve."""
 
     url: str
+    """As the job names the corpus."""
     lanes: int
+    """That it has."""
     asked: float
+    """By its weight, 0 to 1."""
     achieved: float
+    """By its lanes, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run on a cluster. None: known after indexing, unless said otherwise.
-
-    Attributes:
-        model: size, or width and depth, and the patch, in words.
-        learning_rate: peak, after warm-up.
-        nodes: fewest and most nodes, after cuts.
-        ranks: fewest and most ranks, after cuts.
-        shares: a step at the fewest and at the most ranks.
-        epoch_steps: steps an epoch of the first corpus takes.
-        checkpoint_bytes: of one checkpoint's tensors, over all ranks.
-        memory: of a rank at the fewest ranks, where it is greatest.
-        step_flops: FLOP of a step, forward and backward, over all ranks.
-        later_step_flops: of one from AMT's start on; None without AMT.
-        total_flops: of all steps and of the passes that make AMT's maps.
-        environment: variables set for every rank.
-        secrets: names of variables passed on; values are written nowhere.
-        room: memory that a rank may use; None where it is not known here.
-        read_ahead_bytes: host memory of a rank for `data.read_ahead`; None where the node's memory is not known here.
-        maps: AMT's passes over the corpora; None without AMT, or before indexing.
-        evaluation: scores between two steps; None where the job asks for none.
-        gpu_time: what the run takes on GPUs; None on CPUs, and before the number of steps is known.
-        notes: what was cut, and what a person should know before submitting.
-    """
+    """A run on a cluster. None: known after indexing, unless said otherwise."""
 
     launcher: str
+    """What starts the ranks."""
     method: str
+    """Its name."""
     model: str
+    """Size, depth, width and patch, in words."""
     image_size: int
+    """Side of a view in pixels."""
     learning_rate: float
+    """Peak, after the warm-up."""
     nodes: tuple[int, int]
+    """Fewest and most, after cuts."""
     ranks_per_node: int
+    """Ranks of a node."""
     ranks: tuple[int, int]
+    """Fewest and most, after cuts."""
     batch: int
+    """Images a step."""
     group: int
+    """Consecutive samples that may be coupled."""
     lanes: int | None
+    """Parallel streams through the corpora."""
     window: int | None
+    """Samples shuffled together within a lane."""
     spans: int | None
+    """Pieces of a shard."""
     mixing: tuple[Mixing, ...] | None
+    """Of each corpus."""
     shares: tuple[Share, ...] | None
+    """A step at the fewest and at the most ranks."""
     epoch_steps: float | None
+    """Steps that an epoch of the first corpus takes."""
     warmup_steps: int | None
+    """Steps of the warm-up."""
     steps: int | None
+    """Steps of the run."""
     samples: int | None
+    """Images drawn."""
     epochs: float | None
+    """Passes over the first corpus."""
     parameters: int
+    """Values that are trained."""
     checkpoint_bytes: int
+    """Of one checkpoint's tensors, over all ranks."""
     memory: Memory
+    """Of a rank at the fewest ranks, where it is greatest."""
     room: RankMemory | None
+    """Memory that a rank may use; None where it is not known here."""
     read_ahead_bytes: int | None
+    """Host memory of a rank for `data.read_ahead`; None where the node's memory is not known here."""
     step_flops: int
+    """FLOP of a step, forward and backward, over all ranks."""
     later_step_flops: int | None
+    """Of one from AMT's start on; None without AMT."""
     total_flops: int | None
+    """FLOP of all steps and of the passes that make AMT's maps."""
     maps: MapsPlan | None
+    """AMT's passes over the corpora; None without AMT, or before indexing."""
     evaluation: EvaluationPlan | None
+    """Scores between two steps; None where the job asks for none."""
     gpu_time: GpuTime | None
+    """What the run takes on GPUs; None on CPUs, and before the number of steps is known."""
+    cost: Cost | None
+    """Of these GPU hours; None where they are not known, or the profile has no `price_per_gpu_hour`."""
     environment: dict[str, str]
+    """Variables set for every rank."""
     secrets: tuple[str, ...]
+    """Names of variables passed on; values are written nowhere."""
     notes: tuple[str, ...]
+    """What was cut, and what a person should know before submitting."""
 
     @property
     def node_range(self) -> NodeRange:
@@ -105,7 +123,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain mapping, ready for JSON."""
-        return {**asdict(self), "memory": self.memory.to_json()}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -175,6 +193,7 @@ def make_plan(
         labelled=labelled or Labelled(),
         slower=PEAK_FLOPS[job.engine.precision] / PEAK_FLOPS["fp32"] if need.on_gpus else 1.0,
     )
+    time = gpu_time(whole_flops, job.engine.precision, nodes.ranks) if whole_flops and need.on_gpus else None
     return Plan(
         launcher=profile.launcher,
         method=job.method.name,
@@ -206,7 +225,8 @@ def make_plan(
         total_flops=whole_flops,
         maps=maps,
         evaluation=evaluation,
-        gpu_time=gpu_time(whole_flops, job.engine.precision, nodes.ranks) if whole_flops and need.on_gpus else None,
+        gpu_time=time,
+        cost=None if time is None else cost_of(time, profile.price_per_gpu_hour),
         environment=dict(profile.environment),
         secrets=profile.secrets,
         notes=(

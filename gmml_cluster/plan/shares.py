@@ -12,19 +12,18 @@ from gmml_cluster.spec.rules import group_of, view_size
 
 @dataclass(frozen=True)
 class Share:
-    """How a step is shared among some number of ranks.
-
-    Attributes:
-        groups: groups of the emptiest and of the fullest rank.
-        micro_batch: images a rank holds at once.
-        padding_share: share of the computed groups that are copies.
-    """
+    """How a step is shared among some number of ranks."""
 
     ranks: int
+    """How many."""
     groups: tuple[int, int]
+    """Of the emptiest and of the fullest rank."""
     micro_batch: int
+    """Images that a rank holds at once."""
     micro_batches: int
+    """Of a step."""
     padding_share: float
+    """Share of the computed groups that are copies."""
 
 
 def share_of(job: JobSpec, layout: SampleLayout, ranks: int, device_bytes: int | None) -> Share:

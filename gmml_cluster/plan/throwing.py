@@ -13,19 +13,16 @@ from gmml_cluster.spec.rules import view_size
 
 @dataclass(frozen=True)
 class MapsPlan:
-    """AMT's passes over the corpora.
-
-    Attributes:
-        passes: of the run.
-        first: step before which the first is made; None where there is none.
-        start: first step whose masks follow attention; None where no step's do.
-        share: of the passes in the run's arithmetic, 0 to 1.
-    """
+    """AMT's passes over the corpora."""
 
     passes: int
+    """Their number."""
     first: int | None
+    """Step before which the first is made; None where there is none."""
     start: int | None
+    """First step whose masks follow attention; None where no step's do."""
     share: float
+    """Of the passes in the run's arithmetic, 0 to 1."""
 
 
 def later_step_flops(job: JobSpec) -> int | None:

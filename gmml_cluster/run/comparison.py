@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gmml_cluster.outputs.runs import DiffAttemptOutput, DiffOutput, DiffPartsOutput
 from gmml_cluster.run.history import History
 from gmml_cluster.run.ledger import code_of_steps
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.run.uploads import Line, metric_lines
 
-VERSION = 1
 UNPROMISED = (
     "attempt",
     "time",
@@ -61,7 +61,7 @@ def parting(one: Sequence[Line], other: Sequence[Line]) -> Parting | None:
     return None
 
 
-def compare_runs(one: RunRoot, other: RunRoot) -> dict[str, Any]:
+def compare_runs(one: RunRoot, other: RunRoot) -> DiffOutput:
     """The document that `gmml diff RUN RUN --json` prints (docs/outputs.md).
 
     Raises:
@@ -74,7 +74,7 @@ def compare_runs(one: RunRoot, other: RunRoot) -> dict[str, Any]:
     steps = [{line["step"] for line in each} for each in lines]
     found = parting(*lines)
     return {
-        "version": VERSION,
+        "version": 1,
         "runs": [run.url for run in runs],
         "spec": spec_differences(*map(spec_of, runs, histories)),
         "corpora": [(history.pin or {}).get("corpora") for history in histories],
@@ -83,8 +83,13 @@ def compare_runs(one: RunRoot, other: RunRoot) -> dict[str, Any]:
         "steps_compared": len(steps[0] & steps[1]),
         "steps_of_one": [len(steps[0] - steps[1]), len(steps[1] - steps[0])],
         "fields_of_one": _fields_of_one(*lines),
-        "parts": None if found is None else {"step": found.step, "attempts": found.attempts, "fields": found.fields},
+        "parts": None if found is None else _parts(found),
     }
+
+
+def _parts(found: Parting) -> DiffPartsOutput:
+    fields = {name: list(values) for name, values in found.fields.items()}
+    return {"step": found.step, "attempts": list(found.attempts), "fields": fields}
 
 
 def spec_of(run: RunRoot, history: History) -> dict[str, Any]:
@@ -101,7 +106,7 @@ def spec_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[s
     return {field: values for field, values in differing(one, other).items() if field != "name"}
 
 
-def _attempts(history: History) -> list[dict[str, Any]]:
+def _attempts(history: History) -> list[DiffAttemptOutput]:
     return [
         {
             "attempt": attempt.number,

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gmml_cluster.outputs.status import RankErrorsOutput
 from gmml_cluster.store.protocol import NotFound, Store
 
 VERSION = 1
@@ -39,7 +40,7 @@ def write(store: Store, attempt: int, errors: Sequence[Mapping[str, Any]]) -> No
     store.put(_name(attempt), json.dumps(document).encode())
 
 
-def read(store: Store, attempt: int) -> list[dict[str, Any]]:
+def read(store: Store, attempt: int) -> list[RankErrorsOutput]:
     """The groups that `write` kept; none where the ranks could keep nothing."""
     try:
         document = json.loads(store.get(_name(attempt)))

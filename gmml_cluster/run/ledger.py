@@ -5,19 +5,15 @@ Launchers report jobs as `queued`, `running`, `gone` or `unknown`; unknown count
 
 import time
 from collections.abc import Mapping
-from typing import Any, Literal
 
+from gmml_cluster.outputs.status import AttemptOutput, CodeOutput, GoodputOutput, LedgerOutput, State
 from gmml_cluster.run import goodput
 from gmml_cluster.run.budgets import budgets, counted, is_worth_a_try
 from gmml_cluster.run.causes import FATAL, OUTSIDE
 from gmml_cluster.run.history import Attempt, History
 from gmml_cluster.run.notice import save_s, too_short
 
-VERSION = 2
 _FAULTS = (*FATAL, "storage", "hang")
-State = Literal[
-    "empty", "submitted", "queued", "starting", "running", "stopping", "finished", "stopped", "failed", "interrupted"
-]
 
 
 def jobs_of(history: History) -> tuple[str, ...]:
@@ -85,7 +81,7 @@ def _idle(history: History) -> State:
     return "failed" if tried[-1].cause in _FAULTS else "interrupted"
 
 
-def status(history: History, jobs: Mapping[str, str], now: float | None = None) -> dict[str, Any]:
+def status(history: History, jobs: Mapping[str, str], now: float | None = None) -> LedgerOutput:
     """The ledger as `gmml status --json` prints it.
 
     Args:
@@ -95,7 +91,6 @@ def status(history: History, jobs: Mapping[str, str], now: float | None = None) 
     """
     commit = history.commits[-1] if history.commits else None
     return {
-        "version": VERSION,
         "state": state(history, jobs),
         "stopped": history.stopped,
         "gave_up": history.gave_up,
@@ -113,7 +108,7 @@ def status(history: History, jobs: Mapping[str, str], now: float | None = None) 
         "attempts": [_attempt(attempt, jobs) for attempt in history.attempts],
         "older_attempts": dict(history.older),
         "code": code_of_steps(history),
-        "goodput": {**_goodput(history), **_time(history, jobs, time.time() if now is None else now)},
+        "goodput": _goodput(history, jobs, time.time() if now is None else now),
     }
 
 
@@ -160,8 +155,8 @@ def reason(attempt: Attempt) -> str:
     return str(proof or attempt.details.get("message") or "")
 
 
-def _attempt(attempt: Attempt, jobs: Mapping[str, str]) -> dict[str, Any]:
-    return {
+def _attempt(attempt: Attempt, jobs: Mapping[str, str]) -> AttemptOutput:
+    found: AttemptOutput = {
         "attempt": attempt.number,
         "job": attempt.job,
         "restart": attempt.restart,
@@ -176,13 +171,15 @@ def _attempt(attempt: Attempt, jobs: Mapping[str, str]) -> dict[str, Any]:
         "code": attempt.code,
         "evaluation_s": attempt.evaluation_s,
         "reason": reason(attempt),
-        **({"told": dict(attempt.details)} if attempt.details else {}),
     }
+    if attempt.details:
+        found["told"] = dict(attempt.details)
+    return found
 
 
-def code_of_steps(history: History) -> list[dict[str, Any]]:
+def code_of_steps(history: History) -> list[CodeOutput]:
     """Which steps ran on which code: digest and first step at each change."""
-    changes: list[dict[str, Any]] = []
+    changes: list[CodeOutput] = []
     for attempt in history.attempts:
         if attempt.first_step is None:
             continue
@@ -192,31 +189,29 @@ def code_of_steps(history: History) -> list[dict[str, Any]]:
     return changes
 
 
-def _goodput(history: History) -> dict[str, Any]:
-    """Steps that attempts made, by the log, and how many of them count: the others were made again after a resume.
-
-    `evaluation_s`: seconds in which the attempts made no step because they scored their weights.
-    """
+def _goodput(history: History, jobs: Mapping[str, str], now: float) -> GoodputOutput:
+    """Steps that attempts made, by the log, and how many of them count: the others were made again after a resume."""
     made = kept = 0
     for attempt in history.attempts:
         if attempt.first_step is not None and attempt.last_step is not None:
             made += attempt.last_step - attempt.first_step + 1
             kept += max(0, _kept(history, attempt) - attempt.first_step + 1)
-    scoring_s = sum(attempt.evaluation_s for attempt in history.attempts)
+    rank_s = _rank_s(history, jobs, now)
+    settled = sum(rank_s.values()) - rank_s["unsaved"]
     return {
         "steps_made": made,
         "steps_kept": kept,
         "share": kept / made if made else None,
-        "evaluation_s": scoring_s,
+        "evaluation_s": sum(attempt.evaluation_s for attempt in history.attempts),
+        "rank_s": rank_s,
+        "training_share": rank_s["training"] / settled if settled > 0 else None,
     }
 
 
-def _time(history: History, jobs: Mapping[str, str], now: float) -> dict[str, Any]:
-    """Rank-seconds by kind, and the share of them that trained, what is not saved yet left out."""
+def _rank_s(history: History, jobs: Mapping[str, str], now: float) -> dict[str, float]:
+    """Rank-seconds by kind."""
     at_work = state(history, jobs) in ("submitted", "queued", "starting", "running", "stopping")
-    rank_s = goodput.accounted(history.account, now, at_work=at_work, ranks=_ranks_asked(history))
-    settled = sum(rank_s.values()) - rank_s["unsaved"]
-    return {"rank_s": rank_s, "training_share": rank_s["training"] / settled if settled > 0 else None}
+    return goodput.accounted(history.account, now, at_work=at_work, ranks=_ranks_asked(history))
 
 
 def _ranks_asked(history: History) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from gmml_cluster.outputs.status import MapPassOutput
 from gmml_cluster.run.folders import maps_folder
 from gmml_cluster.run.history import History
 from gmml_cluster.run.uploads import Line, last_metric_lines
@@ -57,7 +58,7 @@ def read_progress(store: Store, history: History) -> Progress | None:
     return progress(attempt, last_metric_lines(store, attempt), total_steps(history))
 
 
-def read_map_pass(store: Store, history: History) -> dict[str, int] | None:
+def read_map_pass(store: Store, history: History) -> MapPassOutput | None:
     """How far a pass that makes maps is: `step` that waits for them, `made` and `blocks`; None where none is under way.
 
     Args:
@@ -71,10 +72,10 @@ def read_map_pass(store: Store, history: History) -> dict[str, int] | None:
     if last is None or any((maps.of_step, maps.of_attempt) == (last.step, last.attempt) for maps in history.maps):
         return None
     try:
-        found: dict[str, int] = json.loads(store.get(map_pass_name(maps_folder(last.step, last.attempt))))
+        found = json.loads(store.get(map_pass_name(maps_folder(last.step, last.attempt))))
     except NotFound:
         return None
-    return {"step": last.step + 1, **found}
+    return {"step": last.step + 1, "made": found["made"], "blocks": found["blocks"]}
 
 
 def map_pass_name(folder: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from gmml_cluster.outputs.runs import NotComparedOutput
 from gmml_cluster.run.evaluations import kept, table
 from gmml_cluster.run.root import RunRoot
 
@@ -33,12 +34,13 @@ def latest_of(rows: Sequence[Row]) -> list[Row]:
     return list({kind_of(row): row for row in by_step}.values())
 
 
-def not_compared(names: Sequence[str], rows: Sequence[Row]) -> list[dict[str, str]]:
+def not_compared(names: Sequence[str], rows: Sequence[Row]) -> list[NotComparedOutput]:
     """The `run`s that no column compares with another, each with the `reason`."""
     runs_of: dict[Kind, set[str]] = {}
     for row in rows:
         runs_of.setdefault(kind_of(row), set()).add(row["run"])
-    scored, found = {row["run"] for row in rows}, []
+    scored = {row["run"] for row in rows}
+    found: list[NotComparedOutput] = []
     for name in names:
         columns = [kind for kind, of_kind in runs_of.items() if name in of_kind]
         if not columns:

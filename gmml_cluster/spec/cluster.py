@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gmml_cluster.spec.base import Refused, SpecModel
-from gmml_cluster.spec.scalars import Duration, Location, Size, write_seconds
+from gmml_cluster.spec.scalars import Duration, Location, Price, Size, write_seconds
 
 RanksPerNode = Annotated[int, Field(gt=0)] | Literal["auto"]
 
@@ -137,6 +137,8 @@ class ClusterProfile(SpecModel):
     """Variables set for every rank."""
     secrets: tuple[str, ...] = ()
     """Names of variables passed on from the submitting shell; their values are written nowhere."""
+    price_per_gpu_hour: Price | None = None
+    """Price of one GPU for an hour, such as `2.50 EUR`, for the plan's cost alone; null where none is known."""
     slurm: SlurmSection = SlurmSection()
     """Options of SLURM, for `launcher: slurm`."""
     ray: RaySection | None = None

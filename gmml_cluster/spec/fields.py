@@ -23,6 +23,7 @@ _QUANTITIES = {
     "GiB": "size, as in `4 GiB`",
     "epochs?": "length, as in `10 epochs`",
     "auto|": "interval, as in `30 min`",
+    "[A-Z]": "price, as in `2.50 EUR`",
 }
 
 Schema = dict[str, Any]

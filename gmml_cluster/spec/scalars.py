@@ -193,6 +193,31 @@ class Interval(_Written):
         return "auto" if self.seconds is None else write_seconds(self.seconds)
 
 
+class Price(_Written):
+    """A price, such as `2.50 EUR`."""
+
+    amount: float = Field(ge=0, le=10**6, examples=[2.5])
+    """How much."""
+    currency: str = Field(pattern=r"^[A-Z]{3}$", examples=["EUR"])
+    """Code of three capital letters."""
+
+    @classmethod
+    def _read(cls, given: str) -> dict[str, Any]:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) +([A-Z]{3})", given)
+        if found is None:
+            raise Refused(f"{given!r} is no price", "write a number and a currency, as in '2.50 EUR'")
+        return {"amount": float(found[1]), "currency": found[2]}
+
+    @classmethod
+    def _schema(cls) -> dict[str, Any]:
+        return {"type": "string", "pattern": r"^\d+(\.\d+)? +[A-Z]{3}$"}
+
+    @property
+    def written(self) -> str:
+        """As in `2.5 EUR`."""
+        return f"{plain_number(self.amount)} {self.currency}"
+
+
 class NodeRange(_Written):
     """A number of nodes, or a range such as `2..16`."""
 

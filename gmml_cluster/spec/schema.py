@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.job import JobSpec
 
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _EXTENDS = {"type": "string", "description": "File that this one extends, relative to it; mappings merge."}
 _ITEMS = ("CorpusSpec",)
 """Items of lists: each is written in full, since lists are replaced and not merged."""
@@ -34,7 +34,7 @@ def _schema(model: type[BaseModel], title: str) -> dict[str, Any]:
             _needs(definition)
     schema["properties"] = {"extends": _EXTENDS, **schema["properties"]}
     alone = {"not": {"required": ["extends"]}}
-    return {"$schema": _DIALECT, **schema, "title": title, "if": alone, "then": whole}
+    return {"$schema": DIALECT, **schema, "title": title, "if": alone, "then": whole}
 
 
 def _needs(schema: dict[str, Any]) -> dict[str, Any]:

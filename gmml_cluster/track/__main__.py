@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import GmmlError
+from gmml_cluster.outputs.leave import leave
+from gmml_cluster.outputs.run import TrackerOutput, TrackOutput
 from gmml_cluster.run.progress import total_steps
 from gmml_cluster.run.root import RunRoot, run_root
 from gmml_cluster.spec.loading.validate import dump
@@ -164,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m gmml_cluster.track")
     parser.add_argument("run_root")
     parser.add_argument("--follow", action="store_true", help="go on until standard input ends")
+    parser.add_argument("--json", action="store_true", help="print at the end how far each tracker is")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="gmml: %(message)s")
     for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
@@ -174,6 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = ways(run)
     except GmmlError as fault:
+        if given.json:
+            leave(fault, as_json=True)
         print(f"gmml: {fault}", file=sys.stderr)
         return fault.exit_code
 
@@ -190,7 +195,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     steps = total_steps(run.log.refresh())
     for way in found:
         way.close(finished=steps is not None and way.place.step + 1 >= steps)
+    if given.json:
+        print(json.dumps(document(run, found)))
     return int(any(way.failed for way in found))
+
+
+def document(run: RunRoot, found: Sequence[Way]) -> TrackOutput:
+    """How far each tracker is, for programs."""
+    trackers: list[TrackerOutput] = [
+        {"tracker": way.name, "step": way.place.step, "failed": way.failed} for way in found
+    ]
+    return {"version": 1, "run": run.name, "trackers": trackers}
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ SURFACE = {
     "gmml": ["--help", "--version"],
     "gmml status": ["--help", "--json", "--root", "RUN"],
     "gmml top": ["--every", "--help", "--json", "--once", "--root"],
-    "gmml logs": ["--attempt", "--follow", "--help", "--rank", "--root", "--tail", "-f", "RUN"],
-    "gmml cancel": ["--all", "--help", "--root", "RUNS"],
+    "gmml logs": ["--attempt", "--follow", "--help", "--json", "--rank", "--root", "--tail", "-f", "RUN"],
+    "gmml wait": ["--help", "--json", "--root", "--timeout", "RUNS"],
+    "gmml cancel": ["--all", "--help", "--json", "--root", "RUNS"],
     "gmml resume": [
         "--all",
         "--all-nodes",
@@ -56,8 +57,8 @@ SURFACE = {
         "DESTINATION",
         "SOURCE",
     ],
-    "gmml corpus index": ["--anew", "--cluster", "--help", "--image", "--root", "--workers", "URL"],
-    "gmml export": ["--help", "--image-size", "--output", "--root", "--step", "--to", "-o", "RUN"],
+    "gmml corpus index": ["--anew", "--cluster", "--help", "--image", "--json", "--root", "--workers", "URL"],
+    "gmml export": ["--help", "--image-size", "--json", "--output", "--root", "--step", "--to", "-o", "RUN"],
     "gmml eval": [
         "--bank",
         "--classes",
@@ -82,11 +83,11 @@ SURFACE = {
     "gmml drill": ["--cluster", "--help", "--json", "--only", "JOB", "OVERRIDES"],
     "gmml compare": ["--help", "--json", "--root", "RUNS"],
     "gmml report": ["--help", "--images", "--json", "--output", "--root", "-o", "RUNS"],
-    "gmml track": ["--help", "--root", "RUN"],
-    "gmml new": ["--help", "NAME"],
+    "gmml track": ["--help", "--json", "--root", "RUN"],
+    "gmml new": ["--help", "--json", "NAME"],
     "gmml completion": ["--help", "SHELL"],
-    "gmml schema": ["--help", "KIND"],
-    "gmml rm": ["--help", "--root", "--yes", "RUN"],
+    "gmml schema": ["--help", "--json", "KIND"],
+    "gmml rm": ["--help", "--json", "--root", "--yes", "RUN"],
 }
 
 

@@ -1,26 +1,29 @@
-"""docs/outputs.md lists the fields that are printed, and no others; docs/log.md those of the log."""
+"""Documents have the fields of their schemas, and no others; docs/log.md has those of the log."""
 
+import json
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 
-from gmml_cluster.cli import order, submit_report
-from gmml_cluster.cli import submit as gmml_submit
+from gmml_cluster.cli import dry_run, submit_report
+from gmml_cluster.launch import drill, notify
 from gmml_cluster.launch.prepare import prepare
 from gmml_cluster.launch.status import statuses
 from gmml_cluster.launch.submit import Submitted
-from gmml_cluster.plan.plan import Plan
+from gmml_cluster.launch.sweep import prepare_sweep
 from gmml_cluster.run import consequences, maps, protocol
 from gmml_cluster.run.causes import CAUSES
 from gmml_cluster.run.entries import Kind
+from gmml_cluster.run.events import Event
 from gmml_cluster.run.root import create_run, run_root
+from tests.fixtures.outputs import checked, strict
 from tests.unit.train.test_loop import Engine, train
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE, LOG = (DOCS / "outputs.md").read_text(), (DOCS / "log.md").read_text()
+LOG = (DOCS / "log.md").read_text()
 JOB = """
 name: x
 model: {width: 32, depth: 2, heads: 2, patch_size: 4}
@@ -31,28 +34,27 @@ run: {steps: 10}
 """
 
 
-def documented(section):
-    body = PAGE.split(f"\n## {section}")[1].split("\n## ")[0]
-    return re.findall(r"^\| `(\w+)` \|", body, re.MULTILINE)
-
-
 def of_submit(folder):
     return submit_report.document(Submitted(run_root(str(folder), "x"), "submitted", "1", {}))
 
 
 def of_dry_run(folder):
     (folder / "job.yaml").write_text(JOB)
-    (folder / "here.yaml").write_text("{launcher: local, root: runs, ranks_per_node: 2}")
-    return gmml_submit.document(prepare("job.yaml", cluster="./here.yaml"))
+    (folder / "here.yaml").write_text(yaml.safe_dump({"launcher": "local", "root": "runs", "ranks_per_node": 2}))
+    return dry_run.document(prepare("job.yaml", cluster="./here.yaml"))
 
 
-def of_order(folder):
-    return ("version", *order._COLUMNS)
+def of_sweep_dry_run(folder):
+    (folder / "job.yaml").write_text(JOB)
+    slurm = {"gpus_per_node": 8, "gpu_memory": "80 GiB"}
+    profile = {"launcher": "slurm", "root": str(folder / "runs"), "slurm": slurm, "price_per_gpu_hour": "2.50 EUR"}
+    (folder / "there.yaml").write_text(yaml.safe_dump(profile))
+    return dry_run.sweep_document(prepare_sweep("job.yaml", ["batch.size=64,128"], cluster="./there.yaml"))
 
 
 def of_metrics(folder):
     (line,) = train(Engine(), total=1)[3]
-    assert line.pop("two") == 2  # a mean of the stand-in's own
+    assert line["two"] == 2  # a mean of the stand-in's own
     return {"version": 1, **line}
 
 
@@ -61,20 +63,48 @@ def of_status(folder):
     return statuses([run]).documents[0]
 
 
+def of_message(folder):
+    run = create_run(str(folder), "x", {}, {"spec": "0", "code": "0", "versions": {}})
+    return notify.document(run, run.log.refresh(), Event("finished", 3, 0.0, "x has finished", 1))
+
+
+def of_drill(folder):
+    return drill.document(drill.Drilled("kill", "x-drill", "", ["killed", "finished"], 10, 40.0, 28.0, True))
+
+
 @pytest.mark.parametrize(
-    ("section", "printed"),
+    ("name", "printed"),
     [
-        ("`gmml-submit JOB --json`", of_submit),
-        ("`gmml-submit JOB --dry-run --json`", of_dry_run),
-        ("The plan", lambda folder: [field.name for field in fields(Plan)]),
-        ("`gmml status [RUN] --json`", of_status),
-        ("`gmml order JOB [KEY=VALUE]... --json`", of_order),
-        ("`gmml metrics RUN --json`", of_metrics),
+        ("submit", of_submit),
+        ("dry-run", of_dry_run),
+        ("sweep-dry-run", of_sweep_dry_run),
+        ("status", of_status),
+        ("metrics", of_metrics),
+        ("notify", of_message),
+        ("drill", of_drill),
     ],
 )
-def test_the_documented_fields_are_those_printed(tmp_path, monkeypatch, section, printed):
+def test_a_document_is_valid_and_has_no_field_that_its_schema_lacks(tmp_path, monkeypatch, name, printed):
     monkeypatch.chdir(tmp_path)
-    assert sorted(documented(section)) == sorted(printed(tmp_path))
+    checked(name, json.dumps(printed(tmp_path)))
+
+
+def test_a_metric_line_lacks_no_field_and_has_only_its_methods_beside_them(tmp_path):
+    described = strict("metrics").schema["properties"]
+    assert set(of_metrics(tmp_path)) == {*described, "two"}
+
+
+def test_a_field_that_is_not_described_is_found(tmp_path):
+    with pytest.raises(AssertionError, match="surplus"):
+        checked("submit", json.dumps({**of_submit(tmp_path), "surplus": 1}))
+
+
+def test_the_hours_and_the_price_of_a_sweep_are_those_of_its_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = of_sweep_dry_run(tmp_path)
+    hours = [run["plan"]["gpu_time"]["hours"] for run in found["runs"]]
+    assert found["gpu_hours"] == pytest.approx(sum(hours))
+    assert found["cost"] == {"amount": pytest.approx(2.5 * sum(hours)), "currency": "EUR"}
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmml_cluster.data.corpus.listing import SHARD_SUFFIX
+from gmml_cluster.outputs.corpus import PackedOutput
 
-VERSION = 1
 NUMBER_DIGITS = 6
 
 
@@ -124,10 +124,10 @@ class Packed:
             f"{first[:start]}{{{first[start : -len(SHARD_SUFFIX)]}..{last[start : -len(SHARD_SUFFIX)]}}}{SHARD_SUFFIX}"
         )
 
-    def to_json(self, url: str) -> dict[str, Any]:
+    def to_json(self, url: str) -> PackedOutput:
         """The document of `--json` and `packed.json`; `from_json` reads it back."""
         return {
-            "version": VERSION,
+            "version": 1,
             "url": f"{url.rstrip('/')}/{self.braces}",
             "shards": self.shards,
             "samples": self.samples,

@@ -22,6 +22,7 @@ from gmml_cluster.launch.replay.ranks import (
     versions_differ,
 )
 from gmml_cluster.launch.replay.scratch import Scratch, make_scratch
+from gmml_cluster.outputs.run import ReplayCheckpointOutput, ReplayOutput
 from gmml_cluster.run.comparison import Parting, parting
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.history import Commit
@@ -30,7 +31,6 @@ from gmml_cluster.run.step_range import Piece, StepRange, choose, commits_of, pi
 from gmml_cluster.run.uploads import Line, metric_lines
 from gmml_cluster.wording import counted
 
-VERSION = 1
 _COMPARE = "gmml_cluster.train.checkpoints.compare"
 
 
@@ -50,7 +50,7 @@ class Replayed:
     pieces: list[Piece]
     steps_compared: int = 0
     parts: Parting | None = None
-    checkpoints: list[dict[str, Any]] = field(default_factory=list)
+    checkpoints: list[ReplayCheckpointOutput] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -58,11 +58,11 @@ class Replayed:
         """Whether nothing that was compared differs."""
         return self.parts is None and not any(differs(found) for found in self.checkpoints)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> ReplayOutput:
         """For programs (docs/outputs.md)."""
         start = self.steps.start
         return {
-            "version": VERSION,
+            "version": 1,
             "run": self.run.name,
             "url": self.run.url,
             "from": self.steps.first,
@@ -158,7 +158,7 @@ def _replay(done: Replayed, scratch: Scratch, piece: Piece, code: Path, recorded
     if piece.commit is not None and made == piece.last:
         show(f"comparing the tensors of step {made}")
         found = _compare(done.run, piece.commit, scratch.run, history.commits[-1], environment)
-        done.checkpoints.append({"step": made, **found})
+        done.checkpoints.append({**found, "step": made})
     return done.equal and made == piece.last
 
 

@@ -7,9 +7,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from gmml_cluster.cli import run_command
+from gmml_cluster.cli import options, run_command
 from gmml_cluster.cli.main import group
 from gmml_cluster.errors import DataError, Fault, LaunchError, PreflightError, RunFailed, SpecError, StorageError
+from tests.fixtures.outputs import checked
 
 
 def outcome(monkeypatch, action, *arguments):
@@ -55,6 +56,57 @@ def test_every_fault_is_a_line_of_its_own_on_stderr(monkeypatch, capsys):
     faults = [Fault("job.yaml:3", "a: wrong"), Fault("job.yaml:9", "b: wrong too")]
     outcome(monkeypatch, fails_with(SpecError(faults)))
     assert capsys.readouterr() == ("", "job.yaml:3: a: wrong\njob.yaml:9: b: wrong too\n")
+
+
+def with_json(monkeypatch, capsys, action):
+    """Exit code, the documents on stdout, and stderr."""
+
+    @click.command()
+    @options.as_json
+    def command(as_json):
+        return action()
+
+    monkeypatch.setattr("sys.argv", ["gmml", "--json"])
+    with pytest.raises(SystemExit) as left:
+        run_command.run(command)
+    out, err = capsys.readouterr()
+    return left.value.code, checked("error", out), err
+
+
+def test_with_json_the_faults_are_a_document_on_stdout_too(monkeypatch, capsys):
+    faults = [Fault("job.yaml:3", "a: wrong", "write 1"), Fault("job.yaml:9", "b: wrong too")]
+    code, (found,), err = with_json(monkeypatch, capsys, fails_with(PreflightError(faults)))
+    assert (code, found["error"], found["exit_code"]) == (3, "PreflightError", 3)
+    assert found["faults"] == [
+        {"where": "job.yaml:3", "problem": "a: wrong", "hint": "write 1"},
+        {"where": "job.yaml:9", "problem": "b: wrong too", "hint": ""},
+    ]
+    assert err == "job.yaml:3: a: wrong; write 1\njob.yaml:9: b: wrong too\n"
+
+
+def test_an_error_of_text_alone_is_a_document_too(monkeypatch, capsys):
+    code, (found,), _ = with_json(monkeypatch, capsys, fails_with(LaunchError("sbatch: refused")))
+    assert (code, found["faults"]) == (4, [{"where": "", "problem": "sbatch: refused", "hint": ""}])
+
+
+def test_a_command_that_ends_well_prints_no_document_of_an_error(monkeypatch, capsys):
+    assert with_json(monkeypatch, capsys, lambda: 1) == (1, [], "")
+
+
+def test_arguments_that_cannot_be_parsed_are_a_document_too(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["gmml", "log", "--json"])
+    with pytest.raises(SystemExit) as left:
+        run_command.run(group)
+    (found,) = checked("error", capsys.readouterr().out)
+    assert (left.value.code, found["error"], found["exit_code"]) == (2, "UsageError", 2)
+    assert found["faults"] == [
+        {"where": "gmml log", "problem": "Missing argument 'RUN'.", "hint": "gmml log --help lists its arguments"}
+    ]
+
+
+def test_an_interrupted_command_says_so(monkeypatch, capsys):
+    code, (found,), _ = with_json(monkeypatch, capsys, fails_with(KeyboardInterrupt()))
+    assert (code, found["error"], found["exit_code"]) == (130, "Interrupted", 130)
 
 
 def test_an_unknown_option_is_a_fault_of_the_arguments(monkeypatch):

@@ -2,8 +2,11 @@
 
 import io
 
+import pytest
+
 from gmml_cluster.cli.tensorboard import main, write
 from gmml_cluster.track.protocol import curves
+from tests.fixtures.outputs import checked
 
 
 def read(folder):
@@ -32,7 +35,20 @@ def test_words_and_truths_are_no_curves():
 
 def test_a_folder_below_a_file_is_a_fault_of_one_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("sys.argv", ["tensorboard", str(tmp_path / "file" / "events")])
+    monkeypatch.setattr("sys.argv", ["tensorboard", str(tmp_path / "file" / "events"), "--json"])
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    assert main() == 4
-    assert capsys.readouterr().err.startswith(f"{tmp_path}/file/events: events cannot be written there (")
+    with pytest.raises(SystemExit) as left:
+        main()
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"{tmp_path}/file/events: events cannot be written there (")
+    (document,) = checked("events", printed.out)
+    assert (left.value.code, document["exit_code"]) == (4, 4)
+
+
+def test_programs_get_the_folder_and_the_steps_in_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["tensorboard", str(tmp_path / "events"), "--json"])
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"step": 0, "time": 1.0, "loss": 1.0}\n'))
+    assert main() == 0
+    assert checked("events", capsys.readouterr().out) == [
+        {"version": 1, "folder": str(tmp_path / "events"), "steps": 1}
+    ]

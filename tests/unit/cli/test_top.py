@@ -1,7 +1,6 @@
 """`gmml top` shows many runs in 80 columns, and asks little of schedulers and stores."""
 
 import io
-import json
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +13,7 @@ from gmml_cluster.launch import status as statuses
 from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run, remove_run
+from tests.fixtures.outputs import checked
 from tests.unit.cli.test_status import training
 
 
@@ -117,8 +117,5 @@ def test_runs_that_come_and_go_are_seen_at_the_next_look(root):
 def test_scripts_get_one_look_as_text_or_as_json(root):
     shown = CliRunner().invoke(command, ["--once", "--root", root[0]])
     assert (shown.exit_code, shown.output.splitlines()[0].split(";")[0]) == (0, "2 runs: 1 running, 1 stopped")
-    documents = json.loads(CliRunner().invoke(command, ["--json", "--root", root[0]]).stdout)
-    assert [(each["run"], each["version"]) for each in documents] == [
-        ("busy", statuses.VERSION),
-        ("idle", statuses.VERSION),
-    ]
+    documents = checked("top", CliRunner().invoke(command, ["--json", "--root", root[0]]).stdout)
+    assert [(each["run"], each["version"]) for each in documents] == [("busy", 3), ("idle", 3)]

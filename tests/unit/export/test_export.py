@@ -26,6 +26,7 @@ from gmml_cluster.run.root import corpora_name
 from gmml_cluster.spec.job import CorpusSpec, JobSpec
 from gmml_cluster.spec.loading.validate import parse_job
 from gmml_cluster.train.checkpoints.load_trained import load_encoder, load_trained
+from tests.fixtures.outputs import checked
 from tests.fixtures.tolerances import assert_close_to_scale
 from tests.unit.data.conftest import png, write_tar
 from tests.unit.train.checkpoints.test_load_encoder import saved_run
@@ -152,6 +153,16 @@ def test_a_run_is_exported_whole_with_a_card(tmp_path: Path, target: str) -> Non
     assert f"manifest SHA-256 `{run.log.refresh().commits[-1].manifest}`" in card
     assert "name: mae" in card
     assert sorted(os.listdir(tmp_path)) == ["mae", "out"]  # nothing half-written is left
+
+
+def test_programs_get_what_was_exported_or_why_not(tmp_path: Path) -> None:
+    run, out = saved_run(tmp_path, "mae", steps=(3, 7)), tmp_path / "out"
+    asked = ["--root", run.root, "--run", "mae", "--to", "safetensors", "--output", str(out), "--json"]
+    (document,) = checked("export", CliRunner().invoke(main, asked).stdout)
+    assert (document["step"], document["files"]) == (7, sorted(os.listdir(out)))
+    again = CliRunner().invoke(main, asked)
+    (fault,) = checked("export", again.stdout)
+    assert (again.exit_code, fault["error"], fault["faults"][0]["where"]) == (2, "SpecError", str(out))
 
 
 def test_conmims_teacher_is_exported_and_loads_as_a_beit(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def claimed(run, job):
 def test_an_attempt_that_lives_is_given_notice_and_its_own_time_to_save(run, scheduler, state):
     claimed(run, "17")
     scheduler.states = {"17": state}
-    assert "job 17 saves and leaves" in cancel(run)
+    assert "job 17 saves and leaves" in cancel(run).done
     assert scheduler.calls == [("give_notice", "17")]
     assert run.log.refresh().stopped is not None
 
@@ -72,14 +72,14 @@ def test_a_job_that_has_not_claimed_is_cancelled_again_until_it_is_known_to_be_g
     cancel(run), cancel(run)
     assert scheduler.calls == [("cancel", "17")] * 2
     scheduler.states = {"17": "gone"}
-    assert "was stopped already" in cancel(run)
+    assert "was stopped already" in cancel(run).done
     assert [entry.kind for entry in run.log.read()].count("stop") == 1
 
 
 def test_a_job_that_waits_again_after_a_lost_node_is_cancelled_as_no_rank_can_receive_a_notice(run, scheduler):
     claimed(run, "17")
     scheduler.states = {"17": "queued"}
-    assert "job 17 is cancelled" in cancel(run)
+    assert "job 17 is cancelled" in cancel(run).done
     assert scheduler.calls == [("cancel", "17")]
 
 
@@ -91,7 +91,7 @@ def test_where_the_scheduler_is_out_of_reach_the_stop_in_the_log_ends_the_attemp
     attempt = claimed(run, "17")
     scheduler.states["17"] = "unknown"
     scheduler.give_notice = out_of_reach
-    assert "it reads the stop from the log, saves and leaves" in cancel(run)
+    assert "it reads the stop from the log, saves and leaves" in cancel(run).done
     assert run.log.refresh().stopped is not None
 
     def leaves_first(job):
@@ -99,7 +99,7 @@ def test_where_the_scheduler_is_out_of_reach_the_stop_in_the_log_ends_the_attemp
         out_of_reach(job)
 
     scheduler.give_notice = leaves_first
-    assert "attempt 1 has saved and left" in cancel(run)
+    assert "attempt 1 has saved and left" in cancel(run).done
 
 
 def test_a_queued_job_that_cannot_be_cancelled_is_said_to_claim_nothing(run, scheduler):
@@ -243,5 +243,5 @@ def test_a_run_that_was_moved_is_cancelled_and_a_copy_of_one_is_not(run, schedul
     shutil.rmtree(tmp_path / "copies")
     (tmp_path / "mounted").mkdir()
     os.rename(run.url, tmp_path / "mounted" / "a")
-    assert cancel(run_root(str(tmp_path / "mounted"), "a")).startswith("stopping; job 17 saves and leaves")
+    assert cancel(run_root(str(tmp_path / "mounted"), "a")).done.startswith("stopping; job 17 saves and leaves")
     assert scheduler.calls == [("give_notice", "17")]

@@ -1,7 +1,5 @@
 """Which runs `gmml resume --all` brings back."""
 
-import json
-
 import pytest
 from click.testing import CliRunner
 
@@ -13,6 +11,7 @@ from gmml_cluster.launch.come_back import interrupted
 from gmml_cluster.launch.status import Statuses
 from gmml_cluster.launch.submit import Submitted
 from gmml_cluster.run.root import create_run
+from tests.fixtures.outputs import checked
 
 STATES = {
     "dead": {"state": "interrupted"},
@@ -55,7 +54,8 @@ def test_a_run_that_cannot_be_resumed_keeps_no_other_from_it(runs, monkeypatch, 
 
     monkeypatch.setattr(api.Run, "resume", resume)
     done = CliRunner().invoke(command, ["--all", "--json", "--root", str(tmp_path)], standalone_mode=False)
-    assert [each["run"] for each in json.loads(done.stdout)] == ["second"]
+    found = checked("submit", done.stdout)
+    assert [each.get("run") or each["error"] for each in found] == ["second", "StorageError", "PreflightError"]
     assert done.return_value == StorageError.exit_code  # of the one that cannot be read, which was met first
     assert "gmml resume broken" in done.stderr
 

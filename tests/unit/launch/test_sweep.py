@@ -1,7 +1,5 @@
 """A sweep is submitted whole or not at all, and nothing of it twice."""
 
-import json
-
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -19,6 +17,7 @@ from gmml_cluster.launch.sweep import prepare_sweep, submit_sweep
 from gmml_cluster.run.root import create_run, run_root
 from gmml_cluster.run.sweeps import entries_of
 from tests.fixtures import submissions
+from tests.fixtures.outputs import checked
 from tests.unit.launch.test_preflight import png, shard
 
 LR = "optim.lr=1e-4,3e-4"
@@ -212,12 +211,14 @@ def test_several_runs_are_cancelled_by_their_names(job, scheduler, tmp_path):
 def test_programs_get_what_came_of_each_run(job, scheduler, tmp_path):
     scheduler.refused = "3e-4"
     done = CliRunner().invoke(command, [job[0], "--cluster", job[1], "--sweep", LR, "--json"])
-    document = json.loads(done.stdout)
+    (document,) = checked("sweep", done.stdout)
     assert (document["version"], document["sweep"], document["root"]) == (1, "few-lr", str(tmp_path / "runs"))
     assert [(run["run"], run["action"], run["overrides"]) for run in document["runs"]] == [
         (RUNS[0], "submitted", ["optim.lr=1e-4"])
     ]
-    assert document["failed"] == [{"run": RUNS[1], "problem": "sbatch: full"}]
+    (failed,) = document["failed"]
+    assert (failed["run"], failed["problem"]) == (RUNS[1], "sbatch: full")
+    assert (failed["error"], failed["exit_code"], failed["faults"][0]["problem"]) == ("LaunchError", 4, "full")
 
 
 def test_a_dry_run_plans_every_run_and_touches_nothing(job, scheduler, tmp_path):
@@ -225,7 +226,7 @@ def test_a_dry_run_plans_every_run_and_touches_nothing(job, scheduler, tmp_path)
     shown = CliRunner().invoke(command, arguments).stdout
     assert "few-lr1e-4: optim.lr=1e-4" in shown
     assert "--queue few-lr --parallel 1" in shown
-    document = json.loads(CliRunner().invoke(command, [*arguments, "--json"]).stdout)
+    (document,) = checked("sweep-dry-run", CliRunner().invoke(command, [*arguments, "--json"]).stdout)
     assert [run["spec"]["optim"]["lr"] for run in document["runs"]] == [1e-4, 3e-4]
     assert scheduler.calls == []
     assert not (tmp_path / "runs").exists()

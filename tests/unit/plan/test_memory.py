@@ -1,5 +1,7 @@
 """Memory of a rank, and what of it fits a device."""
 
+from dataclasses import asdict
+
 import pytest
 
 from gmml_cluster.plan.evaluation import scoring_bytes
@@ -71,7 +73,7 @@ def test_checkpointing_trades_memory_for_arithmetic():
 
 def test_the_parts_add_up():
     counts = GmmlOptions(name="gmml").counts(Model(size="tiny"), 224)
-    document = memory_of_rank(counts, EngineSpec(), ranks=2, images=8).to_json()
+    document = asdict(memory_of_rank(counts, EngineSpec(), ranks=2, images=8))
     assert document.pop("total_bytes") == sum(document.values())
 
 

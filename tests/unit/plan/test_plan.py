@@ -212,6 +212,18 @@ def test_the_plan_for_people_has_what_is_trained():
     assert lines["learning rate"].endswith("0.002 after the warm-up")
 
 
+def test_gpu_hours_cost_what_the_profile_says():
+    plan = make_plan(large(), gpu_profile(price_per_gpu_hour="2.50 EUR"))
+    assert (plan.cost.amount, plan.cost.currency) == (pytest.approx(2.5 * plan.gpu_time.hours), "EUR")
+    (line,) = (line for line in describe(plan) if line.startswith("cost "))
+    assert f"{plan.cost.amount:,.2f} EUR" in line
+
+
+def test_hours_without_a_price_and_a_price_without_gpus_cost_nothing_that_is_known():
+    assert make_plan(large(), gpu_profile()).cost is None
+    assert make_plan(large(), profile("local", price_per_gpu_hour="2.50 EUR"), None, MACHINE).cost is None
+
+
 def test_gpu_time_is_shown_with_its_assumption():
     plan = make_plan(large(resources={"nodes": "1..2"}), gpu_profile())
     flops = 10**5 * plan.step_flops

@@ -8,6 +8,7 @@ from gmml_cluster.spec.scalars import (
     Interval,
     Length,
     NodeRange,
+    Price,
     plain_number,
     seconds,
     size_bytes,
@@ -108,10 +109,21 @@ def test_what_is_no_range_of_nodes_is_refused(given):
         NodeRange.model_validate(given)
 
 
+@pytest.mark.parametrize(("given", "amount"), [("2.50 EUR", 2.5), ("3 EUR", 3.0), ("0 EUR", 0.0)])
+def test_prices_are_a_number_and_a_currency(given, amount):
+    assert Price.model_validate(given) == Price(amount=amount, currency="EUR")
+
+
+@pytest.mark.parametrize("given", [2.5, "2.50", "EUR 2.50", "2.5 eur", "-1 EUR", "2,50 EUR", "2.5EUR", "1e3 EUR"])
+def test_what_is_no_price_is_refused(given):
+    with pytest.raises(ValueError, match="is no price; write a number and a currency, as in '2.50 EUR'"):
+        Price.model_validate(given)
+
+
 @pytest.mark.parametrize(
     "value",
     [Length(epochs=0.1), Length(steps=3), Length(samples=9), Interval(steps=3), Interval(seconds=0.25),
-     NodeRange(least=2, most=2), NodeRange(least=2, most=9)],
+     NodeRange(least=2, most=2), NodeRange(least=2, most=9), Price(amount=2.5, currency="EUR")],
 )  # fmt: skip
 def test_words_are_read_as_they_were_written(value):
     assert type(value).model_validate(value.model_dump(mode="json")) == value

@@ -13,6 +13,7 @@ from gmml_cluster.run.log import Draft
 from gmml_cluster.run.root import RUN, SPEC, create_run, metrics_stem, part_name
 from gmml_cluster.spec.loading.validate import parse_job, to_yaml
 from gmml_cluster.track.lines import Place, new_figures, new_lines
+from tests.fixtures.outputs import checked
 from tests.fixtures.slurm import free_ports
 
 JOB = {
@@ -158,9 +159,14 @@ def test_a_tracker_that_fails_holds_up_no_other(tmp_path):
     attempt(run, 1, first=0)
     upload(run, 1, 0, range(10))
     done = subprocess.run(
-        [sys.executable, "-m", "gmml_cluster.track", run.url], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "gmml_cluster.track", run.url, "--json"], capture_output=True, text=True, check=False
     )
     assert "metrics.tensorboard: FileExistsError" in done.stderr
+    (document,) = checked("track", done.stdout)
+    assert [(each["tracker"], each["step"], each["failed"]) for each in document["trackers"]] == [
+        ("tensorboard", -1, True),
+        ("prometheus", 9, False),
+    ]
     assert json.loads(run.store.get("tracked.json"))["prometheus"]["step"] == 9
 
 

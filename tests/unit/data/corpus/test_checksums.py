@@ -14,6 +14,7 @@ from gmml_cluster.data.corpus.pin import pin
 from gmml_cluster.errors import DataError, PreflightError, StorageError
 from gmml_cluster.spec.job import CorpusSpec
 from gmml_cluster.store.posix import PosixStore
+from tests.fixtures.outputs import checked
 
 
 def gmml_index(*arguments):
@@ -38,6 +39,16 @@ def test_indexed_shards_have_a_crc_for_every_sample(digit_shards):
         with open(located.shard, "rb") as shard:
             shard.seek(located.offset)
             assert index.crc32c(shard.read(located.length)) == crc
+
+
+def test_programs_get_what_is_indexed_and_then_each_fault(digit_shards):
+    shard = digit_shards / "train-002.tar"
+    shard.write_bytes(shard.read_bytes()[:700])
+    code, out, err = gmml_index(digit_shards, "--json")
+    found, fault = checked("corpus-index", out)
+    assert (found["shards"], found["indexed"], found["least_label"]) == (4, 3, 0)
+    assert (code, fault["error"], fault["exit_code"]) == (3, "DataError", 3)
+    assert fault["faults"][0]["problem"] in err
 
 
 def test_a_shard_that_has_a_checked_index_is_not_read_again(bucket):
