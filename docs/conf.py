@@ -12,7 +12,7 @@ project = "gmml_cluster"
 copyright = "the authors; Apache-2.0"
 
 # The source is the repository, so that links to README.md, docker/ and benchmarks/ are checked like all others.
-PAGES = {"README.md", "CONTRIBUTING.md", "docs", "docker", "benchmarks"}
+PAGES = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "docker", "benchmarks"}
 root_doc = "docs/index"
 exclude_patterns = sorted(path.name for path in ROOT.iterdir() if path.name not in PAGES)
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
