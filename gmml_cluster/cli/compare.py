@@ -1,13 +1,12 @@
 """`gmml compare`: what evaluations found of several runs, in one table. Imports no pydantic and no torch."""
 
 import sys
-from typing import Any
 
 import click
 
 from gmml_cluster.cli import candidates, options
 from gmml_cluster.cli.documents import emit
-from gmml_cluster.outputs.runs import CompareOutput
+from gmml_cluster.outputs.runs import CompareOutput, ScoreOfRunOutput
 
 
 @click.command("compare")
@@ -24,7 +23,7 @@ def command(runs: tuple[str, ...], root: str | None, as_json: bool) -> None:
     from gmml_cluster.run.score_columns import latest, not_compared
 
     compared = select_all(runs, root)
-    rows = [{"run": found.name, **row} for found in compared for row in latest(found)]
+    rows: list[ScoreOfRunOutput] = [{**row, "run": found.name} for found in compared for row in latest(found)]
     missing = not_compared([found.name for found in compared], rows)
     if as_json:
         document: CompareOutput = {"version": 1, "scores": rows, "not_compared": missing}
@@ -36,7 +35,7 @@ def command(runs: tuple[str, ...], root: str | None, as_json: bool) -> None:
         click.echo(f"{each['run']}: {each['reason']}")
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
+def _print(rows: list[ScoreOfRunOutput]) -> None:
     """Runs down, kinds of scores across: accuracies that must not be compared are never in one column."""
     from rich.console import Console
     from rich.markup import escape
@@ -59,7 +58,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     click.echo("± is one standard error of sampling, not the spread of seeds")
 
 
-def _protocol(heading: str, row: dict[str, Any]) -> str:
+def _protocol(heading: str, row: ScoreOfRunOutput) -> str:
     """What a column's scores were made with, named where another column has the same score."""
     from gmml_cluster.run.score_columns import protocol_of
 

@@ -1,12 +1,13 @@
 """`gmml replay`: steps of a run are computed again and compared with what it recorded."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from gmml_cluster.cli import options
 from gmml_cluster.cli.documents import emit
+from gmml_cluster.outputs.run import ReplayCheckpointOutput
 from gmml_cluster.wording import counted
 
 if TYPE_CHECKING:
@@ -59,13 +60,13 @@ def lines(done: "Replayed") -> Iterator[str]:
         yield "  no checkpoint compared: none of these steps has one"
 
 
-def _of_checkpoint(found: dict[str, Any]) -> Iterator[str]:
+def _of_checkpoint(found: ReplayCheckpointOutput) -> Iterator[str]:
     where = f"  checkpoint of step {found['step']}: "
     total = counted(found["tensors"], "tensor")
-    if not found["differing"]:
+    first = found["first"]
+    if first is None:
         yield f"{where}{total} equal"
     else:
-        first = found["first"]
         yield f"{where}{found['differing']} of {total} differ, the first is {first['tensor']} ({first['key']})"
         if "elements" in first:
             theirs, ours = first["crc32c"]

@@ -1,8 +1,9 @@
 """`gmml status`: what runs are doing. Imports no pydantic, and asks each scheduler once."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
 
@@ -61,7 +62,7 @@ def _print_table(columns: Iterable[str], rows: Iterable[list[str]]) -> None:
 
 def row(document: StatusOutput) -> list[str]:
     """A run's line."""
-    progress = document["progress"] or {}
+    progress: Mapping[str, Any] = document["progress"] or {}
     return [
         document["run"],
         document["state"],
@@ -90,7 +91,7 @@ def latest_event(document: StatusOutput) -> str:
 def notes(document: StatusOutput) -> list[str]:
     """What a reader should know or do, a sentence each: why it waits, what went wrong, and the command that helps."""
     name, state = document["run"], document["state"]
-    found = [document[name] for name in ("misplaced", "lacks_room") if document[name]]
+    found = [text for text in (document["misplaced"], document["lacks_room"]) if text]
     if document["queue_reason"] or document["expected_start"]:
         expected = f"; expected to start {moment(document['expected_start'])}" if document["expected_start"] else ""
         found.append(f"{state}: {document['queue_reason'] or 'no reason given'}{expected}")
@@ -131,8 +132,8 @@ def page(document: StatusOutput) -> list[str]:
             *([f"  slow         {_slow(progress['slow_ranks'])}"] if progress["slow_ranks"] else []),
         ]
     if document["map_pass"] is not None:
-        made = document["map_pass"]
-        lines.append(f"  maps         block {made['made']} of {made['blocks']}; step {made['step']} waits for them")
+        maps = document["map_pass"]
+        lines.append(f"  maps         block {maps['made']} of {maps['blocks']}; step {maps['step']} waits for them")
     if document["committed_step"] is not None:
         lines.append(f"  checkpoint   step {document['committed_step']}, {document['url']}/{document['checkpoint']}")
     if goodput["share"] is not None:

@@ -1,8 +1,8 @@
 """How `gmml top` looks: a table in 80 columns."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.cli.status import latest_event
 from gmml_cluster.outputs.status import StatusOutput
@@ -67,7 +67,7 @@ def summary(documents: Sequence[StatusOutput]) -> str:
 
 def cells(document: StatusOutput) -> list[str]:
     """A run's line."""
-    progress = document["progress"] or {}
+    progress: Mapping[str, Any] = document["progress"] or {}
     step, steps = document["step"], document["steps"]
     return [
         document["run"],

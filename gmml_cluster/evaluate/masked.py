@@ -5,7 +5,7 @@ Legend: K classes, H and W sides of a mask, S side the encoder reads, B images o
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.evaluate.features import EvalCorpus
 from gmml_cluster.evaluate.score import Score
 from gmml_cluster.methods.segmentation import upsampled
+from gmml_cluster.outputs.run import EvaluatedOutput
 from gmml_cluster.spec.augment import Normalise
 from gmml_cluster.spec.methods.segmentation import IGNORED
 from gmml_cluster.store.protocol import Store
@@ -66,15 +67,11 @@ class MaskScore(Score):
         """The deviation."""
         return self.deviation
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> EvaluatedOutput:
         """The score as `gmml eval --json` prints it, in percent; `accuracy` is the mean."""
         iou = [None if value is None else round(100 * value, 3) for value in self.iou]
-        return {
-            **super().to_json(),
-            "metric": "mIoU",
-            "pixel_accuracy": round(100 * self.pixel_accuracy, 3),
-            "iou": iou,
-        }
+        of_classes = {"metric": "mIoU", "pixel_accuracy": round(100 * self.pixel_accuracy, 3), "iou": iou}
+        return cast(EvaluatedOutput, {**super().to_json(), **of_classes})
 
 
 def read_masked(url: str, table: Sequence[int], indexes: Store | None = None, image: str | None = None) -> MaskedCorpus:

@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
+
+from gmml_cluster.outputs.run import EvaluatedOutput
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,14 @@ class Score:
         """Standard error of the accuracy, sqrt(p (1 - p) / n); it says nothing of the spread between seeds."""
         return math.sqrt(self.accuracy * (1 - self.accuracy) / self.samples)
 
-    def to_json(self) -> dict[str, Any]:
-        """The score as `gmml eval --json` prints it: accuracy and its error in percent."""
-        return {
+    def to_json(self) -> EvaluatedOutput:
+        """The score as `gmml eval --json` prints it, in percent; its settings are further fields."""
+        found: EvaluatedOutput = {
             "score": self.name,
             "feature": self.feature,
-            **self.settings,
             "accuracy": round(100 * self.accuracy, 3),
             "error": round(100 * self.error, 3),
             "samples": self.samples,
             "main": self.main,
         }
+        return cast(EvaluatedOutput, {**found, **self.settings})

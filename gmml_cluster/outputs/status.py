@@ -111,15 +111,20 @@ class HeadOutput(TypedDict):
     """Why it failed; null where it has not."""
 
 
-class EvaluationsOutput(TypedDict):
-    """Evaluations of a run."""
+class UnscoredOutput(TypedDict):
+    """Evaluations of a run that have no score."""
 
-    ran: list[ScoreOutput]
-    """Main scores that are kept."""
     running: ScoringOutput | None
     """What a live attempt scores; null where it scores nothing."""
     given_up: list[GivenUpOutput]
     """What failed."""
+
+
+class EvaluationsOutput(UnscoredOutput):
+    """Evaluations of a run."""
+
+    ran: list[ScoreOutput]
+    """Main scores that are kept."""
     heads: list[HeadOutput]
     """Runs under the same root that train heads."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gmml_cluster.errors import GmmlError
+from gmml_cluster.outputs.status import ScoreOutput
 from gmml_cluster.report.curves import Curves, curves_of
 from gmml_cluster.report.health import Health, health_of
 from gmml_cluster.report.timeline import Save, Span, saves_of, spans_of, under_way
@@ -14,7 +15,6 @@ from gmml_cluster.run.comparison import spec_of
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.evaluations import kept, table
 from gmml_cluster.run.root import RunRoot
-from gmml_cluster.run.score_columns import Row
 from gmml_cluster.run.uploads import metric_lines, metric_part_names
 
 Document = Mapping[str, Any]
@@ -46,7 +46,7 @@ class RunData:
     curves: Curves = field(repr=False)
     spans: Sequence[Span] = field(repr=False)
     saves: Sequence[Save] = field(repr=False)
-    rows: Sequence[Row] = field(repr=False)
+    rows: Sequence[ScoreOutput] = field(repr=False)
     documents: Sequence[Document] = field(repr=False)
     health: Health
     parts: Sequence[str] = field(repr=False)

@@ -12,8 +12,9 @@ from math import atan, cos, pi, sin, sqrt
 from statistics import mean, variance
 from typing import Any
 
+from gmml_cluster.outputs.runs import ScoreOfRunOutput
 from gmml_cluster.report.verdict import CHANCE
-from gmml_cluster.run.score_columns import Kind, Row, headings, kind_of
+from gmml_cluster.run.score_columns import Kind, headings, kind_of
 from gmml_cluster.wording import counted
 
 SEED = "seed"
@@ -69,7 +70,7 @@ def settings_of(specs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     return [list(runs.values()) for runs in alike.values() if len(runs) > 1]
 
 
-def seed_verdicts(specs: Mapping[str, Mapping[str, Any]], rows: Sequence[Row]) -> list[SeedVerdict]:
+def seed_verdicts(specs: Mapping[str, Mapping[str, Any]], rows: Sequence[ScoreOfRunOutput]) -> list[SeedVerdict]:
     """Of each kind of score that at least two settings have for two seeds, which setting is better.
 
     Args:

@@ -7,12 +7,12 @@ from itertools import pairwise
 from math import sqrt
 from typing import Any
 
+from gmml_cluster.outputs.status import ScoreOutput
 from gmml_cluster.report.bars import duration, shares_of
 from gmml_cluster.report.curves import METRICS, Extremes
 from gmml_cluster.report.gather import RunData
 from gmml_cluster.report.palette import KINDS
 from gmml_cluster.report.verdict import Ranking, shown
-from gmml_cluster.run.score_columns import Row
 
 _STRETCHES = 5
 
@@ -141,7 +141,7 @@ def of_scores(runs: Sequence[RunData]) -> Table:
     return Table("All scores that are kept", head, [[run.name, *_score(row)] for run in runs for row in run.rows])
 
 
-def _score(row: Row) -> list[str]:
+def _score(row: ScoreOutput) -> list[str]:
     settings = ", ".join(f"{name} {value:g}" for name, value in row["settings"].items())
     by = "gmml eval" if row["attempt"] is None else f"attempt {row['attempt']}"
     corpora = _digested(row["corpus"], row["corpus_digest"]), _digested(row["bank"], row["bank_digest"])
@@ -152,7 +152,7 @@ def _digested(url: str, digest: str) -> str:
     return f"{url} ({digest[:12]})" if digest else url
 
 
-def _step(row: Row) -> str:
+def _step(row: ScoreOutput) -> str:
     return "untrained" if row["step"] is None else f"{row['step']:,}"
 
 

@@ -12,7 +12,9 @@ from math import sqrt
 from statistics import NormalDist
 from typing import Any
 
-from gmml_cluster.run.score_columns import Kind, Row, headings, kind_of, protocol_of
+from gmml_cluster.outputs.runs import ScoreOfRunOutput
+from gmml_cluster.outputs.status import ScoreOutput
+from gmml_cluster.run.score_columns import Kind, headings, kind_of, protocol_of
 from gmml_cluster.wording import counted
 
 CHANCE = 0.05
@@ -35,7 +37,7 @@ class Ranking:
 
     title: str
     protocol: str
-    rows: Sequence[Row]
+    rows: Sequence[ScoreOfRunOutput]
     like_best: Sequence[str]
     threshold: float
     sentence: str
@@ -64,37 +66,37 @@ def threshold(comparisons: int) -> float:
     return NormalDist().inv_cdf(1 - each / 2)
 
 
-def rankings_of(rows: Sequence[Row]) -> list[Ranking]:
+def rankings_of(rows: Sequence[ScoreOfRunOutput]) -> list[Ranking]:
     """Of each kind of score that at least two runs have, who is best.
 
     Args:
         rows: with `run`; of each run one a kind.
     """
-    by_kind: dict[Kind, list[Row]] = {}
+    by_kind: dict[Kind, list[ScoreOfRunOutput]] = {}
     for row in rows:
         by_kind.setdefault(kind_of(row), []).append(row)
     titles = headings(list(by_kind))
     return [_ranking(titles[kind], found) for kind, found in by_kind.items() if len(found) > 1]
 
 
-def _ranking(title: str, rows: Sequence[Row]) -> Ranking:
+def _ranking(title: str, rows: Sequence[ScoreOfRunOutput]) -> Ranking:
     ordered = sorted(rows, key=lambda row: -float(row["accuracy"]))
     best, limit = ordered[0], threshold(len(ordered) - 1)
     alike = [row["run"] for row in ordered if not _apart(best, row, limit)]
     return Ranking(title, protocol_of(best), ordered, alike, limit, _sentence(title, ordered, alike))
 
 
-def _apart(best: Row, row: Row, limit: float) -> bool:
+def _apart(best: ScoreOfRunOutput, row: ScoreOfRunOutput, limit: float) -> bool:
     difference, error = _difference(best, row)
     return difference > limit * error and difference > 0
 
 
-def _difference(one: Row, other: Row) -> tuple[float, float]:
+def _difference(one: ScoreOfRunOutput, other: ScoreOfRunOutput) -> tuple[float, float]:
     """Points, and their standard error as if both scores were of other images."""
     return one["accuracy"] - other["accuracy"], sqrt(one["error"] ** 2 + other["error"] ** 2)
 
 
-def _sentence(title: str, ordered: Sequence[Row], alike: Sequence[str]) -> str:
+def _sentence(title: str, ordered: Sequence[ScoreOfRunOutput], alike: Sequence[str]) -> str:
     best, second = ordered[0], ordered[1]
     difference, error = _difference(best, second)
     points = f"{difference:.1f} ± {error:.1f} points"
@@ -108,7 +110,7 @@ def _sentence(title: str, ordered: Sequence[Row], alike: Sequence[str]) -> str:
     return f"By {title} the best cannot be named among {_named(alike)}; {counted(rest, 'run')} behind them."
 
 
-def shown(row: Row) -> str:
+def shown(row: ScoreOutput) -> str:
     """A score with its error, in percent."""
     return f"{row['accuracy']:.1f} ± {row['error']:.1f} %"
 
@@ -129,7 +131,7 @@ def differing_fields(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[A
 
 
 def verdict_of(
-    states: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Sequence[Row]], differing: Sequence[str]
+    states: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Sequence[ScoreOutput]], differing: Sequence[str]
 ) -> Verdict:
     """The question and its answer.
 
@@ -138,7 +140,7 @@ def verdict_of(
         scores: run -> its rows, of each kind that of the latest step.
         differing: fields of the specs that differ between the runs.
     """
-    rows = [{"run": name, **row} for name, found in scores.items() for row in found]
+    rows: list[ScoreOfRunOutput] = [{"run": name, **row} for name, found in scores.items() for row in found]
     rankings = rankings_of(rows)
     if len(states) == 1:
         name = next(iter(states))
@@ -156,7 +158,7 @@ def _question(states: Mapping[str, Any], differing: Sequence[str]) -> str:
     return f"Which of {runs} is better? They differ in {_named(differing)}."
 
 
-def _alone(name: str, rows: Sequence[Row]) -> list[str]:
+def _alone(name: str, rows: Sequence[ScoreOfRunOutput]) -> list[str]:
     """What can be said of one run: its scores, beside those of its own untrained network."""
     trained = [row for row in rows if row["step"] is not None]
     if not trained:
@@ -164,7 +166,7 @@ def _alone(name: str, rows: Sequence[Row]) -> list[str]:
     return [f"{row['score']} {row['feature']} at step {row['step']:,}: {shown(row)}." for row in trained]
 
 
-def _caveats(states: Mapping[str, Mapping[str, Any]], rows: Sequence[Row]) -> list[str]:
+def _caveats(states: Mapping[str, Mapping[str, Any]], rows: Sequence[ScoreOfRunOutput]) -> list[str]:
     found = []
     unfinished = [f"{name} ({state['state']})" for name, state in states.items() if state["state"] != "finished"]
     if unfinished:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gmml_cluster.errors import StorageError
+from gmml_cluster.outputs.status import GivenUpOutput, ScoreOutput, UnscoredOutput
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.store.protocol import NotFound
 
@@ -69,8 +70,8 @@ def _name(attempt: int) -> str:
 
 
 def progress_of(
-    run: RunRoot, attempts: Iterable[int], living: int | None, scored: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+    run: RunRoot, attempts: Iterable[int], living: int | None, scored: Sequence[ScoreOutput]
+) -> UnscoredOutput:
     """What is `running` (None where nothing is), and what was `given_up`, by attempt and step.
 
     Args:
@@ -83,15 +84,21 @@ def progress_of(
         StorageError: the store does not answer.
     """
     made = {row["step"] for row in scored if row["attempt"] is not None}
-    found: dict[str, Any] = {"running": None, "given_up": []}
+    found: UnscoredOutput = {"running": None, "given_up": []}
     for attempt in attempts:
         with suppress(NotFound):
             document = json.loads(run.store.get(_name(attempt)))
-            given_up = [{"attempt": attempt, **each} for each in document["given_up"]]
-            found["given_up"] += [each for each in given_up if each["step"] not in made]
-            if attempt == living and document["running"] is not None:
-                found["running"] = {"attempt": attempt, **document["running"]}
+            given_up = [each for each in document["given_up"] if each["step"] not in made]
+            found["given_up"] += [_given_up(attempt, each) for each in given_up]
+            running = document["running"]
+            if attempt == living and running is not None:
+                step, since, images = running["step"], running["since"], running["images"]
+                found["running"] = {"attempt": attempt, "step": step, "since": since, "images": images}
     return found
+
+
+def _given_up(attempt: int, found: Mapping[str, Any]) -> GivenUpOutput:
+    return {"attempt": attempt, "step": found["step"], "time": found["time"], "reason": found["reason"]}
 
 
 def head_name(name: str, method: str, digest: str) -> str:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gmml_cluster.outputs.status import ScoreOutput
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.run.uploads import Line
@@ -96,7 +97,7 @@ def _read(run: RunRoot, name: str) -> dict[str, Any]:
     return document
 
 
-def table(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def table(documents: list[dict[str, Any]]) -> list[ScoreOutput]:
     """One row a main score of the documents: step, what was scored how, on what, accuracy and error in percent.
 
     `attempt` is that which scored its own weights while it trained; None for `gmml eval`.
@@ -106,7 +107,11 @@ def table(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "step": None if document["untrained"] else document["step"],
             "attempt": document.get("attempt"),
-            **_figures(score),
+            "score": score["score"],
+            "feature": score["feature"],
+            "accuracy": score["accuracy"],
+            "error": score["error"],
+            "samples": score["samples"],
             "corpus": document["corpus"]["url"],
             "corpus_digest": document["corpus"].get("digest", ""),
             "bank": document["bank"]["url"],

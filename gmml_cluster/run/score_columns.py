@@ -3,23 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gmml_cluster.outputs.runs import NotComparedOutput
+from gmml_cluster.outputs.runs import NotComparedOutput, ScoreOfRunOutput
+from gmml_cluster.outputs.status import ScoreOutput
 from gmml_cluster.run.evaluations import kept, table
 from gmml_cluster.run.root import RunRoot
 
-Row = dict[str, Any]
-"""A score, as `evaluations.table` makes it."""
 Kind = tuple[Any, ...]
 """Score and feature, then what makes two of them incomparable."""
 
 
-def kind_of(row: Row) -> Kind:
+def kind_of(row: ScoreOutput) -> Kind:
     """What a score is; two scores are compared where these are equal."""
     digests = row["corpus_digest"] or row["corpus"], row["bank_digest"] or row["bank"]
     return (row["score"], row["feature"], *digests, row["samples"], *sorted(row["settings"].items()))
 
 
-def latest(run: RunRoot) -> list[Row]:
+def latest(run: RunRoot) -> list[ScoreOutput]:
     """Of each kind of score the row of the latest step.
 
     Raises:
@@ -28,13 +27,13 @@ def latest(run: RunRoot) -> list[Row]:
     return latest_of(table(kept(run)))
 
 
-def latest_of(rows: Sequence[Row]) -> list[Row]:
+def latest_of(rows: Sequence[ScoreOutput]) -> list[ScoreOutput]:
     """Of each kind of score among a run's rows that of the latest step."""
     by_step = sorted(rows, key=lambda row: -1 if row["step"] is None else row["step"])
     return list({kind_of(row): row for row in by_step}.values())
 
 
-def not_compared(names: Sequence[str], rows: Sequence[Row]) -> list[NotComparedOutput]:
+def not_compared(names: Sequence[str], rows: Sequence[ScoreOfRunOutput]) -> list[NotComparedOutput]:
     """The `run`s that no column compares with another, each with the `reason`."""
     runs_of: dict[Kind, set[str]] = {}
     for row in rows:
@@ -60,7 +59,7 @@ def headings(kinds: Sequence[Kind]) -> dict[Kind, str]:
     return found
 
 
-def protocol_of(row: Row) -> str:
+def protocol_of(row: ScoreOutput) -> str:
     """What a score was made with: the corpus, the bank and the settings."""
     settings = ", ".join(f"{name} {value:g}" for name, value in row["settings"].items())
     return f"scored on {row['corpus']}, learnt from {row['bank']} ({settings})"

@@ -18,12 +18,12 @@ STEPS = 12
 HELD_S = 600
 """Seconds that a step takes until it is let go: what is to be killed must not finish before."""
 SWEEP = "tiny-lr-drop_path"
-FIRST, CANCELLED = "tiny-lr1e-3-drop_path0", "tiny-lr2e-3-drop_path0"
+FIRST, CANCELLED = "tiny-lr1e-3-drop_path0", "tiny-lr1e-3-drop_path0.1"
 
 
 def session():
     """Each command line of the page, with the exit code that it says."""
-    for line in "\n".join(fences(PAGE, "sh")).splitlines():
+    for line in "".join(fences(PAGE, "sh")).splitlines():
         command, _, said = line.partition("  # exits with ")
         yield command, int(said or 0)
 
@@ -104,8 +104,8 @@ def test_what_is_wrong_is_said_before_anything_is_queued(workshop):
     asked = {
         f"gmml-submit {good} --cluster {here} optim.lrr=1 model.depth=-1 --json": (2, "SpecError", 2),
         f"gmml-submit {good} --cluster {here} --sweep optim.lr=1e-3,oops --json": (2, "SpecError", 1),
-        f"gmml-submit {good} --cluster {here} resources.nodes=4 --json": (3, "PreflightError", 1),
-        f"gmml-submit {good} --cluster {here} 'data.corpora=[{{url: {empty}/*.tar}}]' --json": (2, "SpecError", 1),
+        f"gmml-submit {good} --cluster {here} resources.nodes=4 --json": (2, "SpecError", 1),
+        f"gmml-submit {good} --cluster {here} 'data.corpora=[{{url: {empty}/*.tar}}]' --json": (3, "PreflightError", 1),
         f"gmml-submit {good} --cluster nowhere --json": (2, "SpecError", 1),
         "gmml status nobody --json": (2, "SpecError", 1),
         "gmml statsu --json": (2, "UsageError", 1),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from gmml_cluster.errors import CheckpointError, Fault
 from gmml_cluster.launch.local import lock
@@ -22,7 +22,7 @@ from gmml_cluster.launch.replay.ranks import (
     versions_differ,
 )
 from gmml_cluster.launch.replay.scratch import Scratch, make_scratch
-from gmml_cluster.outputs.run import ReplayCheckpointOutput, ReplayOutput
+from gmml_cluster.outputs.run import ReplayCheckpointOutput, ReplayOutput, ReplayTopologyOutput
 from gmml_cluster.run.comparison import Parting, parting
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.history import Commit
@@ -68,7 +68,7 @@ class Replayed:
             "from": self.steps.first,
             "to": self.steps.last,
             "resumed": None if start is None else start.folder,
-            "topologies": [{"first_step": p.first, **p.conditions.topology} for p in self.pieces],
+            "topologies": [_topology(piece) for piece in self.pieces],
             "equal": self.equal,
             "steps_compared": self.steps_compared,
             "parts": None if self.parts is None else {"step": self.parts.step, "fields": dict(self.parts.fields)},
@@ -77,7 +77,11 @@ class Replayed:
         }
 
 
-def differs(found: Mapping[str, Any]) -> bool:
+def _topology(piece: Piece) -> ReplayTopologyOutput:
+    return cast(ReplayTopologyOutput, {"first_step": piece.first, **piece.conditions.topology})
+
+
+def differs(found: ReplayCheckpointOutput) -> bool:
     """Whether two checkpoints differ in a tensor, in its presence, or in the state beside tensors."""
     return bool(found["differing"] or found["missing"] or found["state"])
 
@@ -157,8 +161,7 @@ def _replay(done: Replayed, scratch: Scratch, piece: Piece, code: Path, recorded
     done.steps_compared += len({line["step"] for line in theirs} & {line["step"] for line in ours})
     if piece.commit is not None and made == piece.last:
         show(f"comparing the tensors of step {made}")
-        found = _compare(done.run, piece.commit, scratch.run, history.commits[-1], environment)
-        done.checkpoints.append({**found, "step": made})
+        done.checkpoints.append(_compare(done.run, piece.commit, scratch.run, history.commits[-1], environment))
     return done.equal and made == piece.last
 
 
@@ -172,7 +175,7 @@ def _unlike(piece: Piece, claim: Entry) -> list[str]:
 
 def _compare(
     one: RunRoot, recorded: Commit, other: RunRoot, made: Commit, environment: Mapping[str, str]
-) -> dict[str, Any]:
+) -> ReplayCheckpointOutput:
     """What differs between two checkpoints, found by a process that may import torch.
 
     Raises:
@@ -184,5 +187,4 @@ def _compare(
     if found.returncode:
         said = (found.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise CheckpointError(Fault(f"{one.url}/{recorded.folder}", f"cannot be compared: {said}"))
-    differences: dict[str, Any] = json.loads(found.stdout)
-    return differences
+    return cast(ReplayCheckpointOutput, {"step": made.step, **json.loads(found.stdout)})

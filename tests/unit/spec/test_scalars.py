@@ -116,7 +116,7 @@ def test_prices_are_a_number_and_a_currency(given, amount):
 
 @pytest.mark.parametrize("given", [2.5, "2.50", "EUR 2.50", "2.5 eur", "-1 EUR", "2,50 EUR", "2.5EUR", "1e3 EUR"])
 def test_what_is_no_price_is_refused(given):
-    with pytest.raises(ValueError, match="is no price; write a number and a currency, as in '2.50 EUR'"):
+    with pytest.raises(ValueError, match="is no price; write a number and a currency"):
         Price.model_validate(given)
 
 
