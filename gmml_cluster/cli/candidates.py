@@ -12,7 +12,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-Items = list[CompletionItem[str]]
+Items = list["CompletionItem[str]"]
+"""In quotes: click 8.4 has no parameter there."""
 _YAML = (".yaml", ".yml")
 _WORDS = {"boolean": ["true", "false"], "null": ["null"]}
 
@@ -135,10 +136,9 @@ def _alternatives(field: Sequence[Any], schema: Any) -> Iterator[Any]:
 
 def _ends(name: str, field: Sequence[Any], schema: Any) -> Iterator[str]:
     """`name.` of a section, `name=` of what takes a value; both where a word or null may stand for a section."""
-    if _fields(field, schema):
+    is_section = bool(_fields(field, schema))
+    if is_section:
         yield f"{name}."
-    if any(
-        {"type", "enum", "const"} & each.keys() and each.get("type") != "object"
-        for each in _alternatives(field, schema)
-    ):
+    kinds = [each for each in _alternatives(field, schema) if {"type", "enum", "const"} & each.keys()]
+    if not is_section or any(each.get("type") != "object" for each in kinds):
         yield f"{name}="

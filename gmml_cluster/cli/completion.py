@@ -6,7 +6,6 @@ what it asks of `optim.lr=1` is `1`; and it would put a space behind `optim.lr=`
 
 import os
 from contextlib import redirect_stderr
-from typing import Any
 
 import click
 from click.shell_completion import (
@@ -16,7 +15,6 @@ from click.shell_completion import (
     ShellComplete,
     ZshComplete,
     add_completion_class,
-    get_completion_class,
     shell_complete,
     split_arg_string,
 )
@@ -54,7 +52,7 @@ class Bash(BashComplete):
         words = split_arg_string(line)
         return (words[1:], "") if line[-1:].isspace() else (words[1:-1], words[-1])
 
-    def format_completion(self, item: CompletionItem[str]) -> str:
+    def format_completion(self, item: "CompletionItem[str]") -> str:
         """Without what is in front of the last break: bash replaces what follows it."""
         breaks = {"=", ":"} & set(os.environ.get("COMP_BREAKS", ""))
         _, typed = self.get_completion_args()
@@ -95,6 +93,5 @@ def command(shell: str) -> None:
     from gmml_cluster.cli.main import group
     from gmml_cluster.cli.submit import command as submit
 
-    found: Any = get_completion_class(shell)
     for program, each in (("gmml", group), ("gmml-submit", submit)):
-        click.echo(found(each, {}, program, variable_of(program)).source())
+        click.echo(SHELLS[shell](each, {}, program, variable_of(program)).source())

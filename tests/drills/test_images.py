@@ -30,7 +30,7 @@ def test_the_launcher_plans_a_run_on_slurm_as_a_user_without_rights_and_has_no_t
     assert image.run("id -u; touch /opt/gmml/x 2>/dev/null || echo refused").split() == ["10001", "refused"]
     assert "Usage: gmml-submit" in image.run("gmml-submit --help")
     corpus = "data.corpora=[{url: none, samples: 6400}]"
-    shown = image.run(f"cd; gmml-submit quickstart '{corpus}' --cluster slurm --dry-run")
+    shown = image.run(f"cd /home/gmml; gmml-submit quickstart '{corpus}' --cluster slurm --dry-run")
     assert "#SBATCH --gpus-per-node=8" in shown
     assert image.run("python3 -c 'import torch' 2>&1 || true").rstrip().endswith("No module named 'torch'")
 
@@ -43,6 +43,6 @@ def test_the_worker_trains(build):
     for path in (home / "demo", *(home / "demo").rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     steps = image.run(
-        "cd; export HOME=$PWD; gmml-submit quickstart run.steps=20 --follow; gmml metrics quickstart --json"
+        "cd /home/gmml; export HOME=$PWD; gmml-submit quickstart run.steps=20 --follow; gmml metrics quickstart --json"
     )
     assert '"step": 19' in steps
