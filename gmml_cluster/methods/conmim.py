@@ -20,6 +20,7 @@ from gmml_cluster.methods.groups import group_sums
 from gmml_cluster.methods.masks import attention
 from gmml_cluster.methods.masks.blocks import masked_blocks
 from gmml_cluster.methods.masks.cells import masked_cells
+from gmml_cluster.methods.panels import hide, share_of
 from gmml_cluster.methods.precision import no_autocast, unrounded
 from gmml_cluster.methods.protocol import (
     ROLE,
@@ -28,6 +29,7 @@ from gmml_cluster.methods.protocol import (
     Forward,
     InitDistribution,
     Losses,
+    Panel,
     Setting,
     check_draws,
 )
@@ -205,6 +207,12 @@ class Conmim:
             "top1": (own_nN >= cosine_nNN.amax(2)).to(own_nN.dtype),
         }
         return {name: group_sums(value, mask_nN, self.setting.group) for name, value in values.items()}
+
+    def show_input(self, images: Tensor, draws: Draws, numbers: Tensor, *, grey: Tensor) -> list[Panel]:
+        """The student's view with masked patches grey, and the teacher's; neither has what is thrown away."""
+        unseen, thrown = attention.unseen_of(draws), attention.thrown_of(draws)
+        student = Panel("what the student sees", hide(images[:, 0], unseen, grey), share_of(~unseen))
+        return [student, Panel("what the teacher sees", hide(images[:, 1], thrown, grey), share_of(~thrown))]
 
     def after_step(self, step: int, steps: int) -> EmaUpdate:
         """The teacher follows all of the student, ever more slowly: by a cosine over the schedule."""
