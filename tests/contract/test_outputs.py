@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 
 from gmml_cluster.cli import order, submit_report
 from gmml_cluster.cli import submit as gmml_submit
+from gmml_cluster.evaluate.see import __main__ as see
+from gmml_cluster.evaluate.see import look
 from gmml_cluster.launch.prepare import prepare
 from gmml_cluster.launch.status import statuses
 from gmml_cluster.launch.submit import Submitted
@@ -17,6 +20,7 @@ from gmml_cluster.run import consequences, maps, protocol
 from gmml_cluster.run.causes import CAUSES
 from gmml_cluster.run.entries import Kind
 from gmml_cluster.run.root import create_run, run_root
+from gmml_cluster.spec.loading.validate import parse_job
 from tests.unit.train.test_loop import Engine, train
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -50,6 +54,10 @@ def of_order(folder):
     return ("version", *order._COLUMNS)
 
 
+def of_see(folder):
+    return see.document(look.Look(parse_job(yaml.safe_load(JOB)), 10, [], []), None)
+
+
 def of_metrics(folder):
     (line,) = train(Engine(), total=1)[3]
     assert line.pop("two") == 2  # a mean of the stand-in's own
@@ -69,6 +77,7 @@ def of_status(folder):
         ("The plan", lambda folder: [field.name for field in fields(Plan)]),
         ("`gmml status [RUN] --json`", of_status),
         ("`gmml order JOB [KEY=VALUE]... --json`", of_order),
+        ("`gmml see JOB [KEY=VALUE]... --json`", of_see),
         ("`gmml metrics RUN --json`", of_metrics),
     ],
 )
