@@ -264,11 +264,15 @@ class Picture:
         kinds: how each image was corrupted, as a caption; images of one kind are shown together.
         corrupted: what the network was given (n, 3, S, S).
         reconstructed: what it made of it (n, 3, S, S).
+        made: what that is, in a word.
+        boxes: int (n, M, 4), as of `Panel`; outlined in both.
     """
 
     kinds: tuple[str, ...]
     corrupted: Tensor
     reconstructed: Tensor
+    made: str = "reconstructed"
+    boxes: Tensor | None = None
 
 
 @runtime_checkable

@@ -22,7 +22,7 @@ _SHARE = 0.6
 
 
 def of_attention(views: Tensor, draws: Draws, normalise: Normalise) -> Iterator[Panel]:
-    """Of each view its map, the brighter the heavier, and what becomes of its patches by that: under AMT alone."""
+    """Of each view its map, the brighter the heavier, and its patches by that: masked orange, thrown away blue."""
     if MAP not in draws:
         return
     maps, roles = (_by_view(draws[name]) for name in (MAP, ROLE))
@@ -31,12 +31,10 @@ def of_attention(views: Tensor, draws: Draws, normalise: Normalise) -> Iterator[
         grey = _pixels_of(maps[:, view], image).float()[:, None].expand_as(image) / 255
         yield Panel(f"map of attention{which}", _normalised(grey.movedim(1, 3), normalise))
         shown, role = pixels(image, normalise), _pixels_of(roles[:, view], image)[..., None]
-        tinted = torch.where(role == MASKED, _tinted(shown, PALETTE[0]), shown)
-        yield Panel(
-            f"patches by their map{which}",
-            _normalised(torch.where(role == THROWN, 0.0, tinted), normalise),
-            [_counts(each) for each in roles[:, view]],
-        )
+        for which_role, tint in ((MASKED, PALETTE[0]), (THROWN, PALETTE[4])):
+            shown = torch.where(role == which_role, _tinted(shown, tint), shown)
+        facts = [_counts(each) for each in roles[:, view]]
+        yield Panel(f"patches by their map{which}", _normalised(shown, normalise), facts)
 
 
 def of_classes(views: Tensor, classes_nSS: Tensor, normalise: Normalise) -> Panel:
