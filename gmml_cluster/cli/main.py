@@ -20,6 +20,7 @@ _COMMANDS = {
     "metrics": ("metrics", "One line a step: losses, rates, waits."),
     "track": ("track", "Pass a run's curves on to its trackers, as far as they lack them."),
     "order": ("order", "Which image each sample number is, and which rank reads it."),
+    "see": ("see", "What sample numbers are: image, crops, views, masks, as a picture."),
     "corpus": ("corpus", "Pack and index corpora."),
     "eval": ("evaluate", "Score the encoder of a run."),
     "export": ("export", "Write the encoder of a run for timm, transformers, ONNX or safetensors."),

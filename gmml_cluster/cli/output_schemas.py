@@ -75,6 +75,7 @@ OUTPUTS = {
     "events": Output(run.EventsOutput, ("gmml metrics RUN --tensorboard DIR",)),
     "track": Output(run.TrackOutput, ("gmml track RUN",)),
     "order": Output(run.OrderOutput, ("gmml order JOB|RUN [KEY=VALUE]...",), "lines"),
+    "see": Output(run.SeeOutput, ("gmml see JOB|RUN [KEY=VALUE]...",)),
     "corpus-pack": Output(corpus.PackedOutput, ("gmml corpus pack SOURCE DESTINATION",)),
     "corpus-index": Output(corpus.IndexedOutput, ("gmml corpus index URL",)),
     "eval": Output(run.EvalOutput, ("gmml eval RUN",), "lines"),

@@ -60,11 +60,10 @@ def draw(root: str, name: str, corpus: str) -> list[str]:
 
 
 def document(shown: Sequence[Shown]) -> dict[str, Any]:
-    """The images as a document has them: of each its kind of corruption and three `data:` URLs."""
-    states = ("original", "corrupted", "reconstructed")
-    return {
-        "images": [{"kind": one.kind, **{state: encoded(getattr(one, state)) for state in states}} for one in shown]
-    }
+    """The images as a document has them: of each its kind of corruption and three `data:` URLs, with AMT four."""
+    states = ["original", "corrupted", "reconstructed", *(["map"] if shown[0].map is not None else [])]
+    images = [{"kind": one.kind, **{state: encoded(getattr(one, state)) for state in states}} for one in shown]
+    return {"what": shown[0].made, "images": images}
 
 
 def encoded(pixels_SS3: Tensor) -> str:

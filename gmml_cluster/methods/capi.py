@@ -21,8 +21,18 @@ from gmml_cluster.data.random.philox_torch import words
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing
 from gmml_cluster.methods.masks.inverse_block import inverse_blocks, predicted_cells
+from gmml_cluster.methods.panels import SEEN, hide, share_of
 from gmml_cluster.methods.precision import no_autocast, unrounded
-from gmml_cluster.methods.protocol import Draws, EmaUpdate, Forward, InitDistribution, Losses, Setting, check_draws
+from gmml_cluster.methods.protocol import (
+    Draws,
+    EmaUpdate,
+    Forward,
+    InitDistribution,
+    Losses,
+    Panel,
+    Setting,
+    check_draws,
+)
 from gmml_cluster.models.rope_vit import RopeEncoder, RopePredictor
 from gmml_cluster.spec.methods.capi import COSINE_SHARE, CapiOptions, cells_of
 
@@ -197,6 +207,12 @@ class Capi:
         means = [pair[:, 0] / pair[:, 1] for pair in (scalars["clustering_loss"], scalars["prediction_loss"])]
         outputs = {"target": target_nNK, "prediction": prediction_nPK.detach(), "mask": draws["mask"]}
         return Losses(means[0] + means[1], scalars, {**outputs, "predict": draws["predict"]})
+
+    def show_input(self, images: Tensor, draws: Draws, numbers: Tensor, *, grey: Tensor) -> list[Panel]:
+        """The visible cells, and those whose clusters are predicted; the teacher sees the whole view."""
+        hidden, predicted = draws["mask"], draws["predict"]
+        seen = Panel(SEEN, hide(images[:, 0], hidden, grey), share_of(~hidden))
+        return [seen, Panel("whose clusters are predicted", hide(images[:, 0], ~predicted, grey), share_of(predicted))]
 
     def summary(self, images: Tensor, encoder: nn.Module) -> Tensor:
         """The mean of what the teacher's predictor makes of queries at all cells in its first block, normed."""

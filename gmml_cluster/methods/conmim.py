@@ -19,7 +19,8 @@ from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods.groups import group_sums
 from gmml_cluster.methods.masks import attention
 from gmml_cluster.methods.masks.blocks import masked_blocks
-from gmml_cluster.methods.masks.cells import masked_cells
+from gmml_cluster.methods.masks.cells import masked_cells, patches_of
+from gmml_cluster.methods.panels import hide, share_of
 from gmml_cluster.methods.precision import no_autocast, unrounded
 from gmml_cluster.methods.protocol import (
     ROLE,
@@ -28,6 +29,8 @@ from gmml_cluster.methods.protocol import (
     Forward,
     InitDistribution,
     Losses,
+    Panel,
+    Picture,
     Setting,
     check_draws,
 )
@@ -35,6 +38,7 @@ from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.methods.amt import cell_roles
 from gmml_cluster.spec.methods.conmim import ConmimOptions, block_target, least_block, masked_cell_count
 
+SHOWN_SIMILAR = "patches like the outlined one"
 _BATCH_EPS, _LENGTH_EPS = 1e-5, 1e-12
 _BRANCH_ENDS = re.compile(r"encoder\.blocks\.(\d+)\.(attn\.proj|mlp\.fc2)\.weight")
 
@@ -206,12 +210,43 @@ class Conmim:
         }
         return {name: group_sums(value, mask_nN, self.setting.group) for name, value in values.items()}
 
+    def show(self, images: Tensor, draws: Draws, outputs: dict[str, Tensor], *, grey: Tensor) -> Picture:
+        """The student's view, and which patches of the other resemble one that is masked for the student.
+
+        The one is outlined; a patch is the clearer the greater the cosine of its key with the one's query, from the
+        least of the image to the greatest.
+        """
+        mask_nN, grid, p = outputs["mask"], self.grid, self.setting.model.patch_size
+        asked_n = _nearest_middle(mask_nN, grid)
+        cosine_nN = outputs["prediction"][torch.arange(len(asked_n)), asked_n]
+        low_n1, high_n1 = cosine_nN.amin(1, keepdim=True), cosine_nN.amax(1, keepdim=True)
+        share_nN = (cosine_nN - low_n1) / (high_n1 - low_n1).clamp(min=_LENGTH_EPS)
+        share_n1SS = patches_of(share_nN, p).view(len(images), 1, grid * p, grid * p)
+        like = torch.lerp(grey[:, None, None].expand_as(images[:, 1]), images[:, 1], share_n1SS)
+        side_n = torch.full_like(asked_n, p)
+        boxes_n14 = torch.stack([asked_n // grid * p, asked_n % grid * p, side_n, side_n], 1)[:, None]
+        seen = hide(images[:, 0], attention.unseen_of(draws), grey)
+        return Picture((SHOWN_SIMILAR,) * len(images), seen, like, "similarity", boxes_n14)
+
+    def show_input(self, images: Tensor, draws: Draws, numbers: Tensor, *, grey: Tensor) -> list[Panel]:
+        """The student's view with masked patches grey, and the teacher's; neither has what is thrown away."""
+        unseen, thrown = attention.unseen_of(draws), attention.thrown_of(draws)
+        student = Panel("what the student sees", hide(images[:, 0], unseen, grey), share_of(~unseen))
+        return [student, Panel("what the teacher sees", hide(images[:, 1], thrown, grey), share_of(~thrown))]
+
     def after_step(self, step: int, steps: int) -> EmaUpdate:
         """The teacher follows all of the student, ever more slowly: by a cosine over the schedule."""
         targets = tuple(name for name, _ in self.module.named_parameters() if name.startswith("teacher."))
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
         weight = (1 - self.options.momentum) * fall
         return EmaUpdate(targets, tuple(name.removeprefix("teacher.") for name in targets), weight)
+
+
+def _nearest_middle(mask_nN: Tensor, grid: int) -> Tensor:
+    """Of each image the masked patch that is nearest to its middle (n,); any patch where none is masked."""
+    place_g = torch.arange(grid, device=mask_nN.device) - (grid - 1) / 2
+    distance_N = (place_g[:, None].square() + place_g.square()).flatten()
+    return (distance_N + ~mask_nN * grid**2).argmin(1)
 
 
 def _spread(key_nNK: Tensor, group: int) -> Tensor:

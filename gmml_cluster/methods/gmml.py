@@ -19,12 +19,14 @@ from gmml_cluster.methods import drawing
 from gmml_cluster.methods.groups import group_sums
 from gmml_cluster.methods.masks import attention, gmml_rectangles
 from gmml_cluster.methods.masks.cells import patches_of
+from gmml_cluster.methods.panels import SEEN, hide
 from gmml_cluster.methods.protocol import (
     ROLE,
     Draws,
     Forward,
     InitDistribution,
     Losses,
+    Panel,
     Picture,
     Setting,
     check_draws,
@@ -35,6 +37,7 @@ from gmml_cluster.spec.methods.gmml import GmmlOptions, grid_step, longest_side
 
 ITSELF, NOISE, ZEROS = -1, -2, -3
 _CODES = {"noise": NOISE, "zeros": ZEROS}
+_NAMES = {code: name for name, code in _CODES.items()}
 SHOWN_NOISE, SHOWN_ALIEN = "groups of pixels replaced by noise", "groups replaced from another image"
 
 
@@ -263,6 +266,27 @@ class Gmml:
         alien = (draws["source"][:, 0] > ITSELF).flatten(1).any(1).tolist()
         kinds = tuple(SHOWN_ALIEN if one else SHOWN_NOISE for one in alien)
         return Picture(kinds, outputs["corrupted"][:, 0], outputs["prediction"][:, 0])
+
+    def show_input(self, images: Tensor, draws: Draws, numbers: Tensor, *, grey: Tensor) -> list[Panel]:
+        """The views as they are corrupted, with what is thrown away grey."""
+        seen = self.corrupt(images, draws)
+        if ROLE in draws:
+            thrown = (draws[ROLE] == attention.THROWN).flatten(0, 1)
+            seen = hide(seen.flatten(0, 1), thrown, grey).view_as(seen)
+        titles = [SEEN] if self.views == 1 else [f"{SEEN}, view {view + 1}" for view in range(self.views)]
+        views = zip(titles, seen.unbind(1), draws["source"].unbind(1), strict=True)
+        return [Panel(title, view, self._facts(source, numbers)) for title, view, source in views]
+
+    def _facts(self, source_nSS: Tensor, numbers: Tensor) -> list[str]:
+        """Of each image how much of it is hidden, and by what."""
+        grouped = numbers.view(-1, self.setting.group).repeat_interleave(self.setting.group, 0).tolist()
+        facts = []
+        for source, of_group in zip(source_nSS, grouped, strict=True):
+            codes = sorted(set(source.flatten().tolist()) - {ITSELF})
+            shown = [_NAMES[code] if code in _NAMES else f"n {of_group[code]}" for code in codes]
+            share = float((source != ITSELF).float().mean())
+            facts.append(f"{share:.0%} hidden by {', '.join(shown)}" if shown else "nothing hidden")
+        return facts
 
 
 def default_taps(depth: int) -> tuple[int, ...]:

@@ -17,7 +17,17 @@ from torch.nn import functional as F
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods.groups import group_sums
 from gmml_cluster.methods.masks.multi_block import FixedRule, PaddedRule, context_tokens, target_tokens
-from gmml_cluster.methods.protocol import Draws, EmaUpdate, Forward, InitDistribution, Losses, Setting, check_draws
+from gmml_cluster.methods.panels import SEEN, hide, share_of
+from gmml_cluster.methods.protocol import (
+    Draws,
+    EmaUpdate,
+    Forward,
+    InitDistribution,
+    Losses,
+    Panel,
+    Setting,
+    check_draws,
+)
 from gmml_cluster.models.vit import EPS, Block, VisionTransformer, run_block, sincos_positions
 from gmml_cluster.spec.methods import multi_block as sizes
 from gmml_cluster.spec.methods.counts import Stack
@@ -215,6 +225,18 @@ class Ijepa:
         least_g = real_nK.sum(1).view(-1, self.setting.group).amin(1)
         return real_nK & (real_nK.cumsum(1) <= least_g.repeat_interleave(self.setting.group)[:, None])
 
+    def show_input(self, images: Tensor, draws: Draws, numbers: Tensor, *, grey: Tensor) -> list[Panel]:
+        """The context, and the targets, which the teacher sees as parts of the whole view."""
+        context = _chosen(draws["context_index"], self._context_real(draws), self.setting.patches)
+        target_real = draws.get("target_real")
+        index, real = draws["target_index"].flatten(1), None if target_real is None else target_real.flatten(1)
+        target = _chosen(index, real, self.setting.patches)
+        boxes = draws["target"] * self.setting.model.patch_size
+        return [
+            Panel(SEEN, hide(images[:, 0], ~context, grey), share_of(context)),
+            Panel("what is predicted", hide(images[:, 0], ~target, grey), share_of(target), boxes),
+        ]
+
     def after_step(self, step: int, steps: int) -> EmaUpdate:
         """The teacher follows the encoder, ever more slowly: its momentum rises on a line over the schedule."""
         names = [name for name, _ in self.module.get_submodule("encoder").named_parameters()]
@@ -222,6 +244,14 @@ class Ijepa:
         momentum = first + (last - first) * min(1.0, step / steps)
         targets, sources = (tuple(f"{side}.{name}" for name in names) for side in ("teacher.encoder", "encoder"))
         return EmaUpdate(targets, sources, 1 - momentum)
+
+
+def _chosen(index_nK: Tensor, real_nK: Tensor | None, patches: int) -> Tensor:
+    """The patches of an index, bool (n, N), less those that fill sequences up."""
+    real_nK = torch.ones_like(index_nK, dtype=torch.bool) if real_nK is None else real_nK
+    none = torch.zeros(len(index_nK), patches, dtype=torch.uint8, device=index_nK.device)
+    # what fills up may name a patch that is real elsewhere in the row
+    return none.scatter_reduce(1, index_nK, real_nK.to(torch.uint8), "amax").bool()
 
 
 def mask_rule(options: IjepaOptions, grid: int, group: int) -> FixedRule | PaddedRule:

@@ -15,12 +15,14 @@ from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods.groups import group_sums
 from gmml_cluster.methods.masks import attention
 from gmml_cluster.methods.masks.tokens import kept_tokens
+from gmml_cluster.methods.panels import SEEN, hide, share_of
 from gmml_cluster.methods.protocol import (
     ROLE,
     Draws,
     Forward,
     InitDistribution,
     Losses,
+    Panel,
     Picture,
     Setting,
     check_draws,
@@ -171,10 +173,14 @@ class Mae:
         size = self.setting.model.patch_size
         target, removed, made = patchify(images[:, 0], size), outputs["mask"][:, :, None], outputs["prediction"]
         made = undo_norm_pix(made, target) if self.options.standardise else made
-        hidden = removed if ROLE not in outputs else outputs[ROLE][:, :, None] != attention.VISIBLE
-        seen = torch.where(hidden, grey.repeat(size * size), target)
-        made = torch.where(removed, made, seen)
-        return Picture((REMOVED,) * len(images), unpatchify(seen, size), unpatchify(made, size))
+        seen = hide(images[:, 0], attention.unseen_of(draws), grey)
+        made = torch.where(removed, made, patchify(seen, size))
+        return Picture((REMOVED,) * len(images), seen, unpatchify(made, size))
+
+    def show_input(self, images: Tensor, draws: Draws, numbers: Tensor, *, grey: Tensor) -> list[Panel]:
+        """The patches that are kept."""
+        unseen = attention.unseen_of(draws)
+        return [Panel(SEEN, hide(images[:, 0], unseen, grey), share_of(~unseen))]
 
 
 def patchify(images_n3SS: Tensor, patch_size: int) -> Tensor:

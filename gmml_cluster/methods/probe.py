@@ -15,6 +15,7 @@ from gmml_cluster.methods.protocol import (
     Forward,
     InitDistribution,
     Losses,
+    Panel,
     Setting,
     check_draws,
     check_labels,
@@ -103,3 +104,7 @@ class Probe:
         losses = -F.log_softmax(logits_nK, 1).gather(1, labels[:, None])
         scalars = {"top1": top1(logits_nK, labels, group)}
         return Losses(losses.view(-1, group).mean(1), scalars, {"prediction": logits_nK.detach()})
+
+    def show_input(self, images: Tensor, draws: Draws, numbers: Tensor, *, grey: Tensor) -> list[Panel]:
+        """Nothing: the encoder sees the view as it is."""
+        return []

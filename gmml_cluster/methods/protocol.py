@@ -3,7 +3,7 @@
 Dims: n images of whole groups, g groups, V views, C channels, S side of an image, L blocks.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -264,11 +264,15 @@ class Picture:
         kinds: how each image was corrupted, as a caption; images of one kind are shown together.
         corrupted: what the network was given (n, 3, S, S).
         reconstructed: what it made of it (n, 3, S, S).
+        made: what that is, in a word.
+        boxes: int (n, M, 4), as of `Panel`; outlined in both.
     """
 
     kinds: tuple[str, ...]
     corrupted: Tensor
     reconstructed: Tensor
+    made: str = "reconstructed"
+    boxes: Tensor | None = None
 
 
 @runtime_checkable
@@ -283,6 +287,39 @@ class Shows(Protocol):
             draws: as `loss` got them.
             outputs: of `loss`.
             grey: a middle grey (3,), normalised like the images, for what was removed.
+        """
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of each of some images: something that the network is given of it.
+
+    Attributes:
+        title: what it shows.
+        images: normalised (n, 3, S, S).
+        facts: of each image what the picture does not say, in a few words; empty where it says all.
+        boxes: int (n, M, 4), rectangles to be outlined: top, left, height and width in pixels; one without an area is
+            none.
+    """
+
+    title: str
+    images: Tensor
+    facts: Sequence[str] = ()
+    boxes: Tensor | None = None
+
+
+@runtime_checkable
+class ShowsInput(Protocol):
+    """A method that shows what it makes of views before a network sees them: masks, corruption, targets."""
+
+    def show_input(self, images: Tensor, draws: Draws, numbers: Tensor, *, grey: Tensor) -> Sequence[Panel]:
+        """Pictures from the draws alone; none where networks see the views as they are.
+
+        Args:
+            images: as `loss` gets them.
+            draws: as `loss` gets them.
+            numbers: sample numbers (n,), to name other images of a group by.
+            grey: a middle grey (3,), normalised like the images, for what is hidden.
         """
 
 

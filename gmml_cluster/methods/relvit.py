@@ -15,7 +15,8 @@ from gmml_cluster.data.random.philox import Purpose
 from gmml_cluster.data.random.philox_torch import order, view_words
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing
-from gmml_cluster.methods.protocol import Draws, Forward, InitDistribution, Losses, Setting, check_draws
+from gmml_cluster.methods.panels import SEEN
+from gmml_cluster.methods.protocol import Draws, Forward, InitDistribution, Losses, Panel, Setting, check_draws
 from gmml_cluster.methods.relations import RelationHeads, relation_losses
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.methods.relvit import RelVitOptions
@@ -95,11 +96,19 @@ class RelVit:
     def loss(self, forward: Forward, images: Tensor, draws: Draws) -> Losses:
         """Sum of the tasks' losses, each the mean over the group's patches or pairs."""
         places, drop, model = draws.get("order"), draws.get("drop"), self.setting.model
-        shown = images[:, 0] if places is None else permuted(images[:, 0], places, model.patch_size)
+        shown = self._shown(images, draws)
         predictions = dict(zip(self.options.tasks, forward(shown, None if drop is None else drop[:, 0]), strict=True))
         grid = self.setting.image_size // model.patch_size
         total, scalars = relation_losses(predictions, places, grid=grid, views=self.setting.group)
         return Losses(total, scalars, {task: prediction.detach() for task, prediction in predictions.items()})
+
+    def _shown(self, images: Tensor, draws: Draws) -> Tensor:
+        view, places = images[:, 0], draws.get("order")
+        return view if places is None else permuted(view, places, self.setting.model.patch_size)
+
+    def show_input(self, images: Tensor, draws: Draws, numbers: Tensor, *, grey: Tensor) -> list[Panel]:
+        """The patches as they are permuted."""
+        return [Panel(SEEN, self._shown(images, draws))] if "order" in draws else []
 
 
 def permuted(images_n3SS: Tensor, order_nN: Tensor, patch_size: int) -> Tensor:

@@ -18,7 +18,7 @@ from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods import drawing
 from gmml_cluster.methods.finetune import layer_of
 from gmml_cluster.methods.groups import group_sums
-from gmml_cluster.methods.protocol import MASK, Draws, Forward, InitDistribution, Losses, Setting, check_draws
+from gmml_cluster.methods.protocol import MASK, Draws, Forward, InitDistribution, Losses, Panel, Setting, check_draws
 from gmml_cluster.models.encoders import AnyEncoder
 from gmml_cluster.models.vit import EPS
 from gmml_cluster.spec.methods.segmentation import IGNORED, SegmentationOptions
@@ -130,6 +130,10 @@ class Segmentation:
         hits_nSS = (logits_nKSS.argmax(1) == target_nSS).to(losses_nSS.dtype)
         scalars = {"pixel_accuracy": group_sums(hits_nSS, labelled_nSS, group)}
         return Losses(sums_g2[:, 0] / sums_g2[:, 1].clamp(min=1), scalars, {"prediction": logits_nKGG.detach()})
+
+    def show_input(self, images: Tensor, draws: Draws, numbers: Tensor, *, grey: Tensor) -> list[Panel]:
+        """Nothing: the encoder sees the view as it is."""
+        return []
 
 
 def upsampled(maps_nKGG: Tensor, height: int, width: int) -> Tensor:

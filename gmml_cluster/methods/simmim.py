@@ -19,7 +19,18 @@ from gmml_cluster.methods import drawing
 from gmml_cluster.methods.groups import group_sums
 from gmml_cluster.methods.masks import attention
 from gmml_cluster.methods.masks.cells import masked_cells
-from gmml_cluster.methods.protocol import ROLE, Draws, Forward, InitDistribution, Losses, Picture, Setting, check_draws
+from gmml_cluster.methods.panels import SEEN, hide, share_of
+from gmml_cluster.methods.protocol import (
+    ROLE,
+    Draws,
+    Forward,
+    InitDistribution,
+    Losses,
+    Panel,
+    Picture,
+    Setting,
+    check_draws,
+)
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.spec.methods.amt import cell_roles
 from gmml_cluster.spec.methods.simmim import SimmimOptions, masked_cell_count
@@ -144,11 +155,14 @@ class Simmim:
     def show(self, images: Tensor, draws: Draws, outputs: dict[str, Tensor], *, grey: Tensor) -> Picture:
         """Masked cells grey, and as they were predicted."""
         p = self.setting.model.patch_size
-        target, masked = to_patches(images[:, 0], p), outputs["mask"][:, :, None]
-        hidden = masked if ROLE not in outputs else outputs[ROLE][:, :, None] != attention.VISIBLE
-        seen = torch.where(hidden, grey.repeat_interleave(p * p), target)
-        made = torch.where(masked, outputs["prediction"], seen)
-        return Picture((MASKED,) * len(images), to_images(seen, p), to_images(made, p))
+        seen = hide(images[:, 0], attention.unseen_of(draws), grey)
+        made = torch.where(outputs["mask"][:, :, None], outputs["prediction"], to_patches(seen, p))
+        return Picture((MASKED,) * len(images), seen, to_images(made, p))
+
+    def show_input(self, images: Tensor, draws: Draws, numbers: Tensor, *, grey: Tensor) -> list[Panel]:
+        """Masked cells grey: the encoder has one learned token for each of their patches."""
+        unseen = attention.unseen_of(draws)
+        return [Panel(SEEN, hide(images[:, 0], unseen, grey), share_of(~unseen))]
 
 
 def to_patches(images_n3SS: Tensor, patch_size: int) -> Tensor:

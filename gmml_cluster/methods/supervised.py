@@ -17,6 +17,7 @@ from gmml_cluster.data.random.philox_torch import view_words
 from gmml_cluster.methods import drawing
 from gmml_cluster.methods.groups import group_sums
 from gmml_cluster.methods.mixing import draw_mixing, mix_images, partners
+from gmml_cluster.methods.panels import SEEN
 from gmml_cluster.methods.protocol import (
     LABEL,
     Draws,
@@ -24,6 +25,7 @@ from gmml_cluster.methods.protocol import (
     Forward,
     InitDistribution,
     Losses,
+    Panel,
     Setting,
     check_draws,
     check_labels,
@@ -144,6 +146,17 @@ class Supervised:
         losses = -(target_nK * F.log_softmax(logits_nK, 1)).sum(1).view(-1, group).mean(1)
         scalars["top1"] = top1(logits_nK, dominant, group)
         return Losses(losses, scalars, {"prediction": logits_nK.detach()})
+
+    def show_input(self, images: Tensor, draws: Draws, numbers: Tensor, *, grey: Tensor) -> list[Panel]:
+        """The images as they are mixed; with CutMix the partner's box is outlined."""
+        if SHARE not in draws:
+            return []
+        group, shares = self.setting.group, draws[SHARE].repeat_interleave(self.setting.group).tolist()
+        others = partners(numbers, group).tolist()
+        facts = [f"{own:.0%} itself, {1 - own:.0%} of n {other}" for own, other in zip(shares, others, strict=True)]
+        corners = draws[BOX].repeat_interleave(group, 0)
+        boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)[:, None]
+        return [Panel(SEEN, mix_images(images[:, 0], draws[SHARE], draws[BOX], group), facts, boxes)]
 
     def _targets(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
         classes, smoothing = self.options.classes, self.options.smoothing

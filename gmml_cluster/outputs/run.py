@@ -158,6 +158,70 @@ class OrderOutput(FirstVersion):
     """Name of the image in it."""
 
 
+class PlaceOutput(TypedDict):
+    """Where an image lies."""
+
+    shard: str
+    """URL of the shard."""
+    index: int
+    """Index in the shard, from 0."""
+    member: str
+    """Name of the image in it."""
+
+
+class ShownOutput(TypedDict):
+    """A picture beside the views."""
+
+    title: str
+    """What it shows."""
+    fact: str
+    """A figure of it, in words."""
+
+
+class SeenOutput(PlaceOutput):
+    """A sample, and the image that is shown for it."""
+
+    n: int
+    """Sample number."""
+    step: int
+    """That draws it, from 0."""
+    corpus: int
+    """Index of the corpus in the job, from 0."""
+    epoch: int
+    """Epoch of that corpus, from 0."""
+    label: int | None
+    """Its class; null without one."""
+    replaces: PlaceOutput | None
+    """The bad sample in whose place it is shown, or null."""
+    height: int
+    """Of the stored image, in pixels."""
+    width: int
+    """Of the stored image, in pixels."""
+    crops: list[list[float]]
+    """Top, left, height and width of each view's box in pixels of the stored image; one where the views share it."""
+    shown: list[ShownOutput]
+    """The pictures beside the views."""
+
+
+class SeeOutput(FirstVersion):
+    """What sample numbers are."""
+
+    name: str
+    """Of the job."""
+    method: str
+    """Its method."""
+    batch: int
+    """Images of a step."""
+    steps: int
+    """Of the whole run."""
+    picture: str | None
+    """The file that was written; null without `-o`."""
+    notes: list[str]
+    """What cannot be drawn, and why."""
+    samples: list[SeenOutput]
+    """In the order of their numbers."""
+
+
 class ExportOutput(FirstVersion):
     """An encoder that was written for another library."""
 

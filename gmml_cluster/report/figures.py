@@ -15,6 +15,7 @@ from gmml_cluster.report.curves import METRICS, Curves
 from gmml_cluster.report.gather import RunData
 from gmml_cluster.report.palette import colour, dash
 from gmml_cluster.report.plots import plot_of
+from gmml_cluster.report.score_curves import score_figures
 
 AXES = {"last": "step", "samples": "images drawn", "hours": "hours since the first submit"}
 """Column of a run's data -> what the x axis says."""
@@ -28,6 +29,7 @@ def figures_of(runs: Sequence[RunData]) -> dict[str, Model]:
     x = Range1d(0, max((_last(run.curves) for run in runs), default=1) or 1, name="x")
     known = [name for name in METRICS if any(name in run.curves.bands for run in runs)]
     found: dict[str, Model] = {name: _curve(name, runs, sources, x) for name in known}
+    found |= score_figures(runs, x, AXES["last"])
     if any(run.spans for run in runs):
         found["timeline"] = timeline(runs)
         found["goodput"] = goodput(runs)

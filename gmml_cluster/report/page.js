@@ -47,6 +47,12 @@
     const show = ([begin, end]) => { if (end > begin) x.setv({start: begin, end}); };
     const write = (value) => Number(value.toPrecision(7));
 
+    const logarithmic = new Set();  // figures; what is not above 0 is not seen in them
+    const stretched = (low, high) => {
+      const margin = 0.06 * (high - low) || 0.1 * Math.abs(high) || 1;
+      return [low - margin, high + margin];
+    };
+
     // heights follow what is seen: of the whole curve the first steps would leave no room for the others
     function fit() {
       for (const figure of curves) {
@@ -57,13 +63,15 @@
           const [at, least, greatest] = [column, `${figure.name}_least`, `${figure.name}_greatest`].map((key) => data[key]);
           for (let index = 0; index < at.length; index++) {
             if (at[index] < x.start || at[index] > x.end) continue;
-            if (least[index] < low) low = least[index];
+            if (least[index] < low && (least[index] > 0 || !logarithmic.has(figure))) low = least[index];
             if (greatest[index] > high) high = greatest[index];
           }
         }
         if (low > high) continue;
-        const margin = 0.06 * (high - low) || 0.1 * Math.abs(high) || 1;
-        figure.y_range.setv({start: low - margin, end: high + margin});
+        const [start, end] = logarithmic.has(figure)
+          ? stretched(Math.log(low), Math.log(high)).map(Math.exp)
+          : stretched(low, high);
+        figure.y_range.setv({start, end});
       }
     }
 
@@ -84,6 +92,15 @@
       fit();
     }
 
+    function scale(figure, isLogarithmic) {
+      if (isLogarithmic) logarithmic.add(figure);
+      else logarithmic.delete(figure);
+      fit();  // first: a logarithmic axis must not begin below 0
+      const model = (name) => new Bokeh.Models[name]();
+      figure.y_scale = model(isLogarithmic ? "LogScale" : "LinearScale");
+      figure.left[0].ticker = model(isLogarithmic ? "LogTicker" : "BasicTicker");
+    }
+
     const moves = {
       in: () => [x.start + (x.end - x.start) / 4, x.end - (x.end - x.start) / 4],
       out: () => [Math.max(0, x.start - (x.end - x.start) / 2), x.end + (x.end - x.start) / 2],
@@ -100,6 +117,7 @@
     form.addEventListener("change", (event) => {
       const input = event.target;
       if (input.name === "axis") axis(input);
+      else if (input.name === "logarithmic") scale(curves.find((figure) => figure.name === "loss"), input.checked);
       else if (input.dataset.run) {
         for (const each of lines()) if (each.tags.includes(input.dataset.run)) each.visible = input.checked;
         fit();

@@ -25,10 +25,11 @@ from gmml_cluster.report.figures import AXES, figures_of
 from gmml_cluster.report.gather import RunData
 from gmml_cluster.report.palette import KINDS, colour, dash
 from gmml_cluster.report.pictures import BYTES, pictures_of
+from gmml_cluster.report.score_curves import ScoreCurve, score_curves
 from gmml_cluster.report.seeds import seed_verdicts
 from gmml_cluster.report.sources import Source, listed, slots
 from gmml_cluster.report.tables import Table
-from gmml_cluster.report.verdict import Verdict, differing_fields, verdict_of
+from gmml_cluster.report.verdict import Verdict, differing_fields, shown, verdict_of
 from gmml_cluster.run.score_columns import latest_of
 from gmml_cluster.wording import counted
 
@@ -85,6 +86,7 @@ def page_of(runs: Sequence[RunData], command: str) -> Page:
     scripts = [_script(text) for text in (_bokeh(), script, _text("page.js"))]
     context = {
         **_of_verdict(runs, verdict, differing),
+        "score_curves": [_score_curve(curve, runs, roots[curve.name]) for curve in score_curves(runs)],
         **_of_curves(runs, roots),
         **_of_time(runs, roots),
         **_of_data(runs),
@@ -191,6 +193,14 @@ def _curve(name: str, runs: Sequence[RunData], root: Any) -> FigureView:
         if name in run.curves.bands
     ]
     return FigureView(name, title, f"{title}, {what}. {said}.", root, table, sources)
+
+
+def _score_curve(curve: ScoreCurve, runs: Sequence[RunData], root: Any) -> FigureView:
+    ends = {name: (rows[0], rows[-1]) for name, rows in curve.rows.items()}
+    said = "; ".join(f"{name} from {shown(first)} to {shown(last)}" for name, (first, last) in ends.items())
+    sources = [_scored(run) for run in runs if run.name in curve.rows]
+    text = f"{curve.title} over the steps in percent, {curve.protocol}. {said}."
+    return FigureView(curve.name, curve.title, text, root, tables.of_score_curve(curve), sources)
 
 
 def _bars(runs: Sequence[RunData], roots: Mapping[str, Any]) -> list[FigureView]:

@@ -30,7 +30,7 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of one run: originals, what the encoder saw, then what it made of them step by step.
+    """The pictures of one run: originals, what the encoder saw, then what it made of them step by step, and its maps.
 
     Attributes:
         kinds: how columns were corrupted, and how many stand side by side.
@@ -61,17 +61,20 @@ def _pictures(name: str, documents: Sequence[Mapping[str, Any]], columns: int, r
     chosen = spread(documents, rows)
     last = chosen[-1]
     picked = spread(range(len(last["images"])), columns)
-    above = [_row(last, picked, state, state) for state in ("original", "corrupted")]
-    below = [_row(each, picked, "reconstructed", _step(each["step"])) for each in chosen]
+    above = [_row(last, picked, state, state, state) for state in ("original", "corrupted")]
+    # earlier documents do not say what was made
+    made = [(each, str(each.get("what", "reconstructed")), _step(each["step"])) for each in chosen]
+    below = [_row(each, picked, "reconstructed", step, f"{what}, {step}") for each, what, step in made]
+    maps = [(each, f"map of attention, {step}") for each, _, step in made if "map" in each["images"][0]]
+    below += [_row(each, picked, "map", title, title) for each, title in maps]
     named = [str(last["images"][index]["kind"]) for index in picked]
     kinds = [(kind, len(list(same))) for kind, same in groupby(named)]
     left_out = len(documents) - len(chosen)
     return Pictures(name, str(last["corpus"]["url"]), kinds, [*above, *below], left_out)
 
 
-def _row(document: Mapping[str, Any], picked: Sequence[int], state: str, title: str) -> PictureRow:
+def _row(document: Mapping[str, Any], picked: Sequence[int], state: str, title: str, what: str) -> PictureRow:
     urls = [_safe(str(document["images"][index][state])) for index in picked]
-    what = state if title == state else f"{state}, {title}"
     return PictureRow(title, [(url, f"image {index + 1}, {what}") for index, url in enumerate(urls)], document["file"])
 
 

@@ -12,6 +12,7 @@ from gmml_cluster.report.bars import duration, shares_of
 from gmml_cluster.report.curves import METRICS, Extremes
 from gmml_cluster.report.gather import RunData
 from gmml_cluster.report.palette import KINDS
+from gmml_cluster.report.score_curves import ScoreCurve
 from gmml_cluster.report.verdict import Ranking, shown
 
 _STRETCHES = 5
@@ -133,6 +134,12 @@ def of_ranking(ranking: Ranking) -> Table:
         rows.append([row["run"], shown(row), behind, said, _step(row), f"{row['samples']:,}"])
     head = ("run", "score", "behind the first, points", "verdict", "step", "images scored")
     return Table(f"{ranking.title}: {ranking.protocol}", head, rows)
+
+
+def of_score_curve(curve: ScoreCurve) -> Table:
+    """What the curve of a score shows, a line a run and step."""
+    rows = [[name, _step(row), shown(row)] for name, found in curve.rows.items() for row in found]
+    return Table(f"{curve.title}, {curve.protocol}", ("run", "step", "percent"), rows)
 
 
 def of_scores(runs: Sequence[RunData]) -> Table:

@@ -13,16 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gmml_cluster.data.augment import flip_masks, prepare
 from gmml_cluster.data.reader.bad_samples import Limit
 from gmml_cluster.data.reader.stream import HostBatch
-from gmml_cluster.methods.protocol import LABEL, MAP, MASK, AfterStep, Draws, Guided, Losses, Method
+from gmml_cluster.methods.protocol import AfterStep, Losses, Method
 from gmml_cluster.plan.sample_layout import MicroBatches
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.store.retries import RetriesSince
 from gmml_cluster.train.engines.engine import Engine
 from gmml_cluster.train.engines.gradients import SKIPS_LATCH
 from gmml_cluster.train.engines.schedule import Schedule
+from gmml_cluster.train.inputs import method_inputs
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 from gmml_cluster.train.ranks.signals import StopRequest
 from gmml_cluster.train.ranks.stragglers import ForwardClock, Stragglers, Timed
@@ -254,29 +254,8 @@ class Stepper:
         return list(zip(indexes, counts.unbind(), strict=True))
 
     def _losses(self, batch: HostBatch, samples: NDArray[np.int64]) -> Losses:
-        numbers, images = self._uploaded(batch.numbers[samples]), self._uploaded(batch.images[samples])
-        job, data = self.job, self.job.data
-        clean = prepare(
-            images,
-            numbers,
-            seed=job.seed,
-            augment=data.augment,
-            normalise=data.normalise,
-            patch_size=job.model.patch_size,
-        )
-        draws = self._draws(batch, samples, numbers)
-        if batch.labels is not None:
-            draws = {**draws, LABEL: self._uploaded(batch.labels[samples])}
-        if batch.masks is not None:
-            masks = self._uploaded(batch.masks[samples])
-            draws = {**draws, MASK: flip_masks(masks, numbers, seed=job.seed, augment=data.augment)}
+        clean, draws = method_inputs(self.job, self.method, batch, samples, upload=self._uploaded, device=self.device)
         return self.method.loss(self.engine.forward, clean, draws)
-
-    def _draws(self, batch: HostBatch, samples: NDArray[np.int64], numbers: Tensor) -> Draws:
-        if batch.maps is None:
-            return self.method.draw(numbers, self.device)
-        assert isinstance(self.method, Guided)
-        return self.method.draw(numbers, self.device, given={MAP: self._uploaded(batch.maps[samples])})
 
     def _rank_stats(self, batch: HostBatch) -> RankStats:
         now, before = time.monotonic(), self._enqueued_at

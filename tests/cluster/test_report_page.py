@@ -22,7 +22,8 @@ def page(tmp_path_factory):
     root = tmp_path_factory.mktemp("page")
     runs = [preempted_run(root, "one"), preempted_run(root, "other", optim={"lr": 7e-4})]
     for run, accuracy in zip(runs, (60.0, 50.0), strict=True):
-        scored(run, accuracy)
+        for step in (49, 99):
+            scored(run, accuracy, step=step)
     file = root / "page.html"
     file.write_text(page_of([gathered(run) for run in runs], "gmml report one other").html)
     with sync_playwright() as started:
@@ -61,7 +62,7 @@ def background(page):
 def test_the_page_works_in_a_browser(page):
     """One test, as what follows builds on what was pressed before."""
     drawn = "document.querySelectorAll('[data-figure]').length"
-    assert page.evaluate(drawn) == 7
+    assert page.evaluate(drawn) == 8
     assert page.evaluate(f"{LOSS}.x_range.end") == 99
 
     page.focus("input[name=axis]")  # from here on by the keyboard alone
@@ -80,6 +81,15 @@ def test_the_page_works_in_a_browser(page):
         page.keyboard.press("Tab")
     page.keyboard.press("Space")
     assert page.evaluate(f"{LOSS}.renderers.map((each) => each.visible)") == [True, False]
+
+    while page.evaluate("document.activeElement.name") != "logarithmic":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    assert page.evaluate(f"{LOSS}.y_scale.type") == "LogScale"
+    assert page.evaluate(f"{LOSS}.left[0].ticker.type") == "LogTicker"
+    assert page.evaluate(f"{LOSS}.y_range.start") > 0
+    page.keyboard.press("Space")
+    assert page.evaluate(f"{LOSS}.y_scale.type") == "LinearScale"
 
     dark, faint = background(page), page.evaluate(f"{LOSS}.below[0].major_label_text_color")
     page.emulate_media(color_scheme="light")

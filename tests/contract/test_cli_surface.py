@@ -40,6 +40,7 @@ SURFACE = {
     "gmml log": ["--check", "--help", "--json", "--root", "RUN"],
     "gmml metrics": ["--help", "--json", "--root", "--tensorboard", "RUN"],
     "gmml order": ["--help", "--json", "--ranks", "--root", "--samples", "JOB_OR_RUN", "OVERRIDES"],
+    "gmml see": ["--help", "--json", "--output", "--root", "--samples", "-o", "JOB_OR_RUN", "OVERRIDES"],
     "gmml corpus": ["--help"],
     "gmml corpus pack": [
         "--cluster",

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from gmml_cluster.cli import dry_run, submit_report
+from gmml_cluster.evaluate.see import __main__ as see
+from gmml_cluster.evaluate.see import look
 from gmml_cluster.launch import drill, notify
 from gmml_cluster.launch.prepare import prepare
 from gmml_cluster.launch.status import statuses
@@ -19,6 +21,7 @@ from gmml_cluster.run.causes import CAUSES
 from gmml_cluster.run.entries import Kind
 from gmml_cluster.run.events import Event
 from gmml_cluster.run.root import create_run, run_root
+from gmml_cluster.spec.loading.validate import parse_job
 from tests.fixtures.outputs import checked, strict
 from tests.unit.train.test_loop import Engine, train
 
@@ -52,6 +55,10 @@ def of_sweep_dry_run(folder):
     return dry_run.sweep_document(prepare_sweep("job.yaml", ["batch.size=64,128"], cluster="./there.yaml"))
 
 
+def of_see(folder):
+    return see.document(look.Look(parse_job(yaml.safe_load(JOB)), 10, [], []), None)
+
+
 def of_metrics(folder):
     (line,) = train(Engine(), total=1)[3]
     assert line["two"] == 2  # a mean of the stand-in's own
@@ -79,6 +86,7 @@ def of_drill(folder):
         ("dry-run", of_dry_run),
         ("sweep-dry-run", of_sweep_dry_run),
         ("status", of_status),
+        ("see", of_see),
         ("metrics", of_metrics),
         ("notify", of_message),
         ("drill", of_drill),

@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from gmml_cluster.data.augment import prepare
 from gmml_cluster.data.corpus.pin import pin
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.stream import Stream
@@ -18,7 +19,6 @@ from gmml_cluster.plan.steps import layout_of
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.spec.job import EngineSpec
 from gmml_cluster.train.checkpoints.read import CheckpointReader
-from gmml_cluster.train.stepper import prepare
 from tests.fixtures.ranks import run_ranks
 from tests.fixtures.runs import ended
 from tests.fixtures.tolerances import ULP

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from gmml_cluster.data.corpus.pin import Pin
 from gmml_cluster.data.random.philox import Ints
-from gmml_cluster.data.reader.crop import draw_crops
 from gmml_cluster.data.reader.fetch import Chunk, Fetcher, Wanted
 from gmml_cluster.data.reader.map_table import MapTable, ViewMaps
 from gmml_cluster.data.reader.order import Order
+from gmml_cluster.data.reader.planner import Planner
 from gmml_cluster.data.reader.reads import REMOTE, Encoded
 from gmml_cluster.data.reader.views import Part, Views
 from gmml_cluster.plan.sample_layout import SampleLayout, groups_of_rank
@@ -128,8 +128,8 @@ class Stream:
         mask_table: Sequence[int] | None = None,
         maps: MapTable | None = None,
     ) -> None:
-        self._order, self._pin, self._data, self._seed, self._views = order, pin, data, seed, views
-        self._ranks, self._rank, self._labels, self._maps = ranks, rank, labels, maps
+        self._order, self._data, self._views = order, data, views
+        self._ranks, self._rank, self._maps = ranks, rank, maps
         self._first_step = self._next_step = first_step
         samples = groups_of_rank(order.layout, ranks, rank) * order.layout.group
         self._planned_steps = max(1, min(_SAMPLES_PLANNED // samples, _MOST_STEPS_PLANNED))
@@ -141,6 +141,7 @@ class Stream:
         self._masks = mask_table is not None
         table = None if mask_table is None else np.array(mask_table, np.int16)
         self._images = Views(pin, data, self._fetcher, table)
+        self._sample_planner = Planner(order, self._fetcher, data, seed, views, labels, self._masks)
         self._decoding = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._steps: deque[_Step] = deque()
         self._error: BaseException | None = None
@@ -234,27 +235,17 @@ class Stream:
         """What the next steps need, before anything of it is read."""
         steps = range(first_step, first_step + self._planned_steps)
         of_steps = [self._order.rank_numbers(step, self._ranks, self._rank) for step in steps]
-        numbers = np.concatenate(of_steps)
-        where = self._order.locate(numbers)
-        samples = [Wanted(c, y) for c, y in zip(where.corpus.tolist(), where.y.tolist(), strict=True)]
-        pieces, first = self._fetcher.locate(samples), (where.epoch == 0).tolist()
-        masks = self._fetcher.locate(samples, masks=True) if self._masks else None
-        labels = self._fetcher.labels(samples) if self._labels else None
-        crops = 1 if self._data.augment.aligned else self._views
-        draws = draw_crops(self._seed, numbers, crops, self._data.augment.crop)
+        plan = self._sample_planner.plan(np.concatenate(of_steps))
         planned, before = [], 0
         for step, own in zip(steps, of_steps, strict=True):
             parts = []
             for start in range(0, len(own), self._chunk_samples):
                 inside = slice(start, min(start + self._chunk_samples, len(own)))
-                part = slice(before + inside.start, before + inside.stop)
-                own_labels = None if labels is None else labels[part]  # a view: replacements are written through it
-                own_pieces = pieces.part(part) if masks is None else pieces.part(part).joined(masks.part(part))
-                parts.append(Part(inside, Chunk(own_pieces), first[part], draws.part(part), own_labels))
-            of_step = None if labels is None else labels[before : before + len(own)]
-            unchecked = pieces.part(slice(before, before + len(own))).unchecked
-            planned.append(_Step(step, own, parts, unchecked, of_step))
-            before += len(own)
+                parts.append(plan.part(slice(before + inside.start, before + inside.stop), inside))
+            of_step = slice(before, before + len(own))
+            labels = None if plan.labels is None else plan.labels[of_step]
+            planned.append(_Step(step, own, parts, plan.pieces.part(of_step).unchecked, labels))
+            before = of_step.stop
         return planned
 
     def _decode_next_steps(self) -> None:

@@ -54,6 +54,23 @@ class Part:
     filled: "Future[Met]" = field(default_factory=Future)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Decoded samples of a chunk, in a row, and where their views are cut.
+
+    Attributes:
+        slots: which of the chunk.
+        samples: of each its image (height, width, 3) and its mask (height, width).
+        sides: int64 (n, 2), height and width of the images.
+        boxes: int64 (n, V, 4): top, left, height, width; (n, 1, 4) where the views share one.
+    """
+
+    slots: slice
+    samples: Sequence[_Sample]
+    sides: Ints
+    boxes: Ints
+
+
 class Views:
     """Makes the views of chunks; used by all decode threads at once.
 
@@ -89,24 +106,26 @@ class Views:
             DataError: too many bad samples follow each other.
             StorageError: what replaces a bad sample cannot be read, or its shard changed.
         """
-        met, size = Met(), images.shape[-1]
-        views = np.empty((*images.shape[:2], size, size, 3), np.uint8)
+        met = Met()
+        for cut in self.cuts(part, encoded, met):
+            place(cut, part, met, images, masks, maps)
+        return met
+
+    def cuts(self, part: Part, encoded: Sequence[Encoded], met: Met) -> Iterator[Cut]:
+        """Decode a chunk and draw its boxes, in runs of samples.
+
+        Args:
+            part: as of `fill`.
+            encoded: as there.
+            met: notes what the chunk holds beside good samples.
+
+        Raises:
+            DataError, StorageError: as there.
+        """
         for slots, decoded in self._decoded(part, encoded, met):
             sides = np.array([image.shape[:2] for image, _ in decoded], np.int64)
             boxes = crop_boxes(part.draws.part(slots), sides[:, 0], sides[:, 1])
-            if masks is not None:
-                for (_, mask), own, of_mask in zip(decoded, boxes, masks[slots], strict=True):
-                    resize_mask(mask, own[0], of_mask)
-            if maps is not None:
-                shown = part.chunk.pieces.samples[slots]
-                at = range(slots.start, slots.stop)
-                maps.part(slots).fill([met.replaced.get(*each) for each in zip(at, shown, strict=True)], boxes, sides)
-            for (image, _), own, of_sample in zip(decoded, boxes, views[slots], strict=True):
-                for box, view in zip(own, of_sample[: len(own)], strict=True):
-                    resize(image, box, view)
-                of_sample[len(own) :] = of_sample[:1]  # aligned views have one crop
-        images[:] = views.transpose(0, 1, 4, 2, 3)
-        return met
+            yield Cut(slots, decoded, sides, boxes)
 
     def _decoded(self, part: Part, encoded: Sequence[Encoded], met: Met) -> Iterator[tuple[slice, list[_Sample]]]:
         """The chunk's images and masks in runs of samples, cut where they would take more than 32 MiB."""
@@ -148,6 +167,32 @@ class Views:
                 if damage and first:
                     _log.warning("%s: damaged, but decoded: %s", self._pin.locate(sample.corpus, sample.y), damage)
                 return pixels, classes
+
+
+def place(
+    cut: Cut,
+    part: Part,
+    met: Met,
+    images: NDArray[np.uint8],
+    masks: NDArray[np.uint8] | None = None,
+    maps: ViewMaps | None = None,
+) -> None:
+    """Resize the views, masks and maps of a run of samples into their places; arguments are as of `Views.fill`."""
+    if masks is not None:
+        for (_, mask), own, of_mask in zip(cut.samples, cut.boxes, masks[cut.slots], strict=True):
+            resize_mask(mask, own[0], of_mask)
+    if maps is not None:
+        shown = part.chunk.pieces.samples[cut.slots]
+        at = range(cut.slots.start, cut.slots.stop)
+        samples = [met.replaced.get(*each) for each in zip(at, shown, strict=True)]
+        maps.part(cut.slots).fill(samples, cut.boxes, cut.sides)
+    size = images.shape[-1]
+    views = np.empty((len(cut.samples), images.shape[1], size, size, 3), np.uint8)
+    for (image, _), own, of_sample in zip(cut.samples, cut.boxes, views, strict=True):
+        for box, view in zip(own, of_sample[: len(own)], strict=True):
+            resize(image, box, view)
+        of_sample[len(own) :] = of_sample[:1]  # aligned views have one crop
+    images[cut.slots] = views.transpose(0, 1, 4, 2, 3)
 
 
 def read_image(data: Data, sample: Wanted, encoded: Encoded) -> Decoded:

@@ -164,6 +164,16 @@ def masked_of(draws: Draws) -> Tensor:
     return draws[ROLE] == MASKED if ROLE in draws else draws["mask"]
 
 
+def unseen_of(draws: Draws) -> Tensor:
+    """The patches of whose pixels the encoder is given nothing, bool (n, N): masked ones, and those thrown away."""
+    return draws[ROLE] != VISIBLE if ROLE in draws else draws["mask"]
+
+
+def thrown_of(draws: Draws) -> Tensor:
+    """The patches that no network is given, bool (n, N); none without AMT."""
+    return draws[ROLE] == THROWN if ROLE in draws else torch.zeros_like(draws["mask"])
+
+
 def decide(draws: Draws) -> bool:
     """Whether roles, or a map for them, are among the draws."""
     return MAP in draws or ROLE in draws

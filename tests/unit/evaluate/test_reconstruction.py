@@ -6,10 +6,14 @@ import torch
 from gmml_cluster.errors import SpecError
 from gmml_cluster.evaluate.demo.picture import draw, smooth
 from gmml_cluster.evaluate.reconstruction import Shown, choose, reconstruct
+from gmml_cluster.methods.build import build
+from gmml_cluster.methods.conmim import SHOWN_SIMILAR
 from gmml_cluster.methods.gmml import SHOWN_ALIEN, SHOWN_NOISE
 from gmml_cluster.methods.mae import Mae, norm_pix, patchify, undo_norm_pix, unpatchify
 from gmml_cluster.methods.protocol import Picture
+from gmml_cluster.models.attention_map import attention_map
 from tests.fixtures.tolerances import assert_close_to_scale
+from tests.unit.evaluate.conftest import METHODS
 
 
 @pytest.fixture
@@ -46,6 +50,42 @@ def test_mae_shows_removed_patches_grey_and_keeps_what_was_visible(trained, imag
         hidden = removed.view(4, 4).repeat_interleave(4, 0).repeat_interleave(4, 1)
         torch.testing.assert_close(one.corrupted[hidden], torch.full_like(one.corrupted[hidden], 0.5))
         torch.testing.assert_close(one.reconstructed[~hidden], one.original[~hidden])
+
+
+def test_conmim_shows_how_like_the_keys_of_all_patches_are_to_a_masked_ones_query(trained, images):
+    run = trained("conmim")
+    views, draws = images[:, None].expand(-1, 2, -1, -1, -1), run.method.draw(torch.arange(64), torch.device("cpu"))
+    found = reconstruct(run, images)
+    cosine = run.method.loss(run.method.module.eval(), views, draws).outputs["prediction"]
+    for n, one in enumerate(found[:8]):
+        assert (one.kind, one.made) == (SHOWN_SIMILAR, "similarity")
+        masked = [(abs(i // 4 - 1.5) ** 2 + abs(i % 4 - 1.5) ** 2, i) for i in range(16) if draws["mask"][n, i]]
+        asked = min(masked)[1]
+        ratio = (one.reconstructed - 0.5) / (one.original - 0.5)
+        shares = [
+            ratio[i // 4 * 4 : i // 4 * 4 + 4, i % 4 * 4 : i % 4 * 4 + 4].median() for i in range(16) if i != asked
+        ]
+        of_asked = torch.stack([cosine[n, asked, i] for i in range(16) if i != asked])
+        low, high = cosine[n, asked].min(), cosine[n, asked].max()
+        torch.testing.assert_close(torch.stack(shares), (of_asked - low) / (high - low), atol=0.01, rtol=0)
+        top, left = asked // 4 * 4, asked % 4 * 4
+        orange = (one.corrupted - torch.tensor([0.9, 0.62, 0.0])).abs().amax(2) < 1e-6
+        assert not orange[top : top + 4, left : left + 4].any()
+        assert orange[max(0, top - 1) : top + 5, max(0, left - 1) : left + 5].sum() == orange.sum() > 0
+
+
+def test_under_amt_each_image_has_its_map_of_attention(trained, images):
+    run = trained("mae")
+    amt = run.job.model_copy(
+        update={"method": run.job.method.model_validate({"name": "mae", "amt": {}, **METHODS["mae"]})}
+    )
+    guided = replace(run, job=amt, method=build(amt))
+    weights = attention_map(guided.method.module.encoder, images)
+    for one, weight in zip(reconstruct(guided, images), weights, strict=True):
+        assert one.map is not None
+        assert one.map.shape == (16, 16, 3)
+        assert (one.map[::4, ::4, 0].flatten() * 255 - (1 + 254 * weight)).abs().max() <= 0.51
+    assert reconstruct(run, images)[0].map is None
 
 
 def test_any_method_shows_what_its_show_returns(trained, images, monkeypatch):

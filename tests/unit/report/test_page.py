@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from gmml_cluster.cli import report
+from gmml_cluster.report.figures import figures_of
 from gmml_cluster.report.page import buckets_for, page_of
 from gmml_cluster.run.root import create_run
 from tests.fixtures.reports import gathered, line, preempted_run, say_bad, scored
@@ -109,6 +110,31 @@ def test_a_spike_reaches_the_page_and_ten_long_runs_stay_below_three_megabytes(t
     page = page_of(runs, "gmml report")
     assert 1.2e6 < len(page.html.encode()) < 3e6
     assert "greatest 12,345 (step 700)" in page.html
+
+
+def test_scores_of_several_steps_have_a_figure_with_words_a_table_and_its_sources(tmp_path):
+    one, other = (preempted_run(tmp_path, name) for name in ("one", "other"))
+    for step, accuracy in ((0, 30.0), (49, 55.0), (99, 60.0)):
+        scored(one, accuracy, step=step, untrained=step == 0)
+    scored(other, 50.0)
+    found = Elements(page_of([gathered(one), gathered(other)], "gmml report one other").html)
+    (figure,) = [each for _, each in found.tags if each.get("data-figure", "").startswith("score")]
+    assert figure["aria-label"].startswith("knn mean over the steps in percent, scored on /held-out, learnt from /bank")
+    assert "one from 30.0 ± 1.0 % to 60.0 ± 1.0 %; other from 50.0 ± 1.0 % to 50.0 ± 1.0 %." in figure["aria-label"]
+    assert "one untrained 30.0 ± 1.0 % one 49 55.0 ± 1.0 % one 99 60.0 ± 1.0 % other 99 50.0 ± 1.0 %" in said(found)
+
+
+def test_a_scores_points_lie_where_their_steps_lie_on_every_axis(tmp_path):
+    run = preempted_run(tmp_path, "one")
+    for step, accuracy in ((0, 30.0), (49, 55.0), (99, 60.0)):
+        scored(run, accuracy, step=step, untrained=step == 0)
+    data = gathered(run)
+    source = figures_of([data])["score_0"].renderers[0].data_source.data
+    assert source["last"].tolist() == [0, 49, 99]
+    assert source["samples"].tolist() == [0, 64 * 50, 64 * 100]
+    assert source["hours"].tolist() == [0, data.curves.hours[49], data.curves.hours[99]]
+    assert source["score_0_least"].tolist() == [29, 54, 59]
+    assert source["said"] == ["untrained", "49", "99"]
 
 
 def test_a_run_that_has_made_no_step_has_a_page(tmp_path):

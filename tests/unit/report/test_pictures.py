@@ -37,6 +37,18 @@ def test_the_page_shows_the_images_at_each_step_in_words_too(run):
     assert "pictures/00000099-0001-" in html
 
 
+def test_maps_and_what_was_made_have_rows_and_words_of_their_own(run):
+    states = {"kind": "like", **dict.fromkeys(("original", "corrupted", "reconstructed", "map"), PNG)}
+    document = {"step": 99, "attempt": 2, "made": 2.0, "corpus": {"url": "/held", "digest": "c"}, "what": "similarity"}
+    pictures.write(run.store, pictures.name_of(99, 1, "c"), {**document, "images": [states] * 8})
+    html = page_of([gathered(run)], "gmml report one").html
+    assert '<th scope="row">map of attention, step 99</th>' in html
+    assert "map of attention, step 49" not in html
+    assert 'alt="image 1, similarity, step 99"' in html
+    assert 'alt="image 1, reconstructed, step 49"' in html
+    assert html.count("<img ") == 8 * 6
+
+
 def test_pictures_of_the_corpus_that_was_drawn_last_are_shown(run):
     keep(run, 99, corpus="other", made=2.0)
     assert [each["step"] for each in pictures.kept(run)] == [99]

@@ -1,0 +1,1 @@
+"""`gmml see`: what sample numbers are, from spec and shards alone."""
