@@ -207,7 +207,7 @@ def make_plan(
         maps=maps,
         evaluation=evaluation,
         gpu_time=gpu_time(whole_flops, job.engine.precision, nodes.ranks) if whole_flops and need.on_gpus else None,
-        environment=dict(profile.environment),
+        environment=profile.variables,
         secrets=profile.secrets,
         notes=(
             *nodes.notes,
