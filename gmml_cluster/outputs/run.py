@@ -41,7 +41,10 @@ class MetricsOutput(FirstVersion):
     deviation within a predicted patch; of methods with a teacher `momentum`, the share of itself that it kept; with AMT
     `map_pass`, the pass over the corpora whose maps mask the step's images, from 1, and 0 before. A step whose weights
     the run scored itself (`evaluate`) has `knn_mean`, `linear_taps` and the like, accuracy in percent, and
-    `evaluation_s`, the seconds between it and the next step for that, which are in no `step_s`.
+    `evaluation_s`, the seconds between it and the next step for that, which are in no `step_s`. Where the profile has a
+    `node_cache` there are `cache_hits`, the share of the bytes asked for that lay in the nodes' folders (left out where
+    a step asked for none), and `cache_faults`, failures of these folders and damaged entries since the step before,
+    over all ranks.
     """
 
     step: int

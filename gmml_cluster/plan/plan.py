@@ -227,7 +227,7 @@ def make_plan(
         evaluation=evaluation,
         gpu_time=time,
         cost=None if time is None else cost_of(time, profile.price_per_gpu_hour),
-        environment=dict(profile.environment),
+        environment=profile.variables,
         secrets=profile.secrets,
         notes=(
             *nodes.notes,

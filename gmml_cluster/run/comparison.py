@@ -23,6 +23,8 @@ UNPROMISED = (
     "retries",
     "evaluation_s",
     "slow_ranks",
+    "cache_hits",
+    "cache_faults",
 )
 """Fields of a metric line that say how fast and by whom it was made; all others are promised (docs/exactness.md)."""
 

@@ -8,6 +8,9 @@ from pydantic import Field, field_validator, model_validator
 from gmml_cluster.spec.base import Refused, SpecModel
 from gmml_cluster.spec.scalars import Duration, Location, Price, Size, write_seconds
 
+NODE_CACHE_VARIABLE = "GMML_NODE_CACHE"
+"""Tells the ranks of `node_cache`, as JSON."""
+
 RanksPerNode = Annotated[int, Field(gt=0)] | Literal["auto"]
 
 
@@ -124,6 +127,22 @@ class RaySection(SpecModel):
         return given
 
 
+class NodeCacheSection(SpecModel):
+    """A folder on each node's own disk that keeps what was read of shards."""
+
+    folder: str = Field(examples=["/scratch/gmml"])
+    """Folder on the node, such as `/scratch/gmml`; variables such as `$TMPDIR` are those of the node."""
+    limit: Size = Field(examples=["500 GiB"])
+    """What all runs that name the folder may keep in it, such as `500 GiB`."""
+
+    @field_validator("folder")
+    @classmethod
+    def _is_on_the_node(cls, given: str) -> str:
+        if given.startswith(("/", "~", "$")):
+            return given
+        raise Refused(f"{given!r} is no absolute path", "write a folder of the nodes, such as /scratch/gmml")
+
+
 class ClusterProfile(SpecModel):
     """Where runs go, and what each of them may use."""
 
@@ -139,6 +158,8 @@ class ClusterProfile(SpecModel):
     """Names of variables passed on from the submitting shell; their values are written nowhere."""
     price_per_gpu_hour: Price | None = None
     """Price of one GPU for an hour, such as `2.50 EUR`, for the plan's cost alone; null where none is known."""
+    node_cache: NodeCacheSection | None = None
+    """Where nodes keep what was read of shards, for all their ranks and later epochs; null keeps nothing."""
     slurm: SlurmSection = SlurmSection()
     """Options of SLURM, for `launcher: slurm`."""
     ray: RaySection | None = None
@@ -151,3 +172,9 @@ class ClusterProfile(SpecModel):
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise Refused(f"{name!r} is no name of a variable", "use letters, digits and _")
         return given
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What is set for every rank: `environment`, and what tells the ranks of other fields."""
+        cache = {} if self.node_cache is None else {NODE_CACHE_VARIABLE: self.node_cache.model_dump_json()}
+        return {**cache, **self.environment}

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import torch
 
 from gmml_cluster.data.corpus import background_checksums
+from gmml_cluster.data.node_cache.open import open_node_cache
 from gmml_cluster.data.reader.bad_samples import Limit
 from gmml_cluster.data.reader.map_table import MapTable
 from gmml_cluster.data.reader.node_share import decode_threads, read_ahead_bytes
@@ -306,8 +307,9 @@ def _stepper(
     layout = rank.agreement.order(pinned)
     micro = _micro(rank, layout, device)
     background_checksums.start(pinned, info.ranks, info.rank)
+    order, first_of_node = Order(layout), info.rank - info.local_rank
     stream = Stream(
-        Order(layout),
+        order,
         pinned,
         job.data,
         seed=job.seed,
@@ -320,6 +322,9 @@ def _stepper(
         labels=wants_labels(job.method),
         maps=maps,
         mask_table=mask_table_of(job.method),
+        node_cache=open_node_cache(
+            order, pinned, ranks=info.ranks, node_ranks=range(first_of_node, first_of_node + info.local_ranks)
+        ),
     )
     stepper = Stepper(
         job=job,

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gmml_cluster.data.node_cache.cache import CacheFigures
+
 # each field that is summed over ranks, and the type of its sum
 _SHARED: dict[str, type[int] | type[float]] = {
     "loss": float,
@@ -177,3 +179,16 @@ class StepVector:
             scalars={name: (pair[0], pair[1]) for name, pair in zip(scalars, pairs.reshape(-1, 2), strict=True)},
             finite=bool(np.isfinite(values).all()),
         )
+
+
+def cache_scalars(cache: CacheFigures, rank: int, device: torch.device) -> dict[str, Tensor]:
+    """What a node's cache did, beside the method's scalars: so no field is moved where there is no cache.
+
+    Returns:
+        Float64 (2,) on the device, whose sums over ranks are divided: `cache_hits`, bytes found and bytes asked for;
+        `cache_faults`, their number and 1.
+    """
+    asked = cache.hit_bytes + cache.missed_bytes
+    pairs = torch.tensor([[cache.hit_bytes, asked], [cache.faults, rank == 0]], dtype=torch.float64)
+    hits, faults = pairs.to(device, non_blocking=True)
+    return {"cache_hits": hits, "cache_faults": faults}

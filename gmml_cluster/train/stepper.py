@@ -27,7 +27,7 @@ from gmml_cluster.train.ranks.rendezvous import RankInfo
 from gmml_cluster.train.ranks.signals import StopRequest
 from gmml_cluster.train.ranks.stragglers import ForwardClock, Stragglers, Timed
 from gmml_cluster.train.ranks.watchdog import watchdog
-from gmml_cluster.train.step_stats import RankStats, StepStats, StepVector
+from gmml_cluster.train.step_stats import RankStats, StepStats, StepVector, cache_scalars
 
 LoopResult = Literal["", "finished", "notice", "cancelled", "not_finite"]
 
@@ -171,6 +171,8 @@ class Stepper:
         with self._forward.timed() as forward:
             first = self._losses(batch, self._chunks[0][0])
         loss, losses, scalars = self._backward(batch, first)
+        if batch.cache is not None:
+            scalars |= cache_scalars(batch.cache, self.rank_info.rank, self.device)
         lr, decay = self.schedule.learning_rate(step), self.schedule.weight_decay(step)
         vector = self.engine.step(lr, decay, self._vector.pack(loss, self._rank_stats(batch), scalars))
         momentum = None

@@ -16,6 +16,7 @@ import numpy as np
 from gmml_cluster.data.corpus.index import ShardIndex, crc32c
 from gmml_cluster.data.corpus.pin import Pin, verify_shard
 from gmml_cluster.data.corpus.pinned import PinnedShard
+from gmml_cluster.data.node_cache.cache import NodeCache
 from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.locate import Locator, Pieces, Wanted
 from gmml_cluster.data.reader.reads import REMOTE, BlockCache, Encoded, Read, coalesce, distinct, read_range
@@ -58,12 +59,19 @@ class Fetcher:
         ahead_bytes: what `begin` may hold of encoded bytes, requested or read.
         cache_bytes: memory for blocks of object stores; 0 reads just the samples' ranges.
         reads: requests in flight at once.
+        node_cache: keeps what is read on the node's disk; None reads from the corpora's stores alone.
     """
 
     def __init__(
-        self, pin: Pin, cache_bytes: int = 0, *, ahead_bytes: int = 2**26, reads: int = _DEFAULT_READS
+        self,
+        pin: Pin,
+        cache_bytes: int = 0,
+        *,
+        ahead_bytes: int = 2**26,
+        reads: int = _DEFAULT_READS,
+        node_cache: NodeCache | None = None,
     ) -> None:
-        self._pin = pin
+        self._pin, self._node_cache = pin, node_cache
         self._locator = Locator(pin)
         self._blocks = BlockCache(cache_bytes)
         self._pool = ThreadPoolExecutor(reads, thread_name_prefix="fetch")
@@ -209,9 +217,11 @@ class Fetcher:
         with self._changed:
             self._in_flight += 1
         try:
-            return read_range(read.url, read.start, read.length)
+            if self._node_cache is not None and self._node_cache.serves(read.shard):
+                return self._node_cache.read(read.shard, read.start, read.length, read_range)
+            return read_range(read.shard.file.url, read.start, read.length)
         except BaseException:
-            self._blocks.forget(read.url)  # else the failure would be cached
+            self._blocks.forget(read.shard.file.url)  # else the failure would be cached
             raise
         finally:
             with self._changed:
@@ -263,7 +273,9 @@ class Fetcher:
     def _read_again(self, pieces: Pieces, slot: int, data: Encoded) -> Encoded:
         """The sample's bytes, asked for again while they disagree with the index."""
         shard, answers = pieces.shards[slot], [data]
-        url = shard.file.url
+        url, start, length = shard.file.url, pieces.offsets[slot], pieces.lengths[slot]
+        if self._node_cache is not None and self._node_cache.serves(shard):
+            self._node_cache.forget(shard, start, length)
 
         def read() -> Encoded:
             if answers:
@@ -271,7 +283,7 @@ class Fetcher:
             if self._closed:
                 raise self._given_up(pieces)
             self._blocks.forget(url)
-            return read_range(url, pieces.offsets[slot], pieces.lengths[slot])
+            return read_range(url, start, length)
 
         def check(data: Encoded) -> None:
             if not _agrees(pieces, slot, data):

@@ -17,6 +17,8 @@ from gmml_cluster.data.random.philox import Ints, Purpose
 from gmml_cluster.plan.sample_layout import SampleLayout, lane_indices, rank_lanes
 
 _EPOCHS_HELD = 4
+_STARTS_BYTES = 2**26
+"""Of a corpus, where `openings` is asked for: 8 bytes a span and epoch."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,18 @@ class SampleLocations:
     """Epoch of that corpus, from 0."""
     y: Ints
     """Index in the corpus: shards in listed order, then members."""
+
+
+@dataclass(frozen=True)
+class Openings:
+    """When the windows that hold some samples are open; arrays of one length."""
+
+    first_step: Ints
+    """The first step that may draw the sample."""
+    last_step: Ints
+    """The last one."""
+    lane: Ints
+    """The lane whose window it is; -1 where all lanes of the corpus share one, as where epochs meet."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,25 @@ class Order:
             epoch[own], y[own] = order.locate(row[own], k[own], i[own])
         return SampleLocations(corpus, epoch, y)
 
+    def openings(self, corpus: int, epoch: int, y: Ints) -> Openings:
+        """When samples can be drawn in an epoch: while their window is open. The draw itself is one of those steps.
+
+        Args:
+            corpus: number of the corpus.
+            epoch: of that corpus.
+            y: int64 (n,), indexes in the corpus.
+        """
+        first, last, k = self._corpora[corpus].openings(epoch, np.asarray(y, np.int64))
+        lanes = np.append(np.flatnonzero(self._lane_corpus == corpus), -1)  # the last one is what k = -1 picks
+        rows = self.layout.steps_rows
+        return Openings(first // rows, last // rows, lanes[k])
+
+    def epochs_from(self, corpus: int, step: int) -> range:
+        """Epochs of a corpus from a step on, as many as `openings` keeps in memory; two at least."""
+        order = self._corpora[corpus]
+        first = order.epoch_of_row(step * self.layout.steps_rows)
+        return range(first, first + order.epochs_ahead)
+
     def rank_numbers(self, step: int, ranks: int, rank: int) -> Ints:
         """Sample numbers of a rank in a step: whole groups, upwards, int64 (groups of the rank * G,).
 
@@ -97,6 +130,7 @@ class _CorpusOrder:
         self._shard_starts = np.cumsum(self._shards) - self._shards
         self._samples = int(self._shards.sum())
         self._streams: dict[int, Ints] = {}
+        self._starts: dict[int, Ints] = {}
         self._lock = threading.Lock()
 
     def locate(self, row: Ints, k: Ints, i: Ints) -> tuple[Ints, Ints]:
@@ -112,6 +146,54 @@ class _CorpusOrder:
             own = epoch == e
             y[own] = self._samples_of_stream(int(e), position[own])
         return epoch, y
+
+    def epoch_of_row(self, row: int) -> int:
+        """The epoch of the first sample of a row."""
+        return row * self._lanes * self._group // self._samples
+
+    def openings(self, epoch: int, y: Ints) -> tuple[Ints, Ints, Ints]:
+        """First and last row while the window of each sample is open, and its lane in the corpus or -1."""
+        N, R, G = self._samples, self._lanes * self._group, self._group
+        head, tail = -epoch * N % R, (epoch + 1) * N % R
+        first_row, last_row = np.full_like(y, epoch * N // R), np.full_like(y, ((epoch + 1) * N - 1) // R)
+        if head + tail > N or N <= R:
+            return first_row, last_row, np.full_like(y, -1)
+        position = self._position(epoch, y)
+        stretch = (N - head - tail) // R * G
+        k, t = np.divmod(position - head, max(stretch, 1))
+        _, begin, size = self._lane_windows(t, k, np.full_like(y, stretch))
+        body = (epoch * N + head) // R
+        cases = [position < head, position >= N - tail]
+        return (
+            np.select(cases, [first_row, last_row], body + begin // G),
+            np.select(cases, [first_row, last_row], body + (begin + size - 1) // G),
+            np.select(cases, [np.full_like(y, -1)] * 2, k),
+        )
+
+    def _position(self, epoch: int, y: Ints) -> Ints:
+        """Where samples are in the epoch's stream: the inverse of `_samples_of_stream`."""
+        shard = np.searchsorted(self._shard_starts, y, side="right") - 1
+        samples, index = self._shards[shard], y - self._shard_starts[shard]
+        f = ((index + 1) * self._spans - 1) // samples
+        within = index - samples * f // self._spans
+        return np.asarray(self._stream_starts(epoch)[shard * self._spans + f] + within, np.int64)
+
+    @property
+    def epochs_ahead(self) -> int:
+        """Epochs of which `_stream_starts` holds the spans, 2 at least."""
+        return max(2, _STARTS_BYTES // (8 * len(self._shards) * self._spans))
+
+    def _stream_starts(self, epoch: int) -> Ints:
+        """Where each span begins in the epoch's stream, by its number."""
+        with self._lock:
+            if epoch not in self._starts:
+                while len(self._starts) >= self.epochs_ahead:
+                    del self._starts[min(self._starts)]
+                spans = self._permuted_spans(epoch, np.arange(len(self._shards) * self._spans))
+                sizes = self._span_sizes(spans)
+                starts = self._starts[epoch] = np.empty_like(sizes)
+                starts[spans] = np.cumsum(sizes) - sizes
+            return self._starts[epoch]
 
     def _windows(self, epoch: Ints, j: Ints, k: Ints) -> _Windows:
         """The window of each index j of its epoch: whole epoch, head, tail, or a window of lane k."""

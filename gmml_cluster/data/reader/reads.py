@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from cachetools import LRUCache
 
 from gmml_cluster.data.corpus.listing import split_url, store_of
+from gmml_cluster.data.corpus.pinned import PinnedShard
 from gmml_cluster.data.reader.locate import Pieces
 
 BLOCK_BYTES = 2**20
@@ -26,10 +27,10 @@ class Read:
         users: chunks that still need them.
     """
 
-    __slots__ = ("data", "length", "start", "url", "users")
+    __slots__ = ("data", "length", "shard", "start", "users")
 
-    def __init__(self, url: str, start: int, length: int) -> None:
-        self.url, self.start, self.length = url, start, length
+    def __init__(self, shard: PinnedShard, start: int, length: int) -> None:
+        self.shard, self.start, self.length = shard, start, length
         self.data: Future[bytes] | None = None
         self.users = 0
 
@@ -56,7 +57,7 @@ def coalesce(pieces: Pieces) -> list[list[Read]]:
     run: list[int] = []
 
     def finish() -> None:
-        read = [Read(url, start, end - start)]
+        read = [Read(pieces.shards[run[0]], start, end - start)]
         for slot in run:
             reads[slot] = read
 
@@ -98,7 +99,7 @@ class BlockCache:
         """The blocks that each sample lies in; two samples of a block share one read."""
         with self._lock:
             return [
-                [self._block(shard.file.url, shard.file.size, number) for number in _blocks(offset, length)]
+                [self._block(shard, number) for number in _blocks(offset, length)]
                 for shard, offset, length in zip(pieces.shards, pieces.offsets, pieces.lengths, strict=True)
             ]
 
@@ -108,12 +109,13 @@ class BlockCache:
             for key in [key for key in self._held if key[0] == url]:
                 del self._held[key]
 
-    def _block(self, url: str, size: int, number: int) -> Read:
-        read = self._held.get((url, number))
+    def _block(self, shard: PinnedShard, number: int) -> Read:
+        key = shard.file.url, number
+        read = self._held.get(key)
         if read is None:
             start = number * BLOCK_BYTES
-            read = Read(url, start, max(min(BLOCK_BYTES, size - start), 0))
-            self._held[url, number] = read
+            read = Read(shard, start, max(min(BLOCK_BYTES, shard.file.size - start), 0))
+            self._held[key] = read
         return read
 
 

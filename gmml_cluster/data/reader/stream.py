@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmml_cluster.data.corpus.pin import Pin
+from gmml_cluster.data.node_cache.cache import CacheFigures, NodeCache
 from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.fetch import Chunk, Fetcher, Wanted
 from gmml_cluster.data.reader.map_table import MapTable, ViewMaps
@@ -73,6 +74,8 @@ class HostBatch:
     """Which pass over the corpora made the maps, from 1; 0 before AMT masks by them, None where nothing does."""
     masks: NDArray[np.uint8] | None = None
     """uint8 (n, size, size): classes of the pixels of the first views, not flipped; None where not asked for."""
+    cache: CacheFigures | None = None
+    """What the node's cache did for this rank since the batch before; None where there is none."""
 
 
 @dataclass(eq=False)
@@ -106,6 +109,7 @@ class Stream:
         labels: whether batches carry the samples' classes.
         mask_table: the class of each of the 256 values of a mask, -1 for none; None where batches carry no masks.
         maps: of the images, where the method masks by them; a step whose maps are not made yet is not decoded.
+        node_cache: keeps what is read on the node's disk.
 
     Raises:
         SpecError: there are more ranks than lanes.
@@ -127,6 +131,7 @@ class Stream:
         labels: bool = False,
         mask_table: Sequence[int] | None = None,
         maps: MapTable | None = None,
+        node_cache: NodeCache | None = None,
     ) -> None:
         self._order, self._data, self._views = order, data, views
         self._ranks, self._rank, self._maps = ranks, rank, maps
@@ -137,7 +142,16 @@ class Stream:
         self._steps_ahead = max(STEPS_AHEAD + self._planned_steps, ahead)
         self._chunk_samples = min(max(-(-samples // (2 * threads)), _LEAST_CHUNK_SAMPLES), _MOST_CHUNK_SAMPLES)
         cached = cache_bytes(pin, order.layout, ranks, read_ahead_bytes)
-        self._fetcher = Fetcher(pin, cached, ahead_bytes=read_ahead_bytes - cached, reads=_reads_at_once(pin, threads))
+        self._node_cache = node_cache
+        if node_cache is not None:
+            node_cache.step = first_step
+        self._fetcher = Fetcher(
+            pin,
+            cached,
+            ahead_bytes=read_ahead_bytes - cached,
+            reads=_reads_at_once(pin, threads),
+            node_cache=node_cache,
+        )
         self._masks = mask_table is not None
         table = None if mask_table is None else np.array(mask_table, np.int16)
         self._images = Views(pin, data, self._fetcher, table)
@@ -170,6 +184,8 @@ class Stream:
         with self._changed:
             self._steps.popleft()
             self._next_step += 1
+            if self._node_cache is not None:
+                self._node_cache.step = step.step
             self._decode_next_steps()
             self._changed.notify_all()
         return HostBatch(
@@ -186,6 +202,7 @@ class Stream:
             masks=step.masks,
             maps=None if step.maps is None else step.maps.maps,
             map_pass=None if self._maps is None else self._maps.pass_of(step.step),
+            cache=None if self._node_cache is None else self._node_cache.take_figures(),
         )
 
     def maps_made(self) -> None:

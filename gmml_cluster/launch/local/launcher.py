@@ -96,8 +96,8 @@ class LocalLauncher:
 
     def environment(self, profile: "ClusterProfile", ranks_per_node: int) -> dict[str, str]:
         """The profile's variables, and one thread for each of several ranks that share this machine."""
-        here = {**os.environ, **profile.environment}
-        return {**thread_environment(ranks_per_node, here), **profile.environment}
+        here = {**os.environ, **profile.variables}
+        return {**thread_environment(ranks_per_node, here), **profile.variables}
 
     def preflight(self, submission: Submission) -> list[Fault]:
         """What would keep this submission from running here."""
@@ -139,7 +139,7 @@ class LocalLauncher:
         arguments = [*_arguments(submission, submission.token), "--job", str(job)]
         # a rank that is to see GPUs and sees none fails by name instead of training on the processor
         expected = {"GMML_GPUS": str(self.node(submission.profile).gpus)}
-        environment = {**os.environ, **expected, **submission.profile.environment}
+        environment = {**os.environ, **expected, **submission.profile.variables}
         _start(arguments, {**environment, "PYTHONPATH": _path(code, environment)}, output)
         return str(job)
 

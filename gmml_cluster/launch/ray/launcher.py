@@ -41,7 +41,7 @@ class RayLauncher:
 
     def environment(self, profile: "ClusterProfile", ranks_per_node: int) -> dict[str, str]:
         """The profile's variables alone."""
-        return dict(profile.environment)
+        return profile.variables
 
     def preflight(self, submission: Submission) -> list[Fault]:
         """Cluster, versions and resources, as the job API and a look into the cluster show them."""

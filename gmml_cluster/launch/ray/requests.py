@@ -109,6 +109,6 @@ def _runtime_env(submission: Submission, code: str) -> dict[str, Any]:
         # else a worker that Ray ends, as it does with all of a lost driver, kills its rank before that can save
         "RAY_kill_child_processes_on_worker_exit": "0",
         **authentication(),
-        **submission.profile.environment,
+        **submission.profile.variables,
     }
     return {**ray.runtime_env, "working_dir": code, "env_vars": variables}

@@ -167,7 +167,7 @@ def setup_lines(*submissions: Submission) -> list[str]:
     ours = {"GMML_GPUS": str(profile.slurm.gpus_per_node)} if profile.slurm.gpus_per_node else {}
     if submission.plan.node_range.most > submission.plan.node_range.least:
         ours["GMML_NO_KILL"] = "1"
-    exported = sorted({**ours, **profile.environment}.items())
+    exported = sorted({**ours, **profile.variables}.items())
     variables = [f"export {name}={shlex.quote(value)}" for name, value in exported]
     own = _OWN.format(unmet=UNMET, lines="\n".join(profile.slurm.setup)) if profile.slurm.setup else ""
     code = _CODE.format(digest=submission.code.digest, archive=shlex.quote(str(archive(submission))), unmet=UNMET)

@@ -30,7 +30,7 @@ class SlurmLauncher:
 
     def environment(self, profile: "ClusterProfile", ranks_per_node: int) -> dict[str, str]:
         """The profile's variables alone."""
-        return dict(profile.environment)
+        return profile.variables
 
     def preflight(self, submission: Submission) -> list[Fault]:
         """Tools, folder, options, secrets and Python; then SLURM's own judgement of the very script."""

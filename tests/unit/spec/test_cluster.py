@@ -18,3 +18,19 @@ def test_a_notice_as_long_as_the_job_is_refused():
 def test_what_no_shell_can_export_is_refused(sections):
     with pytest.raises(ValidationError, match="is no name of a variable"):
         profile(**sections)
+
+
+def test_the_node_cache_reaches_the_ranks_as_a_variable_unless_the_environment_says_otherwise():
+    given = {"folder": "/scratch/gmml", "limit": "1 GiB"}
+    assert profile().variables == {}
+    assert profile(node_cache=given).variables == {
+        "GMML_NODE_CACHE": '{"folder":"/scratch/gmml","limit":"1073741824 B"}'
+    }
+    named = profile(node_cache=given, environment={"GMML_NODE_CACHE": "mine"})
+    assert named.variables == {"GMML_NODE_CACHE": "mine"}
+
+
+@pytest.mark.parametrize("folder", ["scratch", "s3://bucket/cache", "./here", ""])
+def test_a_node_cache_is_a_folder_of_the_node(folder):
+    with pytest.raises(ValidationError, match=r"is no absolute path.*write a folder of the nodes"):
+        profile(node_cache={"folder": folder, "limit": "1 GiB"})

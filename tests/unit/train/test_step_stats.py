@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from gmml_cluster.train.step_stats import RankStats, StepVector
+from gmml_cluster.data.node_cache.cache import CacheFigures
+from gmml_cluster.train.step_stats import RankStats, StepVector, cache_scalars
 
+CPU = torch.device("cpu")
 SCALARS = {"two": [4.0, 2.0], "masked": [3.0, 6.0]}
 
 
@@ -64,3 +66,10 @@ def test_the_first_gradient_that_is_not_finite_is_named():
     values[1] = np.inf
     read = vector.unpack(values, vector.scalars)
     assert (read.finite, read.first_not_finite(("a", "b"))) == (False, "the gradient of b")
+
+
+def test_figures_of_node_caches_are_a_share_and_a_sum_over_ranks():
+    of_ranks = [cache_scalars(CacheFigures(hits, missed, faults), rank, CPU)
+                for rank, (hits, missed, faults) in enumerate([(30, 10, 0), (0, 20, 2), (0, 0, 1)])]  # fmt: skip
+    sums = {name: torch.stack([each[name] for each in of_ranks]).sum(0).tolist() for name in of_ranks[0]}
+    assert sums == {"cache_hits": [30, 60], "cache_faults": [3, 1]}

@@ -122,3 +122,39 @@ def test_a_second_epoch_is_shuffled_differently():
     layout = SampleLayout(seed=1, batch=8, group=2, lanes=4, window=8, spans=2, corpora=(CorpusShape(1.0, (50, 46)),))
     y = Order(layout).locate(np.arange(192)).y
     assert not np.array_equal(y[:96], y[96:])
+
+
+@settings(max_examples=25, deadline=None)
+@given(layouts())
+def test_windows_are_open_from_the_first_to_the_last_step_that_draws_of_them(layout):
+    order, samples = Order(layout), layout.batch * 40
+    locations = order.locate(np.arange(samples))
+    corpora = [c for c, _ in lane_indices(layout.lane_counts)]
+    steps, lanes = np.arange(samples) // layout.batch, np.arange(samples) // layout.group % layout.lanes
+    drawn_steps, drawn_samples, windows = defaultdict(set), defaultdict(int), {}
+    for n, (c, epoch, y) in enumerate(drawn(order, samples)):
+        if (c, epoch) not in windows:
+            windows[c, epoch] = order.openings(c, epoch, np.arange(layout.corpora[c].samples))
+        found = windows[c, epoch]
+        assert found.first_step[y] <= steps[n] <= found.last_step[y]
+        assert found.lane[y] in (lanes[n], -1)
+        assert corpora[lanes[n]] == c
+        key = c, epoch, int(found.first_step[y]), int(found.last_step[y]), int(found.lane[y])
+        drawn_steps[key].add(int(steps[n]))
+        drawn_samples[key] += 1
+    assert len(locations.y) == samples
+    for key, of_window in drawn_steps.items():
+        c, epoch, first, last, lane = key
+        found = windows[c, epoch]
+        whole = (found.first_step == first) & (found.last_step == last) & (found.lane == lane)
+        if whole.sum() == drawn_samples[key]:  # else the draws looked at end within it
+            assert (min(of_window), max(of_window)) == (first, last)
+
+
+def test_epochs_from_a_step_begin_with_that_of_its_first_sample():
+    layout = SampleLayout(seed=5, batch=24, group=2, lanes=6, window=8, spans=3, corpora=(CorpusShape(1.0, (61, 97)),))
+    order = Order(layout)
+    for step in range(0, 200, 7):
+        epoch = int(order.locate(np.array([step * 24])).epoch[0])
+        assert order.epochs_from(0, step)[0] == epoch
+        assert len(order.epochs_from(0, step)) >= 2

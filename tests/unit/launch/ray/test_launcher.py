@@ -25,10 +25,12 @@ from tests.fixtures.slurm import free_ports
 ADDRESS = "http://head:8265"
 
 
+CACHE = {"folder": "/scratch", "limit": "9 MiB"}
+
+
 def submission(nodes="2..4", ranks=2, **ray):
-    profile = ClusterProfile.model_validate(
-        {"launcher": "ray", "root": "/runs", "environment": {"A": "it's"}, "ray": {"address": ADDRESS} | ray}
-    )
+    sections = {"environment": {"A": "it's"}, "node_cache": CACHE, "ray": {"address": ADDRESS} | ray}
+    profile = ClusterProfile.model_validate({"launcher": "ray", "root": "/runs", **sections})
     code = Snapshot("d1ge5t", b"zip")
     return submissions.submission(profile, token="tok3n", nodes=nodes, ranks_per_node=ranks, code=code)
 
@@ -110,6 +112,7 @@ def test_every_field_of_the_profile_reaches_the_request():
     assert request["metadata"] == {"run": "/runs/a-run"}
     environment = request["runtime_env"]["env_vars"]
     assert (environment["A"], environment["GMML_GPUS"]) == ("it's", "2")
+    assert environment["GMML_NODE_CACHE"] == '{"folder":"/scratch","limit":"9437184 B"}'
     assert environment["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "300"
     assert environment["RAY_kill_child_processes_on_worker_exit"] == "0"
     assert (request["runtime_env"]["pip"], request["runtime_env"]["image_uri"]) == (["x"], "site/image:1")

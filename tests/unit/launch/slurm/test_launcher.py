@@ -22,9 +22,12 @@ from tests.fixtures import submissions
 Tools = Callable[..., Path]
 
 
-def submission(root: str = "/runs", nodes: str = "2", ranks: int = 4, **slurm: object) -> Submission:
+def submission(
+    root: str = "/runs", nodes: str = "2", ranks: int = 4, cache: dict[str, str] | None = None, **slurm: object
+) -> Submission:
     profile = ClusterProfile.model_validate(
         {"launcher": "slurm", "root": root, "environment": {"A": "it's"}, "secrets": ["KEY"], "slurm": slurm}
+        | ({} if cache is None else {"node_cache": cache})
     )
     code = Snapshot("d1ge5t", b"")
     return submissions.submission(profile, token="tok3n", nodes=nodes, ranks_per_node=ranks, code=code)
@@ -46,7 +49,7 @@ def test_every_field_of_the_profile_reaches_the_script() -> None:
         gpus_per_node=4, cpus_per_rank=8, memory_per_node="64 GiB", time="90 min", notice="2 min",
         modules=["gcc/12", "cuda/12.4"], setup=["ulimit -n 8192"], folder="/shared/jobs",
         sbatch_args={"mail_type": "END", "exclusive": True}, srun_args=["--cpu-bind=none"],
-        python="apptainer exec i.sif python",
+        python="apptainer exec i.sif python", cache={"folder": "$TMPDIR/gmml", "limit": "2 GiB"},
     )  # fmt: skip
     assert options(made) >= {
         "--partition=gpu", "--account=acc", "--qos=low", "--constraint=a100", "--exclude=n7", "--gpus-per-node=4",
@@ -68,6 +71,7 @@ def test_every_field_of_the_profile_reaches_the_script() -> None:
     loaded = lines.index("for gmml_module in gcc/12 cuda/12.4; do")
     assert loaded < lines.index("ulimit -n 8192") < lines.index(srun)
     assert "export A='it'\"'\"'s'" in lines
+    assert """export GMML_NODE_CACHE='{"folder":"$TMPDIR/gmml","limit":"2147483648 B"}'""" in lines
 
 
 def test_guards_come_first_and_the_exit_code_is_taken_at_once() -> None:
