@@ -20,9 +20,8 @@ from gmml_cluster.spec.augment import Crop
 TRIES = 10
 _BITS_OF_A_TRY = 4
 
-# OpenCV would start a thread pool in each of our decode threads, and IPP's results depend on the processor
+# OpenCV would start a thread pool in each of our decode threads
 cv2.setNumThreads(1)
-cv2.ipp.setUseIPP(False)
 
 
 @dataclass(frozen=True)
@@ -119,6 +118,8 @@ def resize(image: Pixels, box: Ints, view_SS3: Pixels) -> None:
     bicubic without antialiasing. INTER_CUBIC reads four pixels, so from a factor of two on it would skip some. An
     image of the view's size is copied.
     """
+    # IPP's bicubic differs by a level from processor to processor; the setting is one of the thread that makes it
+    cv2.ipp.setUseIPP(False)
     top, left, height, width = box.tolist()
     size = view_SS3.shape[0]
     part = image[top : top + height, left : left + width]

@@ -17,9 +17,9 @@ from PIL import Image, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 
-VIEWS_VERSION = 2
+VIEWS_VERSION = 3
 """Version of decoding and cropping: raised whenever the same bytes and draws give other views. 1: interpolation of a
-crop by its shorter side; 2: by each axis, and PNGs with long texts are read."""
+crop by its shorter side; 2: by each axis, and PNGs with long texts are read; 3: without IPP in every thread."""
 
 # Pillow's remarks on damaged metadata name no sample and would be printed amid a command's output
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
