@@ -236,10 +236,9 @@ class Stream:
         of_steps = [self._order.rank_numbers(step, self._ranks, self._rank) for step in steps]
         numbers = np.concatenate(of_steps)
         where = self._order.locate(numbers)
-        samples = [Wanted(c, y) for c, y in zip(where.corpus.tolist(), where.y.tolist(), strict=True)]
-        pieces, first = self._fetcher.locate(samples), (where.epoch == 0).tolist()
-        masks = self._fetcher.locate(samples, masks=True) if self._masks else None
-        labels = self._fetcher.labels(samples) if self._labels else None
+        pieces, first = self._fetcher.locate(where.corpus, where.y), (where.epoch == 0).tolist()
+        masks = self._fetcher.locate(where.corpus, where.y, masks=True) if self._masks else None
+        labels = self._fetcher.labels(where.corpus, where.y) if self._labels else None
         crops = 1 if self._data.augment.aligned else self._views
         draws = draw_crops(self._seed, numbers, crops, self._data.augment.crop)
         planned, before = [], 0
