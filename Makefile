@@ -92,9 +92,11 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 		|| $(PIP) install $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") "torch==$(TORCH)"; fi
 	@touch $@
 
-$(VENV)/.installed-%: pyproject.toml constraints.txt $(VENV)/.torch
+$(VENV)/.installed-%: pyproject.toml constraints.txt $(VENV)/.torch $(wildcard native/*.*)
 	@echo "== packages of gmml-cluster[$*]"
 	@DS_BUILD_OPS=0 $(PIP) install --constraint constraints.txt --editable ".[$*]"
+	@$(PIP) install ./native >/dev/null 2>&1 \
+		|| echo "gmml-native cannot be built here (no C compiler?); crops are resized by OpenCV alone, which takes longer"
 	@touch $@
 
 apt: ## SLURM and munge for the cluster tests, where this user may install packages

@@ -1,6 +1,8 @@
 """Images a second of the reader over bare loops and over peers, all cores busy: `python -m benchmarks.reading`.
 
-The bare loop holds the encoded images in memory and decodes and resizes them, whole, with no order, draw or check.
+The bare loop holds the encoded images in memory and decodes and resizes them, whole, with no order, draw or check:
+images that have the view's size already, as small ones do, it copies. The cropping loop resizes a crop of each, drawn
+before the clock starts: the limit of a stream, which has to resize crops too, if all else cost nothing.
 The better loop does it as well as is possible with the same decoder: a JPEG that is twice as large as the view or more
 is decoded at half its scale, into a buffer that is used again, and resized linearly. Peer: `benchmarks/peers.py`. All
 are measured with the same number of threads or processes and in turn, so that whatever else the machine does falls on
@@ -17,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -25,17 +28,21 @@ import simplejpeg
 from benchmarks.peers import rate
 from benchmarks.rows import Row, interleaved, markdown, ratio_of, write_json
 from gmml_cluster.data.corpus.pin import Pin, pin
+from gmml_cluster.data.random.philox import Ints
+from gmml_cluster.data.reader.crop import crop_boxes, draw_crops, resize
 from gmml_cluster.data.reader.decode import decode
 from gmml_cluster.data.reader.fetch import Fetcher, Wanted
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.stream import Stream
 from gmml_cluster.plan.sample_layout import make_layout
+from gmml_cluster.spec.augment import Crop
 from gmml_cluster.spec.job import CorpusSpec, Data
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 BATCH = 128
 _CHUNK = 16
 _DECODERS = ("ours", "Pillow")
+_Image = TypeVar("_Image")  # bytes, with a crop or without
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,8 @@ class Corpus:
     """Real images, the side of a view of them, and the goals of their rows.
 
     Attributes:
-        bare: goal over the bare loop; `better` over the better one, None where it does not differ.
+        bare: goal over the bare loop and over the cropping one.
+        better: goal over the better loop, None where it does not differ.
         given: goal over the best peer with our decoder; `as_it_comes` over the best as its users have it.
     """
 
@@ -92,6 +100,7 @@ def compare(corpus: Corpus, folder: str, threads: int, given: argparse.Namespace
     pinned = pin([CorpusSpec(url=shards)])
     samples = min(BATCH * given.batches, pinned.shapes[0].samples)
     encoded = [bytes(data) for data in Fetcher(pinned).fetch([Wanted(0, y) for y in range(samples)])]
+    cropped = list(zip(encoded, boxes_of(encoded), strict=True))
     with ExitStack() as stack:
         stream = stack.enter_context(closing(_stream(pinned, corpus.size, threads)))
         pool = stack.enter_context(ThreadPoolExecutor(threads))
@@ -100,6 +109,7 @@ def compare(corpus: Corpus, folder: str, threads: int, given: argparse.Namespace
         measures = {
             "stream": lambda: rate(iter(stream.next, None), BATCH, given.batches),
             "bare": lambda: _loop(pool, _decode_whole, encoded, corpus.size),
+            "cropping": lambda: _loop(pool, _decode_cropped, cropped, corpus.size),
             "better": lambda: _loop(pool, _decode_reduced, encoded, corpus.size),
             **{decoder: peer.of(given.batches) for decoder, peer in peers.items()},
         }
@@ -109,7 +119,7 @@ def compare(corpus: Corpus, folder: str, threads: int, given: argparse.Namespace
 def _rows(corpus: Corpus, threads: int, rates: dict[str, list[float]]) -> Iterator[Row]:
     figure = f"{corpus.name}, {corpus.size} px, {threads} thread{'s' * (threads > 1)}"
     own = rates["stream"]
-    for name, goal in {"bare": corpus.bare, "better": corpus.better}.items():
+    for name, goal in {"bare": corpus.bare, "cropping": corpus.bare, "better": corpus.better}.items():
         if goal is not None:
             value = sorted(own)[len(own) // 2]
             yield Row(figure, f"the {name} decode loop", ratio_of(own, rates[name]), goal, unit="images/s", value=value)
@@ -151,10 +161,16 @@ def _stream(pinned: Pin, size: int, threads: int) -> Stream:
     return Stream(Order(layout), pinned, data, seed=7, views=1, ranks=1, rank=0, first_step=0, threads=threads)
 
 
+def boxes_of(encoded: Sequence[bytes]) -> Ints:
+    """The crop of each image (n, 4), as a stream draws it."""
+    sides = np.array([decode(data, 10**8).shape[:2] for data in encoded])
+    return crop_boxes(draw_crops(7, np.arange(len(encoded)), 1, Crop()), sides[:, 0], sides[:, 1])[:, 0]
+
+
 def _loop(
-    pool: ThreadPoolExecutor, decode_all: Callable[[Sequence[bytes], int], int], encoded: list[bytes], size: int
+    pool: ThreadPoolExecutor, decode_all: Callable[[Sequence[_Image], int], int], images: Sequence[_Image], size: int
 ) -> float:
-    chunks = [encoded[first : first + _CHUNK] for first in range(0, len(encoded), _CHUNK)]
+    chunks = [images[first : first + _CHUNK] for first in range(0, len(images), _CHUNK)]
     began = time.monotonic()
     count = sum(pool.map(lambda chunk: decode_all(chunk, size), chunks))
     return count / (time.monotonic() - began)
@@ -163,6 +179,13 @@ def _loop(
 def _decode_whole(chunk: Sequence[bytes], size: int) -> int:
     for data in chunk:
         cv2.resize(decode(data, 10**8), (size, size), interpolation=cv2.INTER_CUBIC)
+    return len(chunk)
+
+
+def _decode_cropped(chunk: Sequence[tuple[bytes, Ints]], size: int) -> int:
+    view = np.empty((size, size, 3), np.uint8)
+    for data, box in chunk:
+        resize(decode(data, 10**8), box, view)
     return len(chunk)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from bokeh.models import ColumnDataSource, HoverTool, Model, Range1d
 
+from gmml_cluster.outputs.status import ScoreOutput
 from gmml_cluster.report.gather import RunData
 from gmml_cluster.report.palette import colour, dash
 from gmml_cluster.report.plots import plot_of
-from gmml_cluster.run.score_columns import Kind, Row, headings, kind_of, protocol_of
+from gmml_cluster.run.score_columns import Kind, headings, kind_of, protocol_of
 
 MOST = 6
 """Figures of a page; a run that scores every feature by every protocol would have dozens."""
@@ -35,12 +36,12 @@ class ScoreCurve:
     name: str
     title: str
     protocol: str
-    rows: Mapping[str, Sequence[Row]]
+    rows: Mapping[str, Sequence[ScoreOutput]]
 
 
 def score_curves(runs: Sequence[RunData]) -> list[ScoreCurve]:
     """The scores that some run has at two steps or more, the first `MOST` of them, in the order they were kept."""
-    found: dict[Kind, dict[str, dict[int, Row]]] = {}
+    found: dict[Kind, dict[str, dict[int, ScoreOutput]]] = {}
     for run in runs:
         for row in run.rows if len(run.curves.last) else ():
             found.setdefault(kind_of(row), {}).setdefault(run.name, {})[_step(row)] = row
@@ -52,15 +53,15 @@ def score_curves(runs: Sequence[RunData]) -> list[ScoreCurve]:
     ]
 
 
-def _step(row: Row) -> int:
+def _step(row: ScoreOutput) -> int:
     return _UNTRAINED if row["step"] is None else int(row["step"])
 
 
-def _some(of_runs: Mapping[str, Mapping[int, Row]]) -> Row:
+def _some(of_runs: Mapping[str, Mapping[int, ScoreOutput]]) -> ScoreOutput:
     return next(row for rows in of_runs.values() for row in rows.values())
 
 
-def _by_step(of_runs: Mapping[str, Mapping[int, Row]]) -> dict[str, list[Row]]:
+def _by_step(of_runs: Mapping[str, Mapping[int, ScoreOutput]]) -> dict[str, list[ScoreOutput]]:
     return {name: [rows[step] for step in sorted(rows)] for name, rows in of_runs.items()}
 
 

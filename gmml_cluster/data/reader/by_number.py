@@ -19,7 +19,7 @@ from gmml_cluster.data.reader.map_table import MapTable
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.planner import Planned, Planner
 from gmml_cluster.data.reader.stream import HostBatch
-from gmml_cluster.data.reader.views import Cut, Met, Views, place
+from gmml_cluster.data.reader.views import Met, Views
 from gmml_cluster.spec.job import Data
 
 
@@ -101,10 +101,12 @@ class NumberReader:
         images = np.empty((len(numbers), self._views, 3, size, size), np.uint8)
         masks = np.empty((len(numbers), size, size), np.uint8) if self._masks else None
         maps = None if table is None else table.of_step(step, numbers, self._views)
-        met, stored = Met(), list[Stored]()
-        for cut in self._images.cuts(part, encoded, met):
-            place(cut, part, met, images, masks, maps)
-            stored += self._stored(cut, planned, met)
+        decoded: list[tuple[tuple[int, int], Pixels, Ints]] = []
+
+        def look(slot: int, image: Pixels, boxes: Ints) -> None:
+            decoded.append((image.shape[:2], shrink(image, self._side), boxes.copy()))
+
+        met = self._images.fill(part, encoded, images, masks, maps, look)
         batch = HostBatch(
             step,
             numbers,
@@ -114,25 +116,19 @@ class NumberReader:
             maps=None if maps is None else maps.maps,
             map_pass=None if table is None else table.pass_of(step),
         )
-        return batch, stored
+        return batch, [_stored(slot, *each, planned, met) for slot, each in enumerate(decoded)]
 
     def close(self) -> None:
         """Join the threads that read."""
         self._fetcher.close()
         self._decoding.shutdown()
 
-    def _stored(self, cut: Cut, planned: Planned, met: Met) -> list[Stored]:
-        found, labels = [], planned.labels
-        assert labels is not None
-        slots = range(cut.slots.start, cut.slots.stop)
-        for slot, (image, _), (height, width), boxes in zip(
-            slots, cut.samples, cut.sides.tolist(), cut.boxes, strict=True
-        ):
-            drawn, replacement = planned.pieces.samples[slot], met.replaced.get(slot)
-            shown, replaces = (drawn, None) if replacement is None else (replacement, drawn)
-            shrunk = shrink(image, self._side)
-            found.append(Stored(shown, replaces, int(labels[slot]), height, width, shrunk, boxes))
-        return found
+
+def _stored(slot: int, sides: tuple[int, int], image: Pixels, boxes: Ints, planned: Planned, met: Met) -> Stored:
+    assert planned.labels is not None
+    drawn, replacement = planned.pieces.samples[slot], met.replaced.get(slot)
+    shown, replaces = (drawn, None) if replacement is None else (replacement, drawn)
+    return Stored(shown, replaces, int(planned.labels[slot]), *sides, image, boxes)
 
 
 def shrink(image: Pixels, side: int) -> NDArray[np.uint8]:

@@ -6,8 +6,12 @@ call is that of some twenty samples, and it would be paid under the interpreter 
 Dims: n samples, V views, T = 10 tries.
 """
 
+import importlib
+import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -19,10 +23,12 @@ from gmml_cluster.spec.augment import Crop
 
 TRIES = 10
 _BITS_OF_A_TRY = 4
+_NATIVE_SIDES = 8
+"""`native/` makes views whose sides are multiples of it; OpenCV ends other rows in another arithmetic."""
+_log = logging.getLogger(__name__)
 
-# OpenCV would start a thread pool in each of our decode threads, and IPP's results depend on the processor
+# OpenCV would start a thread pool in each of our decode threads
 cv2.setNumThreads(1)
-cv2.ipp.setUseIPP(False)
 
 
 @dataclass(frozen=True)
@@ -125,8 +131,47 @@ def resize(image: Pixels, box: Ints, view_SS3: Pixels) -> None:
     shrinks_y, shrinks_x = height >= 2 * size, width >= 2 * size
     if height == width == size:
         view_SS3[:] = part
-    elif shrinks_y == shrinks_x:
-        cv2.resize(part, (size, size), view_SS3, interpolation=cv2.INTER_AREA if shrinks_y else cv2.INTER_CUBIC)
-    else:  # the shrinking axis first: the second pass then has fewer pixels
-        half = cv2.resize(part, (width, size) if shrinks_y else (size, height), interpolation=cv2.INTER_AREA)
-        cv2.resize(half, (size, size), view_SS3, interpolation=cv2.INTER_CUBIC)
+    elif shrinks_y and shrinks_x:
+        _by_opencv(part, (size, size), cv2.INTER_AREA, view_SS3)
+    elif shrinks_y or shrinks_x:  # the shrinking axis first: the second pass then has fewer pixels
+        half = _by_opencv(part, (width, size) if shrinks_y else (size, height), cv2.INTER_AREA)
+        _cubic(half, (0, 0, half.shape[0], half.shape[1]), view_SS3)
+    else:
+        _cubic(image, (top, left, height, width), view_SS3)
+
+
+def _cubic(image: Pixels, box: tuple[int, int, int, int], view_SS3: Pixels) -> None:
+    (top, left, height, width), size = box, view_SS3.shape[0]
+    native = None if size % _NATIVE_SIDES else native_cubic()
+    if native is None or not image.flags.c_contiguous:
+        part = image[top : top + height, left : left + width]
+        _by_opencv(part, (size, size), cv2.INTER_CUBIC, view_SS3)
+    else:
+        native(image, image.shape[1], *box, view_SS3, size)
+
+
+def _by_opencv(part: Pixels, size: tuple[int, int], interpolation: int, out: Pixels | None = None) -> Pixels:
+    """The part resized to a width and a height."""
+    # IPP's bicubic differs by a level from processor to processor; the setting is one of the thread that makes it
+    cv2.ipp.setUseIPP(False)
+    resized: Pixels = cv2.resize(part, size, out, interpolation=interpolation)  # type: ignore[assignment]  # any dtype
+    return resized
+
+
+@cache
+def native_cubic() -> Callable[..., None] | None:
+    """`resize_cubic` of the package in `native/`; None where it is not installed or gives other bits than OpenCV."""
+    try:
+        native: Callable[..., None] = importlib.import_module("gmml_native").resize_cubic
+    except ImportError:
+        return None
+    row, column = np.arange(60)[:, None], np.arange(70)[None]
+    image = np.stack([row * column, row * 9 + column * 40, (row - column) ** 2], -1).astype(np.uint8)
+    for size, height, width in ((8, 15, 9), (64, 47, 70), (40, 60, 7), (88, 60, 69)):
+        ours, opencvs = np.zeros((2, size, size, 3), np.uint8)
+        _by_opencv(image[:height, :width], (size, size), cv2.INTER_CUBIC, opencvs)
+        native(image, image.shape[1], 0, 0, height, width, ours, size)
+        if not np.array_equal(ours, opencvs):
+            _log.warning("gmml_native gives other pixels than OpenCV %s and is not used", cv2.__version__)
+            return None
+    return native

@@ -1,25 +1,31 @@
 """Encoded images to RGB pixels, uint8, as stored. EXIF orientation, alpha and colour profiles are ignored.
 
-JPEGs go through simplejpeg (libjpeg-turbo), which releases the interpreter lock; everything else, CMYK and whatever
-simplejpeg refuses through Pillow. An image's size is read from its header and judged before anything is decoded.
+JPEGs go through simplejpeg (libjpeg-turbo), plain PNGs through OpenCV (libpng): both release the interpreter lock.
+Everything else, and whatever these two refuse, goes through Pillow, which alone decides what is a bad image. An image's
+size is read from its header and judged before anything is decoded.
 """
 
 import io
 import struct
 import warnings
+import zlib
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
+Room = Callable[[int], Pixels]
+"""Gives memory of at least so many bytes for the pixels of one image, uint8 (bytes,)."""
 
-VIEWS_VERSION = 2
+VIEWS_VERSION = 3
 """Version of decoding and cropping: raised whenever the same bytes and draws give other views. 1: interpolation of a
-crop by its shorter side; 2: by each axis, and PNGs with long texts are read."""
+crop by its shorter side; 2: by each axis, and PNGs with long texts are read; 3: without IPP in every thread."""
 
 # Pillow's remarks on damaged metadata name no sample and would be printed amid a command's output
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -27,6 +33,10 @@ Image.MAX_IMAGE_PIXELS = None  # the limit is the caller's, and Pillow has no ot
 _JPEG_MAGIC = b"\xff\xd8"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_PNG_START = struct.Struct(">8sI4siiBBBBB4xI4s")
+"""Magic, length and name of the first chunk; width, height, bits, colours, three methods; its CRC; the next chunk."""
+_PNG_CHUNK = struct.Struct(">I4s")
+_PLAIN_COLOURS = (0, 2)  # grey and RGB
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _FORMATS = ("JPEG", "PNG", "WEBP")  # Pillow's others include one that starts a program
 _MASK_MODES = ("1", "L", "P")
@@ -69,24 +79,40 @@ def decode(data: bytes | memoryview, max_pixels: int) -> Pixels:
     return decode_noting(data, max_pixels).pixels
 
 
-def decode_noting(data: bytes | memoryview, max_pixels: int) -> Decoded:
+def decode_noting(data: bytes | memoryview, max_pixels: int, room: Room | None = None) -> Decoded:
     """The image's pixels, and whether the decoder found its data corrupt.
+
+    Args:
+        data: the encoded image.
+        max_pixels: how many it may have.
+        room: memory that the pixels may lie in; None allocates it, and the kernel then zeroes its pages first.
 
     Raises:
         BadImage: it cannot be decoded, or has more than `max_pixels` pixels.
     """
-    damage = ""
+    damage, pixels = "", None
     if data[:2] == _JPEG_MAGIC:
         try:
-            pixels = _decode_jpeg(data, max_pixels)
+            pixels = _decode_jpeg(data, max_pixels, room)
         except (
             ValueError
         ) as error:  # simplejpeg raises on libjpeg's warnings too; Pillow decodes such files without a warning
             damage = str(error) if str(error).startswith(_CORRUPT) else ""
-        else:
-            if pixels is not None:
-                return Decoded(pixels)
-    return Decoded(_decode_by_pillow(data, max_pixels), damage)
+    elif (size := _plain_png(data)) and _is_intact(memoryview(data)):
+        _limit(*size, max_pixels)
+        pixels = _decode_png(data)
+    return Decoded(_decode_by_pillow(data, max_pixels) if pixels is None else pixels, damage)
+
+
+def size_of(data: bytes | memoryview) -> tuple[int, int]:
+    """Height and width by the header of a JPEG or of a plain PNG; (0, 0) where it takes a decoder to say."""
+    if data[:2] == _JPEG_MAGIC:
+        try:
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        except ValueError:
+            return 0, 0
+        return height, width
+    return _plain_png(data) or (0, 0)
 
 
 def decode_mask(data: bytes | memoryview, shape: tuple[int, ...], table: NDArray[np.int16]) -> Pixels:
@@ -129,14 +155,54 @@ def mask_values(data: bytes | memoryview) -> Pixels:
         raise BadImage(f"its mask: {type(error).__name__}: {error}") from error
 
 
-def _decode_jpeg(data: bytes | memoryview, max_pixels: int) -> Pixels | None:
+def _decode_jpeg(data: bytes | memoryview, max_pixels: int, room: Room | None) -> Pixels | None:
     """The image, or None where its colour space is Pillow's to convert; ValueError where simplejpeg refuses it."""
     height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     _limit(height, width, max_pixels)
     if space not in _PLAIN_JPEG:
         return None
-    pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+    buffer = None if room is None else room(3 * height * width)
+    pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=buffer)
     return pixels
+
+
+def _plain_png(data: bytes | memoryview) -> tuple[int, int] | None:
+    """Height and width of a PNG of 8 bits, grey or RGB, whose pixels follow its header at once; else None.
+
+    Chunks between the two could change what pixels mean, and one that is damaged makes the image bad to Pillow alone.
+    """
+    if len(data) < _PNG_START.size:
+        return None
+    magic, length, name, width, height, bits, colours, *methods, _, following = _PNG_START.unpack_from(data)
+    if (magic, length, name, following) != (_PNG_MAGIC, 13, b"IHDR", b"IDAT"):
+        return None
+    if bits != 8 or colours not in _PLAIN_COLOURS or any(methods) or min(height, width) < 1:
+        return None
+    return height, width
+
+
+def _decode_png(data: bytes | memoryview) -> Pixels | None:
+    """The image, or None where it is Pillow's to judge what is wrong with it."""
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)  # type: ignore[assignment]  # any dtype
+    except cv2.error:
+        return None
+    return pixels  # None where libpng refuses it
+
+
+def _is_intact(png: memoryview) -> bool:
+    """Whether all chunks are whole and agree with their CRCs; libpng would print what is wrong, and name no sample."""
+    at, name = len(_PNG_MAGIC), b""
+    while name != b"IEND":
+        if at + 12 > len(png):
+            return False
+        length, name = _PNG_CHUNK.unpack_from(png, at)
+        end = at + 8 + length
+        if zlib.crc32(png[at + 4 : end]) != int.from_bytes(png[end : end + 4], "big"):
+            return False
+        at = end + 4
+    return True
 
 
 def _decode_by_pillow(data: bytes | memoryview, max_pixels: int) -> Pixels:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 
@@ -19,13 +19,25 @@ from gmml_cluster.data.corpus.pinned import PinnedShard
 from gmml_cluster.data.node_cache.cache import NodeCache
 from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.locate import Locator, Pieces, Wanted
-from gmml_cluster.data.reader.reads import REMOTE, BlockCache, Encoded, Read, coalesce, distinct, read_range
+from gmml_cluster.data.reader.reads import (
+    REMOTE,
+    BlockCache,
+    Encoded,
+    OpenShards,
+    Read,
+    coalesce,
+    distinct,
+    most_open_shards,
+    read_range,
+)
 from gmml_cluster.errors import Fault, GmmlError, StorageError
 from gmml_cluster.store.verified import READS, read_verified
 
 _FIRST_PAUSE_S = 0.2
 _DEFAULT_READS = 8
 _MOST_GROUP_BYTES = 8 * 2**20
+_LOCAL_READS_A_TASK = 8
+"""Reads that a thread of the pool takes at once where they come from a folder: to wake it costs as much as a read."""
 
 __all__ = ["Chunk", "Fetcher", "Wanted", "read_range"]
 
@@ -74,6 +86,7 @@ class Fetcher:
         self._pin, self._node_cache = pin, node_cache
         self._locator = Locator(pin)
         self._blocks = BlockCache(cache_bytes)
+        self._shards = OpenShards(most_open_shards())
         self._pool = ThreadPoolExecutor(reads, thread_name_prefix="fetch")
         self._remote = any(corpus.shards[0].file.url.startswith(REMOTE) for corpus in pin.corpora)
         self._ahead_bytes, self._held_bytes = ahead_bytes, 0
@@ -96,24 +109,31 @@ class Fetcher:
         """Encoded bytes of samples that have arrived and wait to be decoded."""
         return self._ready_bytes
 
-    def locate(self, samples: Sequence[Wanted], *, masks: bool = False) -> Pieces:
+    def locate(self, corpus: Ints, y: Ints, *, masks: bool = False) -> Pieces:
         """Where samples' images lie, or their masks; loads the indexes that are not at hand, several at once.
+
+        Args:
+            corpus: of each sample, int64 (n,).
+            y: index in it, int64 (n,).
+            masks: whether their masks are wanted.
 
         Raises:
             StorageError: an index cannot be read, or its shard is gone or changed since it was pinned.
         """
-        pairs = np.array([(sample.corpus, sample.y) for sample in samples], np.int64).reshape(-1, 2)
-        return self._locator.locate(pairs[:, 0], pairs[:, 1], self._indexes, masks=masks)
+        return self._locator.locate(corpus, y, self._indexes, masks=masks)
 
-    def labels(self, samples: Sequence[Wanted]) -> Ints:
+    def labels(self, corpus: Ints, y: Ints) -> Ints:
         """The classes of samples, int64 (n,), -1 where one has none.
+
+        Args:
+            corpus: of each sample, int64 (n,).
+            y: index in it, int64 (n,).
 
         Raises:
             DataError: an index has other classes than its shard.
             StorageError: a store does not answer, or a shard is gone or changed since it was pinned.
         """
-        pairs = np.array([(sample.corpus, sample.y) for sample in samples], np.int64).reshape(-1, 2)
-        return self._locator.labels(pairs[:, 0], pairs[:, 1], self._pin.labels_of)
+        return self._locator.labels(corpus, y, self._pin.labels_of)
 
     def fetch(self, samples: Sequence[Wanted], *, masks: bool = False) -> list[bytes]:
         """The bytes of the images, or of the masks, in the order asked for; waits for them.
@@ -122,7 +142,8 @@ class Fetcher:
             StorageError: the store does not answer, or bytes disagree with the index after all tries; names shard and
                 member, or says that the shard changed.
         """
-        pieces = self.locate(samples, masks=masks)
+        pairs = np.array([(sample.corpus, sample.y) for sample in samples], np.int64).reshape(-1, 2)
+        pieces = self.locate(pairs[:, 0], pairs[:, 1], masks=masks)
         reads = self._reads(pieces)
         self._start(distinct(reads))
         return [bytes(data) for data in self._checked(pieces, reads)]
@@ -188,6 +209,7 @@ class Fetcher:
             self._closed = True
             self._changed.notify_all()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._shards.close()
 
     def _indexes(self, shards: Sequence[PinnedShard]) -> Iterable[ShardIndex]:
         # a folder's index is a short read; an object store's is two requests, and a first step needs one a lane
@@ -203,23 +225,37 @@ class Fetcher:
         """Send the requests that have not been sent; a single one in the caller's thread where `inline`."""
         with self._changed:
             new = [read for read in reads if read.data is None]
-            alone = inline and len(new) == 1
             for read in new:
-                read.data = Future() if alone else self._pool.submit(self._get, read)
-        if alone:
-            assert new[0].data is not None
+                read.data = Future()
+        if inline and len(new) == 1:
+            self._get_all(new)
+            return
+        size = 1 if self._remote else _LOCAL_READS_A_TASK
+        try:
+            for first in range(0, len(new), size):
+                some = new[first : first + size]
+                self._pool.submit(self._get_all, some).add_done_callback(partial(_cancel_with, some))
+        except RuntimeError:  # closed meanwhile
+            _cancel(new)
+            raise
+
+    def _get_all(self, reads: Sequence[Read]) -> None:
+        for read in reads:
+            assert read.data is not None
+            if not read.data.set_running_or_notify_cancel():
+                continue
             try:
-                new[0].data.set_result(self._get(new[0]))
-            except BaseException as error:
-                new[0].data.set_exception(error)
+                read.data.set_result(self._get(read))
+            except BaseException as error:  # those who wait for the read raise it
+                read.data.set_exception(error)
 
     def _get(self, read: Read) -> bytes:
         with self._changed:
             self._in_flight += 1
         try:
             if self._node_cache is not None and self._node_cache.serves(read.shard):
-                return self._node_cache.read(read.shard, read.start, read.length, read_range)
-            return read_range(read.shard.file.url, read.start, read.length)
+                return self._node_cache.read(read.shard, read.start, read.length, self._shards.read)
+            return self._shards.read(read.shard.file.url, read.start, read.length)
         except BaseException:
             self._blocks.forget(read.shard.file.url)  # else the failure would be cached
             raise
@@ -283,6 +319,7 @@ class Fetcher:
             if self._closed:
                 raise self._given_up(pieces)
             self._blocks.forget(url)
+            self._shards.forget(url)
             return read_range(url, start, length)
 
         def check(data: Encoded) -> None:
@@ -302,6 +339,18 @@ class Fetcher:
 
     def _given_up(self, pieces: Pieces) -> GmmlError:
         return StorageError(Fault(pieces.shards[0].file.url, "reading was given up; the stream is closed"))
+
+
+def _cancel_with(reads: Sequence[Read], task: "Future[None]") -> None:
+    if task.cancelled():
+        _cancel(reads)
+
+
+def _cancel(reads: Sequence[Read]) -> None:
+    """Cancel reads that no thread has taken and none will, so that nobody waits for them."""
+    for read in reads:
+        assert read.data is not None
+        read.data.cancel()
 
 
 def _coalesced(chunks: Sequence[Chunk]) -> list[list[list[Read]]]:

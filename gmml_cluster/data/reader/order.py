@@ -232,7 +232,8 @@ class _CorpusOrder:
         """The y at each position of the epoch's stream: its spans, permuted."""
         ends = self._stream_ends(epoch)
         at = np.searchsorted(ends, positions, side="right")
-        spans = self._permuted_spans(epoch, at)
+        distinct, which = np.unique(at, return_inverse=True)  # samples of a window share a few spans
+        spans = self._permuted_spans(epoch, distinct)[which]
         return self._span_starts(spans) + positions - (ends[at] - self._span_sizes(spans))
 
     def _stream_ends(self, epoch: int) -> Ints:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.crop import CropDraws, draw_crops
-from gmml_cluster.data.reader.fetch import Chunk, Fetcher, Wanted
+from gmml_cluster.data.reader.fetch import Chunk, Fetcher
 from gmml_cluster.data.reader.locate import Pieces
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.views import Part
@@ -71,13 +71,12 @@ class Planner:
             StorageError: an index cannot be read, or its shard is gone or changed since it was pinned.
         """
         where = self.order.locate(numbers)
-        samples = [Wanted(c, y) for c, y in zip(where.corpus.tolist(), where.y.tolist(), strict=True)]
         crops = 1 if self.data.augment.aligned else self.views
         return Planned(
             numbers,
-            self.fetcher.locate(samples),
-            self.fetcher.locate(samples, masks=True) if self.masks else None,
+            self.fetcher.locate(where.corpus, where.y),
+            self.fetcher.locate(where.corpus, where.y, masks=True) if self.masks else None,
             (where.epoch == 0).tolist(),
             draw_crops(self.seed, numbers, crops, self.data.augment.crop),
-            self.fetcher.labels(samples) if self.labels else None,
+            self.fetcher.labels(where.corpus, where.y) if self.labels else None,
         )

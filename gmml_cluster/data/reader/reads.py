@@ -1,5 +1,6 @@
 """Which requests bring the bytes of some samples: neighbours are read together, object stores in whole blocks."""
 
+import resource
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -9,6 +10,7 @@ from cachetools import LRUCache
 from gmml_cluster.data.corpus.listing import split_url, store_of
 from gmml_cluster.data.corpus.pinned import PinnedShard
 from gmml_cluster.data.reader.locate import Pieces
+from gmml_cluster.store.posix import OpenFile, PosixStore
 
 BLOCK_BYTES = 2**20
 GAP_BYTES = 2**15
@@ -16,6 +18,9 @@ GAP_BYTES = 2**15
 LONGEST_BYTES = 8 * 2**20
 """A longer read would keep the first of its samples waiting for the last."""
 REMOTE = "s3://"
+_MOST_OPEN = 256
+_SHARE_OPEN = 8
+"""Of the descriptors that the process may have, one in so many may be a shard's."""
 Encoded = bytes | memoryview
 
 
@@ -46,6 +51,62 @@ def read_range(url: str, start: int, length: int) -> bytes:
     """Bytes of a shard; fewer where it ends."""
     folder, name = split_url(url)
     return store_of(folder).get(name, start, length)
+
+
+class OpenShards:
+    """Shards in folders, kept open for their next reads, the least recently used let go first; thread-safe.
+
+    To open a file costs ten times as much as to read 2 kB of it, on a network file system a request or two to its
+    server besides.
+
+    Args:
+        most: shards that are open at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._held: LRUCache[str, OpenFile] = LRUCache(most)
+        self._lock = threading.Lock()
+
+    def read(self, url: str, start: int, length: int) -> bytes:
+        """Bytes of a shard, also of one in an object store; fewer where it ends.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        folder, name = split_url(url)
+        store = store_of(folder)
+        if not isinstance(store, PosixStore):
+            return store.get(name, start, length)
+        try:
+            return self._opened(store, url, name).read(start, length)
+        except OSError:  # a server that was restarted, or whose file was replaced, refuses what it opened before
+            self.forget(url)
+            return store.get(name, start, length)
+
+    def forget(self, url: str) -> None:
+        """Open the shard anew when it is read next."""
+        with self._lock:
+            self._held.pop(url, None)
+
+    def close(self) -> None:
+        """Let all go."""
+        with self._lock:
+            self._held.clear()
+
+    def _opened(self, store: PosixStore, url: str, name: str) -> OpenFile:
+        with self._lock:
+            found = self._held.get(url)
+        if found is None:
+            found = store.open_to_read(name)
+            with self._lock:
+                self._held[url] = found
+        return found
+
+
+def most_open_shards() -> int:
+    """How many shards a stream may keep open."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_OPEN if allowed == resource.RLIM_INFINITY else max(min(allowed // _SHARE_OPEN, _MOST_OPEN), 1)
 
 
 def coalesce(pieces: Pieces) -> list[list[Read]]:

@@ -1,10 +1,11 @@
 """From a chunk's bytes to its views: decoding, cropping, and what replaces a bad sample."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,18 +13,19 @@ from gmml_cluster.data.corpus.pin import Pin
 from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.bad_samples import Limit
 from gmml_cluster.data.reader.crop import CropDraws, crop_boxes, resize, resize_mask
-from gmml_cluster.data.reader.decode import BadImage, Decoded, Pixels, decode_mask, decode_noting
+from gmml_cluster.data.reader.decode import BadImage, Decoded, Pixels, Room, decode_mask, decode_noting, size_of
 from gmml_cluster.data.reader.fetch import Chunk, Fetcher, Wanted
 from gmml_cluster.data.reader.map_table import ViewMaps
 from gmml_cluster.data.reader.reads import Encoded
 from gmml_cluster.spec.job import Data
 
-_DECODED_BYTES = 2**25
-"""Pixels that wait for the crop boxes of their chunk."""
-
 _NO_MASK: Pixels = np.zeros((0, 0), np.uint8)
 _Sample = tuple[Pixels, Pixels]
 """Image and mask of a sample; the mask is empty where none is wanted."""
+
+Look = Callable[[int, Pixels, Ints], None]
+"""Slot of a sample, its decoded image, and its boxes, int64 (V, 4): top, left, height, width; (1, 4) where the views
+share one."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,23 +56,6 @@ class Part:
     filled: "Future[Met]" = field(default_factory=Future)
 
 
-@dataclass(frozen=True)
-class Cut:
-    """Decoded samples of a chunk, in a row, and where their views are cut.
-
-    Attributes:
-        slots: which of the chunk.
-        samples: of each its image (height, width, 3) and its mask (height, width).
-        sides: int64 (n, 2), height and width of the images.
-        boxes: int64 (n, V, 4): top, left, height, width; (n, 1, 4) where the views share one.
-    """
-
-    slots: slice
-    samples: Sequence[_Sample]
-    sides: Ints
-    boxes: Ints
-
-
 class Views:
     """Makes the views of chunks; used by all decode threads at once.
 
@@ -92,6 +77,7 @@ class Views:
         images: NDArray[np.uint8],
         masks: NDArray[np.uint8] | None = None,
         maps: ViewMaps | None = None,
+        look: Look | None = None,
     ) -> Met:
         """Decode and crop a chunk.
 
@@ -101,52 +87,42 @@ class Views:
             images: uint8 (n, views, 3, size, size), to be filled.
             masks: uint8 (n, size, size), to be filled with the masks of the first views.
             maps: of the same samples, to be filled; None where the step reads none.
+            look: told of each sample; what it is given holds until it returns.
 
         Raises:
             DataError: too many bad samples follow each other.
             StorageError: what replaces a bad sample cannot be read, or its shard changed.
         """
-        met = Met()
-        for cut in self.cuts(part, encoded, met):
-            place(cut, part, met, images, masks, maps)
+        met, scratch = Met(), Scratch()
+        of_images, of_masks = encoded[: len(part.first)], encoded[len(part.first) :]
+        sizes = [size_of(data) for data in of_images]
+        sides = np.array(sizes, np.int64)
+        boxes, view_SS3 = _boxes(part.draws, sides), np.empty((*images.shape[-2:], 3), np.uint8)
+        for slot, data in enumerate(of_images):
+            mask = b"" if masks is None else of_masks[slot]
+            image, classes = self._decode(part, slot, data, mask, met, scratch)
+            if image.shape[:2] != sizes[slot]:  # it stands in for a bad sample, or its header was not understood
+                sides[slot] = image.shape[:2]
+                boxes[slot] = _boxes(part.draws.part(slice(slot, slot + 1)), sides[slot : slot + 1])
+            for box, planes in zip(boxes[slot], images[slot], strict=False):  # aligned views have one crop
+                resize(image, box, view_SS3)
+                cv2.split(view_SS3, list(planes))
+            images[slot, len(boxes[slot]) :] = images[slot, :1]
+            if look is not None:
+                look(slot, image, boxes[slot])
+            if masks is not None:
+                resize_mask(classes, boxes[slot, 0], masks[slot])
+        if maps is not None:
+            shown = part.chunk.pieces.samples
+            maps.fill([met.replaced.get(slot, sample) for slot, sample in enumerate(shown[: len(sides)])], boxes, sides)
         return met
 
-    def cuts(self, part: Part, encoded: Sequence[Encoded], met: Met) -> Iterator[Cut]:
-        """Decode a chunk and draw its boxes, in runs of samples.
-
-        Args:
-            part: as of `fill`.
-            encoded: as there.
-            met: notes what the chunk holds beside good samples.
-
-        Raises:
-            DataError, StorageError: as there.
-        """
-        for slots, decoded in self._decoded(part, encoded, met):
-            sides = np.array([image.shape[:2] for image, _ in decoded], np.int64)
-            boxes = crop_boxes(part.draws.part(slots), sides[:, 0], sides[:, 1])
-            yield Cut(slots, decoded, sides, boxes)
-
-    def _decoded(self, part: Part, encoded: Sequence[Encoded], met: Met) -> Iterator[tuple[slice, list[_Sample]]]:
-        """The chunk's images and masks in runs of samples, cut where they would take more than 32 MiB."""
-        start, run, held = 0, list[_Sample](), 0
-        images = encoded[: len(part.first)]
-        masks = encoded[len(part.first) :] or [b""] * len(images)
-        for slot, pair in enumerate(zip(images, masks, strict=True)):
-            run.append(self._decode(part, slot, *pair, met))
-            held += sum(pixels.nbytes for pixels in run[-1])
-            if held >= _DECODED_BYTES:
-                yield slice(start, slot + 1), run
-                start, run, held = slot + 1, [], 0
-        if run:
-            yield slice(start, len(images)), run
-
-    def _decode(self, part: Part, slot: int, data: Encoded, mask: Encoded, met: Met) -> _Sample:
+    def _decode(self, part: Part, slot: int, data: Encoded, mask: Encoded, met: Met, room: "Scratch") -> _Sample:
         """The sample's image and mask, or those of the next good one in index order, whose class it then has too."""
         sample, first, passed = part.chunk.pieces.samples[slot], part.first[slot], list[Wanted]()
         while True:
             try:
-                pixels, damage = read_image(self._data, sample, data)
+                pixels, damage = read_image(self._data, sample, data, room)
                 classes = _NO_MASK if self._mask_table is None else decode_mask(mask, pixels.shape, self._mask_table)
             except BadImage as error:
                 self._fetcher.demand_unchanged(sample)
@@ -162,46 +138,44 @@ class Views:
                 if passed:
                     met.replaced[slot] = sample
                     if part.labels is not None:
-                        part.labels[slot] = self._fetcher.labels([sample])[0]
+                        at = np.array([[sample.corpus], [sample.y]])
+                        part.labels[slot] = self._fetcher.labels(*at)[0]
                 met.damaged += bool(damage)
                 if damage and first:
                     _log.warning("%s: damaged, but decoded: %s", self._pin.locate(sample.corpus, sample.y), damage)
                 return pixels, classes
 
 
-def place(
-    cut: Cut,
-    part: Part,
-    met: Met,
-    images: NDArray[np.uint8],
-    masks: NDArray[np.uint8] | None = None,
-    maps: ViewMaps | None = None,
-) -> None:
-    """Resize the views, masks and maps of a run of samples into their places; arguments are as of `Views.fill`."""
-    if masks is not None:
-        for (_, mask), own, of_mask in zip(cut.samples, cut.boxes, masks[cut.slots], strict=True):
-            resize_mask(mask, own[0], of_mask)
-    if maps is not None:
-        shown = part.chunk.pieces.samples[cut.slots]
-        at = range(cut.slots.start, cut.slots.stop)
-        samples = [met.replaced.get(*each) for each in zip(at, shown, strict=True)]
-        maps.part(cut.slots).fill(samples, cut.boxes, cut.sides)
-    size = images.shape[-1]
-    views = np.empty((len(cut.samples), images.shape[1], size, size, 3), np.uint8)
-    for (image, _), own, of_sample in zip(cut.samples, cut.boxes, views, strict=True):
-        for box, view in zip(own, of_sample[: len(own)], strict=True):
-            resize(image, box, view)
-        of_sample[len(own) :] = of_sample[:1]  # aligned views have one crop
-    images[cut.slots] = views.transpose(0, 1, 4, 2, 3)
+class Scratch:
+    """Memory for the pixels of one image after another: `Room` of `decode_noting`."""
+
+    def __init__(self) -> None:
+        self._held: Pixels = np.empty(0, np.uint8)
+
+    def __call__(self, size: int) -> Pixels:
+        """At least `size` bytes, uint8, overwritten when it is called again."""
+        if len(self._held) < size:
+            self._held = np.empty(size, np.uint8)
+        return self._held
 
 
-def read_image(data: Data, sample: Wanted, encoded: Encoded) -> Decoded:
+def _boxes(draws: CropDraws, sides: Ints) -> Ints:
+    return crop_boxes(draws, sides[:, 0], sides[:, 1])
+
+
+def read_image(data: Data, sample: Wanted, encoded: Encoded, room: Room | None = None) -> Decoded:
     """A sample's pixels, and what its decoder complained of.
+
+    Args:
+        data: the job's rules.
+        sample: which it is.
+        encoded: its bytes.
+        room: memory that the pixels may lie in; None allocates it.
 
     Raises:
         BadImage: it is a bad sample by the job's rules.
     """
-    decoded = decode_noting(encoded, data.max_pixels)
+    decoded = decode_noting(encoded, data.max_pixels, room)
     if decoded.damage and data.corpora[sample.corpus].refuse_damaged:
         raise BadImage(decoded.damage)
     return decoded

@@ -1,14 +1,27 @@
 """Decoding: real photographs, awkward formats, and bytes that are no image."""
 
 import io
+import struct
 import tarfile
+import zlib
 from itertools import islice
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from gmml_cluster.data.reader.decode import VIEWS_VERSION, BadImage, decode, decode_noting, decoder_name, views_version
+from gmml_cluster.data.reader import decode as decoding
+from gmml_cluster.data.reader.decode import (
+    VIEWS_VERSION,
+    BadImage,
+    decode,
+    decode_noting,
+    decoder_name,
+    size_of,
+    views_version,
+)
 from tests.unit.data.conftest import DATA, needs_photos, png
 
 MOST = 50_000_000
@@ -118,3 +131,115 @@ def test_bytes_in_a_view_of_a_longer_read_decode_without_a_copy():
         data = encoded(Image.linear_gradient("L").convert("RGB"), form)
         held = memoryview(b"before" + data + b"after")[6:-5]
         assert np.array_equal(decode(held, MOST), decode(data, MOST))
+
+
+def chunk(name, body):
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def plain_png(pixels, *, before=b"", after=b"", change=lambda stream: stream):
+    """A PNG written by hand: chunks before and after the pixels, and the stream of these changed."""
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
+    stream = zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels))
+    parts = [chunk(b"IHDR", header), before, chunk(b"IDAT", change(stream)), after, chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def outcome(data):
+    """The pixels, or why the image is bad."""
+    try:
+        return decode(data, MOST).tolist()
+    except BadImage as error:
+        return str(error)
+
+
+def pillows(data, monkeypatch):
+    """The outcome where Pillow decodes PNGs, as it does in versions before this."""
+    with monkeypatch.context() as patched:
+        patched.setattr(decoding, "_plain_png", lambda data: None)
+        return outcome(data)
+
+
+@pytest.fixture(scope="module")
+def patch():
+    with pytest.MonkeyPatch.context() as patched:
+        yield patched
+
+
+def some_pixels(seed, height, width, colours):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)[: 2 + (colours == 3)], dtype=np.uint8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 99), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]), st.data())
+def test_a_plain_png_whole_cut_or_damaged_comes_out_as_pillow_alone_would_have_it(
+    patch, seed, height, width, colours, data
+):
+    pixels = some_pixels(seed, height, width, colours)
+    whole = png(pixels)
+    assert size_of(whole) == (height, width)
+    assert np.array_equal(decode(whole, MOST), np.broadcast_to(pixels.reshape(height, width, -1), (height, width, 3)))
+    at = data.draw(st.integers(0, len(whole) - 1))
+    flipped = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
+    for damaged in (flipped, whole[:at]):
+        assert outcome(damaged) == pillows(damaged, patch)
+
+
+EXIF_TURNED = chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
+ODD_PNGS = {
+    "turned by EXIF": {"after": EXIF_TURNED},
+    "turned by EXIF before": {"before": EXIF_TURNED},
+    "gamma": {"before": chunk(b"gAMA", struct.pack(">I", 20000))},
+    "transparent colour": {"before": chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3))},
+    "transparent colour, late": {"after": chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3))},
+    "chunk with a wrong CRC": {"before": chunk(b"pHYs", bytes(9))[:-1] + b"?"},
+    "chunk with a wrong CRC, late": {"after": chunk(b"tEXt", b"a\0b")[:-1] + b"?"},
+    "a second IDAT": {"after": chunk(b"IDAT", b"")},
+    "wrong Adler": {"change": lambda stream: stream[:-1] + bytes([stream[-1] ^ 1])},
+    "no Adler": {"change": lambda stream: stream[:-4]},
+    "rest after the stream": {"change": lambda stream: stream + b"more"},
+    "one row too many": {"change": lambda stream: zlib.compress(zlib.decompress(stream) + bytes(13 * 3 + 1))},
+    "one row too few": {"change": lambda stream: zlib.compress(zlib.decompress(stream)[: -(13 * 3 + 1)])},
+    "an unknown filter": {"change": lambda stream: zlib.compress(b"\x09" + zlib.decompress(stream)[1:])},
+    "no stream": {"change": lambda stream: b""},
+}
+
+
+@pytest.mark.parametrize("odd", ODD_PNGS)
+def test_an_odd_png_is_what_it_is_to_pillow(odd, patch):
+    data = plain_png(some_pixels(1, 7, 13, 3), **ODD_PNGS[odd])
+    assert outcome(data) == pillows(data, patch)
+
+
+def test_pngs_of_other_kinds_are_left_to_pillow(monkeypatch):
+    refused = []
+    monkeypatch.setattr(decoding, "_decode_png", refused.append)
+    kinds = [Image.new("L", (5, 4)).convert(mode) for mode in ("1", "P", "LA", "RGBA")]
+    for image in (*kinds, Image.fromarray(np.zeros((4, 5), np.uint16))):
+        decode(encoded(image, "PNG"), MOST)
+    assert refused == []
+    decode(png(some_pixels(1, 4, 5, 3)), MOST)
+    assert len(refused) == 1
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_size_by_the_header_is_that_of_the_pixels_or_unknown(form):
+    data = encoded(Image.new("RGB", (300, 200)), form)
+    assert size_of(data) == ((0, 0) if form == "WEBP" else (200, 300))
+    for spoilt in (data[:30], data[:3], b"", b"<html>404</html>"):
+        assert size_of(spoilt) == (0, 0)
+
+
+def test_a_jpeg_is_decoded_into_the_memory_that_is_given():
+    image = Image.linear_gradient("L").convert("RGB").resize((40, 30))
+    data, asked = encoded(image, "JPEG"), []
+
+    def room(size):
+        asked.append(np.zeros(size + 100, np.uint8))
+        return asked[-1]
+
+    pixels = decode_noting(data, MOST, room).pixels
+    assert np.array_equal(pixels, decode(data, MOST))
+    assert [len(each) for each in asked] == [30 * 40 * 3 + 100]
+    assert np.shares_memory(pixels, asked[0])

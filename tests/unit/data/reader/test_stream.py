@@ -188,7 +188,7 @@ def test_fault_in_a_thread_surfaces_in_next_and_stays(digit_shards, bucket, monk
 
 def test_close_joins_the_threads_and_reading_ahead_is_bounded(digit_shards, monkeypatch):
     made = []
-    monkeypatch.setattr(stream.np, "empty", lambda *given: made.append(given) or np.zeros(*given))
+    monkeypatch.setattr(stream.np, "empty", lambda *given, **named: made.append(given) or np.zeros(*given, **named))
     before = threading.active_count()
     opened = Run(digit_shards).stream()
     opened.next()
