@@ -1,6 +1,12 @@
-"""docs/outputs.md, made of the schemas of what `--json` prints (`output_schemas.py` writes it)."""
+"""docs/outputs.md, made of the schemas of what `--json` prints.
 
+`python -m gmml_cluster.cli.output_page docs` writes it, and docs/schema/outputs/*.schema.json.
+"""
+
+import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from gmml_cluster.cli.output_schemas import OUTPUTS, output_schema
@@ -11,10 +17,10 @@ Schema = dict[str, Any]
 _HEAD = """\
 # Outputs for machines
 
-Made from the types of what is printed, by `python -m gmml_cluster.cli.output_schemas docs`; do not edit. How a program
+Made from the types of what is printed, by `python -m gmml_cluster.cli.output_page docs`; do not edit. How a program
 uses it: [agents.md](agents.md).
 
-Every command takes `--json`. It changes stdout alone: there is then one JSON document a line and nothing else. What
+Every command but `gmml completion`, which prints for shells, takes `--json`. It changes stdout alone: there is then one JSON document a line and nothing else. What
 goes on, warnings, and errors for people are on stderr, as without it. A command that fails prints an [error](#error) as
 its last line, on stdout too. Each document has `version`; a field that changes its meaning or goes raises it, a new
 field does not, so readers pass over fields that they do not know.
@@ -92,3 +98,16 @@ def _type(field: Schema, definitions: Schema) -> str:
 
 def _definition(field: Schema) -> str | None:
     return field["$ref"].rpartition("/")[2] if "$ref" in field else None
+
+
+def write(docs: Path) -> None:
+    """Write all schemas and the page of outputs."""
+    folder = docs / "schema" / "outputs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in OUTPUTS:
+        (folder / f"{name}.schema.json").write_text(json.dumps(output_schema(name), indent=2) + "\n")
+    (docs / "outputs.md").write_text(page())
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -1,6 +1,6 @@
 """The schemas of what `--json` prints: committed, complete, and the page of outputs is made of them.
 
-After a change on purpose: `python -m gmml_cluster.cli.output_schemas docs`.
+After a change on purpose: `python -m gmml_cluster.cli.output_page docs`.
 """
 
 import json
@@ -57,7 +57,7 @@ def test_a_reader_of_today_takes_documents_with_fields_of_tomorrow(name):
 
 def test_every_command_takes_json_and_has_a_schema():
     printed = {command for output in OUTPUTS.values() for command in output.commands}
-    leaves = [each for each in every_command() if not isinstance(each, click.Group)]
+    leaves = [each for each in every_command() if not isinstance(each, click.Group) and each.name != "completion"]
     assert len(leaves) > 20
     for command in leaves:
         flags = {flag for parameter in command.get_params(click.Context(command)) for flag in parameter.opts}
