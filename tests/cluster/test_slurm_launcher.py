@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +192,38 @@ def test_each_rank_runs_the_submitted_code_in_its_place_with_signals_held(
         assert one["path"].split(os.pathsep)[0] in one["code"]
         assert (one["marked"], one["secret"], one["kill_wait"]) == (MARK, "s3cr3t-value", "5")
     assert causes(tmp_path) == [(0, "finished")]
+
+
+# Stands for apptainer: an image has a PYTHONPATH and a MARK of its own, and what is mounted is noted.
+APPTAINER = """\
+#!/bin/sh
+echo "$@" >> "$NOTES/opened"
+while [ "$1" != /i.sif ]; do shift; done
+shift
+PYTHONPATH=/of/the/image MARK=of-the-image
+exec env PYTHONPATH="${APPTAINERENV_PYTHONPATH:-$PYTHONPATH}" MARK="${APPTAINERENV_MARK:-$MARK}" "$@"
+"""
+
+
+def test_ranks_run_in_the_image_with_the_submitted_code_and_the_script_outside_decides_on_restarts(
+    slurm: Slurm, submit: Submit, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "apptainer").write_text(APPTAINER)
+    (tmp_path / "bin" / "apptainer").chmod(0o755)
+    container = {"runtime": "apptainer", "image": "/i.sif", "mounts": ["/corpora"], "python": sys.executable}
+    _, job = submit("wait,finish", container=container, setup=[f"export PATH={tmp_path}/bin:$PATH"])
+    assert [note(tmp_path, rank=rank)["marked"] for rank in range(2)] == [MARK, MARK]
+    slurm.call("scancel", "--signal=USR2", job)
+    assert note(tmp_path, rank=1, restart=1)["marked"] == MARK
+    assert ended(slurm, job) == (*FINISHED, "1")
+    opened = (tmp_path / "opened").read_text().splitlines()
+    mounts = (
+        f"exec --bind={tmp_path}:{tmp_path} --bind={tmp_path}/.slurm:{tmp_path}/.slurm --bind=/corpora:/corpora /i.sif"
+    )
+    assert all(line.startswith(f"{mounts} env PYTHONNOUSERSITE=1 {sys.executable} ") for line in opened)
+    asked = ["gmml_cluster.launch.imports", *["submitit.core._submit"] * 2]
+    assert [line.partition(" -m ")[2].split()[0] for line in opened] == asked * 2
 
 
 def test_the_script_shown_is_the_script_used_and_no_secret_is_in_any_file(
