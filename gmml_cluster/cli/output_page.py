@@ -1,6 +1,12 @@
-"""docs/outputs.md, made of the schemas of what `--json` prints (`output_schemas.py` writes it)."""
+"""docs/outputs.md, made of the schemas of what `--json` prints.
 
+`python -m gmml_cluster.cli.output_page docs` writes it, and docs/schema/outputs/NAME.schema.json.
+"""
+
+import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from gmml_cluster.cli.output_schemas import OUTPUTS, output_schema
@@ -11,7 +17,7 @@ Schema = dict[str, Any]
 _HEAD = """\
 # Outputs for machines
 
-Made from the types of what is printed, by `python -m gmml_cluster.cli.output_schemas docs`; do not edit. How a program
+Made from the types of what is printed, by `python -m gmml_cluster.cli.output_page docs`; do not edit. How a program
 uses it: [agents.md](agents.md).
 
 Every command takes `--json`. It changes stdout alone: there is then one JSON document a line and nothing else. What
@@ -31,6 +37,15 @@ _PRINTS = {"document": "", "list": "A list in one line. ", "lines": "A line each
 _NAMES = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text", "null": "null"}
 _OWN_SECTIONS = ("Plan",)
 """Definitions that several documents have: each is described once, in a section of its own."""
+
+
+def write(docs: Path) -> None:
+    """Write the page and all schemas."""
+    folder = docs / "schema" / "outputs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in OUTPUTS:
+        (folder / f"{name}.schema.json").write_text(json.dumps(output_schema(name), indent=2) + "\n")
+    (docs / "outputs.md").write_text(page())
 
 
 def page() -> str:
@@ -92,3 +107,7 @@ def _type(field: Schema, definitions: Schema) -> str:
 
 def _definition(field: Schema) -> str | None:
     return field["$ref"].rpartition("/")[2] if "$ref" in field else None
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -1,13 +1,10 @@
 """JSON Schemas of what `--json` prints, made of the types that the code which prints is checked against.
 
-`python -m gmml_cluster.cli.output_schemas docs` writes docs/schema/outputs/*.schema.json and docs/outputs.md.
+`output_page.py` writes them, and the page of outputs.
 """
 
-import json
 import re
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter
@@ -124,18 +121,3 @@ def output_schema(name: str) -> Schema:
     """Schema of one document of `OUTPUTS`; fields that it does not know are valid, as a later version may have more."""
     schema = TypeAdapter(OUTPUTS[name].type).json_schema(mode="serialization", schema_generator=_Described)
     return {"$schema": DIALECT, **schema}
-
-
-def write(docs: Path) -> None:
-    """Write all schemas and the page of outputs."""
-    from gmml_cluster.cli.output_page import page
-
-    folder = docs / "schema" / "outputs"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in OUTPUTS:
-        (folder / f"{name}.schema.json").write_text(json.dumps(output_schema(name), indent=2) + "\n")
-    (docs / "outputs.md").write_text(page())
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]))

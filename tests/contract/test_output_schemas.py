@@ -1,6 +1,6 @@
 """The schemas of what `--json` prints: committed, complete, and the page of outputs is made of them.
 
-After a change on purpose: `python -m gmml_cluster.cli.output_schemas docs`.
+After a change on purpose: `python -m gmml_cluster.cli.output_page docs`.
 """
 
 import json
