@@ -1,6 +1,6 @@
 """docs/outputs.md, made of the schemas of what `--json` prints.
 
-`python -m gmml_cluster.cli.output_page docs` writes it, and docs/schema/outputs/*.schema.json.
+`python -m gmml_cluster.cli.output_page docs` writes it, and docs/schema/outputs/NAME.schema.json.
 """
 
 import json
@@ -20,10 +20,10 @@ _HEAD = """\
 Made from the types of what is printed, by `python -m gmml_cluster.cli.output_page docs`; do not edit. How a program
 uses it: [agents.md](agents.md).
 
-Every command but `gmml completion`, which prints for shells, takes `--json`. It changes stdout alone: there is then one JSON document a line and nothing else. What
-goes on, warnings, and errors for people are on stderr, as without it. A command that fails prints an [error](#error) as
-its last line, on stdout too. Each document has `version`; a field that changes its meaning or goes raises it, a new
-field does not, so readers pass over fields that they do not know.
+Every command but `gmml completion` takes `--json`. It changes stdout alone: there is then one JSON document a line and
+nothing else. What goes on, warnings, and errors for people are on stderr, as without it. A command that fails prints an
+[error](#error) as its last line, on stdout too. Each document has `version`; a field that changes its meaning or goes
+raises it, a new field does not, so readers pass over fields that they do not know.
 
 `gmml schema NAME` prints the JSON Schema of a document by the name below, over several lines; all are in
 [schema/outputs](schema/outputs).
@@ -37,6 +37,15 @@ _PRINTS = {"document": "", "list": "A list in one line. ", "lines": "A line each
 _NAMES = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text", "null": "null"}
 _OWN_SECTIONS = ("Plan",)
 """Definitions that several documents have: each is described once, in a section of its own."""
+
+
+def write(docs: Path) -> None:
+    """Write the page and all schemas."""
+    folder = docs / "schema" / "outputs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in OUTPUTS:
+        (folder / f"{name}.schema.json").write_text(json.dumps(output_schema(name), indent=2) + "\n")
+    (docs / "outputs.md").write_text(page())
 
 
 def page() -> str:
@@ -98,15 +107,6 @@ def _type(field: Schema, definitions: Schema) -> str:
 
 def _definition(field: Schema) -> str | None:
     return field["$ref"].rpartition("/")[2] if "$ref" in field else None
-
-
-def write(docs: Path) -> None:
-    """Write all schemas and the page of outputs."""
-    folder = docs / "schema" / "outputs"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in OUTPUTS:
-        (folder / f"{name}.schema.json").write_text(json.dumps(output_schema(name), indent=2) + "\n")
-    (docs / "outputs.md").write_text(page())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""JSON Schemas of what `--json` prints, made of the types that the code which prints is checked against."""
+"""JSON Schemas of what `--json` prints, made of the types that the code which prints is checked against.
+
+`output_page.py` writes them, and the page of outputs.
+"""
 
 import re
 from dataclasses import dataclass

@@ -89,7 +89,8 @@ def code() -> snapshot.Snapshot:
     kept = {
         str(path.relative_to(package.parent)): path.read_bytes()
         for path in package.rglob("*.py")
-        if path.relative_to(package).parts[0] in ("__init__.py", "errors.py", "launch", "run", "store", "train")
+        if path.relative_to(package).parts[0]
+        in ("__init__.py", "errors.py", "launch", "outputs", "run", "store", "train")
     }
     return snapshot.Snapshot.of({**kept, "gmml_cluster/train/worker.py": WORKER.encode()})
 

@@ -38,11 +38,8 @@ def home(tmp_path, monkeypatch):
 
 def code(worker=WORKER, **others):
     package = Path(gmml_cluster.__file__).parent
-    names = [
-        path
-        for path in package.rglob("*.py")
-        if path.relative_to(package).parts[0] in ("errors.py", "wording.py", "__init__.py", "launch", "run", "store")
-    ]
+    parts = ("errors.py", "wording.py", "__init__.py", "launch", "outputs", "run", "store")
+    names = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] in parts]
     files = {f"gmml_cluster/{path.relative_to(package)}": path.read_bytes() for path in names}
     files |= {
         "gmml_cluster/train/__init__.py": b"",
