@@ -25,7 +25,7 @@ from gmml_cluster.store.rehearsal import rehearsal
 _COUNT = "count"
 _UNFINISHED = ".part"
 _LOCK_S = 10.0
-"""A lock is held for microseconds, or a second for a million names; a process that was stopped may hold it for ever."""
+"""A lock is held for a system call or two, or as long as names are listed; a stopped process may hold it for ever."""
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.0001, 0.005
 
 

@@ -10,6 +10,7 @@ import torch
 from gmml_cluster.data.corpus.listing import ShardFile
 from gmml_cluster.data.corpus.pin import Pin
 from gmml_cluster.data.corpus.pinned import PinnedCorpus, PinnedShard, PinnedShards
+from gmml_cluster.data.node_cache.cache import CacheFigures
 from gmml_cluster.data.reader.bad_samples import Limit
 from gmml_cluster.data.reader.fetch import Wanted
 from gmml_cluster.data.reader.stream import HostBatch
@@ -360,3 +361,14 @@ def test_a_stop_while_they_are_made_ends_the_attempt_at_the_step_that_is_committ
     assert (outcome, last, saved) == ("notice", 2, [2, "committed"])
     assert len(engine.updates) == len(lines) == 3
     assert train(Engine(), first=3, maps=Maps(3, stops="cancelled"))[:2] == ("cancelled", 2)
+
+
+def test_the_line_has_the_figures_of_the_nodes_caches_where_there_are_any(monkeypatch):
+    without = train(Engine(), total=1)[3][0]
+    batch = Batches.next
+    monkeypatch.setattr(Batches, "next", lambda self: replace(batch(self), cache=CacheFigures(30, 10, 2)))
+    line = train(Engine(), total=1)[3][0]
+    assert {name: line[name] for name in line.keys() - without.keys()} == {"cache_hits": 0.75, "cache_faults": 2.0}
+    monkeypatch.setattr(Batches, "next", lambda self: replace(batch(self), cache=CacheFigures()))
+    line = train(Engine(), total=1)[3][0]
+    assert {name: line[name] for name in line.keys() - without.keys()} == {"cache_faults": 0.0}
