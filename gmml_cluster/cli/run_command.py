@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import click
 
-from gmml_cluster.cli import completion
+from gmml_cluster.cli import shells
 from gmml_cluster.cli.documents import emit
 from gmml_cluster.errors import Fault, GmmlError
 from gmml_cluster.outputs.base import ErrorOutput, error_document, fault_document
@@ -38,8 +38,8 @@ def _reader_has_left() -> int:
 def run(command: click.Command) -> NoReturn:
     """Run a command and exit with its code, one of `EXIT_CODES`; a command that returns a number exits with it."""
     program = Path(sys.argv[0]).name
-    if asked := os.environ.get(completion.variable_of(program)):
-        sys.exit(completion.answer(command, program, asked))
+    if asked := os.environ.get(shells.variable_of(program)):
+        sys.exit(shells.answer(command, program, asked))
     failed: ErrorOutput | None = None
     try:
         # not command.main(): it turns a broken pipe into exit code 1
