@@ -17,6 +17,7 @@ from torch import Tensor
 from gmml_cluster.data.corpus.pin import Located
 from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.by_number import NumberReader, Stored
+from gmml_cluster.data.reader.decode import decoder_name
 from gmml_cluster.data.reader.locate import Wanted
 from gmml_cluster.data.reader.map_table import MapTable
 from gmml_cluster.data.reader.order import Order
@@ -33,6 +34,7 @@ from gmml_cluster.spec.methods.registry import mask_table_of, wants_labels
 from gmml_cluster.store.open import open_store
 from gmml_cluster.train.inputs import method_inputs
 from gmml_cluster.train.maps import map_table
+from gmml_cluster.train.ranks.agreement import demand_same_views
 from gmml_cluster.wording import counted
 
 MOST = 64
@@ -107,15 +109,16 @@ def look(found: Ordered, numbers: range) -> Look:
 
     Raises:
         SpecError: they are too many or not all of the run, or nothing installed has the method.
+        PreflightError: this code would decode or crop the run's images otherwise.
         DataError: an index is damaged, or a sample cannot be replaced.
         StorageError: a store does not answer, a shard is gone or changed, or maps of the run are.
     """
     job, layout = found.job, found.layout
     steps = total_steps(job, layout)
     _demand(numbers, steps, layout.batch)
-    method = blank(Setting.of(job))
-    looker = _Looker(found, method, _maps(found, steps))
-    group, notes = layout.group, dict[str, None]()
+    notes = dict.fromkeys(_decoded_otherwise(found))
+    looker = _Looker(found, blank(Setting.of(job)), _maps(found, steps))
+    group = layout.group
     whole = np.arange(numbers.start // group * group, -(-numbers.stop // group) * group)
     seen: list[Seen] = []
     try:
@@ -136,6 +139,17 @@ def _demand(numbers: range, steps: int, batch: int) -> None:
     if len(numbers) > MOST:
         hint = "name fewer; gmml order lists as many as you like"
         raise SpecError(Fault(where, f"are {len(numbers)} samples; at most {MOST} are shown at once", hint))
+
+
+def _decoded_otherwise(found: Ordered) -> Iterator[str]:
+    """That a run's own decoder is not the one that is installed here."""
+    pinned = None if found.run is None else found.run.log.refresh().pin
+    if found.run is None or pinned is None:
+        return
+    demand_same_views(found.run, pinned["decoder"])
+    if pinned["decoder"] != decoder_name():
+        what = "pixels may differ in the last bit, and which samples are bad"
+        yield f"images are decoded by {decoder_name()}, the run's first by {pinned['decoder']}; {what}"
 
 
 def _maps(found: Ordered, steps: int) -> MapTable | None:

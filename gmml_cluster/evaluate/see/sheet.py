@@ -32,12 +32,11 @@ def sheet(look: Look, command: str) -> Image.Image:
         command: stands above, so that the picture says how it was made.
     """
     first = look.samples[0]
-    cell = _cell(look.job.data.image_size)
-    titles = [_STORED, *(each.title for each in [*first.views, *first.panels])]
-    width = 2 * _MARGIN + _TEXT_WIDTH + len(titles) * (cell + _GAP)
-    head = [_wrapped(title, cell) for title in titles]
-    above = [*_wrapped(command, width - 2 * _MARGIN), *(line for note in look.notes for line in _wrapped(note, width))]
-    rows = [_Row(seen, cell) for seen in look.samples]
+    cell, titles = _cell(len(first.views[0].pixels)), _titles(look.samples)
+    width = 2 * _MARGIN + _TEXT_WIDTH + (1 + len(titles)) * (cell + _GAP)
+    head = [_wrapped(title, cell) for title in (_STORED, *titles)]
+    above = [line for text in (command, *look.notes) for line in _wrapped(text, width - 2 * _MARGIN)]
+    rows = [_Row(seen, cell, titles) for seen in look.samples]
     top = _MARGIN + _LINE * (len(above) + 1)
     tops = np.cumsum([top + _LINE * max(map(len, head)) + _GAP, *(row.height + _GAP for row in rows)]).tolist()
     image = Image.new("RGB", (width, tops[-1] + _MARGIN), _PAPER)
@@ -54,6 +53,15 @@ def sheet(look: Look, command: str) -> Image.Image:
     return image
 
 
+def _titles(samples: Sequence[Seen]) -> list[str]:
+    """The columns beside the stored image: of the sample that has most, then what it lacks and others have.
+
+    Samples differ where a range goes beyond the step at which AMT begins.
+    """
+    by_count = sorted(samples, key=lambda seen: len(seen.panels), reverse=True)
+    return list(dict.fromkeys(shown.title for seen in by_count for shown in [*seen.views, *seen.panels]))
+
+
 def _left(column: int, cell: int) -> int:
     return _MARGIN + _TEXT_WIDTH + column * (cell + _GAP)
 
@@ -66,10 +74,11 @@ def _cell(size: int) -> int:
 class _Row:
     """A sample: words, its stored image, its views, and what the method makes of them."""
 
-    def __init__(self, seen: Seen, cell: int) -> None:
+    def __init__(self, seen: Seen, cell: int, titles: Sequence[str]) -> None:
         self._seen, self._cell = seen, cell
         self._words = list(_words(seen))
         self._shown = [*seen.views, *seen.panels]
+        self._columns = [1 + titles.index(each.title) for each in self._shown]
         self._facts = [_wrapped(each.fact, cell) for each in self._shown]
         self.height = max(cell + _LINE * max([0, *map(len, self._facts)]), _LINE * len(self._words))
 
@@ -80,7 +89,7 @@ class _Row:
         scale = cell / max(stored.height, stored.width)
         colours = PALETTE if len(stored.boxes) > 1 else PALETTE[5:]
         _place(image, draw, stored.image, (_left(0, cell), top), scale * stored.boxes, cell, colours)
-        for column, (shown, facts) in enumerate(zip(self._shown, self._facts, strict=True), start=1):
+        for column, shown, facts in zip(self._columns, self._shown, self._facts, strict=True):
             left = _left(column, cell)
             boxes = shown.boxes * (cell / len(shown.pixels))
             _place(image, draw, shown.pixels, (left, top), boxes, cell, PALETTE)

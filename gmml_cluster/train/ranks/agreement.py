@@ -146,7 +146,7 @@ def _pin(run: RunRoot, attempt: int, job: JobSpec) -> dict[str, Any]:
 
 def _pinned_before(run: RunRoot, attempt: int, job: JobSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The run's `pin`, brought up to date: shards that were rewritten with the same samples, a run that grew."""
-    _demand_same_views(run, fields["decoder"])
+    demand_same_views(run, fields["decoder"])
     old = pinned_corpora(run, fields["corpora"])
     now = repin(old, indexes(run))
     if now is not old:
@@ -161,8 +161,16 @@ def _pinned_before(run: RunRoot, attempt: int, job: JobSpec, fields: Mapping[str
     return {**fields, "corpora": now.digest, "steps": steps}
 
 
-def _demand_same_views(run: RunRoot, decoder: str) -> None:
-    """Refuse a run whose images this code would decode or crop otherwise."""
+def demand_same_views(run: RunRoot, decoder: str) -> None:
+    """Refuse a run whose images this code would decode or crop otherwise.
+
+    Args:
+        run: named in the error.
+        decoder: what decoded its images, by its `pin`.
+
+    Raises:
+        PreflightError: it is of another version.
+    """
     began_with = views_version(decoder)
     if began_with != VIEWS_VERSION:
         problem = f"it began with version {began_with} of decoding and cropping, this code has version {VIEWS_VERSION}"

@@ -16,10 +16,11 @@ from gmml_cluster.data.corpus.listing import indexes_below
 from gmml_cluster.data.corpus.pin import pin
 from gmml_cluster.data.reader.bad_samples import Limit
 from gmml_cluster.data.reader.crop import crop_boxes, draw_crops
+from gmml_cluster.data.reader.decode import VIEWS_VERSION, decoder_name
 from gmml_cluster.data.reader.map_blocks import all_blocks, manifest_of, put_block
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.stream import Stream
-from gmml_cluster.errors import SpecError, StorageError
+from gmml_cluster.errors import PreflightError, SpecError, StorageError
 from gmml_cluster.evaluate.see.__main__ import document, main
 from gmml_cluster.evaluate.see.look import MOST, look
 from gmml_cluster.evaluate.see.sheet import sheet
@@ -238,19 +239,22 @@ def test_before_there_are_maps_masks_that_follow_them_are_not_drawn_and_that_is_
     demand_of_step(found.samples[:4], job, stepped(job, 0))
 
 
-@pytest.fixture
-def run(corpus, tmp_path):
-    """A run of MAE with AMT whose corpora are pinned, and a way to record maps."""
+def pinned_run(corpus, root, decoder):
+    """A run of MAE with AMT whose first attempt has pinned its corpora."""
     job = job_of(corpus, {**METHODS["mae"], "amt": AMT})
-    root = tmp_path / "runs"
     made = create_run(str(root), "small", {SPEC: to_yaml(job).encode()}, {"spec": "0", "code": "0", "versions": {}})
     pinned = pin(job.data.corpora, indexes_below(str(root)))
     made.store.put(corpora_name(pinned.digest), pinned.to_bytes())
     token = protocol.submit(made.log, launcher="local", code="0", bounds={})
     protocol.claim(made.log, submit=token, job="j", restart=0, topology={}, machine={})
     layout = layout_of(job, pinned.shapes).to_json()
-    protocol.pin(made.log, 1, {"corpora": pinned.digest, "layout": layout, "steps": STEPS, "decoder": "d"})
+    protocol.pin(made.log, 1, {"corpora": pinned.digest, "layout": layout, "steps": STEPS, "decoder": decoder})
     return made
+
+
+@pytest.fixture
+def run(corpus, tmp_path):
+    return pinned_run(corpus, tmp_path / "runs", decoder_name())
 
 
 def record(run):
@@ -287,6 +291,37 @@ def test_maps_of_a_run_are_read_and_mask_as_in_its_step(run):
         assert np.abs(brightness - weights[each.n].numpy()).max() <= 1
         counts = [int((roles[each.n] == role).sum()) for role in (1, 2, 0)]
         assert each.panels[1].fact == "{} masked, {} thrown, {} visible".format(*counts)
+
+
+def test_a_run_that_was_decoded_otherwise_is_refused_or_that_is_said(corpus, tmp_path):
+    other = pinned_run(corpus, tmp_path / "other", f"another-1.0 views-{VIEWS_VERSION}")
+    assert look(of_run(other), range(4)).notes[0].startswith(f"images are decoded by {decoder_name()}, the run's")
+    older = pinned_run(corpus, tmp_path / "older", "another-1.0 views-1")
+    with pytest.raises(PreflightError, match="it began with version 1 of decoding and cropping"):
+        look(of_run(older), range(4))
+
+
+def test_columns_hold_one_thing_each_where_a_range_passes_the_step_at_which_amt_begins(run):
+    record(run)
+    found = look(of_run(run), range(14, 18))
+    assert [len(seen.panels) for seen in found.samples] == [1, 1, 3, 3]
+    image = np.asarray(sheet(found, "gmml see small"))
+    places = {seen.n: place_of(image, seen.panels[-1].pixels) for seen in found.samples}
+    assert len({x for _, x in places.values()}) == 1
+    assert [y for y, _ in places.values()] == sorted(y for y, _ in places.values())
+
+
+def place_of(image, pixels):
+    """Row and column where a view of 16 pixels lies in a sheet, enlarged to 128."""
+    enlarged = pixels.repeat(8, 0).repeat(8, 1)
+    starts = np.lib.stride_tricks.sliding_window_view(image[:, :, 0], (1, 128))[:, :, 0]
+    rows, columns = (starts == enlarged[0, :, 0]).all(2).nonzero()
+    (place,) = [
+        (int(y), int(x))
+        for y, x in zip(rows, columns, strict=True)
+        if np.array_equal(image[y : y + 128, x : x + 128], enlarged)
+    ]
+    return place
 
 
 def test_maps_that_are_gone_are_named(run):
@@ -366,13 +401,9 @@ def test_the_sheet_has_each_view_pixel_by_pixel(corpus):
     job = job_of(corpus, METHODS["mae"])
     found = look(ordered(job), range(3))
     image = np.asarray(sheet(found, "gmml see small"))
-    for seen in found.samples:
-        enlarged = seen.views[0].pixels.repeat(8, 0).repeat(8, 1)
-        starts = np.lib.stride_tricks.sliding_window_view(image[:, :, 0], (1, 128))[:, :, 0]
-        (rows, columns) = (starts == enlarged[0, :, 0]).all(2).nonzero()
-        assert any(
-            np.array_equal(image[y : y + 128, x : x + 128], enlarged) for y, x in zip(rows, columns, strict=True)
-        )
+    places = [place_of(image, seen.views[0].pixels) for seen in found.samples]
+    assert len({x for _, x in places}) == 1
+    assert places == sorted(places)
 
 
 def test_the_command_writes_a_picture_and_a_table_and_leaves_nothing_else(corpus, tmp_path):
