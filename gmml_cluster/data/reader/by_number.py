@@ -4,7 +4,6 @@ Dims: n samples, V views.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,8 +74,6 @@ class NumberReader:
         self._fetcher, self._masks = Fetcher(pin), mask_table is not None
         # classes are read for `Stored` even where the method learns without
         self._planner = Planner(order, self._fetcher, data, seed, views, True, self._masks)
-        # a thread, as a rank's images are cut in threads: OpenCV's IPP is on or off by thread, and it rounds otherwise
-        self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._images = Views(pin, data, self._fetcher, None if mask_table is None else np.array(mask_table, np.int16))
 
     def read(self, step: int, numbers: Ints, table: MapTable | None) -> tuple[HostBatch, list[Stored]]:
@@ -91,9 +88,6 @@ class NumberReader:
             DataError: an index is damaged, or too many bad samples follow each other.
             StorageError: a store does not answer, or a shard is gone or changed.
         """
-        return self._decoding.submit(self._read, step, numbers, table).result()
-
-    def _read(self, step: int, numbers: Ints, table: MapTable | None) -> tuple[HostBatch, list[Stored]]:
         planned, every, size = self._planner.plan(numbers), slice(0, len(numbers)), self._data.image_size
         part = planned.part(every, every)
         encoded = self._fetcher.fetch(planned.pieces.samples)
@@ -121,7 +115,6 @@ class NumberReader:
     def close(self) -> None:
         """Join the threads that read."""
         self._fetcher.close()
-        self._decoding.shutdown()
 
 
 def _stored(slot: int, sides: tuple[int, int], image: Pixels, boxes: Ints, planned: Planned, met: Met) -> Stored:
