@@ -68,31 +68,23 @@ def _document(
     from gmml_cluster.launch.follow import Tail, headline, output_of_start
     from gmml_cluster.run import failures
 
-    if attempt is None:
-        text = _last(output_of_start(history, rank or 0), tail)
-        nothing: LogsOutput = {
-            "version": 1,
-            "run": run.name,
-            "url": run.url,
-            "attempt": None,
-            "rank": rank or 0,
-            "ended": None,
-            "errors": [],
-            "text": text,
-        }
-        return nothing
-    has_said = bool(attempt.details.get("message")) or bool(attempt.resolved)
-    chosen = _rank(attempt, rank)
-    return {
+    document: LogsOutput = {
         "version": 1,
         "run": run.name,
         "url": run.url,
-        "attempt": attempt.number,
-        "rank": chosen,
-        "ended": headline(attempt) if has_said else None,
-        "errors": failures.read(run.store, attempt.number) if has_said else [],
-        "text": _last(Tail(run, attempt, chosen).new(), tail),
+        "attempt": attempt.number if attempt else None,
+        "rank": _rank(attempt, rank) if attempt else rank or 0,
+        "ended": None,
+        "errors": [],
+        "text": "",
     }
+    if attempt is None:
+        document["text"] = _last(output_of_start(history, document["rank"]), tail)
+        return document
+    if attempt.details.get("message") or attempt.resolved:
+        document["ended"], document["errors"] = headline(attempt), failures.read(run.store, attempt.number)
+    document["text"] = _last(Tail(run, attempt, document["rank"]).new(), tail)
+    return document
 
 
 def _last(text: str, lines: int | None) -> str:

@@ -322,7 +322,9 @@ def test_a_broken_profile_or_log_hides_no_other_run(call, tmp_path):
     (tmp_path / "runs" / "spoilt" / "log" / "00000000.json").write_text("{")
     code, out, err = call("gmml", "status", "--json")
     assert code == 0
-    assert [run["run"] for run in json.loads(out)] == ["good"]
+    good, spoilt = json.loads(out)
+    assert (good["run"], spoilt["error"]) == ("good", "StorageError")
+    assert "spoilt" in spoilt["faults"][0]["where"]
     assert "clusters/broken.yaml:1: no YAML" in err
     assert "spoilt" in err
 
