@@ -333,16 +333,16 @@ def test_two_ranks_read_each_byte_once_in_two_epochs_and_a_later_run_none(bucket
 
 @pytest.mark.parametrize("blocks", [0, 1, 7, 30])
 def test_a_smaller_limit_is_never_exceeded_and_changes_no_image(bucket, tmp_path, monkeypatch, blocks):
-    path, sizes = tmp_path / "cache", []
+    path, sizes, get = tmp_path / "cache", [], bucket.get
 
-    def measured(url, start, length, read=fetch.read_range):
+    def measured(*asked):
         with folder.CacheFolder(path, 0)._counted():  # so that nothing is removed while it is measured
             sizes.append(sum(file.stat().st_size for file in path.iterdir() if file.name != "gmml-count"))
-        return read(url, start, length)
+        return get(*asked)
 
-    expected = Run(None).images(6)
-    monkeypatch.setattr(fetch, "read_range", measured)
-    assert_same(Run(path, limit=blocks * 256).images(6), expected)
+    expected, run = Run(None).images(6), Run(path, limit=blocks * 256)
+    monkeypatch.setattr(bucket, "get", measured)
+    assert_same(run.images(6), expected)
     assert sizes
     assert max(sizes) <= blocks * 256
     assert len(entries(path)) <= blocks
