@@ -25,7 +25,8 @@ _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 
 _MOST = 10**18
 _MOST_NODES = 100_000
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
-_VARIABLE = re.compile(r"\$\w+|\$\{\w+\}")
+VARIABLE = re.compile(r"\$\w+|\$\{\w+\}")
+"""What a shell would expand."""
 
 
 def _parse(value: Any, units: dict[str, int], example: str) -> float:
@@ -79,7 +80,7 @@ def check_location(given: str) -> str:
     Raises:
         Refused: it names a variable of a shell, which nothing would expand, or a store that this version has not.
     """
-    if found := _VARIABLE.search(given):
+    if found := VARIABLE.search(given):
         raise Refused(f"{found[0]} in {given!r} would be taken literally", "write the path itself")
     scheme, separator, _ = given.partition("://")
     if separator and scheme not in SCHEMES:

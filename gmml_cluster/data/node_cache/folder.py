@@ -2,9 +2,10 @@
 
 A file is written under another name beside its own and then renamed, so what has a name is whole; one without that
 last step belongs to nobody and is written anew. Its writer holds a lock on it. How many files there are stands in
-`count`, which changes under a lock together with the files themselves. The kernel releases the locks of a process that
-is killed; at worst `count` is then too high, until the next process counts. Nothing is fsynced: what a crash of the
-node leaves of a file is told from data by the checksums of the samples in it.
+`gmml-count`, which changes under a lock together with the files themselves. The kernel releases the locks of a process
+that is killed; at worst the number is then too high, until the next process counts. Nothing is fsynced: what a crash of
+the node leaves of a file is told from data by the checksums of the samples in it. Other files in the folder, a person's
+perhaps, are neither counted nor removed.
 
 Everything here raises OSError where the folder fails.
 """
@@ -22,8 +23,8 @@ from pathlib import Path
 
 from gmml_cluster.store.rehearsal import rehearsal
 
-_COUNT = "count"
-_UNFINISHED = ".part"
+_COUNT = "gmml-count"
+WHOLE, UNFINISHED = ".gmml-block", ".gmml-part"
 _LOCK_S = 10.0
 """A lock is held for a system call or two, or as long as names are listed; a stopped process may hold it for ever."""
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.0001, 0.005
@@ -60,7 +61,7 @@ class Part:
     def abandon(self) -> None:
         """Give the right and the room back."""
         try:
-            self._folder.remove([self._name + _UNFINISHED])
+            self._folder.give_up(self._name)
         finally:
             os.close(self._descriptor)
 
@@ -83,7 +84,7 @@ class CacheFolder:
         A file that is removed meanwhile is read to its end: the kernel keeps it as long as it is open.
         """
         try:
-            descriptor = os.open(self.path / name, os.O_RDONLY)
+            descriptor = os.open(self._whole(name), os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
@@ -93,9 +94,9 @@ class CacheFolder:
 
     def claim(self, name: str) -> Part | Refusal:
         """The right to write a file that is not there."""
-        path = self.path / (name + _UNFINISHED)
+        path = self._unfinished(name)
         with self._counted() as count:
-            if (self.path / name).exists():
+            if self._whole(name).exists():
                 return Refusal.BUSY
             try:
                 descriptor = os.open(path, os.O_RDWR)
@@ -122,15 +123,22 @@ class CacheFolder:
     def publish(self, name: str) -> None:
         """Give a written file its name. Under the lock, since a listing beside a rename may show both names or none."""
         with self._counted():
-            os.replace(self.path / (name + _UNFINISHED), self.path / name)
+            os.replace(self._unfinished(name), self._whole(name))
+
+    def give_up(self, name: str) -> None:
+        """Remove what was written of a file."""
+        self._remove([self._unfinished(name)])
 
     def remove(self, names: Iterable[str]) -> int:
         """Remove files; says how many there were. Others may have removed some."""
+        return self._remove([self._whole(name) for name in names])
+
+    def _remove(self, paths: Iterable[Path]) -> int:
         removed = 0
         with self._counted() as count:
-            for name in names:
+            for path in paths:
                 with suppress(FileNotFoundError):
-                    (self.path / name).unlink()
+                    path.unlink()
                     removed += 1
             if removed:
                 count.write(count.files - removed)
@@ -139,24 +147,27 @@ class CacheFolder:
     def recount(self) -> None:
         """Remove what killed writers left, and write down how many files there are."""
         with self._counted() as count:
-            for path in self._unfinished():
-                with suppress(FileNotFoundError):
-                    _remove_if_unlocked(path)
-            count.write(sum(1 for name in os.listdir(self.path) if name != _COUNT))
+            for name in _own(os.listdir(self.path)):
+                if name.endswith(UNFINISHED):
+                    _remove_if_unlocked(self.path / name)
+            count.write(len(_own(os.listdir(self.path))))
 
     def names(self) -> list[str]:
         """Files that are whole."""
-        return [name for name in os.listdir(self.path) if name != _COUNT and not name.endswith(_UNFINISHED)]
+        return [name.removesuffix(WHOLE) for name in os.listdir(self.path) if name.endswith(WHOLE)]
 
     def since(self, name: str) -> int:
         """When a file was written, in nanoseconds; 0 where it is not there any more."""
         try:
-            return (self.path / name).stat().st_mtime_ns
+            return self._whole(name).stat().st_mtime_ns
         except FileNotFoundError:
             return 0
 
-    def _unfinished(self) -> list[Path]:
-        return [self.path / name for name in os.listdir(self.path) if name.endswith(_UNFINISHED)]
+    def _whole(self, name: str) -> Path:
+        return self.path / (name + WHOLE)
+
+    def _unfinished(self, name: str) -> Path:
+        return self.path / (name + UNFINISHED)
 
     @contextmanager
     def _counted(self) -> Iterator["_Count"]:
@@ -204,11 +215,15 @@ class _Count:
     def __init__(self, descriptor: int, folder: Path) -> None:
         self._descriptor = descriptor
         text = os.pread(descriptor, 32, 0)
-        self.files = int(text) if text.strip().isdigit() else len(os.listdir(folder)) - 1
+        self.files = int(text) if text.strip().isdigit() else len(_own(os.listdir(folder)))
 
     def write(self, files: int) -> None:
         self.files = max(files, 0)
         os.pwrite(self._descriptor, b"%-20d\n" % self.files, 0)
+
+
+def _own(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.endswith((WHOLE, UNFINISHED))]
 
 
 def _locked_at_once(descriptor: int) -> bool:

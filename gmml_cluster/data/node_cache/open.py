@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from pathlib import Path
 
 from gmml_cluster.data.corpus.pin import Pin
@@ -12,9 +11,8 @@ from gmml_cluster.data.reader.order import Order
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.plan.sample_layout import SampleLayout, rank_lanes
 from gmml_cluster.spec.cluster import NODE_CACHE_VARIABLE, NodeCacheSection
+from gmml_cluster.spec.scalars import VARIABLE
 from gmml_cluster.wording import counted
-
-_VARIABLE = re.compile(r"\$\w+|\$\{\w+\}")
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +28,7 @@ def open_node_cache(order: Order, pin: Pin, *, ranks: int, node_ranks: range) ->
         return None
     section = NodeCacheSection.model_validate_json(given)
     folder = os.path.expanduser(os.path.expandvars(section.folder))
-    if missing := _VARIABLE.search(folder):
+    if missing := VARIABLE.search(folder):
         problem = f"{section.folder}: {missing[0]} is not set on this node"
         raise SpecError(Fault("node_cache.folder", problem, "name a folder, or a variable that all nodes have"))
     open_bytes = _open_bytes(pin, order.layout, ranks, node_ranks)

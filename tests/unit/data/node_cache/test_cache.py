@@ -67,7 +67,7 @@ def opened(path, blocks=100, plan=None):
 
 
 def entries(path):
-    return sorted(file.name for file in path.iterdir() if file.name != "count")
+    return sorted(file.name for file in path.iterdir() if file.name != "gmml-count")
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +169,7 @@ def test_a_run_that_is_killed_while_it_reads_leaves_nothing_that_is_taken_for_da
     finally:
         killed.kill()
         killed.communicate()
-    assert [name.endswith(".part") for name in entries(tmp_path)] == [True]
+    assert [name.endswith(folder.UNFINISHED) for name in entries(tmp_path)] == [True]
     cache, fetches = opened(tmp_path, blocks=1), Fetches()
     for _ in range(2):
         assert cache.read(SHARD, 0, BLOCK, fetches) == BYTES[:BLOCK]
@@ -210,7 +210,7 @@ class ReadOnly:
 def test_an_entry_that_was_cut_off_is_read_anew(tmp_path):
     cache, fetches = opened(tmp_path), Fetches()
     cache.read(SHARD, 0, 4, fetches)
-    os.truncate(tmp_path / name_of(SHARD, 0, BLOCK), 7)
+    os.truncate(tmp_path / (name_of(SHARD, 0, BLOCK) + folder.WHOLE), 7)
     assert cache.read(SHARD, 2, 9, fetches) == BYTES[2:11]
     assert cache.read(SHARD, 2, 9, fetches) == BYTES[2:11]
     assert len(fetches.made) == 2
@@ -259,7 +259,7 @@ def test_no_other_choice_of_what_to_keep_would_read_less(tmp_path_factory, block
 
 
 def test_entries_of_other_corpora_make_room_first_the_oldest_before_the_others(tmp_path):
-    for age, name in enumerate(["newer", "older"]):
+    for age, name in enumerate(["newer.gmml-block", "older.gmml-block"]):
         (tmp_path / name).write_bytes(b"of another version")
         os.utime(tmp_path / name, ns=(10**18 - age, 10**18 - age))
     trace = Trace([0, 1, 2, 2, 1, 0])
@@ -269,7 +269,7 @@ def test_entries_of_other_corpora_make_room_first_the_oldest_before_the_others(t
     for step in range(3):
         cache.step = step
         cache.read(SHARD, step * BLOCK, BLOCK, fetches)
-        kept.append([name for name in entries(tmp_path) if name in ("newer", "older")])
+        kept.append([name for name in ("newer", "older") if f"{name}.gmml-block" in entries(tmp_path)])
     assert kept == [["newer", "older"], ["newer"], []]
     assert len(entries(tmp_path)) == 3
 
@@ -333,16 +333,16 @@ def test_two_ranks_read_each_byte_once_in_two_epochs_and_a_later_run_none(bucket
 
 @pytest.mark.parametrize("blocks", [0, 1, 7, 30])
 def test_a_smaller_limit_is_never_exceeded_and_changes_no_image(bucket, tmp_path, monkeypatch, blocks):
-    path, sizes = tmp_path / "cache", []
+    path, sizes, get = tmp_path / "cache", [], bucket.get
 
-    def measured(url, start, length, read=fetch.read_range):
+    def measured(*asked):
         with folder.CacheFolder(path, 0)._counted():  # so that nothing is removed while it is measured
-            sizes.append(sum(file.stat().st_size for file in path.iterdir() if file.name != "count"))
-        return read(url, start, length)
+            sizes.append(sum(file.stat().st_size for file in path.iterdir() if file.name != "gmml-count"))
+        return get(*asked)
 
-    expected = Run(None).images(6)
-    monkeypatch.setattr(fetch, "read_range", measured)
-    assert_same(Run(path, limit=blocks * 256).images(6), expected)
+    expected, run = Run(None).images(6), Run(path, limit=blocks * 256)
+    monkeypatch.setattr(bucket, "get", measured)
+    assert_same(run.images(6), expected)
     assert sizes
     assert max(sizes) <= blocks * 256
     assert len(entries(path)) <= blocks
@@ -360,3 +360,15 @@ def test_damaged_entries_are_read_again_from_the_store_and_counted(bucket, tmp_p
     assert_same(run.images(6), expected)
     assert sum(each.faults for each in figures) > 0
     assert "bytes disagree with the index" in caplog.text
+
+
+def test_wrong_answers_of_the_store_do_not_stay_in_the_cache(bucket, tmp_path, caplog):
+    expected = Run(None).images(6)
+    spoilt = Run(tmp_path / "cache", ranks=1)
+    bucket.spoil = 3
+    assert_same(spoilt.images(6), expected)
+    assert bucket.spoil == 0
+    assert "bytes disagree with the index" in caplog.text
+    caplog.clear()
+    assert_same(Run(tmp_path / "cache", ranks=1).images(6), expected)
+    assert not caplog.records

@@ -17,7 +17,7 @@ import sys, time
 from pathlib import Path
 from gmml_cluster.data.node_cache.folder import CacheFolder
 part = CacheFolder(Path(sys.argv[1]), 3).claim("a")
-Path(sys.argv[1], "a.part").write_bytes(b"half of")
+Path(sys.argv[1], "a.gmml-part").write_bytes(b"half of")
 print("writing", flush=True)
 time.sleep(600)
 """
@@ -32,7 +32,7 @@ most = 0
 for _ in range(100):
     name = chance.choice("abcdefghij")
     claim = folder.claim(name)
-    most = max(most, len(list(folder.path.iterdir())) - 1)
+    most = max(most, len(list(folder.path.glob("*.gmml-*"))))
     if isinstance(claim, Part):
         claim.publish(name.encode() * 9) if chance.random() < 0.8 else claim.abandon()
     elif chance.random() < 0.5:
@@ -61,7 +61,7 @@ def test_what_is_written_is_read_in_parts_and_is_not_written_again(tmp_path):
     assert folder.read("a", 8, 4) == b"89"
     assert folder.claim("a") is Refusal.BUSY
     assert folder.names() == ["a"]
-    assert (folder.path.stat().st_mode & 0o777, (folder.path / "a").stat().st_mode & 0o777) == (0o700, 0o600)
+    assert (folder.path.stat().st_mode & 0o777, (folder.path / "a.gmml-block").stat().st_mode & 0o777) == (0o700, 0o600)
 
 
 def test_a_shared_folder_gives_its_mode_to_the_files(tmp_path):
@@ -92,7 +92,7 @@ def test_a_killed_writer_leaves_nothing_that_is_taken_for_data(tmp_path):
         folder = CacheFolder(tmp_path, 3)
         assert folder.claim("a") is Refusal.BUSY
         folder.recount()
-        assert files(folder) == ["a.part", "count"]  # one that is being written stays
+        assert files(folder) == ["a.gmml-part", "gmml-count"]  # one that is being written stays
         writer.send_signal(signal.SIGKILL)
     finally:
         writer.kill()
@@ -111,14 +111,14 @@ def test_the_room_of_a_killed_writer_is_there_again_for_the_next_process(tmp_pat
     assert folder.claim("b") is Refusal.FULL
     CacheFolder(tmp_path, 1).recount()
     write(folder, "b")
-    assert files(folder) == ["b", "count"]
+    assert files(folder) == ["b.gmml-block", "gmml-count"]
 
 
 @pytest.mark.parametrize("text", [b"", b"what", b"\0" * 20])
 def test_a_damaged_count_is_made_again(tmp_path, text):
     folder = CacheFolder(tmp_path, 2)
     write(folder, "a")
-    (tmp_path / "count").write_bytes(text)
+    (tmp_path / "gmml-count").write_bytes(text)
     write(folder, "b")
     assert folder.claim("c") is Refusal.FULL
 
@@ -126,7 +126,7 @@ def test_a_damaged_count_is_made_again(tmp_path, text):
 def test_a_lost_count_is_made_again(tmp_path):
     folder = CacheFolder(tmp_path, 2)
     write(folder, "a")
-    (tmp_path / "count").unlink()
+    (tmp_path / "gmml-count").unlink()
     write(folder, "b")
     assert folder.claim("c") is Refusal.FULL
 
@@ -141,7 +141,7 @@ def test_processes_together_never_have_more_files_than_the_limit(tmp_path):
             process.kill()
             process.wait()
     assert max(seen) == 5
-    assert int((tmp_path / "count").read_text()) == len(files(CacheFolder(tmp_path, 5))) - 1
+    assert int((tmp_path / "gmml-count").read_text()) == len(files(CacheFolder(tmp_path, 5))) - 1
 
 
 def test_readers_see_whole_files_or_none_while_others_remove_and_write_them(tmp_path):
@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     folder = CacheFolder(tmp_path, 1)
     with pytest.raises(OSError, match="No space left"):
         folder.claim("a").publish(b"data")
-    assert files(folder) == ["count"]
+    assert files(folder) == ["gmml-count"]
     monkeypatch.setattr(module, "rehearsal", Rehearsal())
     write(folder, "b")
 
@@ -181,3 +181,18 @@ def test_a_stopped_process_that_holds_the_lock_is_not_waited_for_long(tmp_path, 
         with pytest.raises(TimeoutError, match="its lock was held"):
             folder.claim("b")
         assert folder.read("a", 0, 4) == b"data"
+
+
+def test_a_person_s_own_files_are_neither_counted_nor_removed(tmp_path):
+    for name in ("thesis.tex", "count", "a"):
+        (tmp_path / name).write_text("mine")
+    folder = CacheFolder(tmp_path, 1)
+    folder.recount()
+    write(folder, "a")
+    assert folder.names() == ["a"]
+    assert folder.claim("b") is Refusal.FULL
+    assert folder.remove(["a", "count", "thesis.tex"]) == 1
+    (tmp_path / "gmml-count").unlink()
+    write(folder, "b")
+    assert files(folder) == ["a", "b.gmml-block", "count", "gmml-count", "thesis.tex"]
+    assert (tmp_path / "a").read_text() == "mine"
