@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import click
 
-from gmml_cluster.cli import completion
+from gmml_cluster.cli import shells
 from gmml_cluster.errors import GmmlError
 
 INTERRUPTED = 130
@@ -27,8 +27,8 @@ def run(command: click.Command) -> NoReturn:
     command that returns a number exits with it.
     """
     program = Path(sys.argv[0]).name
-    if asked := os.environ.get(completion.variable_of(program)):
-        sys.exit(completion.answer(command, program, asked))
+    if asked := os.environ.get(shells.variable_of(program)):
+        sys.exit(shells.answer(command, program, asked))
     try:
         # not command.main(): it turns a broken pipe into exit code 1
         with command.make_context(program, sys.argv[1:]) as context:

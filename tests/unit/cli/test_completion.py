@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from gmml_cluster.cli.completion import SHELLS, variable_of
 from gmml_cluster.cli.main import group
+from gmml_cluster.cli.shells import SHELLS, variable_of
 from gmml_cluster.cli.submit import command as submit
 from gmml_cluster.run.root import create_run
 from gmml_cluster.spec.loading.validate import dump, load_job
