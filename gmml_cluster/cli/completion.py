@@ -1,4 +1,4 @@
-"""`gmml completion`: the script that makes a shell complete."""
+"""`gmml completion`: what makes a shell complete our commands."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""What makes shells complete: their scripts, and the answer to a shell that asks while a person types.
+"""What a shell reads to complete our commands, and the answer when it asks while a person types.
 
 click has the protocol and the scripts. bash's is our own, for two things: bash takes `=` and `:` for ends of words, so
 what it asks of `optim.lr=1` is `1`; and it would put a space behind `optim.lr=`.

@@ -1,4 +1,4 @@
-"""The oldest torch that pyproject.toml takes trains, resumes and is loaded: `pytest tests/drills -m old_torch`.
+"""The oldest torch that is taken trains, replays to the bit and is loaded: `pytest tests/drills -m old_torch`.
 
 In an environment of its own, which takes several GB from the index: deselected unless the marker is asked for.
 """
@@ -54,7 +54,7 @@ def call(programs, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ["engine.zero=1", "engine.zero=2", "engine.zero=3", "engine.zero=ddp"])
-def test_a_run_trains_goes_on_and_is_loaded(call, engine):
+def test_a_run_trains_replays_to_the_bit_and_is_loaded(call, engine):
     call("gmml-submit", "quickstart", "run.steps=6", "checkpoint.every=2 steps", engine, "--follow")
     lines = [json.loads(line) for line in call("gmml", "metrics", "quickstart", "--json").splitlines()]
     assert [line["step"] for line in lines] == list(range(6))
