@@ -92,7 +92,7 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 		|| $(PIP) install $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") "torch==$(TORCH)"; fi
 	@touch $@
 
-$(VENV)/.installed-%: pyproject.toml constraints.txt $(VENV)/.torch $(wildcard native/*.*)
+$(VENV)/.installed-%: pyproject.toml constraints.txt native/gmml_native.c native/pyproject.toml $(VENV)/.torch
 	@echo "== packages of gmml-cluster[$*]"
 	@DS_BUILD_OPS=0 $(PIP) install --constraint constraints.txt --editable ".[$*]"
 	@$(PIP) install ./native >/dev/null 2>&1 \

@@ -3,7 +3,7 @@
 CPU seconds of this thread an image, from bytes to a view: with OpenCV alone; with the package in `native/`, which
 resizes; and with only the region of a JPEG decoded that its crop shows (`region.c`), all its data read, so that damage
 anywhere is found, or stopping below the crop. Both are compiled here; the latter needs libjpeg-turbo's headers. Every
-view is compared with that of OpenCV alone. Results: `docs/decisions`, resizing in C.
+view is compared with that of OpenCV alone. PNGs are decoded by OpenCV and, to compare, by Pillow.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from benchmarks.reading import BATCH, CORPORA, DATA, Corpus, boxes_of
 from benchmarks.rows import interleaved
 from gmml_cluster.data.corpus.pin import pin
 from gmml_cluster.data.random.philox import Ints
-from gmml_cluster.data.reader import crop
+from gmml_cluster.data.reader import crop, decode
 from gmml_cluster.data.reader.decode import Pixels, decode_noting
 from gmml_cluster.data.reader.fetch import Fetcher, Wanted
 from gmml_cluster.data.reader.views import Scratch
@@ -42,6 +42,7 @@ def main() -> None:
     """Print a row for each corpus and variant."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA, help="folder with expand.py, which writes the shards")
+    parser.add_argument("--only", nargs="+", default=[corpus.name for corpus in CORPORA], help="corpora")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=2 * BATCH)
     given = parser.parse_args()
@@ -50,7 +51,8 @@ def main() -> None:
         subprocess.run([sys.executable, given.data / "expand.py", folder], check=True, stdout=sys.stderr)
         print(_COLUMNS)
         for corpus in CORPORA:
-            measure(corpus, folder, variants, given)
+            if corpus.name in given.only:
+                measure(corpus, folder, variants, given)
 
 
 def measure(corpus: Corpus, folder: str, variants: "Variants", given: argparse.Namespace) -> None:
@@ -63,6 +65,8 @@ def measure(corpus: Corpus, folder: str, variants: "Variants", given: argparse.N
         encoded = [data for data in encoded if simplejpeg.decode_jpeg_header(data)[2] in _PLAIN]
         named |= {"region": variants.region, "region, stopping below it": variants.region_stopped}
         named["region, resized in C"] = variants.region_native
+    else:
+        named["decoded by Pillow"] = variants.pillow
     boxes, shape = boxes_of(encoded), (corpus.size, corpus.size, 3)
     for data, box in zip(encoded, boxes, strict=True):
         expected = view_of(variants.opencv, data, box, shape)
@@ -122,6 +126,10 @@ class Variants:
     def native(self, data: bytes, box: Ints, view_SS3: Pixels) -> None:
         """The reader where it is."""
         self._resize(decode_noting(data, 10**8, self._scratch).pixels, box, view_SS3, self._native)
+
+    def pillow(self, data: bytes, box: Ints, view_SS3: Pixels) -> None:
+        """The reader without `native/`, a PNG decoded by Pillow."""
+        self._resize(decode._decode_by_pillow(data, 10**8), box, view_SS3)
 
     def region(self, data: bytes, box: Ints, view_SS3: Pixels) -> None:
         """The region alone, all data read."""

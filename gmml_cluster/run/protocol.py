@@ -114,7 +114,7 @@ def claim(
         Fenced: this job has no right to claim, or not any more; it exits and is not started again.
     """
     fields = {"submit": submit, "job": job, "restart": restart, "topology": dict(topology), "machine": dict(machine)}
-    fields |= {"start_s": start_s, "version": __version__}
+    fields |= {"start_s": start_s, "gmml_version": __version__}
 
     def make(history: History) -> Draft:
         refused = refusal(history, submit, job, restart)

@@ -55,7 +55,7 @@ def prepared() -> submit.Prepared:
 
 def profile() -> Any:
     """The cluster of this history."""
-    return SimpleNamespace(launcher=here().cluster, root="", environment={})
+    return SimpleNamespace(launcher=here().cluster, root="", variables={})
 
 
 def plan_submission(job: Any, profile: Any, root: str, indexed: Any, code: Any = None) -> Submission:

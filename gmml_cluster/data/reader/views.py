@@ -107,11 +107,11 @@ class Views:
             for box, planes in zip(boxes[slot], images[slot], strict=False):  # aligned views have one crop
                 resize(image, box, view_SS3)
                 cv2.split(view_SS3, list(planes))
-            images[slot, len(boxes[slot]) :] = images[slot, :1]
             if look is not None:
                 look(slot, image, boxes[slot])
             if masks is not None:
                 resize_mask(classes, boxes[slot, 0], masks[slot])
+        images[:, boxes.shape[1] :] = images[:, :1]
         if maps is not None:
             shown = part.chunk.pieces.samples
             maps.fill([met.replaced.get(slot, sample) for slot, sample in enumerate(shown[: len(sides)])], boxes, sides)

@@ -51,7 +51,7 @@ def test_every_attempt_is_logged_with_the_version_of_the_code_that_it_runs(log, 
     claim(log, submit(log))
     monkeypatch.setattr(protocol, "__version__", "9.9")
     claim(log, submit(log))
-    versions = [entry.fields["version"] for entry in log.read() if entry.kind == "claim"]
+    versions = [entry.fields["gmml_version"] for entry in log.read() if entry.kind == "claim"]
     assert versions == [gmml_cluster.__version__, "9.9"]
 
 
