@@ -4,6 +4,8 @@ import json
 
 from safetensors.torch import load_file
 
+from tests.fixtures.outputs import checked
+
 
 def test_a_probe_is_trained_as_a_run_and_its_score_is_kept_with_the_run_that_it_judges(workshop):
     cluster = workshop.profile(1)
@@ -13,7 +15,7 @@ def test_a_probe_is_trained_as_a_run_and_its_score_is_kept_with_the_run_that_it_
     workshop.call("gmml-submit", job, "--cluster", cluster, "--follow")
     corpus = workshop.corpus.replace("train", "test")
     asked = ["--with", "attentive", "--corpus", corpus, "--cluster", cluster, "--epochs", "3", "--json"]
-    first = json.loads(workshop.call("gmml", "eval", "judged", "--root", workshop.root, *asked))
+    (first,) = checked("eval", workshop.call("gmml", "eval", "judged", "--root", workshop.root, *asked))
     assert (first["run"], first["step"]) == ("judged", 19)
     (score,) = first["scores"]
     assert (score["score"], score["samples"]) == ("attentive", 500)

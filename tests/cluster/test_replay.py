@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gmml_cluster.train.checkpoints.save import checksums
+from tests.fixtures.outputs import checked
 from tests.fixtures.runs import Workshop, ended
 from tests.fixtures.supervised import ranks_of, supervisor_of, wait_for
 
@@ -54,7 +55,7 @@ def test_a_run_that_lost_its_machine_is_brought_back_and_computes_the_same_again
     assert begins[1]["resumed"]["step"] == again - 1 >= 19
     assert [line["step"] for line in shop.lines("cut")] == list(range(60))
     before = files(shop.root)
-    found = json.loads(shop.call("gmml", "replay", "cut", "--from", 0, "--to", again + 4, "--json"))
+    (found,) = checked("replay", shop.call("gmml", "replay", "cut", "--from", 0, "--to", again + 4, "--json"))
     assert (found["equal"], found["from"], found["to"]) == (True, 0, again + 4)
     assert (found["steps_compared"], found["parts"], found["warnings"]) == (again + 5, None, [])
     assert [each["step"] for each in found["checkpoints"]] == list(range(19, again, 20))
@@ -88,7 +89,7 @@ def test_one_flipped_bit_of_a_checkpoint_is_found_in_its_tensor_and_in_the_step_
     shutil.copytree(shop.root, tmp_path / "copies")
     copy = tmp_path / "copies" / "cut"
     name = plant(copy, 39)
-    found = json.loads(shop.call("gmml", "replay", copy, "--from", 20, "--to", 39, "--json", code=1))
+    (found,) = checked("replay", shop.call("gmml", "replay", copy, "--from", 20, "--to", 39, "--json", code=1))
     assert (found["equal"], found["resumed"], found["parts"]) == (False, "checkpoints/00000019-0001", None)
     (checkpoint,) = found["checkpoints"]
     assert (checkpoint["step"], checkpoint["differing"], checkpoint["first"]["elements"]) == (39, 1, 1)

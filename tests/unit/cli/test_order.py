@@ -13,6 +13,7 @@ from gmml_cluster.plan.steps import layout_of
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import SPEC, corpora_name, create_run
 from gmml_cluster.spec.loading.validate import read_job, to_yaml
+from tests.fixtures.outputs import checked
 from tests.unit.data.conftest import write_tar
 
 JOB = """
@@ -39,7 +40,7 @@ def test_a_job_whose_corpus_has_no_index_is_ordered_and_nothing_is_left_behind(j
     before = sorted(tmp_path.rglob("*"))
     arguments = [str(job), "--samples", "0..7", "--root", str(tmp_path / "runs"), "--json"]
     done = CliRunner().invoke(command, arguments, catch_exceptions=False)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    lines = checked("order", done.stdout)
     assert [line["n"] for line in lines] == list(range(8))
     assert len({(line["shard"], line["member"]) for line in lines}) == 8
     assert sorted(tmp_path.rglob("*")) == before

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import pytest
@@ -10,6 +9,7 @@ from gmml_cluster.errors import CheckpointError, DataError
 from gmml_cluster.evaluate import __main__ as entry
 from gmml_cluster.evaluate.demo import digits as demo
 from gmml_cluster.evaluate.scoring import Request, evaluate, features_of
+from tests.fixtures.outputs import checked
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def invoke(monkeypatch, trained, *arguments):
 
 def test_json_is_one_document(monkeypatch, trained, corpora):
     done = invoke(monkeypatch, trained("gmml"), "--corpus", str(corpora / "test"), "--feature", "taps", "--json")
-    document = json.loads(done.stdout)
+    (document,) = checked("eval", done.stdout)
     assert (document["corpus"]["url"], document["corpus"]["samples"]) == (str(corpora / "test"), 50)
     assert all(len(document[name]["digest"]) == 64 for name in ("bank", "corpus"))
     assert [score["k"] for score in document["scores"]] == [10, 20, 100, 150]

@@ -1,7 +1,6 @@
 """`gmml corpus pack` on hostile arguments and images: one line each, nothing written beside the point."""
 
 import io
-import json
 import os
 import tarfile
 
@@ -17,6 +16,7 @@ from gmml_cluster.data.packing.sources import find_source
 from gmml_cluster.data.reader.decode import BadImage, decode
 from gmml_cluster.errors import DataError, GmmlError, StorageError
 from gmml_cluster.store.open import open_store
+from tests.fixtures.outputs import checked
 from tests.unit.data.conftest import DATA, needs_photos, png
 
 
@@ -78,7 +78,7 @@ def test_all_that_is_left_out_is_named_as_it_is_called(images, tmp_path):
     _, lines = gmml("pack", images, tmp_path / "a")
     assert f"left out {images}/class0/half." in lines
     assert "left out 5 more; packed.json and --json name all" in lines
-    document = json.loads(gmml("pack", images, tmp_path / "b", "--json")[1])
+    (document,) = checked("corpus-pack", gmml("pack", images, tmp_path / "b", "--json")[1])
     assert {line.split(": ")[0] for line in document["left_out"]} == {
         f"{images}/class0/half.{y}.png" for y in range(25)
     }
