@@ -26,7 +26,7 @@ nothing else. What goes on, warnings, and errors for people are on stderr, as wi
 raises it, a new field does not, so readers pass over fields that they do not know.
 
 `gmml schema NAME` prints the JSON Schema of a document by the name below, over several lines; all are in
-[schema/outputs](schema/outputs).
+`docs/schema/outputs`.
 
 ## Exit codes
 
