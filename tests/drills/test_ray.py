@@ -31,9 +31,10 @@ def test_a_run_goes_on_without_a_lost_node_which_is_named_once_ray_says_so(works
         entries = workshop.until("shrunk", committed_in(2))
         claims = [entry["topology"]["ranks"] for entry in entries if entry["kind"] == "claim"]
         assert claims == [2, 1]
-        assert ended(entries)[0] in ("lost", "notice")
+        assert ended(entries)[0] in ("lost", "notice", "node_lost")
         # on a busy machine Ray itself may not know of the node's loss in the time that the driver waits for its word
-        (cause,) = [entry for entry in entries if entry["kind"] == "cause"]
+        said = [entry for entry in entries if entry["kind"] == "cause"]
+        cause = said[0] if said else next(entry for entry in entries if entry["kind"] == "end")
         assert (cause["cause"], cause.get("node")) in [("node_lost", lost), ("lost", None)]
         workshop.until("shrunk", lambda entries: "finished" in ended(entries))
         seen = [(line["step"], line["samples"]) for line in workshop.lines("shrunk")]

@@ -46,7 +46,7 @@ def test_the_quickstart_runs_on_ray_by_the_commands_of_the_docs(clone, tmp_path)
         [*ALONE, "bash", "-c", "\n".join(lines)], cwd=clone, env=variables, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    entries = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"slot"')]
+    entries = [json.loads(line) for line in done.stdout.splitlines() if '"slot":' in line]
     assert [entry["launcher"] for entry in entries if entry["kind"] == "submit"] == ["ray"]
     assert [entry["topology"]["ranks"] for entry in entries if entry["kind"] == "claim"] == [2]
     assert [entry["cause"] for entry in entries if entry["kind"] == "end"] == ["finished"]
