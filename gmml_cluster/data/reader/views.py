@@ -87,7 +87,7 @@ class Views:
             images: uint8 (n, views, 3, size, size), to be filled.
             masks: uint8 (n, size, size), to be filled with the masks of the first views.
             maps: of the same samples, to be filled; None where the step reads none.
-            look: told of each sample; what it is given holds until it returns.
+            look: called for each sample; what it is given is valid until it returns.
 
         Raises:
             DataError: too many bad samples follow each other.
