@@ -4,8 +4,8 @@ A file is written under another name beside its own and then renamed, so what ha
 last step belongs to nobody and is written anew. Its writer holds a lock on it. How many files there are stands in
 `gmml-count`, which changes under a lock together with the files themselves. The kernel releases the locks of a process
 that is killed; at worst the number is then too high, until the next process counts. Nothing is fsynced: what a crash of
-the node leaves of a file is distinguished from data by the checksums of the samples in it. Other files in the folder, a person's
-perhaps, are neither counted nor removed.
+the node leaves of a file is distinguished from data by the checksums of the samples in it. Other files in the
+folder, a person's perhaps, are neither counted nor removed.
 
 Everything here raises OSError where the folder fails.
 """
