@@ -2,7 +2,8 @@
 
     python -m benchmarks.methods [--only mae,scratch] [--seeds N] [--images N] [--report]
 
-Each step is a run of this project under --root: stopped at any time, the same command goes on from there.
+Each step is a run of this project under --root: stopped at any time, the same command goes on from there. Results of
+the whole budget are kept in measured.json beside this file, so that another machine goes on from those.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.methods import measured
 from benchmarks.methods.results import result
 from benchmarks.methods.runs import Bench, measure, prepare
 from benchmarks.methods.table import report
@@ -66,12 +68,15 @@ def command_of(asked: argparse.Namespace) -> str:
 
 
 def measure_all(bench: Bench, wanted: Sequence[Trial]) -> int:
-    """Measure trial by trial; one that fails hides no other. The number that failed."""
-    failed = 0
+    """Measure trial by trial what is not known yet; one that fails hides no other. The number that failed."""
+    failed, known = 0, measured.known(wanted)
     for number, trial in enumerate(wanted, 1):
+        if trial in known:
+            continue
         print(f"[{number}/{len(wanted)}] {trial.name}", file=sys.stderr, flush=True)
         try:
             measure(bench, trial)
+            measured.keep(result(bench.root, trial))
         except (GmmlError, subprocess.CalledProcessError) as error:
             failed += 1
             print(f"{trial.name}: {error}", file=sys.stderr, flush=True)
@@ -95,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failed = measure_all(bench, wanted)
         except KeyboardInterrupt:
             return INTERRUPTED
-    text = report([result(bench.root, trial) for trial in wanted], command_of(asked))
+    known = measured.known(wanted)
+    text = report([known.get(trial) or result(bench.root, trial) for trial in wanted], command_of(asked))
     if asked.report:
         PAGE.write_text(text)
     else:

@@ -1,5 +1,7 @@
 """What finished runs and kept evaluations say of each trial."""
 
+import os
+import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import fmean, median, stdev
@@ -32,6 +34,7 @@ class Result:
         scores: by name.
         images_s: images a second of pre-training, the median of its steps; None of a start.
         flops: of an image of pre-training, forward and backward, by the arithmetic of the plan; None of a start.
+        machine: on which it was trained; empty if it is not.
     """
 
     trial: Trial
@@ -39,6 +42,7 @@ class Result:
     scores: dict[str, Scored] = field(default_factory=dict)
     images_s: float | None = None
     flops: int | None = None
+    machine: str = ""
 
     @property
     def missing(self) -> list[str]:
@@ -73,12 +77,18 @@ def result(root: str, trial: Trial) -> Result:
         return Result(trial, finished=False)
     scores = scores_of(root, trial)
     if trial.scratch:
-        return Result(trial, True, scores)
+        return Result(trial, True, scores, machine=machine())
     lines, starts = metric_lines(run.store, history), {}
     for line in lines:
         starts.setdefault(line["attempt"], line["step"])
     warm = [line["samples_per_s"] for line in lines if line["step"] - starts[line["attempt"]] >= _WARM_STEPS]
-    return Result(trial, True, scores, median(warm) if warm else None, counts_of(run.job({})).step_flops)
+    images_s = median(warm) if warm else None
+    return Result(trial, True, scores, images_s, counts_of(run.job({})).step_flops, machine())
+
+
+def machine() -> str:
+    """This machine, as the report names it."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
 
 
 def mean_and_spread(values: Iterable[float]) -> tuple[float, float | None]:

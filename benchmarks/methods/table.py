@@ -1,7 +1,5 @@
 """The report, as markdown, of whatever has finished."""
 
-import os
-import platform
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -29,7 +27,7 @@ def report(results: Sequence[Result], command: str) -> str:
         ]
     missing = [phrase for result in results for phrase in result.missing]
     lines += [*_partial(results), ""] if missing else []
-    lines += [*_explained(), ""]
+    lines += [*_explained(results), ""]
     for corpus in CORPORA:
         of_corpus = [result for result in results if result.trial.corpus == corpus]
         if any(result.finished for result in of_corpus):
@@ -51,7 +49,7 @@ def _partial(results: Sequence[Result]) -> Iterator[str]:
             yield f"Nothing of {', '.join(absent)} on {corpus}."
 
 
-def _explained() -> Iterator[str]:
+def _explained(results: Sequence[Result]) -> Iterator[str]:
     yield "Top-1 accuracy in percent on test images, ± one standard error of sampling; in brackets the spread"
     yield "(standard deviation) over seeds. Nothing was chosen by test images: recipes are fixed, the last checkpoint"
     yield "counts, and the linear probe's learning rate is chosen on a tenth of the training images. `scratch` is the"
@@ -59,7 +57,9 @@ def _explained() -> Iterator[str]:
     yield "(k = 20), linear and attentive read patch tokens of a frozen encoder. images/s is the median over the"
     yield "steps of pre-training, and depends on what else the machine did; the cost of a step is over MAE's on the"
     yield "same corpus, measured so and by the arithmetic of the plan."
-    yield f"Machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}."
+    machines = dict.fromkeys(result.machine for result in results if result.machine)
+    if machines:
+        yield f"Machine: {'; '.join(machines)}."
 
 
 def _table(results: Sequence[Result]) -> Iterator[str]:

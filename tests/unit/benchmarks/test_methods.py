@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.methods import __main__ as command
-from benchmarks.methods import runs
+from benchmarks.methods import measured, runs
 from benchmarks.methods.jobs import JOBS, encoder_job, head_job
 from benchmarks.methods.results import Result, Scored, result, scores_of
 from benchmarks.methods.runs import Bench, measure, train
@@ -252,7 +252,21 @@ def done(seed, finetune, *, scratch=False, rate=400.0):
     scores = {"finetune": finetune, "attentive": 40.0, "linear": 45.0, "knn": 35.0}
     trial = Trial("cifar10", "mae", seed, IMAGES, scratch)
     known = {name: Scored(value, 1.0) for name, value in scores.items()}
-    return Result(trial, True, known, None if scratch else rate, None if scratch else 100)
+    return Result(trial, True, known, None if scratch else rate, None if scratch else 100, "2 cores")
+
+
+def test_what_is_measured_is_kept_whole_and_not_measured_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(measured, "MEASURED", tmp_path / "measured.json")
+    half = Result(Trial("cifar10", "gmml", 0, IMAGES), True, {"knn": Scored(28.0, 0.9)}, 100.0, 500)
+    other_budget = Result(START, True, done(0, 30.0).scores)
+    whole = [done(0, 43.0), done(0, 34.0, scratch=True)]
+    for found in [half, other_budget, Result(Trial("cifar10", "amt", 0, IMAGES), False), *whole]:
+        measured.keep(found)
+    assert measured.known([*wanted(), START]) == {found.trial: found for found in whole}
+    asked = []
+    monkeypatch.setattr(command, "measure", lambda bench, trial: asked.append(trial))
+    command.measure_all(Bench(tmp_path), [whole[0].trial, half.trial])
+    assert asked == [half.trial]
 
 
 def test_the_table_has_mean_sampling_error_spread_gain_and_cost():
