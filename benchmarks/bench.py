@@ -40,7 +40,11 @@ PARTS = (
     Part("Reading local shards", "reading"),
     Part("Reading from an object store", "streaming"),
     Part("A step beside its arithmetic", "step_overhead"),
+    Part("Training from shards", "end_to_end"),
+    Part("Training beside what a user would run instead", "trainers"),
     Part("Checkpoints", "checkpoint_cost"),
+    Part("Commands", "command_line"),
+    Part("Pinning many shards", "pin_cost"),
 )
 
 

@@ -6,17 +6,19 @@ print next to nothing, so no scheduler is needed; the object store that a job na
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
 
+from benchmarks.rows import Row, interleaved, markdown, ratio_of, write_json
 from gmml_cluster.evaluate.demo.digits import pack_digits
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run
@@ -42,8 +44,8 @@ engine.step(0.1, 0.0, torch.zeros(1, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of the table.
+class Command:
+    """What is measured.
 
     Attributes:
         code: what a new Python runs.
@@ -57,20 +59,20 @@ class Row:
     goal_s: float
 
 
-def rows(folder: Path, runs: int) -> list[Row]:
-    """The table's lines, of the files that `prepared` made."""
+def commands(folder: Path, runs: int) -> list[Command]:
+    """What is measured, of the files that `prepared` made."""
     jobs = ("local.yaml", "slurm.yaml")
     local, slurm = (("job.yaml", "--cluster", name, "--dry-run") for name in jobs)
     counted = "data.corpora=[{url: 's3://corpus/train-{0000..9999}.tar', samples: 10000000}]"
     few, many = str(folder / "few"), str(folder / "many")
     return [
-        Row("gmml --help", _GMML, ("--help",), 0.35),
-        Row("gmml status, 3 runs", _GMML, ("status", "--root", few), 0.4),
-        Row(f"gmml status, {runs} runs", _GMML, ("status", "--root", many), 0.4 + 0.005 * runs),
-        Row("dry run on this machine", _SUBMIT, local, 1.0),
-        Row("dry run on SLURM, corpora on S3 with `samples`", _SUBMIT, (*slurm, counted), 1.0),
-        Row("a worker's imports and first step, ZeRO-1", _WORKER, (), 3.0),
-        Row("of these torch", "import torch", (), 3.0),
+        Command("gmml --help", _GMML, ("--help",), 0.35),
+        Command("gmml status, 3 runs", _GMML, ("status", "--root", few), 0.4),
+        Command(f"gmml status, {runs} runs", _GMML, ("status", "--root", many), 0.4 + 0.005 * runs),
+        Command("dry run on this machine", _SUBMIT, local, 1.0),
+        Command("dry run on SLURM, corpora on S3 with `samples`", _SUBMIT, (*slurm, counted), 1.0),
+        Command("a worker's imports and first step, ZeRO-1", _WORKER, (), 3.0),
+        Command("of these torch", "import torch", (), 3.0),
     ]
 
 
@@ -79,34 +81,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--runs", type=int, default=500, help="of the longer listing")
-    parser.add_argument("--json", type=Path, help="where to write the figures too")
+    parser.add_argument("--json", type=Path, help="where to write the rows too")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared(folder, given.runs)
-        lines = rows(folder, given.runs)
-        seconds: dict[str, list[float]] = {row.name: [] for row in lines}
-        for _ in range(given.rounds):
-            for row in lines:
-                seconds[row.name].append(cpu_s(row, folder))
-        calls = calls_of(
-            next(row for row in lines if "status" in row.words and str(folder / "many") in row.words), folder
-        )
-    print("| command | CPU s, median (least to most) | goal, s | over the goal |\n|---|---|---|---|")
-    for row in lines:
-        print(line(row, seconds[row.name]))
+        measured = commands(folder, given.runs)
+        seconds = interleaved({each.name: partial(cpu_s, each, folder) for each in measured}, given.rounds)
+        listing = next(each for each in measured if str(folder / "many") in each.words)
+        calls = calls_of(listing, folder)
+    rows = [row_of(each, seconds[each.name]) for each in measured]
+    print(markdown(rows))
     tools = ", ".join(call.partition(" ")[0] for call in calls)
     print(f"\nSLURM's tools called by a listing of {given.runs} runs: {tools or 'none'}.")
     if given.json:
-        found = {row.name: {"seconds": seconds[row.name], "goal_s": row.goal_s} for row in lines}
-        given.json.write_text(json.dumps(found, indent=1))
+        write_json(rows, given.json)
 
 
-def line(row: Row, seconds: list[float]) -> str:
+def row_of(command: Command, seconds: Sequence[float]) -> Row:
     """A row of the table."""
-    median = statistics.median(seconds)
-    spread = f"{median:.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
-    return f"| {row.name} | {spread} | {row.goal_s:g} | {median / row.goal_s:.2f} |"
+    goals = [command.goal_s] * len(seconds)
+    return Row(
+        command.name,
+        f"its goal, {command.goal_s:g} s",
+        ratio_of(seconds, goals),
+        at_most=1.0,
+        unit="s of CPU",
+        value=statistics.median(seconds),
+    )
 
 
 def prepared(folder: Path, runs: int) -> None:
@@ -148,23 +150,23 @@ def queued(root: Path, number: int) -> None:
     protocol.claim(log, submit=token, job=str(1000 + number), restart=0, topology={}, machine={})
 
 
-def cpu_s(row: Row, folder: Path) -> float:
+def cpu_s(command: Command, folder: Path) -> float:
     """Seconds of CPU of one call."""
     before = os.times()
-    called(row, folder)
+    called(command, folder)
     after = os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
-def calls_of(row: Row, folder: Path) -> list[str]:
+def calls_of(command: Command, folder: Path) -> list[str]:
     """SLURM's tools that one call starts, with their arguments, in their order."""
     calls = folder / "calls"
     calls.write_text("")
-    called(row, folder)
+    called(command, folder)
     return calls.read_text().splitlines()
 
 
-def called(row: Row, folder: Path) -> str:
+def called(command: Command, folder: Path) -> str:
     """What the command prints; it must succeed."""
     environment = {
         **os.environ,
@@ -175,10 +177,10 @@ def called(row: Row, folder: Path) -> str:
         "OMP_NUM_THREADS": "1",
     }
     environment.pop("XDG_STATE_HOME", None)
-    command = [sys.executable, "-c", row.code, *row.words]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    words = [sys.executable, "-c", command.code, *command.words]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{row.name}: {done.stderr}")
+        raise RuntimeError(f"{command.name}: {done.stderr}")
     return done.stdout
 
 

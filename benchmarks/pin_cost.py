@@ -16,10 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from benchmarks.rows import Row, markdown, ratio_of, write_json
 from benchmarks.slow_store import response
 from gmml_cluster.data.corpus import index, merged
 from gmml_cluster.data.corpus.account import Account
@@ -38,25 +39,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=int, default=100_000)
     parser.add_argument("--delay", type=int, default=50, help="ms a request of the object store")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="where to write the rows too")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, store(given.shards, given.delay) as port:
         make_folder(Path(folder, "corpus"), given.shards)
         os.environ.update(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_DEFAULT_REGION="us-east-1")
         os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
         urls = {"folder": f"{folder}/corpus", "s3": "s3://corpus"}
-        seconds: dict[str, list[dict[str, float]]] = {kind: [] for kind in urls}
+        found: dict[str, list[dict[str, float]]] = {kind: [] for kind in urls}
         for _ in range(given.rounds):
             for kind, url in urls.items():
-                seconds[kind].append(measured(url, f"{folder}/indexes"))
-    print(f"| {given.shards:,} shards | s, median (least) | CPU s | goal, s | over the goal |\n|---|---|---|---|---|")
-    for kind, found in seconds.items():
-        walls, cpus = ([each[name] for each in found] for name in ("wall_s", "cpu_s"))
-        name = "folder" if kind == "folder" else f"object store, {given.delay} ms a request"
-        median = statistics.median(walls)
-        print(f"| {name} | {median:.1f} ({min(walls):.1f}) | {statistics.median(cpus):.1f} ", end="")
-        print(f"| {GOALS[kind]:g} | {median / GOALS[kind]:.2f} |")
-    print(f"\nThe pin has {seconds['folder'][0]['bytes'] / 2**20:.1f} MiB.")
+                found[kind].append(measured(url, f"{folder}/indexes"))
+    rows = [row_of(kind, found[kind], given) for kind in urls]
+    print(markdown(rows))
+    for kind, each in found.items():
+        print(f"{kind}: {statistics.median(one['cpu_s'] for one in each):.1f} s of CPU", file=sys.stderr)
+    print(f"\nThe pin has {found['folder'][0]['bytes'] / 2**20:.1f} MiB.")
+    if given.json:
+        write_json(rows, given.json)
+
+
+def row_of(kind: str, found: Sequence[Mapping[str, float]], given: argparse.Namespace) -> Row:
+    """A row of the table."""
+    seconds = [each["wall_s"] for each in found]
+    where = "a folder" if kind == "folder" else f"an object store, {given.delay} ms a request"
+    ratio = ratio_of(seconds, [GOALS[kind]] * len(seconds))
+    figure, over = f"pin of {given.shards:,} shards on {where}", f"its goal, {GOALS[kind]:g} s"
+    return Row(figure, over, ratio, at_most=1.0, unit="s", value=statistics.median(seconds))
 
 
 def measured(url: str, indexes: str) -> dict[str, float]:

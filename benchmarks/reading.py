@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from benchmarks.measuring_process import MeasuringProcess
 from benchmarks.peers import rate
 from benchmarks.rows import Row, interleaved, markdown, ratio_of, write_json
 from gmml_cluster.data.corpus.pin import Pin, pin
@@ -105,7 +106,8 @@ def compare(corpus: Corpus, folder: str, threads: int, given: argparse.Namespace
         stream = stack.enter_context(closing(_stream(pinned, corpus.size, threads)))
         pool = stack.enter_context(ThreadPoolExecutor(threads))
         arguments = [shards, str(samples), str(corpus.size), str(BATCH), str(threads)]
-        peers = {decoder: stack.enter_context(_Peer([decoder, *arguments])) for decoder in _DECODERS}
+        command = [sys.executable, "-m", "benchmarks.peers"]
+        peers = {name: stack.enter_context(MeasuringProcess([*command, name, *arguments])) for name in _DECODERS}
         measures = {
             "stream": lambda: rate(iter(stream.next, None), BATCH, given.batches),
             "bare": lambda: _loop(pool, _decode_whole, encoded, corpus.size),
@@ -126,33 +128,6 @@ def _rows(corpus: Corpus, threads: int, rates: dict[str, list[float]]) -> Iterat
     for decoder, goal in zip(_DECODERS, (corpus.given, corpus.as_it_comes), strict=True):
         name = "our decoder" if decoder == "ours" else decoder
         yield Row(figure, f"torch's DataLoader, {name}", ratio_of(own, rates[decoder]), goal)
-
-
-class _Peer:
-    """The peer's process, which measures when it is asked."""
-
-    def __init__(self, arguments: Sequence[str]) -> None:
-        command = [sys.executable, "-m", "benchmarks.peers", *arguments]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def __enter__(self) -> "_Peer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
-
-    def of(self, batches: int) -> Callable[[], float]:
-        """Measures a number of batches."""
-        write, read = self._process.stdin, self._process.stdout
-        assert write is not None
-        assert read is not None
-
-        def measure() -> float:
-            write.write(f"{batches}\n")
-            write.flush()
-            return float(read.readline())
-
-        return measure
 
 
 def _stream(pinned: Pin, size: int, threads: int) -> Stream:

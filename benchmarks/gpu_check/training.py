@@ -33,7 +33,7 @@ from gmml_cluster.train.loop import run
 from gmml_cluster.train.ranks import groups
 from gmml_cluster.train.ranks.rendezvous import RankInfo, meet
 from gmml_cluster.train.ranks.signals import StopRequest
-from gmml_cluster.train.stepper import LoopResult, Report, Stepper
+from gmml_cluster.train.stepper import Batches, LoopResult, Report, Stepper
 
 STEPS = 20
 _BATCHES = 4
@@ -95,7 +95,7 @@ def process_group(setting: Setting) -> Iterator[torch.device]:
             dist.destroy_process_group()
 
 
-class Batches:
+class RandomBatches:
     """Random images that are a function of the step; made once, as making them would hold up the loop."""
 
     def __init__(self, job: JobSpec, views: int, first: int) -> None:
@@ -174,8 +174,10 @@ class _NotSaved:
         """Nothing can have failed."""
 
 
-def make_trainer(job: JobSpec, device: torch.device, *, first: int = 0, steps: int = STEPS) -> Trainer:
-    """An engine over a method with initial weights, and its stepper."""
+def make_trainer(
+    job: JobSpec, device: torch.device, *, first: int = 0, steps: int = STEPS, batches: Batches | None = None
+) -> Trainer:
+    """An engine over a method with initial weights, and its stepper; on random images where `batches` is not given."""
     method = build(job)
     poison = Poisoned(method)
     engine = make_engine(method.module, engine=job.engine, optim=job.optim, device=device)
@@ -185,7 +187,7 @@ def make_trainer(job: JobSpec, device: torch.device, *, first: int = 0, steps: i
         job=job,
         method=poison,
         engine=engine,
-        batches=Batches(job, method.views, first),
+        batches=batches or RandomBatches(job, method.views, first),
         schedule=Schedule.of(job.optim, batch=job.batch.size, run_steps=steps, epoch_steps=1),
         micro=MicroBatches(micro // group, job.batch.size // micro, 0.0),
         groups=job.batch.size // group,
