@@ -17,6 +17,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 PYTEST := $(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist loadfile
+PEERS := build/peers
 PACKAGES := slurmctld slurmd slurm-client munge
 
 export OMP_NUM_THREADS ?= 1
@@ -53,7 +54,7 @@ soak: install ## KILLS random disturbances of a small run, after which nothing m
 simulate: install ## Explore HISTORIES=10^4 histories of a run from SEED on; HISTORIES=1 tells one line by line
 	@$(BIN)/python -m tests.simulation --histories "$(HISTORIES)" --seed "$(SEED)"
 
-bench: install ## Measure this machine against limits and peers, some 25 minutes; writes a page of the docs
+bench: install $(PEERS)/.installed ## Measure this machine against limits and peers, some 25 minutes; writes a page of the docs
 	@$(BIN)/python -m benchmarks.bench
 
 gpu-check: install ## On a machine with GPUs: what only they can show, in half an hour; writes gpu-check.json
@@ -97,6 +98,14 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt native/gmml_native.c native
 	@DS_BUILD_OPS=0 $(PIP) install --constraint constraints.txt --editable ".[$*]"
 	@$(PIP) install ./native >/dev/null 2>&1 \
 		|| echo "gmml-native cannot be built here (no C compiler?); crops are resized by OpenCV alone, which takes longer"
+	@touch $@
+
+# The peers of the benchmarks, with the same torch as this project.
+$(PEERS)/.installed: constraints.txt $(VENV)/.torch
+	@echo "== peers of the benchmarks, in $(PEERS)"
+	@$(PYTHON) -m venv $(PEERS)
+	@realpath $(VENV)/lib/python3*/site-packages > "$$(echo $(PEERS)/lib/python3*/site-packages)/torch.pth"
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install accelerate lightly timm transformers
 	@touch $@
 
 apt: ## SLURM and munge for the cluster tests, where this user may install packages

@@ -1,12 +1,9 @@
-"""Training by this project over what a user would run instead: `python -m benchmarks.trainers [--peers PYTHON]`.
+"""Training by this project over what a user would run instead: `python -m benchmarks.trainers`.
 
 The same model, batch and random images in memory, one rank with one thread; each program in a process of its own, all
 measured in turn. Beside images a second the most memory that each had resident, its imports included.
 
-transformers and lightly are taken from an environment of their own, whose Python `--peers` names:
-
-    python -m venv peers
-    peers/bin/pip install accelerate lightly timm transformers
+transformers and lightly are taken from an environment of their own, which `make bench` makes in `build/peers`.
 """
 
 import argparse
@@ -28,6 +25,7 @@ from benchmarks.rows import Ratio, Row, interleaved, markdown, ratio_of, write_j
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.validate import parse_job
 
+PEERS = Path(__file__).resolve().parents[1] / "build" / "peers" / "bin" / "python"
 METHODS = {
     "mae": {
         "name": "mae", "decoder_width": peer.DECODER_WIDTH, "decoder_depth": peer.DECODER_DEPTH,
@@ -45,8 +43,8 @@ NAMES = {
 
 def main() -> None:
     """Measure, print the rows, and write them with `--json`; with a method's name, train it when asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", type=Path, help="Python of the peers' environment; without it only the plain loop")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peers", type=Path, default=PEERS, help="Python of the peers' environment")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="of each program in each round")
     parser.add_argument("--json", type=Path)
@@ -62,16 +60,17 @@ def main() -> None:
 
 
 def compared(given: argparse.Namespace) -> Iterator[Row]:
-    """A row of the rate and one of the memory for each peer that can be run."""
+    """A row of the rate and one of the memory for each peer."""
+    if not given.peers.exists():
+        sys.exit(f"{given.peers} is missing; make it by `make build/peers/.installed`, or name another by --peers")
     os.environ["OMP_NUM_THREADS"] = "1"
-    pairs = [(own, other) for own, other in COMPARED if given.peers or other == "plain"]
-    own = {name: [sys.executable, "-m", "benchmarks.trainers", "--train", name] for name, _ in pairs}
-    peers = {other: [given.peers or sys.executable, "-m", "benchmarks.peer_trainers", other] for _, other in pairs}
+    own = {name: [sys.executable, "-m", "benchmarks.trainers", "--train", name] for name in METHODS}
+    peers = {name: [given.peers, "-m", "benchmarks.peer_trainers", name] for name in NAMES}
     with ExitStack() as stack:
         running = {name: stack.enter_context(MeasuringProcess(command)) for name, command in (own | peers).items()}
         rates = interleaved({name: process.of(given.steps) for name, process in running.items()}, given.rounds)
         memory = {name: process.peak_mib() for name, process in running.items()}
-    for name, other in pairs:
+    for name, other in COMPARED:
         value = sorted(rates[name])[given.rounds // 2]
         ratio = ratio_of(rates[name], rates[other])
         yield Row(f"training {name}", NAMES[other], ratio, at_least=1.0, unit="images/s", value=value)
