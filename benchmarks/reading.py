@@ -6,7 +6,8 @@ before the clock starts: the limit of a stream, which has to resize crops too, i
 The better loop does it as well as is possible with the same decoder: a JPEG that is twice as large as the view or more
 is decoded at half its scale, into a buffer that is used again, and resized linearly. Peer: `benchmarks/peers.py`. All
 are measured with the same number of threads or processes and in turn, so that whatever else the machine does falls on
-all alike; what a loader has made ahead of its turn is not counted.
+all alike; what a loader has made ahead of its turn is not counted. The last row of several threads is over as many
+processes with a stream of one thread each: what decoding in processes could gain at most.
 """
 
 import argparse
@@ -81,7 +82,11 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=8, help=f"batches of {BATCH} measured in each round")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--stream", nargs=2, metavar=("SHARDS", "SIZE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.stream:
+        _serve(given.stream[0], int(given.stream[1]))
+        return
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, given.data / "expand.py", folder], check=True, stdout=sys.stderr)
@@ -107,6 +112,8 @@ def compare(corpus: Corpus, folder: str, threads: int, given: argparse.Namespace
         pool = stack.enter_context(ThreadPoolExecutor(threads))
         arguments = [shards, str(samples), str(corpus.size), str(BATCH), str(threads)]
         command = [sys.executable, "-m", "benchmarks.peers"]
+        alone = [sys.executable, "-m", "benchmarks.reading", "--stream", shards, str(corpus.size)]
+        processes = [stack.enter_context(MeasuringProcess(alone)) for _ in range(threads if threads > 1 else 0)]
         peers = {name: stack.enter_context(MeasuringProcess([*command, name, *arguments])) for name in _DECODERS}
         measures = {
             "stream": lambda: rate(iter(stream.next, None), BATCH, given.batches),
@@ -115,6 +122,8 @@ def compare(corpus: Corpus, folder: str, threads: int, given: argparse.Namespace
             "better": lambda: _loop(pool, _decode_reduced, encoded, corpus.size),
             **{decoder: peer.of(given.batches) for decoder, peer in peers.items()},
         }
+        if processes:
+            measures["processes"] = lambda: sum(pool.map(lambda process: process.of(given.batches)(), processes))
         return list(_rows(corpus, threads, interleaved(measures, given.rounds)))
 
 
@@ -128,6 +137,16 @@ def _rows(corpus: Corpus, threads: int, rates: dict[str, list[float]]) -> Iterat
     for decoder, goal in zip(_DECODERS, (corpus.given, corpus.as_it_comes), strict=True):
         name = "our decoder" if decoder == "ours" else decoder
         yield Row(figure, f"torch's DataLoader, {name}", ratio_of(own, rates[decoder]), goal)
+    if "processes" in rates:
+        over = f"{threads} processes with a stream of one thread each"
+        yield Row(figure, over, ratio_of(own, rates["processes"]), corpus.bare)
+
+
+def _serve(shards: str, size: int) -> None:
+    """Print the rate of a stream of one thread for each number of batches that standard input gives."""
+    with closing(_stream(pin([CorpusSpec(url=shards)]), size, 1)) as stream:
+        for line in sys.stdin:
+            print(rate(iter(stream.next, None), BATCH, int(line)), flush=True)
 
 
 def _stream(pinned: Pin, size: int, threads: int) -> Stream:
