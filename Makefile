@@ -100,12 +100,12 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt native/gmml_native.c native
 		|| echo "gmml-native cannot be built here (no C compiler?); crops are resized by OpenCV alone, which takes longer"
 	@touch $@
 
-# The peers of the benchmarks, with the same torch as this project.
-$(PEERS)/.installed: constraints.txt $(VENV)/.torch
+# The peers of the benchmarks, with the same version of torch, which has to be of the same build as torchvision.
+$(PEERS)/.installed: constraints.txt
 	@echo "== peers of the benchmarks, in $(PEERS)"
 	@$(PYTHON) -m venv $(PEERS)
-	@realpath $(VENV)/lib/python3*/site-packages > "$$(echo $(PEERS)/lib/python3*/site-packages)/torch.pth"
-	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install accelerate lightly timm transformers
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt \
+		$(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") accelerate lightly timm torch transformers
 	@touch $@
 
 apt: ## SLURM and munge for the cluster tests, where this user may install packages
