@@ -303,7 +303,7 @@ def _need(
 def _notes(job: JobSpec, nodes: NodePlan, length: _Length, need: _Need, node_bytes: int | None) -> Iterator[str]:
     """What a person should know before submitting."""
     yield from warm_up_without_peak(length.warmup_steps, length.steps)
-    # on CPUs images that wait lie in the same memory as the model; beside GPUs the host's has nothing else to bear
+    # on CPUs images that wait lie in the same memory as the model; beside GPUs the host's holds nothing else of size
     ahead = 0 if need.on_gpus else need.read_ahead_bytes or 0
     yield from memory_that_cannot_fit(need.memory, need.room, ahead)
     if need.on_gpus:
