@@ -71,26 +71,15 @@ def command(
     their own on the bank, on the cluster, and are then scored on the corpus. What scores runs on a node where --cluster
     names a profile of SLURM or Ray, and waits for it in this terminal; else here.
     """
-    from gmml_cluster.launch.code import installed_code
     from gmml_cluster.launch.find import find
 
-    names = list(dict.fromkeys(scores.split(",")))
-    unknown = [name for name in names if name not in (*_FROZEN, *_TRAINED)]
-    if unknown:
-        hint = f"write {', '.join(_FROZEN + _TRAINED)}, or several with commas"
-        raise SpecError(Fault("--with", f"{unknown[0]!r} is no score", hint))
-    of_pixels = [name for name in names if name in _OF_PIXELS]
-    if of_pixels and (classes is None or features):
-        problem = f"{', '.join(of_pixels)}; they read patch tokens and masks"
-        raise SpecError(Fault("--with", problem, "give --classes, and no --feature"))
-    if sliding and "segmentation" not in names:
-        raise SpecError(Fault("--sliding", "windows slide for segmentation alone", "leave it out"))
-    bank, corpus = (None if url is None else absolute_url(url) for url in (bank, corpus))
-    found = find(run, root)
-    trained, frozen = [name for name in names if name in _TRAINED], [name for name in names if name not in _TRAINED]
+    trained, frozen = _asked(scores)
+    _refuse_pixels([*trained, *frozen], classes, features, sliding=sliding)
     if trained and (corpus is None or untrained or features):
         problem = f"{', '.join(trained)}; a run is trained on the bank, so --corpus names what is scored"
         raise SpecError(Fault("--with", problem, "give --corpus, and neither --untrained nor --feature"))
+    bank, corpus = (None if url is None else absolute_url(url) for url in (bank, corpus))
+    found = find(run, root)
     for name in trained:
         asked: dict[str, Any] = {"step": step, "bank": bank, "image": image, "epochs": epochs, "image_size": image_size}
         if name in _OF_PIXELS:
@@ -99,29 +88,56 @@ def command(
         result = _train_and_score(found, name, asked, cluster=cluster, corpus=str(corpus), said=said)
         if result:
             return result
-    if not frozen:
-        return 0
-    given = [
-        ("--bank", bank),
-        ("--corpus", corpus),
-        ("--step", None if step is None else str(step)),
-        ("--image", image),
-        ("--image-size", None if image_size is None else str(image_size)),
-        *(("--feature", feature) for feature in features),
-    ]
-    code = installed_code(found.job({}).method.name)
-    arguments = ["--root", found.root, "--run", found.name, "--code", code.digest]
-    arguments += [word for name, value in given if value is not None for word in (name, value)]
+    arguments = _words(
+        {"--bank": bank, "--corpus": corpus, "--step": step, "--image": image, "--image-size": image_size}
+    )
+    arguments += [word for feature in features for word in ("--feature", feature)]
     arguments += [name for name, is_set in (("--untrained", untrained), ("--json", as_json)) if is_set]
-    if "patch-knn" in frozen:
-        masks = ["--classes", str(classes), *(["--zero-ignored"] if zero_ignored else [])]
-        module = "gmml_cluster.evaluate.patch_knn"
-        result = run_module(module, [*arguments, *masks], needs="torch", cluster=cluster, code=code)
-        frozen.remove("patch-knn")
-        if result or not frozen:
+    masks = [*_words({"--classes": classes}), *(["--zero-ignored"] if zero_ignored else [])]
+    return _score_frozen(found, frozen, arguments, masks, cluster)
+
+
+def _asked(scores: str) -> tuple[list[str], list[str]]:
+    """Scores that train a run of their own, and those that read features once."""
+    names = list(dict.fromkeys(scores.split(",")))
+    unknown = [name for name in names if name not in (*_FROZEN, *_TRAINED)]
+    if unknown:
+        hint = f"write {', '.join(_FROZEN + _TRAINED)}, or several with commas"
+        raise SpecError(Fault("--with", f"{unknown[0]!r} is no score", hint))
+    return [name for name in names if name in _TRAINED], [name for name in names if name in _FROZEN]
+
+
+def _refuse_pixels(names: list[str], classes: int | None, features: tuple[str, ...], *, sliding: bool) -> None:
+    of_pixels = [name for name in names if name in _OF_PIXELS]
+    if of_pixels and (classes is None or features):
+        problem = f"{', '.join(of_pixels)}; they read patch tokens and masks"
+        raise SpecError(Fault("--with", problem, "give --classes, and no --feature"))
+    if sliding and "segmentation" not in names:
+        raise SpecError(Fault("--sliding", "windows slide for segmentation alone", "leave it out"))
+
+
+def _words(given: dict[str, Any]) -> list[str]:
+    """The options that were given, as words of a command line."""
+    return [word for name, value in given.items() if value is not None for word in (name, str(value))]
+
+
+def _score_frozen(run: Any, names: list[str], arguments: list[str], masks: list[str], cluster: str | None) -> int:
+    """Score features of the run, those of patches first; the exit code."""
+    from gmml_cluster.launch.code import installed_code
+
+    if not names:
+        return 0
+    code = installed_code(run.job({}).method.name)
+    of_run = ["--root", run.root, "--run", run.name, "--code", code.digest]
+    of_images = [name for name in names if name not in _OF_PIXELS]
+    calls = [("gmml_cluster.evaluate.patch_knn", masks)] if of_images != names else []
+    calls += [("gmml_cluster.evaluate", ["--with", ",".join(of_images)])] if of_images else []
+    for module, more in calls:
+        words = [*of_run, *arguments, *more]
+        result = run_module(module, words, needs="torch", cluster=cluster, code=code)
+        if result:
             return result
-    arguments += ["--with", ",".join(frozen)]
-    return run_module("gmml_cluster.evaluate", arguments, needs="torch", cluster=cluster, code=code)
+    return 0
 
 
 def _train_and_score(

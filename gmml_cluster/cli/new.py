@@ -17,7 +17,8 @@ name: {name}
 # The encoder: a plain vision transformer, from tiny to huge. Beside `size`, single fields such as patch_size win.
 model: {{size: small}}
 
-# gmml, or mae, whose own crops and optimiser are in docs/job.md.
+# What is learnt: gmml, mae, simmim, conmim, capi, ijepa or relvit, which need images alone, or `supervised` with
+# `classes: 1000`. Each brings its authors' crops and optimiser along; docs/methods.md has their options.
 method: {{name: gmml}}
 
 data:

@@ -97,7 +97,9 @@ def notes(document: StatusOutput) -> list[str]:
         found.append(f"{state}: {document['queue_reason'] or 'no reason given'}{expected}")
     if state in ("failed", "interrupted"):
         tried = f"; gave up: {document['stopped']}" if document["gave_up"] else ""
-        found.append(f"{_problem(document).splitlines()[0]}{tried}; gmml resume {name} continues it")
+        # of a run that is not where its log says, `misplaced` has the cure: by its name the original might be meant
+        cure = "" if document["misplaced"] else f"; gmml resume {name} continues it"
+        found.append(f"{_problem(document).splitlines()[0]}{tried}{cure}")
     found += document["short_notices"]
     if state == "empty":
         found.append(f"its submission was cut off, or is under way; gmml rm {name} deletes it")

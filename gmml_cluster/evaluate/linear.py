@@ -24,6 +24,7 @@ from gmml_cluster.data.random.philox_torch import normals, words
 from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.evaluate.features import Labelled
 from gmml_cluster.evaluate.score import Score
+from gmml_cluster.progress import progress
 from gmml_cluster.wording import counted
 
 ORDER, INIT, HOLD_OUT = 64, 65, 66
@@ -197,7 +198,8 @@ def linear(bank: Labelled, query: Labelled, *, feature: str, seed: int) -> list[
         problem = f"the bank has {counted(len(bank.features), 'sample')}; the probe needs {LEAST}"
         raise DataError(Fault("linear", problem, "name a larger --bank"))
     size = batch_size(len(bank.features))
-    with fitting_threads(size * bank.features.shape[1] * bank.classes * len(FACTORS)):
+    products = size * bank.features.shape[1] * bank.classes * len(FACTORS)
+    with progress(f"training the linear probe on {feature}"), fitting_threads(products):
         chosen = choose_factor(bank, seed=seed)
         factors = sorted({1.0, chosen})
         hits = train(bank, factors=factors, seed=seed).hits(query)

@@ -1,0 +1,1 @@
+"""Encoders for other programs: timm, transformers, ONNX, safetensors, with a model card."""

@@ -4,23 +4,30 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.run.discovery import (
+    demand_root,
+    find_run,
+    listed_of_noted,
+    noted_roots,
+    runs_below,
+    runs_under,
+    set_aside,
+    silence_file,
+)
+from gmml_cluster.run.root import RunRoot, absolute
+from gmml_cluster.run.silent_roots import SilentRoots
+from gmml_cluster.spec.loading.compose import compose
+from gmml_cluster.spec.packaged import packaged
 
-if TYPE_CHECKING:
-    from gmml_cluster.run.root import RunRoot
 
-
-def find(run: str, root: str | None) -> "RunRoot":
+def find(run: str, root: str | None) -> RunRoot:
     """The run of this name, unique prefix or folder; profiles that cannot be read are reported if there is none.
 
     Raises:
         SpecError: there is none, or there are several; lists them.
     """
-    from gmml_cluster.run.discovery import demand_root, find_run, silence_file
-    from gmml_cluster.run.silent_roots import SilentRoots
-
     if root is not None and "/" not in run:
         demand_root(root)
     faults: list[Fault] = []
@@ -37,16 +44,13 @@ def find(run: str, root: str | None) -> "RunRoot":
         raise
 
 
-def every(root: str | None) -> "list[RunRoot]":
+def every(root: str | None) -> list[RunRoot]:
     """All runs that lie under the known roots; a root or profile that cannot be read is reported on stderr.
 
     Raises:
         SpecError: the one root that was asked for does not exist.
         StorageError: it cannot be read.
     """
-    from gmml_cluster.run.discovery import listed_of_noted, noted_roots, runs_below, runs_under, set_aside
-    from gmml_cluster.run.root import absolute
-
     if root is not None:
         return runs_under(root)
     faults: list[Fault] = []
@@ -64,9 +68,6 @@ def known_roots(root: str | None, faults: list[Fault]) -> list[str]:
         root: what a user gave, if anything.
         faults: collects those of profiles that cannot be read; their roots are left out.
     """
-    from gmml_cluster.run.discovery import noted_roots
-    from gmml_cluster.run.root import absolute
-
     if root is not None:
         return [absolute(root)]
     return list(dict.fromkeys([*map(absolute, _profile_roots(faults)), *noted_roots()]))
@@ -74,9 +75,6 @@ def known_roots(root: str | None, faults: list[Fault]) -> list[str]:
 
 def _profile_roots(faults: list[Fault]) -> Iterator[str]:
     """Roots that profiles name, read without pydantic; the rest of a profile is validated when it is used."""
-    from gmml_cluster.spec.loading.compose import compose
-    from gmml_cluster.spec.packaged import packaged
-
     for folder in (Path("clusters"), *packaged("clusters")):
         for path in sorted(folder.glob("*.yaml")):
             try:

@@ -1,0 +1,1 @@
+"""Vision transformers with timm's parameter names. Nothing else of ours is imported here."""

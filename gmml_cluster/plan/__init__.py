@@ -1,0 +1,1 @@
+"""What a job comes to on a cluster, before it starts: lanes, ranks, steps, memory. Arithmetic alone, no torch."""

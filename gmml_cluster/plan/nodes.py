@@ -42,24 +42,24 @@ def nodes_within_lanes(
     """
     nodes, per_node = job.resources.nodes, ranks_per_node(profile, machine)
     notes: list[str] = []
-    lanes, name = _most_ranks(job, layout)
+    lanes, there_are = _most_ranks(job, layout)
     if profile.launcher == "local":
         nodes = _this_node(nodes, notes)
     if profile.launcher == "local" and per_node > lanes:
-        notes.append(f"{per_node} ranks cut to {lanes}: a rank needs a lane, and there are {lanes} {name}")
+        notes.append(f"{per_node} ranks cut to {lanes}: a rank needs a lane, and {there_are}")
         per_node = lanes
     if nodes.least * per_node > lanes:
-        raise SpecError(_too_many_ranks(nodes.least, per_node, lanes, name))
+        raise SpecError(_too_many_ranks(nodes.least, per_node, lanes, there_are))
     most = min(nodes.most, lanes // per_node)
     if most < nodes.most:
-        notes.append(f"{nodes.most} nodes cut to {most}: a rank needs a lane, and there are {lanes} {name}")
+        notes.append(f"{nodes.most} nodes cut to {most}: a rank needs a lane, and {there_are}")
     return NodePlan((nodes.least, most), per_node, tuple(notes))
 
 
-def _too_many_ranks(nodes: int, per_node: int, lanes: int, name: str) -> Fault:
+def _too_many_ranks(nodes: int, per_node: int, lanes: int, there_are: str) -> Fault:
     have = f"{nodes} {'node has' if nodes == 1 else 'nodes have'} {nodes * per_node} ranks"
     hint = f"write {lanes // per_node} at most" if lanes >= per_node else f"use at most {counted(lanes, 'rank')} a node"
-    problem = f"{have}, {per_node} each, but there are {lanes} {name}; a rank needs a lane"
+    problem = f"{have}, {per_node} each, but {there_are}; a rank needs a lane"
     return Fault("resources.nodes", problem, f"{hint}, or raise batch.size or data.lanes")
 
 
@@ -73,9 +73,8 @@ def _this_node(nodes: NodeRange, notes: list[str]) -> NodeRange:
 
 
 def _most_ranks(job: JobSpec, layout: SampleLayout | None) -> tuple[int, str]:
-    """Ranks at most, and what there are so many of."""
-    if layout is not None:
-        return layout.lanes, "lanes"
-    if job.data.lanes != "auto":
-        return job.data.lanes, "lanes"
-    return job.batch.size // group_of(job), "groups a step"
+    """Ranks at most, and in words what there are so many of."""
+    lanes = layout.lanes if layout is not None else job.data.lanes
+    most = job.batch.size // group_of(job) if lanes == "auto" else lanes
+    what = f"{counted(most, 'group')} a step" if lanes == "auto" else counted(most, "lane")
+    return most, f"there {'is' if most == 1 else 'are'} {what}"

@@ -156,6 +156,16 @@ class _Need:
     read_ahead_bytes: int | None
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What the whole run computes; None where its length is not known, or it has none of it."""
+
+    total_flops: int | None
+    maps: MapsPlan | None
+    evaluation: EvaluationPlan | None
+    gpu_time: GpuTime | None
+
+
 def make_plan(
     job: JobSpec,
     profile: ClusterProfile,
@@ -182,18 +192,7 @@ def make_plan(
     lanes = layout or _lanes_alone(job)
     length = _length(job, layout)
     need = _need(job, profile, machine, nodes, lanes)
-    step_flops = counts_of(job).step_flops * job.batch.size
-    whole_flops = total_flops(job, layout, length.steps) if length.steps else None
-    maps = maps_plan(job, layout, length.steps) if length.steps else None
-    evaluation = evaluation_plan(
-        job,
-        steps=length.steps,
-        epoch_steps=length.epoch_steps,
-        run_flops=whole_flops,
-        labelled=labelled or Labelled(),
-        slower=PEAK_FLOPS[job.engine.precision] / PEAK_FLOPS["fp32"] if need.on_gpus else 1.0,
-    )
-    time = gpu_time(whole_flops, job.engine.precision, nodes.ranks) if whole_flops and need.on_gpus else None
+    work = _work(job, layout, length, need, nodes, labelled or Labelled())
     return Plan(
         launcher=profile.launcher,
         method=job.method.name,
@@ -220,20 +219,20 @@ def make_plan(
         memory=need.memory,
         room=need.room,
         read_ahead_bytes=need.read_ahead_bytes,
-        step_flops=step_flops,
+        step_flops=counts_of(job).step_flops * job.batch.size,
         later_step_flops=later_step_flops(job),
-        total_flops=whole_flops,
-        maps=maps,
-        evaluation=evaluation,
-        gpu_time=time,
-        cost=None if time is None else cost_of(time, profile.price_per_gpu_hour),
+        total_flops=work.total_flops,
+        maps=work.maps,
+        evaluation=work.evaluation,
+        gpu_time=work.gpu_time,
+        cost=None if work.gpu_time is None else cost_of(work.gpu_time, profile.price_per_gpu_hour),
         environment=profile.variables,
         secrets=profile.secrets,
         notes=(
             *nodes.notes,
             *_notes(job, nodes, length, need, memory_of_node(profile, machine)),
-            *masks_by_attention(maps, length.steps),
-            *costly_scores(evaluation),
+            *masks_by_attention(work.maps, length.steps),
+            *costly_scores(work.evaluation),
         ),
     )
 
@@ -247,6 +246,27 @@ def _length(job: JobSpec, layout: SampleLayout | None) -> _Length:
         if epoch is None and warmup.epochs is not None
         else warmup.in_steps(batch=job.batch.size, epoch_steps=epoch or 0.0),
         steps=steps_without_corpora(job.run, job.batch.size) if layout is None else total_steps(job, layout),
+    )
+
+
+def _work(
+    job: JobSpec, layout: SampleLayout | None, length: _Length, need: _Need, nodes: NodePlan, labelled: Labelled
+) -> _Work:
+    precision = job.engine.precision
+    flops = total_flops(job, layout, length.steps) if length.steps else None
+    evaluation = evaluation_plan(
+        job,
+        steps=length.steps,
+        epoch_steps=length.epoch_steps,
+        run_flops=flops,
+        labelled=labelled,
+        slower=PEAK_FLOPS[precision] / PEAK_FLOPS["fp32"] if need.on_gpus else 1.0,
+    )
+    return _Work(
+        total_flops=flops,
+        maps=maps_plan(job, layout, length.steps) if length.steps else None,
+        evaluation=evaluation,
+        gpu_time=gpu_time(flops, precision, nodes.ranks) if flops and need.on_gpus else None,
     )
 
 
@@ -283,7 +303,7 @@ def _need(
 def _notes(job: JobSpec, nodes: NodePlan, length: _Length, need: _Need, node_bytes: int | None) -> Iterator[str]:
     """What a person should know before submitting."""
     yield from warm_up_without_peak(length.warmup_steps, length.steps)
-    # on CPUs images that wait lie in the same memory as the model; beside GPUs the host's has nothing else to bear
+    # on CPUs images that wait lie in the same memory as the model; beside GPUs the host's holds nothing else of size
     ahead = 0 if need.on_gpus else need.read_ahead_bytes or 0
     yield from memory_that_cannot_fit(need.memory, need.room, ahead)
     if need.on_gpus:

@@ -197,14 +197,14 @@ def _goodput(history: History, jobs: Mapping[str, str], now: float) -> GoodputOu
             made += attempt.last_step - attempt.first_step + 1
             kept += max(0, _kept(history, attempt) - attempt.first_step + 1)
     rank_s = _rank_s(history, jobs, now)
-    settled = sum(rank_s.values()) - rank_s["unsaved"]
+    accounted_s = sum(rank_s.values()) - rank_s["unsaved"]
     return {
         "steps_made": made,
         "steps_kept": kept,
         "share": kept / made if made else None,
         "evaluation_s": sum(attempt.evaluation_s for attempt in history.attempts),
         "rank_s": rank_s,
-        "training_share": rank_s["training"] / settled if settled > 0 else None,
+        "training_share": rank_s["training"] / accounted_s if accounted_s > 0 else None,
     }
 
 

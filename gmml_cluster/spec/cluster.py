@@ -56,7 +56,7 @@ class SlurmSection(SpecModel):
     gpu_memory: Size | None = None
     """Memory of one GPU, such as `80 GiB`, for the plan alone; null where it is not known."""
     cpus_per_rank: int = Field(1, gt=0)
-    """CPU cores of each rank."""
+    """CPU cores of each rank, which has a thread that decodes images for each but one of them."""
     memory_per_node: Size | None = None
     """Memory asked for on each node; null takes the site's default."""
     time: Duration = 86400.0
@@ -102,7 +102,7 @@ class RaySection(SpecModel):
     gpu_memory: Size | None = None
     """Memory of one GPU, such as `80 GiB`, for the plan alone; null where it is not known."""
     cpus_per_rank: int = Field(1, gt=0)
-    """CPU cores of each rank."""
+    """CPU cores of each rank, which has a thread that decodes images for each but one of them."""
     memory_per_node: Size | None = None
     """Memory of each node, for the plan alone; null where it is not known."""
     resources: dict[str, float] = {}

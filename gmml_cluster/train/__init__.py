@@ -1,0 +1,1 @@
+"""One rank of an attempt, from the first import to its exit code."""

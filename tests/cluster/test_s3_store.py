@@ -219,7 +219,7 @@ def test_a_forked_child_uses_connections_of_its_own(store):
     context = multiprocessing.get_context("fork")
     child = context.Process(target=lambda: store.put("b", store.get("a")))
     child.start()
-    child.join(30)
+    child.join(240)
     assert child.exitcode == 0
     assert store.get("b") == b"parent"
 

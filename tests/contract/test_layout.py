@@ -1,5 +1,6 @@
 """The layout of the house: what ships in the wheel, what the wheel leaves out, how long files are."""
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -52,6 +53,17 @@ def test_the_wheel_holds_no_tests(wheel):
 def test_no_file_is_longer_than_400_lines():
     long = {str(p.relative_to(ROOT)): n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
     assert not long, f"{long}: a file of more than 400 lines wants to be two"
+
+
+def test_every_folder_says_what_it_is_for():
+    folders = [path.parent for path in PACKAGE.rglob("__init__.py")]
+    assert len(folders) > 20
+    silent = [
+        str(each.relative_to(ROOT))
+        for each in folders
+        if not ast.get_docstring(ast.parse((each / "__init__.py").read_text()))
+    ]
+    assert not silent, "a newcomer opens a folder and asks what belongs into it"
 
 
 def test_a_login_node_installs_no_training_packages():

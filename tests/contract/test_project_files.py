@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import yaml
+from hypothesis import HealthCheck, settings
 
 import gmml_cluster
 
@@ -55,3 +56,10 @@ def test_pythons_that_no_test_ran_on_are_not_declared():
     (tested,) = re.findall(r"3\.\d+$", named[0])
     assert len(named) == 1
     assert PROJECT["requires-python"] == f">={tested}"
+
+
+def test_property_tests_judge_no_time_and_try_the_same_examples_each_time():
+    used = settings(max_examples=1)
+    assert used.deadline is None
+    assert HealthCheck.too_slow in used.suppress_health_check
+    assert used.derandomize

@@ -37,7 +37,7 @@ def worker(run):
 
 def test_a_fault_before_the_claim_is_reported_by_name_and_counts_once(run):
     process = worker(run)
-    output = process.communicate(timeout=120)[1]
+    output = process.communicate(timeout=600)[1]
     assert process.returncode == 1, output
     history = run.log.refresh()
     assert history.attempts == ()
@@ -50,6 +50,6 @@ def test_a_notice_held_back_since_before_exec_ends_a_start_before_its_claim(run)
     slots = run.log.refresh().slots
     process = worker(run)
     process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=120)[1]
+    output = process.communicate(timeout=600)[1]
     assert process.returncode == 77, output
     assert run.log.refresh().slots == slots

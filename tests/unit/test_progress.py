@@ -23,7 +23,7 @@ def output_on_a_terminal(quiet):
         [sys.executable, "-c", SCRIPT.format(quiet=quiet)], stdout=subprocess.PIPE, stderr=theirs
     )
     os.close(theirs)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=240) == 0
     seen = b""
     while True:
         try:

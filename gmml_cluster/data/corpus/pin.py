@@ -27,6 +27,7 @@ from gmml_cluster.data.corpus.pinned import PinnedCorpus, PinnedShard, PinnedSha
 from gmml_cluster.data.corpus.summary import Summary, summarise
 from gmml_cluster.errors import DataError, Fault, ShardChanged, SpecError
 from gmml_cluster.plan.sample_layout import CorpusShape
+from gmml_cluster.progress import progress
 from gmml_cluster.store.open import scheme_of
 from gmml_cluster.store.protocol import Put, Store
 from gmml_cluster.wording import counted
@@ -318,10 +319,12 @@ def _pin_corpus(
     found = merged.completed(known, files, indexes)
     without = [file for file, header in zip(files, found, strict=True) if header is None]
     made_now: list[Header] = []
-    with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool, progress(f"reading {corpus.url}", len(without)) as advance:
         for start in range(0, len(without), _KEPT_AT_ONCE):
             with keep() if keep else nullcontext() as put:
-                made_now += pool.map(indexed, without[start : start + _KEPT_AT_ONCE], repeat(put))
+                for header in pool.map(indexed, without[start : start + _KEPT_AT_ONCE], repeat(put)):
+                    made_now.append(header)
+                    advance(1)
     following = iter(made_now)
     headers = [next(following) if header is None else header for header in found]
     if keep and None in known:

@@ -1,0 +1,1 @@
+"""`gmml corpus pack`: images, archives or parquet files become shuffled tar shards with indexes."""

@@ -19,8 +19,9 @@ def decode_threads(local_ranks: int) -> int:
 
 
 def _cores(local_ranks: int) -> int:
-    """SLURM binds each task to its CPUs and says how many; elsewhere the ranks share what this process may use."""
-    usable, given = len(os.sched_getaffinity(0)), os.environ.get("SLURM_CPUS_PER_TASK")
+    """What the launcher gave each rank, and no more than it may use; else the ranks share what this one may use."""
+    usable = len(os.sched_getaffinity(0))
+    given = os.environ.get("GMML_CPUS") or os.environ.get("SLURM_CPUS_PER_TASK")
     return max(1, min(int(given), usable) if given else usable // local_ranks)
 
 

@@ -104,6 +104,7 @@ def _runtime_env(submission: Submission, code: str) -> dict[str, Any]:
     ray = section(submission.profile)
     variables = {
         "GMML_GPUS": str(ray.gpus_per_node),
+        "GMML_CPUS": str(ray.cpus_per_rank),  # Ray counts cores and binds no process to them
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{ray.start:g}",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
         # else a worker that Ray ends, as it does with all of a lost driver, kills its rank before that can save

@@ -1,0 +1,1 @@
+"""From YAML to a model, or to all faults with file and line."""

@@ -48,7 +48,7 @@ def _is_collective(call: traceback.FrameSummary) -> bool:
 
 
 def missing(positions: Sequence[Position | None]) -> list[int]:
-    """The ranks that the others wait for; none where nothing tells them apart.
+    """The ranks that the others wait for; none where nothing distinguishes them.
 
     Those that do not answer, or else those that are in no collective while others are, or else those that have done
     less of the same.

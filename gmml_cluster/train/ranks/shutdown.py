@@ -111,7 +111,7 @@ class Shutdown:
     group_problem: Callable[[], str] = lambda: ""
     _ending: threading.Lock = field(default_factory=threading.Lock)
     _alone_since: float | None = None
-    _told_stacks: bool = False
+    _stacks_logged: bool = False
 
     def claimed(self, attempt: int) -> None:
         """Rank 0 has claimed this attempt."""
@@ -135,7 +135,7 @@ class Shutdown:
             _log.error("rank 0 is gone (%s): this rank exits", error)
             self._exit(FAILED)
         if failed == HANG:
-            self._tell_stacks()
+            self._log_stacks()
         if self.rank_info.rank != 0:
             if ended is not None:
                 self._acknowledge(ended)
@@ -155,7 +155,7 @@ class Shutdown:
         _log.error("rank %d failed\n%s", self.rank_info.rank, described["traceback"])
         flag: int | str = self.rank_info.rank
         if described["cause"] == "hang":
-            self._tell_stacks()
+            self._log_stacks()
             flag = HANG
         if self.rank_info.rank == 0:
             if flag == HANG:
@@ -166,9 +166,9 @@ class Shutdown:
         self._try("report its error", lambda: self.kv.set("failed", flag))
         self.leave(_code(described))
 
-    def _tell_stacks(self) -> None:
-        if not self._told_stacks:
-            self._told_stacks = True
+    def _log_stacks(self) -> None:
+        if not self._stacks_logged:
+            self._stacks_logged = True
             at = hang.position(watchdog.phase, watchdog.beats)
             self._try("say where it is", lambda: self.kv.set(f"at/{self.rank_info.rank}", at))
             _log.error("rank %d does not progress or waits for one that does not\n%s", self.rank_info.rank, stacks())

@@ -101,8 +101,8 @@ class Watchdog:
         if passed < limit_s:
             return ""
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
-        place = traceback.extract_stack(frame)[-1]
-        return f"no progress for {passed:.0f} s in {phase}; in {place.name} at {place.filename}:{place.lineno}"
+        call = traceback.extract_stack(frame)[-1]
+        return f"no progress for {passed:.0f} s in {phase}; in {call.name} at {call.filename}:{call.lineno}"
 
     def _arm(self) -> None:
         self._armed_at = self.clock()

@@ -1,6 +1,8 @@
 """First steps: a job file to begin with, and the jobs of the package by name."""
 
+import re
 import sys
+from typing import get_args
 
 import pytest
 
@@ -8,6 +10,7 @@ from gmml_cluster.cli import run_command, submit
 from gmml_cluster.cli.main import group
 from gmml_cluster.errors import SpecError
 from gmml_cluster.spec.loading.validate import job_path, load_job
+from gmml_cluster.spec.methods.registry import MethodOptions
 
 
 def call(command, *arguments):
@@ -38,6 +41,20 @@ def test_what_a_new_job_has_in_comments_is_valid_too(tmp_path):
     (tmp_path / "more.yaml").write_text(text.replace("# engine", "engine").replace("# resources", "resources"))
     job = load_job("more.yaml")
     assert (job.engine.precision, job.resources.nodes.most) == ("bf16", 4)
+
+
+METHODS = {get_args(options.model_fields["name"].annotation)[0] for options in get_args(get_args(MethodOptions)[0])}
+BEGIN_FROM_A_RUN = {"finetune", "linear", "attentive", "segmentation"}
+"""Methods that need the encoder of another run, which who writes a first job does not have."""
+
+
+def test_a_new_job_names_the_methods_that_it_can_be_turned_to_by_one_word(tmp_path):
+    call(group, "new", "first")
+    said = (tmp_path / "first.yaml").read_text().partition("# What is learnt")[2].partition("\nmethod:")[0]
+    assert METHODS & set(re.findall(r"\w+", said)) == METHODS - BEGIN_FROM_A_RUN
+    for method in METHODS - BEGIN_FROM_A_RUN:
+        more = ["method.classes=1000"] if method == "supervised" else []
+        assert load_job("first.yaml", [f"method.name={method}", *more]).method.name == method
 
 
 def test_a_new_job_overwrites_nothing_and_has_the_name_of_a_run(tmp_path, capsys):

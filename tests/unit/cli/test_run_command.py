@@ -119,7 +119,7 @@ def test_a_reader_that_has_left_is_no_failure():
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline()
     process.stdout.close()
-    assert (process.wait(timeout=60), process.stderr.read()) == (0, b"")
+    assert (process.wait(timeout=240), process.stderr.read()) == (0, b"")
 
 
 @pytest.mark.parametrize("arguments", [["-h"], ["status", "-h"], ["corpus", "pack", "-h"]])
@@ -127,7 +127,7 @@ def test_every_command_has_a_short_help(arguments):
     # in a process of its own: click keeps a command's help option as it was when the command was first called, which
     # another test may have done without its group
     script = "import sys; from gmml_cluster.cli.main import group; group(sys.argv[1:])"
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage:" in done.stdout
 

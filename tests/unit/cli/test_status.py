@@ -127,7 +127,9 @@ def test_a_copied_run_is_named_as_one(tmp_path, run, jobs):
     jobs("running")
     training(run)
     shutil.copytree(tmp_path / "tryit", tmp_path / "other" / "tryit")
-    assert "is a copy of the run at " in shown(tmp_path / "other", "tryit")
+    page = shown(tmp_path / "other", "tryit")
+    assert "is a copy of the run at " in page
+    assert "gmml resume" not in page, "what is resumed by that name may be the original"
 
 
 def test_a_root_that_does_not_exist_is_a_fault(tmp_path):

@@ -30,7 +30,7 @@ def predictions_by_hand(bank, query, k):
     return np.array(predicted)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(20, 60), st.integers(2, 12), st.integers(2, 6), st.integers(0, 2**16))
 def test_hits_equal_a_plain_numpy_count(count, width, classes, seed):
     bank, query = labelled(count, width, classes, seed), labelled(17, width, classes, seed + 1)

@@ -38,7 +38,7 @@ def laid_in_turn(
     return first, last, index
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(grid=GRIDS, seed=st.integers(0, 2**32 - 1), number=st.integers(0, 2**62), share=st.floats(0.01, 0.8))
 def test_the_packed_form_is_the_sequential_rule(grid: tuple[int, int], seed: int, number: int, share: float) -> None:
     size, align = grid
@@ -52,7 +52,7 @@ def test_the_packed_form_is_the_sequential_rule(grid: tuple[int, int], seed: int
             assert int(cover.last[view]) == end
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(grid=GRIDS, seed=st.integers(0, 2**32 - 1), number=st.integers(0, 2**62))
 def test_rectangles_lie_on_the_grid_and_in_the_image(grid: tuple[int, int], seed: int, number: int) -> None:
     size, align = grid

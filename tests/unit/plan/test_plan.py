@@ -122,7 +122,9 @@ def test_most_ranks_above_the_lanes_are_cut_with_a_note():
 def test_the_local_launcher_starts_at_most_a_rank_a_lane():
     plan = make_plan(job(data={"lanes": 2}), profile("local", ranks_per_node=5), SHAPES, MACHINE)
     assert (plan.ranks_per_node, plan.ranks) == (2, (2, 2))
-    assert plan.notes[0].startswith("5 ranks cut to 2")
+    assert plan.notes[0] == "5 ranks cut to 2: a rank needs a lane, and there are 2 lanes"
+    alone = make_plan(job(data={"lanes": 1}), profile("local", ranks_per_node=5), SHAPES, MACHINE)
+    assert alone.notes[0] == "5 ranks cut to 1: a rank needs a lane, and there is 1 lane"
 
 
 def test_the_local_launcher_has_one_node():

@@ -1,7 +1,7 @@
 """What is drawn of a series hides none of its extremes."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -11,7 +11,6 @@ values = arrays(np.float64, st.integers(1, 300), elements=st.floats(allow_infini
 most = st.integers(1, 40)
 
 
-@settings(deadline=None)
 @given(values, most)
 def test_no_extreme_of_a_series_is_lost_and_each_stays_in_its_bucket(series, buckets):
     starts = bucket_starts(len(series), buckets)
@@ -26,7 +25,6 @@ def test_no_extreme_of_a_series_is_lost_and_each_stays_in_its_bucket(series, buc
             assert np.isnan([least, mean, greatest]).all()
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 500))
 def test_buckets_cover_every_value_once_and_differ_by_one_at_most(count, buckets):
     starts = bucket_starts(count, buckets)

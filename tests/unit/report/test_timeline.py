@@ -47,7 +47,7 @@ def rank_seconds(spans):
     return found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(attempt_of, min_size=1, max_size=4), st.integers(1, 30))
 def test_spans_add_up_to_the_account_also_when_they_are_merged(attempts, most):
     clock = written(attempts)

@@ -109,7 +109,7 @@ def test_given_up_indexing_begins_no_further_shard(digit_shards, monkeypatch):
 
     def record(shard, indexes):
         begun.append(shard)
-        assert len(begun) == 1 or closing.wait(60)
+        assert len(begun) == 1 or closing.wait(240)
         return index.build(shard, checked=False)
 
     monkeypatch.setattr(checksums, "_INDEXED_AT_ONCE", 1)

@@ -234,13 +234,13 @@ def test_a_slow_index_holds_up_nobody_who_reads_another_shard(digit_shards, monk
     def slow(shard, indexes):
         if shard.name == "train-000.tar":
             asked.set()
-            answer.wait(60)
+            answer.wait(240)
         return find(shard, indexes)
 
     monkeypatch.setattr(index, "find", slow)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(corpus.locate, 0, 0)
-        asked.wait(60)
+        asked.wait(240)
         assert corpus.locate(0, 9).member == "d0009.png"
         answer.set()
         assert waiting.result().member == "d0000.png"

@@ -120,12 +120,12 @@ def test_two_that_want_a_block_at_once_read_it_once(tmp_path, monkeypatch):
 
     def slow(*asked):
         reading.set()
-        assert waits.wait(60)
+        assert waits.wait(240)
         return fetches(*asked)
 
     first = threading.Thread(target=lambda: found.append(caches[0].read(SHARD, 0, 9, slow)))
     first.start()
-    assert reading.wait(60)
+    assert reading.wait(240)
     found.append(caches[1].read(SHARD, 3, 9, fetches))
     first.join()
     assert sorted(found) == [BYTES[:9], BYTES[3:12]]

@@ -209,7 +209,7 @@ def test_steps_planned_ahead_are_bounded_where_a_step_has_few_samples(digit_shar
 
     monkeypatch.setattr(Order, "rank_numbers", rank_numbers)
     opened = Run(digit_shards).stream()
-    assert enough.wait(30)
+    assert enough.wait(240)
     opened._planner.join(0.5)  # time for one step more, if it were planned
     assert max(planned) < stream._MOST_STEPS_AHEAD + 16
     opened.close()
@@ -241,7 +241,7 @@ class Gate:
                 self.names.append((name, start))
                 self.most = max(self.most, self.waiting)
                 self.changed.notify_all()
-            assert self.open.wait(30)
+            assert self.open.wait(240)
             with self.changed:
                 self.waiting -= 1
         return self.inner(name, start, length)
@@ -323,7 +323,7 @@ def test_close_ends_all_threads_while_requests_are_in_flight_and_after_errors(di
     closing = threading.Thread(target=opened.close)
     closing.start()
     gate.open.set()
-    closing.join(30)
+    closing.join(240)
     bucket.spoil = 10**6
     failing = run.stream()
     with pytest.raises(StorageError):

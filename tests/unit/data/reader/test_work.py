@@ -163,21 +163,21 @@ def test_reads_that_wait_for_their_task_are_given_up_when_the_fetcher_closes(dig
 
     def held(*given):
         entered.set()
-        assert let.wait(30)
+        assert let.wait(240)
         return inner(*given)
 
     monkeypatch.setattr(OpenShards, "read", held)
     fetcher = Fetcher(run.pin, reads=1)
     chunks = [part.chunk for part in planned(run, read_ahead_bytes=1)]
     assert fetcher.begin(chunks)
-    assert entered.wait(30)
+    assert entered.wait(240)
     closing = threading.Thread(target=fetcher.close)
     closing.start()
     with fetcher._changed:
-        assert fetcher._changed.wait_for(lambda: fetcher._closed, 30)
+        assert fetcher._changed.wait_for(lambda: fetcher._closed, 240)
     let.set()
-    closing.join(30)
-    assert any(isinstance(chunk.fetched.exception(30), StorageError) for chunk in chunks)
+    closing.join(240)
+    assert any(isinstance(chunk.fetched.exception(240), StorageError) for chunk in chunks)
     assert not fetcher.begin(chunks)
 
 

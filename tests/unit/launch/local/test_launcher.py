@@ -56,7 +56,7 @@ def submission(tmp_path, token="t1", snapshot=None, nodes=1):
     return submissions.submission(profile, code=snapshot or code(), **named)
 
 
-def wait_for(condition, deadline_s=30):
+def wait_for(condition, deadline_s=240):
     until = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < until, "the awaited event did not come"

@@ -41,7 +41,7 @@ def python(code):
     return [sys.executable, "-S", "-c", textwrap.dedent(code)]
 
 
-def wait_for(condition, deadline_s=20):
+def wait_for(condition, deadline_s=240):
     until = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < until, "the awaited event did not come"

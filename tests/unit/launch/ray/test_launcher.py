@@ -111,7 +111,7 @@ def test_every_field_of_the_profile_reaches_the_request():
     assert request["submission_id"] == "<token>"
     assert request["metadata"] == {"run": "/runs/a-run"}
     environment = request["runtime_env"]["env_vars"]
-    assert (environment["A"], environment["GMML_GPUS"]) == ("it's", "2")
+    assert (environment["A"], environment["GMML_GPUS"], environment["GMML_CPUS"]) == ("it's", "2", "8")
     assert environment["GMML_NODE_CACHE"] == '{"folder":"/scratch","limit":"9437184 B"}'
     assert environment["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "300"
     assert environment["RAY_kill_child_processes_on_worker_exit"] == "0"

@@ -14,7 +14,7 @@ from gmml_cluster.store.posix import PosixStore
 from gmml_cluster.train.ranks import rendezvous
 from gmml_cluster.train.ranks.rendezvous import Address, KeyValueStore, RankInfo, address_name, meet
 
-DEADLINE_S = 20
+DEADLINE_S = 240
 
 
 @pytest.fixture

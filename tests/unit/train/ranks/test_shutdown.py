@@ -323,7 +323,7 @@ def test_a_second_thread_that_wants_to_end_the_rank_waits_for_the_first():
 
     thread = threading.Thread(target=second, daemon=True)
     thread.start()
-    assert entered.wait(20)
+    assert entered.wait(240)
     assert code_of(shutdown.leave, COME_BACK) == COME_BACK
     assert kv.keys["ended"] == COME_BACK
     assert thread.is_alive()
