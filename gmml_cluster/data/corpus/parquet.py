@@ -18,7 +18,6 @@ from gmml_cluster.data.corpus.tar import (
     BLOCK_BYTES,
     IMAGE_EXTENSIONS,
     LABEL_EXTENSION,
-    MOST_IMAGE_BYTES,
     MOST_LABEL,
     NO_LABEL,
     RangeFile,
@@ -116,14 +115,14 @@ class ImageTable:
         try:
             # pages one by one, as a row group may be all of the file
             self._file = parquet.ParquetFile(self._source, buffer_size=2**20, pre_buffer=False)
-        except arrow.ArrowException as error:
+        except self._broken as error:
             raise DataError(Fault(url, f"is not a valid parquet file ({error})", "copy it again")) from error
         schema = self._file.schema_arrow
         self._image = _image_column(url, schema, image)
         self._leaf = f"{self._image}.bytes" if arrow.types.is_struct(schema.field(self._image).type) else self._image
         self.rows: int = self._file.metadata.num_rows
         self.columns: tuple[str, ...] = tuple(schema.names)
-        self.label, self.classes = _label_column(schema)
+        self.label, self.classes = self._guarded(_label_column, schema)
 
     def __iter__(self) -> Iterator[ImageRow]:
         """All rows, in order; a few are held.
@@ -144,7 +143,7 @@ class ImageTable:
         """
         first = 0
         for group in range(self._file.num_row_groups):
-            finder = ValueFinder(self._pages_of(group))
+            finder = ValueFinder(self._pages_of(group))  # a page has less than 2 GiB, and so an image
             for row in self._rows_of(group, first):
                 yield row, self._guarded(self._find, finder, row) if row.image else None
             first += self._file.metadata.row_group(group).num_rows
@@ -195,8 +194,6 @@ class ImageTable:
             what = f"to read this image, of {found.size} bytes, {found.inflated} would be decompressed"
             rule = f"as {CODECS[found.codec]} compresses a page as a whole; {MOST_INFLATED} bytes more are allowed"
             raise DataError(Fault(where, f"{what}, {rule}", f"{_PACK}; or write it without compression"))
-        if max(found.size, found.length) > MOST_IMAGE_BYTES:
-            raise DataError(Fault(where, f"{found.size} bytes; an image has less than 4 GiB", "write it without"))
         return found
 
     def _guarded(self, action: Callable[..., Any], *arguments: Any) -> Any:

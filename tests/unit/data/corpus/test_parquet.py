@@ -259,6 +259,30 @@ def test_a_damaged_file_is_named_and_not_indexed(tmp_path, options):
             pin([CorpusUrl(str(path))])
 
 
+def test_a_store_that_fails_is_no_damaged_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "BLOCK_BYTES", 2**12)
+    path = write_rows(tmp_path / "x.parquet", [noise(y, 5000) for y in range(20)], **DATASETS_2)
+    whole = path.read_bytes()
+    for most in range(4):
+        reads = []
+
+        def read(start, length, most=most, reads=reads):
+            reads.append(start)
+            if len(reads) > most:
+                raise StorageError("no answer")
+            return whole[start : start + length]
+
+        with pytest.raises(StorageError, match="no answer"):
+            list(parquet.ImageTable("x.parquet", read, len(whole), None).located())
+
+
+def test_metadata_that_is_no_json_is_named(tmp_path):
+    path = write_rows(tmp_path / "x.parquet", [b"1"])
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"huggingface": "{"}), path)
+    with pytest.raises(DataError, match=r"x\.parquet: is damaged"):
+        pin([CorpusUrl(str(path))])
+
+
 def keep_time(path):
     """What puts a file's time back."""
     found = path.stat()
