@@ -124,12 +124,14 @@ def _shows_no_sample(corpus: CorpusSpec) -> bool:
 
 
 def _samples_of(shard: ShardFile) -> Iterator[object]:
+    from gmml_cluster.data.corpus.parquet import ImageTable, is_parquet
     from gmml_cluster.data.corpus.tar import HEADER_BLOCK_BYTES, read_samples
 
     folder, name = split_url(shard.url)
-    return read_samples(
-        shard.url, partial(store_of(folder).get, name), shard.size, HEADER_BLOCK_BYTES, image=shard.image
-    )
+    read = partial(store_of(folder).get, name)
+    if is_parquet(name):
+        return (row for row in ImageTable(shard.url, read, shard.size, shard.image or None) if row.image)
+    return read_samples(shard.url, read, shard.size, HEADER_BLOCK_BYTES, image=shard.image)
 
 
 def miscounted(job: JobSpec, shapes: Sequence[CorpusShape]) -> list[Fault]:
@@ -152,13 +154,16 @@ def _can_read() -> bool:
 def _look_at(corpus: CorpusSpec, root: str) -> tuple[CorpusShape | None, list[str], Summary | None]:
     """The corpus' shape, None where it is not known or has no sample, notes of it, and what it holds if known."""
     from gmml_cluster.data.corpus.merged import find_headers
+    from gmml_cluster.data.corpus.parquet import is_parquet
 
     try:
         files, indexes = list_shards(corpus.url, corpus.image), indexes_below(root)
         headers = find_headers(files, indexes)
         samples = tuple(header.samples for header in headers if header is not None)
         if len(samples) < len(files):
-            return None, [_not_indexed(corpus.url, root, len(files) - len(samples), len(files))], None
+            missing = len(files) - len(samples)
+            note = _not_indexed(corpus.url, root, missing, len(files), parquet=is_parquet(files[0].url))
+            return None, [note], None
         filled = [file for file, held in zip(files, samples, strict=True) if held]
         held = summarise(header for header in headers if header is not None)
         notes = list(held.notes_of(corpus.url))
@@ -169,9 +174,9 @@ def _look_at(corpus: CorpusSpec, root: str) -> tuple[CorpusShape | None, list[st
         return None, [f"not known: {str(error).splitlines()[0]}"], None
 
 
-def _not_indexed(url: str, root: str, missing: int, shards: int) -> str:
+def _not_indexed(url: str, root: str, missing: int, shards: int, *, parquet: bool) -> str:
     what = f"{url}: no index for {missing} of {counted(shards, 'shard')}"
-    cost = "every byte" if url.startswith("s3://") else "all headers"
+    cost = "every byte" if parquet or url.startswith("s3://") else "all headers"
     cure = f"`gmml corpus index '{url}' --root {root}` does it beforehand"
     return f"{what}; rank 0 of the first attempt reads {cost} of them while the others wait; {cure}"
 

@@ -85,11 +85,16 @@ def _unreadable(url: str, image: str, refusal: Callable[[bytes], str | None]) ->
 
 def _samples(url: str, image: str) -> Iterator[tuple[str, bytes]]:
     from gmml_cluster.data.corpus.listing import list_shards, split_url, store_of
+    from gmml_cluster.data.corpus.parquet import ImageTable, is_parquet
     from gmml_cluster.data.corpus.tar import read_samples
 
     for shard in list_shards(url):
         folder, name = split_url(shard.url)
         read = partial(store_of(folder).get, name)
+        if is_parquet(name):
+            rows = ImageTable(shard.url, read, shard.size, image or None)
+            yield from ((f"{shard.url}: row {row.number}", row.image) for row in rows if row.image)
+            continue
         for sample in read_samples(shard.url, read, shard.size, _LOOK_BYTES, image=image):
             yield f"{shard.url}: {sample.name}", read(sample.offset, sample.length)
 

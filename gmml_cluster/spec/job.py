@@ -98,7 +98,7 @@ class Model(SpecModel):
 
 
 class CorpusSpec(SpecModel):
-    """A set of tar shards."""
+    """A set of tar shards or of parquet files."""
 
     bare: ClassVar[tuple[str, ...]] = ("url",)
 
@@ -110,7 +110,8 @@ class CorpusSpec(SpecModel):
     """Number of samples, for plans made before the corpus is indexed; checked against the index."""
     image: ImageField | None = None
     """Which member of a sample is its image: all of the member's name after the first dot, such as `left.jpg` of
-    `000017.left.jpg`. null takes the first member that is a jpg, jpeg, png or webp."""
+    `000017.left.jpg`; of parquet files the column of images. null takes the first member that is a jpg, jpeg, png or
+    webp, or the only column of images."""
     refuse_damaged: bool = False
     """Whether an image that decodes although its JPEG data are damaged is a bad sample; else it is only counted."""
 

@@ -16,7 +16,7 @@ from gmml_cluster.store import requests
 from gmml_cluster.store.open import open_store
 from gmml_cluster.store.retries import RetriesSince
 from tests.fixtures.proxy import Proxy, Rule
-from tests.unit.data.conftest import digit_shards, digits
+from tests.unit.data.conftest import digit_shards, digits, png
 
 __all__ = ["digit_shards", "digits"]
 
@@ -75,3 +75,21 @@ def test_packing_into_a_store_leaves_shards_with_indexes_beside_them(s3_url, dig
     pinned = pin([CorpusSpec(url=f"{s3_url}/packed")])
     assert pinned.shapes[0].shards == (10, 10, 3)
     assert pinned.locate(0, 0).crc is not None
+
+
+@pytest.mark.parametrize("name", ["snappy", "none"])
+def test_parquet_files_in_a_store_give_the_images_of_a_folder(name, s3_url, digits, tmp_path):
+    pytest.importorskip("pyarrow")
+    from tests.unit.data.parquets import DATASETS_2, DATASETS_5, write_rows
+
+    options = {"snappy": DATASETS_2, "none": DATASETS_5}[name]
+    store = open_store(s3_url)
+    for number, first in enumerate((0, 9, 16)):
+        some = digits[first : first + 9 - 2 * number]
+        path = tmp_path / f"train-{number:05d}-of-00003.parquet"
+        write_rows(path, [png(image) for image, _ in some], [label for _, label in some], group=4, **options)
+        store.put_file(f"rows/{path.name}", path)
+    found = pin([CorpusSpec(url=f"{s3_url}/rows/train-*.parquet")], store.child(".corpora"))
+    assert len(store.list_objects(".corpora/")) == 3
+    again = Pin.from_bytes(found.to_bytes(), store.child(".corpora"))
+    assert np.array_equal(streamed(again, 4), streamed(pin([CorpusSpec(url=str(tmp_path))]), 4))

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gmml_cluster.wording import counted
+
 MOST_KINDS = 16
 """Entries that an account keeps apart; they are stored in the header of each index."""
 _LONGEST_NAME = 80
@@ -26,6 +28,8 @@ class Reason(StrEnum):
     """A class without an image beside it."""
     UNREAD_CLASS = "unread class"
     """A class that is no number; its image is a sample without a class."""
+    EMPTY_ROW = "empty row"
+    """A row of a parquet file without the bytes of an image."""
 
 
 _RULES = {
@@ -42,6 +46,7 @@ _RULES = {
         "members by name (tar --sort=name) and index again"
     ),
     Reason.UNREAD_CLASS: "a class is a whole number, or -1 for none; these images have no class; write numbers",
+    Reason.EMPTY_ROW: "they have no bytes of an image, at most its path; write the bytes, or leave the rows out",
 }
 
 
@@ -57,8 +62,9 @@ class PassedOver:
     """Name of the first, perhaps shortened."""
 
     def __str__(self) -> str:
-        kind = f".{self.extension}" if self.extension else "without an extension"
-        what = f"{self.count} {kind}, the first {self.first!r}; {_rule(self)}"
+        kind = f"{self.count} .{self.extension}" if self.extension else f"{self.count} without an extension"
+        kind = counted(self.count, "row") if self.reason is Reason.EMPTY_ROW else kind
+        what = f"{kind}, the first {self.first!r}; {_rule(self)}"
         return what if self.reason is Reason.UNREAD_CLASS else f"passed over {what}"
 
 

@@ -9,7 +9,6 @@ PARQUET_SUFFIX = ".parquet"
 _FILES = "write each image as a file, into a folder named by its class, and pack the folder"
 _KINDS = (
     (r"(\.tar\.gz|\.tgz|\.tar\.xz|\.tar\.bz2)$", "compressed tars", "`gmml corpus pack` makes shards of them"),
-    (r"\.parquet$", "parquet files", "`gmml corpus pack` makes shards of those that hold images"),
     (r"(?i)\.(jpe?g|png|webp)$", "images", "`gmml corpus pack` makes shards of a folder of images"),
     (r"\.zip$", "zip archives", "unzip them and pack the folder"),
     (r"\.tar\.zst$", "tars compressed by zstd", "unpack them by `zstd -d`"),

@@ -1,7 +1,7 @@
 """The index of a shard: where its samples are, their classes, and a CRC32C of each where every byte has been read.
 
 A file holds a magic, the length and CRC32C of a JSON header, the header, one record a sample, where samples have masks
-one record of the mask a sample, and the members' names.
+one record of the mask a sample, where images are compressed one record of that a sample, and the members' names.
 It is beside its shard as `<shard>.index` (`<shard>.left.jpg.index` where the corpus names that image field), or in a
 run root's store of indexes under a name made of the shard's URL, size, version and image field.
 """
@@ -12,14 +12,16 @@ import logging
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import cached_property, partial
+from itertools import accumulate
 from typing import Any
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from gmml_cluster.data.corpus import parquet
 from gmml_cluster.data.corpus.account import Account, PassedOver, Reason
 from gmml_cluster.data.corpus.listing import INDEX_SUFFIX, ShardFile, index_name, split_url, store_of
 from gmml_cluster.data.corpus.tar import HEADER_BLOCK_BYTES, NO_LABEL, Sample, read_samples
@@ -30,6 +32,7 @@ from gmml_cluster.store.verified import read_verified
 MAGIC = b"GMMLIDX3"
 RECORD = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc", "<u4"), ("label", "<i4")])
 MASK_RECORD = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc", "<u4")])
+EXCERPT_RECORD = np.dtype([("offset", "<u8"), ("length", "<u4"), ("inflated", "<u4"), ("codec", "u1")])
 _OLDER_MAGICS = (b"GMMLIDX1", b"GMMLIDX2")
 _HEADER = struct.Struct("<8sII")
 _HEADER_READ_BYTES = 8192
@@ -71,6 +74,8 @@ class Header:
     """CRC32C of the records and names."""
     masks: int = 0
     """Samples that have a mask."""
+    compressed: int = 0
+    """Samples whose images are compressed in the shard."""
 
     @property
     def checked(self) -> bool:
@@ -89,6 +94,9 @@ class ShardIndex:
     """Names of the images' members, joined by newlines: larger than all else, and seldom wanted."""
     masks: NDArray[np.void] | None = None
     """One `MASK_RECORD` a sample, of length 0 where it has none; None where no sample has a mask."""
+    excerpts: NDArray[np.void] | None = None
+    """One `EXCERPT_RECORD` a sample: where to read what decompresses to what the `offset` of its `RECORD` is in; with
+    `inflated` 0 of one that is not compressed; None where none is."""
 
     @cached_property
     def names(self) -> list[str]:
@@ -97,16 +105,16 @@ class ShardIndex:
 
     def to_bytes(self) -> bytes:
         """The file; `parse` reads it back."""
-        fields = asdict(self.header)
-        if not self.header.masks:  # so that versions which know of no masks read it
-            del fields["masks"]
+        newer = ("masks", "compressed")  # left out where 0, so that versions which know of none read it
+        fields = {name: value for name, value in asdict(self.header).items() if value or name not in newer}
         header = json.dumps(fields, sort_keys=True).encode()
         start = _HEADER.pack(MAGIC, len(header), crc32c(header))
-        return b"".join((start, header, self.records.tobytes(), _bytes_of(self.masks), self.read_names()))
+        body = (self.records.tobytes(), _bytes_of(self.masks), _bytes_of(self.excerpts), self.read_names())
+        return b"".join((start, header, *body))
 
 
-def _bytes_of(masks: NDArray[np.void] | None) -> bytes:
-    return b"" if masks is None else masks.tobytes()
+def _bytes_of(records: NDArray[np.void] | None) -> bytes:
+    return b"" if records is None else records.tobytes()
 
 
 def crc32c(data: bytes) -> int:
@@ -116,7 +124,7 @@ def crc32c(data: bytes) -> int:
 
 
 def build(shard: ShardFile, *, checked: bool) -> ShardIndex:
-    """Index a shard from its headers, or from every byte where `checked`.
+    """Index a shard from its headers, or from every byte where `checked` or where it is a parquet file.
 
     Raises:
         DataError: the shard is damaged.
@@ -128,14 +136,18 @@ def build(shard: ShardFile, *, checked: bool) -> ShardIndex:
     def read(start: int, length: int) -> bytes:
         return store.get(name, start, length)
 
-    account = Account()
-    if not checked:
+    account, crcs = Account(), list[int]()
+
+    def digest(data: bytes) -> None:
+        crcs.append(crc32c(data))
+
+    if parquet.is_parquet(shard.url):
+        found = parquet.read_samples(shard.url, read, shard.size, digest, image=shard.image, account=account)
+    elif checked:
+        found = read_samples(shard.url, read, shard.size, digest=digest, image=shard.image, account=account)
+    else:
         found = read_samples(shard.url, read, shard.size, HEADER_BLOCK_BYTES, image=shard.image, account=account)
         return assemble(shard, found, account)
-    crcs: list[int] = []
-    found = read_samples(
-        shard.url, read, shard.size, digest=lambda data: crcs.append(crc32c(data)), image=shard.image, account=account
-    )
     return assemble(shard, found, account, crcs)
 
 
@@ -147,7 +159,7 @@ def assemble(
     `crcs` are those of each sample's image and, where it has one, its mask.
     """
     listed = list(samples)
-    records, masks = np.zeros(len(listed), RECORD), np.zeros(len(listed), MASK_RECORD)
+    records, masks, excerpts = np.zeros(len(listed), RECORD), np.zeros(len(listed), MASK_RECORD), _excerpts(listed)
     for field in ("offset", "length", "label"):
         records[field] = [getattr(sample, field) for sample in listed]
     for field in ("offset", "length"):
@@ -178,10 +190,16 @@ def assemble(
         least_label=int(has_label.min()) if len(has_label) else NO_LABEL,
         greatest_label=int(has_label.max()) if len(has_label) else NO_LABEL,
         passed_over=account.passed_over,
-        body_crc=crc32c(records.tobytes() + _bytes_of(masks if masked else None) + names),
+        body_crc=crc32c(records.tobytes() + _bytes_of(masks if masked else None) + _bytes_of(excerpts) + names),
         masks=masked,
+        compressed=0 if excerpts is None else int(np.count_nonzero(excerpts["inflated"])),
     )
-    return ShardIndex(header, records, lambda: names, masks if masked else None)
+    return ShardIndex(header, records, lambda: names, masks if masked else None, excerpts)
+
+
+def _excerpts(samples: Sequence[Sample]) -> NDArray[np.void] | None:
+    rows = [(s.offset, s.length, 0, 0) if s.excerpt is None else astuple(s.excerpt)[:4] for s in samples]
+    return np.array(rows, EXCERPT_RECORD) if any(s.excerpt for s in samples) else None
 
 
 def with_version(found: ShardIndex, version: str) -> ShardIndex:
@@ -196,12 +214,14 @@ def parse(where: str, data: bytes) -> ShardIndex:
         DataError: it is damaged.
     """
     header, start = parse_header(where, data)
-    of_masks = start + header.samples * RECORD.itemsize
-    end = of_masks + (header.samples * MASK_RECORD.itemsize if header.masks else 0)
-    if len(data) < end or crc32c(data[start:]) != header.body_crc:
+    kinds = [RECORD, *[MASK_RECORD][: header.masks], *[EXCERPT_RECORD][: header.compressed]]
+    ends = list(accumulate((header.samples * kind.itemsize for kind in kinds), initial=start))
+    if len(data) < ends[-1] or crc32c(data[start:]) != header.body_crc:
         raise DataError(Fault(where, "the index is damaged: its records disagree with their checksum", REMAKE))
-    masks = np.frombuffer(data, MASK_RECORD, header.samples, of_masks) if header.masks else None
-    return ShardIndex(header, np.frombuffer(data, RECORD, header.samples, start), lambda: data[end:], masks)
+    found = {kind: np.frombuffer(data, kind, header.samples, at) for kind, at in zip(kinds, ends, strict=False)}
+    return ShardIndex(
+        header, found[RECORD], lambda: data[ends[-1] :], found.get(MASK_RECORD), found.get(EXCERPT_RECORD)
+    )
 
 
 def parse_header(where: str, data: bytes) -> tuple[Header, int]:
@@ -279,8 +299,8 @@ def find(shard: ShardFile, indexes: Store | None) -> ShardIndex | None:
             continue
         found = parse(where, data)
         if fits(found.header, shard):
-            masks = None if found.masks is None else found.masks.copy()
-            return ShardIndex(found.header, found.records.copy(), partial(_read_names, store, name), masks)
+            own = [None if each is None else each.copy() for each in (found.masks, found.excerpts)]
+            return ShardIndex(found.header, found.records.copy(), partial(_read_names, store, name), *own)
     return None
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from gmml_cluster.data.corpus.foreign import explain
+from gmml_cluster.data.corpus.foreign import PARQUET_SUFFIX, explain
+from gmml_cluster.data.corpus.parquet import demand_pyarrow, is_parquet, splits_of
 from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.spec.base import Refused
 from gmml_cluster.spec.braces import expand_braces
@@ -17,6 +18,7 @@ from gmml_cluster.store.protocol import Stat, Store
 from gmml_cluster.wording import counted
 
 SHARD_SUFFIX = ".tar"
+"""Of the shards that are made here."""
 INDEX_SUFFIX = ".index"
 PACKING_PLAN = ".packing/plan.json"
 """Lies beside shards as long as a corpus is being packed."""
@@ -71,16 +73,31 @@ def list_shards(url: str, image: str | None = None) -> list[ShardFile]:
     """The shards of a corpus: braces in their order, each listing in the order of names.
 
     Args:
-        url: a path or `s3://` URL of `.tar` files, with braces or `*`, or a folder, whose `.tar` files are taken at
-            any depth. Files and folders whose names begin with a dot are left out unless they are named.
-        image: field that holds the images, where the corpus names it.
+        url: a path or `s3://` URL of `.tar` or `.parquet` files, with braces or `*`, or a folder, whose files of that
+            kind are taken at any depth. Files and folders whose names begin with a dot are left out unless they are
+            named.
+        image: field or column that holds the images, where the corpus names it.
 
     Raises:
-        DataError: a shard that is named does not exist, one is named twice, is a link to nothing, none is found, or
-            shards may lie behind a link to a folder.
+        DataError: a shard that is named does not exist, one is named twice, is a link to nothing, none is found,
+            shards may lie behind a link to a folder, or they are of both kinds, or of several splits.
+        PreflightError: they are parquet files, and pyarrow is not installed here.
         StorageError: no store has the URL's scheme, the store does not answer, or a folder of it cannot be read.
     """
-    return list_files(url, (SHARD_SUFFIX,), image or "")
+    found = list_files(url, (SHARD_SUFFIX, PARQUET_SUFFIX), image or "")
+    rows = [shard.name for shard in found if is_parquet(shard.url)]
+    if not rows:
+        return found
+    if len(rows) < len(found):
+        tar = next(shard.name for shard in found if not is_parquet(shard.url))
+        what = f"holds {rows[0]} and {tar}; the shards of a corpus are of one kind"
+        raise DataError(Fault(url, what, "name one kind by a pattern such as '*.parquet'"))
+    splits = splits_of(rows)
+    if len(splits) > 1 and not all(split in url for split in splits):
+        what = f"holds files of several splits ({', '.join(splits)}), and does not name them"
+        raise DataError(Fault(url, what, f"name those that are wanted, as in '{splits[-1]}-*.parquet'"))
+    demand_pyarrow(found[0].url)
+    return found
 
 
 def shared_shards(corpus: Collection[str], other: Collection[str], name: str) -> str:
@@ -207,6 +224,6 @@ def _no_shards(url: str, patterns: Sequence[str]) -> Fault:
     """That nothing was found, and how to make shards where the URL names, or its folder holds, another form of data."""
     folders = (split_url(pattern[: pattern.index("*")])[0] if "*" in pattern else pattern for pattern in patterns)
     listed = (found.name for folder in folders for found in store_of(folder).list_objects())
-    rule = f"no shards; a corpus has at least one {SHARD_SUFFIX} file"
+    rule = f"no shards; a corpus has at least one {SHARD_SUFFIX} or {PARQUET_SUFFIX} file"
     explained = explain(patterns) or explain(listed)
     return Fault(url, f"{rule}; {explained}") if explained else Fault(url, rule, "check the URL")

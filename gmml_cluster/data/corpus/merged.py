@@ -154,6 +154,8 @@ def _values(field: str, image: str, columns: Mapping[str, Column]) -> Iterable[A
         return repeat(image)
     if field == "passed_over":
         return map(_read_passed, columns[field].texts())
+    if field not in columns:  # the object is of a version that knew no such field
+        return repeat(0)
     column = columns[field]
     return column.numbers.tolist() if column.kind == "number" else column.texts()
 

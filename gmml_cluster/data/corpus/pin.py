@@ -115,7 +115,7 @@ class Pin:
         self._starts = [np.cumsum(np.append(0, corpus.shards.samples)) for corpus in corpora]
         self._made = dict(made)
         self._loaded: LRUCache[ShardFile, ShardIndex] = LRUCache(
-            _LOADED_BYTES, getsizeof=lambda found: min(max(found.records.nbytes, 1), _LOADED_BYTES)
+            _LOADED_BYTES, getsizeof=lambda found: min(max(_held_bytes(found), 1), _LOADED_BYTES)
         )
         self._loaded_lock = threading.Lock()
         self._shard_locks: dict[ShardFile, threading.Lock] = {}
@@ -333,6 +333,10 @@ def _pin_corpus(
     shards, image = PinnedShards.of(rows, corpus.image or ""), corpus.image or ""
     pinned = PinnedCorpus(corpus.url, corpus.weight, _identity(files, headers), shards, image)
     return pinned, summarise(headers)
+
+
+def _held_bytes(found: ShardIndex) -> int:
+    return sum(each.nbytes for each in (found.records, found.masks, found.excerpts) if each is not None)
 
 
 def _make(file: ShardFile, indexes: Store | None, *, checked: bool) -> ShardIndex:

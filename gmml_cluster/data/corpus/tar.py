@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gmml_cluster.data.corpus.account import Account, Reason, extension
+from gmml_cluster.data.corpus.pages import Excerpt
 from gmml_cluster.errors import DataError, Fault
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
@@ -22,12 +23,12 @@ MASK_FIELD = "mask.png"
 NO_LABEL = -1
 BLOCK_BYTES = 4 * 2**20
 HEADER_BLOCK_BYTES = 2**16
+MOST_LABEL = 2**31
+MOST_IMAGE_BYTES = 2**32 - 1
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
 _BLOCKS_HELD = 2
 _HEADER_BYTES = 512
 _LONGEST_LABEL = 32
-_MOST_LABEL = 2**31
-_MOST_IMAGE_BYTES = 2**32 - 1
 _COPY = "copy or pack it again"
 
 _LENGTH, _CHECKSUM = slice(124, 136), slice(148, 156)  # fields of a header
@@ -60,12 +61,15 @@ class Sample:
     name: str
     """Name of the image's member."""
     offset: int
+    """First byte, in the shard, or in what its `excerpt` decompresses to."""
     length: int
     label: int
     """Class, or -1 where there is none."""
     mask_offset: int = 0
     mask_length: int = 0
     """Bytes of the mask; 0 where there is none."""
+    excerpt: Excerpt | None = None
+    """Where the image lies in the shard, if it is compressed there."""
 
 
 def read_samples(
@@ -145,7 +149,7 @@ def _mask(fields: dict[str, Member], image: Member) -> Member | None:
 
 
 def _demand_short(where: str, member: Member) -> None:
-    if member.length > _MOST_IMAGE_BYTES:
+    if member.length > MOST_IMAGE_BYTES:
         rule = "an image has less than 4 GiB"
         raise DataError(Fault(f"{where}, member {member.name}", f"{member.length} bytes; {rule}", "pack it without"))
 
@@ -224,7 +228,7 @@ def _label(source: "RangeFile", member: Member | None, account: Account) -> int:
     if member is None:
         return NO_LABEL
     text = source.at(member.offset, min(member.length, _LONGEST_LABEL)).strip()
-    if member.length <= _LONGEST_LABEL and text.isdigit() and int(text) < _MOST_LABEL:
+    if member.length <= _LONGEST_LABEL and text.isdigit() and int(text) < MOST_LABEL:
         return int(text)
     if text != b"%d" % NO_LABEL:
         account.add(Reason.UNREAD_CLASS, member.name)
@@ -232,16 +236,16 @@ def _label(source: "RangeFile", member: Member | None, account: Account) -> int:
 
 
 class RangeFile(io.RawIOBase):
-    """A shard as a file, read by blocks; the last two are held, so that a pass forwards asks for each byte once.
+    """A shard as a file, read by blocks; the last ones are held, so that a pass forwards asks for each byte once.
 
     fsspec's `BlockCache` does the same, but its import brings asyncio and takes 0.1 s, in a dry run of a local job too.
     """
 
-    def __init__(self, read: Read, size: int, block_bytes: int) -> None:
+    def __init__(self, read: Read, size: int, block_bytes: int, blocks_held: int = _BLOCKS_HELD) -> None:
         super().__init__()
         self._size, self._position, self._block_bytes = size, 0, block_bytes
 
-        @lru_cache(_BLOCKS_HELD)
+        @lru_cache(blocks_held)
         def block(start: int) -> bytes:
             return read(start, min(block_bytes, size - start))
 

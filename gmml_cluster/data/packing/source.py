@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from gmml_cluster.data.corpus import index
 from gmml_cluster.data.corpus.index import crc32c
+from gmml_cluster.data.corpus.tar import MOST_IMAGE_BYTES
 from gmml_cluster.data.reader.decode import BadImage
 from gmml_cluster.data.reader.reads import read_range
 from gmml_cluster.data.workers import Workers
 from gmml_cluster.errors import DataError, Fault, StorageError
 from gmml_cluster.store.verified import READS, read_verified
-
-_MOST_IMAGE_BYTES = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class FileBytes:
         """
         try:
             size = Path(self.path).stat().st_size
-            if size > _MOST_IMAGE_BYTES:
+            if size > MOST_IMAGE_BYTES:
                 raise BadImage(f"{size} bytes; an image has less than 4 GiB")
             return Path(self.path).read_bytes()
         except OSError as error:

@@ -14,6 +14,7 @@ from functools import partial, reduce
 import numpy as np
 
 from gmml_cluster.data.corpus.index import ShardIndex, crc32c
+from gmml_cluster.data.corpus.parquet import demand_pyarrow
 from gmml_cluster.data.corpus.pin import Pin, verify_shard
 from gmml_cluster.data.corpus.pinned import PinnedShard
 from gmml_cluster.data.node_cache.cache import NodeCache
@@ -72,6 +73,9 @@ class Fetcher:
         cache_bytes: memory for blocks of object stores; 0 reads just the samples' ranges.
         reads: requests in flight at once.
         node_cache: keeps what is read on the node's disk; None reads from the corpora's stores alone.
+
+    Raises:
+        PreflightError: shards are parquet files, and pyarrow is not installed here.
     """
 
     def __init__(
@@ -83,6 +87,8 @@ class Fetcher:
         reads: int = _DEFAULT_READS,
         node_cache: NodeCache | None = None,
     ) -> None:
+        for corpus in pin.corpora:
+            demand_pyarrow(corpus.shards[0].file.url)
         self._pin, self._node_cache = pin, node_cache
         self._locator = Locator(pin)
         self._blocks = BlockCache(cache_bytes)
@@ -162,13 +168,15 @@ class Fetcher:
         else:
             of_chunks = _coalesced(chunks)
         needed = distinct([distinct(reads) for reads in of_chunks])
+        copied = sum(chunk.pieces.inflated_bytes for chunk in chunks)
         with self._changed:
-            more = sum(read.length for read in needed if read.users == 0)
+            more = copied + sum(read.length for read in needed if read.users == 0)
             while not self._closed and self._held_bytes and self._held_bytes + more > self._ahead_bytes:
                 self._changed.wait()
-                more = sum(read.length for read in needed if read.users == 0)
+                more = copied + sum(read.length for read in needed if read.users == 0)
             if self._closed:
                 return False
+            self._held_bytes += copied
             for chunk, reads in zip(chunks, of_chunks, strict=True):
                 chunk.reads = reads
                 for read in distinct(reads):
@@ -182,6 +190,7 @@ class Fetcher:
     def release(self, chunk: Chunk) -> None:
         """Free the memory of a chunk whose bytes were used."""
         with self._changed:
+            self._held_bytes -= chunk.pieces.inflated_bytes if chunk.reads else 0
             for read in distinct(chunk.reads):
                 read.users -= 1
                 self._held_bytes -= read.length if read.users == 0 else 0
@@ -287,7 +296,7 @@ class Fetcher:
             chunk.fetched.set_exception(error)
         else:
             with self._changed:
-                chunk.ready_bytes = sum(chunk.pieces.lengths)
+                chunk.ready_bytes = sum(map(len, found))
                 self._ready_bytes += chunk.ready_bytes
             chunk.fetched.set_result(found)
 
@@ -302,32 +311,32 @@ class Fetcher:
         except CancelledError as error:
             raise self._given_up(pieces) from error
         for slot, data in enumerate(found):
-            if not _agrees(pieces, slot, data):
-                found[slot] = self._read_again(pieces, slot, data)
+            image = _image(pieces, slot, data)
+            found[slot] = self._read_again(pieces, slot, data) if image is None else image
         return found
 
     def _read_again(self, pieces: Pieces, slot: int, data: Encoded) -> Encoded:
-        """The sample's bytes, asked for again while they disagree with the index."""
+        """The sample's image, asked for again while its bytes disagree with the index."""
         shard, answers = pieces.shards[slot], [data]
         url, start, length = shard.file.url, pieces.offsets[slot], pieces.lengths[slot]
         if self._node_cache is not None and self._node_cache.serves(shard):
             self._node_cache.forget(shard, start, length)
 
-        def read() -> Encoded:
+        def read() -> Encoded | None:
             if answers:
-                return answers.pop()
+                return _image(pieces, slot, answers.pop())
             if self._closed:
                 raise self._given_up(pieces)
             self._blocks.forget(url)
             self._shards.forget(url)
-            return read_range(url, start, length)
+            return _image(pieces, slot, read_range(url, start, length))
 
-        def check(data: Encoded) -> None:
-            if not _agrees(pieces, slot, data):
+        def check(image: Encoded | None) -> None:
+            if image is None:
                 raise _DisagreesError(Fault(url, f"sample {pieces.indexes[slot]}: the bytes disagree with the index"))
 
         try:
-            return read_verified(read, check, pause_s=_FIRST_PAUSE_S)
+            image = read_verified(read, check, pause_s=_FIRST_PAUSE_S)
         except _DisagreesError as error:
             verify_shard(shard)
             member = self._pin.index_of(shard).names[pieces.indexes[slot]]
@@ -336,6 +345,8 @@ class Fetcher:
             )
             hint = "copy the shard again; if it was rewritten on purpose: gmml corpus index --anew URL"
             raise StorageError(Fault(f"{url}, member {member}", problem, hint)) from error
+        assert image is not None  # `check` refuses it
+        return image
 
     def _given_up(self, pieces: Pieces) -> GmmlError:
         return StorageError(Fault(pieces.shards[0].file.url, "reading was given up; the stream is closed"))
@@ -360,6 +371,14 @@ def _coalesced(chunks: Sequence[Chunk]) -> list[list[list[Read]]]:
     return [reads[end - len(chunk.pieces) : end] for chunk, end in zip(chunks, ends, strict=True)]
 
 
-def _agrees(pieces: Pieces, slot: int, data: Encoded) -> bool:
-    crc = pieces.crcs[slot]
-    return len(data) == pieces.lengths[slot] and (crc is None or crc32c(bytes(data)) == crc)
+def _image(pieces: Pieces, slot: int, data: Encoded) -> Encoded | None:
+    """The sample's image in what was read of its shard; None where that disagrees with the index."""
+    crc, excerpt = pieces.crcs[slot], pieces.excerpts[slot]
+    if len(data) != pieces.lengths[slot]:
+        return None
+    if excerpt is not None:
+        try:
+            data = excerpt.of(data)
+        except (OSError, ValueError):
+            return None
+    return data if crc is None or crc32c(bytes(data)) == crc else None

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmml_cluster.data.corpus.index import MASK_RECORD, ShardIndex
+from gmml_cluster.data.corpus.pages import Excerpt
 from gmml_cluster.data.corpus.pin import Pin
 from gmml_cluster.data.corpus.pinned import PinnedShard
 from gmml_cluster.data.random.philox import Ints
@@ -34,6 +35,8 @@ class Pieces:
     lengths: Sequence[int]
     crcs: Sequence[int | None]
     """CRC32C of the image's bytes; None where the shard's index has none."""
+    excerpts: Sequence[Excerpt | None]
+    """How the image is a part of what lies at `offsets`, where it is compressed there; else None."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -49,7 +52,12 @@ class Pieces:
 
     @property
     def _lists(self) -> tuple[Sequence[object], ...]:
-        return (self.samples, self.shards, self.indexes, self.offsets, self.lengths, self.crcs)
+        return (self.samples, self.shards, self.indexes, self.offsets, self.lengths, self.crcs, self.excerpts)
+
+    @property
+    def inflated_bytes(self) -> int:
+        """What the images have that are compressed in their shards."""
+        return sum(excerpt.size for excerpt in self.excerpts if excerpt is not None)
 
     @property
     def unchecked(self) -> int:
@@ -79,17 +87,23 @@ class Locator:
         shard, index = self._find(corpus, y)
         offsets, lengths = np.empty(len(y), np.int64), np.empty(len(y), np.int64)
         crcs: list[int | None] = [None] * len(y)
+        excerpts: list[Excerpt | None] = [None] * len(y)
         shards = {number: self._shard(number) for number in np.unique(shard).tolist()}
         found = indexes(list(shards.values()))
         for slots, of_shard in zip(_slots_of_each(shard), found, strict=True):
             records = _records_of(of_shard, masks=masks)[index[slots]]
             offsets[slots], lengths[slots] = records["offset"], records["length"]
+            if of_shard.excerpts is not None and not masks:
+                stored = of_shard.excerpts[index[slots]]
+                offsets[slots], lengths[slots] = stored["offset"], stored["length"]
+                for slot, row, record in zip(slots.tolist(), stored.tolist(), records.tolist(), strict=True):
+                    excerpts[slot] = Excerpt(*row, *record[:2])
             if of_shard.header.checked:
                 for slot, crc in zip(slots.tolist(), records["crc"].tolist(), strict=True):
                     crcs[slot] = crc
         samples = [Wanted(*pair) for pair in zip(corpus.tolist(), y.tolist(), strict=True)]
         of_samples = [shards[number] for number in shard.tolist()]
-        return Pieces(samples, of_samples, index.tolist(), offsets.tolist(), lengths.tolist(), crcs)
+        return Pieces(samples, of_samples, index.tolist(), offsets.tolist(), lengths.tolist(), crcs, excerpts)
 
     def labels(self, corpus: Ints, y: Ints, of: Callable[[PinnedShard], NDArray[np.int32]]) -> Ints:
         """The classes of the samples.
