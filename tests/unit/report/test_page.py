@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from gmml_cluster.cli import report
+from gmml_cluster.errors import SpecError
 from gmml_cluster.report.figures import figures_of
 from gmml_cluster.report.page import buckets_for, page_of
 from gmml_cluster.run.root import create_run
@@ -151,3 +152,10 @@ def test_the_command_writes_the_page_and_says_the_verdict(tmp_path):
     document = json.loads(done.output)
     assert document["answers"] == ["knn mean at step 99: 60.0 ± 1.0 %."]
     assert document["bytes"] == output.stat().st_size
+
+
+def test_a_page_that_cannot_be_written_is_refused_by_name(tmp_path):
+    preempted_run(tmp_path / "runs", "one", steps=10)
+    arguments = ["one", "--root", str(tmp_path / "runs"), "-o", str(tmp_path / "missing" / "page.html")]
+    with pytest.raises(SpecError, match=r"missing/page\.html: cannot be written \(No such file or directory\)"):
+        CliRunner().invoke(report.command, arguments, standalone_mode=False, catch_exceptions=False)
