@@ -31,8 +31,9 @@ def states(site):
 
 
 def looked_at(site):
-    """The lines of `gmml top --once`."""
-    return site.call("gmml", "top", "--once").splitlines()
+    """The lines of `gmml top --once`, which `pytest -rP` shows too."""
+    print(shown := site.call("gmml", "top", "--once"))
+    return shown.splitlines()
 
 
 def test_a_run_of_an_array_is_killed_another_requeued_and_all_four_finish(site, slurm):
