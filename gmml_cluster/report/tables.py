@@ -74,7 +74,7 @@ def _run(run: RunData) -> list[str]:
         made,
         f"{curves.samples[-1]:,.0f}" if len(curves.samples) else "-",
         figure(extremes["loss"].last[0]) if "loss" in extremes else "-",
-        figure(extremes["samples_per_s"].last[0]) if "samples_per_s" in extremes else "-",
+        f"{extremes['samples_per_s'].last[0]:,.1f}" if "samples_per_s" in extremes else "-",
         "-" if share is None else f"{100 * share:.1f} %",
         str(len(status["attempts"]) + sum(status["older_attempts"].values())),
         run.url,
