@@ -16,12 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from benchmarks.rows import Row, markdown, ratio_of, write_json
-from benchmarks.slow_store import response
+from benchmarks.slow_store import answering, listen, response, serving
 from gmml_cluster.data.corpus import index, merged
 from gmml_cluster.data.corpus.account import Account
 from gmml_cluster.data.corpus.listing import ShardFile
@@ -113,7 +113,7 @@ def shard_name(number: int) -> str:
 class Listed:
     """The part of S3 that a pin needs: listings in pages, and GET of one object."""
 
-    def __init__(self, shards: int, delay_s: float) -> None:
+    def __init__(self, shards: int) -> None:
         files = [ShardFile(f"s3://corpus/{shard_name(n)}", 1, f"{n:032x}") for n in range(shards)]
         with tempfile.TemporaryDirectory() as folder:
             indexes = PosixStore(folder)
@@ -122,18 +122,6 @@ class Listed:
         names = [name for file in files for name in (file.name, f"{file.name}.index")]
         tags = {file.name: file.version for file in files}
         self._items = [(name, tags.get(name, "0" * 32)) for name in names]
-        self._delay_s, self.requests = delay_s, 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of one connection."""
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                self.requests += 1
-                await asyncio.sleep(self._delay_s)
-                writer.writelines(self.answer(head.decode("latin-1")))
-                await writer.drain()
-        writer.close()
 
     def answer(self, head: str) -> tuple[bytes, ...]:
         """Status line, headers and body."""
@@ -161,28 +149,15 @@ def _listing(items: list[tuple[str, str]], following: int | None) -> bytes:
     return f'<?xml version="1.0"?><ListBucketResult><Name>corpus</Name>{more}{rows}</ListBucketResult>'.encode()
 
 
-@contextlib.contextmanager
-def store(shards: int, delay_ms: int) -> Iterator[int]:
+def store(shards: int, delay_ms: int) -> contextlib.AbstractContextManager[int]:
     """Port of an object store that holds the corpus; its process is stopped at the end."""
-    command = [sys.executable, "-c", "from benchmarks.pin_cost import serve; serve()", str(shards), str(delay_ms)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield int(process.stdout.readline())
-        finally:
-            process.kill()
+    return serving("-c", "from benchmarks.pin_cost import serve; serve()", str(shards), str(delay_ms))
 
 
 def serve() -> None:
     """Run the object store of the arguments, and print its port."""
     shards, delay_ms = map(int, sys.argv[1:])
-
-    async def run() -> None:
-        server = await asyncio.start_server(Listed(shards, delay_ms / 1000).serve, "127.0.0.1", 0)
-        print(server.sockets[0].getsockname()[1], flush=True)
-        await server.serve_forever()
-
-    asyncio.run(run())
+    asyncio.run(listen(answering(Listed(shards).answer, delay_ms / 1000)))
 
 
 if __name__ == "__main__":

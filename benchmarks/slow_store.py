@@ -11,11 +11,12 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 _LIMIT_BYTES = 2**24
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Server:
@@ -25,15 +26,6 @@ class Server:
         shards = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.tar"))}
         self.objects = {f"{stem}-{k}.tar": data for k in range(copies) for stem, data in shards.items()}
         self.etags = {name: hashlib.md5(name.encode()).hexdigest() for name in self.objects}
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of one connection."""
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                writer.writelines(self.answer(head.decode("latin-1")))
-                await writer.drain()
-        writer.close()
 
     def answer(self, head: str) -> tuple[bytes, ...]:
         """Status line, headers and body."""
@@ -63,6 +55,39 @@ def response(status: str, data: bytes | memoryview, fields: str, *, body: bool =
     """Status line, headers and, where asked for, body of an answer."""
     head = f"HTTP/1.1 {status}\r\nContent-Length: {len(data)}\r\n{fields}\r\n".encode()
     return (head, bytes(data)) if body else (head,)
+
+
+def answering(answer: Callable[[str], tuple[bytes, ...]], delay_s: float = 0.0) -> Handler:
+    """Serves one connection: each request is answered after a delay, by what `answer` gives for its head."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                await asyncio.sleep(delay_s)
+                writer.writelines(answer(head.decode("latin-1")))
+                await writer.drain()
+        writer.close()
+
+    return serve
+
+
+async def listen(handler: Handler) -> None:
+    """Serve on a free port, which is printed, until the process is killed."""
+    server = await asyncio.start_server(handler, "127.0.0.1", 0, limit=_LIMIT_BYTES)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+@contextlib.contextmanager
+def serving(*command: str) -> Iterator[int]:
+    """Port of a server that `python COMMAND` runs and prints; its process is stopped at the end."""
+    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
 
 
 class Proxy:
@@ -96,21 +121,10 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 @contextlib.contextmanager
 def slow_stores(folder: Path, copies: int, delays_ms: list[int]) -> Iterator[dict[int, int]]:
     """Port of a proxy for each delay, all before one server; stopped at the end."""
-    started: list[subprocess.Popen[str]] = []
-    try:
-        port = _start(started, "serve", str(folder), str(copies))
-        yield {delay: _start(started, "delay", str(port), str(delay)) for delay in delays_ms}
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-
-
-def _start(started: list[subprocess.Popen[str]], *arguments: str) -> int:
-    command = [sys.executable, "-m", "benchmarks.slow_store", *arguments]
-    started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-    assert started[-1].stdout is not None
-    return int(started[-1].stdout.readline())
+    this = ("-m", "benchmarks.slow_store")
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(serving(*this, "serve", str(folder), str(copies)))
+        yield {delay: stack.enter_context(serving(*this, "delay", str(port), str(delay))) for delay in delays_ms}
 
 
 async def plain_gets(port: int, name: str, length: int, *, connections: int, seconds: float) -> float:
@@ -133,21 +147,17 @@ async def plain_gets(port: int, name: str, length: int, *, connections: int, sec
     return count / (time.monotonic() - began)
 
 
-async def _main() -> None:
+def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=["serve", "delay"])
     parser.add_argument("source", help="folder of shards, or port of the server")
     parser.add_argument("number", type=int, help="copies of each shard, or milliseconds")
     given = parser.parse_args()
-    handler = (
-        Server(Path(given.source), given.number)
-        if given.role == "serve"
-        else Proxy(int(given.source), given.number / 1000)
-    )
-    server = await asyncio.start_server(handler.serve, "127.0.0.1", 0, limit=_LIMIT_BYTES)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    if given.role == "serve":
+        asyncio.run(listen(answering(Server(Path(given.source), given.number).answer)))
+    else:
+        asyncio.run(listen(Proxy(int(given.source), given.number / 1000).serve))
 
 
 if __name__ == "__main__":
-    asyncio.run(_main())
+    _main()

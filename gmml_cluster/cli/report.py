@@ -6,6 +6,7 @@ import click
 
 from gmml_cluster.cli import candidates, options
 from gmml_cluster.cli.documents import emit
+from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.outputs.runs import ReportOutput
 
 
@@ -57,7 +58,10 @@ def command(runs: tuple[str, ...], output: Path, images: str | None, root: str |
     data = [gather(location, status, name=name, buckets=buckets) for location, status, name in named]
     page = page_of(data, f"gmml report {' '.join(runs)}")
     written = page.html.encode()
-    output.write_bytes(written)
+    try:
+        output.write_bytes(written)
+    except OSError as error:
+        raise SpecError(Fault(str(output), f"cannot be written ({error.strerror})", "name another file")) from error
     if as_json:
         document: ReportOutput = {
             "version": 1,

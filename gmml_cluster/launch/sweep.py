@@ -5,7 +5,7 @@ A run of a sweep is a run as any other: it has its own name, log and job. The sw
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -35,6 +35,7 @@ from gmml_cluster.store.protocol import AlreadyExists
 
 T = TypeVar("T")
 _NAMED = 3
+_METHOD = "method.name="
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def prepare_sweep(
             prepare,
             job,
             cluster=cluster,
-            overrides=[*overrides, *_applied(member, method), f"name={member.name}"],
+            overrides=[*_overrides_of(member, overrides, method), f"name={member.name}"],
             take_counts=take_counts,
         )
         for member in made.members
@@ -130,13 +131,14 @@ def submit_sweep(sweep: Sweep, *, take_over: bool = False) -> Launched:
         problem = f"a run under {sweep.root} has the name that the sweep would have"
         raise SpecError(Fault(sweep.grid.name, problem, "add name=... to the command: the sweep's name begins with it"))
     found = _of_each({each.job.name: partial(_decided, each, take_over) for each in sweep.prepared})
-
-    def keep() -> None:
-        runs = zip(sweep.grid.members, sweep.prepared, strict=True)
-        entries = [sweeps.Entry(m.name, m.overrides, identity(dump(p.job))) for m, p in runs]
+    runs = zip(sweep.grid.members, sweep.prepared, strict=True)
+    entries = [sweeps.Entry(m.name, m.overrides, identity(dump(p.job))) for m, p in runs]
+    outcomes: list[Submitted | Asked] = []
+    with _undoing(outcomes):
+        for each in found.values():
+            outcomes.append(_asked(each))
         sweeps.record(sweep.root, sweep.grid.name, entries)
-
-    return _launch(list(found.values()), keep)
+    return _launch(outcomes)
 
 
 def resume_all(
@@ -148,16 +150,16 @@ def resume_all(
     all_nodes: bool = False,
 ) -> Launched:
     """Continue several runs, each as `resume` would; one that cannot be resumed keeps no other from it."""
-    found: list[Submitted | Ready] = []
+    decided = partial(decide_resume, cluster=cluster, new_code=new_code, take_over=take_over, all_nodes=all_nodes)
+    outcomes: list[Submitted | Asked] = []
     failed: dict[str, GmmlError] = {}
-    for run in runs:
-        try:
-            found.append(
-                decide_resume(run, cluster=cluster, new_code=new_code, take_over=take_over, all_nodes=all_nodes)
-            )
-        except GmmlError as error:
-            failed[run.name] = error
-    launched = _launch(found)
+    with _undoing(outcomes):
+        for run in runs:
+            try:
+                outcomes.append(_asked(decided(run)))
+            except GmmlError as error:
+                failed[run.name] = error
+    launched = _launch(outcomes)
     return replace(launched, failed={**failed, **launched.failed})
 
 
@@ -174,11 +176,19 @@ def _base(job: str, overrides: Sequence[str]) -> tuple[str, str]:
     return name.value, str(method.value) if method else ""
 
 
-def _applied(member: Member, method: str) -> Iterator[str]:
-    """A run's overrides; another method replaces the whole section, as options of one mean nothing to another."""
-    for text in sorted(member.overrides, key=lambda text: not text.startswith("method.name=")):
-        name = text.removeprefix("method.name=")
-        yield text if name in (text, method) else f"method={{name: {name}}}"
+def _overrides_of(member: Member, overrides: Sequence[str], method: str) -> list[str]:
+    """What makes a run of the job: overrides of all runs and its own.
+
+    Another method than the job's replaces the whole section, as options of one mean nothing to another. Options that
+    the command gives to all runs are laid on top, so they are kept, or refused by name.
+    """
+    name = next((text.removeprefix(_METHOD) for text in member.overrides if text.startswith(_METHOD)), method)
+    if name == method:
+        return [*overrides, *member.overrides]
+    options = [text for text in overrides if text.startswith("method.")]
+    others = [text for text in overrides if text not in options]
+    own = [text for text in member.overrides if not text.startswith(_METHOD)]
+    return [*others, f"method={{name: {name}}}", *options, *own]
 
 
 def _refuse_equal(prepared: Mapping[str, Prepared]) -> None:
@@ -229,41 +239,47 @@ def _with_runs(fault: Fault, runs: Sequence[str], *, of: int) -> Fault:
     return replace(fault, where=f"{', '.join(runs[:_NAMED])}{further}: {fault.where}")
 
 
-def _launch(found: Sequence[Submitted | Ready], keep: Callable[[], None] = lambda: None) -> Launched:
-    """Append each `submit`, hand all jobs over at once and append each `queued`.
-
-    Args:
-        found: what was decided of each run.
-        keep: called between the two, when all runs exist.
-    """
-    outcomes: list[Submitted | Asked] = []
+@contextmanager
+def _undoing(outcomes: Sequence[Submitted | Asked]) -> Iterator[None]:
+    """Where what follows fails, or is interrupted, no log is left with a `submit` that nobody carries out."""
     try:
-        for each in found:
-            outcomes.append(each if isinstance(each, Submitted) else _asked(each))
-        keep()
-        answers = _handed_over([each for each in outcomes if isinstance(each, Asked)])
-    except BaseException as error:  # an interrupt too: no log may be left with a `submit` that nobody carries out
+        yield
+    except BaseException as error:
         for outcome in outcomes:
             if isinstance(outcome, Asked):
                 _undo(outcome, error)
         raise
-    done, failed = [], {}
+
+
+def _launch(outcomes: Sequence[Submitted | Asked]) -> Launched:
+    """Hand all jobs over, by one call a launcher, and append each `queued`."""
+    of_launcher: dict[str, list[Asked]] = defaultdict(list)
     for outcome in outcomes:
-        if isinstance(outcome, Submitted):
-            done.append(outcome)
-            continue
-        try:
-            done.append(_recorded(outcome, answers[outcome.submission.token]))
-        except GmmlError as error:
-            failed[outcome.run.name] = error
-    return Launched(tuple(done), failed)
+        if isinstance(outcome, Asked):
+            of_launcher[outcome.submission.profile.launcher].append(outcome)
+    waiting = [asked for group in of_launcher.values() for asked in group]
+    recorded: dict[str, Submitted | GmmlError] = {}
+    with _undoing(waiting):
+        for group in of_launcher.values():
+            answers = group[0].launcher.submit_all([asked.submission for asked in group])
+            del waiting[: len(group)]  # what came of these is known: an interrupt from here on takes none of them back
+            for asked, answer in zip(group, answers, strict=True):
+                recorded[asked.submission.token] = _recorded(asked, answer)
+    found = [each if isinstance(each, Submitted) else recorded[each.submission.token] for each in outcomes]
+    failed = {
+        outcome.run.name: each for outcome, each in zip(outcomes, found, strict=True) if isinstance(each, GmmlError)
+    }
+    return Launched(tuple(each for each in found if isinstance(each, Submitted)), failed)
 
 
-def _asked(ready: Ready) -> Submitted | Asked:
+def _asked(found: Submitted | Ready) -> Submitted | Asked:
+    """What is left to do once the `submit` is appended."""
+    if isinstance(found, Submitted):
+        return found
     try:
-        return ask(ready)
+        return ask(found)
     except AlreadyExists:  # another first submission of this run came in between
-        again = _decided(ready.prepared, take_over=False)
+        again = _decided(found.prepared, take_over=False)
         return again if isinstance(again, Submitted) else ask(again)
 
 
@@ -275,20 +291,9 @@ def _undo(asked: Asked, error: BaseException) -> None:
         take_back(asked)
 
 
-def _handed_over(asked: Sequence[Asked]) -> dict[str, str | GmmlError]:
-    """Token -> the job, or why it was not taken; by one call a launcher."""
-    answers: dict[str, str | GmmlError] = {}
-    of_launcher: dict[str, list[Asked]] = defaultdict(list)
-    for each in asked:
-        of_launcher[each.submission.profile.launcher].append(each)
-    for group in of_launcher.values():
-        submissions = [each.submission for each in group]
-        taken = group[0].launcher.submit_all(submissions)
-        answers |= zip((each.token for each in submissions), taken, strict=True)
-    return answers
+def _recorded(asked: Asked, answer: str | GmmlError) -> Submitted | GmmlError:
+    """What came of it: `queued` or the failed start is in the log, and a new run whose job was not taken is removed."""
 
-
-def _recorded(asked: Asked, answer: str | GmmlError) -> Submitted:
     def take() -> str:
         if isinstance(answer, GmmlError):
             raise answer
@@ -296,6 +301,8 @@ def _recorded(asked: Asked, answer: str | GmmlError) -> Submitted:
 
     try:
         return asked.taken(record_job(asked.run, asked.launcher, asked.submission, take))
-    except BaseException:
+    except BaseException as error:
         take_back(asked)
+        if isinstance(error, GmmlError):
+            return error
         raise

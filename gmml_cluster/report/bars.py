@@ -23,14 +23,15 @@ Columns = dict[str, list[Any]]
 def timeline(runs: Sequence[RunData]) -> Model:
     """One row a run: what its ranks did, from its first submit on; below, the saves that went on beside."""
     plot = plot_of("timeline", **_rows(runs))
-    bars = _bars(plot, _spent(runs), 0.62, color="colour")
-    saves = _bars(plot, _saves(runs), 0.12, color=_SAVED)
-    ends = plot.scatter("at", "row", marker="inverted_triangle", size=9, source=ColumnDataSource(_ends(runs)))
+    unit, unit_s = unit_for(max((span.end - run.submitted for run in runs for span in run.spans), default=0.0))
+    bars = _bars(plot, _spent(runs, unit_s), 0.62, color="colour")
+    saves = _bars(plot, _saves(runs, unit_s), 0.12, color=_SAVED)
+    ends = plot.scatter("at", "row", marker="inverted_triangle", size=9, source=ColumnDataSource(_ends(runs, unit_s)))
     ends.glyph.fill_color = ends.glyph.line_color = _ENDED
     by = [("attempt", "@attempt"), ("log entries", "@slots")]
     plot.add_tools(HoverTool(renderers=[bars, saves], tooltips=[("what", "@kind, @took"), *by]))
     plot.add_tools(HoverTool(renderers=[ends], tooltips=[("ended", "@cause"), *by]))
-    plot.xaxis.axis_label = "hours since the first submit"
+    plot.xaxis.axis_label = f"{unit} since the first submit"
     return plot
 
 
@@ -55,6 +56,12 @@ def shares_of(rank_s: Mapping[str, float]) -> dict[str, float]:
     """Kind -> percent of all rank-seconds, of those that took any, in the order of the legend."""
     total = sum(rank_s.values())
     return {kind: 100 * rank_s[kind] / total for kind in KINDS if rank_s.get(kind)} if total else {}
+
+
+def unit_for(seconds: float) -> tuple[str, float]:
+    """The unit of an axis that reaches so far, and its seconds: the smallest of which it has fewer than 120."""
+    units = {"seconds": 1.0, "minutes": 60.0, "hours": _HOUR_S}
+    return next(((name, length) for name, length in units.items() if seconds < 120 * length), ("days", 24 * _HOUR_S))
 
 
 def duration(seconds: float) -> str:
@@ -85,33 +92,34 @@ def _add(found: Columns, row: Any, ends: tuple[float, float], kind: str, seconds
         found[name].append(value)
 
 
-def _spent(runs: Sequence[RunData]) -> Columns:
+def _spent(runs: Sequence[RunData], unit_s: float) -> Columns:
     found = _columns("attempt", "slots")
     for run in runs:
         for part in parts_of(merged(run.spans, _SPANS)):
-            _add(found, run.name, _hours(run, part), part.kind, part.end - part.start)
+            _add(found, run.name, _ends_of(run, part, unit_s), part.kind, part.end - part.start)
             found["attempt"].append(part.span.attempt)
             first, last = part.span.slots
             found["slots"].append(str(first) if first == last else f"{first} to {last}")
     return found
 
 
-def _saves(runs: Sequence[RunData]) -> Columns:
+def _saves(runs: Sequence[RunData], unit_s: float) -> Columns:
     found = _columns("attempt", "slots")
     for run in runs:
         for save in longest(run.saves, _SAVES):
             # a pair is a row and a distance from its middle, in rows
-            _add(found, (run.name, -0.4), _hours(run, save), f"saving step {save.step}", save.end - save.start)
+            ends = _ends_of(run, save, unit_s)
+            _add(found, (run.name, -0.4), ends, f"saving step {save.step}", save.end - save.start)
             found["attempt"].append(save.attempt)
             found["slots"].append(str(save.slot))
     return found
 
 
-def _ends(runs: Sequence[RunData]) -> Columns:
+def _ends(runs: Sequence[RunData], unit_s: float) -> Columns:
     ends = [(run, entry) for run in runs for entry in run.entries if entry.kind == "end"]
     return {
         "row": [run.name for run, _ in ends],
-        "at": [(entry.time - run.submitted) / _HOUR_S for run, entry in ends],
+        "at": [(entry.time - run.submitted) / unit_s for run, entry in ends],
         "cause": [str(entry.fields["cause"]) for _, entry in ends],
         "attempt": ["none, it never claimed" if entry.attempt is None else str(entry.attempt) for _, entry in ends],
         "slots": [str(entry.slot) for _, entry in ends],
@@ -123,5 +131,5 @@ def longest(saves: Iterable[Save], most: int) -> list[Save]:
     return sorted(saves, key=lambda save: save.start - save.end)[:most]
 
 
-def _hours(run: RunData, part: Part | Save) -> tuple[float, float]:
-    return (part.start - run.submitted) / _HOUR_S, (part.end - run.submitted) / _HOUR_S
+def _ends_of(run: RunData, part: Part | Save, unit_s: float) -> tuple[float, float]:
+    return (part.start - run.submitted) / unit_s, (part.end - run.submitted) / unit_s

@@ -125,6 +125,7 @@ def _of_verdict(runs: Sequence[RunData], verdict: Verdict, differing: Mapping[st
         "rankings": [tables.of_ranking(ranking) for ranking in verdict.rankings],
         "overview": tables.of_runs(runs),
         "differing": tables.of_fields(differing, runs) if len(runs) > 1 else None,
+        "differing_count": len(differing),
         "scores": tables.of_scores(runs),
         "score_sources": [_scored(run) for run in runs if run.rows],
     }

@@ -18,6 +18,10 @@ from gmml_cluster.report.verdict import Ranking, shown
 _STRETCHES = 5
 
 
+_SIDE_BY_SIDE = 4
+"""Runs whose columns fit beside each other on a screen."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table.
@@ -70,7 +74,7 @@ def _run(run: RunData) -> list[str]:
         made,
         f"{curves.samples[-1]:,.0f}" if len(curves.samples) else "-",
         figure(extremes["loss"].last[0]) if "loss" in extremes else "-",
-        figure(extremes["samples_per_s"].last[0]) if "samples_per_s" in extremes else "-",
+        f"{extremes['samples_per_s'].last[0]:,.1f}" if "samples_per_s" in extremes else "-",
         "-" if share is None else f"{100 * share:.1f} %",
         str(len(status["attempts"]) + sum(status["older_attempts"].values())),
         run.url,
@@ -181,11 +185,21 @@ def of_corpora(runs: Sequence[RunData]) -> Table:
     return Table("Mixing of the corpora, and bad samples", head, rows)
 
 
-def of_digests(runs: Sequence[RunData]) -> Table:
-    """What fixes the order of samples and the code, by digest; then the counts of what was odd."""
-    head = ("what", *(run.name for run in runs))
+def of_digests(runs: Sequence[RunData]) -> list[Table]:
+    """What fixes the order of samples and the code, by digest, then the counts of what was odd.
+
+    Of many runs first what all of them share, then the rest, a row a run.
+    """
     columns = [_digests(run) for run in runs]
-    return Table("Digests and counts", head, [[name, *(column[name] for column in columns)] for name in columns[0]])
+    if len(runs) <= _SIDE_BY_SIDE:
+        rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
+        return [Table("Digests and counts", ("what", *(run.name for run in runs)), rows)]
+    shared = {name: text for name, text in columns[0].items() if all(column[name] == text for column in columns)}
+    others = [name for name in columns[0] if name not in shared]
+    found = [Table("Digests and counts that all runs share", ("what", "all runs"), list(shared.items()))]
+    rows = [[run.name, *(column[name] for name in others)] for run, column in zip(runs, columns, strict=True)]
+    found.append(Table("Digests and counts that differ", ("run", *others), rows))
+    return [table for table, names in zip(found, (shared, others), strict=True) if names]
 
 
 def _digests(run: RunData) -> dict[str, str]:
@@ -220,11 +234,13 @@ def of_bad_samples(runs: Sequence[RunData]) -> Table:
 
 
 def of_fields(fields: Mapping[str, Sequence[Any]], runs: Sequence[RunData]) -> Table:
-    """Fields of specs, a column a run."""
-    head = ("field", *(run.name for run in runs))
-    return Table(
-        "Fields of the spec that differ", head, [[name, *map(_value, found)] for name, found in fields.items()]
-    )
+    """Fields of specs, a column a run, or of many runs a row."""
+    caption = "Fields of the spec that differ"
+    rows = [[name, *map(_value, found)] for name, found in fields.items()]
+    names = [run.name for run in runs]
+    if len(runs) <= max(_SIDE_BY_SIDE, len(fields)):
+        return Table(caption, ("field", *names), rows)
+    return Table(caption, ("run", *fields), list(zip(names, *(row[1:] for row in rows), strict=True)))
 
 
 def of_spec(run: RunData) -> Table:

@@ -20,6 +20,7 @@ from gmml_cluster.wording import counted
 CHANCE = 0.05
 ABSENT = "-"
 _NAMED = 4
+_METHOD = "method.name"
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,20 @@ def _named(names: Sequence[str]) -> str:
 def differing_fields(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Dotted fields whose values are not equal in all runs, the name apart: field -> the value of each run.
 
-    A field that the spec of a run does not have, as an option of another method, has the value `ABSENT`.
+    A field that the spec of a run does not have, as an option of another method, has the value `ABSENT`. First come the
+    method and what differs between runs of one method: most of the rest follows from it.
     """
     fields = dict.fromkeys(field for spec in specs.values() for field in spec)
     values = {field: [spec.get(field, ABSENT) for spec in specs.values()] for field in fields if field != "name"}
-    return {field: found for field, found in values.items() if any(each != found[0] for each in found)}
+    found = {field: each for field, each in values.items() if any(value != each[0] for value in each)}
+    methods = values.get(_METHOD, [])
+
+    def follows(field: str) -> bool:
+        of_method: dict[Any, Any] = {}
+        pairs = zip(methods, found[field], strict=True) if methods else ()
+        return field != _METHOD and all(of_method.setdefault(method, value) == value for method, value in pairs)
+
+    return {field: found[field] for field in sorted(found, key=follows)}
 
 
 def verdict_of(

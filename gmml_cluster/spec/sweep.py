@@ -49,7 +49,7 @@ def read_axes(given: Sequence[str], overrides: Sequence[str] = ()) -> tuple[Axis
 
     Args:
         given: as written after `--sweep`.
-        overrides: of all runs; a field cannot be among them and be swept.
+        overrides: of all runs; neither a swept field nor one within it can be among them.
 
     Raises:
         SpecError: all that is wrong with them.
@@ -62,11 +62,17 @@ def read_axes(given: Sequence[str], overrides: Sequence[str] = ()) -> tuple[Axis
         for field, times in fields.items()
         if times > 1
     ]
-    fixed = {text.partition("=")[0] for text in overrides}
+    fixed = dict.fromkeys(text.partition("=")[0] for text in overrides)
     faults += [
         Fault(f"--sweep {field}", "is overridden as well", f"remove {field}=... or the sweep")
         for field in fields
         if field in fixed
+    ]
+    faults += [
+        Fault(f"--sweep {field}", f"would undo {other}=...", f"write {other} into each value, or sweep single fields")
+        for field in fields
+        for other in fixed
+        if other.startswith(f"{field}.")
     ]
     runs = 1
     for axis in axes:

@@ -30,6 +30,12 @@ def states(site):
     }
 
 
+def looked_at(site):
+    """The lines of `gmml top --once`, which `pytest -rP` shows too."""
+    print(shown := site.call("gmml", "top", "--once"))
+    return shown.splitlines()
+
+
 def test_a_run_of_an_array_is_killed_another_requeued_and_all_four_finish(site, slurm):
     section = {"partition": "low", "time": "20 min", "notice": "60 s"}
     cluster = site.profile(1, launcher="slurm", slurm=section, environment=site.gates)
@@ -47,6 +53,11 @@ def test_a_run_of_an_array_is_killed_another_requeued_and_all_four_finish(site, 
         f["state"] == "queued" and "waits for its turn" in f["queue_reason"]
         for f in json.loads(site.call("gmml", "status", "tiny-lr-drop_path", "--json"))[2:]
     )
+
+    summary, _, *lines = looked_at(site)
+    assert summary.startswith("4 runs: 2 running, 2 queued")
+    assert [line.split()[:2] for line in lines] == [[RUNS[n], "running" if n < 2 else "queued"] for n in range(4)]
+    assert all(len(line) <= 80 for line in lines)
 
     slurm.call("scancel", jobs[KILLED])
     site.until(KILLED, ended)
@@ -67,6 +78,14 @@ def test_a_run_of_an_array_is_killed_another_requeued_and_all_four_finish(site, 
     claims = {name: [e["job"] for e in site.entries(name) if e["kind"] == "claim"] for name in RUNS}
     assert claims[REQUEUED] == [jobs[REQUEUED]] * 2, "a requeued task keeps its number"
     assert claims[KILLED][0] == jobs[KILLED] != claims[KILLED][1]
+    assert looked_at(site)[0] == "4 runs: 4 finished"
+
+    page = site.folder / "report.html"
+    made = json.loads(site.call("gmml", "report", "tiny-lr-drop_path", "-o", page, "--json"))
+    assert [url.rpartition("/")[2] for url in made["runs"]] == RUNS
+    said = page.read_text()
+    assert all(name in said for name in RUNS)
+    assert causes[KILLED][0] in said
 
 
 def test_on_ray_a_run_of_a_sweep_waits_for_the_one_before_it(workshop):

@@ -121,7 +121,8 @@ def _place(
     height, width = pixels.shape[:2]
     scale = cell / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
+    # below twice its size some pixels of an image would be doubled and others not
+    how = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
     image.paste(Image.fromarray(pixels).resize(size, how), corner)
     for number, (top, left, high, wide) in enumerate(boxes.tolist()):
         if high > 0 and wide > 0:

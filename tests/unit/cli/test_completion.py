@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -148,19 +149,23 @@ def programs(folder):
         path.chmod(0o755)
 
 
-def at_a_terminal(folder, typed):
-    """The line as bash shows it, after it has read the script of completion and these keys."""
+BASH = 'eval "$(gmml completion bash)"\nPS1="ready> "\nbind "set enable-bracketed-paste off"\n'
+ZSH = 'autoload -Uz compinit\ncompinit -u -D\neval "$(gmml completion zsh)"\nbindkey -e\nPS1="ready> "\n'
+
+
+@contextmanager
+def at_a_terminal(folder, *shell):
+    """The terminal of a shell that has read its script of completion."""
     programs(folder)
-    path = {"PATH": f"{folder}:/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(folder)}
-    (folder / "rc").write_text('eval "$(gmml completion bash)"\nPS1="ready> "\nbind "set enable-bracketed-paste off"\n')
+    path = {"PATH": f"{folder}:/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(folder), "ZDOTDIR": str(folder)}
+    (folder / "rc").write_text(BASH)
+    (folder / ".zshrc").write_text(ZSH)
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execvpe("bash", ["bash", "--noprofile", "--rcfile", str(folder / "rc"), "-i"], {**path, "TERM": "dumb"})
+        os.execvpe(shell[0], shell, {**path, "TERM": "dumb"})
     try:
         read_until(terminal, "ready> ")
-        # Ctrl-A and Ctrl-E: the completed line becomes a word that is printed
-        os.write(terminal, f"{typed}\t\x01printf '[%s]' '\x05'; echo end$((1+1))\n".encode())
-        return read_until(terminal, "end2").rpartition("[")[2].rpartition("]")[0]
+        yield terminal
     finally:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
@@ -169,25 +174,67 @@ def at_a_terminal(folder, typed):
 
 def read_until(terminal, word, limit_s=120):
     shown, deadline = "", time.monotonic() + limit_s
-    while word not in shown:
-        assert time.monotonic() < deadline, shown
+    while word not in rubbed_out(shown):
+        assert time.monotonic() < deadline, repr(shown)
         if select.select([terminal], [], [], 1)[0]:
             shown += os.read(terminal, 4096).decode()
     return shown
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def rubbed_out(shown):
+    """What is left on the screen where a shell goes back over what it wrote."""
+    left = []
+    for character in shown.replace("\x07", ""):
+        left.pop() if character == "\b" and left else left.append(character)
+    return "".join(left)
+
+
+def needs(shell):
+    return pytest.mark.skipif(shutil.which(shell) is None, reason=f"no {shell} here")
+
+
+LINES = [
+    ("gmml stat", "gmml status "),
+    ("gmml-submit quickstart_", "gmml-submit quickstart_mae "),
+    ("gmml-submit quickstart --cluster al", "gmml-submit quickstart --cluster alps "),
+    ("gmml-submit quickstart opt", "gmml-submit quickstart optim."),
+    ("gmml-submit quickstart batch.s", "gmml-submit quickstart batch.size="),
+    ("gmml-submit quickstart engine.precision=b", "gmml-submit quickstart engine.precision=bf16 "),
+]
+
+
+@needs("bash")
+@pytest.mark.parametrize(("typed", "line"), [*LINES, ("gmml status vit-", "gmml status vit-")])
+def test_a_bash_at_a_terminal_completes_the_line(there, typed, line):
+    with at_a_terminal(there, "bash", "--noprofile", "--rcfile", str(there / "rc"), "-i") as terminal:
+        # Ctrl-A and Ctrl-E: the completed line becomes a word that is printed
+        os.write(terminal, f"{typed}\t\x01printf '[%s]' '\x05'; echo end$((1+1))\n".encode())
+        assert read_until(terminal, "end2").rpartition("[")[2].rpartition("]")[0] == line
+
+
+@needs("zsh")
+@pytest.mark.parametrize(("typed", "line"), LINES)
+def test_a_zsh_at_a_terminal_completes_the_line(there, typed, line):
+    with at_a_terminal(there, "zsh", "-d", "-i") as terminal:
+        os.write(terminal, f"{typed}\t".encode())
+        read_until(terminal, line)  # keys that are typed meanwhile are lost, and take the space away that was added
+
+
+@needs("fish")
 @pytest.mark.parametrize(
-    ("typed", "line"),
+    ("typed", "offered"),
     [
-        ("gmml stat", "gmml status "),
-        ("gmml status vit-", "gmml status vit-"),
-        ("gmml-submit quickstart_", "gmml-submit quickstart_mae "),
-        ("gmml-submit quickstart --cluster al", "gmml-submit quickstart --cluster alps "),
-        ("gmml-submit quickstart opt", "gmml-submit quickstart optim."),
-        ("gmml-submit quickstart batch.s", "gmml-submit quickstart batch.size="),
-        ("gmml-submit quickstart engine.precision=b", "gmml-submit quickstart engine.precision=bf16 "),
+        ("gmml stat", ["status"]),
+        ("gmml status vit-", ["vit-a", "vit-b"]),
+        ("gmml-submit quickstart --cluster al", ["alps"]),
+        ("gmml-submit quickstart batch.s", ["batch.size="]),
+        ("gmml-submit quickstart engine.precision=b", ["engine.precision=bf16"]),
     ],
 )
-def test_a_bash_at_a_terminal_completes_the_line(there, typed, line):
-    assert at_a_terminal(there, typed) == line
+def test_a_fish_offers_what_completes_the_line(there, typed, offered):
+    programs(there)
+    path = {"PATH": f"{there}:/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(there)}
+    script = f"gmml completion fish | source; complete -C '{typed}'"
+    environment = {**path, "XDG_STATE_HOME": os.environ["XDG_STATE_HOME"]}
+    done = subprocess.run(["fish", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert [line.partition("\t")[0] for line in done.stdout.splitlines()] == offered

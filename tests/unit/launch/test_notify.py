@@ -16,15 +16,7 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.log import Draft
 from gmml_cluster.run.root import SPEC, create_run
 from gmml_cluster.spec.loading.validate import parse_job, to_yaml
-
-JOB = {
-    "name": "mine",
-    "model": {"size": "small"},
-    "method": {"name": "gmml"},
-    "data": {"corpora": [{"url": "/data/train-*.tar"}]},
-    "batch": {"size": 64},
-    "run": {"epochs": 1},
-}
+from tests.fixtures.submissions import TINY
 
 
 @dataclass
@@ -63,7 +55,7 @@ def hook(monkeypatch) -> Iterator[Hook]:
 
 
 def run_with(root, **section):
-    job = parse_job({**JOB, "notify": section or None})
+    job = parse_job({**TINY, "notify": section or None})
     run = create_run(str(root), "mine", {SPEC: to_yaml(job).encode()}, {"code": "0"})
     protocol.submit(run.log, launcher="local", code="c", bounds={})
     return run

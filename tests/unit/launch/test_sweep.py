@@ -13,7 +13,7 @@ from gmml_cluster.launch import submit as submit_module
 from gmml_cluster.launch import sweep
 from gmml_cluster.launch.local.launcher import LocalLauncher
 from gmml_cluster.launch.protocol import JobReport, Queue
-from gmml_cluster.launch.sweep import prepare_sweep, submit_sweep
+from gmml_cluster.launch.sweep import prepare_sweep, resume_all, submit_sweep
 from gmml_cluster.run.root import create_run, run_root
 from gmml_cluster.run.sweeps import entries_of
 from tests.fixtures import submissions
@@ -166,6 +166,14 @@ def test_another_method_replaces_the_section_as_its_options_mean_nothing_to_it(j
     assert prepared.prepared[0].job.method.decoder_width == 8
 
 
+def test_an_option_that_is_given_to_all_methods_of_a_sweep_reaches_each(job):
+    given = ["method.mask_ratio=0.5", "data.image_size=32"]
+    prepared = prepare_sweep(job[0], ["method.name=mae,simmim"], cluster=job[1], overrides=given)
+    assert [each.job.method.mask_ratio for each in prepared.prepared] == [0.5, 0.5]
+    with pytest.raises(SpecError, match=r"few-relvit: .*method\.mask_ratio"):
+        prepare_sweep(job[0], ["method.name=mae,relvit"], cluster=job[1], overrides=given)
+
+
 def test_one_run_written_in_two_ways_is_refused(job):
     with pytest.raises(SpecError, match=r"few-lr1e-4, few-lr0\.0001: are the same run, written in several ways"):
         submit(job, "optim.lr=1e-4,0.0001")
@@ -199,6 +207,22 @@ def test_a_sweep_is_cancelled_and_resumed_by_its_name_with_its_limit(job, schedu
     assert invoke(cancel, "few-*", *root).startswith("no run is at work")
     assert all(f"{name}: resumed as job" in invoke(resume, "few-lr", *root) for name in RUNS[:1])
     assert scheduler.calls[-1] == [(name, Queue("few-lr", 2)) for name in RUNS]
+
+
+def test_a_run_that_cannot_be_resumed_keeps_no_other_from_it(job, scheduler, tmp_path, monkeypatch):
+    submit(job, LR)
+    invoke(cancel, *RUNS, "--root", tmp_path / "runs")
+    real = sweep.ask
+
+    def asked(ready):
+        if ready.run.name == RUNS[0]:
+            raise StorageError("out of reach")
+        return real(ready)
+
+    monkeypatch.setattr(sweep, "ask", asked)
+    done = resume_all([run_root(str(tmp_path / "runs"), name) for name in RUNS])
+    assert (actions(done), str(done.failed[RUNS[0]])) == ({RUNS[1]: "resumed"}, "out of reach")
+    assert [history.stopped is None for history in histories(tmp_path)] == [False, True]
 
 
 def test_several_runs_are_cancelled_by_their_names(job, scheduler, tmp_path):

@@ -9,6 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from gmml_cluster.cli import report
+from gmml_cluster.errors import SpecError
+from gmml_cluster.report import tables
+from gmml_cluster.report.bars import unit_for
 from gmml_cluster.report.figures import figures_of
 from gmml_cluster.report.page import buckets_for, page_of
 from gmml_cluster.run.root import create_run
@@ -151,3 +154,30 @@ def test_the_command_writes_the_page_and_says_the_verdict(tmp_path):
     document = json.loads(done.output)
     assert document["answers"] == ["knn mean at step 99: 60.0 ± 1.0 %."]
     assert document["bytes"] == output.stat().st_size
+
+
+def test_a_page_that_cannot_be_written_is_refused_by_name(tmp_path):
+    preempted_run(tmp_path / "runs", "one", steps=10)
+    arguments = ["one", "--root", str(tmp_path / "runs"), "-o", str(tmp_path / "missing" / "page.html")]
+    with pytest.raises(SpecError, match=r"missing/page\.html: cannot be written \(No such file or directory\)"):
+        CliRunner().invoke(report.command, arguments, standalone_mode=False, catch_exceptions=False)
+
+
+def test_of_many_runs_each_has_a_row_and_what_all_share_stands_once(tmp_path):
+    runs = [gathered(preempted_run(tmp_path, f"run{n}", steps=10, optim={"lr": n * 1e-4})) for n in range(1, 6)]
+    differing = {"optim.lr": [run.spec["optim.lr"] for run in runs]}
+    assert tables.of_fields(differing, runs).head == ("run", "optim.lr")
+    assert tables.of_fields(differing, runs).rows[1] == ("run2", "0.0002")
+    assert tables.of_fields(differing, runs[:4]).head == ("field", "run1", "run2", "run3", "run4")
+    (shared,) = tables.of_digests(runs)
+    assert ("images decoded by", "turbo 3") in shared.rows
+    other = replace(runs[0], name="other", health=replace(runs[0].health, unchecked=7))
+    _, apart = tables.of_digests([*runs, other])
+    assert (apart.head, apart.rows[-1]) == (("run", "samples without a checksum"), ["other", "7"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "unit"), [(0, "seconds"), (119, "seconds"), (120, "minutes"), (7200, "hours"), (432_000, "days")]
+)
+def test_the_axis_of_time_has_a_unit_of_its_length(seconds, unit):
+    assert unit_for(seconds)[0] == unit

@@ -59,3 +59,12 @@ def test_one_run_is_asked_what_it_has_learnt():
 def test_the_fields_that_differ_are_named_with_the_value_of_each_run():
     specs = {"a": {"name": "a", "optim.lr": 1, "seed": 0}, "b": {"name": "b", "optim.lr": 2, "seed": 0, "init": "x"}}
     assert differing_fields(specs) == {"optim.lr": [1, 2], "init": ["-", "x"]}
+
+
+def test_the_method_and_what_differs_within_one_are_named_before_what_follows_from_the_method():
+    specs = {
+        "a": {"method.taps": 4, "method.name": "gmml", "optim.clip": 3, "optim.lr": 1},
+        "b": {"method.taps": 4, "method.name": "gmml", "optim.clip": 3, "optim.lr": 2},
+        "c": {"method.name": "mae", "optim.clip": 0, "optim.lr": 1},
+    }
+    assert list(differing_fields(specs)) == ["method.name", "optim.lr", "method.taps", "optim.clip"]

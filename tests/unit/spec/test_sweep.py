@@ -129,6 +129,15 @@ def test_all_that_is_wrong_is_said_at_once_each_with_its_cure():
     ]
 
 
+def test_an_override_that_a_swept_section_would_undo_is_refused():
+    with pytest.raises(SpecError) as refused:
+        read_axes(["method={name: mae},{name: gmml}", "method2=a"], ["method.mask_ratio=0.6"])
+    assert [str(fault) for fault in refused.value.faults] == [
+        "--sweep method: would undo method.mask_ratio=...; "
+        "write method.mask_ratio into each value, or sweep single fields"
+    ]
+
+
 def test_a_sweep_has_a_limit():
     many = ",".join(map(str, range(40)))
     with pytest.raises(SpecError, match="makes 1,600 runs; 1,000 at most"):

@@ -15,19 +15,11 @@ from gmml_cluster.spec.loading.validate import parse_job, to_yaml
 from gmml_cluster.track.lines import Place, new_figures, new_lines
 from tests.fixtures.outputs import checked
 from tests.fixtures.slurm import free_ports
-
-JOB = {
-    "name": "mine",
-    "model": {"size": "small"},
-    "method": {"name": "gmml"},
-    "data": {"corpora": [{"url": "/data/train-*.tar"}]},
-    "batch": {"size": 64},
-    "run": {"steps": 30},
-}
+from tests.fixtures.submissions import TINY
 
 
 def run_with(root, **metrics):
-    job = parse_job({**JOB, "metrics": metrics})
+    job = parse_job({**TINY, "run": {"steps": 30}, "metrics": metrics})
     files = {SPEC: to_yaml(job).encode(), RUN: json.dumps({"version": 1}).encode()}
     run = create_run(str(root), "mine", files, {"code": "0"})
     protocol.submit(run.log, launcher="local", code="c", bounds={})

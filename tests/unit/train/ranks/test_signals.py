@@ -16,6 +16,7 @@ from gmml_cluster.train.ranks.signals import TICK_S, SignalThread, StopRequest, 
 
 HELD_BACK = (signal.SIGTERM, signal.SIGUSR2, signal.SIGCONT)
 DEADLINE_S = 20
+SUSPENSION_DEADLINE_S = 60
 
 LISTENER = """
 import os, signal, sys, time
@@ -34,14 +35,33 @@ assert "torch" not in sys.modules and "pydantic" not in sys.modules
 """
 
 
-def listener(*, wanted=(), pipe=None, pass_fds=(), check="lambda: None"):
+@pytest.fixture
+def start():
+    """Starts a process with this code; what is left of it is killed, as it would keep the output of the tests open."""
+    started = []
+
+    def begun(code, **options):
+        started.append(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, **options))
+        return started[-1]
+
+    yield begun
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def listener(start):
     """A process started with signals blocked: waits until these are pending, prints `installed`, then the request."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
-    try:
-        code = LISTENER.format(wanted=[*map(int, wanted)], pipe=pipe, check=check)
-        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, pass_fds=pass_fds)
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+
+    def begun(*, wanted=(), pipe=None, pass_fds=(), check="lambda: None"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+        try:
+            return start(LISTENER.format(wanted=[*map(int, wanted)], pipe=pipe, check=check), pass_fds=pass_fds)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+
+    return begun
 
 
 def installed_in(process):
@@ -64,7 +84,7 @@ def requested(process):
         (signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM, signal.SIGUSR2),
     ],
 )
-def test_signals_held_back_since_before_exec_are_received_once_installed(signals):
+def test_signals_held_back_since_before_exec_are_received_once_installed(listener, signals):
     process = listener(wanted=signals)
     for number in signals:
         process.send_signal(number)
@@ -72,14 +92,14 @@ def test_signals_held_back_since_before_exec_are_received_once_installed(signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
-def test_a_later_signal_is_received_too(number):
+def test_a_later_signal_is_received_too(listener, number):
     process = listener()
     installed_in(process)
     process.send_signal(number)
     assert requested(process) == "notice"
 
 
-def test_a_closing_pipe_is_a_notice():
+def test_a_closing_pipe_is_a_notice(listener):
     theirs, ours = os.pipe()
     process = listener(pipe=theirs, pass_fds=[theirs])
     os.close(theirs)
@@ -110,7 +130,7 @@ def installed():
         signal.signal(number, handler)
 
 
-def test_a_notice_before_the_ranks_have_met_ends_the_process_at_once():
+def test_a_notice_before_the_ranks_have_met_ends_the_process_at_once(listener):
     process = listener(check="signals.check")
     installed_in(process)
     process.send_signal(signal.SIGTERM)
@@ -120,14 +140,16 @@ def test_a_notice_before_the_ranks_have_met_ends_the_process_at_once():
 
 def wait_until_asleep(process):
     """Until none of its threads has run for a while."""
-    seen = 0
+    seen, deadline = 0, time.monotonic() + SUSPENSION_DEADLINE_S
     while seen < 20:
+        assert process.poll() is None, f"the process ended by itself, with {process.returncode}"
         states = [path.read_text().rpartition(") ")[2][0] for path in Path(f"/proc/{process.pid}/task").glob("*/stat")]
+        assert time.monotonic() < deadline, f"states of its threads: {states}"
         seen = seen + 1 if set(states) == {"S"} else 0
         time.sleep(0.01)
 
 
-def test_a_suspension_is_announced_ended_and_left_out_of_the_time_without_progress():
+def test_a_suspension_is_announced_ended_and_left_out_of_the_time_without_progress(start):
     code = """
 import os, signal, sys, threading
 from gmml_cluster.train.ranks import signals
@@ -141,7 +163,7 @@ print("installed", flush=True)
 over.wait(60)
 os._exit(0)
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process = start(code)
     installed_in(process)
     process.send_signal(signal.SIGTSTP)
     assert process.stdout.readline() == "pause\n"
@@ -149,7 +171,7 @@ os._exit(0)
     process.send_signal(signal.SIGSTOP)
     time.sleep(2)  # the length of the suspension
     process.send_signal(signal.SIGCONT)
-    found = set(process.communicate(timeout=60)[0].splitlines())
+    found = set(process.communicate(timeout=SUSPENSION_DEADLINE_S)[0].splitlines())
     assert "forgiven True" in found
     assert found <= {"forgiven True", "go on"}
 
