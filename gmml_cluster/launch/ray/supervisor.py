@@ -107,7 +107,7 @@ def supervise(job: Job, cluster: Cluster) -> int:
         ended = attempt(job, cluster, restart, nodes, avoided)
         if ended is None:
             _log.warning("Ray has not started the ranks of %d nodes in time; asked again with what is free then", nodes)
-            if _has_ended(job):
+            if _is_over(job):
                 return NEVER
             had = None
             continue
@@ -279,11 +279,11 @@ def _last_commit(job: Job, restart: int) -> int:
     return max((commit.step for commit in history.commits if commit.attempt in mine), default=NO_COMMIT)
 
 
-def _has_ended(job: Job) -> bool:
-    """Whether the run is stopped or finished; not where the log cannot be read."""
+def _is_over(job: Job) -> bool:
+    """Whether the run is stopped, finished, or another submit's by now; not where the log cannot be read."""
     try:
         history = _open(job).refresh()
     except GmmlError as fault:
         _log.warning("%s", fault)
         return False
-    return bool(history.stopped or history.finished)
+    return bool(history.stopped or history.finished or history.submitted != job.submit)
