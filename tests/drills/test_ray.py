@@ -157,7 +157,12 @@ def test_a_bucket_that_a_node_may_not_write_is_refused_from_there(workshop, s3_s
         profile = ray_profile(workshop, cluster, root=f"{bucket}/runs", secrets=[*s3_server.environment])
         job = workshop.job("elsewhere", run={"steps": 10})
         refused = workshop.call("gmml-submit", job, "--cluster", profile, code=3, errors=True)
+        # what a node has no means to make, and says so in no output
+        without = ray_profile(workshop, cluster, ray={"runtime_env": {"conda": "no_such_environment"}})
+        unmade = workshop.call("gmml-submit", job, "--cluster", without, code=3, errors=True)
     assert f"{bucket}/runs: on node " in refused
+    assert "a job with the submitted code and environment failed there: " in unmade
+    assert "it printed nothing" not in unmade
     assert open_store(bucket).list_objects() == []
 
 
