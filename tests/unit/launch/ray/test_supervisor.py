@@ -282,6 +282,31 @@ def test_the_node_of_a_rank_that_was_killed_is_to_blame(monkeypatch):
 def test_the_end_that_ranks_write_after_a_lost_worker_is_waited_for(events, monkeypatch):
     ends = [SimpleNamespace(ended=None), SimpleNamespace(ended="notice")]
     monkeypatch.setattr(supervisor, "_mine", lambda job, restart: ends.pop(0))
-    supervisor._wait_for_end(JOB, 0)
+    assert supervisor._await_end(JOB, 0, 60.0)
     assert events == ["1 s"]
     assert not ends
+
+
+@pytest.mark.parametrize(
+    ("dead", "comes", "waited", "code"),
+    [
+        ((), True, [supervisor.LEAVE_S, supervisor.ORPHAN_S], FAILED),
+        ((), False, [supervisor.LEAVE_S, supervisor.ORPHAN_S], 137),
+        (["b"], False, [supervisor.LEAVE_S], 137),
+    ],
+    ids=["it is saved slowly", "it never is", "its node is gone"],
+)
+def test_ranks_that_outlive_their_worker_have_the_time_of_an_orphan_unless_a_node_is_gone(
+    monkeypatch, dead, comes, waited, code
+):
+    limits = []
+
+    def await_end(job, restart, limit_s):
+        limits.append(limit_s)
+        return comes and limit_s == supervisor.ORPHAN_S
+
+    monkeypatch.setattr(supervisor, "_await_end", await_end)
+    monkeypatch.setattr(supervisor, "_NODE_LOST_S", 0.0)
+    cluster = Cluster(placed(then=Broken("a worker was killed")), monkeypatch, dead=dead)
+    ended = supervisor.attempt(JOB, cluster, 0, 2)
+    assert (limits, ended.code) == (waited, code)
