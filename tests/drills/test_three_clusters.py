@@ -12,7 +12,7 @@ from tests.fixtures.slurm import until
 __all__ = ["on_one_machine"]
 pytestmark = pytest.mark.timeout(2400)
 
-OF_SLURM = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED")
+OF_SLURM = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED")
 
 
 @pytest.fixture
