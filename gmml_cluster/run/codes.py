@@ -1,4 +1,7 @@
-"""Exit codes of ranks: a hint for what restarts the job. The highest of all ranks counts; the log outranks it."""
+"""How ranks leave: exit codes, a hint for what restarts the job, and how long that waits for them.
+
+The highest code of all ranks counts; the log outranks it.
+"""
 
 FINISHED, FAILED = 0, 1
 STORAGE = 74
@@ -13,3 +16,5 @@ UNFIT = 80
 """The job's Python lacks what the ranks import: another start would fail the same way, so the first one says so."""
 RESTARTS = 20
 """Restarts by the exit code alone, while the log cannot be reached or has no claim of the job."""
+ORPHAN_S = 600.0
+"""A rank whose launcher's process is gone saves and leaves; after so many seconds it leaves in any case."""

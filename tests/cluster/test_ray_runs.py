@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.chain import assert_whole, attempts_of, run_until_preempted
 from tests.fixtures.runs import Workshop, ended
 from tests.fixtures.slurm import until
 from tests.fixtures.supervised import ranks_of
@@ -114,3 +115,27 @@ def test_a_run_survives_a_killed_rank_a_drained_node_and_a_change_of_cluster_bit
     scored = json.loads(there.call("gmml", "eval", root, "--cluster", profile, "--json"))
     assert (scored["run"], scored["step"]) == ("broken", STEPS - 1)
     assert [entry["step"] for entry in site.entries("broken") if entry["kind"] == "score"] == [STEPS - 1]
+
+
+def test_a_run_that_slurm_preempted_goes_on_on_ray_and_is_finished_on_one_machine(site, profile, slurm, on_one_machine):
+    site.extra.update({name: slurm.environment[name] for name in ("SLURM_CONF", "PATH")})
+    section = {"partition": "r40", "time": "30 min", "notice": "60 s"}
+    on_slurm = site.profile(1, launcher="slurm", slurm=section, environment=site.gates)
+    site.pace(3, after=25)
+    run_until_preempted(site, slurm, site.job("chain", **RUN), on_slurm)
+    site.call("gmml", "resume", "chain", "--cluster", profile, "--take-over")
+    site.until("chain", begun(2))
+    site.call("gmml", "cancel", "chain")
+    site.until("chain", lambda entries: len(ended(entries)) == 2)
+    slurm.clear()  # of the job that it kept waiting as well
+    site.pace(0)
+    site.call("gmml", "resume", "chain", "--cluster", site.profile(2), "--follow")
+    rows = attempts_of(site.entries("chain"))
+    assert [(launcher, cause) for launcher, _, _, _, cause in rows] == [
+        ("slurm", "preempted"),
+        ("ray", "cancelled"),
+        ("local", "finished"),
+    ]
+    assert {ranks for _, ranks, _, _, _ in rows} == {2}
+    assert_whole(rows, STEPS)
+    assert figures(site.lines("chain")) == figures(on_one_machine)

@@ -17,10 +17,11 @@ def steps_of(entries, kind):
     return [entry["step"] for entry in entries if entry["kind"] == kind]
 
 
-def ray_profile(site, cluster, ray=None, **sections):
+def ray_profile(site, cluster, ray=None, environment=None, **sections):
+    """A profile of the cluster, whose ranks take the workshop's pace."""
     site.extra["RAY_AUTH_MODE"] = "disabled"
     section = {"address": cluster.dashboard, "start": "5 min", **(ray or {})}
-    return site.profile(1, launcher="ray", ray=section, **sections)
+    return site.profile(1, launcher="ray", ray=section, environment={**site.gates, **(environment or {})}, **sections)
 
 
 def committed_in(attempt):

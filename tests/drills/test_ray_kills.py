@@ -54,6 +54,7 @@ def stop_job(entries):
 @pytest.mark.parametrize("end", [kill_driver, stop_job])
 def test_a_run_without_its_driver_saves_says_so_writes_nothing_more_and_is_resumed_there(workshop, on_one_machine, end):
     with running_ray(nodes=2) as cluster:
+        workshop.pace(2, after=25)
         workshop.call("gmml-submit", workshop.job("driverless", **TWO), "--cluster", ray_profile(workshop, cluster))
         end(workshop.until("driverless", committed_in(1)))
         entries = workshop.until("driverless", causes)
@@ -61,6 +62,7 @@ def test_a_run_without_its_driver_saves_says_so_writes_nothing_more_and_is_resum
         wait_for(lambda: not ranks_of(workshop, "driverless"))
         wait_for(lambda: state_of(workshop, "driverless") == "interrupted")  # whatever Ray says of its job
         assert workshop.entries("driverless") == entries
+        workshop.pace(0)
         workshop.call("gmml", "resume", "driverless", "--follow")
     begins, ends = (steps_of(workshop.entries("driverless"), kind) for kind in ("begin", "end"))
     assert begins == [0, ends[0] + 1]
@@ -69,9 +71,11 @@ def test_a_run_without_its_driver_saves_says_so_writes_nothing_more_and_is_resum
 
 def test_a_run_whose_ray_worker_is_killed_saves_and_goes_on_by_itself_from_the_very_step(workshop, on_one_machine):
     with running_ray(nodes=2) as cluster:
+        workshop.pace(2, after=25)
         workshop.call("gmml-submit", workshop.job("workerless", **TWO), "--cluster", ray_profile(workshop, cluster))
         workshop.until("workerless", committed_in(1))
         os.kill(parent_of(ranks_of(workshop, "workerless")[1]), signal.SIGKILL)
+        workshop.pace(0)
         entries = workshop.until("workerless", lambda entries: "finished" in ended(entries))
     assert (ended(entries), causes(entries)) == (["notice", "finished"], ["lost"])
     begins, ends = steps_of(entries, "begin"), steps_of(entries, "end")
@@ -79,20 +83,20 @@ def test_a_run_whose_ray_worker_is_killed_saves_and_goes_on_by_itself_from_the_v
     assert figures(workshop.lines("workerless")) == figures(on_one_machine)
 
 
-def test_an_orphan_that_wakes_up_behind_its_successor_publishes_nothing(workshop):
+def test_a_rank_that_wakes_up_behind_its_successor_and_a_driver_that_outlives_its_head_publish_nothing(workshop):
     with running_ray(nodes=0) as cluster:
         head = cluster.add_node(cpus=0)
         cluster.add_node(cpus=1)
         job = workshop.job("orphan", run={"steps": 100_000}, checkpoint={"every": "20 steps"})
         workshop.call("gmml-submit", job, "--cluster", ray_profile(workshop, cluster))
         workshop.until("orphan", committed_in(1))
-        (orphan,) = ranks_of(workshop, "orphan").values()
+        (orphan,), driver = ranks_of(workshop, "orphan").values(), driver_of("orphan")
         os.kill(orphan, signal.SIGSTOP)
-        cluster.kill(head)
+        cluster.kill(head, driver)
         workshop.call("gmml", "resume", "orphan", "--cluster", workshop.profile(1), "--take-over")
         workshop.until("orphan", committed_in(2))
         os.kill(orphan, signal.SIGCONT)
-        wait_for(lambda: not is_alive(orphan))
+        wait_for(lambda: not is_alive(orphan) and not is_alive(driver))
         workshop.call("gmml", "cancel", "orphan")
         entries = workshop.until("orphan", lambda entries: "cancelled" in ended(entries))
     claim = next(at for at, entry in enumerate(entries) if entry["kind"] == "claim" and entry["attempt"] == 2)

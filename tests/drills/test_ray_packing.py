@@ -1,4 +1,4 @@
-"""Packing on Ray that was stopped by Ray's own tools goes on with what stands, to the bytes of one machine."""
+"""Packing and indexing on Ray that were stopped by Ray's own tools go on with what stands, and do nothing twice."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from tests.fixtures.ray import running_ray, tasks_named
+from tests.fixtures.runs import HELD
 from tests.fixtures.slurm import until
 from tests.unit.data.conftest import digits, write_digits
 
@@ -20,49 +21,90 @@ pytestmark = pytest.mark.timeout(1200)
 SAMPLES, SHARD, SIDE = 23, 4, 12
 
 
-def pack(environment, *words):
-    options = ["--shard-samples", str(SHARD), "--short-side", str(SIDE)]
-    command = [sys.executable, "-m", "gmml_cluster.cli.main", "corpus", "pack", *map(str, words), *options]
+@pytest.fixture(scope="module")
+def cluster():
+    with running_ray(nodes=2) as made:
+        yield made
+
+
+def start(environment, *words):
+    command = [sys.executable, "-m", "gmml_cluster.cli.main", "corpus", *map(str, words)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=environment, text=True, **streams)
 
 
-def standing(folder):
-    """When each shard that stands was made."""
-    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("*.tar"))}
+def pack(environment, *words, samples=SHARD):
+    return start(environment, "pack", *words, "--shard-samples", str(samples), "--short-side", str(SIDE))
+
+
+def profile_of(folder, cluster, **environment):
+    path = folder / "ray.yaml"
+    sections = {"launcher": "ray", "root": str(folder), "ray": {"address": cluster.dashboard}}
+    path.write_text(json.dumps({**sections, "environment": environment}))
+    return path
+
+
+def stop(followed, cluster, task):
+    """End the following by Ctrl-C, then the job by the command that this names."""
+    followed.send_signal(signal.SIGINT)
+    _, printed = followed.communicate(timeout=240)
+    command = re.search(r"ray job stop --address \S+ \S+", printed)[0]
+    subprocess.run(shlex.split(command), env=cluster.environment, check=True, capture_output=True)
+    until(lambda: not tasks_named(task), 240, "the job's tasks are gone")
+
+
+def standing(folder, suffix):
+    """When each file that stands was made."""
+    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob(f"*{suffix}"))}
 
 
 def content(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tar"))}
 
 
-def test_packing_goes_on_where_its_job_was_stopped_and_makes_no_shard_twice(tmp_path, digits):
+def test_packing_goes_on_where_its_job_was_stopped_and_makes_no_shard_twice(tmp_path, digits, cluster):
     images = write_digits(tmp_path / "images", digits, SAMPLES)
     image = images / "class0" / "4.png"
     data = image.read_bytes()
     image.unlink()
     os.mkfifo(image)  # its shard waits until somebody writes the image
-    with running_ray(nodes=2) as cluster:
-        here = pack(cluster.environment, images, tmp_path / "here", "--workers", 1)
-        image.write_bytes(data)
-        assert here.wait() == 0, here.stderr.read()
-        profile = tmp_path / "ray.yaml"
-        sections = {"launcher": "ray", "root": str(tmp_path), "ray": {"address": cluster.dashboard}}
-        profile.write_text(json.dumps(sections))
-        words = [images, tmp_path / "there", "--cluster", profile]
-        first = pack(cluster.environment, *words)
-        until(
-            lambda: len(standing(tmp_path / "there")) == len(content(tmp_path / "here")) - 1, 240, "all but one stand"
-        )
-        kept = standing(tmp_path / "there")
-        first.send_signal(signal.SIGINT)  # ends the following alone, and says how to end the job
-        _, printed = first.communicate(timeout=240)
-        stop = re.search(r"ray job stop --address \S+ \S+", printed)[0]
-        subprocess.run(shlex.split(stop), env=cluster.environment, check=True, capture_output=True)
-        until(lambda: not tasks_named("pack_shard"), 240, "the job's tasks are gone")
-        again = pack(cluster.environment, *words)
-        image.write_bytes(data)
-        _, error = again.communicate(timeout=240)
-        assert again.returncode == 0, error
-    assert content(tmp_path / "there") == content(tmp_path / "here")
-    assert kept.items() <= standing(tmp_path / "there").items()
+    here = pack(cluster.environment, images, tmp_path / "here", "--workers", 1)
+    image.write_bytes(data)
+    assert here.wait() == 0, here.stderr.read()
+    there = tmp_path / "there"
+    words = [images, there, "--cluster", profile_of(tmp_path, cluster)]
+    first = pack(cluster.environment, *words)
+    until(lambda: len(content(there)) == len(content(tmp_path / "here")) - 1, 240, "all shards but one stand")
+    kept = standing(there, ".tar")
+    stop(first, cluster, "pack_shard")
+    again = pack(cluster.environment, *words)
+    image.write_bytes(data)
+    _, error = again.communicate(timeout=240)
+    assert again.returncode == 0, error
+    assert content(there) == content(tmp_path / "here")
+    assert kept.items() <= standing(there, ".tar").items()
+
+
+def test_indexing_goes_on_where_its_job_was_stopped_and_reads_no_shard_twice(tmp_path, digits, cluster):
+    shards, held = tmp_path / "shards", tmp_path / "held"
+    held.mkdir()
+    images = write_digits(tmp_path / "images", digits, SAMPLES)
+    packed = pack(cluster.environment, images, shards, "--workers", 1, samples=1)
+    assert packed.wait() == 0, packed.stderr.read()
+    indexes = sorted(shards.glob("*.index"))
+    for path in indexes:
+        path.unlink()
+    last = indexes[-1].name
+    (held / last).touch()  # what is to put this index waits
+    profile = profile_of(tmp_path, cluster, PYTHONPATH=f"{HELD}", HELD=f"{held}", RANK="0")
+    words = ["index", shards, "--cluster", profile]
+    first = start(cluster.environment, *words)
+    until(lambda: len(standing(shards, ".index")) == len(indexes) - 1, 240, "all indexes but one stand")
+    kept = standing(shards, ".index")
+    stop(first, cluster, "index_shards")
+    (held / last).unlink()
+    again = start(cluster.environment, *words)
+    printed, error = again.communicate(timeout=240)
+    assert again.returncode == 0, error
+    assert printed.splitlines()[0] == f"{SAMPLES} shards: 1 indexed, {SAMPLES - 1} had an index with checksums"
+    assert kept.items() <= standing(shards, ".index").items()

@@ -90,7 +90,7 @@ def test_a_run_of_an_array_is_killed_another_requeued_and_all_four_finish(site, 
 
 def test_on_ray_a_run_of_a_sweep_waits_for_the_one_before_it(workshop):
     with running_ray(nodes=1) as cluster:
-        profile = ray_profile(workshop, cluster, environment=workshop.gates)
+        profile = ray_profile(workshop, cluster)
         job = workshop.job("tiny", run={"steps": 20}, engine={"zero": "ddp"}, checkpoint={"every": "5 steps"})
         workshop.pace(2, after=10)
         sweep = ("--sweep", "optim.lr=1e-3,2e-3", "--parallel", "1")

@@ -14,8 +14,8 @@ from gmml_cluster.errors import Fault, LaunchError
 from gmml_cluster.launch import restart
 from gmml_cluster.launch.local import launcher, lock, outage, ranks, supervisor
 from gmml_cluster.launch.local.launcher import READY_S, LocalLauncher
+from gmml_cluster.run.codes import ORPHAN_S
 from gmml_cluster.train.ranks.agreement import StartInfo
-from gmml_cluster.train.ranks.signals import ORPHAN_S
 from tests.simulation.clock import Event, Time
 from tests.simulation.ranks import Pod, give_notice, start_rank
 from tests.simulation.world import Node, Process, Signal, here

@@ -11,8 +11,8 @@ from gmml_cluster.launch.ray import worker as ray_worker
 from gmml_cluster.launch.ray.job import Job
 from gmml_cluster.launch.ray.room import Free, usable
 from gmml_cluster.launch.ray.supervisor import Broken, Unplaced
+from gmml_cluster.run.codes import ORPHAN_S
 from gmml_cluster.train.ranks.agreement import StartInfo
-from gmml_cluster.train.ranks.signals import ORPHAN_S
 from tests.simulation.clock import Threading, Time
 from tests.simulation.machine import judge
 from tests.simulation.ranks import Pod, start_rank
@@ -259,7 +259,7 @@ class Rank:
 
     def abandon(self) -> None:
         self.orphan()
-        deadline = here().now + ray_worker.LEAVE_S
+        deadline = here().now + ORPHAN_S
         while self.code is None and here().now < deadline:
             here().sleep(HELD_S)
         self.kill()

@@ -100,8 +100,9 @@ def _unset(*names: str) -> Iterator[None]:
 def _asked(address: str) -> Iterator[None]:
     authentication()
     try:
+        from aiohttp import ClientError
         from ray.exceptions import AuthenticationError, RayError
-    except ImportError as error:
+    except ImportError as error:  # Ray without `default` has no client of HTTP
         problem = f"{error}; the job API is asked with ray[default]"
         raise LaunchError(Fault("ray", problem, "pip install 'gmml-cluster[ray]'")) from error
     try:
@@ -109,7 +110,7 @@ def _asked(address: str) -> Iterator[None]:
     except AuthenticationError as error:
         hint = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, and RAY_AUTH_MODE=token"
         raise LaunchError(Fault(address, f"refused: {first_line(error)}", hint)) from error
-    except (OSError, RuntimeError, ValueError, RayError) as error:
+    except (OSError, RuntimeError, ValueError, RayError, ClientError) as error:
         hint = "look whether ray.address is the dashboard of a cluster that runs"
         raise LaunchError(Fault(address, first_line(error), hint)) from error
 

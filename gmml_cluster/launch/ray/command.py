@@ -8,7 +8,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from gmml_cluster.spec.cluster import ClusterProfile, RaySection
 
 _ALIVE = ("PENDING", "RUNNING")
+_SILENCE_S = 60.0
+"""How long a job may print nothing before its head is asked whether it is there: Ray's client waits for ever."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,20 @@ async def _show(client: "JobSubmissionClient", job: str) -> None:
     with ExitStack() as bars:
         shown = Shown(bars)
         rest = ""
-        async for text in client.tail_job_logs(job):
+        async for text in _heard(client.tail_job_logs(job), lambda: client.get_job_info(job)):
             *lines, rest = (rest + text).split("\n")
             for line in lines:
                 shown.line(line)
         shown.line(rest)
+
+
+async def _heard(printed: AsyncIterator[str], ask: Callable[[], object]) -> AsyncIterator[str]:
+    """What is printed; raises as `ask` does where nothing is and the head no longer answers."""
+    while True:
+        following = asyncio.ensure_future(anext(printed, None))
+        while not (await asyncio.wait([following], timeout=_SILENCE_S))[0]:
+            ask()
+        text = following.result()
+        if text is None:
+            return
+        yield text

@@ -41,14 +41,15 @@ def faults_of(submission: Submission) -> list[Fault]:
             code = Path(folder) / submission.code.file_name
             code.write_bytes(submission.code.data)
             with connected(address) as client:
-                printed = _looked(client, look_request(submission, token, str(code)), address, limit_s)
+                printed, message = _looked(client, look_request(submission, token, str(code)), address, limit_s)
     except OSError as error:
         return [Fault(submission.root, f"{error.strerror}", "name a folder that can be written as `root`")]
     line = next((line for line in printed.splitlines() if line.startswith(MARK)), None)
     if line is None:
-        last = (printed.strip().splitlines() or ["it printed nothing"])[-1]
-        problem = f"a job with the submitted code failed there: {last}"
-        return [Fault(address, problem, "the nodes need gmml-cluster[train,ray]; see the job's log in the dashboard")]
+        # a runtime environment that cannot be made is in Ray's message alone: nothing was there to print
+        last = next(reversed([*message.strip().splitlines(), *printed.strip().splitlines()]), "it printed nothing")
+        problem = f"a job with the submitted code and environment failed there: {last}"
+        return [Fault(address, problem, "the nodes, or what ray.runtime_env makes, need gmml-cluster[train,ray]")]
     return [*judged(json.loads(line.removeprefix(MARK)), submission)]
 
 
@@ -96,8 +97,8 @@ def _marked(root: str, token: str) -> Iterator[None]:
         file.unlink(missing_ok=True)
 
 
-def _looked(client: Any, request: dict[str, Any], address: str, limit_s: float) -> str:
-    """What the job printed.
+def _looked(client: Any, request: dict[str, Any], address: str, limit_s: float) -> tuple[str, str]:
+    """What the job printed, and what Ray says of its end.
 
     Raises:
         LaunchError: it did not end in time.
@@ -115,7 +116,7 @@ def _looked(client: Any, request: dict[str, Any], address: str, limit_s: float) 
                 hint = "see the dashboard for what its nodes are doing, or give ray.start more time"
                 raise LaunchError(Fault(address, problem, hint))
             time.sleep(_POLL_S)
-        return str(client.get_job_logs(job))
+        return str(client.get_job_logs(job)), str(client.get_job_info(job).message or "")
     finally:
         with suppress(RuntimeError):
             client.stop_job(job)

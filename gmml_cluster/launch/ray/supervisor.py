@@ -21,7 +21,7 @@ from gmml_cluster.launch.restart import JobStart
 from gmml_cluster.launch.restart import judge as judge_by_log
 from gmml_cluster.launch.verdict import Verdict
 from gmml_cluster.run import history as started
-from gmml_cluster.run.codes import FAILED, FINISHED, NEVER, RESTARTS
+from gmml_cluster.run.codes import FAILED, FINISHED, NEVER, ORPHAN_S, RESTARTS
 from gmml_cluster.run.growth import NO_COMMIT, Growth
 from gmml_cluster.run.log import Log
 from gmml_cluster.store.open import open_store
@@ -107,7 +107,7 @@ def supervise(job: Job, cluster: Cluster) -> int:
         ended = attempt(job, cluster, restart, nodes, avoided)
         if ended is None:
             _log.warning("Ray has not started the ranks of %d nodes in time; asked again with what is free then", nodes)
-            if _has_ended(job):
+            if _is_over(job):
                 return NEVER
             had = None
             continue
@@ -156,12 +156,16 @@ def attempt(job: Job, cluster: Cluster, restart: int, nodes: int, avoided: Colle
         failure = str(error)
     left, missing, places = _asked(record)
     evidence = evidence_of(left, growth.proof)
+    silent = False
     if failure:
         _log.warning("%s", failure)
         # what outlives a lost worker of the ranks reads that by their pipes, saves and leaves
-        _wait_for_end(job, restart)
-        evidence = replace(evidence_of_loss(missing, cluster) or evidence, stderr_tail=failure)
-    return Ended(exit_code(left, evidence), evidence, tuple(places))
+        silent = not _await_end(job, restart, LEAVE_S)
+        loss = evidence_of_loss(missing, cluster)
+        if silent and loss is None:  # all nodes are there, so a large state may still be on its way to the store
+            silent = not _await_end(job, restart, ORPHAN_S)
+        evidence = replace(loss or evidence, stderr_tail=failure)
+    return Ended(exit_code(left, evidence, silent=silent), evidence, tuple(places))
 
 
 def _asked(record: Record) -> tuple[list[Left], list[str], list[str]]:
@@ -173,9 +177,15 @@ def _asked(record: Record) -> tuple[list[Left], list[str], list[str]]:
         return [], [], []
 
 
-def exit_code(left: Sequence[Left], evidence: Evidence) -> int:
-    """The highest of the ranks; where none has left by itself they were killed with their node, or never ran."""
-    return max((rank.code for rank in left), default=_KILLED if evidence.cause else FAILED)
+def exit_code(left: Sequence[Left], evidence: Evidence, *, silent: bool = False) -> int:
+    """The highest of the ranks; where none has left by itself they were killed with their node, or never ran.
+
+    Args:
+        left: how they left.
+        evidence: what else is known.
+        silent: whether they had claimed the run, and wrote no end.
+    """
+    return max((rank.code for rank in left), default=_KILLED if evidence.cause or silent else FAILED)
 
 
 def nodes_to_use(job: Job, cluster: Cluster, had: Sequence[str] | None, avoided: Collection[str] = ()) -> int:
@@ -253,17 +263,19 @@ def _open(job: Job) -> Log:
     return Log(open_store(f"{job.root.rstrip('/')}/{job.run}"))
 
 
-def _wait_for_end(job: Job, restart: int) -> None:
-    until = time.monotonic() + LEAVE_S
+def _await_end(job: Job, restart: int, limit_s: float) -> bool:
+    """Whether the log has this start's end in time, or nothing of it; False too where the log cannot be read."""
+    until = time.monotonic() + limit_s
     while time.monotonic() < until:
         try:
             found = _mine(job, restart)
         except GmmlError as fault:
             _log.warning("%s", fault)
-            return
+            return False
         if found is None or found.ended:
-            return
+            return True
         time.sleep(_LOOK_S)
+    return False
 
 
 def _mine(job: Job, restart: int) -> started.Attempt | None:
@@ -279,11 +291,11 @@ def _last_commit(job: Job, restart: int) -> int:
     return max((commit.step for commit in history.commits if commit.attempt in mine), default=NO_COMMIT)
 
 
-def _has_ended(job: Job) -> bool:
-    """Whether the run is stopped or finished; not where the log cannot be read."""
+def _is_over(job: Job) -> bool:
+    """Whether the run is stopped, finished, or another submit's by now; not where the log cannot be read."""
     try:
         history = _open(job).refresh()
     except GmmlError as fault:
         _log.warning("%s", fault)
         return False
-    return bool(history.stopped or history.finished)
+    return bool(history.stopped or history.finished or history.submitted != job.submit)

@@ -19,7 +19,7 @@ from typing import Any
 
 import gmml_cluster
 from gmml_cluster.launch.tail import last_line, tail_of
-from gmml_cluster.run.codes import COME_BACK, NEVER, UNMET
+from gmml_cluster.run.codes import COME_BACK, NEVER, ORPHAN_S, UNMET
 from gmml_cluster.run.symptoms import of_output
 
 LEAVE_S = 60.0
@@ -187,10 +187,10 @@ class Rank:
         self._errors.close()
 
     def abandon(self) -> None:
-        """Let it save and leave as if this worker were dead already, which it is about to be."""
+        """Let it save and leave as if this worker were dead already, which it is about to be: its rank outlives it."""
         self._close_pipe()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(LEAVE_S)
+            self._process.wait(ORPHAN_S)
 
     def _close_pipe(self) -> None:
         if self._pipe is not None:

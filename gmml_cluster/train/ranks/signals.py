@@ -16,11 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gmml_cluster.run.codes import COME_BACK
+from gmml_cluster.run.codes import COME_BACK, ORPHAN_S
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 TICK_S = 0.5
-ORPHAN_S = 600.0
 _LATE_S = 5.0
 
 _log = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
 """Commands that run as a job of a Ray cluster: what is sent, what comes back, and how they end here."""
 
+import asyncio
 import contextlib
 import subprocess
 import sys
@@ -89,6 +90,27 @@ def test_the_same_command_is_one_job_while_it_runs_and_another_afterwards(cluste
     client.known = [(job, "FAILED")]
     followed(client)
     assert client.sent[1]["submission_id"] == f"{job.removesuffix('-0')}-1"
+
+
+def test_a_head_that_falls_silent_while_its_job_is_followed_is_asked_and_is_out_of_reach(monkeypatch):
+    monkeypatch.setattr(commands, "_SILENCE_S", 0.0)
+    answers = ["RUNNING", TimeoutError("no answer")]
+
+    async def nothing():
+        await asyncio.sleep(3600)
+        yield ""
+
+    def ask():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+
+    async def heard():
+        return [text async for text in commands._heard(nothing(), ask)]
+
+    with pytest.raises(TimeoutError, match="no answer"):
+        asyncio.run(heard())
+    assert not answers
 
 
 def test_its_exit_code_is_the_commands(cluster):

@@ -222,6 +222,21 @@ def test_a_head_that_accepts_a_connection_and_says_nothing_is_not_waited_for_for
         assert RayLauncher().poll({job: "a-run"}) == {job: JobReport("unknown")}
 
 
+def test_a_connection_that_breaks_while_a_job_is_followed_is_a_head_out_of_reach():
+    pytest.importorskip("ray")
+    from aiohttp import ServerDisconnectedError
+
+    with pytest.raises(LaunchError, match=r"Server disconnected; look whether ray\.address"), job_api._asked(ADDRESS):
+        raise ServerDisconnectedError
+
+
+def test_ray_without_its_client_of_http_is_refused_by_name(monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    with pytest.raises(LaunchError, match=r"the job API is asked with ray\[default\]"), job_api.connected(ADDRESS):
+        pass
+
+
 def test_a_variable_of_rays_does_not_outrank_the_address_that_is_asked(monkeypatch):
     sdk = pytest.importorskip("ray.job_submission")
     monkeypatch.setenv("RAY_ADDRESS", "http://other:1")

@@ -89,8 +89,8 @@ def test_a_node_names_the_package_the_secret_and_the_folder_that_it_lacks(tmp_pa
 class Client:
     """A job API on which a look prints this and ends like that."""
 
-    def __init__(self, printed, status="SUCCEEDED"):
-        self.printed, self.status, self.deleted = printed, status, []
+    def __init__(self, printed, status="SUCCEEDED", message=None):
+        self.printed, self.status, self.message, self.deleted = printed, status, message, []
 
     def __enter__(self):
         return self
@@ -106,6 +106,9 @@ class Client:
 
     def get_job_logs(self, job):
         return self.printed
+
+    def get_job_info(self, job):
+        return SimpleNamespace(message=self.message)
 
     def stop_job(self, job):
         pass
@@ -123,11 +126,19 @@ def test_a_look_is_a_job_with_the_code_and_environment_of_the_run_and_leaves_not
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_look_that_fails_quotes_the_last_line(tmp_path, monkeypatch):
-    client = Client("Traceback\nModuleNotFoundError: No module named 'pydantic'", "FAILED")
+@pytest.mark.parametrize(
+    ("printed", "message", "quoted"),
+    [
+        ("Traceback\nNo module named 'pydantic'", "Job entrypoint failed\nTraceback", "No module named 'pydantic'"),
+        ("", "runtime_env setup failed\nERROR: No matching distribution found", "No matching distribution found"),
+        ("", None, "it printed nothing"),
+    ],
+)
+def test_a_look_that_fails_quotes_the_last_line(tmp_path, monkeypatch, printed, message, quoted):
+    client = Client(printed, "FAILED", message)
     monkeypatch.setattr(preflight, "connected", lambda address: client)
     (fault,) = preflight.faults_of(submission(tmp_path))
-    assert "No module named 'pydantic'" in fault.problem
+    assert fault.problem.endswith(quoted)
 
 
 @pytest.mark.parametrize(("start", "limit"), [("20 s", "300 s"), ("30 min", "1800 s")])

@@ -73,7 +73,7 @@ def test_it_waits_as_the_log_says_and_leaves_with_the_last_code(events, attempts
 
 
 def test_ranks_that_found_no_room_are_asked_for_again_without_being_counted(events, attempts, verdicts, monkeypatch):
-    monkeypatch.setattr(supervisor, "_has_ended", lambda job: False)
+    monkeypatch.setattr(supervisor, "_is_over", lambda job: False)
     attempts += [None, None, Ended(FINISHED, Evidence())]
     verdicts += [Verdict(False, "finished")]
     assert supervisor.supervise(JOB, None) == FINISHED
@@ -82,7 +82,7 @@ def test_ranks_that_found_no_room_are_asked_for_again_without_being_counted(even
 
 def test_after_ranks_that_found_no_room_nobody_knows_where_they_were_to_be(attempts, verdicts, monkeypatch):
     had = []
-    monkeypatch.setattr(supervisor, "_has_ended", lambda job: False)
+    monkeypatch.setattr(supervisor, "_is_over", lambda job: False)
     monkeypatch.setattr(supervisor, "nodes_to_use", lambda job, cluster, places, avoided: had.append(places) or 2)
     attempts += [None, Ended(137, Evidence(), ("a", "b")), Ended(FINISHED, Evidence())]
     verdicts += [LOST, Verdict(False, "finished")]
@@ -91,7 +91,7 @@ def test_after_ranks_that_found_no_room_nobody_knows_where_they_were_to_be(attem
 
 
 def test_nobody_asks_for_room_for_a_run_that_is_over(events, attempts, monkeypatch):
-    monkeypatch.setattr(supervisor, "_has_ended", lambda job: True)
+    monkeypatch.setattr(supervisor, "_is_over", lambda job: True)
     attempts.append(None)
     assert supervisor.supervise(JOB, None) == NEVER
 
@@ -101,7 +101,22 @@ def test_a_run_whose_log_cannot_be_read_is_not_taken_for_over(monkeypatch):
         raise StorageError(Fault("s3://bucket", "no answer", "wait"))
 
     monkeypatch.setattr(supervisor, "_open", lambda job: SimpleNamespace(refresh=refresh))
-    assert not supervisor._has_ended(JOB)
+    assert not supervisor._is_over(JOB)
+
+
+@pytest.mark.parametrize(
+    ("history", "over"),
+    [
+        ({"submitted": "s1", "stopped": None, "finished": False}, False),
+        ({"submitted": "s1", "stopped": "cancelled by a person", "finished": False}, True),
+        ({"submitted": "s1", "stopped": None, "finished": True}, True),
+        ({"submitted": "s2", "stopped": None, "finished": False}, True),
+    ],
+)
+def test_a_run_that_was_submitted_again_is_over_for_the_driver_of_the_earlier_submit(monkeypatch, history, over):
+    log = SimpleNamespace(refresh=lambda: SimpleNamespace(**history))
+    monkeypatch.setattr(supervisor, "_open", lambda job: log)
+    assert supervisor._is_over(JOB) is over
 
 
 def test_a_verdict_is_waited_for_while_the_store_is_out_of_reach(events, verdicts):
@@ -267,6 +282,31 @@ def test_the_node_of_a_rank_that_was_killed_is_to_blame(monkeypatch):
 def test_the_end_that_ranks_write_after_a_lost_worker_is_waited_for(events, monkeypatch):
     ends = [SimpleNamespace(ended=None), SimpleNamespace(ended="notice")]
     monkeypatch.setattr(supervisor, "_mine", lambda job, restart: ends.pop(0))
-    supervisor._wait_for_end(JOB, 0)
+    assert supervisor._await_end(JOB, 0, 60.0)
     assert events == ["1 s"]
     assert not ends
+
+
+@pytest.mark.parametrize(
+    ("dead", "comes", "waited", "code"),
+    [
+        ((), True, [supervisor.LEAVE_S, supervisor.ORPHAN_S], FAILED),
+        ((), False, [supervisor.LEAVE_S, supervisor.ORPHAN_S], 137),
+        (["b"], False, [supervisor.LEAVE_S], 137),
+    ],
+    ids=["it is saved slowly", "it never is", "its node is gone"],
+)
+def test_ranks_that_outlive_their_worker_have_the_time_of_an_orphan_unless_a_node_is_gone(
+    monkeypatch, dead, comes, waited, code
+):
+    limits = []
+
+    def await_end(job, restart, limit_s):
+        limits.append(limit_s)
+        return comes and limit_s == supervisor.ORPHAN_S
+
+    monkeypatch.setattr(supervisor, "_await_end", await_end)
+    monkeypatch.setattr(supervisor, "_NODE_LOST_S", 0.0)
+    cluster = Cluster(placed(then=Broken("a worker was killed")), monkeypatch, dead=dead)
+    ended = supervisor.attempt(JOB, cluster, 0, 2)
+    assert (limits, ended.code) == (waited, code)
