@@ -19,7 +19,7 @@ MEASURED = Path(__file__).with_name("measured.json")
 
 def known(trials: Iterable[Trial]) -> dict[Trial, Result]:
     """The trials that are measured, and their results; none of another budget than the whole table's."""
-    entries = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
+    entries = json.loads(MEASURED.read_text())
     return {
         trial: _result(trial, entries[trial.name])
         for trial in trials
@@ -31,7 +31,7 @@ def keep(result: Result) -> None:
     """Write a result into the file, if nothing of it is missing and its budget is the whole table's."""
     if result.missing or result.trial.images != IMAGES:
         return
-    entries = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
+    entries = json.loads(MEASURED.read_text())
     entry = {name: value for name, value in asdict(result).items() if name not in ("trial", "finished")}
     entries[result.trial.name] = entry
     aside = MEASURED.with_suffix(".new")

@@ -257,6 +257,7 @@ def done(seed, finetune, *, scratch=False, rate=400.0):
 
 def test_what_is_measured_is_kept_whole_and_not_measured_again(monkeypatch, tmp_path):
     monkeypatch.setattr(measured, "MEASURED", tmp_path / "measured.json")
+    measured.MEASURED.write_text("{}")
     half = Result(Trial("cifar10", "gmml", 0, IMAGES), True, {"knn": Scored(28.0, 0.9)}, 100.0, 500)
     other_budget = Result(START, True, done(0, 30.0).scores)
     whole = [done(0, 43.0), done(0, 34.0, scratch=True)]
