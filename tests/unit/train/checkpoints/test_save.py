@@ -232,6 +232,19 @@ def test_a_missing_file_is_damage(tmp_path):
         reader.verify(1, 2)
 
 
+def test_files_of_more_ranks_that_an_earlier_save_left_in_the_folder_are_never_read(tmp_path):
+    """As where a run shrinks and its checkpoint folders are used again."""
+    _, earlier = save(tmp_path, cut({"a": torch.zeros(6)}, [2, 4], 3))
+    store, saved = save(tmp_path, cut({"a": torch.arange(6.0)}, [3], 2))
+    assert earlier.folder == saved.folder
+    assert (tmp_path / saved.folder / "rank-00002.safetensors").exists()
+    reader = CheckpointReader(store, saved.folder, saved.manifest_sha256)
+    for rank in range(2):
+        reader.verify(rank, 2)
+    assert reader.tensor("a").tolist() == [0, 1, 2, 3, 4, 5]
+    assert [file["file"] for file in reader.manifest["files"]] == ["rank-00000.safetensors", "rank-00001.safetensors"]
+
+
 def test_what_is_saved_are_the_values_at_begin_whatever_training_does_next(tmp_path):
     tensor = torch.zeros(1000)
     store, kv, commits = PosixStore(tmp_path), SharedStore(), []
