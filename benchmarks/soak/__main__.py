@@ -8,9 +8,9 @@ those of an undisturbed run bit for bit, every listed checkpoint must load, the 
 must account for all of it. Exits with 1 where something does not hold. SIGUSR1 ends the disturbances early, and what
 was done is judged; a seed has the same ones first, whatever their number.
 
-More than 200 at a place are shared out among several runs, each with a seed of its own and judged by itself, and
-`--at-once` of all runs are disturbed at a time: much of a disturbance is waiting, so several cost little more than one,
-but their seconds are those of a busier machine.
+More than 200 at a place are shared out among several runs, each with a seed of its own and judged by itself.
+`--at-once` says how many runs are disturbed at a time: part of a disturbance is waiting, in which another run can be
+disturbed, but seconds are then those of a busier machine.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             legs, failed = [_leg(folder / parts[0].place, parts[0], enough)], []
         else:
             legs, failed = _in_processes(folder, parts, asked.at_once, enough)
-    for leg in legs if len(legs) == 1 else [*legs, merged(legs)]:
+    for leg in [*legs, merged(legs)] if len(legs) > 1 else legs:
         print(table(leg), end="\n\n")
     if asked.json:
         asked.json.write_text(json.dumps({"version": VERSION, "seed": asked.seed, "legs": legs}, indent=1))
@@ -112,8 +112,9 @@ def _in_processes(
         if enough.is_set():
             return []
         name = f"{part.place}-{part.seed}"
-        options = {"on": part.place, "kills": part.count, "seed": part.seed}
-        options |= {"json": folder / f"{name}.json", "keep": folder / name}
+        document = folder / f"{name}.json"
+        document.unlink(missing_ok=True)  # a soak before may have kept one here
+        options = {"on": part.place, "kills": part.count, "seed": part.seed, "json": document, "keep": folder / name}
         words = [f"--{option}={value}" for option, value in options.items()]
         command = [sys.executable, "-m", "benchmarks.soak", *words]
         child = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
@@ -124,7 +125,6 @@ def _in_processes(
                 child.send_signal(signal.SIGUSR1)
                 told = True
             time.sleep(1.0)
-        document = options["json"]
         return json.loads(document.read_text())["legs"] if document.exists() else None
 
     with ThreadPoolExecutor(at_once) as pool:
