@@ -1,16 +1,21 @@
 """Random disturbances of a small run of two ranks on this machine, drawn from a seed.
 
-    python -m benchmarks.soak [--kills N] [--seed N] [--on s3|folder] [--json PATH] [--keep FOLDER]
+    python -m benchmarks.soak [--kills N] [--seed N] [--on s3|folder] [--at-once N] [--json PATH] [--keep FOLDER]
 
 Two thirds of them hit a run that lies in a real object store behind a proxy which injects faults, a third one that lies
 in a small file system of its own, which is filled up (to mount one takes root's rights). Afterwards its losses must be
 those of an undisturbed run bit for bit, every listed checkpoint must load, the store must hold no orphan, and the log
 must account for all of it. Exits with 1 where something does not hold. SIGUSR1 ends the disturbances early, and what
 was done is judged; a seed has the same ones first, whatever their number.
+
+More than 200 at a place are shared out among several runs, each with a seed of its own and judged by itself.
+`--at-once` says how many runs are disturbed at a time: part of a disturbance is waiting, in which another run can be
+disturbed, but seconds are then those of a busier machine.
 """
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,20 +24,24 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.soak.disturb import Disturber, Done, last_commit, stop
 from benchmarks.soak.judge import faults
 from benchmarks.soak.plan import Disturbance, disturbances
-from benchmarks.soak.report import VERSION, Leg, table
+from benchmarks.soak.report import VERSION, Leg, merged, table
 from benchmarks.soak.site import JOB, RANKS, REPOSITORY, Overdue, Site, until
 from benchmarks.soak.storage import Storage, on_folder, on_s3
 
 PLACES = ("s3", "folder")
 KEEPS_ALL = {**JOB["checkpoint"], "keep": 10**6}
 """The undisturbed run's: each checkpoint that the other still has is compared with its."""
+MOST = 200
+"""Disturbances of one run: behind them an undisturbed one of as many steps is trained."""
 _CALM_S = 3600.0
 
 
@@ -42,30 +51,101 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=100, help="disturbances in all; 100 by default")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--on", choices=PLACES, help="where the run lies; by default one run on each")
+    parser.add_argument("--at-once", type=int, default=1, help="runs that are disturbed at a time; 1 by default")
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--keep", type=Path, help="folder for the runs; a temporary one by default")
     asked = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # else what it started would stay
     enough = threading.Event()
     signal.signal(signal.SIGUSR1, lambda number, frame: enough.set())
-    on_folders = {None: asked.kills // 3, "s3": 0, "folder": asked.kills}[asked.on]
-    shares = {"s3": asked.kills - on_folders, "folder": on_folders}
+    parts = shares(asked.kills, asked.seed, asked.on)
     with _folder(asked.keep) as folder:
-        legs = [_leg(folder / place, place, count, asked.seed, enough) for place, count in shares.items() if count]
-    for leg in legs:
+        if len(parts) == 1:
+            legs, failed = [_leg(folder / parts[0].place, parts[0], enough)], []
+        else:
+            legs, failed = _in_processes(folder, parts, asked.at_once, enough)
+    for leg in [*legs, merged(legs)] if len(legs) > 1 else legs:
         print(table(leg), end="\n\n")
     if asked.json:
         asked.json.write_text(json.dumps({"version": VERSION, "seed": asked.seed, "legs": legs}, indent=1))
-    return int(any(faults for leg in legs for faults in leg["faults"].values()))
+    for part in failed:
+        print(f"{part}: ended without figures; what it said is above", file=sys.stderr)
+    return int(bool(failed) or any(faults for leg in legs for faults in leg["faults"].values()))
 
 
-def _leg(folder: Path, place: str, count: int, seed: int, enough: threading.Event) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Share:
+    """Disturbances of one run.
+
+    Attributes:
+        place: where the run lies.
+        count: how many.
+        seed: that draws them.
+    """
+
+    place: str
+    count: int
+    seed: int
+
+
+def shares(kills: int, seed: int, on: str | None) -> list[Share]:
+    """Who gets how many: two thirds on S3, a third in folders, or all at one place, in runs of MOST."""
+    on_folders = {None: kills // 3, "s3": 0, "folder": kills}[on]
+    found = []
+    for place, count in (("s3", kills - on_folders), ("folder", on_folders)):
+        for number in range(math.ceil(count / MOST)):
+            found.append(Share(place, min(MOST, count - number * MOST), seed + 1000 * number))
+    return found
+
+
+def _in_processes(
+    folder: Path, parts: Sequence[Share], at_once: int, enough: threading.Event
+) -> tuple[list[dict[str, Any]], list[Share]]:
+    """Each share in a process of its own, as the environment of a store is that of a process.
+
+    Returns:
+        Their documents, and the shares that ended without one.
+    """
+    children: list[subprocess.Popen[bytes]] = []
+
+    def soak_apart(part: Share) -> list[dict[str, Any]] | None:
+        if enough.is_set():
+            return []
+        name = f"{part.place}-{part.seed}"
+        document = folder / f"{name}.json"
+        document.unlink(missing_ok=True)  # a soak before may have kept one here
+        options = {"on": part.place, "kills": part.count, "seed": part.seed, "json": document, "keep": folder / name}
+        words = [f"--{option}={value}" for option, value in options.items()]
+        command = [sys.executable, "-m", "benchmarks.soak", *words]
+        child = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+        children.append(child)
+        told = False
+        while child.poll() is None:
+            if enough.is_set() and not told:
+                child.send_signal(signal.SIGUSR1)
+                told = True
+            time.sleep(1.0)
+        return json.loads(document.read_text())["legs"] if document.exists() else None
+
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            found = list(pool.map(soak_apart, parts))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in children:
+                child.terminate()
+            raise
+    failed = [part for part, legs in zip(parts, found, strict=True) if legs is None]
+    return [leg for legs in found for leg in legs or ()], failed
+
+
+def _leg(folder: Path, share: Share, enough: threading.Event) -> dict[str, Any]:
     """So many disturbances of a run at one of the places, or fewer once it is enough."""
     folder.mkdir(parents=True, exist_ok=True)
-    with on_s3() if place == "s3" else on_folder(folder) as storage:
+    with on_s3() if share.place == "s3" else on_folder(folder) as storage:
         print(storage.why or f"the run lies in {storage.name}", file=sys.stderr)
-        planned = disturbances(seed, count, ranks=RANKS, without=storage.without)
-        return soak(folder, storage, planned, enough).document()
+        planned = disturbances(share.seed, share.count, ranks=RANKS, without=storage.without)
+        return {"seed": share.seed, **soak(folder, storage, planned, enough).document()}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.soak.cost import costs, saves, step_s
+from benchmarks.soak.cost import Cost, costs, saves, step_s
 from benchmarks.soak.disturb import Done
 from benchmarks.soak.judge import attempts_by_cause
 from benchmarks.soak.plan import WHAT
@@ -53,6 +53,36 @@ class Leg:
             "faults": self.faults,
             "checkpoints_compared": self.compared,
         }
+
+
+def merged(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures of several legs as those of one: counts, seconds and steps added up, costs put together."""
+    by_kind: dict[str, dict[str, Any]] = {}
+    rank_s: Counter[str] = Counter()
+    attempts: Counter[str] = Counter()
+    faults: dict[str, list[str]] = {}
+    for each in documents:
+        attempts.update(each["attempts"])
+        rank_s.update(each["goodput"]["rank_s"])
+        for kind, cost in each["costs"].items():
+            before = by_kind.get(kind, asdict(Cost()))
+            by_kind[kind] = {name: before[name] + cost[name] for name in before}
+        for what, found in each["faults"].items():
+            faults.setdefault(what, []).extend(f"{each['store']}, seed {each['seed']}: {fault}" for fault in found)
+    used_s = sum(seconds for kind, seconds in rank_s.items() if kind != "unsaved")
+    return {
+        "store": ", ".join(sorted({each["store"] for each in documents})) + f", {len(documents)} runs together",
+        "disturbances": [disturbance for each in documents for disturbance in each["disturbances"]],
+        "wall_s": sum(each["wall_s"] for each in documents),
+        "last_step": sum(each["last_step"] + 1 for each in documents) - 1,
+        "step_s": statistics.median(each["step_s"] for each in documents),
+        "load": [min(each["load"][0] for each in documents), max(each["load"][1] for each in documents)],
+        "attempts": attempts,
+        "costs": by_kind,
+        "goodput": {"rank_s": rank_s, "training_share": rank_s["training"] / used_s if used_s else None},
+        "faults": faults,
+        "checkpoints_compared": sum(each["checkpoints_compared"] for each in documents),
+    }
 
 
 def table(document: Mapping[str, Any]) -> str:

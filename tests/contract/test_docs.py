@@ -28,6 +28,7 @@ PACKAGE = ROOT / "gmml_cluster"
 BENCHMARKS = ROOT / "benchmarks" / "README.md"
 """Its options are those of its own programs."""
 INLINE = re.compile(r"`([^`\n]+)`")
+TEST = re.compile(r"`(\S+\.py)::(test_\w+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FOREIGN = {
     "--array",
@@ -140,11 +141,13 @@ def test_the_checks_below_find_what_they_check():
         "jobs": sum(len(submitted_jobs(words)) for text in texts for words in commands(text)),
         "files": sum(len(sources_named(text)) for text in texts),
         "files spelt out": sum(len(files_shown(text)) for text in texts),
+        "tests": sum(len(TEST.findall(text)) for text in texts),
         "quick": sum(block.marker == "quick" for page in PAGES for block in blocks(page)),
         "slow": sum(block.marker == "slow" for page in PAGES for block in blocks(page)),
     }
     least = {
         "links": 40, "commands": 60, "options": 15, "jobs": 6, "files": 80, "files spelt out": 1, "quick": 3, "slow": 3,
+        "tests": 12,
     }  # fmt: skip
     assert {name: count for name, count in found.items() if count < least[name]} == {}
 
@@ -190,6 +193,12 @@ def test_files_named_are_there(page):
         if not name.startswith(("log/", "clusters/", "attempts/")) and not exists(name, ROOT, PACKAGE)
     ]
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_tests_named_are_there(page):
+    for file, name in TEST.findall(page.read_text()):
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{file} has no {name}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if files_shown(page.read_text())], ids=named)

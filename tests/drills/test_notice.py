@@ -6,6 +6,7 @@ One run is given many notices, one a start: while its job is pending it is moved
 
 import pytest
 
+from tests.fixtures.accounting import ACCOUNT, QOS, missing_accounting
 from tests.fixtures.notices import LIMIT_S, Notice, SlurmSite, calm_figures, rows, tour
 from tests.fixtures.runs import ended
 from tests.fixtures.slurm import missing, running_slurm, until
@@ -22,10 +23,11 @@ MOMENTS = [
     Notice("r40", moment="claimed"),
     Notice("r40", moment="a step of training", ranks=(1,)),
     Notice("r40", moment="writing"),
-    Notice("r40", moment="an evaluation"),
     Notice("r40", "USR2"),
     Notice("r40", "TERM"),
+    Notice("r40", moment="an evaluation"),
 ]
+"""The evaluation last: the start after it makes those scores before it trains."""
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,18 @@ def test_preemptions_of_every_kind_of_partition(site, calm, switched):
     assert [row["by"] for row in found] == by
 
 
+def test_preemptions_of_every_kind_of_qos(tmp_path, digits, calm):
+    if lacking := missing() or missing_accounting():
+        pytest.skip(lacking)
+    notices = [Notice(qos=qos) for qos in QOS]
+    with running_slurm(accounts=True, kill_wait=30) as cluster:
+        site = SlurmSite(tmp_path, digits, cluster)
+        site.pace(1.0)
+        site.submit(site.job("qos", **JOB), "low", account=ACCOUNT, qos=notices[0].qos)
+        found = settled(site, "qos", tour(site, "qos", notices), calm, switch="on")
+    assert [(row["cause"], row["by"]) for row in found] == [("preempted", "the same job")] * len(notices)
+
+
 def test_notices_at_every_moment(site, calm, switched):
     site.pace(0.5)
     site.hold(MOMENTS[0].moment)
@@ -73,10 +87,25 @@ def test_notices_at_every_moment(site, calm, switched):
     site.submit(site.job("moments", **JOB, evaluate=test), MOMENTS[0].partition)
     given = tour(site, "moments", MOMENTS)
     found = settled(site, "moments", given, calm, switch=SWITCH[switched[1]])
-    assert [row["cause"] for row in found] == [None, *["preempted"] * 4, "notice", "notice"]
+    assert [row["cause"] for row in found] == [None, *["preempted"] * 3, "notice", "notice", "preempted"]
     steps = JOB["run"]["steps"]
     scored = [entry.fields["step"] for entry in site.log("moments").read() if entry.kind == "score"]
     assert scored == list(range(19, steps, 20)), "each once"
+
+
+def test_a_notice_during_the_first_compilation(tmp_path, digits, switched):
+    cluster, switch = switched
+    if not switch:
+        pytest.skip("the other switch has a notice at every other moment")
+    compiled = {**JOB, "engine": {"zero": 1, "compile": True}}
+    (tmp_path / "calm").mkdir()
+    calm = calm_figures(tmp_path / "calm", digits, 2, **compiled)
+    site, notice = SlurmSite(tmp_path, digits, cluster), Notice("r40", moment="the first compilation")
+    site.hold(notice.moment)
+    site.submit(site.job("compiled", **compiled), notice.partition)
+    (row,) = settled(site, "compiled", tour(site, "compiled", [notice]), calm, switch=SWITCH[switch])
+    assert row["cause"] == "preempted"
+    assert row["from_step"] in (1, 2), "the step that it was compiled for was kept"
 
 
 @pytest.mark.parametrize("section", [{}, {"sbatch_args": {"no-requeue": True}}], ids=["requeue", "no requeue"])
@@ -123,7 +152,7 @@ def test_a_suspended_run_stands_still_and_goes_on(tmp_path, digits, calm):
         site.pace(0.2)
         site.submit(site.job("suspended", **JOB), "s0")
         site.wait("suspended", lambda history: history.commits, "a checkpoint")
-        job, urgent = site.job_of("suspended"), site.preempt()
+        job, urgent = site.job_of("suspended"), cluster.preempt()
         until(lambda: cluster.job(job)["JobState"] == "SUSPENDED", LIMIT_S, "the job is suspended")
         assert "running: suspended; its scheduler lets it go on later" in site.call("gmml", "status", "suspended")
         until(lambda: cluster.job(urgent)["JobState"] == "RUNNING", LIMIT_S, "the urgent job runs")

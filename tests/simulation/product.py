@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import yaml
+
 from gmml_cluster.launch import cancel, existing, jobs, living, restart, submit
 from gmml_cluster.launch.local import supervisor
 from gmml_cluster.launch.protocol import Submission
@@ -133,6 +135,7 @@ def _replacements() -> dict[Any, dict[str, Any]]:
         successor: {**stores, "print": lambda *words, **more: None},
         retention: {"time": time},
         verified: {"sleep": time.sleep},
+        yaml: {"safe_load": lru_cache(maxsize=64)(yaml.safe_load)},
         requests: {"monotonic": time.monotonic, "sleep": time.sleep, "random": clock.Random},
         s3: {"ThreadPoolExecutor": clock.Pool, "SINGLE_PUT_BYTES": 300, "PART_BYTES": 200},
         probe: {"secrets": clock.Secrets},
@@ -171,6 +174,7 @@ def _replacements() -> dict[Any, dict[str, Any]]:
             "watchdog": _WATCHDOG,
             "_map_table": lambda rank: None,
             "_stepper": lambda rank, engine, *about: (_stepper(rank, engine, about), None),
+            "tracking": SimpleNamespace(start=lambda *about: None, finish=lambda process: None),
         },
         loop: {"watchdog": _WATCHDOG},
         records: {"time": time},
@@ -179,6 +183,7 @@ def _replacements() -> dict[Any, dict[str, Any]]:
         agreement: {
             "time": time,
             "pin": lambda *about: _PINNED,
+            "decoder_name": lru_cache(agreement.decoder_name),
             "repin": lambda old, indexes: old,
             "class_faults": lambda *about: [],
             "layout_of": lambda *about: _LAYOUT,

@@ -7,7 +7,8 @@ import pytest
 
 from benchmarks.faults_every import __main__ as faults_every
 from benchmarks.faults_every.limit import Case, waiting_for_saves
-from benchmarks.soak import cost, judge
+from benchmarks.soak import cost, judge, report
+from benchmarks.soak.__main__ import MOST, Share, shares
 from benchmarks.soak.disturb import Done
 from benchmarks.soak.plan import ENDING, WEIGHTS, Disturbance, disturbances
 
@@ -37,6 +38,45 @@ def test_no_two_starts_in_a_row_are_hit_and_none_that_nothing_ended():
     starts = [(before, each) for before, each in pairwise(plan) if each.moment == "starting"]
     assert len(starts) > 20
     assert all(before.kind in ENDING and before.moment != "starting" for before, _ in starts)
+
+
+@pytest.mark.parametrize("kills", [1, 3, 100, 1200])
+def test_every_disturbance_is_of_one_run_two_thirds_of_them_on_s3_and_no_two_runs_have_the_same(kills):
+    parts = shares(kills, 1, None)
+    assert sum(part.count for part in parts) == kills
+    assert sum(part.count for part in parts if part.place == "folder") == kills // 3
+    assert all(0 < part.count <= MOST for part in parts)
+    assert len({(part.place, part.seed) for part in parts}) == len(parts)
+    assert {part.place for part in shares(kills, 1, "folder")} == {"folder"}
+    assert parts[0] == Share("s3", min(kills - kills // 3, MOST), 1), "a seed has the same ones first"
+
+
+def leg(seed, lost_s, rank_s, faults=()):
+    return {
+        "seed": seed,
+        "store": "a folder",
+        "disturbances": [{"what": {"kind": "rank", "moment": "saving"}}] * len(lost_s),
+        "wall_s": 10.0,
+        "last_step": 19,
+        "step_s": 0.1,
+        "load": [0.5, 1.0],
+        "attempts": {"lost": len(lost_s)},
+        "costs": {"rank": {"count": len(lost_s), "lost_s": lost_s, "replayed": []}},
+        "goodput": {"rank_s": rank_s, "training_share": None},
+        "faults": {"nobody had to help": list(faults)},
+        "checkpoints_compared": 2,
+    }
+
+
+def test_the_figures_of_several_runs_are_added_up_and_a_fault_names_its_run():
+    legs = [leg(1, [4.0], {"training": 6.0, "unsaved": 9.0}), leg(1001, [6.0, 9.0], {"lost": 2.0}, ["help"])]
+    both = report.merged(legs)
+    assert both["costs"] == {"rank": {"count": 3, "lost_s": [4.0, 6.0, 9.0], "replayed": []}}
+    assert both["goodput"]["training_share"] == pytest.approx(0.75)
+    assert both["faults"] == {"nobody had to help": ["a folder, seed 1001: help"]}
+    rows = report.table(both).splitlines()
+    assert rows[0].startswith("run on a folder, 2 runs together: 3 disturbances, 40 steps of 100 ms, 20 s")
+    assert "| kill -9 of a rank | 3 | saving 3 | 6.0 | 9.0 | - | - |" in rows
 
 
 def test_seconds_lost_are_those_that_the_steps_between_two_saves_do_not_explain():

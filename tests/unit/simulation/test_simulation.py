@@ -3,6 +3,9 @@
 Few of them here; `make simulate HISTORIES=10^6` explores as many as there is time for (docs/reference/log.md).
 """
 
+import subprocess
+import time
+
 import pytest
 
 from tests.simulation.defects import CONDITIONS, DEFECTS, broken
@@ -30,6 +33,15 @@ def test_a_seed_is_a_history():
     assert one == same
     assert one != other
     assert any(what.startswith("slot") and how.startswith("claim") for _, _, what, how in one)
+
+
+def test_a_history_starts_no_real_process_and_waits_for_no_real_clock(monkeypatch):
+    real = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *command, **more: real.append(command))
+    monkeypatch.setattr(time, "sleep", lambda seconds: real.append(seconds))
+    for seed in range(10):
+        explore(seed)
+    assert real == []
 
 
 @pytest.mark.parametrize("defect", DEFECTS)

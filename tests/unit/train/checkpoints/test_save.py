@@ -217,6 +217,38 @@ def test_what_was_verified_is_not_read_from_the_store_again(tmp_path, monkeypatc
     assert store.reads == reads
 
 
+class Recording(PosixStore):
+    """Keeps which bytes of rank files are asked for."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.asked = []
+
+    def get(self, name, start=0, length=None):
+        if name.endswith(".safetensors"):
+            self.asked.append((start, length))
+        return super().get(name, start, length)
+
+
+@given(start=st.integers(0, 399), more=st.integers(1, 400))
+@settings(max_examples=30, deadline=None)
+def test_a_range_costs_the_blocks_that_hold_it_and_no_others(tmp_path_factory, start, more):
+    numel, block, tensors = min(more, 400 - start), 256, {"a": torch.arange(400.0)}
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(saving, "BLOCK_BYTES", block)
+        patches.setattr("gmml_cluster.train.checkpoints.read.BLOCK_BYTES", block)
+        folder = tmp_path_factory.mktemp("run")
+        _, saved = save(folder, cut(tensors, [], 1))
+        store = Recording(folder)
+        reader = CheckpointReader(store, saved.folder, saved.manifest_sha256)
+        assert torch.equal(reader.read("a", "value", start, numel), tensors["a"][start : start + numel])
+    ((first, length),) = store.asked
+    part = next(part for part in reader.manifest["tensors"]["a"]["slices"] if part["key"] == "value")
+    begin, end = part["offset"] + 4 * start, part["offset"] + 4 * (start + numel)
+    assert first == begin // block * block
+    assert end <= first + length < end + block
+
+
 def test_a_manifest_that_is_not_the_committed_one_is_refused(tmp_path):
     store, saved = save(tmp_path, cut({"a": torch.ones(4)}, [], 1))
     with pytest.raises(CheckpointError, match="not the manifest that was committed"):
@@ -230,6 +262,19 @@ def test_a_missing_file_is_damage(tmp_path):
     reader.verify(0, 2)
     with pytest.raises(CheckpointError, match=r"rank-00001\.safetensors: is missing"):
         reader.verify(1, 2)
+
+
+def test_files_of_more_ranks_that_an_earlier_save_left_in_the_folder_are_never_read(tmp_path):
+    """As where a run shrinks and its checkpoint folders are used again."""
+    _, earlier = save(tmp_path, cut({"a": torch.zeros(6)}, [2, 4], 3))
+    store, saved = save(tmp_path, cut({"a": torch.arange(6.0)}, [3], 2))
+    assert earlier.folder == saved.folder
+    assert (tmp_path / saved.folder / "rank-00002.safetensors").exists()
+    reader = CheckpointReader(store, saved.folder, saved.manifest_sha256)
+    for rank in range(2):
+        reader.verify(rank, 2)
+    assert reader.tensor("a").tolist() == [0, 1, 2, 3, 4, 5]
+    assert [file["file"] for file in reader.manifest["files"]] == ["rank-00000.safetensors", "rank-00001.safetensors"]
 
 
 def test_what_is_saved_are_the_values_at_begin_whatever_training_does_next(tmp_path):
