@@ -35,12 +35,12 @@ def permute(key: Key, sizes: Ints, positions: Ints) -> Ints:
         int64 (n,), 0 .. size - 1; distinct for distinct positions under one key and size.
     """
     positions = np.asarray(positions, np.int64)
-    of_each = [np.broadcast_to(part, positions.shape) for part in (*key, sizes)]
+    k0, k1 = (np.broadcast_to(half, positions.shape) for half in key)
+    limits = np.broadcast_to(np.asarray(sizes, np.int64), positions.shape)
     items = np.empty_like(positions)
     for start in range(0, len(positions), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        k0, k1, limits = (each[part] for each in of_each)
-        items[part] = _permuted((k0, k1), limits.astype(np.uint64), positions[part])
+        items[part] = _permuted((k0[part], k1[part]), limits[part].astype(np.uint64), positions[part])
     return items
 
 
