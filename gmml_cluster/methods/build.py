@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.methods.auxiliary import with_relations
@@ -13,17 +14,27 @@ from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.methods.plugins import BUILT_IN, METHODS, claims
 
 
-def build(job: JobSpec) -> Method:
+def build(job: JobSpec, *, drawn: bool = True) -> Method:
     """The method of a job, its weights a function of the job's seed; float32 on the CPU.
 
     torch's generator is not touched.
+
+    Args:
+        job: what is trained.
+        drawn: otherwise the weights are whatever lies in their memory, for a caller that loads every one of them:
+            drawing those of a ViT-L takes 10 s of a core.
 
     Raises:
         SpecError: the setting does not fit together, or nothing installed has the method.
     """
     method = blank(Setting.of(job))
-    method.module.load_state_dict(initial_weights(method, job.seed), assign=True)
+    weights = initial_weights(method, job.seed) if drawn else _undrawn(method)
+    method.module.load_state_dict(weights, assign=True)
     return method
+
+
+def _undrawn(method: Method) -> dict[str, Tensor]:
+    return {name: torch.empty(tensor.shape, device="cpu") for name, tensor in method.module.named_parameters()}
 
 
 def blank(setting: Setting) -> Method:

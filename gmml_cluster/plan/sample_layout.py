@@ -7,9 +7,10 @@ Dims: B batch, G group, L lanes, L_c lanes of corpus c, N_c its samples, R ranks
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
+from math import lcm
 from typing import Any, Literal
 
 from gmml_cluster.errors import Fault, SpecError
@@ -30,8 +31,8 @@ class CorpusShape:
 
     weight: float
     """Share of the samples drawn, relative to the other corpora."""
-    shards: tuple[int, ...]
-    """Samples of each shard, in listed order; a shard may be empty."""
+    shards: Sequence[int]
+    """Samples of each shard, in listed order; a shard may be empty. Of millions, an array and no tuple."""
 
     @cached_property
     def samples(self) -> int:
@@ -73,7 +74,7 @@ class SampleLayout:
 
     def to_json(self) -> dict[str, Any]:
         """Plain mapping without the corpora, whose shards may be many; `from_json` reads it back."""
-        return {name: value for name, value in asdict(self).items() if name != "corpora"}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "corpora"}
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any], corpora: Iterable[CorpusShape]) -> "SampleLayout":
@@ -113,7 +114,8 @@ def lane_counts(weights: Sequence[float], lanes: int) -> tuple[int, ...]:
 
 def lane_indices(counts: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """Of each lane in turn (corpus, number of the lane within it): the lanes of a corpus are spread evenly."""
-    lanes = [(Fraction(2 * p + 1, 2 * count), c, p) for c, count in enumerate(counts) for p in range(count)]
+    common = lcm(*counts)  # in whole numbers, as a hundred thousand fractions take seconds to sort
+    lanes = [((2 * p + 1) * (common // count), c, p) for c, count in enumerate(counts) for p in range(count)]
     return tuple((c, p) for _, c, p in sorted(lanes))
 
 
@@ -149,7 +151,8 @@ def micro_batches(layout: SampleLayout, ranks: int, micro: Auto = "auto") -> Mic
     Raises:
         SpecError: there are more ranks than lanes.
     """
-    fullest = max(groups_of_rank(layout, ranks, rank) for rank in range(ranks))
+    # the last rank's lanes are as many as any rank's
+    fullest = groups_of_rank(layout, ranks, ranks - 1)
     groups = fullest if micro == "auto" else min(micro // layout.group, fullest)
     count = -(-fullest // groups)
     return MicroBatches(groups, count, 1 - layout.batch / layout.group / (ranks * count * groups))

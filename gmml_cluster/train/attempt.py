@@ -5,11 +5,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, NoReturn
 
 import torch
 
 from gmml_cluster.data.corpus import background_checksums
+from gmml_cluster.data.corpus.pin import Pin
 from gmml_cluster.data.node_cache.open import open_node_cache
 from gmml_cluster.data.reader.bad_samples import Limit
 from gmml_cluster.data.reader.map_table import MapTable
@@ -35,7 +37,7 @@ from gmml_cluster.train.checkpoints.resume import Peers, load
 from gmml_cluster.train.checkpoints.save import Saver
 from gmml_cluster.train.checkpoints.warm_start import take_init
 from gmml_cluster.train.engines.adamw import unscaled
-from gmml_cluster.train.engines.build import make_engine
+from gmml_cluster.train.engines.build import import_ahead, make_engine
 from gmml_cluster.train.engines.engine import Engine
 from gmml_cluster.train.engines.schedule import Schedule
 from gmml_cluster.train.evaluation import Evaluate, Evaluation, Scored
@@ -80,6 +82,16 @@ class Rank:
         """Whether this rank writes the log."""
         return self.rank_info.rank == 0
 
+    @cached_property
+    def pinned(self) -> Pin:
+        """The corpora, read once: of millions of shards they are hundreds of megabytes."""
+        return pinned_corpora(self.run, self.agreement.pinned)
+
+    @cached_property
+    def layout(self) -> SampleLayout:
+        """The order of the corpora's samples."""
+        return self.agreement.order(self.pinned)
+
     @property
     def end_step(self) -> int:
         """The step before which this attempt is done: all of the run's, or of a replay those up to its last."""
@@ -119,11 +131,17 @@ def _agree(
 ) -> tuple[Agreement, protocol.Claim | None]:
     differences = compare_devices(kv, rank_info, device)
     if rank_info.rank != 0:
+        import_ahead(kv.wait("engine", timeout_s=START_S), device)
         return Agreement(**kv.wait("agreement", timeout_s=START_S)), None
     for difference in differences:
         _log.warning("%s", difference)
     shutdown.run.store.delete([address_name(start.key)])  # all ranks have met, and it holds their secret
-    agreement, claim = agree(shutdown.run, start, rank_info, shutdown.claimed)
+
+    def read(job: JobSpec) -> None:
+        kv.set("engine", job.engine.zero)
+        import_ahead(job.engine.zero, device)
+
+    agreement, claim = agree(shutdown.run, start, rank_info, shutdown.claimed, read)
     kv.set("agreement", asdict(agreement))
     return agreement, claim
 
@@ -160,7 +178,7 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device, evalu
         groups.be_deterministic()
     groups.join(rank.kv, rank.rank_info, device)
     rank.shutdown.group_problem = groups.group_problem
-    method = build(rank.job)
+    method = build(rank.job, drawn=not rank.agreement.resumes)
     engine = make_engine(
         method.module,
         engine=rank.job.engine,
@@ -202,8 +220,7 @@ def _evaluation(rank: Rank, method: Method, engine: Engine, evaluate: Evaluate) 
     job, info = rank.job, rank.rank_info
     if job.evaluate is None:
         return None
-    layout = rank.agreement.order(pinned_corpora(rank.run, rank.agreement.pinned))
-    every = job.evaluate.every.in_steps(batch=job.batch.size, epoch_steps=epoch_steps(layout))
+    every = job.evaluate.every.in_steps(batch=job.batch.size, epoch_steps=epoch_steps(rank.layout))
     attempt, steps, stop_request = rank.agreement.attempt, rank.agreement.steps, rank.signals.stop_request
     return evaluate(Scored(rank.run, job, method, engine, info, attempt, max(1, every), steps, stop_request))
 
@@ -245,8 +262,8 @@ def _look_for_nodes(rank: Rank) -> None:
 def _map_table(rank: Rank) -> MapTable | None:
     """The maps of images that the method masks by, as the ranks agreed; None where it does not."""
     agreed = rank.agreement
-    layout, made = agreed.order(pinned_corpora(rank.run, agreed.pinned)), [Maps(**fields) for fields in agreed.maps]
-    return map_table(rank.job, layout, agreed.steps, rank.run.store, made)
+    made = [Maps(**fields) for fields in agreed.maps]
+    return map_table(rank.job, rank.layout, agreed.steps, rank.run.store, made)
 
 
 def _map_maker(rank: Rank, table: MapTable, stream: Stream, device: torch.device) -> MapMaker:
@@ -256,7 +273,7 @@ def _map_maker(rank: Rank, table: MapTable, stream: Stream, device: torch.device
         rank_info=rank.rank_info,
         kv=rank.kv,
         attempt=rank.agreement.attempt,
-        pinned=pinned_corpora(rank.run, rank.agreement.pinned),
+        pinned=rank.pinned,
         table=table,
         stream=stream,
         stop_request=rank.signals.stop_request,
@@ -303,8 +320,7 @@ def _stepper(
     maps: MapTable | None,
 ) -> tuple[Stepper, Stream]:
     job, info = rank.job, rank.rank_info
-    pinned = pinned_corpora(rank.run, rank.agreement.pinned)
-    layout = rank.agreement.order(pinned)
+    pinned, layout = rank.pinned, rank.layout
     micro = _micro(rank, layout, device)
     background_checksums.start(pinned, info.ranks, info.rank)
     order, first_of_node = Order(layout), info.rank - info.local_rank

@@ -8,10 +8,13 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from gmml_cluster.run.codes import UNMET
 from gmml_cluster.train.ranks.signals import SignalThread
+
+if TYPE_CHECKING:
+    from gmml_cluster.train.evaluation import Evaluation, Scored
 
 LINE = "%(asctime)s %(levelname).1s %(message)s"
 """Short enough that a line of progress fits 80 columns; what is uploaded has the year and the rank."""
@@ -33,7 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         signals.install(_pipe())
 
         # here, because torch takes seconds to import, in which a notice must not be lost
-        from gmml_cluster.evaluate.in_training import InTraining
         from gmml_cluster.train.attempt import run_attempt
         from gmml_cluster.train.ranks.agreement import StartInfo
         from gmml_cluster.train.ranks.watchdog import watchdog
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         signals.pause, signals.go_on, signals.forgive = watchdog.pause, watchdog.go_on, watchdog.forgive
 
         start = StartInfo(given.root, given.run, given.submit, given.job, given.restart, given.until, began)
-        run_attempt(start, signals, InTraining)
+        run_attempt(start, signals, _evaluation)
     except BaseException:
         # A rank that has met its peers leaves through `ranks/shutdown.py`. One that has not can inform nobody: its own
         # error is the last it prints, for the launcher quotes that line.
@@ -50,6 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.write(traceback.format_exc())
         sys.stderr.flush()
         os._exit(UNMET)
+
+
+def _evaluation(scored: "Scored") -> "Evaluation":
+    """What scores the weights; imported here, as most jobs ask for no scores while they train."""
+    from gmml_cluster.evaluate.in_training import InTraining
+
+    return InTraining(scored)
 
 
 def _pipe() -> int | None:

@@ -73,7 +73,7 @@ def test_packing_into_a_store_leaves_shards_with_indexes_beside_them(s3_url, dig
     names = [found.name for found in open_store(s3_url).child("packed").list_objects()]
     assert names == ["packed.json", *(f"{shard}{suffix}" for shard in packed.shards for suffix in ("", ".index"))]
     pinned = pin([CorpusSpec(url=f"{s3_url}/packed")])
-    assert pinned.shapes[0].shards == (10, 10, 3)
+    assert tuple(pinned.shapes[0].shards) == (10, 10, 3)
     assert pinned.locate(0, 0).crc is not None
 
 

@@ -6,6 +6,7 @@ What changed since the pin is a fault that names the shard.
 import hashlib
 import json
 import threading
+from array import array
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -131,10 +132,10 @@ class Pin:
         """All shards, with the sizes and versions that were pinned."""
         return [shard.file for corpus in self.corpora for shard in corpus.shards]
 
-    @property
+    @cached_property
     def shapes(self) -> tuple[CorpusShape, ...]:
-        """What the order needs of each corpus."""
-        return tuple(CorpusShape(c.weight, tuple(c.shards.samples.tolist())) for c in self.corpora)
+        """What the order needs of each corpus: 8 bytes a shard."""
+        return tuple(CorpusShape(c.weight, array("q", c.shards.samples.tobytes())) for c in self.corpora)
 
     def to_bytes(self) -> bytes:
         """The document that a run keeps; `from_bytes` reads it back."""

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from gmml_cluster.data.random.philox import Ints, philox
 
 _ROUNDS = 6
+_AT_ONCE = 1 << 13
+"""Positions whose words fit a processor's cache together: several times quicker than all of a million at once."""
 _ZERO = np.zeros(1, np.uint64)
 Key = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 
@@ -32,10 +34,20 @@ def permute(key: Key, sizes: Ints, positions: Ints) -> Ints:
     Returns:
         int64 (n,), 0 .. size - 1; distinct for distinct positions under one key and size.
     """
-    limits = np.asarray(sizes, np.int64).astype(np.uint64)
-    k0, k1 = (np.broadcast_to(half, limits.shape) for half in key)
+    positions = np.asarray(positions, np.int64)
+    k0, k1 = (np.broadcast_to(half, positions.shape) for half in key)
+    limits = np.broadcast_to(np.asarray(sizes, np.int64), positions.shape)
+    items = np.empty_like(positions)
+    for start in range(0, len(positions), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        items[part] = _permuted((k0[part], k1[part]), limits[part].astype(np.uint64), positions[part])
+    return items
+
+
+def _permuted(key: Key, limits: NDArray[np.uint64], positions: Ints) -> Ints:
+    k0, k1 = key
     half_bits = (_bit_lengths(limits - np.uint64(1)) + np.uint64(1)) >> np.uint64(1)
-    items = np.asarray(positions, np.int64).astype(np.uint64)
+    items = positions.astype(np.uint64)
     walking = np.flatnonzero(limits > np.uint64(1))
     while walking.size:
         items[walking] = _feistel((k0[walking], k1[walking]), half_bits[walking], items[walking])

@@ -8,6 +8,7 @@ body, t index in a lane's stretch, W window, K spans a shard, y index of a sampl
 """
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,9 @@ from gmml_cluster.data.random.philox import Ints, Purpose
 from gmml_cluster.plan.sample_layout import SampleLayout, lane_indices, rank_lanes
 
 _EPOCHS_HELD = 4
-_STARTS_BYTES = 2**26
-"""Of a corpus, where `openings` is asked for: 8 bytes a span and epoch."""
+_HELD_BYTES = 2**26
+"""Of a corpus, 8 bytes a span and epoch; two epochs are held in any case, as they meet inside a step."""
+_SPANS_AT_ONCE = 2**16
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ class _CorpusOrder:
         self._seed, self._corpus = layout.seed, corpus
         self._group, self._window, self._spans = layout.group, layout.window, layout.spans
         self._lanes = layout.lane_counts[corpus]
-        self._shards = np.array(layout.corpora[corpus].shards, np.int64)
+        self._shards = np.asarray(layout.corpora[corpus].shards, np.int64)
+        self._all_spans = len(self._shards) * self._spans
         self._shard_starts = np.cumsum(self._shards) - self._shards
         self._samples = int(self._shards.sum())
         self._streams: dict[int, Ints] = {}
@@ -181,18 +184,18 @@ class _CorpusOrder:
     @property
     def epochs_ahead(self) -> int:
         """Epochs of which `_stream_starts` holds the spans, 2 at least."""
-        return max(2, _STARTS_BYTES // (8 * len(self._shards) * self._spans))
+        return max(2, _HELD_BYTES // (8 * self._all_spans))
 
     def _stream_starts(self, epoch: int) -> Ints:
         """Where each span begins in the epoch's stream, by its number."""
+        ends = self._stream_ends(epoch)
         with self._lock:
             if epoch not in self._starts:
                 while len(self._starts) >= self.epochs_ahead:
                     del self._starts[min(self._starts)]
-                spans = self._permuted_spans(epoch, np.arange(len(self._shards) * self._spans))
-                sizes = self._span_sizes(spans)
-                starts = self._starts[epoch] = np.empty_like(sizes)
-                starts[spans] = np.cumsum(sizes) - sizes
+                starts = self._starts[epoch] = np.empty_like(ends)
+                for part, spans in self._all_permuted(epoch):
+                    starts[spans] = ends[part] - self._span_sizes(spans)
             return self._starts[epoch]
 
     def _windows(self, epoch: Ints, j: Ints, k: Ints) -> _Windows:
@@ -240,16 +243,24 @@ class _CorpusOrder:
         """Cumulative counts of the epoch's spans in their permuted order."""
         with self._lock:
             if epoch not in self._streams:
-                while len(self._streams) >= _EPOCHS_HELD:
+                while len(self._streams) >= min(_EPOCHS_HELD, self.epochs_ahead):
                     del self._streams[next(iter(self._streams))]
-                spans = self._permuted_spans(epoch, np.arange(len(self._shards) * self._spans))
-                self._streams[epoch] = np.cumsum(self._span_sizes(spans))
+                ends = self._streams[epoch] = np.empty(self._all_spans, np.int64)
+                for part, spans in self._all_permuted(epoch):
+                    ends[part] = self._span_sizes(spans)
+                np.cumsum(ends, out=ends)
             return self._streams[epoch]
+
+    def _all_permuted(self, epoch: int) -> Iterator[tuple[slice, Ints]]:
+        """The epoch's spans in their order, some at once: of millions, temporary arrays would be gigabytes."""
+        for start in range(0, self._all_spans, _SPANS_AT_ONCE):
+            part = slice(start, min(start + _SPANS_AT_ONCE, self._all_spans))
+            yield part, self._permuted_spans(epoch, np.arange(part.start, part.stop))
 
     def _permuted_spans(self, epoch: int, positions: Ints) -> Ints:
         one = np.zeros(1, np.int64)
         key = permutation_key(self._seed, Purpose.SPANS, (one + epoch, one + self._corpus, one, one))
-        return permute(key, np.full_like(positions, len(self._shards) * self._spans), positions)
+        return permute(key, np.full_like(positions, self._all_spans), positions)
 
     def _span_starts(self, spans: Ints) -> Ints:
         shard, f = np.divmod(spans, self._spans)

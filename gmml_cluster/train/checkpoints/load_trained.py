@@ -50,7 +50,7 @@ def load_trained(root: str, name: str, *, step: int | None = None, untrained: bo
     """
     run = run_root(root, name)
     job = run.job({})
-    method = build(job)
+    method = build(job, drawn=untrained)
     method.module.eval()
     if untrained:
         return Trained(job, method, -1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from gmml_cluster.spec.job import Optim
+from gmml_cluster.train.engines.uncompiled import spare_optimizers
 
 _ADAM_STATE, _SGD_STATE = ("exp_avg", "exp_avg_sq"), ("momentum_buffer",)
 Exempt = Literal["vectors", "vectors_and_positions", "none"]
@@ -67,30 +68,19 @@ def parameter_groups(module: nn.Module, exempt: Exempt, multipliers: Multipliers
 
 def make_adamw(module: nn.Module, optim: Optim, multipliers: Multipliers = unscaled) -> AdamW:
     """Fused AdamW over the trained tensors: the only variant that reads `found_inf` on the device, without a wait."""
-    spare_dynamo()
+    spare_optimizers()
     groups = parameter_groups(module, optim.exempt, multipliers)
     return undecorated(AdamW(groups, lr=0.0, betas=optim.betas, eps=optim.eps, fused=True))
 
 
 def undecorated(optimizer: _Optimizer) -> _Optimizer:
-    """The optimizer without the decorators of its `step`; see `spare_dynamo`."""
+    """The optimizer without the decorators of its `step`, which import torch's compiler at every call.
+
+    Nothing else of them is lost but the profiler's label and hooks of `Optimizer`.
+    """
     plain = torch.no_grad()(inspect.unwrap(type(optimizer).step))
     optimizer.step = MethodType(plain, optimizer)  # type: ignore[method-assign]
     return optimizer
-
-
-def spare_dynamo() -> None:
-    """Keep `torch._dynamo` and inductor from being imported where nothing is compiled.
-
-    Their import takes 2 to 4 s of each start. torch 2.13 imports them in the decorators of `Optimizer.add_param_group`,
-    `zero_grad` and `step`: the first two ask for a function that the compiler passes over and keep it in an attribute,
-    which is set here to the function itself; the third imports them for a graph break at every call, so `make_adamw`
-    goes round it. Nothing else of `step`'s decorators is lost but the profiler's label and hooks of `Optimizer`.
-    """
-    for decorated in (AdamW.add_param_group, AdamW.zero_grad):
-        plain = getattr(decorated, "__wrapped__", None)
-        if plain is not None:
-            setattr(plain, "__dynamo_disable", plain)  # in a class its name would be mangled
 
 
 def set_rates(optimizer: Optimizer, lr: float, decay: float) -> None:

@@ -10,6 +10,13 @@ from gmml_cluster.train.engines.ddp import DdpEngine
 from gmml_cluster.train.engines.engine import Engine
 from gmml_cluster.train.engines.lars import make_sgd
 from gmml_cluster.train.engines.slices import saved_shapes
+from gmml_cluster.train.engines.zero import ZeroEngine, import_deepspeed_ahead
+
+
+def import_ahead(zero: int | str, device: torch.device) -> None:
+    """Import what the engine of this `engine.zero` needs beside torch, while the caller waits for others."""
+    if zero != "ddp":
+        import_deepspeed_ahead(device)
 
 
 def make_engine(
@@ -29,7 +36,4 @@ def make_engine(
     optimizer = (make_sgd if optim.name == "lars" else make_adamw)(module, optim, multipliers)
     if engine.zero == "ddp":
         return DdpEngine(module, optimizer, shapes=shapes, clip=optim.clip)
-    # imported here, as it imports DeepSpeed's configuration of the environment; `ddp` runs without DeepSpeed
-    from gmml_cluster.train.engines.zero import ZeroEngine
-
     return ZeroEngine(module, optimizer, stage=engine.zero, shapes=shapes, clip=optim.clip, device=device)

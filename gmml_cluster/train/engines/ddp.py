@@ -12,6 +12,7 @@ from gmml_cluster.spec.job import Clip
 from gmml_cluster.train.engines.adamw import set_rates
 from gmml_cluster.train.engines.engine import Engine
 from gmml_cluster.train.engines.partitions import Replicated
+from gmml_cluster.train.engines.uncompiled import ddp_without_compiler
 
 
 class DdpEngine(Engine):
@@ -20,7 +21,8 @@ class DdpEngine(Engine):
     def __init__(
         self, module: nn.Module, optimizer: Optimizer, *, shapes: dict[str, tuple[int, ...]], clip: Clip | None
     ) -> None:
-        self._ddp = DistributedDataParallel(module, gradient_as_bucket_view=True)
+        with ddp_without_compiler():
+            self._ddp = DistributedDataParallel(module, gradient_as_bucket_view=True)
         # A method has no buffers that training changes; broadcasting them would cost a collective a forward. Set here,
         # as torch 2.13 deprecates the argument and earlier ones lack its successor `forward_sync_buffers`.
         self._ddp.broadcast_buffers = False

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from gmml_cluster.spec.job import Optim
-from gmml_cluster.train.engines.adamw import Multipliers, parameter_groups, spare_dynamo, undecorated
+from gmml_cluster.train.engines.adamw import Multipliers, parameter_groups, undecorated
+from gmml_cluster.train.engines.uncompiled import spare_optimizers
 
 TRUST = 0.001
 
 
 def make_sgd(module: nn.Module, optim: Optim, multipliers: Multipliers) -> SGD:
     """Fused SGD over the trained tensors, which reads `found_inf` on the device as fused AdamW does."""
-    spare_dynamo()
+    spare_optimizers()
     groups = parameter_groups(module, optim.exempt, multipliers)
     return undecorated(SGD(groups, lr=0.0, momentum=optim.betas[0], fused=True))
 

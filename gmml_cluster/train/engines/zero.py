@@ -8,6 +8,7 @@ called once an update, at every stage, when gradients are reduced and the update
 import contextlib
 import os
 import sys
+import threading
 import warnings
 from typing import Any
 
@@ -22,6 +23,7 @@ from gmml_cluster.spec.job import Clip
 from gmml_cluster.train.engines.adamw import set_rates
 from gmml_cluster.train.engines.engine import Engine
 from gmml_cluster.train.engines.partitions import Partitioned, Partitioning, Replicated, Sharded
+from gmml_cluster.train.engines.uncompiled import stage_3_without_compiler
 
 MEASURED = "0.19.8"
 
@@ -78,6 +80,24 @@ def configuration(stage: int, *, host_bound: bool, trained: int) -> dict[str, An
     }
 
 
+_ahead: threading.Thread | None = None
+
+
+def import_deepspeed_ahead(device: torch.device) -> None:
+    """Import DeepSpeed in a thread of its own: 450 modules, 0.3 s of a core, more where they lie on a network.
+
+    An error is not reported here: the engine imports again, and raises it.
+    """
+    global _ahead
+    _ahead = threading.Thread(target=_import_quietly, args=(device,), name="import of deepspeed", daemon=True)
+    _ahead.start()
+
+
+def _import_quietly(device: torch.device) -> None:
+    with contextlib.suppress(Exception), contextlib.redirect_stdout(sys.stderr):
+        _import_deepspeed(device)
+
+
 def _import_deepspeed(device: torch.device) -> Any:
     if device.type == "cpu":
         # else it warns, on standard output, that it found no accelerator
@@ -103,7 +123,7 @@ def _spare_what_is_unused() -> None:
     from deepspeed.runtime import compiler
 
     # Its engine imports Muon, which decorates functions with torch.compile, whose search for a default backend imports
-    # torch._dynamo and inductor: 2 to 4 s of each start. Stage 3 imports the first all the same.
+    # torch._dynamo and inductor: a second of a core, 2 to 4 s of each start.
     compiler.compile = lambda: lambda function: function
     # Where pynvml can be imported it reads CUDA_VISIBLE_DEVICES as numbers, and fails on UUIDs of GPUs and MIG slices.
     cuda_accelerator.pynvml = None
@@ -112,8 +132,12 @@ def _spare_what_is_unused() -> None:
 def _start(module: nn.Module, optimizer: Optimizer, stage: int, device: torch.device) -> Any:
     """DeepSpeed's engine. What it prints goes to standard error: standard output belongs to our commands."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
-    with contextlib.redirect_stdout(sys.stderr):
+    if _ahead is not None:
+        _ahead.join()  # it has redirected standard output too
+    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as spared:
         deepspeed = _import_deepspeed(device)
+        if stage == 3:
+            spared.enter_context(stage_3_without_compiler())
         # it takes over the process group that exists; left to itself it would look for MPI
         deepspeed.init_distributed(dist.get_backend(), auto_mpi_discovery=False, verbose=False)
         trained = sum(tensor.numel() for tensor in module.parameters() if tensor.requires_grad)

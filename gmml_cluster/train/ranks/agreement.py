@@ -71,6 +71,8 @@ class Agreement:
         maps: those of images that the log has, as fields of `Maps`.
         most_held: images that a rank may hold at once, after attempts of this submit that ran out of memory; None
             where none did.
+        resumes: whether the log has a checkpoint, so that no initial weight is of any use: it is loaded, or, where
+            every one is damaged, the attempt fails.
     """
 
     attempt: int
@@ -80,6 +82,7 @@ class Agreement:
     steps: int
     maps: list[dict[str, Any]] = field(default_factory=list)
     most_held: int | None = None
+    resumes: bool = False
 
     def job(self, run: RunRoot) -> JobSpec:
         """The run's spec with this attempt's changes."""
@@ -91,12 +94,17 @@ class Agreement:
 
 
 def agree(
-    run: RunRoot, start: StartInfo, rank_info: RankInfo, claimed: Callable[[int], None]
+    run: RunRoot,
+    start: StartInfo,
+    rank_info: RankInfo,
+    claimed: Callable[[int], None],
+    read: Callable[[JobSpec], None],
 ) -> tuple[Agreement, Claim]:
     """Rank 0's: probe the store, claim, and pin the corpora, or check that they still are what was pinned.
 
     Args:
         claimed: called with the attempt's number as soon as it is claimed: from then on its `end` is owed.
+        read: called with the job as soon as it is known, before what takes long: to claim, to list the shards.
 
     Raises:
         Fenced: this job has no right to claim.
@@ -107,6 +115,7 @@ def agree(
     probe(run.store)
     history = run.log.refresh()
     job = run.job(history.submit.changed if history.submit else {})
+    read(job)
     claim = protocol.claim(
         run.log,
         submit=start.submit,
@@ -123,7 +132,16 @@ def agree(
     changed = dict(claim.changed)
     history = consequences.draw(run.log, start.submit)
     maps, most_held = [asdict(maps) for maps in history.maps], _most_held(history)
-    agreed = Agreement(claim.attempt, changed, pinned["layout"], pinned["corpora"], pinned["steps"], maps, most_held)
+    agreed = Agreement(
+        claim.attempt,
+        changed,
+        pinned["layout"],
+        pinned["corpora"],
+        pinned["steps"],
+        maps,
+        most_held,
+        resumes=bool(claim.commits),
+    )
     return agreed, claim
 
 

@@ -35,6 +35,18 @@ WIDE = {"width": 192, "depth": 2, "heads": 3}
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_a_method_whose_weights_are_to_be_loaded_has_the_same_tensors_and_draws_none(name: str, monkeypatch) -> None:
+    drawn = build(job(OPTIONS[name])).module
+    monkeypatch.setattr(init, "draw_weight", None)
+    given = build(job(OPTIONS[name]), drawn=False).module
+    facts = [
+        [(key, tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad) for key, tensor in each.items()]
+        for each in (drawn.state_dict(keep_vars=True), given.state_dict(keep_vars=True))
+    ]
+    assert facts[0] == facts[1]
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_building_and_training_leave_torchs_generator_alone(name: str) -> None:
     before = torch.get_rng_state()
     method = build(job(OPTIONS[name]))

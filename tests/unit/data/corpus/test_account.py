@@ -46,7 +46,7 @@ def test_a_named_field_is_the_image_and_the_others_are_counted(tmp_path):
     assert found == [(f"{y}.left.JPG", -1) for y in range(3)]
     assert passed == {(Reason.DOTTED, "jpg"): 3}
     job_corpus = CorpusSpec(url=str(tmp_path), image="Left.jpg")
-    assert pin([job_corpus]).shapes[0].shards == (3,)
+    assert tuple(pin([job_corpus]).shapes[0].shards) == (3,)
 
 
 def test_indexes_of_two_image_fields_do_not_replace_each_other(tmp_path):

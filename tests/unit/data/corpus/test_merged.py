@@ -72,7 +72,7 @@ def test_a_shard_that_changed_is_looked_up_and_its_row_replaced(corpus, indexes,
     pinned(corpus, indexes)
     write_tar(corpus / "007.tar", [("b.png", b"x"), ("c.png", b"y")])
     index_checked(list_shards(str(corpus))[7], None)
-    assert pinned(corpus, indexes).shapes[0].shards == (*(1,) * 7, 2, *(1,) * (SHARDS - 8))
+    assert tuple(pinned(corpus, indexes).shapes[0].shards) == (*(1,) * 7, 2, *(1,) * (SHARDS - 8))
     reads.clear()
     pinned(corpus, indexes)
     assert len(reads) == 2

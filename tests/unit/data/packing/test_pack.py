@@ -49,7 +49,7 @@ def test_class_folders_are_packed_whole_with_labels(class_folders, tmp_path, dig
     packed = pack.pack(find_source(str(class_folders)), str(tmp_path / "out"), shard_samples=15)
     assert (packed.shards, packed.samples) == ([f"shard-{i:06d}.tar" for i in range(3)], 40)
     images, labels, names = everything(tmp_path / "out")
-    assert pin([CorpusSpec(url=str(tmp_path / "out"))]).shapes[0].shards == (15, 15, 10)
+    assert tuple(pin([CorpusSpec(url=str(tmp_path / "out"))]).shapes[0].shards) == (15, 15, 10)
     assert len(set(names)) == 40
     for image, label, name in zip(images, labels, names, strict=True):
         grey, expected = digits[int(name[-7:-4])]

@@ -1,11 +1,16 @@
 """The rules of the order (docs/reference/order-of-samples.md), over corpora of uneven and empty shards."""
 
+import tracemalloc
+from array import array
 from collections import defaultdict
+from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gmml_cluster.data.random.feistel import permutation_key, permute
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.plan.sample_layout import CorpusShape, SampleLayout, lane_indices
 from tests.unit.data.reader import order_oracle as oracle
@@ -158,3 +163,33 @@ def test_epochs_from_a_step_begin_with_that_of_its_first_sample():
         epoch = int(order.locate(np.array([step * 24])).epoch[0])
         assert order.epochs_from(0, step)[0] == epoch
         assert len(order.epochs_from(0, step)) >= 2
+
+
+@pytest.mark.parametrize("samples", [10**6, 10**11])
+def test_what_a_rank_computes_with_depends_on_spans_and_not_on_samples(samples: int) -> None:
+    spans = 2**20
+    counts = array("q", (np.diff(np.arange(spans + 1) * samples // spans)).tolist())
+    layout = SampleLayout(
+        seed=1, batch=2**13, group=8, lanes=1024, window=256, spans=1, corpora=(CorpusShape(1.0, counts),)
+    )
+    tracemalloc.start()
+    order = Order(layout)
+    order.locate(order.rank_numbers(samples // 2**13 - 1, 1024, 7))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * 8 * spans  # of 15 arrays of all spans and more, were they permuted at once
+
+
+def test_ranks_of_many_lanes_share_them_out_as_fractions_would() -> None:
+    counts = (7_001, 4_000, 2_107)
+    lanes = [(Fraction(2 * p + 1, 2 * count), c, p) for c, count in enumerate(counts) for p in range(count)]
+    assert list(lane_indices(counts)) == [(c, p) for _, c, p in sorted(lanes)]
+
+
+def test_many_positions_are_permuted_as_each_alone() -> None:
+    n = 20_001
+    key = permutation_key(3, 1, tuple(np.zeros((4, 1), np.int64)))
+    items = permute(key, np.full(n, n), np.arange(n))
+    assert sorted(items.tolist()) == list(range(n))
+    some = [0, 8191, 8192, 16_384, n - 1]
+    assert [int(permute(key, np.array([n]), np.array([at]))[0]) for at in some] == items[some].tolist()

@@ -9,26 +9,53 @@ STEP = """
 import sys
 import torch
 import torch.distributed as dist
-from gmml_cluster.train.engines.build import make_engine
-from tests.unit.train.test_loop import job
-from gmml_cluster.spec.job import EngineSpec
+import gmml_cluster.train.attempt  # all that a rank imports whatever its job is
+from gmml_cluster.spec.job import EngineSpec, Optim
+from gmml_cluster.train.engines.build import import_ahead, make_engine
 
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+device, zero = torch.device("cpu"), {zero!r}
+import_ahead(zero, device)
 module = torch.nn.Linear(2, 2)
-engine = make_engine(module, engine=EngineSpec(zero={zero}), optim=job().optim, device=torch.device("cpu"))
+engine = make_engine(module, engine=EngineSpec(zero=zero), optim=Optim(lr=1e-3), device=device)
 before = module.weight.detach().clone()
 engine.backward(engine.forward(torch.ones(2, 2)).sum(), last=True)
 engine.step(0.1, 0.0, torch.zeros(1, dtype=torch.float64))
-assert not torch.equal(before, module.weight)
-print(sorted({{"torch._dynamo", "torch._inductor"}} & set(sys.modules)))
+assert zero == 3 or not torch.equal(before, module.weight)
+asked = ["torch._dynamo", "torch._inductor", "deepspeed", "gmml_cluster.evaluate", "rich", "click"]
+print([name for name in asked if name in sys.modules])
 """
 
 
-@pytest.mark.parametrize("zero", [0, 1, 2])
-def test_engines_up_to_stage_2_import_neither_dynamo_nor_inductor(zero):
+@pytest.mark.parametrize("zero", ["ddp", 0, 1, 2, 3])
+def test_up_to_the_first_step_neither_compiler_nor_evaluation_is_imported_and_deepspeed_for_zero_alone(zero):
     done = subprocess.run([sys.executable, "-c", STEP.format(zero=zero)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().splitlines()[-1] == "[]"
+    assert done.stdout.strip().splitlines()[-1] == ("[]" if zero == "ddp" else "['deepspeed']")
+
+
+FAILED_AHEAD = """
+import sys
+sys.modules["deepspeed"] = None
+import torch
+import torch.distributed as dist
+from gmml_cluster.errors import GmmlError
+from gmml_cluster.spec.job import EngineSpec, Optim
+from gmml_cluster.train.engines.build import import_ahead, make_engine
+
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+import_ahead(1, torch.device("cpu"))
+try:
+    make_engine(torch.nn.Linear(2, 2), engine=EngineSpec(zero=1), optim=Optim(lr=1e-3), device=torch.device("cpu"))
+except GmmlError as error:
+    print(error)
+"""
+
+
+def test_what_fails_while_it_is_imported_ahead_is_said_by_name_where_the_engine_is_made():
+    done = subprocess.run([sys.executable, "-c", FAILED_AHEAD], capture_output=True, text=True)
+    assert "deepspeed is not installed" in done.stdout.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 UUIDS = """

@@ -41,7 +41,9 @@ class Run:
     def attempt(self, **changed):
         run = run_root(self.root.root, "x")
         token = protocol.submit(run.log, launcher="local", code="c", bounds={}, changed=changed)
-        return agree(run, StartInfo(run.root, "x", token, "j", 0), RankInfo(0, 1, 0, 1), lambda attempt: None)[0]
+        return agree(
+            run, StartInfo(run.root, "x", token, "j", 0), RankInfo(0, 1, 0, 1), lambda attempt: None, lambda job: None
+        )[0]
 
     def entries(self, kind):
         return [entry.fields for entry in self.root.log.read(0) if entry.kind == kind]
@@ -95,6 +97,28 @@ def test_after_want_of_memory_less_is_held_until_a_person_submits_again(run):
     for number, micro in ((1, 16), (2, 8)):
         protocol.end(run.root.log, number, "out_of_memory", micro=micro)
         start = StartInfo(run.root.root, "x", token, "j", number)
-        agreed, _ = agree(run_root(run.root.root, "x"), start, RankInfo(0, 1, 0, 1), lambda attempt: None)
+        agreed, _ = agree(
+            run_root(run.root.root, "x"), start, RankInfo(0, 1, 0, 1), lambda attempt: None, lambda job: None
+        )
         assert agreed.most_held == micro
     assert run.attempt().most_held is None
+
+
+def test_once_there_is_a_checkpoint_ranks_are_told_to_draw_no_weights(run):
+    first = run.attempt()
+    assert not first.resumes
+    protocol.commit(run.root.log, first.attempt, step=3, manifest="m", size=1, seconds=1.0)
+    assert run.attempt().resumes
+
+
+def test_what_the_engine_is_to_be_is_known_before_the_claim(run):
+    token = protocol.submit(run.root.log, launcher="local", code="c", bounds={}, changed={"engine.zero": [1, "ddp"]})
+    attempts = []
+
+    def read(job):
+        assert job.engine.zero == "ddp"
+        attempts.append(len(run.root.log.refresh().attempts))
+
+    start = StartInfo(run.root.root, "x", token, "j", 0)
+    agree(run_root(run.root.root, "x"), start, RankInfo(0, 1, 0, 1), lambda attempt: None, read)
+    assert attempts == [0]
