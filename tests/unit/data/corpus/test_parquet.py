@@ -359,6 +359,7 @@ def test_a_preflight_finds_images_without_an_index(tmp_path, digits):
     where, data = next(_samples(str(folder), ""))
     assert (where.endswith("train-00000-of-00003.parquet: row 0"), data) == (True, png(digits[0][0]))
     assert not indexed._shows_no_sample(CorpusUrl(str(folder)))
+    assert indexed._needs_every_byte(CorpusUrl(str(folder)))
     write_rows(tmp_path / "empty.parquet", [None, b""])
     assert indexed._shows_no_sample(CorpusUrl(str(tmp_path / "empty.parquet")))
 
