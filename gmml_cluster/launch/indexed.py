@@ -6,6 +6,7 @@ from functools import partial
 from importlib.util import find_spec
 
 from gmml_cluster.data.corpus.listing import ShardFile, indexes_below, list_shards, split_url, store_of
+from gmml_cluster.data.corpus.parquet import ImageTable, is_parquet
 from gmml_cluster.data.corpus.summary import Summary, summarise
 from gmml_cluster.errors import DataError, Fault, PreflightError, StorageError
 from gmml_cluster.launch.evaluation import look_at_evaluation
@@ -64,13 +65,13 @@ def _look_at_corpora(job: JobSpec, root: str, *, take_counts: bool) -> Indexed:
 
 
 def count(job: JobSpec) -> Indexed:
-    """Count the samples of shards in folders by their headers; object stores would have to be read in full.
+    """Count the samples of tars in folders by their headers; all else would have to be read in full.
 
     Raises:
         SpecError: a corpus has another number of samples than its spec says, or none.
         DataError: a shard is damaged.
     """
-    if not _can_read() or any(corpus.url.startswith("s3://") for corpus in job.data.corpora):
+    if not _can_read() or any(map(_needs_every_byte, job.data.corpora)):
         return Indexed(None)
     from gmml_cluster.data.corpus.pin import pin
 
@@ -79,6 +80,10 @@ def count(job: JobSpec) -> Indexed:
         note for corpus, held in zip(found.corpora, found.summaries, strict=True) for note in held.notes_of(corpus.url)
     ]
     return Indexed(found.shapes, tuple(notes), found.summaries)
+
+
+def _needs_every_byte(corpus: CorpusSpec) -> bool:
+    return corpus.url.startswith("s3://") or is_parquet(list_shards(corpus.url, corpus.image)[0].url)
 
 
 def refuse_empty(job: JobSpec, held: Sequence[Summary | None]) -> None:
@@ -124,7 +129,6 @@ def _shows_no_sample(corpus: CorpusSpec) -> bool:
 
 
 def _samples_of(shard: ShardFile) -> Iterator[object]:
-    from gmml_cluster.data.corpus.parquet import ImageTable, is_parquet
     from gmml_cluster.data.corpus.tar import HEADER_BLOCK_BYTES, read_samples
 
     folder, name = split_url(shard.url)
@@ -154,7 +158,6 @@ def _can_read() -> bool:
 def _look_at(corpus: CorpusSpec, root: str) -> tuple[CorpusShape | None, list[str], Summary | None]:
     """The corpus' shape, None where it is not known or has no sample, notes of it, and what it holds if known."""
     from gmml_cluster.data.corpus.merged import find_headers
-    from gmml_cluster.data.corpus.parquet import is_parquet
 
     try:
         files, indexes = list_shards(corpus.url, corpus.image), indexes_below(root)

@@ -21,12 +21,16 @@ from gmml_cluster.data.corpus.listing import list_shards
 from gmml_cluster.data.corpus.pin import CorpusUrl, pin
 from gmml_cluster.data.corpus.repin import repin
 from gmml_cluster.data.eval_reader import Samples
+from gmml_cluster.data.node_cache.cache import NodeCache
+from gmml_cluster.data.node_cache.plan import NodePlan
 from gmml_cluster.data.reader.fetch import Fetcher, Wanted
+from gmml_cluster.data.reader.order import Order
+from gmml_cluster.data.reader.stream import Stream
 from gmml_cluster.errors import DataError, PreflightError, ShardChanged, StorageError
 from gmml_cluster.launch import indexed
 from gmml_cluster.launch.preflight import _samples
 from gmml_cluster.store.posix import PosixStore
-from tests.unit.data.conftest import png, write_tar
+from tests.unit.data.conftest import CountingStore, png, write_tar
 from tests.unit.data.parquets import CLASSES, DATASETS_2, DATASETS_5, noise, write_rows
 from tests.unit.data.reader.test_stream import Run, assert_same
 
@@ -140,18 +144,36 @@ def test_little_memory_ahead_gives_the_same_views(tmp_path, digits):
     assert np.array_equal(np.stack(tight), np.stack([batch.images for batch in run.batches(4)]))
 
 
-def test_a_bucket_gives_the_images_of_the_folder(tmp_path, digits, monkeypatch):
-    from tests.unit.data.conftest import CountingStore
-
+@pytest.fixture
+def rows_bucket(tmp_path, digits, monkeypatch):
+    """The folder of digits in files that snappy compressed, which is also at s3://bucket/rows."""
     folder = write_digits_as(tmp_path / "rows", digits, "parquet", **DATASETS_2)
-    expected = Run(folder).images(4)
     store = CountingStore("s3://bucket/rows", folder)
     monkeypatch.setattr(listing, "open_store", lambda url: store if url.startswith("s3://") else PosixStore(url))
     listing.store_of.cache_clear()
-    try:
-        assert_same(expected, Run("s3://bucket/rows").images(4))
-    finally:
-        listing.store_of.cache_clear()
+    yield folder
+    listing.store_of.cache_clear()
+
+
+def test_a_bucket_gives_the_images_of_the_folder(rows_bucket):
+    assert_same(Run(rows_bucket).images(4), Run("s3://bucket/rows").images(4))
+
+
+def test_a_node_cache_gives_the_same_images_also_where_its_entries_are_damaged(rows_bucket, tmp_path):
+    run = Run("s3://bucket/rows")
+    expected = [batch.images for batch in run.batches(4)]
+    order, made = Order(run.layout), tmp_path / "cache"
+    for _ in range(2):
+        cache = NodeCache(made, 2**30, NodePlan(order, run.pin, 1, range(1)), block_bytes=256)
+        stream = Stream(order, run.pin, run.data, seed=7, views=2, ranks=1, rank=0, first_step=0, node_cache=cache)
+        try:
+            assert all(np.array_equal(stream.next().images, images) for images in expected)
+        finally:
+            stream.close()
+        entries = list(made.glob("*.gmml-block"))
+        assert entries
+        for entry in entries:
+            entry.write_bytes(bytes(entry.stat().st_size))
 
 
 @pytest.mark.parametrize(
@@ -337,6 +359,7 @@ def test_a_preflight_finds_images_without_an_index(tmp_path, digits):
     where, data = next(_samples(str(folder), ""))
     assert (where.endswith("train-00000-of-00003.parquet: row 0"), data) == (True, png(digits[0][0]))
     assert not indexed._shows_no_sample(CorpusUrl(str(folder)))
+    assert indexed._needs_every_byte(CorpusUrl(str(folder)))
     write_rows(tmp_path / "empty.parquet", [None, b""])
     assert indexed._shows_no_sample(CorpusUrl(str(tmp_path / "empty.parquet")))
 
