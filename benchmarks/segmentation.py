@@ -27,7 +27,7 @@ from benchmarks.methods.jobs import encoder_job
 from benchmarks.methods.results import mean_and_spread
 from benchmarks.methods.runs import Bench, gmml, prepare, train
 from benchmarks.methods.trials import IMAGES, Trial
-from gmml_cluster.run.evaluations import kept
+from gmml_cluster.run.results.evaluations import kept
 from gmml_cluster.run.root import run_root
 
 CORPUS, METHOD, CLASSES = "cifar10", "mae", 10

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import Fault, GmmlError, RunFailed
-from gmml_cluster.launch import cancel as ending
-from gmml_cluster.launch import find as finding
-from gmml_cluster.launch import select as selecting
-from gmml_cluster.launch.follow import Tail, ended_without_finishing, follow, is_at_work, output_of_start
-from gmml_cluster.launch.status import Statuses, statuses
+from gmml_cluster.launch.runs import cancel as ending
+from gmml_cluster.launch.runs import find as finding
+from gmml_cluster.launch.runs import select as selecting
+from gmml_cluster.launch.runs.follow import Tail, ended_without_finishing, follow, is_at_work, output_of_start
+from gmml_cluster.launch.runs.status import Statuses, statuses
 from gmml_cluster.outputs.status import StatusOutput
-from gmml_cluster.run.evaluations import kept, with_scores
+from gmml_cluster.run.results.evaluations import kept, with_scores
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.run.uploads import metric_lines
 

@@ -8,7 +8,7 @@ from statistics import fmean, median, stdev
 
 from benchmarks.methods.trials import Trial
 from gmml_cluster.plan.shares import counts_of
-from gmml_cluster.run.evaluations import kept
+from gmml_cluster.run.results.evaluations import kept
 from gmml_cluster.run.root import run_root
 from gmml_cluster.run.uploads import metric_lines
 

@@ -7,11 +7,11 @@ from typing import Any
 from benchmarks.soak.disturb import Done
 from benchmarks.soak.plan import ENDING, Kind
 from gmml_cluster.errors import GmmlError
-from gmml_cluster.run import retention
-from gmml_cluster.run.comparison import parting
 from gmml_cluster.run.history import History
 from gmml_cluster.run.log import check
+from gmml_cluster.run.results.comparison import parting
 from gmml_cluster.run.root import RunRoot
+from gmml_cluster.run.saving import retention
 from gmml_cluster.run.uploads import metric_lines
 from gmml_cluster.train.checkpoints.read import CheckpointReader
 

@@ -13,7 +13,7 @@ from gmml_cluster.outputs.submission import CancelOutput, failures
 if TYPE_CHECKING:
     from gmml_cluster.api import Run
     from gmml_cluster.errors import GmmlError
-    from gmml_cluster.launch.cancel import Cancelled
+    from gmml_cluster.launch.runs.cancel import Cancelled
 
 
 @click.command("cancel")
@@ -28,8 +28,8 @@ def command(runs: tuple[str, ...], every: bool, root: str | None, as_json: bool)
     """
     from gmml_cluster import api
     from gmml_cluster.errors import GmmlError
-    from gmml_cluster.launch.cancel import cancel
-    from gmml_cluster.launch.follow import is_at_work
+    from gmml_cluster.launch.runs.cancel import cancel
+    from gmml_cluster.launch.runs.follow import is_at_work
 
     if every == bool(runs):
         raise click.UsageError("name runs, or all with --all")

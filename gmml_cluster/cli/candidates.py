@@ -20,7 +20,7 @@ _WORDS = {"boolean": ["true", "false"], "null": ["null"]}
 
 def runs(context: click.Context, _: click.Parameter, incomplete: str) -> Items:
     """Names of runs under the known roots that are folders, or under --root."""
-    from gmml_cluster.launch.find import known_roots
+    from gmml_cluster.launch.runs.find import known_roots
     from gmml_cluster.run.root import NAME, RUN
 
     if "/" in incomplete:

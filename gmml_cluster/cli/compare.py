@@ -19,8 +19,8 @@ def command(runs: tuple[str, ...], root: str | None, as_json: bool) -> None:
     The name of a sweep, or a pattern such as 'vit-*', stands for its runs. A run without scores, or with none that
     another run has under the same protocol, is named below the table.
     """
-    from gmml_cluster.launch.select import select_all
-    from gmml_cluster.run.score_columns import latest, not_compared
+    from gmml_cluster.launch.runs.select import select_all
+    from gmml_cluster.run.results.score_columns import latest, not_compared
 
     compared = select_all(runs, root)
     rows: list[ScoreOfRunOutput] = [{**row, "run": found.name} for found in compared for row in latest(found)]
@@ -41,7 +41,7 @@ def _print(rows: list[ScoreOfRunOutput]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from gmml_cluster.run.score_columns import headings, kind_of
+    from gmml_cluster.run.results.score_columns import headings, kind_of
 
     kinds = list(dict.fromkeys(kind_of(row) for row in rows))
     titles = headings(kinds)
@@ -60,6 +60,6 @@ def _print(rows: list[ScoreOfRunOutput]) -> None:
 
 def _protocol(heading: str, row: ScoreOfRunOutput) -> str:
     """What a column's scores were made with, named where another column has the same score."""
-    from gmml_cluster.run.score_columns import protocol_of
+    from gmml_cluster.run.results.score_columns import protocol_of
 
     return f"{heading if heading.endswith(']') else row['score']}: {protocol_of(row)}"

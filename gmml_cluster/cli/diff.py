@@ -25,8 +25,8 @@ def command(one: str, other: str, root: str | None, as_json: bool) -> int:
 
     Exits with 0 where all steps that both made are equal, with 1 where they part or share no step.
     """
-    from gmml_cluster.launch.find import find
-    from gmml_cluster.run.comparison import compare_runs
+    from gmml_cluster.launch.runs.find import find
+    from gmml_cluster.run.results.comparison import compare_runs
 
     document = compare_runs(find(one, root), find(other, root))
     if as_json:

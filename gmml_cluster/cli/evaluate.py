@@ -71,7 +71,7 @@ def command(
     their own on the bank, on the cluster, and are then scored on the corpus. What scores runs on a node where --cluster
     names a profile of SLURM or Ray, and waits for it in this terminal; else here.
     """
-    from gmml_cluster.launch.find import find
+    from gmml_cluster.launch.runs.find import find
 
     trained, frozen = _asked(scores)
     _refuse_pixels([*trained, *frozen], classes, features, sliding=sliding)

@@ -26,7 +26,7 @@ def command(
     as_json: bool,
 ) -> int:
     """Write the encoder of a checkpoint of RUN for another library, with a model card, into a new folder."""
-    from gmml_cluster.launch.find import find
+    from gmml_cluster.launch.runs.find import find
 
     found = find(run, root)
     arguments = ["--root", found.root, "--run", found.name, "--to", target]

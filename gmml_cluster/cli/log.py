@@ -28,7 +28,7 @@ _LONG = ("sum", "layout", "topology", "traceback")
 @options.as_json
 def command(run: str, check: bool, root: str | None, as_json: bool) -> int:
     """Print the entries of RUN's log, oldest first: one JSON document a line with --json, one sentence otherwise."""
-    from gmml_cluster.launch.find import find
+    from gmml_cluster.launch.runs.find import find
 
     log = find(run, root).log
     if check:

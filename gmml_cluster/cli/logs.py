@@ -31,9 +31,9 @@ def command(
     as_json: bool,
 ) -> None:
     """Print what a rank of an attempt of RUN printed, under the attempt's first error."""
-    from gmml_cluster.launch.find import find
-    from gmml_cluster.launch.follow import follow as follow_output
-    from gmml_cluster.run import failures
+    from gmml_cluster.launch.runs.find import find
+    from gmml_cluster.launch.runs.follow import follow as follow_output
+    from gmml_cluster.run.ends import failures
 
     if follow and as_json:
         raise click.UsageError("--json is for what was printed already; leave it out with -f, or wait by gmml wait")
@@ -65,8 +65,8 @@ def _document(
     run: "RunRoot", history: "History", attempt: "Attempt | None", rank: int | None, tail: int | None
 ) -> "LogsOutput":
     """What is printed, for programs."""
-    from gmml_cluster.launch.follow import Tail, headline, output_of_start
-    from gmml_cluster.run import failures
+    from gmml_cluster.launch.runs.follow import Tail, headline, output_of_start
+    from gmml_cluster.run.ends import failures
 
     document: LogsOutput = {
         "version": 1,

@@ -74,7 +74,7 @@ def _ordered(job_or_run: str, overrides: Sequence[str], root: str | None) -> "Or
 
     if options.is_job(job_or_run, overrides):
         return ordered.of_job(job_or_run, overrides, root)
-    from gmml_cluster.launch.find import find
+    from gmml_cluster.launch.runs.find import find
 
     return ordered.of_run(find(job_or_run, root))
 

@@ -31,8 +31,8 @@ def command(run: str, first: int | None, last: int | None, code: bool, root: str
     Without options the steps between its last two checkpoints. RUN is only read. Exits with 0 where all is equal, with
     1 where something differs.
     """
-    from gmml_cluster.launch.find import find
     from gmml_cluster.launch.replay.replay import replay
+    from gmml_cluster.launch.runs.find import find
 
     done = replay(find(run, root), first=first, last=last, installed=code, show=lambda line: click.echo(line, err=True))
     for warning in done.warnings:

@@ -38,7 +38,7 @@ def command(runs: tuple[str, ...], output: Path, images: str | None, root: str |
     from gmml_cluster.cli.compute import absolute_url, demand, run_module
 
     demand("bokeh")
-    from gmml_cluster.launch.select import select_all
+    from gmml_cluster.launch.runs.select import select_all
     from gmml_cluster.report.gather import gather, unique_names
     from gmml_cluster.report.page import buckets_for, page_of
 

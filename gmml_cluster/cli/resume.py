@@ -67,7 +67,7 @@ def _resume_all(root: str | None, as_json: bool) -> int:
     from gmml_cluster import api
     from gmml_cluster.cli.submit_report import document, sentence
     from gmml_cluster.errors import GmmlError
-    from gmml_cluster.launch.come_back import interrupted
+    from gmml_cluster.launch.after.come_back import interrupted
 
     found = interrupted([each.location for each in api.runs(root)])
     faults: list[GmmlError] = list(found.faults)

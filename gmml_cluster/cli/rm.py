@@ -14,8 +14,8 @@ from gmml_cluster.outputs.submission import RemovedOutput
 @options.as_json
 def command(run: str, yes: bool, root: str | None, as_json: bool) -> None:
     """Delete RUN with its checkpoints, its log last; refused while a job of it is queued or an attempt lives."""
-    from gmml_cluster.launch.cancel import remove
-    from gmml_cluster.launch.find import find
+    from gmml_cluster.launch.runs.cancel import remove
+    from gmml_cluster.launch.runs.find import find
 
     if as_json and not yes:
         raise click.UsageError("--json asks nothing; say --yes too")

@@ -46,7 +46,7 @@ def command(
         arguments += ["--job", job_or_run, *(word for each in overrides for word in ("--override", each))]
         arguments += [] if root is None else ["--root", root]
     else:
-        from gmml_cluster.launch.find import find
+        from gmml_cluster.launch.runs.find import find
 
         found = find(job_or_run, root)
         arguments += ["--root", found.root, "--run", found.name]

@@ -13,7 +13,7 @@ from gmml_cluster.cli.evaluation_lines import evaluation_lines
 from gmml_cluster.cli.moments import moment
 from gmml_cluster.outputs.base import error_document
 from gmml_cluster.outputs.status import AttemptOutput, GoodputOutput, StatusOutput
-from gmml_cluster.run.failures import lines as lines_of
+from gmml_cluster.run.ends.failures import lines as lines_of
 from gmml_cluster.wording import counted
 
 _COLUMNS = ("RUN", "STATE", "STEP", "DONE", "LOSS", "IMG/S", "WAIT", "LEFT", "SAVED", "STARTED", "LAST")

@@ -5,7 +5,7 @@ import click
 from gmml_cluster.api import Run
 from gmml_cluster.cli.documents import emit
 from gmml_cluster.errors import Fault, RunFailed
-from gmml_cluster.launch.follow import ended_without_finishing
+from gmml_cluster.launch.runs.follow import ended_without_finishing
 from gmml_cluster.launch.submit import Submitted
 from gmml_cluster.outputs.submission import SubmitOutput
 from gmml_cluster.spec.loading.yaml import shown

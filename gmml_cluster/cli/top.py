@@ -14,7 +14,7 @@ from gmml_cluster.cli.top_view import at_work, view
 from gmml_cluster.errors import StorageError
 from gmml_cluster.outputs.base import error_document
 from gmml_cluster.outputs.status import StatusOutput
-from gmml_cluster.run.discovery import is_run
+from gmml_cluster.run.finding.discovery import is_run
 from gmml_cluster.run.root import NAME, RunRoot
 from gmml_cluster.store.open import open_store
 

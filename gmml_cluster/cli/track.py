@@ -17,7 +17,7 @@ def command(run: str, root: str | None, as_json: bool) -> int:
 
     The run does so itself. This is for a tracker that its nodes cannot reach, or that did not answer at its end.
     """
-    from gmml_cluster.launch.find import find
+    from gmml_cluster.launch.runs.find import find
 
     arguments = [find(run, root).url, *(["--json"] if as_json else [])]
     return subprocess.run([sys.executable, "-P", "-m", "gmml_cluster.track", *arguments], check=False).returncode

@@ -31,7 +31,7 @@ def command(runs: tuple[str, ...], timeout: float | None, root: str | None, as_j
     The name of a sweep, or a pattern such as 'vit-*', stands for its runs. Exits with 0 where all have finished, with 5
     where one has ended without finishing, with 6 where one was still at work after --timeout.
     """
-    from gmml_cluster.launch.select import select_all
+    from gmml_cluster.launch.runs.select import select_all
 
     chosen = select_all(runs, root)
     found = waited(chosen, _left_at_work(chosen, timeout))
@@ -47,7 +47,7 @@ def command(runs: tuple[str, ...], timeout: float | None, root: str | None, as_j
 
 def _left_at_work(runs: "Sequence[RunRoot]", timeout_s: float | None) -> "list[RunRoot]":
     """Wait until none is at work or the time is over; those that still are."""
-    from gmml_cluster.launch.follow import at_work
+    from gmml_cluster.launch.runs.follow import at_work
 
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     left = at_work(runs)
@@ -64,7 +64,7 @@ def waited(runs: "Sequence[RunRoot]", left: "Sequence[RunRoot]") -> list[WaitedO
         runs: that were waited for.
         left: those of them that are still at work.
     """
-    from gmml_cluster.launch.follow import ended_without_finishing
+    from gmml_cluster.launch.runs.follow import ended_without_finishing
 
     found: list[WaitedOutput] = []
     for run in runs:

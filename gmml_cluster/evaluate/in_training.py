@@ -37,8 +37,8 @@ from gmml_cluster.evaluate.scoring import (
 from gmml_cluster.methods.build import blank
 from gmml_cluster.methods.protocol import Setting, exported_name
 from gmml_cluster.models.vit import VisionTransformer
-from gmml_cluster.run.evaluation_progress import EvaluationProgress
-from gmml_cluster.run.evaluations import find, keep
+from gmml_cluster.run.results.evaluation_progress import EvaluationProgress
+from gmml_cluster.run.results.evaluations import find, keep
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.engines.gather import Copies
 from gmml_cluster.train.evaluation import Scored

@@ -20,7 +20,7 @@ from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.evaluate.reconstruction import Shown, choose, first_images, reconstruct
 from gmml_cluster.outputs.leave import leave
-from gmml_cluster.run.pictures import UNTRAINED, is_kept, name_of, write
+from gmml_cluster.run.results.pictures import UNTRAINED, is_kept, name_of, write
 from gmml_cluster.run.root import run_root
 from gmml_cluster.train.checkpoints.load_trained import load_trained
 

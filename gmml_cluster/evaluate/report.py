@@ -12,7 +12,7 @@ from gmml_cluster.errors import GmmlError
 from gmml_cluster.evaluate.score import Score
 from gmml_cluster.outputs.leave import leave
 from gmml_cluster.outputs.run import EvalOutput
-from gmml_cluster.run.evaluations import keep
+from gmml_cluster.run.results.evaluations import keep
 from gmml_cluster.run.root import run_root
 from gmml_cluster.wording import counted
 

@@ -2,8 +2,8 @@
 
 from gmml_cluster import __version__
 from gmml_cluster.data.corpus.pin import Pin
-from gmml_cluster.run.evaluations import kept, table
 from gmml_cluster.run.history import Commit, History
+from gmml_cluster.run.results.evaluations import kept, table
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.validate import to_yaml

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gmml_cluster.errors import Fault, LaunchError
-from gmml_cluster.launch.follow import ended_without_finishing, is_at_work
 from gmml_cluster.launch.prepare import Prepared, prepare
+from gmml_cluster.launch.runs.follow import ended_without_finishing, is_at_work
 from gmml_cluster.launch.submit import submit
 from gmml_cluster.outputs.runs import DrillOutput
-from gmml_cluster.run.comparison import parting
 from gmml_cluster.run.drills import VARIABLE, Drill, Kind
 from gmml_cluster.run.ledger import status
+from gmml_cluster.run.results.comparison import parting
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.run.uploads import Line, metric_lines
 

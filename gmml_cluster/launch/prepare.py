@@ -5,16 +5,16 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from gmml_cluster.errors import Fault, SpecError
+from gmml_cluster.launch.checks.existing import compare
+from gmml_cluster.launch.checks.indexed import Indexed, count, look_up, refuse_empty
+from gmml_cluster.launch.checks.init_source import with_source
 from gmml_cluster.launch.code import code_of_run, installed_code
-from gmml_cluster.launch.existing import compare
-from gmml_cluster.launch.indexed import Indexed, count, look_up, refuse_empty
-from gmml_cluster.launch.init_source import with_source
 from gmml_cluster.launch.protocol import Submission
 from gmml_cluster.launch.registry import launcher_named
 from gmml_cluster.launch.snapshot import Snapshot
 from gmml_cluster.plan.plan import Plan, make_plan
 from gmml_cluster.run.root import absolute, run_root
-from gmml_cluster.run.space import room_lacking
+from gmml_cluster.run.saving.space import room_lacking
 from gmml_cluster.spec.cluster import ClusterProfile
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.locations import Locations

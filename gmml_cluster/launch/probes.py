@@ -11,9 +11,9 @@ from gmml_cluster.data.corpus.classes import class_faults
 from gmml_cluster.data.corpus.listing import list_shards, shared_shards
 from gmml_cluster.data.corpus.summary import Summary
 from gmml_cluster.errors import DataError, Fault, SpecError
-from gmml_cluster.launch.indexed import count, look_up
-from gmml_cluster.launch.mask_values import mask_value_faults
-from gmml_cluster.run.evaluation_progress import head_name
+from gmml_cluster.launch.checks.indexed import count, look_up
+from gmml_cluster.launch.checks.mask_values import mask_value_faults
+from gmml_cluster.run.results.evaluation_progress import head_name
 from gmml_cluster.run.root import RunRoot, commit_of
 from gmml_cluster.spec.job import CorpusSpec, JobSpec
 from gmml_cluster.spec.loading.validate import dump, parse_job

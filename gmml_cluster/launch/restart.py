@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from gmml_cluster.errors import Fenced
-from gmml_cluster.launch.evidence import Evidence
-from gmml_cluster.launch.exits import CRASHES
-from gmml_cluster.launch.verdict import Verdict
-from gmml_cluster.run import consequences, protocol
-from gmml_cluster.run.budgets import budgets, counted, is_worth_a_try, pause_s
-from gmml_cluster.run.causes import COUNTED, FREE
+from gmml_cluster.launch.after.evidence import Evidence
+from gmml_cluster.launch.after.exits import CRASHES
+from gmml_cluster.launch.after.verdict import Verdict
+from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import COME_BACK, FINISHED, NEVER, RESTARTS, STORAGE, UNFIT
+from gmml_cluster.run.ends import consequences
+from gmml_cluster.run.ends.budgets import budgets, counted, is_worth_a_try, pause_s
+from gmml_cluster.run.ends.causes import COUNTED, FREE
 from gmml_cluster.run.history import Attempt, History
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.store.open import open_store

@@ -13,21 +13,21 @@ from typing import Any, Literal
 
 from gmml_cluster import __version__
 from gmml_cluster.errors import Fault, Fenced, PreflightError, SpecError, StorageError
+from gmml_cluster.launch.checks.evaluation import refuse_evaluation
+from gmml_cluster.launch.checks.existing import changes_of, opened
+from gmml_cluster.launch.checks.indexed import look_up
+from gmml_cluster.launch.checks.preflight import preflight
 from gmml_cluster.launch.code import code_of_run
-from gmml_cluster.launch.evaluation import refuse_evaluation
-from gmml_cluster.launch.existing import changes_of, opened
-from gmml_cluster.launch.indexed import look_up
 from gmml_cluster.launch.jobs import is_busy, poll_one
-from gmml_cluster.launch.preflight import preflight
 from gmml_cluster.launch.prepare import Prepared, plan_submission, profile_named, with_lanes_counted
 from gmml_cluster.launch.protocol import Launcher, Queue, Submission
 from gmml_cluster.launch.registry import launcher_named
 from gmml_cluster.run import protocol
-from gmml_cluster.run.discovery import note_root
+from gmml_cluster.run.finding.discovery import note_root
+from gmml_cluster.run.finding.location import demand_in_place, misplaced
 from gmml_cluster.run.history import History
-from gmml_cluster.run.location import demand_in_place, misplaced
-from gmml_cluster.run.notice import too_short
 from gmml_cluster.run.root import SPEC, RunRoot, code_name, create_run, remove_run, run_root, withdraw
+from gmml_cluster.run.saving.notice import too_short
 from gmml_cluster.spec.identity import identity
 from gmml_cluster.spec.loading.locations import Locations
 from gmml_cluster.spec.loading.validate import dump, to_yaml

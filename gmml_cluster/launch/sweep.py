@@ -23,8 +23,9 @@ from gmml_cluster.launch.submit import (
     record_job,
     take_back,
 )
-from gmml_cluster.run import protocol, sweeps
-from gmml_cluster.run.discovery import is_run
+from gmml_cluster.run import protocol
+from gmml_cluster.run.finding import sweeps
+from gmml_cluster.run.finding.discovery import is_run
 from gmml_cluster.run.root import NAME, RunRoot, run_root
 from gmml_cluster.spec.identity import identity
 from gmml_cluster.spec.loading.compose import compose

@@ -10,10 +10,10 @@ from gmml_cluster.outputs.status import ScoreOutput
 from gmml_cluster.report.curves import Curves, curves_of
 from gmml_cluster.report.health import Health, health_of
 from gmml_cluster.report.timeline import Save, Span, saves_of, spans_of, under_way
-from gmml_cluster.run import pictures
-from gmml_cluster.run.comparison import spec_of
 from gmml_cluster.run.entries import Entry
-from gmml_cluster.run.evaluations import kept, table
+from gmml_cluster.run.results import pictures
+from gmml_cluster.run.results.comparison import spec_of
+from gmml_cluster.run.results.evaluations import kept, table
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.run.uploads import metric_lines, metric_part_names
 

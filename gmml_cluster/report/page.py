@@ -30,7 +30,7 @@ from gmml_cluster.report.seeds import seed_verdicts
 from gmml_cluster.report.sources import Source, listed, slots
 from gmml_cluster.report.tables import Table
 from gmml_cluster.report.verdict import Verdict, differing_fields, shown, verdict_of
-from gmml_cluster.run.score_columns import latest_of
+from gmml_cluster.run.results.score_columns import latest_of
 from gmml_cluster.wording import counted
 
 BUCKETS = 10_000

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from gmml_cluster.report.gather import RunData
-from gmml_cluster.run.pictures import UNTRAINED
+from gmml_cluster.run.results.pictures import UNTRAINED
 
 BYTES = 600_000
 """Of all pictures of a page together."""

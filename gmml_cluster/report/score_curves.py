@@ -14,7 +14,7 @@ from gmml_cluster.outputs.status import ScoreOutput
 from gmml_cluster.report.gather import RunData
 from gmml_cluster.report.palette import colour, dash
 from gmml_cluster.report.plots import plot_of
-from gmml_cluster.run.score_columns import Kind, headings, kind_of, protocol_of
+from gmml_cluster.run.results.score_columns import Kind, headings, kind_of, protocol_of
 
 MOST = 6
 """Figures of a page; a run that scores every feature by every protocol would have dozens."""

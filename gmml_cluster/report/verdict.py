@@ -14,7 +14,7 @@ from typing import Any
 
 from gmml_cluster.outputs.runs import ScoreOfRunOutput
 from gmml_cluster.outputs.status import ScoreOutput
-from gmml_cluster.run.score_columns import Kind, headings, kind_of, protocol_of
+from gmml_cluster.run.results.score_columns import Kind, headings, kind_of, protocol_of
 from gmml_cluster.wording import counted
 
 CHANCE = 0.05

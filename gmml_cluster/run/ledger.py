@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 from gmml_cluster.outputs.status import AttemptOutput, CodeOutput, GoodputOutput, LedgerOutput, State
 from gmml_cluster.run import goodput
-from gmml_cluster.run.budgets import budgets, counted, is_worth_a_try
-from gmml_cluster.run.causes import FATAL, OUTSIDE
+from gmml_cluster.run.ends.budgets import budgets, counted, is_worth_a_try
+from gmml_cluster.run.ends.causes import FATAL, OUTSIDE
 from gmml_cluster.run.history import Attempt, History
-from gmml_cluster.run.notice import save_s, too_short
+from gmml_cluster.run.saving.notice import save_s, too_short
 
 _FAULTS = (*FATAL, "storage", "hang")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from gmml_cluster import __version__
 from gmml_cluster.errors import CheckpointError, Fault, Fenced
-from gmml_cluster.run.causes import CAUSES
+from gmml_cluster.run.ends.causes import CAUSES
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.history import Commit, History
 from gmml_cluster.run.log import Draft, Log

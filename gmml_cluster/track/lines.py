@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gmml_cluster.run.entries import Entry
-from gmml_cluster.run.evaluations import name_of
 from gmml_cluster.run.history import History
 from gmml_cluster.run.log import Log
+from gmml_cluster.run.results.evaluations import name_of
 from gmml_cluster.run.root import metrics_stem, part_name
 from gmml_cluster.store.protocol import NotFound, Store
 

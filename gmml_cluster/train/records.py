@@ -11,12 +11,13 @@ from datetime import timedelta
 from typing import Any
 
 from gmml_cluster.errors import Fault, StorageError
-from gmml_cluster.run import protocol, retention
+from gmml_cluster.run import protocol
 from gmml_cluster.run.history import History
-from gmml_cluster.run.interval import between_interruptions_s, save_interval_s
 from gmml_cluster.run.log import Log
 from gmml_cluster.run.root import RunRoot
-from gmml_cluster.run.space import room_lacking
+from gmml_cluster.run.saving import retention
+from gmml_cluster.run.saving.interval import between_interruptions_s, save_interval_s
+from gmml_cluster.run.saving.space import room_lacking
 from gmml_cluster.spec.scalars import Interval
 from gmml_cluster.store.protocol import Store
 from gmml_cluster.train.checkpoints.clean_up import CleanUp

@@ -14,8 +14,9 @@ from gmml_cluster.cli.main import group
 from gmml_cluster.cli.submit import command as gmml_submit
 from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.launch import code as launch_code
-from gmml_cluster.launch import existing, prepare, submit
-from gmml_cluster.launch.indexed import Indexed
+from gmml_cluster.launch import prepare, submit
+from gmml_cluster.launch.checks import existing
+from gmml_cluster.launch.checks.indexed import Indexed
 from gmml_cluster.launch.local.launcher import LocalLauncher
 from gmml_cluster.launch.local.lock import holder, state_folder
 from gmml_cluster.launch.protocol import JobReport

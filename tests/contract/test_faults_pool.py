@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gmml_cluster.run.causes import CAUSES
+from gmml_cluster.run.ends.causes import CAUSES
 from tests.faults.pool import POOL, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "recovery.md"

@@ -13,11 +13,12 @@ from gmml_cluster.evaluate.see import __main__ as see
 from gmml_cluster.evaluate.see import look
 from gmml_cluster.launch import drill, notify
 from gmml_cluster.launch.prepare import prepare
-from gmml_cluster.launch.status import statuses
+from gmml_cluster.launch.runs.status import statuses
 from gmml_cluster.launch.submit import Submitted
 from gmml_cluster.launch.sweep import prepare_sweep
-from gmml_cluster.run import consequences, maps, protocol
-from gmml_cluster.run.causes import CAUSES
+from gmml_cluster.run import maps, protocol
+from gmml_cluster.run.ends import consequences
+from gmml_cluster.run.ends.causes import CAUSES
 from gmml_cluster.run.entries import Kind
 from gmml_cluster.run.events import Event
 from gmml_cluster.run.root import create_run, run_root

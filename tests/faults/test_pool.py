@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gmml_cluster.launch.exits import evidence_of
+from gmml_cluster.launch.after.exits import evidence_of
 from gmml_cluster.launch.restart import JobStart, judge
 from gmml_cluster.launch.slurm.evidence import examine
 from gmml_cluster.run import protocol

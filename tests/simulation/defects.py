@@ -8,10 +8,11 @@ from unittest.mock import patch
 
 from gmml_cluster.launch import restart
 from gmml_cluster.launch.local import lock
-from gmml_cluster.run import protocol, retention
+from gmml_cluster.run import protocol
 from gmml_cluster.run.growth import Growth
 from gmml_cluster.run.history import History
 from gmml_cluster.run.log import Log
+from gmml_cluster.run.saving import retention
 from gmml_cluster.store.posix import PosixStore
 from tests.simulation import bucket, folder
 

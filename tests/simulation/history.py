@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gmml_cluster.errors import GmmlError
-from gmml_cluster.launch import cancel as cancelling
 from gmml_cluster.launch import submit as submitting
+from gmml_cluster.launch.runs import cancel as cancelling
 from gmml_cluster.run.log import Log, check
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.store.posix import PosixStore

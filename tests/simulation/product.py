@@ -11,12 +11,17 @@ from unittest.mock import patch
 
 import yaml
 
-from gmml_cluster.launch import cancel, existing, jobs, living, restart, submit
+from gmml_cluster.launch import jobs, restart, submit
+from gmml_cluster.launch.after import living
+from gmml_cluster.launch.checks import existing
 from gmml_cluster.launch.local import supervisor
 from gmml_cluster.launch.protocol import Submission
+from gmml_cluster.launch.runs import cancel
 from gmml_cluster.launch.slurm import successor
 from gmml_cluster.launch.snapshot import Snapshot
-from gmml_cluster.run import location, log, retention, root
+from gmml_cluster.run import log, root
+from gmml_cluster.run.finding import location
+from gmml_cluster.run.saving import retention
 from gmml_cluster.spec import stored
 from gmml_cluster.spec.loading import validate
 from gmml_cluster.spec.loading.validate import parse_job

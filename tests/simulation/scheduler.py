@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gmml_cluster.errors import Fault, GmmlError, LaunchError
-from gmml_cluster.launch.evidence import Evidence
+from gmml_cluster.launch.after.evidence import Evidence
+from gmml_cluster.launch.after.verdict import Allocation, action
 from gmml_cluster.launch.protocol import JobReport, Submission
 from gmml_cluster.launch.restart import JobStart, judge
 from gmml_cluster.launch.slurm import successor
-from gmml_cluster.launch.verdict import Allocation, action
 from gmml_cluster.run.codes import NEVER, RESTARTS, UNFIT
 from gmml_cluster.run.log import Log
 from gmml_cluster.train.ranks.agreement import StartInfo

@@ -9,9 +9,9 @@ import pytest
 import gmml_cluster
 from gmml_cluster import api
 from gmml_cluster.errors import RunFailed, SpecError
-from gmml_cluster.launch import follow
 from gmml_cluster.launch.jobs import Jobs, refs_of
 from gmml_cluster.launch.protocol import JobReport
+from gmml_cluster.launch.runs import follow
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run, metrics_stem
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gmml_cluster.launch.exits import RankExit
+from gmml_cluster.launch.after.exits import RankExit
 from gmml_cluster.launch.local.lock import run_digest, state_folder
 from gmml_cluster.launch.tail import tail_of
 from gmml_cluster.run.codes import COME_BACK, NEVER, UNMET

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gmml_cluster.errors import Fault, GmmlError, LaunchError
 from gmml_cluster.launch import notify
-from gmml_cluster.launch.exits import RankExit, evidence_of
+from gmml_cluster.launch.after.exits import RankExit, evidence_of
 from gmml_cluster.launch.local import outage
 from gmml_cluster.launch.local.lock import Holder, held
 from gmml_cluster.launch.local.outage import Outage

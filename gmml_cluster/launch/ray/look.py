@@ -17,8 +17,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gmml_cluster.errors import Fault
+from gmml_cluster.launch.checks.preflight import store_faults
 from gmml_cluster.launch.imports import missing
-from gmml_cluster.launch.preflight import store_faults
 from gmml_cluster.launch.ray.requests import MARK, marker
 from gmml_cluster.launch.ray.room import has_labels, ranks_on
 

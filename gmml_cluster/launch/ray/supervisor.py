@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gmml_cluster.errors import GmmlError
-from gmml_cluster.launch import exits, notify
-from gmml_cluster.launch.evidence import Evidence
-from gmml_cluster.launch.exits import RankExit
+from gmml_cluster.launch import notify
+from gmml_cluster.launch.after import exits
+from gmml_cluster.launch.after.evidence import Evidence
+from gmml_cluster.launch.after.exits import RankExit
+from gmml_cluster.launch.after.verdict import Verdict
 from gmml_cluster.launch.ray.growth import looked_for
 from gmml_cluster.launch.ray.job import Job
 from gmml_cluster.launch.ray.room import Free, ranks_on, without_ranks
 from gmml_cluster.launch.ray.worker import LEAVE_S, Left
 from gmml_cluster.launch.restart import JobStart
 from gmml_cluster.launch.restart import judge as judge_by_log
-from gmml_cluster.launch.verdict import Verdict
 from gmml_cluster.run import history as started
 from gmml_cluster.run.codes import FAILED, FINISHED, NEVER, ORPHAN_S, RESTARTS
 from gmml_cluster.run.growth import NO_COMMIT, Growth

@@ -20,7 +20,7 @@ from typing import Any
 import gmml_cluster
 from gmml_cluster.launch.tail import last_line, tail_of
 from gmml_cluster.run.codes import COME_BACK, NEVER, ORPHAN_S, UNMET
-from gmml_cluster.run.symptoms import of_output
+from gmml_cluster.run.ends.symptoms import of_output
 
 LEAVE_S = 60.0
 """How long the others may stay once a rank has failed."""

@@ -23,9 +23,9 @@ from gmml_cluster.launch.replay.ranks import (
 )
 from gmml_cluster.launch.replay.scratch import Scratch, make_scratch
 from gmml_cluster.outputs.run import ReplayCheckpointOutput, ReplayOutput, ReplayTopologyOutput
-from gmml_cluster.run.comparison import Parting, parting
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.history import Commit
+from gmml_cluster.run.results.comparison import Parting, parting
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.run.step_range import Piece, StepRange, choose, commits_of, pieces, stretches
 from gmml_cluster.run.uploads import Line, metric_lines

@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gmml_cluster.launch.evidence import Evidence
-from gmml_cluster.launch.exits import evidence_of
+from gmml_cluster.launch.after.evidence import Evidence
+from gmml_cluster.launch.after.exits import evidence_of
+from gmml_cluster.launch.after.verdict import Allocation
 from gmml_cluster.launch.slurm.logs import StartLogs
-from gmml_cluster.launch.verdict import Allocation
-from gmml_cluster.run.symptoms import of_output
+from gmml_cluster.run.ends.symptoms import of_output
 
 _KILLS = {"PREEMPTION": "preempted", "TIME LIMIT": "time_limit", "NODE FAILURE": "node_lost"}
 # slurmstepd writes it for the job and again for each step; the step's line appears in files of ranks alone.

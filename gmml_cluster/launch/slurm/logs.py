@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gmml_cluster.launch.exits import RankExit
+from gmml_cluster.launch.after.exits import RankExit
 from gmml_cluster.launch.folders import folder_of
 from gmml_cluster.launch.tail import last_lines
 from gmml_cluster.run.codes import COME_BACK, NEVER
-from gmml_cluster.run.symptoms import names_device
+from gmml_cluster.run.ends.symptoms import names_device
 
 _CHARACTERS = 300
 _READ_RANKS = 16

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gmml_cluster.errors import GmmlError
-from gmml_cluster.launch.evidence import Evidence
+from gmml_cluster.launch.after.evidence import Evidence
+from gmml_cluster.launch.after.verdict import Allocation, Verdict, action
 from gmml_cluster.launch.restart import JobStart, judge
 from gmml_cluster.launch.slurm.evidence import allocation, examine
-from gmml_cluster.launch.verdict import Allocation, Verdict, action
 from gmml_cluster.run.log import Log
 from gmml_cluster.store.open import open_store
 

@@ -16,7 +16,7 @@ from gmml_cluster.methods.build import blank
 from gmml_cluster.methods.protocol import AfterStep, Method, Setting, exported_name
 from gmml_cluster.models.regrid import differs_in_grid, on_grid
 from gmml_cluster.models.vit import VisionTransformer
-from gmml_cluster.run.discovery import run_at
+from gmml_cluster.run.finding.discovery import run_at
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.root import RunRoot, commit_of
 from gmml_cluster.spec.job import Init, JobSpec

@@ -47,11 +47,16 @@ def stage_3_without_compiler() -> Iterator[None]:
 
     for decorated in vars(PartitionedParameterCoordinator).values():
         _spare(decorated)
-    disable, torch.compiler.disable = torch.compiler.disable, lambda function: function
+    disable = torch.compiler.disable
+    torch.compiler.disable = _as_it_is  # type: ignore[assignment]  # it takes more arguments
     try:
         yield
     finally:
         torch.compiler.disable = disable
+
+
+def _as_it_is(function: Any) -> Any:
+    return function
 
 
 def _spare(decorated: Any) -> None:

@@ -20,7 +20,8 @@ from gmml_cluster.errors import Fault, PreflightError, SpecError
 from gmml_cluster.models.vit import attention_kernels
 from gmml_cluster.plan.sample_layout import SampleLayout
 from gmml_cluster.plan.steps import layout_of, total_steps
-from gmml_cluster.run import consequences, protocol
+from gmml_cluster.run import protocol
+from gmml_cluster.run.ends import consequences
 from gmml_cluster.run.history import History
 from gmml_cluster.run.protocol import Claim
 from gmml_cluster.run.root import RunRoot, corpora_name

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gmml_cluster.errors import GmmlError, StorageError
-from gmml_cluster.run.causes import Cause
-from gmml_cluster.run.symptoms import Kind, of_message
+from gmml_cluster.run.ends.causes import Cause
+from gmml_cluster.run.ends.symptoms import Kind, of_message
 from gmml_cluster.train.ranks.cluster_env import node_name
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 from gmml_cluster.train.ranks.watchdog import Hang

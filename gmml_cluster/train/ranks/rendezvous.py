@@ -21,7 +21,7 @@ from urllib.parse import quote
 import torch.distributed as dist
 
 from gmml_cluster.errors import Fault, LaunchError
-from gmml_cluster.run.symptoms import UNWRITTEN
+from gmml_cluster.run.ends.symptoms import UNWRITTEN
 from gmml_cluster.store.protocol import NotFound, Store
 from gmml_cluster.train.ranks.cluster_env import own_address
 

@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from gmml_cluster.errors import Fenced, StorageError
-from gmml_cluster.run import failures, protocol
+from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import COME_BACK, FAILED, FINISHED, NEVER, STORAGE
+from gmml_cluster.run.ends import failures
 from gmml_cluster.run.root import RunRoot
 from gmml_cluster.store.requests import DEADLINE_S
 from gmml_cluster.train.ranks import hang

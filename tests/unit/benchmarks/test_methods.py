@@ -14,7 +14,7 @@ from benchmarks.methods.trials import CORPORA, IMAGES, METHODS, Trial, trials
 from gmml_cluster.errors import Fault, RunFailed
 from gmml_cluster.launch import probes
 from gmml_cluster.launch.prepare import with_absolute_paths
-from gmml_cluster.run.evaluations import keep
+from gmml_cluster.run.results.evaluations import keep
 from gmml_cluster.run.root import SPEC, create_run, run_root
 from gmml_cluster.spec.job import run_name
 from gmml_cluster.spec.loading.validate import dump, to_yaml

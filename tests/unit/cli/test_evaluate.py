@@ -38,7 +38,7 @@ def test_scores_of_pixels_are_told_the_classes_and_read_patches(more):
 def test_each_score_is_asked_of_the_module_that_makes_it(asked, calls, monkeypatch):
     run = SimpleNamespace(root="/runs", name="a", job=lambda _: SimpleNamespace(method=SimpleNamespace(name="mae")))
     made = []
-    monkeypatch.setattr("gmml_cluster.launch.find.find", lambda name, root: run)
+    monkeypatch.setattr("gmml_cluster.launch.runs.find.find", lambda name, root: run)
     monkeypatch.setattr("gmml_cluster.launch.code.installed_code", lambda method: SimpleNamespace(digest="d"))
     monkeypatch.setattr(evaluate, "run_module", lambda module, words, **_: made.append((module, list(words))) or 0)
     CliRunner().invoke(command, ["a", "--with", *asked], catch_exceptions=False)

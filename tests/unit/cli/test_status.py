@@ -9,10 +9,11 @@ from click.testing import CliRunner
 
 from gmml_cluster.cli import status as page_of
 from gmml_cluster.cli.status import command
-from gmml_cluster.launch import status as statuses
 from gmml_cluster.launch.jobs import Jobs, refs_of
 from gmml_cluster.launch.protocol import JobReport
-from gmml_cluster.run import consequences, failures, protocol
+from gmml_cluster.launch.runs import status as statuses
+from gmml_cluster.run import protocol
+from gmml_cluster.run.ends import consequences, failures
 from gmml_cluster.run.root import create_run, metrics_stem
 
 

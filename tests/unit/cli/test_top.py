@@ -9,8 +9,8 @@ from rich.console import Console
 from gmml_cluster import api
 from gmml_cluster.cli.top import IDLE_LOOKS, Looks, command, in_order
 from gmml_cluster.cli.top_view import cells, short, view
-from gmml_cluster.launch import status as statuses
 from gmml_cluster.launch.protocol import JobReport
+from gmml_cluster.launch.runs import status as statuses
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run, remove_run
 from tests.fixtures.outputs import checked

@@ -7,9 +7,9 @@ from click.testing import CliRunner
 
 from gmml_cluster.cli import wait
 from gmml_cluster.cli.main import group
-from gmml_cluster.launch import follow
 from gmml_cluster.launch.jobs import Jobs, refs_of
 from gmml_cluster.launch.protocol import JobReport
+from gmml_cluster.launch.runs import follow
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run
 from tests.fixtures.outputs import checked

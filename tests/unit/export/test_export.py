@@ -21,7 +21,7 @@ from gmml_cluster.export.targets import TRANSFORMERS_CLASS, family_of
 from gmml_cluster.models.rope_vit import RopeEncoder, RopeShape
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.run import protocol
-from gmml_cluster.run.evaluations import keep
+from gmml_cluster.run.results.evaluations import keep
 from gmml_cluster.run.root import corpora_name
 from gmml_cluster.spec.job import CorpusSpec, JobSpec
 from gmml_cluster.spec.loading.validate import parse_job

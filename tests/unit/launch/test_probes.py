@@ -9,8 +9,8 @@ from gmml_cluster.data.corpus.checksums import index_all
 from gmml_cluster.data.corpus.listing import list_shards
 from gmml_cluster.errors import DataError, SpecError
 from gmml_cluster.launch import probes
-from gmml_cluster.launch.existing import compare
-from gmml_cluster.launch.indexed import look_up
+from gmml_cluster.launch.checks.existing import compare
+from gmml_cluster.launch.checks.indexed import look_up
 from gmml_cluster.launch.probes import probe_job, refuse_corpus
 from gmml_cluster.run.root import SPEC, create_run
 from gmml_cluster.spec.loading.validate import parse_job, to_yaml

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gmml_cluster.errors import Fenced
-from gmml_cluster.launch.evidence import Evidence
+from gmml_cluster.launch.after.evidence import Evidence
 from gmml_cluster.launch.restart import JobStart, judge, restart_delay_s
 from gmml_cluster.launch.slurm.restart import main
 from gmml_cluster.run import protocol

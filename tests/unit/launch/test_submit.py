@@ -11,21 +11,24 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from click.testing import CliRunner
+from tests.unit.launch.test_preflight import png, shard
 
 from gmml_cluster.cli.submit import command
 from gmml_cluster.data.corpus.checksums import index_all
 from gmml_cluster.data.corpus.listing import list_shards
 from gmml_cluster.errors import Fenced, LaunchError, PreflightError, SpecError, StorageError
-from gmml_cluster.launch import existing, prepare, submit
+from gmml_cluster.launch import prepare, submit
+from gmml_cluster.launch.checks import existing
 from gmml_cluster.launch.local.launcher import LocalLauncher
 from gmml_cluster.launch.protocol import JobReport
-from gmml_cluster.run import consequences, protocol, space
+from gmml_cluster.run import protocol
+from gmml_cluster.run.ends import consequences
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.log import Draft
 from gmml_cluster.run.root import create_run, run_root
+from gmml_cluster.run.saving import space
 from gmml_cluster.spec.cluster import ClusterProfile
 from tests.fixtures import submissions
-from tests.unit.launch.test_preflight import png, shard
 
 
 class Scheduler:

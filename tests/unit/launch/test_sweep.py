@@ -3,6 +3,7 @@
 import pytest
 import yaml
 from click.testing import CliRunner
+from tests.unit.launch.test_preflight import png, shard
 
 from gmml_cluster import api
 from gmml_cluster.cli.cancel import command as cancel
@@ -14,11 +15,10 @@ from gmml_cluster.launch import sweep
 from gmml_cluster.launch.local.launcher import LocalLauncher
 from gmml_cluster.launch.protocol import JobReport, Queue
 from gmml_cluster.launch.sweep import prepare_sweep, resume_all, submit_sweep
+from gmml_cluster.run.finding.sweeps import entries_of
 from gmml_cluster.run.root import create_run, run_root
-from gmml_cluster.run.sweeps import entries_of
 from tests.fixtures import submissions
 from tests.fixtures.outputs import checked
-from tests.unit.launch.test_preflight import png, shard
 
 LR = "optim.lr=1e-4,3e-4"
 RUNS = ["few-lr1e-4", "few-lr3e-4"]

@@ -6,7 +6,7 @@ import pytest
 
 from gmml_cluster.report.page import page_of
 from gmml_cluster.report.pictures import pictures_of, spread
-from gmml_cluster.run import pictures
+from gmml_cluster.run.results import pictures
 from gmml_cluster.run.root import RunRoot
 from tests.fixtures.reports import gathered, preempted_run
 

@@ -10,8 +10,8 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.entries import decode
 from gmml_cluster.run.history import History, fold
 from gmml_cluster.run.log import Draft, Log, check
-from gmml_cluster.run.retention import retire
 from gmml_cluster.run.right_to_claim import refusal
+from gmml_cluster.run.saving.retention import retire
 from gmml_cluster.store.protocol import NotFound
 from tests.unit.run.memory import MemoryStore
 from tests.unit.run.scheduler import play

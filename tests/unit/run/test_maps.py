@@ -6,7 +6,7 @@ from gmml_cluster.errors import Fenced
 from gmml_cluster.run.history import from_sum
 from gmml_cluster.run.log import Draft, Log, check
 from gmml_cluster.run.maps import record_maps
-from gmml_cluster.run.retention import retire, unread_maps
+from gmml_cluster.run.saving.retention import retire, unread_maps
 from tests.unit.run.memory import MemoryStore
 from tests.unit.run.test_protocol import claim, commit, started, submit
 

@@ -7,7 +7,7 @@ import gmml_cluster
 from gmml_cluster.errors import CheckpointError, Fenced, StorageError
 from gmml_cluster.run import protocol
 from gmml_cluster.run.log import Draft, Log, check
-from gmml_cluster.run.retention import FORGOTTEN_S, discard_parts, orphans, past_starts, retire, to_drop
+from gmml_cluster.run.saving.retention import FORGOTTEN_S, discard_parts, orphans, past_starts, retire, to_drop
 from gmml_cluster.store.open import open_store
 from gmml_cluster.store.posix import TEMPORARY
 from tests.unit.run.memory import MemoryStore

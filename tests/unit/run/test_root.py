@@ -7,7 +7,7 @@ import pytest
 
 from gmml_cluster.errors import SpecError, StorageError
 from gmml_cluster.run import protocol
-from gmml_cluster.run.discovery import find_run
+from gmml_cluster.run.finding.discovery import find_run
 from gmml_cluster.run.root import create_run, remove_run, run_root
 from gmml_cluster.store.posix import TEMPORARY, PosixStore
 from gmml_cluster.store.protocol import AlreadyExists

@@ -14,8 +14,9 @@ from gmml_cluster.evaluate.in_training import InTraining, request_of
 from gmml_cluster.evaluate.scoring import evaluate
 from gmml_cluster.methods.build import build
 from gmml_cluster.methods.protocol import Method
-from gmml_cluster.run import evaluations, protocol
-from gmml_cluster.run.evaluation_progress import progress_of
+from gmml_cluster.run import protocol
+from gmml_cluster.run.results import evaluations
+from gmml_cluster.run.results.evaluation_progress import progress_of
 from gmml_cluster.run.root import RunRoot, create_run
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.checkpoints.load_trained import Trained

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from gmml_cluster.errors import Fault, StorageError
-from gmml_cluster.launch import status
 from gmml_cluster.launch.jobs import Jobs
+from gmml_cluster.launch.runs import status
 from gmml_cluster.plan.memory import checkpoint_bytes, moments_of
 from gmml_cluster.plan.shares import counts_of
-from gmml_cluster.run import space
+from gmml_cluster.run.saving import space
 from gmml_cluster.store.posix import PosixStore
 from gmml_cluster.train import records
 from tests.fixtures.attempts import Lines, attempt_of, make_run

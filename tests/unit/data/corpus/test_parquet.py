@@ -27,8 +27,8 @@ from gmml_cluster.data.reader.fetch import Fetcher, Wanted
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.stream import Stream
 from gmml_cluster.errors import DataError, PreflightError, ShardChanged, StorageError
-from gmml_cluster.launch import indexed
-from gmml_cluster.launch.preflight import _samples
+from gmml_cluster.launch.checks import indexed
+from gmml_cluster.launch.checks.preflight import _samples
 from gmml_cluster.store.posix import PosixStore
 from tests.unit.data.conftest import CountingStore, png, write_tar
 from tests.unit.data.parquets import CLASSES, DATASETS_2, DATASETS_5, noise, write_rows

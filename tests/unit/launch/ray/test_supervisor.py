@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 
 from gmml_cluster.errors import Fault, StorageError
-from gmml_cluster.launch.evidence import Evidence
+from gmml_cluster.launch.after.evidence import Evidence
+from gmml_cluster.launch.after.verdict import Verdict
 from gmml_cluster.launch.ray import supervisor
 from gmml_cluster.launch.ray.job import Job
 from gmml_cluster.launch.ray.supervisor import Broken, Ended, Unplaced
 from gmml_cluster.launch.ray.worker import Attempt, Left
-from gmml_cluster.launch.verdict import Verdict
 from gmml_cluster.run.codes import COME_BACK, FAILED, FINISHED, NEVER
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.store.open import open_store

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gmml_cluster.launch.evidence import Evidence
+from gmml_cluster.launch.after.evidence import Evidence
 from gmml_cluster.launch.slurm.evidence import allocation, examine
 
 CANCELLED = "slurmstepd-n1: error: *** JOB 1 ON n1 CANCELLED AT 2026-11-29T11:28:26"

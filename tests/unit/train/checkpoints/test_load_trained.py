@@ -7,8 +7,8 @@ from gmml_cluster.errors import CheckpointError
 from gmml_cluster.methods.build import build
 from gmml_cluster.run import protocol
 from gmml_cluster.run.folders import checkpoint_folder
-from gmml_cluster.run.retention import retire
 from gmml_cluster.run.root import SPEC, create_run, run_root
+from gmml_cluster.run.saving.retention import retire
 from gmml_cluster.spec.loading.validate import parse_job, to_yaml
 from gmml_cluster.train.checkpoints.load_trained import load_trained
 from gmml_cluster.train.checkpoints.read import CheckpointReader

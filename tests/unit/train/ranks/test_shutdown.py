@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from gmml_cluster.errors import StorageError
-from gmml_cluster.run import failures, protocol
+from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import COME_BACK, FAILED, NEVER, STORAGE
+from gmml_cluster.run.ends import failures
 from gmml_cluster.run.root import create_run
 from gmml_cluster.train.ranks import cluster_env
 from gmml_cluster.train.ranks.agreement import StartInfo

@@ -1,0 +1,1 @@
+"""What a person asks of runs: found, followed, listed with their states, cancelled, removed."""

@@ -1,0 +1,1 @@
+"""Why attempts end, what shows it, and what follows for the next start."""

@@ -1,0 +1,1 @@
+"""Which runs there are, and whether one lies where its log says."""
