@@ -28,7 +28,7 @@ PACKAGE = ROOT / "gmml_cluster"
 BENCHMARKS = ROOT / "benchmarks" / "README.md"
 """Its options are those of its own programs."""
 INLINE = re.compile(r"`([^`\n]+)`")
-TEST = re.compile(r"`(\S+\.py)::(test_\w+)`")
+TEST = re.compile(r"`tests/(\S+\.py)::(test_\w+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FOREIGN = {
     "--array",

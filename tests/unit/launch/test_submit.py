@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from click.testing import CliRunner
-from tests.unit.launch.test_preflight import png, shard
 
 from gmml_cluster.cli.submit import command
 from gmml_cluster.data.corpus.checksums import index_all
@@ -29,6 +28,7 @@ from gmml_cluster.run.root import create_run, run_root
 from gmml_cluster.run.saving import space
 from gmml_cluster.spec.cluster import ClusterProfile
 from tests.fixtures import submissions
+from tests.unit.launch.checks.test_preflight import png, shard
 
 
 class Scheduler:

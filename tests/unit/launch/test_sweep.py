@@ -3,7 +3,6 @@
 import pytest
 import yaml
 from click.testing import CliRunner
-from tests.unit.launch.test_preflight import png, shard
 
 from gmml_cluster import api
 from gmml_cluster.cli.cancel import command as cancel
@@ -19,6 +18,7 @@ from gmml_cluster.run.finding.sweeps import entries_of
 from gmml_cluster.run.root import create_run, run_root
 from tests.fixtures import submissions
 from tests.fixtures.outputs import checked
+from tests.unit.launch.checks.test_preflight import png, shard
 
 LR = "optim.lr=1e-4,3e-4"
 RUNS = ["few-lr1e-4", "few-lr3e-4"]

@@ -120,8 +120,11 @@ def test_a_removed_run_is_gone_and_its_log_went_last_from_the_highest_slot_down(
 
 
 def test_reading_runs_imports_neither_pydantic_nor_torch_nor_s3fs():
-    modules = "causes, discovery, location, root, ledger, log, protocol, uploads, retention"
-    code = f"from gmml_cluster.run import {modules}; from gmml_cluster.store import probe, posix; import sys; "
+    code = (
+        "from gmml_cluster.run import root, ledger, log, protocol, uploads; from gmml_cluster.run.ends import causes; "
+    )
+    code += "from gmml_cluster.run.finding import discovery, location; from gmml_cluster.run.saving import retention; "
+    code += "from gmml_cluster.store import probe, posix; import sys; "
     code += "print([m for m in ('pydantic', 'torch', 'numpy', 's3fs', 'asyncio') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.launch.test_preflight import png, shard
 
 from gmml_cluster.data.corpus.index import build, put
 from gmml_cluster.data.corpus.listing import list_shards
@@ -14,6 +13,7 @@ from gmml_cluster.launch.checks.indexed import look_up
 from gmml_cluster.plan.evaluation import Labelled
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.validate import parse_job
+from tests.unit.launch.checks.test_preflight import png, shard
 
 MAE = {"name": "mae"}
 SUPERVISED = {"name": "supervised", "classes": 4}

@@ -77,6 +77,7 @@ def code(tmp_path: Path) -> Snapshot:
         "__init__.py",
         "errors.py",
         "launch/__init__.py",
+        "launch/after/__init__.py",
         "launch/after/evidence.py",
         "launch/after/exits.py",
         "launch/folders.py",
@@ -85,8 +86,9 @@ def code(tmp_path: Path) -> Snapshot:
         "launch/slurm/logs.py",
         "launch/tail.py",
         "run/__init__.py",
-        "run/ends/causes.py",
         "run/codes.py",
+        "run/ends/__init__.py",
+        "run/ends/causes.py",
         "run/ends/symptoms.py",
         "launch/snapshot.py",
     ]
