@@ -8,6 +8,7 @@ transformers and lightly are taken from an environment of their own, which `make
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -53,30 +54,40 @@ def main() -> None:
     if given.train:
         train(given.train)
         return
-    rows = list(compared(given))
+    rows = list(rows_of(given))
     print(markdown(rows))
     if given.json:
         write_json(rows, given.json)
 
 
-def compared(given: argparse.Namespace) -> Iterator[Row]:
+def rows_of(given: argparse.Namespace) -> Iterator[Row]:
     """A row of the rate and one of the memory for each peer."""
     if not given.peers.exists():
         sys.exit(f"{given.peers} is missing; make it by `make build/peers/.installed`, or name another by --peers")
     os.environ["OMP_NUM_THREADS"] = "1"
+    compared = [(name, other) for name, other in COMPARED if _is_there(given.peers, other)]
     own = {name: [sys.executable, "-m", "benchmarks.trainers", "--train", name] for name in METHODS}
-    peers = {name: [given.peers, "-m", "benchmarks.peer_trainers", name] for name in NAMES}
+    peers = {other: [given.peers, "-m", "benchmarks.peer_trainers", other] for _, other in compared}
     with ExitStack() as stack:
         running = {name: stack.enter_context(MeasuringProcess(command)) for name, command in (own | peers).items()}
         rates = interleaved({name: process.of(given.steps) for name, process in running.items()}, given.rounds)
         memory = {name: process.peak_mib() for name, process in running.items()}
-    for name, other in COMPARED:
+    for name, other in compared:
         value = sorted(rates[name])[given.rounds // 2]
         ratio = ratio_of(rates[name], rates[other])
         yield Row(f"training {name}", NAMES[other], ratio, at_least=1.0, unit="images/s", value=value)
         share = memory[name] / memory[other]
         ratio = Ratio(share, share, share)
         yield Row(f"memory of training {name}", NAMES[other], ratio, at_most=1.0, unit="MiB", value=memory[name])
+
+
+def _is_there(python: Path, name: str) -> bool:
+    """Whether a peer can be imported; where torchvision is of another build than torch, lightly cannot."""
+    module = {"plain": "torch", "lightly": "lightly.models.modules"}.get(name, name)
+    tried = subprocess.run([python, "-c", f"import {module}"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        print(f"{name} is left out: {tried.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+    return tried.returncode == 0
 
 
 def train(name: str) -> None:

@@ -66,9 +66,10 @@ class Watchdog:
         now = self.clock()
         self.beats += 1
         before, since, _ = self._now
-        if before == phase:
+        if before == phase:  # from another phase on it would be the time of that one
             self._seconds[phase].append(now - since)
         self._now = (phase, now, self._limit_s(phase) if limit_s is None else limit_s)
+        # to set the timer ends its thread and starts another, so it is not done at every step of some milliseconds
         if self._guards and not self._paused and now - self._armed_at > _REARMED_S:
             self._arm()
 
@@ -106,6 +107,7 @@ class Watchdog:
 
     def _arm(self) -> None:
         self._armed_at = self.clock()
+        # behind the limit at which the signal thread would speak: it logs an `end` with the cause, this can only print
         faulthandler.dump_traceback_later(self._now[2] + _BLOCKED_S, exit=True, file=sys.stderr)
 
     def _limit_s(self, phase: str) -> float:
