@@ -188,6 +188,9 @@ class _CorpusOrder:
 
     def _stream_starts(self, epoch: int) -> Ints:
         """Where each span begins in the epoch's stream, by its number."""
+        with self._lock:
+            if epoch in self._starts:
+                return self._starts[epoch]
         ends = self._stream_ends(epoch)
         with self._lock:
             if epoch not in self._starts:

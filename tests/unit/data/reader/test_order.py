@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmml_cluster.data.random.feistel import permutation_key, permute
-from gmml_cluster.data.reader.order import Order
+from gmml_cluster.data.reader.order import Order, _CorpusOrder
 from gmml_cluster.plan.sample_layout import CorpusShape, SampleLayout, lane_indices
 from tests.unit.data.reader import order_oracle as oracle
 
@@ -193,3 +193,14 @@ def test_many_positions_are_permuted_as_each_alone() -> None:
     assert sorted(items.tolist()) == list(range(n))
     some = [0, 8191, 8192, 16_384, n - 1]
     assert [int(permute(key, np.array([n]), np.array([at]))[0]) for at in some] == items[some].tolist()
+
+
+def test_an_epoch_that_is_held_is_not_permuted_again_however_many_others_were_asked_for(monkeypatch):
+    layout = SampleLayout(seed=3, batch=8, group=2, lanes=2, window=4, spans=2, corpora=(CorpusShape(1.0, (5, 7, 9)),))
+    order, permuted = Order(layout), []
+    every = _CorpusOrder._all_permuted
+    monkeypatch.setattr(_CorpusOrder, "_all_permuted", lambda self, epoch: permuted.append(epoch) or every(self, epoch))
+    for _ in range(2):
+        for epoch in range(20):
+            order.openings(0, epoch, np.arange(3))
+    assert sorted(permuted) == sorted([*range(20), *range(20)])  # once for where spans end, once for where they begin
