@@ -27,6 +27,7 @@ TOOLS = ("sbatch", "scancel", "scontrol", "squeue", "srun")
 _GMML = "from gmml_cluster.cli.main import gmml; gmml()"
 _SUBMIT = "from gmml_cluster.cli.submit import main; main()"
 _WORKER = """
+import os
 import torch
 import torch.distributed as dist
 import gmml_cluster.evaluate.in_training
@@ -40,6 +41,7 @@ optim = Optim.model_validate({"lr": 0.1, "lr_per": None, "schedule": {"warmup": 
 engine = make_engine(nn.Linear(2, 2), engine=EngineSpec(zero=1), optim=optim, device=torch.device("cpu"))
 engine.backward(engine.forward(torch.ones(2, 2)).sum(), last=True)
 engine.step(0.1, 0.0, torch.zeros(1, dtype=torch.float64))
+os._exit(0)  # as ranks leave
 """
 
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 STEP = """
+import os
 import sys
 import torch
 import torch.distributed as dist
@@ -23,7 +24,8 @@ engine.backward(engine.forward(torch.ones(2, 2)).sum(), last=True)
 engine.step(0.1, 0.0, torch.zeros(1, dtype=torch.float64))
 assert zero == 3 or not torch.equal(before, module.weight)
 asked = ["torch._dynamo", "torch._inductor", "deepspeed", "gmml_cluster.evaluate", "rich", "click"]
-print([name for name in asked if name in sys.modules])
+print([name for name in asked if name in sys.modules], flush=True)
+os._exit(0)  # as ranks leave: Python's way out runs destructors of gloo's threads, which may end in an abort
 """
 
 
@@ -35,6 +37,7 @@ def test_up_to_the_first_step_neither_compiler_nor_evaluation_is_imported_and_de
 
 
 FAILED_AHEAD = """
+import os
 import sys
 sys.modules["deepspeed"] = None
 import torch
@@ -48,7 +51,8 @@ import_ahead(1, torch.device("cpu"))
 try:
     make_engine(torch.nn.Linear(2, 2), engine=EngineSpec(zero=1), optim=Optim(lr=1e-3), device=torch.device("cpu"))
 except GmmlError as error:
-    print(error)
+    print(error, flush=True)
+os._exit(0)
 """
 
 
