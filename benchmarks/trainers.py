@@ -41,6 +41,12 @@ NAMES = {
     "plain": "a plain loop of the authors' structure",
 }
 
+IMPORTS = {
+    "transformers": "from transformers import Trainer, ViTMAEForPreTraining",
+    "lightly": "import lightly.models.modules",
+    "plain": "import torch",
+}
+
 
 def main() -> None:
     """Measure, print the rows, and write them with `--json`; with a method's name, train it when asked."""
@@ -66,7 +72,7 @@ def rows_of(given: argparse.Namespace) -> Iterator[Row]:
         sys.exit(f"{given.peers} is missing; make it by `make build/peers/.installed`, or name another by --peers")
     os.environ["OMP_NUM_THREADS"] = "1"
     compared = [(name, other) for name, other in COMPARED if _is_there(given.peers, other)]
-    own = {name: [sys.executable, "-m", "benchmarks.trainers", "--train", name] for name in METHODS}
+    own = {name: [sys.executable, "-m", "benchmarks.trainers", "--train", name] for name, _ in compared}
     peers = {other: [given.peers, "-m", "benchmarks.peer_trainers", other] for _, other in compared}
     with ExitStack() as stack:
         running = {name: stack.enter_context(MeasuringProcess(command)) for name, command in (own | peers).items()}
@@ -82,9 +88,8 @@ def rows_of(given: argparse.Namespace) -> Iterator[Row]:
 
 
 def _is_there(python: Path, name: str) -> bool:
-    """Whether a peer can be imported; where torchvision is of another build than torch, lightly cannot."""
-    module = {"plain": "torch", "lightly": "lightly.models.modules"}.get(name, name)
-    tried = subprocess.run([python, "-c", f"import {module}"], capture_output=True, text=True, check=False)
+    """Whether a peer can be imported; where torchvision is of another build than torch, two of them cannot."""
+    tried = subprocess.run([python, "-c", IMPORTS[name]], capture_output=True, text=True, check=False)
     if tried.returncode:
         print(f"{name} is left out: {tried.stderr.strip().splitlines()[-1]}", file=sys.stderr)
     return tried.returncode == 0
