@@ -1,4 +1,4 @@
-"""What has been measured once, kept beside this file in the repository: the table takes days, and machines are lent.
+"""What has been measured once, kept beside this file in the repository: the table takes hours, on several machines.
 
 A trial whose encoder is trained and scored by every score stands there under its name, and is not measured again. To
 measure it anew, remove its entry.
