@@ -119,11 +119,11 @@ def _in_processes(
         command = [sys.executable, "-m", "benchmarks.soak", *words]
         child = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
         children.append(child)
-        told = False
+        asked = False
         while child.poll() is None:
-            if enough.is_set() and not told:
+            if enough.is_set() and not asked:
                 child.send_signal(signal.SIGUSR1)
-                told = True
+                asked = True
             time.sleep(1.0)
         return json.loads(document.read_text())["legs"] if document.exists() else None
 

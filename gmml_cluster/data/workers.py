@@ -146,10 +146,8 @@ def _how(code: int) -> str:
     return f"was killed by {Signals(-code).name}{memory}"
 
 
-def _begin(environment: dict[str, str]) -> None:
-    """Leave as soon as the parent is gone: the pool's queue would be waited on for ever."""
-    os.environ.update(environment)  # the server that workers are forked from keeps the one that it began with
-    signal(SIGINT, SIG_IGN)  # a terminal's Ctrl-C reaches all; the parent ends the workers
+def leave_with_parent() -> None:
+    """Have this process end when its parent is gone: what it waits for would be waited for without end."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -158,3 +156,9 @@ def _begin(environment: dict[str, str]) -> None:
         os._exit(1)
 
     threading.Thread(target=leave, daemon=True).start()
+
+
+def _begin(environment: dict[str, str]) -> None:
+    os.environ.update(environment)  # the server that workers are forked from keeps the one that it began with
+    signal(SIGINT, SIG_IGN)  # a terminal's Ctrl-C reaches all; the parent ends the workers
+    leave_with_parent()
