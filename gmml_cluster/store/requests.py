@@ -8,6 +8,7 @@ address is more likely wrong than its service down.
 import os
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from time import monotonic, sleep
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.store.protocol import NotFound
+from gmml_cluster.store.ranges import Ranges
 from gmml_cluster.store.rehearsal import rehearsal
 from gmml_cluster.store.retries import count_retry
 
@@ -40,11 +42,20 @@ class ServerBusy(OSError):
     """A server could not do part of a request now, by an answer whose status is that of success."""
 
 
+@dataclass(frozen=True)
+class _Client:
+    """What a process sends its requests by."""
+
+    system: Any
+    """An `S3FileSystem`."""
+    ranges: Ranges
+
+
 class Requests:
     """Sends requests through s3fs; thread-safe, and a forked child gets connections of its own."""
 
     def __init__(self) -> None:
-        self._systems: dict[int, Any] = {}
+        self._clients: dict[int, _Client] = {}
         self._answered = False
 
     @cached_property
@@ -59,7 +70,7 @@ class Requests:
     def send(self, method: str, **arguments: Any) -> dict[str, Any]:
         """One request, without a retry; raises one of `errors`."""
         rehearsal.request()
-        answer: dict[str, Any] = self._system.call_s3(method, **arguments)
+        answer: dict[str, Any] = self._client.system.call_s3(method, **arguments)
         return answer
 
     def read(self, **arguments: Any) -> bytes:
@@ -67,7 +78,7 @@ class Requests:
         from fsspec.asyn import sync
 
         rehearsal.request()
-        system = self._system
+        system = self._client.system
 
         async def body() -> bytes:
             answer = await system._call_s3("get_object", **arguments)
@@ -77,6 +88,23 @@ class Requests:
 
         data: bytes = sync(system.loop, body)
         return data
+
+    def read_range(self, start: int, length: int, **where: str) -> bytes:
+        """Bytes of an object, fewer where it ends, by obstore or s3fs, without a retry; raises one of `errors`.
+
+        Nothing checks them on their way: the body of a whole object is checked by s3fs, a part of it by none.
+        """
+        ranges, asked = self._client.ranges, f"bytes={start}-{start + length - 1}"
+        if not ranges.serves(where["Bucket"]):
+            return self.read(**where, Range=asked)
+        rehearsal.request()
+        try:
+            return ranges.read(where["Bucket"], where["Key"], start, length)
+        except Exception as error:  # s3fs says what it is
+            count_retry()
+            data = self.read(**where, Range=asked)
+            ranges.failed_alone(where["Bucket"], error)
+            return data
 
     def persist(
         self, where: str, action: Callable[[], T], retry_on: Callable[[BaseException], bool] | None = None
@@ -102,7 +130,7 @@ class Requests:
                 if not (retry_on or is_transient)(error) or monotonic() - began + pause_s > deadline_s:
                     raise _failure(where, error) from error
                 if code_of(error) in _EXPIRED:
-                    self._systems.pop(os.getpid(), None)
+                    self._clients.pop(os.getpid(), None)
                 count_retry()
                 # thousands of ranks fail at the same moment; without chance they would come back at the same moment
                 sleep(random.uniform(0.5, 1.0) * pause_s)
@@ -112,12 +140,12 @@ class Requests:
                 return result
 
     @property
-    def _system(self) -> Any:
+    def _client(self) -> _Client:
         own = os.getpid()
-        return self._systems.get(own) or self._systems.setdefault(own, _connect())
+        return self._clients.get(own) or self._clients.setdefault(own, _connect())
 
 
-def _connect() -> Any:
+def _connect() -> _Client:
     from aiobotocore.session import AioSession
     from s3fs import S3FileSystem
 
@@ -131,7 +159,7 @@ def _connect() -> Any:
     }
     system = S3FileSystem(session=session, skip_instance_cache=True, use_listings_cache=False, config_kwargs=config)
     system.retries = 1
-    return system
+    return _Client(system, Ranges(system, connect_s=_CONNECT_S, silent_s=REQUEST_S, deadline_s=DEADLINE_S))
 
 
 def read_time(text: Any) -> datetime:

@@ -80,9 +80,13 @@ class S3Store:
         if length == 0:
             return b""
         where = self._target(name)
-        if start or length is not None:
-            where["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
-        return self._requests.persist(self._where(name), lambda: self._read(where))
+
+        def read() -> bytes:
+            if length is not None:
+                return self._requests.read_range(start, length, **where)
+            return self._requests.read(**where, **({"Range": f"bytes={start}-"} if start else {}))
+
+        return self._requests.persist(self._where(name), lambda: self._unless_beyond_end(read))
 
     def stat(self, name: str) -> Stat:
         found = self._requests.persist(
@@ -142,9 +146,9 @@ class S3Store:
             raise AlreadyExists(Fault(self._where(name), "exists already; it is written once", "read it instead"))
         return True
 
-    def _read(self, where: dict[str, str]) -> bytes:
+    def _unless_beyond_end(self, read: Callable[[], bytes]) -> bytes:
         try:
-            return self._requests.read(**where)
+            return read()
         except self._requests.errors as error:
             if status_of(error) == _RANGE_BEYOND_END:
                 return b""

@@ -101,7 +101,7 @@ def server(monkeypatch):
 @pytest.fixture
 def store(server, monkeypatch):
     store = s3.S3Store("s3://bucket/runs")
-    store._requests._systems[os.getpid()] = server
+    store._requests._clients[os.getpid()] = requests._Client(server, ranges=None)
     monkeypatch.setattr(store._requests, "read", lambda **asked: server.get_object(**asked))
     return store
 
