@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.methods.costs import Cost, keep_costs
 from benchmarks.methods.jobs import encoder_job
 from benchmarks.methods.trials import IMAGES, METHODS, Trial
+from benchmarks.rows import ratio_of
 from gmml_cluster.methods.build import build
 from gmml_cluster.methods.init import initial_weights
 from gmml_cluster.methods.protocol import MAP, AfterStep, Draws, Guided, Method
@@ -55,15 +57,19 @@ def main() -> None:
     """Measure and print two tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--keep", action="store_true", help="keep the first table for that of `benchmarks.methods`")
     given = parser.parse_args()
-    for title, rows in (("96 wide, 6 deep, 32 px by 4", list(_table_rows())), ("S/16, 224 px", list(_small_rows()))):
-        seconds = _rounds(rows, given.rounds)
+    tables = {"96 wide, 6 deep, 32 px by 4": list(_table_rows()), "S/16, 224 px": list(_small_rows())}
+    for number, (title, rows) in enumerate(tables.items()):
+        costs = _costs(rows, _rounds(rows, given.rounds))
         print(f"{title}, {torch.get_num_threads()} threads\n")
-        print("| method | views | images | step, s | over MAE's: median (range) | by arithmetic |")
+        print("| method | views | images | images/s | step over MAE's: median (range) | by arithmetic |")
         print("|---|---:|---:|---:|---:|---:|")
         for row in rows:
-            print(_line(row, seconds, rows[0]))
+            print(_line(row, costs[row.name]))
         print(flush=True)
+        if given.keep and number == 0:
+            keep_costs(costs)
 
 
 def _table_rows() -> Iterator[Row]:
@@ -147,11 +153,22 @@ def _follow(method: AfterStep, weights: dict[str, nn.Parameter]) -> None:
             weights[target].lerp_(weights[source], update.weight)
 
 
-def _line(row: Row, seconds: dict[str, list[float]], base: Row) -> str:
-    ratios = [own / mae for own, mae in zip(seconds[row.name], seconds[base.name], strict=True)]
-    spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    cells = (row.name, build(row.job).views, row.job.batch.size, f"{statistics.median(seconds[row.name]):.2f}", spread)
-    return f"| {' | '.join(map(str, cells))} | {row.flops / base.flops:.2f} |"
+def _costs(rows: list[Row], seconds: dict[str, list[float]]) -> dict[str, Cost]:
+    """What a step of each row costs; the first row is MAE's."""
+    mae = rows[0]
+    return {
+        row.name: Cost(
+            images_s=row.job.batch.size / statistics.median(seconds[row.name]),
+            over_mae=ratio_of(seconds[row.name], seconds[mae.name]),
+            arithmetic=row.flops / mae.flops,
+        )
+        for row in rows
+    }
+
+
+def _line(row: Row, cost: Cost) -> str:
+    cells = (row.name, build(row.job).views, row.job.batch.size, *cost.cells)
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 if __name__ == "__main__":

@@ -4,17 +4,13 @@ import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from statistics import fmean, median, stdev
+from statistics import fmean, stdev
 
 from benchmarks.methods.trials import Trial
-from gmml_cluster.plan.shares import counts_of
 from gmml_cluster.run.results.evaluations import kept
 from gmml_cluster.run.root import run_root
-from gmml_cluster.run.uploads import metric_lines
 
 SCORES = ("finetune", "attentive", "linear", "knn")
-_WARM_STEPS = 5
-"""Steps after each start that are not timed: processes, caches and readers begin in them."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +28,12 @@ class Result:
     Attributes:
         finished: whether its encoder is trained.
         scores: by name.
-        images_s: images a second of pre-training, the median of its steps; None of a start.
-        flops: of an image of pre-training, forward and backward, by the arithmetic of the plan; None of a start.
         machine: on which it was trained; empty if it is not.
     """
 
     trial: Trial
     finished: bool
     scores: dict[str, Scored] = field(default_factory=dict)
-    images_s: float | None = None
-    flops: int | None = None
     machine: str = ""
 
     @property
@@ -72,18 +64,9 @@ def result(root: str, trial: Trial) -> Result:
         StorageError: a file is damaged.
     """
     run = run_root(root, trial.name)
-    history = run.log.refresh()
-    if not history.finished:
+    if not run.log.refresh().finished:
         return Result(trial, finished=False)
-    scores = scores_of(root, trial)
-    if trial.scratch:
-        return Result(trial, True, scores, machine=machine())
-    lines, starts = metric_lines(run.store, history), {}
-    for line in lines:
-        starts.setdefault(line["attempt"], line["step"])
-    warm = [line["samples_per_s"] for line in lines if line["step"] - starts[line["attempt"]] >= _WARM_STEPS]
-    images_s = median(warm) if warm else None
-    return Result(trial, True, scores, images_s, counts_of(run.job({})).step_flops, machine())
+    return Result(trial, True, scores_of(root, trial), machine())
 
 
 def machine() -> str:

@@ -5,12 +5,13 @@ from itertools import groupby
 
 import yaml
 
+from benchmarks.methods.costs import kept_costs
 from benchmarks.methods.jobs import JOBS
 from benchmarks.methods.results import SCORES, Result, mean_and_spread
 from benchmarks.methods.trials import CORPORA, IMAGES, METHODS, Trial
 
-_HEAD = ["method", "images", "seeds", "fine-tuned", "over scratch", "attentive", "linear", "kNN", "images/s"]
-_COSTS = ["step over MAE's", "by arithmetic"]
+_HEAD = ["method", "images", "seeds", "fine-tuned", "over scratch", "attentive", "linear", "kNN"]
+_COSTS = ["images/s", "step over MAE's", "by arithmetic"]
 _NONE = "-"
 LEAST_GAIN = 5.0
 """Points by which MAE has to be above its start for the table to mean anything."""
@@ -54,9 +55,9 @@ def _explained(results: Sequence[Result]) -> Iterator[str]:
     yield "(standard deviation) over seeds. Nothing was chosen by test images: recipes are fixed, the last checkpoint"
     yield "counts, and the linear probe's learning rate is chosen on a tenth of the training images. `scratch` is the"
     yield "method's own start with the fine-tuning alone; `over scratch` is the difference to it, seed by seed. kNN"
-    yield "(k = 20), linear and attentive read patch tokens of a frozen encoder. images/s is the median over the"
-    yield "steps of pre-training, and depends on what else the machine did; the cost of a step is over MAE's on the"
-    yield "same corpus, measured so and by the arithmetic of the plan."
+    yield "(k = 20), linear and attentive read patch tokens of a frozen encoder. images/s and the cost of a step over"
+    yield "MAE's are those of `python -m benchmarks.step_cost --keep`, which takes a step of each method in turn on one"
+    yield "machine: median, and least to most of the rounds; beside it the ratio by the arithmetic of the plan."
     machines = dict.fromkeys(result.machine for result in results if result.machine)
     if machines:
         yield f"Machine: {'; '.join(machines)}."
@@ -85,11 +86,8 @@ def _cells(rows: Sequence[Result], results: Sequence[Result]) -> Iterator[str]:
     yield finetune
     yield _NONE if trial.scratch else _gain(rows, results)
     yield from frozen
-    rate, mae = _mean(row.images_s for row in rows), [r for r in results if r.trial.row == "mae"]
-    yield _NONE if rate is None else f"{rate:.0f}"
-    mae_rate, flops, mae_flops = _mean(r.images_s for r in mae), rows[0].flops, _mean(r.flops for r in mae)
-    yield f"{mae_rate / rate:.2f}" if rate and mae_rate else _NONE
-    yield f"{flops / mae_flops:.2f}" if flops and mae_flops else _NONE
+    cost = kept_costs().get(trial.row)
+    yield from (_NONE,) * len(_COSTS) if cost is None else cost.cells
 
 
 def _score(rows: Sequence[Result], name: str) -> str:
@@ -141,11 +139,6 @@ def _bracket(spread: float | None) -> str:
 
 def _of(known: int, rows: int) -> str:
     return "" if known == rows else f" [{known} of {rows} seeds]"
-
-
-def _mean(values: Iterator[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _settings(results: Sequence[Result]) -> Iterator[str]:

@@ -5,12 +5,14 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.methods import __main__ as command
-from benchmarks.methods import measured, runs
+from benchmarks.methods import costs, measured, runs
+from benchmarks.methods.costs import Cost
 from benchmarks.methods.jobs import JOBS, encoder_job, head_job
 from benchmarks.methods.results import Result, Scored, result, scores_of
 from benchmarks.methods.runs import Bench, measure, train
 from benchmarks.methods.table import report
 from benchmarks.methods.trials import CORPORA, IMAGES, METHODS, Trial, trials
+from benchmarks.rows import Ratio
 from gmml_cluster.errors import Fault, RunFailed
 from gmml_cluster.launch import probes
 from gmml_cluster.launch.prepare import with_absolute_paths
@@ -248,17 +250,17 @@ def test_a_run_that_does_not_exist_is_missing(tmp_path):
     assert (found.finished, found.missing) == (False, [MAE.name])
 
 
-def done(seed, finetune, *, scratch=False, rate=400.0):
+def done(seed, finetune, *, scratch=False):
     scores = {"finetune": finetune, "attentive": 40.0, "linear": 45.0, "knn": 35.0}
     trial = Trial("cifar10", "mae", seed, IMAGES, scratch)
     known = {name: Scored(value, 1.0) for name, value in scores.items()}
-    return Result(trial, True, known, None if scratch else rate, None if scratch else 100, "2 cores")
+    return Result(trial, True, known, "2 cores")
 
 
 def test_what_is_measured_is_kept_whole_and_not_measured_again(monkeypatch, tmp_path):
     monkeypatch.setattr(measured, "MEASURED", tmp_path / "measured.json")
     measured.MEASURED.write_text("{}")
-    half = Result(Trial("cifar10", "gmml", 0, IMAGES), True, {"knn": Scored(28.0, 0.9)}, 100.0, 500)
+    half = Result(Trial("cifar10", "gmml", 0, IMAGES), True, {"knn": Scored(28.0, 0.9)})
     other_budget = Result(START, True, done(0, 30.0).scores)
     whole = [done(0, 43.0), done(0, 34.0, scratch=True)]
     for found in [half, other_budget, Result(Trial("cifar10", "amt", 0, IMAGES), False), *whole]:
@@ -270,16 +272,18 @@ def test_what_is_measured_is_kept_whole_and_not_measured_again(monkeypatch, tmp_
     assert asked == [half.trial]
 
 
-def test_the_table_has_mean_sampling_error_spread_gain_and_cost():
-    gmml = Result(Trial("cifar10", "gmml", 0, IMAGES), True, {"knn": Scored(28.0, 0.9)}, 100.0, 500)
+def test_the_table_has_mean_sampling_error_spread_gain_and_cost(monkeypatch, tmp_path):
+    monkeypatch.setattr(costs, "COSTS", tmp_path / "costs.json")
+    costs.keep_costs({"mae": Cost(400.0, Ratio(1.0, 1.0, 1.0), 1.0), "gmml": Cost(100.0, Ratio(4.0, 3.9, 4.2), 5.0)})
+    gmml = Result(Trial("cifar10", "gmml", 0, IMAGES), True, {"knn": Scored(28.0, 0.9)})
     seeds = [done(0, 43.0), done(1, 45.0), done(0, 34.0, scratch=True), done(1, 35.0, scratch=True)]
     text = report([*seeds, gmml], "python -m benchmarks.methods")
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     frozen = "40.0 ± 1.0 (0.0) | 45.0 ± 1.0 (0.0) | 35.0 ± 1.0 (0.0)"
     assert rows[1:] == [
-        f"| mae | 100,000 | 2 | 44.0 ± 1.0 (1.4) | +9.5 (0.7) | {frozen} | 400 | 1.00 | 1.00 |",
+        f"| mae | 100,000 | 2 | 44.0 ± 1.0 (1.4) | +9.5 (0.7) | {frozen} | 400 | 1.00 (1.00 to 1.00) | 1.00 |",
         f"| scratch, start of mae | 0 | 2 | 34.5 ± 1.0 (0.7) | - | {frozen} | - | - | - |",
-        "| gmml | 300,000 | 1 | - | - | - | - | 28.0 ± 0.9 | 100 | 4.00 | 5.00 |",
+        "| gmml | 300,000 | 1 | - | - | - | - | 28.0 ± 0.9 | 100 | 4.00 (3.90 to 4.20) | 5.00 |",
     ]
     assert "- cifar10-gmml-300000-s0: finetune" in text
     assert "`python -m benchmarks.methods`" in text
@@ -295,7 +299,7 @@ def test_the_report_names_what_is_missing_and_that_a_small_budget_compares_nothi
 
 def test_a_partial_report_says_so_first_and_of_which_methods_nothing_stands_there():
     unknown = [Result(Trial("cifar10", name, 0, IMAGES), False) for name in ("gmml", "capi")]
-    bare = Result(Trial("cifar10", "amt", 0, IMAGES), True, {"knn": Scored(28.0, 0.9)}, 100.0, 500)
+    bare = Result(Trial("cifar10", "amt", 0, IMAGES), True, {"knn": Scored(28.0, 0.9)})
     text = report([done(0, 43.0), bare, *unknown, Result(Trial("tiny_imagenet_50", "gmml", 0, IMAGES), False)], "x")
     said = "**Partial: 1 of 5 encoders are trained and scored. Only what was measured is below.**"
     assert text.splitlines()[4:7] == [said, "Nothing of gmml, capi on cifar10.", "Nothing of gmml on tiny_imagenet_50."]
@@ -322,7 +326,7 @@ def test_the_report_says_whether_mae_is_as_far_above_its_start_as_it_has_to_be(o
 
 
 def test_a_seed_without_its_score_is_counted_beside_the_mean():
-    bare = Result(Trial("cifar10", "mae", 1, IMAGES), True, {}, 400.0, 100)
+    bare = Result(Trial("cifar10", "mae", 1, IMAGES), True, {})
     assert "43.0 ± 1.0 [1 of 2 seeds]" in report([done(0, 43.0), bare], "x")
 
 
