@@ -1,8 +1,9 @@
 """What the training step costs beside the model's arithmetic: `python -m benchmarks.step_overhead`.
 
-Host cost: steps of a ViT of 24 blocks that is so narrow that nearly all of the time is the host's, by each engine and
-by torch's DistributedDataParallel with fused AdamW. Whole step: two jobs of `jobs/` by the training loop, on images in
-memory, and by the shortest loop that trains the same method. One process, one rank, one thread; all in turn.
+Host cost: steps of a ViT of 24 blocks that is so narrow that nearly all of the time is the host's, by each engine, by
+torch's FSDP2, which is no engine here, and by its DistributedDataParallel with fused AdamW. Whole step: two jobs of
+`jobs/` by the training loop, on images in memory, and by the shortest loop that trains the same method. One process,
+one rank, one thread; all in turn.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.gpu_check.result import Setting
@@ -22,6 +24,7 @@ from benchmarks.rows import Row, interleaved, markdown, ratio_of, write_json
 from gmml_cluster.data.augment import prepare
 from gmml_cluster.methods.build import build
 from gmml_cluster.methods.protocol import Method
+from gmml_cluster.models.vit import Block
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.validate import dump, job_path, load_job, parse_job
 from gmml_cluster.train.engines.build import make_engine
@@ -50,11 +53,13 @@ def host_cost(rounds: int) -> Iterator[Row]:
     jobs = {f"zero {stage}": _narrow(stage) for stage in ("ddp", 1, 3)}
     measures = {name: _engine_steps(job) for name, job in jobs.items()}
     tensors = sum(1 for tensor in build(jobs["zero 1"]).module.parameters() if tensor.requires_grad)
-    seconds = interleaved({**measures, "plain": _ddp_steps(jobs["zero ddp"])}, rounds)
-    goals = {"zero ddp": 1.1, "zero 1": 1.1, "zero 3": 2.0}
-    for name in measures:
+    others = {"FSDP2": _fsdp_steps(jobs["zero ddp"]), "plain": _ddp_steps(jobs["zero ddp"])}
+    seconds = interleaved({**measures, **others}, rounds)
+    goals = {"zero ddp": 1.1, "zero 1": 1.1, "zero 3": 2.0, "FSDP2": 2.0}
+    for name in goals:
+        engine = f"`engine.{name.replace(' ', ': ')}`" if name in measures else name
         yield Row(
-            f"host cost of a step, `engine.{name.replace(' ', ': ')}`, {tensors} tensors",
+            f"host cost of a step, {engine}, {tensors} tensors",
             "DDP and fused AdamW",
             ratio_of(seconds[name], seconds["plain"]),
             at_most=goals[name],
@@ -107,16 +112,27 @@ def _engine_steps(job: JobSpec) -> Callable[[], float]:
 
 def _ddp_steps(job: JobSpec) -> Callable[[], float]:
     method = build(job)
-    ddp = DistributedDataParallel(method.module, gradient_as_bucket_view=True)
-    optimizer = _adamw(method.module)
+    return _torch_steps(job, method, DistributedDataParallel(method.module, gradient_as_bucket_view=True))
+
+
+def _fsdp_steps(job: JobSpec) -> Callable[[], float]:
+    """As stage 3: each block's parameters are gathered for its forward and its backward and dropped behind them."""
+    method = build(job)
+    for block in [each for each in method.module.modules() if isinstance(each, Block)]:
+        fully_shard(block)
+    return _torch_steps(job, method, fully_shard(method.module))
+
+
+def _torch_steps(job: JobSpec, method: Method, wrapped: nn.Module) -> Callable[[], float]:
+    optimizer = _adamw(wrapped)
     images, numbers = _images(job, method).float(), torch.arange(job.batch.size)
     draws = method.draw(numbers, _HERE)
 
     def steps() -> float:
         began = time.perf_counter()
         for _ in range(_STEPS):
-            method.loss(ddp, images, draws).groups.mean().backward()
-            nn.utils.clip_grad_norm_(ddp.parameters(), 3.0, foreach=True)
+            method.loss(wrapped, images, draws).groups.mean().backward()
+            nn.utils.clip_grad_norm_(wrapped.parameters(), 3.0, foreach=True)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return time.perf_counter() - began
