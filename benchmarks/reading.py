@@ -106,7 +106,7 @@ def compare(corpus: Corpus, folder: str, threads: int, given: argparse.Namespace
     pinned = pin([CorpusSpec(url=shards)])
     samples = min(BATCH * given.batches, pinned.shapes[0].samples)
     encoded = [bytes(data) for data in Fetcher(pinned).fetch([Wanted(0, y) for y in range(samples)])]
-    cropped = list(zip(encoded, boxes_of(encoded), strict=True))
+    cropped = list(zip(encoded, boxes_of(encoded).tolist(), strict=True))
     with ExitStack() as stack:
         stream = stack.enter_context(closing(_stream(pinned, corpus.size, threads)))
         pool = stack.enter_context(ThreadPoolExecutor(threads))
@@ -176,8 +176,8 @@ def _decode_whole(chunk: Sequence[bytes], size: int) -> int:
     return len(chunk)
 
 
-def _decode_cropped(chunk: Sequence[tuple[bytes, Ints]], size: int) -> int:
-    view = np.empty((size, size, 3), np.uint8)
+def _decode_cropped(chunk: Sequence[tuple[bytes, list[int]]], size: int) -> int:
+    view = np.empty((3, size, size), np.uint8)
     for data, box in chunk:
         resize(decode(data, 10**8), box, view)
     return len(chunk)
