@@ -116,7 +116,7 @@ WIDE static void down(int32_t *const rows[TAPS], const int16_t *weights, int cou
 }
 
 /* A row of pixels to the row `y` of each colour's plane. */
-WIDE static void part_colours(const uint8_t *restrict row, int size, int y, uint8_t *planes) {
+WIDE static void to_planes(const uint8_t *restrict row, int size, int y, uint8_t *planes) {
     size_t plane = (size_t)size * size;
     uint8_t *restrict red = planes + (size_t)y * size, *restrict green = red + plane, *restrict blue = green + plane;
     for (int i = 0; i < size; i++) {
@@ -147,7 +147,7 @@ static int resize(const uint8_t *part, Py_ssize_t stride, int height, int width,
             held[slot] = from;
         }
         down(read, lines[y].weights, count, made);
-        part_colours(made, size, y, planes);
+        to_planes(made, size, y, planes);
     }
     free(columns), free(rows), free(made);
     return -failed;

@@ -1,8 +1,7 @@
 """Permutations by arithmetic: a keyed Feistel network with cycle walking (docs/reference/order-of-samples.md).
 
-One position is mapped without the others, so no table of a corpus' samples is ever in memory. In numpy a position
-takes six times ten rounds of some ten array operations; the optional package in `native/` does the same one position
-after the other.
+One position is mapped without the others, so no table of a corpus' samples is ever in memory. In numpy that is
+six times ten rounds of ten array operations; the optional package in `native/` does the same without arrays.
 """
 
 import logging

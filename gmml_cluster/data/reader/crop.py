@@ -130,9 +130,9 @@ def resize(image: Pixels, box: Sequence[int], view_3SS: Pixels) -> None:
     part = image[top : top + height, left : left + width]
     shrinks_y, shrinks_x = height >= 2 * size, width >= 2 * size
     if height == width == size:
-        _part_colours(part, view_3SS)
+        _to_planes(part, view_3SS)
     elif shrinks_y and shrinks_x:
-        _part_colours(_by_opencv(part, (size, size), cv2.INTER_AREA), view_3SS)
+        _to_planes(_by_opencv(part, (size, size), cv2.INTER_AREA), view_3SS)
     elif shrinks_y or shrinks_x:  # the shrinking axis first: the second pass then has fewer pixels
         half = _by_opencv(part, (width, size) if shrinks_y else (size, height), cv2.INTER_AREA)
         _cubic(half, (0, 0, half.shape[0], half.shape[1]), view_3SS)
@@ -145,12 +145,12 @@ def _cubic(image: Pixels, box: tuple[int, int, int, int], view_3SS: Pixels) -> N
     native = None if size % _NATIVE_SIDES else native_cubic()
     if native is None or not image.flags.c_contiguous:
         part = image[top : top + height, left : left + width]
-        _part_colours(_by_opencv(part, (size, size), cv2.INTER_CUBIC), view_3SS)
+        _to_planes(_by_opencv(part, (size, size), cv2.INTER_CUBIC), view_3SS)
     else:
         native(image, image.shape[1], top, left, height, width, view_3SS, size)
 
 
-def _part_colours(view_SS3: Pixels, view_3SS: Pixels) -> None:
+def _to_planes(view_SS3: Pixels, view_3SS: Pixels) -> None:
     cv2.split(view_SS3, list(view_3SS))
 
 

@@ -42,7 +42,7 @@ _MOST_STEPS_AHEAD = 64
 takes the interpreter lock from the loop."""
 _LEAST_CHUNK_SAMPLES, _MOST_CHUNK_SAMPLES = 16, 64
 _LEAST_CHUNK_BYTES, _MOST_SMALL_SAMPLES = 2**18, 128
-"""Of small images a chunk has more: what it costs by itself, 64 samples long, is a tenth of their decoding."""
+"""Small images: a chunk has as many as these bytes hold, as its arrays and locks take as long as several of them."""
 _READS_A_THREAD, _MOST_REMOTE_READS = 128, 256
 _LOCAL_READS = 4
 
