@@ -67,7 +67,7 @@ def measure(corpus: Corpus, folder: str, variants: "Variants", given: argparse.N
         named["region, resized in C"] = variants.region_native
     else:
         named["decoded by Pillow"] = variants.pillow
-    boxes, shape = boxes_of(encoded), (corpus.size, corpus.size, 3)
+    boxes, shape = boxes_of(encoded), (3, corpus.size, corpus.size)
     for data, box in zip(encoded, boxes, strict=True):
         expected = view_of(variants.opencv, data, box, shape)
         for name, view in named.items():
@@ -114,39 +114,39 @@ class Variants:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        self._native, self._scratch, self._got = module.resize_cubic, Scratch(), (ctypes.c_int * 2)()
+        self._native, self._scratch, self._got = module.cubic_planes, Scratch(), (ctypes.c_int * 2)()
         self._decode = ctypes.CDLL(str(_compiled(folder / "region.so", root / "region.c", "-ljpeg"))).decode_region
         pointer, number = ctypes.c_void_p, ctypes.c_int
         self._decode.argtypes = [ctypes.c_char_p, ctypes.c_ulong, pointer, number, pointer, pointer]
 
-    def opencv(self, data: bytes, box: Ints, view_SS3: Pixels) -> None:
+    def opencv(self, data: bytes, box: Ints, view_3SS: Pixels) -> None:
         """The reader where `native/` is not installed."""
-        self._resize(decode_noting(data, 10**8, self._scratch).pixels, box, view_SS3)
+        self._resize(decode_noting(data, 10**8, self._scratch).pixels, box, view_3SS)
 
-    def native(self, data: bytes, box: Ints, view_SS3: Pixels) -> None:
+    def native(self, data: bytes, box: Ints, view_3SS: Pixels) -> None:
         """The reader where it is."""
-        self._resize(decode_noting(data, 10**8, self._scratch).pixels, box, view_SS3, self._native)
+        self._resize(decode_noting(data, 10**8, self._scratch).pixels, box, view_3SS, self._native)
 
-    def pillow(self, data: bytes, box: Ints, view_SS3: Pixels) -> None:
+    def pillow(self, data: bytes, box: Ints, view_3SS: Pixels) -> None:
         """The reader without `native/`, a PNG decoded by Pillow."""
-        self._resize(decode._decode_by_pillow(data, 10**8), box, view_SS3)
+        self._resize(decode._decode_by_pillow(data, 10**8), box, view_3SS)
 
-    def region(self, data: bytes, box: Ints, view_SS3: Pixels) -> None:
+    def region(self, data: bytes, box: Ints, view_3SS: Pixels) -> None:
         """The region alone, all data read."""
-        self._resize(*self._region(data, box, whole=True), view_SS3)
+        self._resize(*self._region(data, box, whole=True), view_3SS)
 
-    def region_stopped(self, data: bytes, box: Ints, view_SS3: Pixels) -> None:
+    def region_stopped(self, data: bytes, box: Ints, view_3SS: Pixels) -> None:
         """The region alone, no data below it read: damage there would not be found."""
-        self._resize(*self._region(data, box, whole=False), view_SS3)
+        self._resize(*self._region(data, box, whole=False), view_3SS)
 
-    def region_native(self, data: bytes, box: Ints, view_SS3: Pixels) -> None:
+    def region_native(self, data: bytes, box: Ints, view_3SS: Pixels) -> None:
         """The region alone, all data read, and resized in C."""
-        self._resize(*self._region(data, box, whole=True), view_SS3, self._native)
+        self._resize(*self._region(data, box, whole=True), view_3SS, self._native)
 
     @staticmethod
-    def _resize(image: Pixels, box: Ints, view_SS3: Pixels, native: Callable[..., None] | None = None) -> None:
+    def _resize(image: Pixels, box: Ints, view_3SS: Pixels, native: Callable[..., None] | None = None) -> None:
         crop.native_cubic = lambda: native  # type: ignore[assignment]
-        crop.resize(image, box, view_SS3)
+        crop.resize(image, box.tolist(), view_3SS)
 
     def _region(self, data: bytes, box: Ints, *, whole: bool) -> tuple[Pixels, Ints]:
         """The rows of the box, some columns more, and where the box lies in them."""

@@ -8,6 +8,9 @@ is decoded at half its scale, into a buffer that is used again, and resized line
 are measured with the same number of threads or processes and in turn, so that whatever else the machine does falls on
 all alike; what a loader has made ahead of its turn is not counted. The last row of several threads is over as many
 processes with a stream of one thread each: what decoding in processes could gain at most.
+
+`--cpu` compares the stream with the loops by CPU time of this process instead, all of its threads together. That
+depends less on what else the machine does, and says nothing of waiting.
 """
 
 import argparse
@@ -27,7 +30,7 @@ import numpy as np
 import simplejpeg
 
 from benchmarks.measuring_process import MeasuringProcess
-from benchmarks.peers import rate
+from benchmarks.peers import AHEAD, rate
 from benchmarks.rows import Row, interleaved, markdown, ratio_of, write_json
 from gmml_cluster.data.corpus.pin import Pin, pin
 from gmml_cluster.data.random.philox import Ints
@@ -81,6 +84,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=8, help=f"batches of {BATCH} measured in each round")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--cpu", action="store_true", help="images a second of CPU time, without peers")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--stream", nargs=2, metavar=("SHARDS", "SIZE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -106,35 +110,52 @@ def compare(corpus: Corpus, folder: str, threads: int, given: argparse.Namespace
     pinned = pin([CorpusSpec(url=shards)])
     samples = min(BATCH * given.batches, pinned.shapes[0].samples)
     encoded = [bytes(data) for data in Fetcher(pinned).fetch([Wanted(0, y) for y in range(samples)])]
-    cropped = list(zip(encoded, boxes_of(encoded), strict=True))
+    cropped = list(zip(encoded, boxes_of(encoded).tolist(), strict=True))
     with ExitStack() as stack:
         stream = stack.enter_context(closing(_stream(pinned, corpus.size, threads)))
         pool = stack.enter_context(ThreadPoolExecutor(threads))
-        arguments = [shards, str(samples), str(corpus.size), str(BATCH), str(threads)]
-        command = [sys.executable, "-m", "benchmarks.peers"]
-        alone = [sys.executable, "-m", "benchmarks.reading", "--stream", shards, str(corpus.size)]
-        processes = [stack.enter_context(MeasuringProcess(alone)) for _ in range(threads if threads > 1 else 0)]
-        peers = {name: stack.enter_context(MeasuringProcess([*command, name, *arguments])) for name in _DECODERS}
         measures = {
             "stream": lambda: rate(iter(stream.next, None), BATCH, given.batches),
             "bare": lambda: _loop(pool, _decode_whole, encoded, corpus.size),
             "cropping": lambda: _loop(pool, _decode_cropped, cropped, corpus.size),
             "better": lambda: _loop(pool, _decode_reduced, encoded, corpus.size),
-            **{decoder: peer.of(given.batches) for decoder, peer in peers.items()},
         }
+        if given.cpu:
+            made = dict.fromkeys(measures, samples) | {"stream": BATCH * (AHEAD + given.batches)}
+            measures = {name: _by_cpu_time(measure, made[name]) for name, measure in measures.items()}
+            return list(_rows(corpus, threads, interleaved(measures, given.rounds), "images a CPU second"))
+        arguments = [shards, str(samples), str(corpus.size), str(BATCH), str(threads)]
+        command = [sys.executable, "-m", "benchmarks.peers"]
+        alone = [sys.executable, "-m", "benchmarks.reading", "--stream", shards, str(corpus.size)]
+        processes = [stack.enter_context(MeasuringProcess(alone)) for _ in range(threads if threads > 1 else 0)]
+        peers = {name: stack.enter_context(MeasuringProcess([*command, name, *arguments])) for name in _DECODERS}
+        measures |= {decoder: peer.of(given.batches) for decoder, peer in peers.items()}
         if processes:
             measures["processes"] = lambda: sum(pool.map(lambda process: process.of(given.batches)(), processes))
-        return list(_rows(corpus, threads, interleaved(measures, given.rounds)))
+        return list(_rows(corpus, threads, interleaved(measures, given.rounds), "images/s"))
 
 
-def _rows(corpus: Corpus, threads: int, rates: dict[str, list[float]]) -> Iterator[Row]:
+def _by_cpu_time(measure: Callable[[], float], images: int) -> Callable[[], float]:
+    """Images a second of this process' CPU time; `images` is how many a measure makes in all, ahead ones too."""
+
+    def run() -> float:
+        began = time.process_time()
+        measure()
+        return images / (time.process_time() - began)
+
+    return run
+
+
+def _rows(corpus: Corpus, threads: int, rates: dict[str, list[float]], unit: str) -> Iterator[Row]:
     figure = f"{corpus.name}, {corpus.size} px, {threads} thread{'s' * (threads > 1)}"
     own = rates["stream"]
     for name, goal in {"bare": corpus.bare, "cropping": corpus.bare, "better": corpus.better}.items():
         if goal is not None:
             value = sorted(own)[len(own) // 2]
-            yield Row(figure, f"the {name} decode loop", ratio_of(own, rates[name]), goal, unit="images/s", value=value)
+            yield Row(figure, f"the {name} decode loop", ratio_of(own, rates[name]), goal, unit=unit, value=value)
     for decoder, goal in zip(_DECODERS, (corpus.given, corpus.as_it_comes), strict=True):
+        if decoder not in rates:
+            return
         name = "our decoder" if decoder == "ours" else decoder
         yield Row(figure, f"torch's DataLoader, {name}", ratio_of(own, rates[decoder]), goal)
     if "processes" in rates:
@@ -176,8 +197,8 @@ def _decode_whole(chunk: Sequence[bytes], size: int) -> int:
     return len(chunk)
 
 
-def _decode_cropped(chunk: Sequence[tuple[bytes, Ints]], size: int) -> int:
-    view = np.empty((size, size, 3), np.uint8)
+def _decode_cropped(chunk: Sequence[tuple[bytes, list[int]]], size: int) -> int:
+    view = np.empty((3, size, size), np.uint8)
     for data, box in chunk:
         resize(decode(data, 10**8), box, view)
     return len(chunk)

@@ -1,9 +1,11 @@
-/* Bicubic resizing of a part of an RGB image, equal to the bit to OpenCV's `resize` with INTER_CUBIC and without IPP.
+/* What the reader does for each sample and Python does slowly, equal to the bit: bicubic resizing, and permutations.
  *
- * As there, rows are interpolated across in whole numbers, with weights in 1/2048, and then down in float, with weights in
+ * Resizing a part of an RGB image is OpenCV's `resize` with INTER_CUBIC and without IPP. As there, rows are interpolated across in whole numbers, with weights in 1/2048, and then down in float, with weights in
  * 1/2048**2: a sum from the last tap to the first, rounded to the nearest with ties to even. OpenCV does so eight numbers at
  * a time, and the rest of a row in whole numbers; so views are multiples of eight pixels wide. Whole numbers below 2**24 are exact
  * in float, so that the order of the sums down alone matters; no multiply-add is fused (pyproject.toml: -ffp-contract=off).
+ *
+ * Permuting is `permute` of gmml_cluster/data/random/feistel.py, one position after the other without its arrays.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -94,9 +96,12 @@ static Across best_across(void) {
 }
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__gnu_linux__)
-__attribute__((target_clones("avx2", "default")))
+#define WIDE __attribute__((target_clones("avx2", "default")))
+#else
+#define WIDE
 #endif
-static void down(int32_t *const rows[TAPS], const int16_t *weights, int count, uint8_t *restrict out) {
+
+WIDE static void down(int32_t *const rows[TAPS], const int16_t *weights, int count, uint8_t *restrict out) {
     const int32_t *restrict a = rows[0], *restrict b = rows[1], *restrict c = rows[2], *restrict d = rows[3];
     const float unit = 1.f / (UNIT * UNIT);
     const float w0 = weights[0] * unit, w1 = weights[1] * unit, w2 = weights[2] * unit, w3 = weights[3] * unit;
@@ -110,13 +115,25 @@ static void down(int32_t *const rows[TAPS], const int16_t *weights, int count, u
     }
 }
 
-/* A part of an image whose rows have `stride` bytes to a square view; -1 where there is no memory. */
-static int resize(const uint8_t *part, Py_ssize_t stride, int height, int width, uint8_t *view, int size) {
+/* A row of pixels to the row `y` of each colour's plane. */
+WIDE static void to_planes(const uint8_t *restrict row, int size, int y, uint8_t *planes) {
+    size_t plane = (size_t)size * size;
+    uint8_t *restrict red = planes + (size_t)y * size, *restrict green = red + plane, *restrict blue = green + plane;
+    for (int i = 0; i < size; i++) {
+        red[i] = row[CHANNELS * i];
+        green[i] = row[CHANNELS * i + 1];
+        blue[i] = row[CHANNELS * i + 2];
+    }
+}
+
+/* A part of an image whose rows have `stride` bytes to the planes of a square view; -1 where there is no memory. */
+static int resize(const uint8_t *part, Py_ssize_t stride, int height, int width, uint8_t *planes, int size) {
     int count = CHANNELS * size, held[TAPS] = {-1, -1, -1, -1};
     Across across = best_across();
     Reading *columns = malloc(2 * (size_t)size * sizeof *columns), *lines = columns + size;
     int32_t *rows = malloc((size_t)TAPS * count * sizeof *rows);
-    int failed = !(columns && rows);
+    uint8_t *made = malloc(count);
+    int failed = !(columns && rows && made);
     if (!failed) {
         make_readings(width, size, columns);
         make_readings(height, size, lines);
@@ -129,13 +146,14 @@ static int resize(const uint8_t *part, Py_ssize_t stride, int height, int width,
             if (held[slot] != from) across(part + from * stride, width, columns, size, read[k]);
             held[slot] = from;
         }
-        down(read, lines[y].weights, count, view + (size_t)y * count);
+        down(read, lines[y].weights, count, made);
+        to_planes(made, size, y, planes);
     }
-    free(columns), free(rows);
+    free(columns), free(rows), free(made);
     return -failed;
 }
 
-static PyObject *resize_cubic(PyObject *module, PyObject *arguments) {
+static PyObject *cubic_planes(PyObject *module, PyObject *arguments) {
     Py_buffer image, view;
     int whole, top, left, height, width, size, failed = 0;
     (void)module;
@@ -157,10 +175,65 @@ static PyObject *resize_cubic(PyObject *module, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
+/* The first of Philox4x32-10's words at the counter (c0, c1, 0, 0). */
+static uint32_t philox(uint32_t k0, uint32_t k1, uint32_t c0, uint32_t c1) {
+    uint32_t c2 = 0, c3 = 0;
+    for (int r = 0; r < 10; r++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        uint64_t p0 = (uint64_t)c0 * 0xD2511F53u, p1 = (uint64_t)c2 * 0xCD9E8D57u;
+        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+        c1 = (uint32_t)p1;
+        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c3 = (uint32_t)p0;
+    }
+    return c0;
+}
+
+/* The item at a position of a permutation of `size` items: a Feistel network, walked until it leads to an item. */
+static int64_t item_at(uint32_t k0, uint32_t k1, uint64_t size, uint64_t item) {
+    int half = 0;
+    while (half < 32 && (size - 1) >> (2 * half)) half++;
+    uint64_t mask = ((uint64_t)1 << half) - 1;
+    if (size > 1) do {
+        uint64_t high = item >> half, low = item & mask;
+        for (uint32_t r = 0; r < 6; r++) {
+            uint64_t next = high ^ (philox(k0, k1, (uint32_t)low, r) & mask);
+            high = low;
+            low = next;
+        }
+        item = high << half | low;
+    } while (item >= size);
+    return (int64_t)item;
+}
+
+static PyObject *permute(PyObject *module, PyObject *arguments) {
+    Py_buffer k0, k1, sizes, items;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*w*", &k0, &k1, &sizes, &items)) return NULL;
+    Py_ssize_t count = items.len / 8;
+    const uint64_t *keys[] = {k0.buf, k1.buf}, *size = sizes.buf;
+    int64_t *item = items.buf;
+    int right = items.len % 8 == 0 && k0.len == items.len && k1.len == items.len && sizes.len == items.len;
+    for (Py_ssize_t i = 0; right && i < count; i++) right = item[i] >= 0 && (uint64_t)item[i] < size[i] && size[i] >> 53 == 0;
+    if (right) {
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < count; i++) item[i] = item_at((uint32_t)keys[0][i], (uint32_t)keys[1][i], size[i], item[i]);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&k0);
+    PyBuffer_Release(&k1);
+    PyBuffer_Release(&sizes);
+    PyBuffer_Release(&items);
+    if (!right) return PyErr_Format(PyExc_ValueError, "arrays of other lengths, or a position outside its permutation");
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
-    {"resize_cubic", resize_cubic, METH_VARARGS,
-     "resize_cubic(image, image_width, top, left, height, width, view, size): a box of an RGB image, uint8 (H, image_width, 3),\n"
-     "to a view (size, size, 3), written there. Releases the interpreter lock."},
+    {"cubic_planes", cubic_planes, METH_VARARGS,
+     "cubic_planes(image, image_width, top, left, height, width, view, size): a box of an RGB image, uint8 (H, image_width, 3),\n"
+     "to a view (3, size, size), written there. Releases the interpreter lock."},
+    {"permute", permute, METH_VARARGS,
+     "permute(k0, k1, sizes, items): puts the item at each position of its permutation in the place of the position, int64 (n,);\n"
+     "keys and sizes are uint64 (n,). Releases the interpreter lock."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -90,8 +90,8 @@ class NumberReader:
         """
         planned, every, size = self._planner.plan(numbers), slice(0, len(numbers)), self._data.image_size
         part = planned.part(every, every)
-        encoded = self._fetcher.fetch(planned.pieces.samples)
-        encoded += self._fetcher.fetch(planned.pieces.samples, masks=True) if self._masks else []
+        samples = planned.pieces.samples
+        encoded = self._fetcher.fetch(samples) + (self._fetcher.fetch(samples, masks=True) if self._masks else [])
         images = np.empty((len(numbers), self._views, 3, size, size), np.uint8)
         masks = np.empty((len(numbers), size, size), np.uint8) if self._masks else None
         maps = None if table is None else table.of_step(step, numbers, self._views)
@@ -119,7 +119,7 @@ class NumberReader:
 
 def _stored(slot: int, sides: tuple[int, int], image: Pixels, boxes: Ints, planned: Planned, met: Met) -> Stored:
     assert planned.labels is not None
-    drawn, replacement = planned.pieces.samples[slot], met.replaced.get(slot)
+    drawn, replacement = planned.pieces.sample(slot), met.replaced.get(slot)
     shown, replaces = (drawn, None) if replacement is None else (replacement, drawn)
     return Stored(shown, replaces, int(planned.labels[slot]), *sides, image, boxes)
 

@@ -6,10 +6,9 @@ call is that of some twenty samples, and it would be paid under the interpreter 
 Dims: n samples, V views, T = 10 tries.
 """
 
-import importlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gmml_cluster.data.native import Native, native_function
 from gmml_cluster.data.random.philox import Ints, Purpose, Words, integer, uniform, words
 from gmml_cluster.data.reader.decode import Pixels
 from gmml_cluster.spec.augment import Crop
@@ -93,7 +93,7 @@ def crop_boxes(draws: CropDraws, heights: Ints, widths: Ints) -> Ints:
     # where no try fits, h and w may exceed the image; integer() then gets 0 instead of a negative range
     rows, columns = (np.where(found, side - part + 1, 0) for side, part in ((H, h), (W, w)))
     boxes = np.stack([integer(top, rows), integer(left, columns), h, w], axis=2)
-    return np.where(found[..., None], boxes, _fallback(H, W, draws.crop))
+    return boxes if found.all() else np.where(found[..., None], boxes, _fallback(H, W, draws.crop))
 
 
 def _fallback(H: Ints, W: Ints, crop: Crop) -> Ints:
@@ -118,60 +118,63 @@ def resize_mask(mask: Pixels, box: Ints, view_SS: Pixels) -> None:
     view_SS[:] = mask[top + rows[:, None], left + columns]
 
 
-def resize(image: Pixels, box: Ints, view_SS3: Pixels) -> None:
-    """Resize a box of an image (top, left, height, width) into a view of shape (S, S, 3).
+def resize(image: Pixels, box: Sequence[int], view_3SS: Pixels) -> None:
+    """Resize a box of an image (top, left, height, width) into the planes of a view, uint8 (3, S, S), contiguous.
 
     Each axis by itself: where it shrinks by two or more areas are averaged (INTER_AREA), else the interpolation is
     bicubic without antialiasing. INTER_CUBIC reads four pixels, so from a factor of two on it would skip some. An
     image of the view's size is copied.
     """
-    top, left, height, width = box.tolist()
-    size = view_SS3.shape[0]
+    top, left, height, width = box
+    size = view_3SS.shape[1]
     part = image[top : top + height, left : left + width]
     shrinks_y, shrinks_x = height >= 2 * size, width >= 2 * size
     if height == width == size:
-        view_SS3[:] = part
+        _to_planes(part, view_3SS)
     elif shrinks_y and shrinks_x:
-        _by_opencv(part, (size, size), cv2.INTER_AREA, view_SS3)
+        _to_planes(_by_opencv(part, (size, size), cv2.INTER_AREA), view_3SS)
     elif shrinks_y or shrinks_x:  # the shrinking axis first: the second pass then has fewer pixels
         half = _by_opencv(part, (width, size) if shrinks_y else (size, height), cv2.INTER_AREA)
-        _cubic(half, (0, 0, half.shape[0], half.shape[1]), view_SS3)
+        _cubic(half, (0, 0, half.shape[0], half.shape[1]), view_3SS)
     else:
-        _cubic(image, (top, left, height, width), view_SS3)
+        _cubic(image, (top, left, height, width), view_3SS)
 
 
-def _cubic(image: Pixels, box: tuple[int, int, int, int], view_SS3: Pixels) -> None:
-    (top, left, height, width), size = box, view_SS3.shape[0]
+def _cubic(image: Pixels, box: tuple[int, int, int, int], view_3SS: Pixels) -> None:
+    (top, left, height, width), size = box, view_3SS.shape[1]
     native = None if size % _NATIVE_SIDES else native_cubic()
     if native is None or not image.flags.c_contiguous:
         part = image[top : top + height, left : left + width]
-        _by_opencv(part, (size, size), cv2.INTER_CUBIC, view_SS3)
+        _to_planes(_by_opencv(part, (size, size), cv2.INTER_CUBIC), view_3SS)
     else:
-        native(image, image.shape[1], *box, view_SS3, size)
+        native(image, image.shape[1], top, left, height, width, view_3SS, size)
 
 
-def _by_opencv(part: Pixels, size: tuple[int, int], interpolation: int, out: Pixels | None = None) -> Pixels:
+def _to_planes(view_SS3: Pixels, view_3SS: Pixels) -> None:
+    cv2.split(view_SS3, list(view_3SS))
+
+
+def _by_opencv(part: Pixels, size: tuple[int, int], interpolation: int) -> Pixels:
     """The part resized to a width and a height."""
     # IPP's bicubic differs by a level from processor to processor; the setting is one of the thread that makes it
     cv2.ipp.setUseIPP(False)
-    resized: Pixels = cv2.resize(part, size, out, interpolation=interpolation)  # type: ignore[assignment]  # any dtype
+    resized: Pixels = cv2.resize(part, size, interpolation=interpolation)  # type: ignore[assignment]  # any dtype
     return resized
 
 
 @cache
-def native_cubic() -> Callable[..., None] | None:
-    """`resize_cubic` of the package in `native/`; None where it is not installed or gives other bits than OpenCV."""
-    try:
-        native: Callable[..., None] = importlib.import_module("gmml_native").resize_cubic
-    except ImportError:
+def native_cubic() -> Native | None:
+    """`cubic_planes` of the package in `native/`; None where it is not there or gives other bits than OpenCV."""
+    native = native_function("cubic_planes")
+    if native is None:
         return None
     row, column = np.arange(60)[:, None], np.arange(70)[None]
     image = np.stack([row * column, row * 9 + column * 40, (row - column) ** 2], -1).astype(np.uint8)
     for size, height, width in ((8, 15, 9), (64, 47, 70), (40, 60, 7), (88, 60, 69)):
-        ours, opencvs = np.zeros((2, size, size, 3), np.uint8)
-        _by_opencv(image[:height, :width], (size, size), cv2.INTER_CUBIC, opencvs)
+        ours = np.zeros((3, size, size), np.uint8)
         native(image, image.shape[1], 0, 0, height, width, ours, size)
-        if not np.array_equal(ours, opencvs):
+        opencvs = _by_opencv(image[:height, :width], (size, size), cv2.INTER_CUBIC)
+        if not np.array_equal(ours, opencvs.transpose(2, 0, 1)):
             _log.warning("gmml_native gives other pixels than OpenCV %s and is not used", cv2.__version__)
             return None
     return native

@@ -48,6 +48,15 @@ class BadImage(Exception):
     """These bytes are no image, or one that is too large: a bad sample, not a fault of storage."""
 
 
+class Header(NamedTuple):
+    """What the first bytes of a JPEG or of a plain PNG say."""
+
+    height: int
+    width: int
+    colours: str = ""
+    """The colour space of a JPEG, in simplejpeg's words."""
+
+
 class Decoded(NamedTuple):
     """An image, and what its decoder complained of."""
 
@@ -79,13 +88,16 @@ def decode(data: bytes | memoryview, max_pixels: int) -> Pixels:
     return decode_noting(data, max_pixels).pixels
 
 
-def decode_noting(data: bytes | memoryview, max_pixels: int, room: Room | None = None) -> Decoded:
+def decode_noting(
+    data: bytes | memoryview, max_pixels: int, room: Room | None = None, header: Header | None = None
+) -> Decoded:
     """The image's pixels, and whether the decoder found its data corrupt.
 
     Args:
         data: the encoded image.
         max_pixels: how many it may have.
         room: memory that the pixels may lie in; None allocates it, and the kernel then zeroes its pages first.
+        header: what `read_header` found; None reads it here.
 
     Raises:
         BadImage: it cannot be decoded, or has more than `max_pixels` pixels.
@@ -93,26 +105,25 @@ def decode_noting(data: bytes | memoryview, max_pixels: int, room: Room | None =
     damage, pixels = "", None
     if data[:2] == _JPEG_MAGIC:
         try:
-            pixels = _decode_jpeg(data, max_pixels, room)
+            pixels = _decode_jpeg(data, max_pixels, room, header or _jpeg_header(data))
         except (
             ValueError
         ) as error:  # simplejpeg raises on libjpeg's warnings too; Pillow decodes such files without a warning
             damage = str(error) if str(error).startswith(_CORRUPT) else ""
-    elif (size := _plain_png(data)) and _is_intact(memoryview(data)):
-        _limit(*size, max_pixels)
+    elif (plain := header or _plain_png(data)) and _is_intact(memoryview(data)):
+        _limit(plain.height, plain.width, max_pixels)
         pixels = _decode_png(data)
     return Decoded(_decode_by_pillow(data, max_pixels) if pixels is None else pixels, damage)
 
 
-def size_of(data: bytes | memoryview) -> tuple[int, int]:
-    """Height and width by the header of a JPEG or of a plain PNG; (0, 0) where it takes a decoder to say."""
+def read_header(data: bytes | memoryview) -> Header | None:
+    """The header of a JPEG or of a plain PNG; None where it takes a decoder to say."""
     if data[:2] == _JPEG_MAGIC:
         try:
-            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+            return _jpeg_header(data)
         except ValueError:
-            return 0, 0
-        return height, width
-    return _plain_png(data) or (0, 0)
+            return None
+    return _plain_png(data)
 
 
 def decode_mask(data: bytes | memoryview, shape: tuple[int, ...], table: NDArray[np.int16]) -> Pixels:
@@ -155,19 +166,24 @@ def mask_values(data: bytes | memoryview) -> Pixels:
         raise BadImage(f"its mask: {type(error).__name__}: {error}") from error
 
 
-def _decode_jpeg(data: bytes | memoryview, max_pixels: int, room: Room | None) -> Pixels | None:
+def _jpeg_header(data: bytes | memoryview) -> Header:
+    """ValueError where simplejpeg refuses it."""
+    return Header(*simplejpeg.decode_jpeg_header(data)[:3])
+
+
+def _decode_jpeg(data: bytes | memoryview, max_pixels: int, room: Room | None, header: Header) -> Pixels | None:
     """The image, or None where its colour space is Pillow's to convert; ValueError where simplejpeg refuses it."""
-    height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    height, width, colours = header
     _limit(height, width, max_pixels)
-    if space not in _PLAIN_JPEG:
+    if colours not in _PLAIN_JPEG:
         return None
     buffer = None if room is None else room(3 * height * width)
     pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=buffer)
     return pixels
 
 
-def _plain_png(data: bytes | memoryview) -> tuple[int, int] | None:
-    """Height and width of a PNG of 8 bits, grey or RGB, whose pixels follow its header at once; else None.
+def _plain_png(data: bytes | memoryview) -> Header | None:
+    """The header of a PNG of 8 bits, grey or RGB, whose pixels follow its header at once; else None.
 
     Chunks between the two could change what pixels mean, and one that is damaged makes the image bad to Pillow alone.
     """
@@ -178,7 +194,7 @@ def _plain_png(data: bytes | memoryview) -> tuple[int, int] | None:
         return None
     if bits != 8 or colours not in _PLAIN_COLOURS or any(methods) or min(height, width) < 1:
         return None
-    return height, width
+    return Header(height, width)
 
 
 def _decode_png(data: bytes | memoryview) -> Pixels | None:

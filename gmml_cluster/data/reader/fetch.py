@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from functools import reduce
 
 import numpy as np
 
@@ -55,13 +55,30 @@ class Chunk:
         pieces: images, then the masks of all of them where masks are read.
         fetched: their bytes in the order of `pieces`, once all have been read and checked.
         reads: of each sample; empty until the chunk is begun, and again after its release.
+        needed: the same, each once.
         ready_bytes: of the samples that have arrived and were not released.
     """
 
     pieces: Pieces
     fetched: "Future[list[Encoded]]" = field(default_factory=Future)
     reads: list[list[Read]] = field(default_factory=list)
+    needed: list[Read] = field(default_factory=list)
     ready_bytes: int = 0
+
+
+class _Task:
+    """Reads that a thread of the pool takes at once."""
+
+    def __init__(self, reads: Sequence[Read]) -> None:
+        self.reads = reads
+        self.ended: Future[None] = Future()
+        for read in reads:
+            read.task = self.ended
+
+    def cancel_with(self, submitted: "Future[None]") -> None:
+        """Nobody is to wait for a task that the pool dropped."""
+        if submitted.cancelled():
+            self.ended.cancel()
 
 
 class Fetcher:
@@ -167,7 +184,8 @@ class Fetcher:
             of_chunks = [self._reads(chunk.pieces) for chunk in chunks]
         else:
             of_chunks = _coalesced(chunks)
-        needed = distinct([distinct(reads) for reads in of_chunks])
+        needs = [distinct(reads) for reads in of_chunks]
+        needed = distinct(needs)
         copied = sum(chunk.pieces.inflated_bytes for chunk in chunks)
         with self._changed:
             more = copied + sum(read.length for read in needed if read.users == 0)
@@ -176,11 +194,10 @@ class Fetcher:
                 more = copied + sum(read.length for read in needed if read.users == 0)
             if self._closed:
                 return False
-            self._held_bytes += copied
-            for chunk, reads in zip(chunks, of_chunks, strict=True):
-                chunk.reads = reads
-                for read in distinct(reads):
-                    self._held_bytes += read.length if read.users == 0 else 0
+            self._held_bytes += more
+            for chunk, reads, each_once in zip(chunks, of_chunks, needs, strict=True):
+                chunk.reads, chunk.needed = reads, each_once
+                for read in each_once:
                     read.users += 1
         self._start(needed, inline=False)
         for chunk in chunks:
@@ -191,11 +208,11 @@ class Fetcher:
         """Free the memory of a chunk whose bytes were used."""
         with self._changed:
             self._held_bytes -= chunk.pieces.inflated_bytes if chunk.reads else 0
-            for read in distinct(chunk.reads):
+            for read in chunk.needed:
                 read.users -= 1
                 self._held_bytes -= read.length if read.users == 0 else 0
             self._ready_bytes -= chunk.ready_bytes
-            chunk.reads, chunk.fetched, chunk.ready_bytes = [], Future(), 0
+            chunk.reads, chunk.needed, chunk.fetched, chunk.ready_bytes = [], [], Future(), 0
             self._changed.notify_all()
 
     def is_checked(self, sample: Wanted) -> bool:
@@ -232,35 +249,36 @@ class Fetcher:
 
     def _start(self, reads: Sequence[Read], *, inline: bool = True) -> None:
         """Send the requests that have not been sent; a single one in the caller's thread where `inline`."""
-        with self._changed:
-            new = [read for read in reads if read.data is None]
-            for read in new:
-                read.data = Future()
-        if inline and len(new) == 1:
-            self._get_all(new)
-            return
         size = 1 if self._remote else _LOCAL_READS_A_TASK
+        with self._changed:
+            new = [read for read in reads if read.task is None]
+            tasks = [_Task(new[first : first + size]) for first in range(0, len(new), size)]
+        if inline and len(new) == 1:
+            self._run(tasks[0])
+            return
         try:
-            for first in range(0, len(new), size):
-                some = new[first : first + size]
-                self._pool.submit(self._get_all, some).add_done_callback(partial(_cancel_with, some))
+            for task in tasks:
+                self._pool.submit(self._run, task).add_done_callback(task.cancel_with)
         except RuntimeError:  # closed meanwhile
-            _cancel(new)
+            for task in tasks:
+                task.ended.cancel()
             raise
 
-    def _get_all(self, reads: Sequence[Read]) -> None:
-        for read in reads:
-            assert read.data is not None
-            if not read.data.set_running_or_notify_cancel():
-                continue
-            try:
-                read.data.set_result(self._get(read))
-            except BaseException as error:  # those who wait for the read raise it
-                read.data.set_exception(error)
-
-    def _get(self, read: Read) -> bytes:
+    def _run(self, task: "_Task") -> None:
+        if not task.ended.set_running_or_notify_cancel():
+            return
         with self._changed:
             self._in_flight += 1
+        for read in task.reads:
+            try:
+                read.data = self._get(read)
+            except BaseException as error:  # those who wait for the read raise it
+                read.failure = error
+        with self._changed:
+            self._in_flight -= 1
+        task.ended.set_result(None)
+
+    def _get(self, read: Read) -> bytes:
         try:
             if self._node_cache is not None and self._node_cache.serves(read.shard):
                 return self._node_cache.read(read.shard, read.start, read.length, self._shards.read)
@@ -268,14 +286,11 @@ class Fetcher:
         except BaseException:
             self._blocks.forget(read.shard.file.url)  # else the failure would be cached
             raise
-        finally:
-            with self._changed:
-                self._in_flight -= 1
 
     def _finish_when_read(self, chunk: Chunk) -> None:
         """Check the chunk in the thread that brings its last bytes."""
-        reads = distinct(chunk.reads)
-        left, lock = len(reads), threading.Lock()
+        tasks = {read.task for read in chunk.needed}
+        left, lock = len(tasks), threading.Lock()
 
         def arrived(_: object) -> None:
             nonlocal left
@@ -285,9 +300,9 @@ class Fetcher:
             if last:
                 self._finish(chunk)
 
-        for read in reads:
-            assert read.data is not None
-            read.data.add_done_callback(arrived)
+        for task in tasks:
+            assert task is not None
+            task.add_done_callback(arrived)
 
     def _finish(self, chunk: Chunk) -> None:
         try:
@@ -350,18 +365,6 @@ class Fetcher:
 
     def _given_up(self, pieces: Pieces) -> GmmlError:
         return StorageError(Fault(pieces.shards[0].file.url, "reading was given up; the stream is closed"))
-
-
-def _cancel_with(reads: Sequence[Read], task: "Future[None]") -> None:
-    if task.cancelled():
-        _cancel(reads)
-
-
-def _cancel(reads: Sequence[Read]) -> None:
-    """Cancel reads that no thread has taken and none will, so that nobody waits for them."""
-    for read in reads:
-        assert read.data is not None
-        read.data.cancel()
 
 
 def _coalesced(chunks: Sequence[Chunk]) -> list[list[list[Read]]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,7 @@ from gmml_cluster.data.random.philox import Ints
 Indexes = Callable[[Sequence[PinnedShard]], Iterable[ShardIndex]]
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A sample by corpus and index in it."""
 
     corpus: int
@@ -27,7 +27,10 @@ class Wanted:
 class Pieces:
     """Where some samples lie; lists of one length, in the order they were asked for."""
 
-    samples: Sequence[Wanted]
+    corpora: Sequence[int]
+    """Number of each sample's corpus."""
+    ys: Sequence[int]
+    """Index of the sample in its corpus."""
     shards: Sequence[PinnedShard]
     indexes: Sequence[int]
     """Number of the sample in its shard."""
@@ -39,7 +42,16 @@ class Pieces:
     """How the image is a part of what lies at `offsets`, where it is compressed there; else None."""
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.ys)
+
+    @property
+    def samples(self) -> list[Wanted]:
+        """The samples by themselves; made anew at each call."""
+        return list(map(Wanted, self.corpora, self.ys))
+
+    def sample(self, slot: int) -> Wanted:
+        """One of the samples."""
+        return Wanted(self.corpora[slot], self.ys[slot])
 
     def part(self, some: slice) -> "Pieces":
         """Some of them."""
@@ -52,7 +64,8 @@ class Pieces:
 
     @property
     def _lists(self) -> tuple[Sequence[object], ...]:
-        return (self.samples, self.shards, self.indexes, self.offsets, self.lengths, self.crcs, self.excerpts)
+        where = (self.shards, self.indexes, self.offsets, self.lengths, self.crcs, self.excerpts)
+        return (self.corpora, self.ys, *where)
 
     @property
     def inflated_bytes(self) -> int:
@@ -101,9 +114,9 @@ class Locator:
             if of_shard.header.checked:
                 for slot, crc in zip(slots.tolist(), records["crc"].tolist(), strict=True):
                     crcs[slot] = crc
-        samples = [Wanted(*pair) for pair in zip(corpus.tolist(), y.tolist(), strict=True)]
         of_samples = [shards[number] for number in shard.tolist()]
-        return Pieces(samples, of_samples, index.tolist(), offsets.tolist(), lengths.tolist(), crcs, excerpts)
+        where = (of_samples, index.tolist(), offsets.tolist(), lengths.tolist(), crcs, excerpts)
+        return Pieces(corpus.tolist(), y.tolist(), *where)
 
     def labels(self, corpus: Ints, y: Ints, of: Callable[[PinnedShard], NDArray[np.int32]]) -> Ints:
         """The classes of the samples.

@@ -28,23 +28,38 @@ class Read:
     """One request to a store, shared by all samples whose bytes it brings.
 
     Attributes:
-        data: its bytes; None until it is started.
+        task: ends when its bytes are there, or its failure; it may bring several reads. None until it is started.
+        data: the bytes.
+        failure: what the store raised instead.
         users: chunks that still need them.
     """
 
-    __slots__ = ("data", "length", "shard", "start", "users")
+    __slots__ = ("data", "failure", "length", "shard", "start", "task", "users")
 
     def __init__(self, shard: PinnedShard, start: int, length: int) -> None:
         self.shard, self.start, self.length = shard, start, length
-        self.data: Future[bytes] | None = None
+        self.task: Future[None] | None = None
+        self.data: bytes | None = None
+        self.failure: BaseException | None = None
         self.users = 0
 
     def bytes_of(self, start: int, length: int) -> Encoded:
-        """The read's share of some bytes of the shard, not copied; it must have been started."""
+        """The read's share of some bytes of the shard, not copied; waits for them. It must have been started."""
+        data = self.data
+        if data is None:
+            data = self._awaited()
+        first, last = start - self.start, start + length - self.start
+        if first <= 0 and last == len(data):
+            return data
+        return memoryview(data)[max(first, 0) : max(last, 0)]
+
+    def _awaited(self) -> bytes:
+        assert self.task is not None
+        self.task.result()
+        if self.failure is not None:
+            raise self.failure
         assert self.data is not None
-        data = self.data.result()
-        first, last = max(start - self.start, 0), max(start + length - self.start, 0)
-        return data if (first, last) == (0, len(data)) else memoryview(data)[first:last]
+        return self.data
 
 
 def read_range(url: str, start: int, length: int) -> bytes:
@@ -73,15 +88,21 @@ class OpenShards:
         Raises:
             StorageError: it cannot be read.
         """
-        folder, name = split_url(url)
-        store = store_of(folder)
-        if not isinstance(store, PosixStore):
-            return store.get(name, start, length)
+        with self._lock:
+            found = self._held.get(url)
+        if found is None:
+            folder, name = split_url(url)
+            store = store_of(folder)
+            if not isinstance(store, PosixStore):
+                return store.get(name, start, length)
+            found = store.open_to_read(name)
+            with self._lock:
+                self._held[url] = found
         try:
-            return self._opened(store, url, name).read(start, length)
+            return found.read(start, length)
         except OSError:  # a server that was restarted, or whose file was replaced, refuses what it opened before
             self.forget(url)
-            return store.get(name, start, length)
+            return read_range(url, start, length)
 
     def forget(self, url: str) -> None:
         """Open the shard anew when it is read next."""
@@ -92,15 +113,6 @@ class OpenShards:
         """Let all go."""
         with self._lock:
             self._held.clear()
-
-    def _opened(self, store: PosixStore, url: str, name: str) -> OpenFile:
-        with self._lock:
-            found = self._held.get(url)
-        if found is None:
-            found = store.open_to_read(name)
-            with self._lock:
-                self._held[url] = found
-        return found
 
 
 def most_open_shards() -> int:

@@ -41,6 +41,8 @@ _MOST_STEPS_AHEAD = 64
 """With a handful of samples a step, planning 8,192 samples would be a thousand steps: their planning is Python that
 takes the interpreter lock from the loop."""
 _LEAST_CHUNK_SAMPLES, _MOST_CHUNK_SAMPLES = 16, 64
+_LEAST_CHUNK_BYTES, _MOST_SMALL_SAMPLES = 2**18, 128
+"""Small images: a chunk has as many as these bytes hold, as its arrays and locks take as long as several of them."""
 _READS_A_THREAD, _MOST_REMOTE_READS = 128, 256
 _LOCAL_READS = 4
 
@@ -140,7 +142,7 @@ class Stream:
         self._planned_steps = max(1, min(_SAMPLES_PLANNED // samples, _MOST_STEPS_PLANNED))
         ahead = min(-(-_SAMPLES_AHEAD // samples), _MOST_STEPS_AHEAD)
         self._steps_ahead = max(STEPS_AHEAD + self._planned_steps, ahead)
-        self._chunk_samples = min(max(-(-samples // (2 * threads)), _LEAST_CHUNK_SAMPLES), _MOST_CHUNK_SAMPLES)
+        self._chunk_samples = chunk_samples(pin, samples, threads)
         cached = cache_bytes(pin, order.layout, ranks, read_ahead_bytes)
         self._node_cache = node_cache
         if node_cache is not None:
@@ -338,7 +340,24 @@ def cache_bytes(pin: Pin, layout: SampleLayout, ranks: int, memory_bytes: int) -
 
     A window's samples are read in random order: without its blocks in memory, small samples would be a request each.
     """
-    means = [int(c.shards.sizes.sum()) / int(c.shards.samples.sum()) for c in pin.corpora]
     lanes = -(-layout.lanes // ranks)
     half = memory_bytes // 2
-    return half if 2 * lanes * layout.window * max(means) <= half else 0
+    return half if 2 * lanes * layout.window * _sample_bytes(pin) <= half else 0
+
+
+def chunk_samples(pin: Pin, samples: int, threads: int) -> int:
+    """Samples that a thread decodes at once: small enough for all threads to have some of each step.
+
+    Args:
+        pin: the corpora.
+        samples: of the rank in a step.
+        threads: that decode.
+    """
+    few = min(max(-(-samples // (2 * threads)), _LEAST_CHUNK_SAMPLES), _MOST_CHUNK_SAMPLES)
+    small = min(int(_LEAST_CHUNK_BYTES / _sample_bytes(pin)), -(-samples // threads), _MOST_SMALL_SAMPLES)
+    return max(few, small)
+
+
+def _sample_bytes(pin: Pin) -> float:
+    """Mean bytes of a sample in its shard, of the corpus that has the largest ones."""
+    return max(int(c.shards.sizes.sum()) / int(c.shards.samples.sum()) for c in pin.corpora)

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +13,16 @@ from gmml_cluster.data.corpus.pin import Pin
 from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader.bad_samples import Limit
 from gmml_cluster.data.reader.crop import CropDraws, crop_boxes, resize, resize_mask
-from gmml_cluster.data.reader.decode import BadImage, Decoded, Pixels, Room, decode_mask, decode_noting, size_of
+from gmml_cluster.data.reader.decode import (
+    BadImage,
+    Decoded,
+    Header,
+    Pixels,
+    Room,
+    decode_mask,
+    decode_noting,
+    read_header,
+)
 from gmml_cluster.data.reader.fetch import Chunk, Fetcher, Wanted
 from gmml_cluster.data.reader.map_table import ViewMaps
 from gmml_cluster.data.reader.reads import Encoded
@@ -95,35 +104,39 @@ class Views:
         """
         met, scratch = Met(), Scratch()
         of_images, of_masks = encoded[: len(part.first)], encoded[len(part.first) :]
-        sizes = [size_of(data) for data in of_images]
-        sides = np.array(sizes, np.int64)
-        boxes, view_SS3 = _boxes(part.draws, sides), np.empty((*images.shape[-2:], 3), np.uint8)
-        for slot, data in enumerate(of_images):
+        headers = [read_header(data) for data in of_images]
+        sides = np.array([header[:2] if header else (0, 0) for header in headers], np.int64)
+        boxes = _boxes(part.draws, sides)
+        drawn = boxes.tolist()
+        for slot, (data, header) in enumerate(zip(of_images, headers, strict=True)):
             mask = b"" if masks is None else of_masks[slot]
-            image, classes = self._decode(part, slot, data, mask, met, scratch)
-            if image.shape[:2] != sizes[slot]:  # it stands in for a bad sample, or its header was not understood
+            image, classes = self._decode(part, slot, _Encoded(data, header, mask), met, scratch)
+            if header is None or image.shape[:2] != header[:2]:  # or it stands in for a bad sample
                 sides[slot] = image.shape[:2]
                 boxes[slot] = _boxes(part.draws.part(slice(slot, slot + 1)), sides[slot : slot + 1])
-            for box, planes in zip(boxes[slot], images[slot], strict=False):  # aligned views have one crop
-                resize(image, box, view_SS3)
-                cv2.split(view_SS3, list(planes))
+                drawn[slot] = boxes[slot].tolist()
+            for box, view_3SS in zip(drawn[slot], images[slot], strict=False):  # aligned views have one crop
+                resize(image, box, view_3SS)
             if look is not None:
                 look(slot, image, boxes[slot])
             if masks is not None:
                 resize_mask(classes, boxes[slot, 0], masks[slot])
         images[:, boxes.shape[1] :] = images[:, :1]
         if maps is not None:
-            shown = part.chunk.pieces.samples
-            maps.fill([met.replaced.get(slot, sample) for slot, sample in enumerate(shown[: len(sides)])], boxes, sides)
+            shown = part.chunk.pieces.samples[: len(sides)]
+            maps.fill([met.replaced.get(slot, sample) for slot, sample in enumerate(shown)], boxes, sides)
         return met
 
-    def _decode(self, part: Part, slot: int, data: Encoded, mask: Encoded, met: Met, room: "Scratch") -> _Sample:
+    def _decode(self, part: Part, slot: int, data: "_Encoded", met: Met, room: "Scratch") -> _Sample:
         """The sample's image and mask, or those of the next good one in index order, whose class it then has too."""
-        sample, first, passed = part.chunk.pieces.samples[slot], part.first[slot], list[Wanted]()
+        sample, first = part.chunk.pieces.sample(slot), part.first[slot]
+        passed: list[Wanted] = []
         while True:
             try:
-                pixels, damage = read_image(self._data, sample, data, room)
-                classes = _NO_MASK if self._mask_table is None else decode_mask(mask, pixels.shape, self._mask_table)
+                pixels, damage = read_image(self._data, sample, data.image, room, data.header)
+                classes = (
+                    _NO_MASK if self._mask_table is None else decode_mask(data.mask, pixels.shape, self._mask_table)
+                )
             except BadImage as error:
                 self._fetcher.demand_unchanged(sample)
                 if first and not passed:
@@ -131,9 +144,8 @@ class Views:
                     met.bad.append(sample)
                 passed.append(sample)
                 sample = self._limit.next_after(sample, passed)
-                data = self._fetcher.fetch([sample])[0]
-                if self._mask_table is not None:
-                    mask = self._fetcher.fetch([sample], masks=True)[0]
+                mask = b"" if self._mask_table is None else self._fetcher.fetch([sample], masks=True)[0]
+                data = _Encoded(self._fetcher.fetch([sample])[0], None, mask)
             else:
                 if passed:
                     met.replaced[slot] = sample
@@ -144,6 +156,14 @@ class Views:
                 if damage and first:
                     _log.warning("%s: damaged, but decoded: %s", self._pin.locate(sample.corpus, sample.y), damage)
                 return pixels, classes
+
+
+class _Encoded(NamedTuple):
+    """A sample as it was read."""
+
+    image: Encoded
+    header: Header | None
+    mask: Encoded
 
 
 class Scratch:
@@ -163,7 +183,9 @@ def _boxes(draws: CropDraws, sides: Ints) -> Ints:
     return crop_boxes(draws, sides[:, 0], sides[:, 1])
 
 
-def read_image(data: Data, sample: Wanted, encoded: Encoded, room: Room | None = None) -> Decoded:
+def read_image(
+    data: Data, sample: Wanted, encoded: Encoded, room: Room | None = None, header: Header | None = None
+) -> Decoded:
     """A sample's pixels, and what its decoder complained of.
 
     Args:
@@ -171,11 +193,12 @@ def read_image(data: Data, sample: Wanted, encoded: Encoded, room: Room | None =
         sample: which it is.
         encoded: its bytes.
         room: memory that the pixels may lie in; None allocates it.
+        header: of the image, where it has been read.
 
     Raises:
         BadImage: it is a bad sample by the job's rules.
     """
-    decoded = decode_noting(encoded, data.max_pixels, room)
+    decoded = decode_noting(encoded, data.max_pixels, room, header)
     if decoded.damage and data.corpora[sample.corpus].refuse_damaged:
         raise BadImage(decoded.damage)
     return decoded

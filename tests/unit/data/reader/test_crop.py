@@ -91,9 +91,9 @@ def gradient(height, width):
 
 
 def view_of(image, box, size):
-    view = np.empty((size, size, 3), np.uint8)
-    resize(image, np.array(box), view)
-    return view
+    view = np.empty((3, size, size), np.uint8)
+    resize(image, box, view)
+    return view.transpose(1, 2, 0)
 
 
 def by_pillow(part, size):

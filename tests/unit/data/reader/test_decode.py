@@ -19,7 +19,7 @@ from gmml_cluster.data.reader.decode import (
     decode,
     decode_noting,
     decoder_name,
-    size_of,
+    read_header,
     views_version,
 )
 from tests.unit.data.conftest import DATA, needs_photos, png
@@ -178,7 +178,7 @@ def test_a_plain_png_whole_cut_or_damaged_comes_out_as_pillow_alone_would_have_i
 ):
     pixels = some_pixels(seed, height, width, colours)
     whole = png(pixels)
-    assert size_of(whole) == (height, width)
+    assert read_header(whole)[:2] == (height, width)
     assert np.array_equal(decode(whole, MOST), np.broadcast_to(pixels.reshape(height, width, -1), (height, width, 3)))
     at = data.draw(st.integers(0, len(whole) - 1))
     flipped = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
@@ -226,9 +226,18 @@ def test_pngs_of_other_kinds_are_left_to_pillow(monkeypatch):
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_size_by_the_header_is_that_of_the_pixels_or_unknown(form):
     data = encoded(Image.new("RGB", (300, 200)), form)
-    assert size_of(data) == ((0, 0) if form == "WEBP" else (200, 300))
+    header = read_header(data)
+    assert header is None if form == "WEBP" else header[:2] == (200, 300)
     for spoilt in (data[:30], data[:3], b"", b"<html>404</html>"):
-        assert size_of(spoilt) == (0, 0)
+        assert read_header(spoilt) is None
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_header_that_was_read_changes_nothing(form):
+    data = encoded(Image.linear_gradient("L").convert("RGB").resize((40, 30)), form)
+    assert np.array_equal(decode_noting(data, MOST, header=read_header(data)).pixels, decode(data, MOST))
+    with pytest.raises(BadImage, match="40 x 30 pixels; the limit is 1199"):
+        decode_noting(data, 1199, header=read_header(data))
 
 
 def test_a_jpeg_is_decoded_into_the_memory_that_is_given():

@@ -256,6 +256,7 @@ def apart(monkeypatch):
     """Samples are read apart, as large ones are."""
     monkeypatch.setattr(reads, "GAP_BYTES", -1)
     monkeypatch.setattr(stream, "_LEAST_CHUNK_SAMPLES", 4)
+    monkeypatch.setattr(stream, "_LEAST_CHUNK_BYTES", 0)
 
 
 def test_requests_of_several_steps_are_in_flight_at_once(digit_shards, bucket, monkeypatch, apart):

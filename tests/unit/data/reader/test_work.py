@@ -4,19 +4,22 @@ import errno
 import io
 import os
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from gmml_cluster.data.reader import decode as decoding
 from gmml_cluster.data.reader import fetch, reads, views
 from gmml_cluster.data.reader.crop import crop_boxes, draw_crops, resize
 from gmml_cluster.data.reader.decode import decode
-from gmml_cluster.data.reader.fetch import Fetcher
+from gmml_cluster.data.reader.fetch import Chunk, Fetcher
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.reads import OpenShards, most_open_shards
+from gmml_cluster.data.reader.stream import chunk_samples
 from gmml_cluster.data.reader.views import Views
-from gmml_cluster.errors import StorageError
+from gmml_cluster.errors import Fault, StorageError
 from gmml_cluster.store.posix import OpenFile, PosixStore
 from gmml_cluster.store.protocol import NotFound
 from tests.unit.data.conftest import png, write_tar
@@ -78,6 +81,75 @@ def test_samples_of_many_steps_are_read_together_in_few_tasks(digit_shards, monk
     assert sum(length for *_, length in read) < sum(file.size for file in run.pin.files)
     assert len(tasks) == 1
     fetcher.close()
+
+
+def test_a_task_costs_two_locks_however_many_reads_it_brings(digit_shards, monkeypatch):
+    """And a chunk one when its bytes are there: a lock a read takes longer than the read of a small image."""
+    monkeypatch.setattr(reads, "GAP_BYTES", 0)
+    run = Run(digit_shards)
+    chunks = [part.chunk for part in planned(run)]
+    fetcher = Fetcher(run.pin, reads=1)
+    read, locked = counted(monkeypatch, OpenShards, "read"), counted(monkeypatch, threading.Condition, "__enter__")
+    tasks = counted(monkeypatch, fetcher._pool, "submit")
+    assert fetcher.begin(chunks)
+    assert all(chunk.fetched.result(30) for chunk in chunks)
+    fetcher.close()
+    assert len(read) > 2 * len(tasks)
+    own = sum(condition is fetcher._changed for (condition,) in locked)
+    assert own == 3 + 2 * len(tasks) + len(chunks)  # three: `begin`, `_start`, `close`
+
+
+def test_a_read_that_fails_fails_only_the_chunks_that_need_it(digit_shards, monkeypatch):
+    fetcher, inner = Fetcher(Run(digit_shards).pin, reads=1), OpenShards.read
+    failed, whole = (Chunk(fetcher.locate(np.zeros(2, np.int64), np.array(ys))) for ys in ([0, 1], [21, 22]))
+
+    def failing(shards, url, *given):
+        if url == failed.pieces.shards[0].file.url:
+            raise StorageError(Fault(url, "out of reach"))
+        return inner(shards, url, *given)
+
+    monkeypatch.setattr(OpenShards, "read", failing)
+    tasks = counted(monkeypatch, fetcher._pool, "submit")
+    assert fetcher.begin([failed, whole])
+    with pytest.raises(StorageError, match="out of reach"):
+        failed.fetched.result(30)
+    assert len(whole.fetched.result(30)) == 2
+    assert len(tasks) == 1
+    fetcher.close()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_header_is_read_once_and_boxes_of_a_chunk_are_one_call(tmp_path, form, monkeypatch):
+    noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (20, 24, 3), dtype=np.uint8))
+    folder = tmp_path / "c"
+    folder.mkdir()
+    write_tar(folder / "s.tar", [(f"{y:02d}.{form.lower()}", written(noise, form)) for y in range(32)])
+    run = Run(folder, views=2)
+    part, fetcher = planned(run)[0], Fetcher(run.pin)
+    encoded = fetcher.fetch(part.chunk.pieces.samples)
+    headers = counted(monkeypatch, decoding, "_jpeg_header" if form == "JPEG" else "_plain_png")
+    boxes = counted(monkeypatch, views, "crop_boxes")
+    Views(run.pin, run.data, fetcher).fill(part, encoded, np.empty((len(encoded), 2, 3, 8, 8), np.uint8))
+    assert (len(headers), len(boxes)) == (len(encoded), 1)
+    fetcher.close()
+
+
+@pytest.mark.parametrize(
+    ("sample_bytes", "samples", "threads", "expected"),
+    [
+        (110_000, 128, 2, 32),  # photographs: each thread has two chunks of a step
+        (110_000, 1024, 2, 64),
+        (110_000, 8, 4, 16),
+        (2_500, 128, 1, 104),  # small images: as many as a quarter of a MiB has
+        (2_500, 128, 2, 64),  # but all threads have some of each step
+        (2_500, 4096, 8, 104),
+        (100, 4096, 2, 128),
+    ],
+)
+def test_chunks_of_small_images_have_more_samples(sample_bytes, samples, threads, expected):
+    shards = SimpleNamespace(sizes=np.array([sample_bytes * 10]), samples=np.array([10]))
+    pinned = SimpleNamespace(corpora=[SimpleNamespace(shards=shards)])
+    assert chunk_samples(pinned, samples, threads) == expected
 
 
 def test_a_shard_is_opened_once_and_closed_with_the_stream(digit_shards, monkeypatch):
@@ -220,9 +292,9 @@ def test_views_are_those_of_each_sample_by_itself(tmp_path, aligned):
         sides = np.array([pixels.shape[:2]])
         boxes = crop_boxes(draw_crops(7, np.array([n]), 2, crop), sides[:, 0], sides[:, 1])[0]
         for view in range(2):
-            expected = np.empty((8, 8, 3), np.uint8)
-            resize(pixels, boxes[0 if aligned else view], expected)
-            assert np.array_equal(image[view], expected.transpose(2, 0, 1)), (n, y, view)
+            expected = np.empty((3, 8, 8), np.uint8)
+            resize(pixels, boxes[0 if aligned else view].tolist(), expected)
+            assert np.array_equal(image[view], expected), (n, y, view)
 
 
 def test_a_bad_sample_takes_the_box_of_the_image_that_stands_in_for_it(tmp_path):
@@ -235,6 +307,6 @@ def test_a_bad_sample_takes_the_box_of_the_image_that_stands_in_for_it(tmp_path)
     locations = Order(Run(folder).layout).locate(np.arange(16))
     n = int(np.flatnonzero(locations.y == 4)[0])
     draws = draw_crops(7, np.array([n]), 1, Run(folder).data.augment.crop)
-    expected = np.empty((8, 8, 3), np.uint8)
-    resize(large, crop_boxes(draws, np.array([40]), np.array([40]))[0, 0], expected)
-    assert np.array_equal(images[n][0], expected.transpose(2, 0, 1))
+    expected = np.empty((3, 8, 8), np.uint8)
+    resize(large, crop_boxes(draws, np.array([40]), np.array([40]))[0, 0].tolist(), expected)
+    assert np.array_equal(images[n][0], expected)
