@@ -22,6 +22,7 @@ SHARD_SUFFIX = ".tar"
 INDEX_SUFFIX = ".index"
 PACKING_PLAN = ".packing/plan.json"
 """Lies beside shards as long as a corpus is being packed."""
+_WORD = re.compile("[A-Za-z]+")
 _STAR = r"(?!(?<![^/])\.)[^/]*"  # anything but hidden names, such as the folder in which a corpus is being packed
 _ANYTHING = f"(?:{_STAR}/)*{_STAR}"
 
@@ -94,7 +95,7 @@ def list_shards(url: str, image: str | None = None) -> list[ShardFile]:
         what = f"holds {rows[0]} and {tar}; the shards of a corpus are of one kind"
         raise DataError(Fault(url, what, "name one kind by a pattern such as '*.parquet'"))
     splits = splits_of(rows)
-    if len(splits) > 1 and not all(split in url for split in splits):
+    if len(splits) > 1 and not set(splits) <= set(_WORD.findall(url)):
         what = f"holds files of several splits ({', '.join(splits)}), and does not name them"
         raise DataError(Fault(url, what, f"name those that are wanted, as in '{splits[-1]}-*.parquet'"))
     demand_pyarrow(found[0].url)
