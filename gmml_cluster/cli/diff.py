@@ -8,6 +8,7 @@ from gmml_cluster.cli import candidates, options
 from gmml_cluster.cli.documents import emit
 from gmml_cluster.outputs.runs import DiffAttemptOutput, DiffOutput
 from gmml_cluster.outputs.status import CodeOutput
+from gmml_cluster.progress import progress
 from gmml_cluster.wording import counted
 
 DIFFERENT = 1
@@ -28,7 +29,9 @@ def command(one: str, other: str, root: str | None, as_json: bool) -> int:
     from gmml_cluster.launch.runs.find import find
     from gmml_cluster.run.results.comparison import compare_runs
 
-    document = compare_runs(find(one, root), find(other, root))
+    found = find(one, root), find(other, root)
+    with progress("comparing the runs"):
+        document = compare_runs(*found)
     if as_json:
         emit(document)
     else:

@@ -10,6 +10,7 @@ import click
 from gmml_cluster.cli import options
 from gmml_cluster.cli.documents import emit
 from gmml_cluster.outputs.run import LogCheckOutput
+from gmml_cluster.progress import progress
 
 if TYPE_CHECKING:
     from gmml_cluster.run.entries import Entry
@@ -45,7 +46,8 @@ def _check(log: "Log", *, as_json: bool) -> int:
     from gmml_cluster.errors import CheckpointError
     from gmml_cluster.run.log import check as faults_of
 
-    faults = faults_of(log)
+    with progress("checking the log"):
+        faults = faults_of(log)
     if as_json:
         document: LogCheckOutput = {"version": 1, "faults": faults}
         emit(document)

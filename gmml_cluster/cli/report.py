@@ -1,6 +1,7 @@
 """`gmml report`: one page on runs, made from their roots."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,6 +9,11 @@ from gmml_cluster.cli import candidates, options
 from gmml_cluster.cli.documents import emit
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.outputs.runs import ReportOutput
+from gmml_cluster.progress import progress
+
+if TYPE_CHECKING:
+    from gmml_cluster.api import Run
+    from gmml_cluster.report.gather import RunData
 
 
 @click.command("report")
@@ -39,8 +45,7 @@ def command(runs: tuple[str, ...], output: Path, images: str | None, root: str |
 
     demand("bokeh")
     from gmml_cluster.launch.runs.select import select_all
-    from gmml_cluster.report.gather import gather, unique_names
-    from gmml_cluster.report.page import buckets_for, page_of
+    from gmml_cluster.report.page import page_of
 
     found = [api.Run(each) for each in select_all(runs, root)]
     for each in found if images is not None else ():
@@ -49,14 +54,9 @@ def command(runs: tuple[str, ...], output: Path, images: str | None, root: str |
         code = run_module("gmml_cluster.evaluate.pictures", arguments, needs="torch")
         if code:
             return code
-    statuses = api.status_of(found, evaluations=True)
-    if statuses.faults:
-        raise statuses.faults[0]
-    locations = [run.location for run in found]
-    named = zip(locations, statuses.documents, unique_names(locations), strict=True)
-    buckets = buckets_for(len(found))
-    data = [gather(location, status, name=name, buckets=buckets) for location, status, name in named]
-    page = page_of(data, f"gmml report {' '.join(runs)}")
+    data = _read(found)
+    with progress("drawing the page"):
+        page = page_of(data, f"gmml report {' '.join(runs)}")
     written = page.html.encode()
     try:
         output.write_bytes(written)
@@ -77,3 +77,21 @@ def command(runs: tuple[str, ...], output: Path, images: str | None, root: str |
     click.echo("\n".join(page.verdict.answers))
     click.echo(f"{output}: {len(written) / 1e6:.1f} MB")
     return 0
+
+
+def _read(runs: "list[Run]") -> "list[RunData]":
+    """What the page shows of each run."""
+    from gmml_cluster import api
+    from gmml_cluster.report.gather import gather, unique_names
+    from gmml_cluster.report.page import buckets_for
+
+    with progress("reading the runs", len(runs)) as advance:
+        statuses = api.status_of(runs, evaluations=True)
+        if statuses.faults:
+            raise statuses.faults[0]
+        locations = [run.location for run in runs]
+        data = []
+        for location, status, name in zip(locations, statuses.documents, unique_names(locations), strict=True):
+            data.append(gather(location, status, name=name, buckets=buckets_for(len(runs))))
+            advance(1)
+    return data

@@ -5,6 +5,7 @@ import click
 from gmml_cluster.cli import options
 from gmml_cluster.cli.documents import emit
 from gmml_cluster.outputs.submission import RemovedOutput
+from gmml_cluster.progress import progress
 
 
 @click.command("rm")
@@ -22,7 +23,8 @@ def command(run: str, yes: bool, root: str | None, as_json: bool) -> None:
     found = find(run, root)
     if not yes:
         click.confirm(f"Delete {found.url} with all its checkpoints?", abort=True)
-    remove(found)
+    with progress("deleting"):
+        remove(found)
     if as_json:
         document: RemovedOutput = {"version": 1, "run": found.name, "url": found.url}
         emit(document)

@@ -30,7 +30,7 @@ def command(run: str | None, root: str | None, as_json: bool) -> None:
     """
     from gmml_cluster import api
 
-    named = api.Selection.of(run, root) if run else None
+    named = None if run is None else api.Selection.of(run, root)
     is_page = named is not None and not named.is_group
     found = api.status_of(api.runs(root) if named is None else named.runs, evaluations=is_page)
     if is_page and found.faults:

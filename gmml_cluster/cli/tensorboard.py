@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gmml_cluster.cli.documents import emit
-from gmml_cluster.errors import Fault, StorageError
+from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.outputs.leave import leave
 from gmml_cluster.outputs.run import EventsOutput
 from gmml_cluster.wording import counted
@@ -37,7 +37,7 @@ def main() -> int:
         steps = write((json.loads(line) for line in sys.stdin), folder)
     except OSError as error:
         problem = f"events cannot be written there ({error.strerror or error})"
-        fault = StorageError(Fault(str(folder), problem, "name a folder that you may write"))
+        fault = SpecError(Fault(str(folder), problem, "name a folder that you may write"))
         leave(fault, as_json=as_json)
     if as_json:
         document: EventsOutput = {"version": 1, "folder": str(folder), "steps": steps}

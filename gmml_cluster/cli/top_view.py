@@ -1,7 +1,8 @@
 """How `gmml top` looks: a table in 80 columns."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.cli.status import latest_event
@@ -9,7 +10,9 @@ from gmml_cluster.outputs.status import StatusOutput
 from gmml_cluster.wording import counted
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, Group
+    from rich.measure import Measurement
+    from rich.text import Text
 
 _AT_WORK = ("submitted", "queued", "starting", "running", "stopping")
 _STYLES = {
@@ -22,8 +25,35 @@ _STYLES = {
     "finished": "dim",
     "stopped": "dim",
 }
+_LEAST_NAME = 12
+"""Columns of a run's name at least."""
 _FRAME = 4
 """Lines that are no run's: the summary, the heading, and what is left out below."""
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A run's name, cut in the middle where the column is narrow, as runs of a sweep differ at the end."""
+
+    text: str
+
+    def __rich_measure__(self, console: "Console", options: "ConsoleOptions") -> "Measurement":
+        from rich.measure import Measurement
+
+        return Measurement(min(_LEAST_NAME, len(self.text)), len(self.text))
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Text]":
+        from rich.text import Text
+
+        yield Text(cut(self.text, options.max_width))
+
+
+def cut(name: str, width: int) -> str:
+    """The name in so many columns: its two ends where all of it does not fit."""
+    if len(name) <= width:
+        return name
+    head = (width - 1) // 2
+    return f"{name[:head]}…{name[len(name) - (width - 1 - head) :]}"
 
 
 def at_work(document: StatusOutput) -> bool:
@@ -45,13 +75,14 @@ def view(documents: Sequence[StatusOutput], faults: Sequence[str], *, rows: int 
 
     shown = documents if rows is None else documents[: max(1, rows - _FRAME - len(faults))]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True)
-    table.add_column("RUN", no_wrap=True, overflow="ellipsis", ratio=1, min_width=12)
+    table.add_column("RUN", no_wrap=True, ratio=1, min_width=_LEAST_NAME)
     table.add_column("STATE", no_wrap=True)
     for name in ("STEP", "DONE", "IMG/S", "WAIT", "LEFT", "GOOD"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("LAST", no_wrap=True, overflow="ellipsis", max_width=13)
     for document in shown:
-        table.add_row(*cells(document), style=_STYLES.get(document["state"], ""))
+        name, *figures = cells(document)
+        table.add_row(_Name(name), *figures, style=_STYLES.get(document["state"], ""))
     left = [f"and {counted(len(documents) - len(shown), 'run')} more"] if len(shown) < len(documents) else []
     return Group(Text(summary(documents)), table, *(Text(line, style="red") for line in faults), *map(Text, left))
 

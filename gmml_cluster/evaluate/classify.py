@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gmml_cluster.data.corpus.listing import indexes_below
-from gmml_cluster.errors import DataError, Fault
+from gmml_cluster.errors import DataError, Fault, SpecError
 from gmml_cluster.evaluate.features import BATCH, EvalCorpus, normalised, read
 from gmml_cluster.evaluate.report import EvalReport, publish
 from gmml_cluster.evaluate.score import Score
@@ -56,12 +56,13 @@ def hits(trained: Trained, corpus: EvalCorpus, bank: EvalCorpus) -> list[int]:
     training used those of each group.
 
     Raises:
-        DataError: the run has no head that classifies single images, or the corpus has a class that it does not know.
+        SpecError: the run has no head that classifies single images.
+        DataError: the corpus has a class that it does not know.
     """
     job = trained.job
     if job.method.name not in CLASSIFIERS:
         problem = f"{job.method.name} has no head that classifies single images"
-        raise DataError(Fault(job.name, problem, f"it takes one of {', '.join(CLASSIFIERS)}"))
+        raise SpecError(Fault(job.name, problem, f"it takes one of {', '.join(CLASSIFIERS)}"))
     if int(corpus.labels.max()) >= job.method.classes:  # type: ignore[union-attr]
         problem = f"has the class {int(corpus.labels.max())}, but the bank had {job.method.classes}"  # type: ignore[union-attr]
         raise DataError(Fault(corpus.url, problem, "name a corpus of the same classes"))
@@ -86,27 +87,27 @@ def _demand_held_out(held_out: EvalCorpus, bank: EvalCorpus, scored: EvalCorpus)
     """Refuse to choose a head on images that it was trained on, or that it is scored on.
 
     Raises:
-        DataError: there are such images.
+        SpecError: there are such images.
     """
     for other, name in ((bank, "what the run is trained on"), (scored, "--corpus")):
         if shared := shared_with(held_out, other, name):
-            raise DataError(Fault("--choose-on", f"{held_out.url} {shared}", "name shards that are in neither"))
+            raise SpecError(Fault("--choose-on", f"{held_out.url} {shared}", "name shards that are in neither"))
 
 
 def _choice(trained: Trained, held_out: EvalCorpus | None, bank: EvalCorpus) -> tuple[int, str]:
     """Number of the head with most hits on what was held out, of equals that of the least rate; and how it was chosen.
 
     Raises:
-        DataError: there are several heads and nothing to choose on, or the reverse.
+        SpecError: there are several heads and nothing to choose on, or the reverse.
     """
     rates = getattr(trained.job.method, "rates", (1.0,))
     if held_out is None:
         if len(rates) > 1:
             problem = f"absent, but the run has {len(rates)} heads"
-            raise DataError(Fault("--choose-on", problem, "name labelled shards that it was not trained on"))
+            raise SpecError(Fault("--choose-on", problem, "name labelled shards that it was not trained on"))
         return 0, ""
     if len(rates) == 1:
-        raise DataError(Fault("--choose-on", "given, but the run has 1 head", "leave it out"))
+        raise SpecError(Fault("--choose-on", "given, but the run has 1 head", "leave it out"))
     found = hits(trained, held_out, bank)
     chosen = max(range(len(rates)), key=lambda head: (found[head], -rates[head]))
     share = f"{found[chosen]} of {counted(len(held_out.labels), 'image')}"
@@ -125,7 +126,8 @@ def classify(root: str, run: str, *, of: str, corpus: str, choose_on: str | None
         code: digest of the code that scores.
 
     Raises:
-        DataError: bank and corpus share shards or images, or one of them has no labels.
+        SpecError: bank and corpus share shards or images.
+        DataError: one of them has no labels.
         CheckpointError: there is no checkpoint, or it is damaged.
     """
     trained = load_trained(root, run)

@@ -20,6 +20,7 @@ from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.evaluate.reconstruction import Shown, choose, first_images, reconstruct
 from gmml_cluster.outputs.leave import leave
+from gmml_cluster.progress import progress
 from gmml_cluster.run.results.pictures import UNTRAINED, is_kept, name_of, write
 from gmml_cluster.run.root import run_root
 from gmml_cluster.train.checkpoints.load_trained import load_trained
@@ -47,16 +48,17 @@ def draw(root: str, name: str, corpus: str) -> list[str]:
     run = run_root(root, name)
     samples = Samples(corpus, indexes_below(root), image=run.job({}).data.corpora[0].image)
     commits = [(commit.step, commit.attempt) for commit in run.log.refresh().commits]
-    written = []
-    for step, attempt in [(UNTRAINED, 0), *dict(commits).items()]:
-        file = name_of(step, attempt, samples.identity)
-        if not is_kept(run.store, file):
+    wanted = [(UNTRAINED, 0), *dict(commits).items()]
+    files = [(*of, name_of(*of, samples.identity)) for of in wanted]
+    missing = [each for each in files if not is_kept(run.store, each[2])]
+    with progress(f"drawing {name}", len(missing)) as advance:
+        for step, attempt, file in missing:
             trained = load_trained(root, name, step=None if step == UNTRAINED else step, untrained=step == UNTRAINED)
             shown = choose(reconstruct(trained, first_images(trained, samples)), IMAGES)
             made = {"step": step, "attempt": attempt, "made": time.time()}
             write(run.store, file, {**made, "corpus": {"url": corpus, "digest": samples.identity}, **document(shown)})
-            written.append(file)
-    return written
+            advance(1)
+    return [file for *_, file in missing]
 
 
 def document(shown: Sequence[Shown]) -> dict[str, Any]:

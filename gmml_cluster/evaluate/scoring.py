@@ -7,7 +7,7 @@ from typing import cast
 import torch
 
 from gmml_cluster.data.corpus.listing import shared_shards
-from gmml_cluster.errors import DataError, Fault
+from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.evaluate.features import FEATURES, EvalCorpus, Feature, FeatureReader, Labelled, hold_out, read
 from gmml_cluster.evaluate.knn import knn
 from gmml_cluster.evaluate.linear import linear, shuffled
@@ -99,18 +99,19 @@ def demand_class_token(encoder: AnyEncoder, names: Sequence[Feature], method: st
     """Refuse the feature `class` of an encoder without a class token.
 
     Raises:
-        DataError: it has none.
+        SpecError: it has none.
     """
     if "class" in names and encoder.cls_token is None:
         problem = f"class; the encoder of {method} has no class token"
-        raise DataError(Fault("--feature", problem, "read mean"))
+        raise SpecError(Fault("--feature", problem, "read mean"))
 
 
 def evaluate(trained: Trained, request: Request, indexes: Store | None = None) -> EvalReport:
     """Read both corpora and score the encoder, feature by feature; `indexes` may hold those of their shards.
 
     Raises:
-        DataError: bank and corpus share shards, or one of them has no labels.
+        SpecError: bank and corpus share shards, or the encoder lacks a feature that is asked for.
+        DataError: one of them has no labels.
         CheckpointError: a feature is not finite.
     """
     names = request.features or features_of(trained)
@@ -129,20 +130,21 @@ def _demand_summary(trained: Trained, request: Request) -> None:
     """Refuse the feature `global` of a method that has none.
 
     Raises:
-        DataError: it is asked for so.
+        SpecError: it is asked for so.
     """
     if "global" not in request.features:
         return
     if not isinstance(trained.method, Summarises):
         problem = f"global; {trained.job.method.name} has no feature of whole images of its own"
-        raise DataError(Fault("--feature", problem, "read mean"))
+        raise SpecError(Fault("--feature", problem, "read mean"))
 
 
 def corpora_of(job: JobSpec, request: Request, indexes: Store | None) -> tuple[EvalCorpus, EvalCorpus]:
     """The bank and the corpus of a request, of each no more images than it asks for.
 
     Raises:
-        DataError: they share shards, or one of them has no labels.
+        SpecError: they share shards.
+        DataError: one of them has no labels.
     """
     first = job.data.corpora[0]
     image = request.image or first.image
@@ -200,11 +202,11 @@ def demand_apart(bank: EvalCorpus, corpus: EvalCorpus) -> None:
     """Refuse a corpus of which images are in the bank, in the same shards or packed again.
 
     Raises:
-        DataError: there are such images; a copy of a shard without checksums is not recognised.
+        SpecError: there are such images; a copy of a shard without checksums is not recognised.
     """
     if shared := shared_with(corpus, bank, "the bank"):
         rule = "every image there is its own nearest neighbour"
-        raise DataError(Fault(corpus.url, f"{shared}; {rule}", "name another --bank, or leave --corpus out"))
+        raise SpecError(Fault(corpus.url, f"{shared}; {rule}", "name another --bank, or leave --corpus out"))
 
 
 def shared_with(corpus: EvalCorpus, other: EvalCorpus, name: str) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gmml_cluster.data.corpus.listing import indexes_below
-from gmml_cluster.errors import DataError, Fault
+from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.evaluate.classify import head_report
 from gmml_cluster.evaluate.masked import (
     AT_ONCE,
@@ -43,12 +43,12 @@ def score_head(trained: Trained, bank: MaskedCorpus, corpus: MaskedCorpus, *, sl
         sliding: whether images keep their shape instead, and windows slide over them.
 
     Raises:
-        DataError: the run has no such head.
+        SpecError: the run has no such head.
     """
     job, options = trained.job, trained.job.method
     if not isinstance(options, SegmentationOptions):
         problem = f"{options.name} has no head that classifies pixels"
-        raise DataError(Fault(job.name, problem, "name a run of segmentation"))
+        raise SpecError(Fault(job.name, problem, "name a run of segmentation"))
     full_precision()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = cast(Segmenter, trained.method.module.to(device).eval())

@@ -10,6 +10,7 @@ from gmml_cluster.export.encoder import export_encoder
 from gmml_cluster.export.formats import FORMATS
 from gmml_cluster.outputs.leave import leave
 from gmml_cluster.outputs.run import ExportOutput
+from gmml_cluster.progress import progress
 from gmml_cluster.run.root import run_root
 
 
@@ -30,7 +31,8 @@ def main(
             f"{output}: appears when torch has translated the encoder, some two seconds of a core a block", err=True
         )
     try:
-        found = export_encoder(run_root(root, name), target, output, step, image_size)
+        with progress(f"writing {output}"):
+            found = export_encoder(run_root(root, name), target, output, step, image_size)
     except GmmlError as error:
         leave(error, as_json=as_json)
     files = sorted(path.name for path in output.iterdir())

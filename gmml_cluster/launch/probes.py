@@ -99,12 +99,13 @@ def refuse_corpus(job: JobSpec, corpus: str, root: str) -> None:
         root: where indexes may lie that are not beside their shards.
 
     Raises:
-        DataError: it has no shards, shares some with the bank, or has nothing to compare with.
+        SpecError: it shares shards with the bank.
+        DataError: it has no shards, or nothing to compare with.
     """
     bank = job.data.corpora[0]
     shards, learnt = ([shard.url for shard in list_shards(url, bank.image)] for url in (corpus, bank.url))
     if shared := shared_shards(shards, learnt, "the bank"):
-        raise DataError(Fault("--corpus", f"{corpus} {shared}; what is trained on is not scored", "name other shards"))
+        raise SpecError(Fault("--corpus", f"{corpus} {shared}; what is trained on is not scored", "name other shards"))
     data = job.data.model_copy(update={"corpora": (CorpusSpec(url=corpus, image=bank.image),)})
     scored = job.model_copy(update={"data": data})
     held = _known(scored, root)

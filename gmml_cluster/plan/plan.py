@@ -166,6 +166,25 @@ class _Work:
     gpu_time: GpuTime | None
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What a plan is put together of.
+
+    Attributes:
+        lanes: the layout, or the lanes alone where only the spec gives them.
+        notes: on the memory, the warm-up and the method.
+    """
+
+    nodes: NodePlan
+    layout: SampleLayout | None
+    lanes: SampleLayout | None
+    spans: int | None
+    length: _Length
+    need: _Need
+    work: _Work
+    notes: tuple[str, ...]
+
+
 def make_plan(
     job: JobSpec,
     profile: ClusterProfile,
@@ -193,6 +212,14 @@ def make_plan(
     length = _length(job, layout)
     need = _need(job, profile, machine, nodes, lanes)
     work = _work(job, layout, length, need, nodes, labelled or Labelled())
+    spans = _spans(job, layout, indexed=shapes is not None)
+    notes = _notes(job, nodes, length, need, memory_of_node(profile, machine))
+    return _plan(job, profile, _Parts(nodes, layout, lanes, spans, length, need, work, tuple(notes)))
+
+
+def _plan(job: JobSpec, profile: ClusterProfile, parts: _Parts) -> Plan:
+    nodes, layout, lanes = parts.nodes, parts.layout, parts.lanes
+    length, need, work = parts.length, parts.need, parts.work
     return Plan(
         launcher=profile.launcher,
         method=job.method.name,
@@ -206,7 +233,7 @@ def make_plan(
         group=group_of(job),
         lanes=lanes.lanes if lanes else None,
         window=layout.window if layout else None if job.data.window == "auto" else job.data.window,
-        spans=_spans(job, layout, indexed=shapes is not None),
+        spans=parts.spans,
         mixing=None if lanes is None else _mixing(job, lanes),
         shares=need.shares,
         epoch_steps=length.epoch_steps,
@@ -230,7 +257,7 @@ def make_plan(
         secrets=profile.secrets,
         notes=(
             *nodes.notes,
-            *_notes(job, nodes, length, need, memory_of_node(profile, machine)),
+            *parts.notes,
             *masks_by_attention(work.maps, length.steps),
             *costly_scores(work.evaluation),
         ),

@@ -141,7 +141,7 @@ def absolute(url: str) -> str:
     """A URL as it is, a path made absolute.
 
     Raises:
-        StorageError: the URL is empty, or no store has its scheme.
+        SpecError: the URL is empty, or no store has its scheme.
     """
     is_path = scheme_of(url) == "file" and not url.startswith("file://")
     return str(Path(url).expanduser().absolute()) if is_path else url.rstrip("/")

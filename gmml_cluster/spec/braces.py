@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from gmml_cluster.spec.base import Refused
@@ -28,7 +29,8 @@ def check_braces(url: str) -> None:
     """Refuse what cannot be expanded.
 
     Raises:
-        Refused: a brace that is neither a range nor a choice, or more than a million shards.
+        Refused: a brace that is neither a range nor a choice, one that names something twice, or more than a million
+            shards.
     """
     stray = set("{}") & set(_BRACES.sub("", url))
     if stray:
@@ -43,7 +45,11 @@ def _choices(inside: str) -> Sequence[str]:
     if found is None:
         if "," not in inside:
             raise Refused(f"{{{inside}}} is no range; braces hold 000..131 or a,b", "correct it")
-        return inside.split(",")
+        chosen = inside.split(",")
+        twice, times = Counter(chosen).most_common(1)[0]
+        if times > 1:
+            raise Refused(f"{{{inside[:40]}}} names {twice!r} twice; each shard counts once", "leave one out")
+        return chosen
     first, last = (int(digits) if len(digits) <= 18 else -1 for digits in found.groups())
     if min(first, last) < 0 or last < first or last - first >= MOST_SHARDS:
         problem = f"{{{inside[:40]}}} is no range; it counts upwards to a million at most"

@@ -18,8 +18,8 @@ from pydantic_core import CoreSchema
 
 from gmml_cluster.spec.base import Refused, SpecModel
 
-SCHEMES = ("file", "s3")
-"""Stores that a location may be in: those of `gmml_cluster.store.open`."""
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+_BEGINNINGS = ("file://", "s3://")  # of the stores of `gmml_cluster.store.open`
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _MOST = 10**18
@@ -78,14 +78,19 @@ def check_location(given: str) -> str:
     """A path or URL as it was written.
 
     Raises:
-        Refused: it names a variable of a shell, which nothing would expand, or a store that this version has not.
+        Refused: it is empty, or names a variable of a shell, which nothing would expand, or a store that this version
+            has not.
     """
+    if not given:
+        raise Refused("an empty location; it would mean the current folder", "write . for that")
     if found := VARIABLE.search(given):
         raise Refused(f"{found[0]} in {given!r} would be taken literally", "write the path itself")
-    scheme, separator, _ = given.partition("://")
-    if separator and scheme not in SCHEMES:
+    scheme = _SCHEME.match(given)
+    if scheme and not given.startswith(_BEGINNINGS):
         hint = "write a folder, or s3://BUCKET/PREFIX"
-        raise Refused(f"{given!r} names a store {scheme!r}, which this version does not have", hint)
+        raise Refused(f"{given!r} names a store {scheme[1]!r}, which this version does not have", hint)
+    if given.startswith("s3://") and not given[5:].partition("/")[0]:
+        raise Refused(f"{given!r} names no bucket", "write s3://BUCKET/PREFIX")
     return given
 
 

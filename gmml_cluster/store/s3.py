@@ -36,15 +36,12 @@ class S3Store:
     """Objects below `s3://bucket/prefix`.
 
     Args:
-        url: the bucket, with or without a prefix.
+        url: the bucket, with or without a prefix; `open_store` has checked it.
         requests: connection shared with another store; a new one where it is None.
     """
 
     def __init__(self, url: str, requests: Requests | None = None) -> None:
         self._bucket, _, self._prefix = url.removeprefix("s3://").strip("/").partition("/")
-        if not self._bucket:
-            problem = "names no bucket; an S3 store is s3://bucket or s3://bucket/prefix"
-            raise StorageError(Fault(url, problem, "name one"))
         self._requests = requests or Requests()
 
     @property

@@ -8,6 +8,7 @@ been enqueued already. It is kept and counts (the checkpoint is of step t), exce
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gmml_cluster.train.evaluation import Evaluation
@@ -35,6 +36,56 @@ class Preparing(Protocol):
         """Make it; why the attempt is to stop instead, or empty."""
 
 
+@dataclass(frozen=True)
+class _Loop:
+    """What `run` is called with, and the parts of a step."""
+
+    stepper: Stepper
+    saver: Saving
+    total: int
+    every_steps: int | None
+    write: Callable[[Report], None]
+    evaluation: Evaluation | None
+    maps: Preparing | None
+
+    def prepare(self, step: int) -> LoopResult:
+        """Make what the step waits for, if anything; why the attempt is to stop instead, or empty."""
+        if self.maps is None or not self.maps.due(step):
+            return ""
+        with self.stepper.left_out():
+            watchdog.beat("a save", LONGEST_S)
+            self.saver.finish()  # else the commit would not be in the log
+            return self.maps.make(step)
+
+    def is_saved(self, step: int) -> bool:
+        """Whether the step is saved whatever its sums say."""
+        by_number = self.every_steps is not None and (step + 1) % self.every_steps == 0
+        needed = self.maps is not None and self.maps.due(step + 1)
+        return step == self.total - 1 or by_number or needed or self._is_scored(step)
+
+    def read(self, pending: Pending) -> Report:
+        """Wait for a step that was enqueued, and write its report."""
+        report = self.stepper.read_step(pending)
+        self.write(report)
+        return report
+
+    def save(self, step: int) -> None:
+        """Copy the state of the step, which was read; it is written while training goes on."""
+        watchdog.beat("a save", LONGEST_S)
+        with self.stepper.stalled():
+            self.saver.begin(step, self.stepper.state())
+
+    def score(self, step: int) -> LoopResult:
+        """Score the weights behind the step, if they are to be; why the attempt is to stop before, or empty."""
+        if self.evaluation is None or not self._is_scored(step):
+            return ""
+        with self.stepper.left_out():
+            return self.evaluation.run(step, self.saver.finish)
+
+    def _is_scored(self, step: int) -> bool:
+        return self.evaluation is not None and self.evaluation.due(step)
+
+
 def run(
     stepper: Stepper,
     saver: Saving,
@@ -56,23 +107,16 @@ def run(
     Returns:
         Why it ended, and the last step made.
     """
+    loop = _Loop(stepper, saver, total, every_steps, write, evaluation, maps)
     behind: Pending | None = None
     for step in range(first, total):
-        if maps is not None and maps.due(step):
-            with stepper.left_out():
-                watchdog.beat("a save", LONGEST_S)
-                saver.finish()  # else the commit would not be in the log
-                early = maps.make(step)
-            if early:
-                return early, step - 1
+        if early := loop.prepare(step):
+            return early, step - 1
         ahead: Pending | None = stepper.enqueue(step)
         stop: LoopResult = ""
-        scored = evaluation is not None and evaluation.due(step)
-        save = step == total - 1 or scored or (every_steps is not None and (step + 1) % every_steps == 0)
-        save = save or (maps is not None and maps.due(step + 1))
+        save = loop.is_saved(step)
         if behind is not None:
-            report = stepper.read_step(behind)
-            write(report)
+            report = loop.read(behind)
             stop, save = report.stop, save or report.save or bool(report.stop)
             if stop == "not_finite":
                 # The engine's own count on the device reached its limit at that step too, and the update of the step
@@ -82,18 +126,15 @@ def run(
         if save and ahead is not None:
             # A checkpoint's counts (skips, bad samples) must include its own step, so the lag ends here: the step
             # ahead is read now, and the device idles for as long as the state is copied.
-            report = stepper.read_step(ahead)
-            write(report)
-            stop, ahead = stop or report.stop, None
-            watchdog.beat("a save", LONGEST_S)
-            with stepper.stalled():
-                saver.begin(step, stepper.state())
+            report, ahead = loop.read(ahead), None
+            stop = stop or report.stop
+            loop.save(step)
         saver.check()
-        if evaluation is not None and scored and (not stop or (step == total - 1 and stop != "not_finite")):
-            with stepper.left_out():
-                stop = evaluation.run(step, saver.finish) or stop
-        if step == total - 1 and stop != "not_finite":
-            return "finished", step  # the run is complete: a notice that came in the last step changes nothing
+        is_complete = step == total - 1 and stop != "not_finite"
+        if is_complete or not stop:
+            stop = loop.score(step) or stop
+        if is_complete:
+            return "finished", step  # a notice that came in the last step changes nothing
         if stop:
             return stop, step
         behind = ahead

@@ -75,7 +75,7 @@ def test_mlflow_has_each_step_once_in_one_run(tmp_path, monkeypatch):
             params = dict(read.execute("select key, value from params"))
     assert rows == [(s, pytest.approx(1 / (s + 1))) for s in range(20)]
     assert names == ["mine"]
-    assert (params["method.name"], params["run.steps"]) == ("gmml", "30")
+    assert (params["method.name"], params["run.steps"]) == ("mae", "30")
 
 
 def logged_records(content, header=7, block=2**15):

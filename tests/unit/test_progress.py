@@ -1,9 +1,17 @@
 """Long work shows a bar on a terminal, short work and pipes show nothing."""
 
+import json
 import os
 import pty
 import subprocess
 import sys
+
+import pytest
+from click.testing import CliRunner
+
+from gmml_cluster.cli.main import group
+from gmml_cluster.progress import LINES
+from tests.fixtures.reports import preempted_run
 
 SCRIPT = """
 import time
@@ -48,3 +56,34 @@ def test_work_that_is_soon_done_shows_nothing():
 def test_a_pipe_gets_no_bar():
     done = subprocess.run([sys.executable, "-c", SCRIPT.format(quiet=0)], capture_output=True, check=True)
     assert (done.stdout, done.stderr) == (b"done\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("report one two -o page.html", [("reading the runs", 2), ("drawing the page", None)]),
+        ("log one --check", [("checking the log", None)]),
+        ("diff one two", [("comparing the runs", None)]),
+        ("rm one --yes", [("deleting", None)]),
+    ],
+)
+def test_commands_that_may_take_long_say_what_they_are_at(line, shown, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        preempted_run("runs", name, 10)
+    command = [*line.split(), "--root", "runs"]
+    monkeypatch.setenv("GMML_PROGRESS", "lines")
+    told = CliRunner().invoke(group, command, catch_exceptions=False).stdout.splitlines()
+    begun = [json.loads(each.removeprefix(LINES)) for each in told if each.startswith(LINES)]
+    assert [(each["what"], each["total"]) for each in begun if each["done"] == 0] == shown
+
+
+def test_an_export_says_what_it_is_at_and_a_pipe_gets_none_of_it(tmp_path, monkeypatch):
+    from gmml_cluster.export import __main__ as export
+
+    monkeypatch.setattr(export, "export_encoder", lambda run, target, output, *_: output.mkdir() or 7)
+    asked = ["--root", str(tmp_path), "--run", "one", "--to", "timm", "--output"]
+    assert CliRunner().invoke(export.main, [*asked, f"{tmp_path}/a"], catch_exceptions=False).stderr == ""
+    monkeypatch.setenv("GMML_PROGRESS", "lines")
+    told = CliRunner().invoke(export.main, [*asked, f"{tmp_path}/b"], catch_exceptions=False).stdout
+    assert told.startswith(f'{LINES}{{"what": "writing {tmp_path}/b"')

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from gmml_cluster.data.corpus.foreign import PARQUET_SUFFIX, explain
 from gmml_cluster.data.corpus.parquet import demand_pyarrow, is_parquet, splits_of
-from gmml_cluster.errors import DataError, Fault
+from gmml_cluster.errors import DataError, Fault, SpecError
 from gmml_cluster.spec.base import Refused
 from gmml_cluster.spec.braces import expand_braces
 from gmml_cluster.store.open import open_store, scheme_of
@@ -22,6 +22,7 @@ SHARD_SUFFIX = ".tar"
 INDEX_SUFFIX = ".index"
 PACKING_PLAN = ".packing/plan.json"
 """Lies beside shards as long as a corpus is being packed."""
+_WORD = re.compile("[A-Za-z]+")
 _STAR = r"(?!(?<![^/])\.)[^/]*"  # anything but hidden names, such as the folder in which a corpus is being packed
 _ANYTHING = f"(?:{_STAR}/)*{_STAR}"
 
@@ -82,7 +83,8 @@ def list_shards(url: str, image: str | None = None) -> list[ShardFile]:
         DataError: a shard that is named does not exist, one is named twice, is a link to nothing, none is found,
             shards may lie behind a link to a folder, or they are of both kinds, or of several splits.
         PreflightError: they are parquet files, and pyarrow is not installed here.
-        StorageError: no store has the URL's scheme, the store does not answer, or a folder of it cannot be read.
+        SpecError: no store has the URL's scheme, or its braces make no list.
+        StorageError: the store does not answer, or a folder of it cannot be read.
     """
     found = list_files(url, (SHARD_SUFFIX, PARQUET_SUFFIX), image or "")
     rows = [shard.name for shard in found if is_parquet(shard.url)]
@@ -93,7 +95,7 @@ def list_shards(url: str, image: str | None = None) -> list[ShardFile]:
         what = f"holds {rows[0]} and {tar}; the shards of a corpus are of one kind"
         raise DataError(Fault(url, what, "name one kind by a pattern such as '*.parquet'"))
     splits = splits_of(rows)
-    if len(splits) > 1 and not all(split in url for split in splits):
+    if len(splits) > 1 and not set(splits) <= set(_WORD.findall(url)):
         what = f"holds files of several splits ({', '.join(splits)}), and does not name them"
         raise DataError(Fault(url, what, f"name those that are wanted, as in '{splits[-1]}-*.parquet'"))
     demand_pyarrow(found[0].url)
@@ -144,7 +146,7 @@ def _expanded(url: str) -> list[str]:
     try:
         return expand_braces(url)
     except Refused as error:
-        raise DataError(Fault(url, error.problem, error.hint)) from error
+        raise SpecError(Fault(url, error.problem, error.hint)) from error
 
 
 def _absolute(url: str) -> str:

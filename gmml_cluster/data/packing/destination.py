@@ -20,7 +20,7 @@ from gmml_cluster.data.corpus import index, merged
 from gmml_cluster.data.corpus.listing import INDEX_SUFFIX, PACKING_PLAN, SHARD_SUFFIX, ShardFile, store_of
 from gmml_cluster.data.packing.report import NUMBER_DIGITS, Packed, ShardRecord
 from gmml_cluster.data.packing.shard import HIDDEN
-from gmml_cluster.errors import DataError, Fault
+from gmml_cluster.errors import DataError, Fault, SpecError
 from gmml_cluster.store.open import scheme_of
 from gmml_cluster.store.protocol import Stat
 
@@ -62,11 +62,15 @@ class Destination:
         plan: what is to be packed there.
 
     Raises:
-        DataError: it holds something else, or shards of another plan.
+        SpecError: it holds something else, or shards of another plan, or could not be named as a corpus.
+        DataError: a shard is gone that an earlier command had made.
         StorageError: the store does not answer.
     """
 
     def __init__(self, url: str, plan: Plan) -> None:
+        if expanding := sorted(set(url) & set("{}*")):
+            what = f"has {expanding[0]!r}; a corpus lies in one folder, and a job would read that as a pattern"
+            raise SpecError(Fault(url, what, "name a folder without it"))
         self.url = url.rstrip("/") if scheme_of(url) == "s3" else _real(url)
         self._plan = plan
         self._named = url
@@ -157,7 +161,7 @@ class Destination:
         foreign = [name for name in self._found if not _hidden(name) and not ours.fullmatch(name)]
         if foreign or (self._found and PACKING_PLAN not in self._found):
             what = "exists and is not empty; a corpus gets a folder of its own"
-            raise DataError(Fault(self._named, what, _NO_FOREIGN))
+            raise SpecError(Fault(self._named, what, _NO_FOREIGN))
 
     def _demand_same(self, theirs: Mapping[str, Any], done: str) -> None:
         names = [name for name, value in self._plan.to_json().items() if theirs.get(name) != value and name != "digest"]
@@ -169,7 +173,7 @@ class Destination:
             for name in names
         )
         cure = "repeat the command as it was, name another destination, or remove what is there"
-        raise DataError(Fault(self._named, f"{done} by another plan ({differing})", cure))
+        raise SpecError(Fault(self._named, f"{done} by another plan ({differing})", cure))
 
     def _stands(self, record: ShardRecord) -> bool:
         name = self._plan.shard(record.number)
@@ -186,7 +190,7 @@ class Destination:
     def _listed(self) -> list[Stat]:
         if scheme_of(self.url) == "file" and Path(self.url).exists() and not Path(self.url).is_dir():
             what = "exists and is no folder; a corpus gets a folder of its own"
-            raise DataError(Fault(self._named, what, _NO_FOREIGN))
+            raise SpecError(Fault(self._named, what, _NO_FOREIGN))
         return self._store.list_objects()
 
     def _clear(self) -> None:

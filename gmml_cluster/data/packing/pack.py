@@ -7,12 +7,13 @@ order, by anyone, and again after a crash: equal sources and options give equal 
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from gmml_cluster.data.packing.destination import Destination, Plan
-from gmml_cluster.data.packing.report import Packed, Remark, Tally
+from gmml_cluster.data.packing.report import Packed, Remark, ShardRecord, Tally
 from gmml_cluster.data.packing.shard import Rules, ShardTask, pack_shard
 from gmml_cluster.data.packing.source import Listing, Source
 from gmml_cluster.data.random.feistel import permutation_key, permute
@@ -62,7 +63,8 @@ def pack(
         workers: what makes the shards; this process where it is None.
 
     Raises:
-        DataError: there is no image, the source is damaged, or DST holds something else.
+        DataError: there is no image, or the source is damaged.
+        SpecError: DST holds something else.
         StorageError: the store fails.
         WorkerLost: a worker died.
     """
@@ -74,25 +76,57 @@ def pack(
     by = workers or InProcess()
     with _kept(at):
         found = source.read(at.scratch, by)
-        shards = -(-len(found.items) // shard_samples)
-        tally = Tally([plan.shard(number) for number in range(shards)])
+        shards = _Shards(found, at, plan, rules, shard_samples, seed)
+        tally = Tally([plan.shard(number) for number in range(shards.count)])
         with progress("packing", len(found.items)) as advance:
-            standing = set[int]()
-            for record in at.standing(shards):
+            for record in shards.records(by):
                 tally.add(record)
-                standing.add(record.number)
-                advance(_size(record.number, shard_samples, len(found.items)))
-            numbers = (number for number in range(shards) if number not in standing)
-            tasks = _tasks(found, plan, at, rules, numbers, shard_samples, seed)
-            for record in by.map(pack_shard, tasks):
-                tally.add(record)
-                advance(_size(record.number, shard_samples, len(found.items)))
+                advance(shards.size(record.number))
         packed = tally.result(found.classes, found.notes)
         if not packed.samples:
             at.give_up(everything=True)
             raise DataError(_none(destination, packed, len(found.items)))
         at.finish(packed)
     return packed
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """The shards that a source makes, at their destination."""
+
+    source: Source
+    at: Destination
+    plan: Plan
+    rules: Rules
+    samples: int
+    """Of each but the last, which has what is left."""
+    seed: int
+
+    @property
+    def count(self) -> int:
+        return -(-len(self.source.items) // self.samples)
+
+    def size(self, number: int) -> int:
+        """Images that the shard of this number is made of."""
+        return min(self.samples, len(self.source.items) - number * self.samples)
+
+    def records(self, workers: Workers) -> Iterator[ShardRecord]:
+        """Of all shards: those that stand first, then the others as the workers make them."""
+        standing = set[int]()
+        for record in self.at.standing(self.count):
+            standing.add(record.number)
+            yield record
+        missing = (number for number in range(self.count) if number not in standing)
+        yield from workers.map(pack_shard, self._tasks(missing))
+
+    def _tasks(self, numbers: Iterator[int]) -> Iterator[ShardTask]:
+        """The shards of these numbers; the shuffle is arithmetic, so no list of all samples is made."""
+        zero, samples = np.zeros(1, np.int64), len(self.source.items)
+        order = partial(permute, permutation_key(self.seed, Purpose.PACK, (zero, zero, zero, zero)))
+        for number in numbers:
+            positions = number * self.samples + np.arange(self.size(number))
+            items = self.source.take(order(np.full(len(positions), samples), positions))
+            yield ShardTask(number, self.plan.shard(number), items, self.at.url, self.plan.digest, self.rules)
 
 
 def _plan(source: Listing, rules: Rules, shard_samples: int, seed: int, prefix: str) -> Plan:
@@ -118,22 +152,6 @@ def _kept(at: Destination) -> Iterator[None]:
         with suppress(GmmlError):  # of the store, which has failed already
             at.give_up()
         raise
-
-
-def _tasks(
-    source: Source, plan: Plan, at: Destination, rules: Rules, numbers: Iterator[int], shard_samples: int, seed: int
-) -> Iterator[ShardTask]:
-    """The shards of these numbers; the shuffle is arithmetic, so no list of all samples is made."""
-    zero, samples = np.zeros(1, np.int64), len(source.items)
-    order = partial(permute, permutation_key(seed, Purpose.PACK, (zero, zero, zero, zero)))
-    for number in numbers:
-        positions = np.arange(number * shard_samples, min((number + 1) * shard_samples, samples))
-        items = source.take(order(np.full(len(positions), samples), positions))
-        yield ShardTask(number, plan.shard(number), items, at.url, plan.digest, rules)
-
-
-def _size(number: int, shard_samples: int, samples: int) -> int:
-    return min(shard_samples, samples - number * shard_samples)
 
 
 def _none(destination: str, packed: Packed, images: int) -> Fault:

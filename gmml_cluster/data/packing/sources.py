@@ -14,7 +14,7 @@ from gmml_cluster.data.packing.folders import is_image, read_folder, walk
 from gmml_cluster.data.packing.shards import Shards
 from gmml_cluster.data.packing.source import Listing, Source
 from gmml_cluster.data.workers import InProcess
-from gmml_cluster.errors import DataError, Fault
+from gmml_cluster.errors import DataError, Fault, SpecError
 from gmml_cluster.store.open import scheme_of
 from gmml_cluster.wording import counted
 
@@ -33,13 +33,16 @@ def list_source(url: str, image: str | None = None, masks: str | None = None) ->
 
     Raises:
         DataError: nothing is found, or several kinds together; a file cannot be read; an image has no mask.
-        StorageError: no store has the URL's scheme, or a store does not answer.
+        SpecError: no store has the URL's scheme, or masks are given that are in no folder, or beside shards.
+        StorageError: a store does not answer.
     """
+    if masks is not None and scheme_of(masks) != "file":
+        raise SpecError(Fault("--masks", f"{masks} is no folder; masks are read from one", "copy them to a folder"))
     folder = _path(url)
     in_folder = scheme_of(url) == "file" and folder.is_dir()
     if not in_folder or next(filter(is_image, walk(folder)), None) is None:
         if masks is not None:
-            raise DataError(Fault(url, "is no folder of images; shards have their masks inside", "leave --masks out"))
+            raise SpecError(Fault(url, "is no folder of images; shards have their masks inside", "leave --masks out"))
         packable = not in_folder or any(name.endswith(_PACKABLE) for name in walk(folder))
         if not packable:
             raise DataError(_nothing(url, folder))
@@ -64,15 +67,14 @@ def demand_apart(source: str, destination: str) -> None:
     """Refuse a destination inside a source folder: packing again would pack the shards as well.
 
     Raises:
-        DataError: it is inside.
-        StorageError: no store has one of the URLs' schemes.
+        SpecError: it is inside, or no store has one of the URLs' schemes.
     """
     if scheme_of(source) != scheme_of(destination):
         return
     inner, outer = (_resolved(url) for url in (destination, source))
     if inner.startswith(f"{outer}/"):
         what = f"lies inside the source {source}, whose files would be packed again with it the next time"
-        raise DataError(Fault(destination, what, "name a folder beside the source"))
+        raise SpecError(Fault(destination, what, "name a folder beside the source"))
 
 
 def _path(url: str) -> Path:

@@ -54,7 +54,7 @@ def pack_digits(destination: Path) -> dict[str, Packed]:
     """Pack `train` (1,297) and `test` (500) into folders of that name under the destination.
 
     Raises:
-        DataError: something lies there.
+        SpecError: something lies there.
     """
     return {name: _pack(name, part, destination / name) for name, part in split(load()).items()}
 

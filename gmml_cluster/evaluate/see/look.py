@@ -29,6 +29,7 @@ from gmml_cluster.methods.build import blank
 from gmml_cluster.methods.protocol import MASK, Draws, Method, Panel, Setting, ShowsInput
 from gmml_cluster.ordered import Ordered
 from gmml_cluster.plan.steps import total_steps
+from gmml_cluster.progress import progress
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.methods.registry import mask_table_of, wants_labels
 from gmml_cluster.store.open import open_store
@@ -122,10 +123,13 @@ def look(found: Ordered, numbers: range) -> Look:
     whole = np.arange(numbers.start // group * group, -(-numbers.stop // group) * group)
     seen: list[Seen] = []
     try:
-        for step, of_step in groupby(whole.tolist(), lambda n: n // layout.batch):
-            of_samples, said = looker.step(step, np.array(list(of_step), np.int64))
-            seen += [each for each in of_samples if each.n in numbers]
-            notes |= dict.fromkeys(said)
+        with progress("reading and drawing", len(numbers)) as advance:
+            for step, of_step in groupby(whole.tolist(), lambda n: n // layout.batch):
+                of_samples, said = looker.step(step, np.array(list(of_step), np.int64))
+                asked = [each for each in of_samples if each.n in numbers]
+                seen += asked
+                notes |= dict.fromkeys(said)
+                advance(len(asked))
     finally:
         looker.close()
     return Look(job, steps, seen, list(notes))

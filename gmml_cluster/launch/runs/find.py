@@ -54,7 +54,7 @@ def every(root: str | None) -> list[RunRoot]:
     if root is not None:
         return runs_under(root)
     faults: list[Fault] = []
-    of_profiles = list(dict.fromkeys(map(absolute, _profile_roots(faults))))
+    of_profiles = list(dict.fromkeys(_profile_roots(faults)))
     found = runs_below(of_profiles)
     noted = listed_of_noted(set_aside(noted_roots(), of_profiles))
     _report([*faults, *found.faults, *noted.faults])
@@ -70,20 +70,21 @@ def known_roots(root: str | None, faults: list[Fault]) -> list[str]:
     """
     if root is not None:
         return [absolute(root)]
-    return list(dict.fromkeys([*map(absolute, _profile_roots(faults)), *noted_roots()]))
+    return list(dict.fromkeys([*_profile_roots(faults), *noted_roots()]))
 
 
 def _profile_roots(faults: list[Fault]) -> Iterator[str]:
-    """Roots that profiles name, read without pydantic; the rest of a profile is validated when it is used."""
+    """Absolute roots of the profiles, read without pydantic; the rest of a profile is validated when it is used."""
     for folder in (Path("clusters"), *packaged("clusters")):
         for path in sorted(folder.glob("*.yaml")):
             try:
-                profile = compose(path, (), faults).plain()
+                root = compose(path, (), faults).plain().get("root")
+                found = absolute(root) if isinstance(root, str) else None
             except SpecError as error:
                 faults.extend(error.faults)
                 continue
-            if isinstance(profile.get("root"), str):
-                yield profile["root"]
+            if found is not None:
+                yield found
 
 
 def _report(faults: Iterable[object]) -> None:

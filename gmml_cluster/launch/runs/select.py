@@ -72,8 +72,11 @@ def runs_of_sweep(name: str, root: str | None) -> list[RunRoot]:
     """
     found: dict[str, list[RunRoot]] = {}
     for each in known_roots(root, []):
-        with suppress(StorageError):
+        try:
             url = open_store(each).url
+        except SpecError:  # noted by another version, in a store that this one does not have
+            continue
+        with suppress(StorageError):
             runs = [RunRoot(url, entry.run) for entry in entries_of(url, name)]
             if existing := [run for run in runs if is_run(run)]:
                 found[url] = existing

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gmml_cluster.errors import Fault, SpecError, StorageError
+from gmml_cluster.errors import Fault, GmmlError, SpecError, StorageError
 from gmml_cluster.run.finding.silent_roots import SilentRoots
 from gmml_cluster.run.root import NAME, RUN, RunRoot
 from gmml_cluster.store.open import open_store
@@ -23,17 +23,17 @@ class Runs:
     """
 
     runs: tuple[RunRoot, ...]
-    faults: tuple[StorageError, ...]
+    faults: tuple[GmmlError, ...]
 
 
 def runs_below(roots: Iterable[str]) -> Runs:
     """The runs under several roots; one that does not exist holds none, for no run was submitted to it yet."""
     runs: list[RunRoot] = []
-    faults: list[StorageError] = []
+    faults: list[GmmlError] = []
     for root in _distinct(roots):
         try:
             runs += _listed(root)
-        except StorageError as error:
+        except GmmlError as error:
             faults.append(error)
     return Runs(tuple(runs), tuple(faults))
 
@@ -71,6 +71,8 @@ def find_run(text: str, roots: Iterable[str]) -> RunRoot:
     Raises:
         SpecError: no run is meant, or several are; lists them.
     """
+    if not text:  # most likely a variable that is not set; as a prefix it would mean whichever run is the only one
+        raise SpecError(Fault("''", "an empty name; it means no run", "name the run"))
     if "/" in text:
         return run_at(text)
     unread: list[str] = []
@@ -131,7 +133,7 @@ def listed_of_noted(roots: Iterable[str]) -> Runs:
 
     One that does not answer, or whose folder is gone, is a fault once; it is then asked after growing pauses.
     """
-    silent, runs, faults = SilentRoots(silence_file()), list[RunRoot](), list[StorageError]()
+    silent, runs, faults = SilentRoots(silence_file()), list[RunRoot](), list[GmmlError]()
     for root in _distinct(roots):
         if silent.is_paused(root):
             continue
@@ -144,7 +146,7 @@ def listed_of_noted(roots: Iterable[str]) -> Runs:
         try:
             runs += _listed(root)
             silent.answered(root)
-        except StorageError as error:
+        except GmmlError as error:
             if silent.failed(root):
                 said = f"{error.faults[0].problem if error.faults else error}; its runs are not listed"
                 faults.append(StorageError(Fault(root, said, _cure())))
@@ -172,7 +174,7 @@ def _candidates(prefix: str, roots: Iterable[str], unread: list[str]) -> Iterato
             store = open_store(root)
             named = (RunRoot(store.url, name) for name in store.folders() if name.startswith(prefix))
             yield from (run for run in named if is_run(run))
-        except StorageError as error:
+        except GmmlError as error:
             unread.append(str(error))
 
 

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from gmml_cluster.errors import Fault, SpecError, StorageError
+from gmml_cluster.errors import Fault, GmmlError, SpecError
 from gmml_cluster.run.root import RUN, RunRoot
 from gmml_cluster.store.open import open_store
 from gmml_cluster.store.protocol import NotFound
@@ -44,7 +44,7 @@ def misplaced(run: RunRoot) -> Misplaced | None:
         original = json.loads(open_store(recorded).get(RUN)).get("run")
     except NotFound:
         original = None
-    except (StorageError, ValueError, AttributeError):
+    except (GmmlError, ValueError, AttributeError):
         original = history.run  # it cannot be read, so it may still be there
     if original == history.run:
         problem = f"is a copy of the run at {recorded}, whose jobs its log names"

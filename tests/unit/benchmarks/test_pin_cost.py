@@ -1,14 +1,12 @@
 """How many requests a pin takes of an object store: listings by the page, and one object for all indexes."""
 
-import asyncio
-import threading
-
 import pytest
 
 from benchmarks.pin_cost import PAGE, Listed, make_folder
 from benchmarks.slow_store import answering
 from gmml_cluster.data.corpus.pin import CorpusUrl, pin
 from gmml_cluster.store.posix import PosixStore
+from tests.fixtures.listening import listening
 
 SHARDS = 700  # with as many indexes beside them, two pages
 
@@ -16,35 +14,21 @@ SHARDS = 700  # with as many indexes beside them, two pages
 @pytest.fixture
 def listed(monkeypatch):
     """The store of the benchmark, in a thread; the heads of the requests that it got."""
-    loop, ports, heads = asyncio.new_event_loop(), [], []
-    server = Listed(SHARDS)
+    server, heads = Listed(SHARDS), list[str]()
 
     def answer(head):
         heads.append(head)
         return server.answer(head)
 
-    ready = threading.Event()
-
-    async def start():
-        made = await asyncio.start_server(answering(answer), "127.0.0.1", 0)
-        ports.append(made.sockets[0].getsockname()[1])
-        ready.set()
-
-    def run():
-        loop.run_until_complete(start())
-        loop.run_forever()
-
-    threading.Thread(target=run, daemon=True).start()
-    assert ready.wait(240)
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports[0]}",
-        "AWS_ACCESS_KEY_ID": "k",
-        "AWS_SECRET_ACCESS_KEY": "s",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    yield heads
-    loop.call_soon_threadsafe(loop.stop)
+    with listening(answering(answer)) as port:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "k",
+            "AWS_SECRET_ACCESS_KEY": "s",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield heads
 
 
 def test_a_pin_of_an_object_store_takes_a_request_a_page_and_one_for_all_indexes(listed, tmp_path):

@@ -42,7 +42,7 @@ def test_a_folder_below_a_file_is_a_fault_of_one_line(tmp_path, monkeypatch, cap
     printed = capsys.readouterr()
     assert printed.err.startswith(f"{tmp_path}/file/events: events cannot be written there (")
     (document,) = checked("events", printed.out)
-    assert (left.value.code, document["exit_code"]) == (4, 4)
+    assert (left.value.code, document["exit_code"]) == (2, 2)
 
 
 def test_programs_get_the_folder_and_the_steps_in_it(tmp_path, monkeypatch, capsys):

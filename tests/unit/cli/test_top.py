@@ -4,11 +4,13 @@ import io
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from gmml_cluster import api
 from gmml_cluster.cli.top import IDLE_LOOKS, Looks, command, in_order
-from gmml_cluster.cli.top_view import cells, short, view
+from gmml_cluster.cli.top_view import cells, cut, short, view
 from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.launch.runs import status as statuses
 from gmml_cluster.run import protocol
@@ -39,6 +41,24 @@ def test_a_run_is_a_line_of_at_most_80_columns_with_all_that_matters():
     assert lines[2].split()[1:] == ["running", "41", "42%", "1234", "3%", "1d", "3h", "99%", "attempt", "3"]
     assert lines[2].startswith("a-run-with")
     assert lines[3].split() == ["b", "finished", "41", "42%", "-", "-", "-", "99%", "attempt", "3"]
+
+
+def test_runs_of_a_sweep_are_told_apart_by_the_ends_of_their_names():
+    base = "vit-b-in21k-decoder-of-512-columns"
+    names = [drawn([document(f"{base}-{end}", "running")])[2].split()[0] for end in ("lr1e-4", "lr3e-4", "mae-lr1e-4")]
+    assert [name.rpartition("-lr")[2] for name in names] == ["1e-4", "3e-4", "1e-4"]
+    assert len(set(names)) == 3
+    assert all(name.startswith("vit-b") for name in names)
+
+
+@given(st.text("abc-", min_size=1, max_size=63), st.integers(min_value=3, max_value=80))
+def test_a_name_is_cut_to_its_two_ends(name, width):
+    shown = cut(name, width)
+    head, _, tail = shown.partition("…")
+    assert len(shown) == min(len(name), width)
+    assert name.startswith(head)
+    assert name.endswith(tail)
+    assert (head == name) == (len(name) <= width)
 
 
 def test_figures_of_a_long_run_still_fit():

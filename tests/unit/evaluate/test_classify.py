@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gmml_cluster.errors import DataError
+from gmml_cluster.errors import DataError, SpecError
 from gmml_cluster.evaluate import classify as module
 from gmml_cluster.evaluate.classify import classify, hits
 from gmml_cluster.evaluate.demo import digits as demo
@@ -104,7 +104,7 @@ def test_several_heads_have_hits_each_and_need_images_to_choose_on(headed, corpo
     assert len(found) == 2
     assert found[1] == int((corpus.labels == 3).sum())
     monkeypatch.setattr(module, "load_trained", lambda root, name: run)
-    with pytest.raises(DataError, match="--choose-on: absent, but the run has 2 heads; name labelled shards"):
+    with pytest.raises(SpecError, match="--choose-on: absent, but the run has 2 heads; name labelled shards"):
         classify(str(corpora), "head", of="first", corpus=str(corpora / "test"))
 
 
@@ -114,7 +114,7 @@ def test_several_heads_have_hits_each_and_need_images_to_choose_on(headed, corpo
 def test_images_that_choose_are_neither_trained_on_nor_scored(headed, corpora, monkeypatch, part, message):
     monkeypatch.setattr(module, "load_trained", lambda root, name: headed("linear", feature="mean", rates=[0.5, 1]))
     asked = {"of": "first", "corpus": str(corpora / "test"), "choose_on": str(corpora / part)}
-    with pytest.raises(DataError, match=rf"--choose-on: .* shares .*{message} .*; name shards that are in neither"):
+    with pytest.raises(SpecError, match=rf"--choose-on: .* shares .*{message} .*; name shards that are in neither"):
         classify(str(corpora), "head", **asked)
 
 
@@ -122,13 +122,13 @@ def test_one_head_has_nothing_to_choose(headed, corpora, monkeypatch):
     monkeypatch.setattr(module, "load_trained", lambda root, name: headed("finetune"))
     monkeypatch.setattr(module, "_demand_held_out", lambda *_: None)
     test = str(corpora / "test")
-    with pytest.raises(DataError, match="--choose-on: given, but the run has 1 head; leave it out"):
+    with pytest.raises(SpecError, match="--choose-on: given, but the run has 1 head; leave it out"):
         classify(str(corpora), "head", of="first", corpus=test, choose_on=test)
 
 
 def test_a_bank_that_shares_shards_with_what_is_scored_is_refused(headed, corpora, monkeypatch):
     monkeypatch.setattr(module, "load_trained", lambda root, name: headed("finetune"))
-    with pytest.raises(DataError, match="shares 1 shard of 1 with the bank"):
+    with pytest.raises(SpecError, match="shares 1 shard of 1 with the bank"):
         classify(str(corpora), "head", of="first", corpus=str(corpora / "train"))
 
 
@@ -136,5 +136,5 @@ def test_a_corpus_of_more_classes_and_a_run_without_a_head_are_refused(headed, t
     corpus = read(str(corpora / "test"))
     with pytest.raises(DataError, match="has the class 9, but the bank had 4"):
         hits(headed("finetune", classes=4), corpus, corpus)
-    with pytest.raises(DataError, match="mae has no head that classifies single images"):
+    with pytest.raises(SpecError, match="mae has no head that classifies single images"):
         hits(trained("mae"), corpus, corpus)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gmml_cluster.data.eval_reader import Samples
-from gmml_cluster.errors import DataError
+from gmml_cluster.errors import SpecError
 from gmml_cluster.evaluate.demo import digits as demo
 from gmml_cluster.evaluate.demo.digits import pack_digits, split
 
@@ -62,5 +62,5 @@ def test_the_job_normalises_by_what_the_packer_measured(packed):
 def test_packing_over_something_is_refused(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "mine.txt").write_text("")
-    with pytest.raises(DataError, match="not empty"):
+    with pytest.raises(SpecError, match="not empty"):
         pack_digits(tmp_path)

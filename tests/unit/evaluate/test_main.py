@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from gmml_cluster.data.packing.pack import pack
 from gmml_cluster.data.packing.sources import find_source
-from gmml_cluster.errors import CheckpointError, DataError
+from gmml_cluster.errors import CheckpointError, SpecError
 from gmml_cluster.evaluate import __main__ as entry
 from gmml_cluster.evaluate.demo import digits as demo
 from gmml_cluster.evaluate.scoring import Request, evaluate, features_of
@@ -58,7 +58,7 @@ def test_where_there_is_a_teacher_it_is_the_one_that_is_scored(trained, corpora,
 @pytest.mark.parametrize("method", ["ijepa", "capi"])
 def test_an_encoder_without_a_class_token_is_scored_by_its_patches(trained, corpora, method):
     teacher = trained(method)
-    with pytest.raises(DataError, match=f"--feature: class; the encoder of {method} has no class token; read mean"):
+    with pytest.raises(SpecError, match=f"--feature: class; the encoder of {method} has no class token; read mean"):
         evaluate(teacher, Request("small", str(corpora / "test"), ("knn",), features=("class",)))
 
 
@@ -76,7 +76,7 @@ def test_another_image_size_is_read_and_said(trained, corpora, method):
 def test_a_feature_of_whole_images_is_capis_alone(trained, corpora):
     asked = Request("small", str(corpora / "test"), ("knn",), features=("global",))
     assert {score.feature for score in evaluate(trained("capi"), asked).scores} == {"global"}
-    with pytest.raises(DataError, match="--feature: global; mae has no feature of whole images of its own; read mean"):
+    with pytest.raises(SpecError, match="--feature: global; mae has no feature of whole images of its own; read mean"):
         evaluate(trained("mae"), asked)
 
 
@@ -88,7 +88,7 @@ def test_scoring_twice_gives_the_same_numbers(trained, corpora):
 @pytest.mark.parametrize("given", ["train", "train/*.tar", "train/train-000000.tar"])
 def test_a_corpus_that_shares_shards_with_the_bank_is_refused(trained, corpora, given):
     with pytest.raises(
-        DataError, match=r"shares \d+ shards? of \d+ with the bank .*own nearest neighbour; name another"
+        SpecError, match=r"shares \d+ shards? of \d+ with the bank .*own nearest neighbour; name another"
     ):
         evaluate(trained("mae"), Request("small", str(corpora / given), ("knn",)))
 
@@ -96,7 +96,7 @@ def test_a_corpus_that_shares_shards_with_the_bank_is_refused(trained, corpora, 
 def test_a_corpus_of_the_banks_images_in_other_shards_is_refused(trained, corpora, tmp_path):
     copy = tmp_path / "copy"
     pack(find_source(str(corpora / "train")), str(copy), prefix="other", seed=7)
-    with pytest.raises(DataError, match=r"copy: shares \d+ images of \d+ with the bank, byte for byte; every image"):
+    with pytest.raises(SpecError, match=r"copy: shares \d+ images of \d+ with the bank, byte for byte; every image"):
         evaluate(trained("mae"), Request("small", str(copy), ("knn",)))
 
 

@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from gmml_cluster.data.eval_reader import Samples
-from gmml_cluster.errors import DataError
+from gmml_cluster.errors import DataError, SpecError
 from gmml_cluster.evaluate import patch_knn
 from gmml_cluster.evaluate.features import hold_out
 from gmml_cluster.evaluate.masked import PARTS, Confusion, dense_settings, read_masked
@@ -113,7 +113,7 @@ def test_neighbours_find_classes_that_the_features_show(tmp_path):
 
 def test_a_corpus_that_is_in_the_bank_is_refused(tmp_path):
     bank = read_masked(str(masked_shards(tmp_path / "bank", 6)), TABLE)
-    with pytest.raises(DataError, match="every image there is its own nearest neighbour"):
+    with pytest.raises(SpecError, match="every image there is its own nearest neighbour"):
         demand_apart(bank, bank)
 
 

@@ -141,7 +141,7 @@ def test_what_a_head_cannot_be_scored_on_is_refused_before_it_is_trained(make, t
     masks = {"bank": str(bank), "masks": {"classes": 3}} if method == "segmentation" else {}
     source = make()
     job = probe_job(source, method, **asked(**masks))
-    with pytest.raises(DataError, match=problem):
+    with pytest.raises((SpecError, DataError), match=problem):
         refuse_corpus(job, str(tmp_path / scored), source.root)
 
 

@@ -29,6 +29,8 @@ def test_braces_expand_in_order_and_keep_zeros(url, urls):
         ("{0..9999}{0..9999}.tar", "more than 1,000,000 shards"),
         ("t-{0..3.tar", "'{' without its other half"),
         ("t-0..3}.tar", "'}' without its other half"),
+        ("t-{a,b,a}.tar", "{a,b,a} names 'a' twice; each shard counts once"),
+        ("t-{,}.tar", "{,} names '' twice"),
     ],
 )
 def test_braces_that_make_no_list_are_refused(url, message):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gmml_cluster.errors import PreflightError, StorageError
+from gmml_cluster.errors import PreflightError, SpecError, StorageError
 from gmml_cluster.store.open import open_store
 from gmml_cluster.store.posix import TEMPORARY
 from gmml_cluster.store.probe import probe
@@ -119,7 +119,7 @@ def test_files_and_folders_take_the_mode_of_the_top_folder(tmp_path):
 
 
 def test_a_scheme_without_a_store_is_refused_by_name():
-    with pytest.raises(StorageError, match="gs"):
+    with pytest.raises(SpecError, match="gs"):
         open_store("gs://bucket")
 
 

@@ -3,11 +3,11 @@
 import pytest
 
 from gmml_cluster.data.corpus.listing import list_shards
-from gmml_cluster.errors import DataError
+from gmml_cluster.errors import DataError, SpecError
 
 
 def test_braces_that_make_no_list_are_refused():
-    with pytest.raises(DataError, match=r"^t-\{5..3\}.tar: \{5..3\} is no range; it counts upwards"):
+    with pytest.raises(SpecError, match=r"^t-\{5..3\}.tar: \{5..3\} is no range; it counts upwards"):
         list_shards("t-{5..3}.tar")
 
 
@@ -49,7 +49,7 @@ def test_folder_without_shards_is_refused(tmp_path):
 
 def test_shard_named_twice_is_refused(digit_shards):
     with pytest.raises(DataError, match=r"train-001\.tar twice"):
-        list_shards(str(digit_shards / "train-{000..001,001}.tar").replace("{000..001,001}", "{001,001}"))
+        list_shards(str(digit_shards / "train-{001,*1}.tar"))
 
 
 @pytest.mark.parametrize("url", ["", "/*.tar", "/*/*.tar", "/*s/a-*.tar"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import click.testing
@@ -244,6 +245,25 @@ def test_a_folder_of_several_splits_is_refused_unless_they_are_named(tmp_path):
     ):
         list_shards(str(tmp_path))
     assert fetched(f"{tmp_path}/{{train,validation}}-*.parquet") == [b"train", b"validation"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "is_named"),
+    [
+        ("latest-strain", False),
+        ("contest/training", False),
+        ("test", False),
+        ("train_and_test", True),
+        ("test/train", True),
+    ],
+)
+def test_a_split_is_named_by_a_whole_word(tmp_path, folder, is_named):
+    at = tmp_path / "x" / folder
+    at.mkdir(parents=True)
+    for split in ("train", "test"):
+        write_rows(at / f"{split}-00000-of-00001.parquet", [split.encode()])
+    with nullcontext() if is_named else pytest.raises(DataError, match="and does not name them"):
+        assert len(list_shards(str(at))) == 2
 
 
 def test_a_page_that_must_be_decompressed_as_a_whole_is_refused_where_it_is_large(tmp_path):

@@ -14,7 +14,7 @@ from gmml_cluster.cli import corpus
 from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.data.packing.sources import find_source
 from gmml_cluster.data.reader.decode import BadImage, decode
-from gmml_cluster.errors import DataError, GmmlError, StorageError
+from gmml_cluster.errors import GmmlError, SpecError
 from gmml_cluster.store.open import open_store
 from tests.fixtures.outputs import checked
 from tests.unit.data.conftest import DATA, needs_photos, png
@@ -46,9 +46,9 @@ def test_urls_of_unknown_schemes_are_refused_and_no_folder_is_made(images, tmp_p
         ("index", images, "--root", url),
     ):
         error, _ = gmml(*arguments)
-        assert isinstance(error, StorageError), arguments
+        assert isinstance(error, SpecError), arguments
         assert f"{url}: no store for " in str(error)
-    with pytest.raises(StorageError, match="no store for"):
+    with pytest.raises(SpecError, match="no store for"):
         open_store(url)
     assert os.listdir(tmp_path) == ["images"]
 
@@ -63,7 +63,7 @@ def test_an_empty_url_is_not_the_current_folder(images, tmp_path, monkeypatch, a
 def test_a_brace_that_is_no_range_is_one_line(tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
     error, _ = gmml(*arguments)
-    assert isinstance(error, DataError)
+    assert isinstance(error, SpecError)
     assert str(error).startswith("a{1}: {1} is no range; ")
 
 

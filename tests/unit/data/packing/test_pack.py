@@ -18,7 +18,7 @@ from gmml_cluster.data.packing import pack
 from gmml_cluster.data.packing.pack import Packed
 from gmml_cluster.data.packing.source import Item, Source
 from gmml_cluster.data.packing.sources import find_source
-from gmml_cluster.errors import DataError, StorageError
+from gmml_cluster.errors import DataError, SpecError, StorageError
 from gmml_cluster.spec.job import CorpusSpec
 from tests.unit.data.conftest import png
 
@@ -127,7 +127,7 @@ def test_nothing_is_left_when_packing_fails_before_a_shard_stands(class_folders,
 def test_destination_that_holds_something_is_refused(class_folders, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("mine")
-    with pytest.raises(DataError, match="exists and is not empty"):
+    with pytest.raises(SpecError, match="exists and is not empty"):
         pack.pack(find_source(str(class_folders)), str(tmp_path / "out"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
 
@@ -179,7 +179,7 @@ def test_command_prints_what_a_job_file_needs(class_folders, tmp_path):
     with tarfile.open(tmp_path / "out" / "digits-000000.tar") as tar:
         assert len(tar.getnames()) == 30
     again = command(str(class_folders), str(tmp_path / "out"))
-    assert again.returncode == 3
+    assert again.returncode == 2
     assert (
         again.stderr
         == f"{tmp_path}/out: was packed by another plan (shard_samples 15, now 1000; prefix digits, now shard); "

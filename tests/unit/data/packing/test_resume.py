@@ -17,7 +17,7 @@ from gmml_cluster.data.packing import shard
 from gmml_cluster.data.packing.pack import pack
 from gmml_cluster.data.packing.sources import find_source
 from gmml_cluster.data.workers import Processes
-from gmml_cluster.errors import DataError, StorageError
+from gmml_cluster.errors import DataError, SpecError, StorageError
 from gmml_cluster.store.posix import PosixStore
 from tests.unit.data.conftest import write_digits
 
@@ -110,10 +110,10 @@ def test_another_plan_is_refused_by_what_differs(images, tmp_path, complete):
         with pytest.raises(StorageError, match="stopped"):
             packed(images, tmp_path / "out", workers=Stopping(range(SHARDS), 2))
     before = content(tmp_path / "out")
-    with pytest.raises(DataError, match=r"out: (is being|was) packed by another plan \(seed 0, now 1\)"):
+    with pytest.raises(SpecError, match=r"out: (is being|was) packed by another plan \(seed 0, now 1\)"):
         packed(images, tmp_path / "out", seed=1)
     (images / "class0" / "text.jpg").write_bytes(b"changed")
-    with pytest.raises(DataError, match=r"another plan \(the source has other files\)"):
+    with pytest.raises(SpecError, match=r"another plan \(the source has other files\)"):
         packed(images, tmp_path / "out")
     assert content(tmp_path / "out") == before
 
@@ -137,7 +137,7 @@ def test_foreign_files_beside_the_shards_are_refused(images, tmp_path):
     with pytest.raises(StorageError, match="stopped"):
         packed(images, tmp_path / "out", workers=Stopping(range(SHARDS), 2))
     (tmp_path / "out" / "precious").write_text("mine")
-    with pytest.raises(DataError, match="exists and is not empty"):
+    with pytest.raises(SpecError, match="exists and is not empty"):
         packed(images, tmp_path / "out")
 
 

@@ -90,7 +90,7 @@ def test_a_root_that_cannot_be_read_hides_no_runs_of_others(tmp_path, capsys):
     (tmp_path / "home/.local/state/gmml/roots").open("a").write("gopher://nowhere\n")
     assert [run.name for run in every(None)] == ["a"]
     assert "gopher" in capsys.readouterr().err
-    with pytest.raises(StorageError):
+    with pytest.raises(SpecError):
         every("gopher://nowhere")
 
 
