@@ -22,6 +22,9 @@ LOOK_S = 300.0
 """How long a look may take where the profile's `start` is shorter: it waits for the same environment or image."""
 _POLL_S = 0.5
 _ENDS = ("SUCCEEDED", "FAILED", "STOPPED")
+_LOOK = "gmml-look-"
+_KEPT_MS = 600_000
+"""How long a look stays in Ray's list of jobs at least: whoever submitted it reads its output there."""
 
 
 def faults_of(submission: Submission) -> list[Fault]:
@@ -35,12 +38,13 @@ def faults_of(submission: Submission) -> list[Fault]:
     except PreflightError as error:
         return error.faults
     address, limit_s = dashboard(ray.address), max(LOOK_S, ray.start)
-    token = f"look-{secrets.token_hex(8)}"
+    token = f"{_LOOK}{secrets.token_hex(8)}"
     try:
         with tempfile.TemporaryDirectory() as folder, _marked(submission.root, token):
             code = Path(folder) / submission.code.file_name
             code.write_bytes(submission.code.data)
             with connected(address) as client:
+                _remove_earlier(client)
                 printed, message = _looked(client, look_request(submission, token, str(code)), address, limit_s)
     except OSError as error:
         return [Fault(submission.root, f"{error.strerror}", "name a folder that can be written as `root`")]
@@ -120,4 +124,17 @@ def _looked(client: Any, request: dict[str, Any], address: str, limit_s: float) 
     finally:
         with suppress(RuntimeError):
             client.stop_job(job)
-            client.delete_job(job)
+
+
+def _remove_earlier(client: Any) -> None:
+    """Remove from Ray's list of jobs the looks of earlier submissions.
+
+    None is removed at its own end: Ray 2.60 watches a job for a second longer, and one that was removed within that
+    second stands in the list from then on, as FAILED.
+    """
+    now = time.time() * 1000
+    for each in client.list_jobs():
+        job, ended = each.submission_id or "", each.end_time
+        if job.startswith(_LOOK) and ended is not None and now - ended > _KEPT_MS:
+            with suppress(RuntimeError):  # another submission removes it
+                client.delete_job(job)

@@ -20,7 +20,7 @@ MARK = "GMML_LOOK "
 
 def marker(folder: Path, token: str) -> Path:
     """The file by which a node sees that it shares a folder with the submitting machine."""
-    return folder / f".gmml-{token}"
+    return folder / f".{token}"
 
 
 def section(profile: "ClusterProfile") -> "RaySection":

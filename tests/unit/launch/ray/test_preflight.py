@@ -3,6 +3,7 @@
 import itertools
 import json
 import platform
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -73,7 +74,7 @@ def here(tmp_path, imports=(), secrets=()):
 def test_a_node_that_shares_the_folder_and_lacks_nothing_has_no_fault(tmp_path):
     marker(tmp_path, "look-1").touch()
     assert here(tmp_path, imports=["json"]) == []
-    assert [path.name for path in tmp_path.iterdir()] == [".gmml-look-1"]
+    assert [path.name for path in tmp_path.iterdir()] == [".look-1"]
 
 
 def test_a_node_names_the_package_the_secret_and_the_folder_that_it_lacks(tmp_path, monkeypatch):
@@ -90,7 +91,8 @@ class Client:
     """A job API on which a look prints this and ends like that."""
 
     def __init__(self, printed, status="SUCCEEDED", message=None):
-        self.printed, self.status, self.message, self.deleted = printed, status, message, []
+        self.printed, self.status, self.message = printed, status, message
+        self.listed, self.stopped, self.deleted = [], [], []
 
     def __enter__(self):
         return self
@@ -110,8 +112,11 @@ class Client:
     def get_job_info(self, job):
         return SimpleNamespace(message=self.message)
 
+    def list_jobs(self):
+        return self.listed
+
     def stop_job(self, job):
-        pass
+        self.stopped.append(job)
 
     def delete_job(self, job):
         self.deleted.append(job)
@@ -122,8 +127,17 @@ def test_a_look_is_a_job_with_the_code_and_environment_of_the_run_and_leaves_not
     monkeypatch.setattr(preflight, "connected", lambda address: client)
     assert preflight.faults_of(submission(tmp_path / "runs", runtime_env={"pip": ["x"]})) == []
     assert client.request["runtime_env"]["pip"] == ["x"]
-    assert client.deleted == [client.request["submission_id"]]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_looks_that_ended_a_while_ago_and_nothing_else_are_removed_from_the_list_of_jobs(tmp_path, monkeypatch):
+    client, now = Client(f"{MARK}{json.dumps(FINE)}\n"), time.time() * 1000
+    long_ago = now - 3_600_000
+    jobs = [("gmml-look-1", long_ago), ("gmml-look-2", now), ("gmml-look-3", None), ("run", long_ago), (None, long_ago)]
+    client.listed = [SimpleNamespace(submission_id=job, end_time=ended) for job, ended in jobs]
+    monkeypatch.setattr(preflight, "connected", lambda address: client)
+    assert preflight.faults_of(submission(tmp_path)) == []
+    assert client.deleted == ["gmml-look-1"]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +161,8 @@ def test_a_look_that_does_not_end_is_given_up_when_no_rank_could_have_started_ei
 ):
     client, clock = Client("", "PENDING"), itertools.count(step=100.0)
     monkeypatch.setattr(preflight, "connected", lambda address: client)
-    monkeypatch.setattr(preflight, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda s: None))
+    stopped = SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda s: None, time=time.time)
+    monkeypatch.setattr(preflight, "time", stopped)
     with pytest.raises(LaunchError, match=f"has not ended within {limit}"):
         preflight.faults_of(submission(tmp_path, start=start))
-    assert client.deleted
+    assert client.stopped == [client.request["submission_id"]]
