@@ -22,7 +22,7 @@ LOOK_S = 300.0
 """How long a look may take where the profile's `start` is shorter: it waits for the same environment or image."""
 _POLL_S = 0.5
 _ENDS = ("SUCCEEDED", "FAILED", "STOPPED")
-_LOOK = "gmml-look-"
+_LOOKS = "gmml-look-"
 _KEPT_MS = 600_000
 """How long a look stays in Ray's list of jobs at least: whoever submitted it reads its output there."""
 
@@ -38,7 +38,7 @@ def faults_of(submission: Submission) -> list[Fault]:
     except PreflightError as error:
         return error.faults
     address, limit_s = dashboard(ray.address), max(LOOK_S, ray.start)
-    token = f"{_LOOK}{secrets.token_hex(8)}"
+    token = f"look-{secrets.token_hex(8)}"
     try:
         with tempfile.TemporaryDirectory() as folder, _marked(submission.root, token):
             code = Path(folder) / submission.code.file_name
@@ -135,6 +135,6 @@ def _remove_earlier(client: Any) -> None:
     now = time.time() * 1000
     for each in client.list_jobs():
         job, ended = each.submission_id or "", each.end_time
-        if job.startswith(_LOOK) and ended is not None and now - ended > _KEPT_MS:
+        if job.startswith(_LOOKS) and ended is not None and now - ended > _KEPT_MS:
             with suppress(RuntimeError):  # another submission removes it
                 client.delete_job(job)

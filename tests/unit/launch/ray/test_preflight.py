@@ -74,7 +74,7 @@ def here(tmp_path, imports=(), secrets=()):
 def test_a_node_that_shares_the_folder_and_lacks_nothing_has_no_fault(tmp_path):
     marker(tmp_path, "look-1").touch()
     assert here(tmp_path, imports=["json"]) == []
-    assert [path.name for path in tmp_path.iterdir()] == [".look-1"]
+    assert [path.name for path in tmp_path.iterdir()] == [".gmml-look-1"]
 
 
 def test_a_node_names_the_package_the_secret_and_the_folder_that_it_lacks(tmp_path, monkeypatch):
@@ -127,6 +127,7 @@ def test_a_look_is_a_job_with_the_code_and_environment_of_the_run_and_leaves_not
     monkeypatch.setattr(preflight, "connected", lambda address: client)
     assert preflight.faults_of(submission(tmp_path / "runs", runtime_env={"pip": ["x"]})) == []
     assert client.request["runtime_env"]["pip"] == ["x"]
+    assert client.request["submission_id"].startswith("gmml-look-")
     assert list(tmp_path.iterdir()) == []
 
 
