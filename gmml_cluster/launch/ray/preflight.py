@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import Fault, LaunchError, PreflightError
 from gmml_cluster.launch.protocol import Submission
-from gmml_cluster.launch.ray.client import connected, dashboard, first_line
+from gmml_cluster.launch.ray.client import connected, dashboard, first_line, hand_over
 from gmml_cluster.launch.ray.requests import MARK, look_request, marker, rank_resources, section
 from gmml_cluster.launch.ray.room import ranks_held
 from gmml_cluster.wording import counted
+
+if TYPE_CHECKING:
+    from gmml_cluster.spec.cluster import RaySection
 
 LOOK_S = 300.0
 """How long a look may take where the profile's `start` is shorter: it waits for the same environment or image."""
@@ -34,9 +37,12 @@ def faults_of(submission: Submission) -> list[Fault]:
         LaunchError: the cluster is out of reach.
     """
     try:
-        ray = section(submission.profile)
+        return _faults_of(submission, section(submission.profile))
     except PreflightError as error:
         return error.faults
+
+
+def _faults_of(submission: Submission, ray: "RaySection") -> list[Fault]:
     address, limit_s = dashboard(ray.address), max(LOOK_S, ray.start)
     token = f"look-{secrets.token_hex(8)}"
     try:
@@ -105,11 +111,12 @@ def _looked(client: Any, request: dict[str, Any], address: str, limit_s: float) 
     """What the job printed, and what Ray says of its end.
 
     Raises:
+        PreflightError: Ray does not take the runtime environment.
         LaunchError: it did not end in time.
     """
     job = request["submission_id"]
     try:
-        client.submit_job(**request)
+        hand_over(client, request)
     except RuntimeError as error:
         raise LaunchError(Fault(address, f"refused: {first_line(error)}", "remove the reason, submit again")) from error
     try:

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("ray")
 
 import ray
+from ray.runtime_env import RuntimeEnv
 
 from gmml_cluster.errors import LaunchError
 from gmml_cluster.launch.protocol import Submission
@@ -154,6 +155,15 @@ def test_a_look_that_fails_quotes_the_last_line(tmp_path, monkeypatch, printed, 
     monkeypatch.setattr(preflight, "connected", lambda address: client)
     (fault,) = preflight.faults_of(submission(tmp_path))
     assert fault.problem.endswith(quoted)
+
+
+def test_a_runtime_environment_that_ray_does_not_take_is_refused_in_its_words(tmp_path, monkeypatch):
+    client = Client("")
+    monkeypatch.setattr(client, "submit_job", lambda **request: RuntimeEnv(**request["runtime_env"]))
+    monkeypatch.setattr(preflight, "connected", lambda address: client)
+    (fault,) = preflight.faults_of(submission(tmp_path, runtime_env={"pip": {"packages": ["x"], "misspelt": 1}}))
+    assert fault.where == "ray.runtime_env"
+    assert "runtime_env['pip'] can only have these fields: packages" in fault.problem
 
 
 @pytest.mark.parametrize(("start", "limit"), [("20 s", "300 s"), ("30 min", "1800 s")])
