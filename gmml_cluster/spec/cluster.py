@@ -117,7 +117,7 @@ class RaySection(SpecModel):
     start: Duration = 600.0
     """How long the ranks' processes may take to start, new nodes and images included."""
     runtime_env: dict[str, Any] = {}
-    """Further fields of Ray's runtime environment, such as `pip` or `conda`; for an image start Ray itself in it."""
+    """Further fields of Ray's runtime environment, such as `pip`; for an image start Ray itself in it."""
 
     @field_validator("runtime_env")
     @classmethod
