@@ -213,7 +213,9 @@ def test_ranks_run_in_the_environment_that_pip_of_the_profile_makes(workshop):
     if packages.unreachable():
         pytest.skip(packages.unreachable())
     with running_ray(nodes=1) as cluster:
-        profile = ray_profile(workshop, cluster, ray={"runtime_env": {"pip": [packages.TRIED]}})
+        # it copies this environment, which takes minutes on a busy machine
+        ray = {"runtime_env": {"pip": [packages.TRIED]}, "start": "20 min"}
+        profile = ray_profile(workshop, cluster, ray=ray)
         workshop.call("gmml-submit", workshop.job("piped", run={"steps": 100_000}), "--cluster", profile)
         workshop.until("piped", committed_in(1))
         (rank,) = ranks_of(workshop, "piped").values()

@@ -26,7 +26,7 @@ LEAVE_S = 60.0
 """How long the others may stay once a rank has failed."""
 _TICK_S = 1.0
 _ANSWER_S = 30.0
-_ORPHANED = "the Ray worker of rank {} has lost its driver or head, or was killed"
+_ORPHANED = "the Ray worker of rank 0 has lost its driver or head, or was killed"
 _LEFT = (COME_BACK, NEVER)
 
 
@@ -166,7 +166,7 @@ class Rank:
         package = str(Path(gmml_cluster.__file__).parents[1])
         path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, **self.variables, "PYTHONPATH": path}
-        environment |= {"GMML_PIPE": str(theirs), "GMML_ORPHANED": _ORPHANED.format(self.rank)}
+        environment |= {"GMML_PIPE": str(theirs), "GMML_ORPHANED": _ORPHANED}
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, *self.command],

@@ -138,8 +138,6 @@ class Shutdown:
         if failed == HANG:
             self._log_stacks()
         if self.rank_info.rank != 0:
-            if self.stop_request.orphaned:  # rank 0 writes why the notice came, and its own launcher may be well
-                self.kv.set("orphaned", self.stop_request.orphaned)
             if ended is not None:
                 self._acknowledge(ended)
         elif failed is not None:
@@ -237,15 +235,11 @@ class Shutdown:
         self._inform_and_exit(code)
 
     def _explain_notice(self, attempt: int) -> None:
-        """Log why the notice came where nobody else knows: a launcher's process is gone, or rank 0 gave it."""
-
-        def explain() -> None:
-            orphaned = self.stop_request.orphaned or self.kv.get("orphaned")
-            cause, proof = ("lost", orphaned) if orphaned else ("notice", self.stop_request.grown)
-            if proof:
-                protocol.resolve_cause(self.run.log, attempt, cause, proof)
-
-        self._try("write the cause", explain)
+        """Log why the notice came where nobody else knows: the launcher's process is gone, or rank 0 gave it."""
+        orphaned, grown = self.stop_request.orphaned, self.stop_request.grown
+        cause, proof = ("lost", orphaned) if orphaned else ("notice", grown)
+        if proof:
+            self._try("write the cause", lambda: protocol.resolve_cause(self.run.log, attempt, cause, proof))
 
     def _end_failed(self, errors: list[dict[str, Any]]) -> NoReturn:
         self._begin_end()

@@ -271,22 +271,6 @@ def test_a_notice_after_the_claim_and_before_the_first_step_ends_the_attempt_at_
     assert ended(run) == [(1, cause, None)]
 
 
-@pytest.mark.parametrize("orphan", [0, 1])
-def test_the_cause_of_a_notice_is_that_a_launcher_s_process_is_gone_whichever_rank_had_it(run, orphan):
-    kv = KeyValueStore()
-    ranks = [shutdown_of(0, kv, run), shutdown_of(1, kv)]
-    claim(ranks[0], run)
-    for rank in ranks:
-        rank.training()
-        rank.stop_request.give("notice")
-    ranks[orphan].stop_request.orphaned = f"the worker of rank {orphan} is gone"
-    for rank in ranks:
-        rank.check()
-    assert ranks[0].end("notice", 5) == COME_BACK
-    causes = [entry.fields for entry in run.log.read(0) if entry.kind == "cause"]
-    assert [(cause["cause"], cause["proof"]) for cause in causes] == [("lost", f"the worker of rank {orphan} is gone")]
-
-
 def test_a_notice_while_the_store_is_out_of_reach_exits_with_its_code(run, monkeypatch):
     shutdown = shutdown_of(0, KeyValueStore(), run)
     claim(shutdown, run)
