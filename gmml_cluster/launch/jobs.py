@@ -3,7 +3,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.launch.protocol import JobReport, JobState
@@ -36,9 +36,15 @@ class Jobs:
     reports: Mapping[JobRef, JobReport] = field(default_factory=dict)
 
     def latest(self, history: History) -> JobReport | None:
-        """The report on the latest submit's job; None where it has none."""
+        """The report on the latest submit's job; None where it has none.
+
+        Why a job is gone is the log's to say: a launcher's own reason counts only where the log has none.
+        """
         job = JobRef.of(history.submit) if history.submit else None
-        return self.reports.get(job) if job else None
+        report = self.reports.get(job) if job else None
+        if report is not None and report.state == "gone" and _says_why(history):
+            return replace(report, reason="")
+        return report
 
     @property
     def lingering(self) -> bool:
@@ -49,6 +55,15 @@ class Jobs:
     def states(self) -> dict[str, JobState]:
         """Job id -> state, as the ledger wants them."""
         return {job.id: report.state for job, report in self.reports.items()}
+
+
+def _says_why(history: History) -> bool:
+    """Whether the log has why nothing of the latest submit works any more."""
+    submit, last = history.submit, history.attempts[-1] if history.attempts else None
+    if submit is None:
+        return False
+    ended = last is not None and last.submit == submit.token and last.cause is not None
+    return ended or history.stopped is not None or submit.failed is not None
 
 
 def refs_of(history: History) -> tuple[JobRef, ...]:

@@ -1,5 +1,6 @@
 """The cluster profile: where runs go. What is trained is in the job (`job.py`)."""
 
+import json
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -116,15 +117,22 @@ class RaySection(SpecModel):
     start: Duration = 600.0
     """How long the ranks' processes may take to start, new nodes and images included."""
     runtime_env: dict[str, Any] = {}
-    """Further fields of Ray's runtime environment, such as `pip` or `image_uri`."""
+    """Further fields of Ray's runtime environment, such as `pip`; for an image start Ray itself in it."""
 
     @field_validator("runtime_env")
     @classmethod
     def _leaves_ours(cls, given: dict[str, Any]) -> dict[str, Any]:
-        ours = {"working_dir": "the submitted code goes there", "env_vars": "write `environment` of the profile"}
+        image = "Ray takes no code beside an image, so start Ray itself in it, as the pods of docker/kuberay do"
+        ours = {
+            "working_dir": "the submitted code goes there",
+            "env_vars": "write `environment` of the profile",
+            "image_uri": image,
+            "container": image,
+        }
         for name in ours.keys() & given.keys():
             raise Refused(f"{name} does not fit; {ours[name]}", "leave it out")
-        return given
+        made: dict[str, Any] = json.loads(json.dumps(given))  # Ray takes lists, where a file's are read as tuples
+        return made
 
 
 class NodeCacheSection(SpecModel):

@@ -113,6 +113,12 @@ def test_no_rank_runs_on_the_head_and_no_process_is_made_to_wait_for_others(name
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_all_pods_of_a_cluster_have_one_mode_of_authentication_by_name(name):
+    (mode,) = {variables(group["template"]["spec"])["RAY_AUTH_MODE"] for group in groups(name)}
+    assert mode in ("disabled", "token")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_version_is_the_pinned_one(name):
     (pinned,) = re.findall(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert cluster_of(name)["rayVersion"] == pinned

@@ -3,16 +3,20 @@
 import json
 import os
 import secrets
+import shlex
 import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+from gmml_cluster.launch.ray.client import connected
 from gmml_cluster.store.open import open_store
 from tests.drills.on_ray import STEPS, committed_in, figures, on_one_machine, ray_profile, steps_of
+from tests.fixtures import packages
 from tests.fixtures.ray import Ray, running_ray
-from tests.fixtures.runs import ended
+from tests.fixtures.runs import REPOSITORY, ended
 from tests.fixtures.supervised import ranks_of, wait_for
 
 __all__ = ["on_one_machine"]
@@ -100,6 +104,41 @@ def test_a_run_whose_head_is_lost_saves_says_so_and_goes_on_elsewhere(workshop, 
     assert figures(workshop.lines("headless")) == figures(on_one_machine)
 
 
+def test_a_run_goes_on_on_the_next_cluster_by_the_command_of_the_manifest_of_a_rayjob(workshop, on_one_machine):
+    with running_ray(nodes=0) as cluster:
+        cluster.add_node(cpus=0)
+        cluster.add_node(cpus=2)
+        workshop.pace(2, after=25)
+        job = workshop.job("pods", run={"steps": STEPS}, resources={"nodes": 2})
+        workshop.call("gmml-submit", job, "--cluster", ray_profile(workshop, cluster))
+        last = steps_of(workshop.until("pods", committed_in(1)), "commit")[-1]
+    with running_ray(nodes=0) as cluster:  # of the first one nothing is left
+        cluster.add_node(cpus=0)
+        cluster.add_node(cpus=2)
+        profile = ray_profile(workshop, cluster)
+        workshop.pace(0)
+        with connected(cluster.dashboard) as client:
+            command = shlex.join(entrypoint_of_rayjob(f"{workshop.root}/pods", profile))
+            tried = client.submit_job(entrypoint=command)
+            wait_for(lambda: client.get_job_status(tried).is_terminal())
+            assert str(client.get_job_status(tried).value) == "SUCCEEDED", client.get_job_logs(tried)
+    entries = workshop.entries("pods")
+    assert ended(entries) == ["lost", "finished"]
+    begins = steps_of(entries, "begin")
+    assert begins[0] == 0
+    assert begins[1] > last
+    assert figures(workshop.lines("pods")) == figures(on_one_machine)
+
+
+def entrypoint_of_rayjob(run, profile):
+    """What the manifest runs on the head, with a run and a profile of this machine."""
+    manifest = yaml.safe_load((REPOSITORY / "docker" / "kuberay" / "rayjob.yaml").read_text())
+    words = shlex.split(manifest["spec"]["entrypoint"])
+    words[words.index("resume") + 1] = run
+    words[words.index("--cluster") + 1] = str(profile)
+    return words
+
+
 def test_a_cluster_with_a_token_is_found_by_auto_and_refuses_those_without(workshop):
     token = workshop.folder / "token"
     token.write_text(secrets.token_hex(32))
@@ -126,10 +165,10 @@ def test_a_cluster_with_a_token_is_found_by_auto_and_refuses_those_without(works
         assert (scored["run"], scored["step"]) == ("locked", 39)
 
 
-def test_ranks_go_to_nodes_with_their_label_which_have_what_is_not_sent(workshop):
+def test_ranks_go_to_nodes_with_their_label_and_resource_which_have_what_is_not_sent(workshop):
     with running_ray(nodes=1) as cluster:
-        cluster.add_node(labels="pool=spot", A_SECRET="known here alone")
-        ray = {"labels": {"pool": "spot"}, "placement": "SPREAD"}
+        cluster.add_node(labels="pool=spot", resources='{"fast": 1}', A_SECRET="known here alone")
+        ray = {"labels": {"pool": "spot"}, "resources": {"fast": 1}, "placement": "SPREAD"}
         profile = ray_profile(workshop, cluster, secrets=["A_SECRET"], environment={"A_NAME": "sent"}, ray=ray)
         # two nodes are free, and one of them is of no use to it
         job = workshop.job("labelled", run={"steps": 100_000}, resources={"nodes": "1..2"})
@@ -147,6 +186,10 @@ def test_ranks_go_to_nodes_with_their_label_which_have_what_is_not_sent(workshop
         other = workshop.job("refused", run={"steps": 10})
         refused = workshop.call("gmml-submit", other, "--cluster", elsewhere, code=3, errors=True)
         assert "NO_SUCH_SECRET is not set on node" in refused
+        greedy = ray_profile(workshop, cluster, ray={**ray, "resources": {"fast": 2}})
+        refused = workshop.call("gmml-submit", other, "--cluster", greedy, code=3, errors=True)
+        assert "1 rank of 1 CPU, 2 fast on nodes labelled {'pool': 'spot'} at least" in refused
+        assert "the cluster can never hold more than 0" in refused
 
 
 def test_a_bucket_that_a_node_may_not_write_is_refused_from_there(workshop, s3_server, monkeypatch):
@@ -164,6 +207,22 @@ def test_a_bucket_that_a_node_may_not_write_is_refused_from_there(workshop, s3_s
     assert "a job with the submitted code and environment failed there: " in unmade
     assert "it printed nothing" not in unmade
     assert open_store(bucket).list_objects() == []
+
+
+def test_ranks_run_in_the_environment_that_pip_of_the_profile_makes(workshop):
+    if packages.unreachable():
+        pytest.skip(packages.unreachable())
+    with running_ray(nodes=1) as cluster:
+        # it copies this environment, which takes minutes on a busy machine
+        ray = {"runtime_env": {"pip": [packages.TRIED]}, "start": "20 min"}
+        profile = ray_profile(workshop, cluster, ray=ray)
+        workshop.call("gmml-submit", workshop.job("piped", run={"steps": 100_000}), "--cluster", profile)
+        workshop.until("piped", committed_in(1))
+        (rank,) = ranks_of(workshop, "piped").values()
+        python, *_ = Path(f"/proc/{rank}/cmdline").read_text().split("\0")
+        assert "/runtime_resources/pip/" in python
+        workshop.call("gmml", "cancel", "piped")
+        workshop.until("piped", lambda entries: "cancelled" in ended(entries))
 
 
 def address_of(pid):

@@ -2,12 +2,12 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gmml_cluster.errors import Fault, LaunchError
+from gmml_cluster.errors import Fault, LaunchError, PreflightError
 from gmml_cluster.launch.protocol import JobReport, JobState
 
 if TYPE_CHECKING:
@@ -113,6 +113,24 @@ def _asked(address: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, RayError, ClientError) as error:
         hint = "look whether ray.address is the dashboard of a cluster that runs"
         raise LaunchError(Fault(address, first_line(error), hint)) from error
+
+
+def hand_over(client: "JobSubmissionClient", request: Mapping[str, Any]) -> None:
+    """Have a job made.
+
+    Args:
+        client: of the cluster.
+        request: arguments of `submit_job`.
+
+    Raises:
+        PreflightError: Ray's client does not take the profile's runtime environment.
+        RuntimeError: the cluster refused the job, or its answer was lost.
+    """
+    try:
+        client.submit_job(**request)
+    except (TypeError, ValueError) as error:
+        fault = Fault("ray.runtime_env", first_line(error), "write its fields as Ray's documentation has them")
+        raise PreflightError(fault) from error
 
 
 def report_of(details: Any) -> JobReport:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import Fault, LaunchError
-from gmml_cluster.launch.ray.client import authentication, connected, dashboard
+from gmml_cluster.launch.ray.client import authentication, connected, dashboard, hand_over
 from gmml_cluster.launch.ray.marks import Shown
 from gmml_cluster.launch.snapshot import Snapshot
 
@@ -54,6 +54,7 @@ def follow(profile: "ClusterProfile", ray: "RaySection", command: Command) -> in
     The same command finds its job again while that runs. A Ctrl-C here ends the following alone.
 
     Raises:
+        PreflightError: Ray does not take the profile's runtime environment.
         LaunchError: the cluster is out of reach, or the job was lost.
     """
     address = dashboard(ray.address)
@@ -90,12 +91,13 @@ def _submitted(client: "JobSubmissionClient", profile: "ClusterProfile", ray: "R
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, command.code.file_name)
         path.write_bytes(command.code.data)
-        client.submit_job(
-            entrypoint=shlex.join(["python", "-u", "-m", *command.words]),
-            submission_id=job,
-            runtime_env={**ray.runtime_env, "working_dir": str(path), "env_vars": variables},
+        request = {
+            "entrypoint": shlex.join(["python", "-u", "-m", *command.words]),
+            "submission_id": job,
+            "runtime_env": {**ray.runtime_env, "working_dir": str(path), "env_vars": variables},
             **command.options,
-        )
+        }
+        hand_over(client, request)
     return job
 
 

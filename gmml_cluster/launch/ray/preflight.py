@@ -9,19 +9,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import Fault, LaunchError, PreflightError
 from gmml_cluster.launch.protocol import Submission
-from gmml_cluster.launch.ray.client import connected, dashboard, first_line
+from gmml_cluster.launch.ray.client import connected, dashboard, first_line, hand_over
 from gmml_cluster.launch.ray.requests import MARK, look_request, marker, rank_resources, section
 from gmml_cluster.launch.ray.room import ranks_held
 from gmml_cluster.wording import counted
+
+if TYPE_CHECKING:
+    from gmml_cluster.spec.cluster import RaySection
 
 LOOK_S = 300.0
 """How long a look may take where the profile's `start` is shorter: it waits for the same environment or image."""
 _POLL_S = 0.5
 _ENDS = ("SUCCEEDED", "FAILED", "STOPPED")
+_LOOKS = "gmml-look-"
+_KEPT_MS = 600_000
+"""How long a look stays in Ray's list of jobs at least: whoever submitted it reads its output there."""
 
 
 def faults_of(submission: Submission) -> list[Fault]:
@@ -31,9 +37,12 @@ def faults_of(submission: Submission) -> list[Fault]:
         LaunchError: the cluster is out of reach.
     """
     try:
-        ray = section(submission.profile)
+        return _faults_of(submission, section(submission.profile))
     except PreflightError as error:
         return error.faults
+
+
+def _faults_of(submission: Submission, ray: "RaySection") -> list[Fault]:
     address, limit_s = dashboard(ray.address), max(LOOK_S, ray.start)
     token = f"look-{secrets.token_hex(8)}"
     try:
@@ -41,6 +50,7 @@ def faults_of(submission: Submission) -> list[Fault]:
             code = Path(folder) / submission.code.file_name
             code.write_bytes(submission.code.data)
             with connected(address) as client:
+                _remove_earlier(client)
                 printed, message = _looked(client, look_request(submission, token, str(code)), address, limit_s)
     except OSError as error:
         return [Fault(submission.root, f"{error.strerror}", "name a folder that can be written as `root`")]
@@ -101,11 +111,12 @@ def _looked(client: Any, request: dict[str, Any], address: str, limit_s: float) 
     """What the job printed, and what Ray says of its end.
 
     Raises:
+        PreflightError: Ray does not take the runtime environment.
         LaunchError: it did not end in time.
     """
     job = request["submission_id"]
     try:
-        client.submit_job(**request)
+        hand_over(client, request)
     except RuntimeError as error:
         raise LaunchError(Fault(address, f"refused: {first_line(error)}", "remove the reason, submit again")) from error
     try:
@@ -120,4 +131,17 @@ def _looked(client: Any, request: dict[str, Any], address: str, limit_s: float) 
     finally:
         with suppress(RuntimeError):
             client.stop_job(job)
-            client.delete_job(job)
+
+
+def _remove_earlier(client: Any) -> None:
+    """Remove from Ray's list of jobs the looks of earlier submissions.
+
+    None is removed at its own end: Ray 2.60 watches a job for a second longer, and one that was removed within that
+    second stands in the list from then on, as FAILED.
+    """
+    now = time.time() * 1000
+    for each in client.list_jobs():
+        job, ended = each.submission_id or "", each.end_time
+        if job.startswith(_LOOKS) and ended is not None and now - ended > _KEPT_MS:
+            with suppress(RuntimeError):  # another submission removes it
+                client.delete_job(job)

@@ -19,7 +19,10 @@ MARK = "GMML_LOOK "
 
 
 def marker(folder: Path, token: str) -> Path:
-    """The file by which a node sees that it shares a folder with the submitting machine."""
+    """The file by which a node sees that it shares a folder with the submitting machine.
+
+    Its name stays: a run that is resumed is looked for by its own code, which may be older than that which submits.
+    """
     return folder / f".gmml-{token}"
 
 
@@ -79,7 +82,7 @@ def look_request(submission: Submission, token: str, code: str) -> dict[str, Any
     }
     return {
         "entrypoint": _command("gmml_cluster.launch.ray.look", given),
-        "submission_id": token,
+        "submission_id": f"gmml-{token}",
         "runtime_env": _runtime_env(submission, code),
     }
 

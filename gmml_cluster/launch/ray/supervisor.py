@@ -165,8 +165,15 @@ def attempt(job: Job, cluster: Cluster, restart: int, nodes: int, avoided: Colle
         loss = evidence_of_loss(missing, cluster)
         if silent and loss is None:  # all nodes are there, so a large state may still be on its way to the store
             silent = not _await_end(job, restart, ORPHAN_S)
-        evidence = replace(loss or evidence, stderr_tail=failure)
+        evidence = _with_failure(loss or evidence, failure)
     return Ended(exit_code(left, evidence, silent=silent), evidence, tuple(places))
+
+
+def _with_failure(evidence: Evidence, failure: str) -> Evidence:
+    """What is known, with Ray's words, which explain a notice that nothing else does: a lost worker's rank gave it."""
+    if evidence.cause is None and evidence.notice is None:
+        evidence = replace(evidence, notice="lost", proof=failure)
+    return replace(evidence, stderr_tail=failure)
 
 
 def _asked(record: Record) -> tuple[list[Left], list[str], list[str]]:

@@ -1,7 +1,9 @@
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from gmml_cluster.spec.cluster import ClusterProfile
+from gmml_cluster.spec.loading.validate import load_profile
 
 
 def profile(**sections):
@@ -12,6 +14,22 @@ def test_a_notice_as_long_as_the_job_is_refused():
     with pytest.raises(ValidationError, match=r"notice 120 s is not less than time 60 s.*shorten notice"):
         profile(slurm={"time": "1 min"})
     assert profile(slurm={"time": "1 min", "notice": "30 s"}).slurm.notice == 30
+
+
+def test_lists_of_ray_s_runtime_environment_are_lists_however_deep_they_stand_in_the_file(tmp_path):
+    path = tmp_path / "ray.yaml"
+    given = {"pip": ["x==1", "y"], "conda": {"dependencies": ["z", {"pip": ["w"]}]}}
+    sections = {"launcher": "ray", "root": "r", "ray": {"address": "http://head:8265", "runtime_env": given}}
+    path.write_text(yaml.safe_dump(sections))
+    assert load_profile(path).ray.runtime_env == given
+
+
+@pytest.mark.parametrize("name", ["working_dir", "env_vars", "image_uri", "container"])
+def test_a_field_of_ray_s_runtime_environment_that_cannot_stand_beside_the_code_is_refused(name):
+    with pytest.raises(ValidationError, match=rf"{name} does not fit; .*leave it out"):
+        ClusterProfile.model_validate(
+            {"launcher": "ray", "root": "r", "ray": {"address": "auto", "runtime_env": {name: "x"}}}
+        )
 
 
 @pytest.mark.parametrize("sections", [{"environment": {"A B": "x"}}, {"secrets": ["1A"]}])

@@ -99,7 +99,7 @@ def test_a_jobs_id_says_where_it_is():
 def test_every_field_of_the_profile_reaches_the_request():
     made = submission(
         gpus_per_node=2, cpus_per_rank=8, resources={"fast": 1}, labels={"pool": "spot"}, placement="SPREAD",
-        start="5 min", namespace="vision", runtime_env={"pip": ["x"], "image_uri": "site/image:1"},
+        start="5 min", namespace="vision", runtime_env={"pip": ["x"], "config": {"setup_timeout_seconds": 60}},
     )  # fmt: skip
     request = json.loads(RayLauncher().script(made))
     for word in (
@@ -115,7 +115,7 @@ def test_every_field_of_the_profile_reaches_the_request():
     assert environment["GMML_NODE_CACHE"] == '{"folder":"/scratch","limit":"9437184 B"}'
     assert environment["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "300"
     assert environment["RAY_kill_child_processes_on_worker_exit"] == "0"
-    assert (request["runtime_env"]["pip"], request["runtime_env"]["image_uri"]) == (["x"], "site/image:1")
+    assert (request["runtime_env"]["pip"], request["runtime_env"]["config"]) == (["x"], {"setup_timeout_seconds": 60})
 
 
 @pytest.mark.parametrize(

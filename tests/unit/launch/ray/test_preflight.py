@@ -3,6 +3,7 @@
 import itertools
 import json
 import platform
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("ray")
 
 import ray
+from ray.runtime_env import RuntimeEnv
 
 from gmml_cluster.errors import LaunchError
 from gmml_cluster.launch.protocol import Submission
@@ -90,7 +92,8 @@ class Client:
     """A job API on which a look prints this and ends like that."""
 
     def __init__(self, printed, status="SUCCEEDED", message=None):
-        self.printed, self.status, self.message, self.deleted = printed, status, message, []
+        self.printed, self.status, self.message = printed, status, message
+        self.listed, self.stopped, self.deleted = [], [], []
 
     def __enter__(self):
         return self
@@ -110,8 +113,11 @@ class Client:
     def get_job_info(self, job):
         return SimpleNamespace(message=self.message)
 
+    def list_jobs(self):
+        return self.listed
+
     def stop_job(self, job):
-        pass
+        self.stopped.append(job)
 
     def delete_job(self, job):
         self.deleted.append(job)
@@ -122,8 +128,18 @@ def test_a_look_is_a_job_with_the_code_and_environment_of_the_run_and_leaves_not
     monkeypatch.setattr(preflight, "connected", lambda address: client)
     assert preflight.faults_of(submission(tmp_path / "runs", runtime_env={"pip": ["x"]})) == []
     assert client.request["runtime_env"]["pip"] == ["x"]
-    assert client.deleted == [client.request["submission_id"]]
+    assert client.request["submission_id"].startswith("gmml-look-")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_looks_that_ended_a_while_ago_and_nothing_else_are_removed_from_the_list_of_jobs(tmp_path, monkeypatch):
+    client, now = Client(f"{MARK}{json.dumps(FINE)}\n"), time.time() * 1000
+    long_ago = now - 3_600_000
+    jobs = [("gmml-look-1", long_ago), ("gmml-look-2", now), ("gmml-look-3", None), ("run", long_ago), (None, long_ago)]
+    client.listed = [SimpleNamespace(submission_id=job, end_time=ended) for job, ended in jobs]
+    monkeypatch.setattr(preflight, "connected", lambda address: client)
+    assert preflight.faults_of(submission(tmp_path)) == []
+    assert client.deleted == ["gmml-look-1"]
 
 
 @pytest.mark.parametrize(
@@ -141,13 +157,23 @@ def test_a_look_that_fails_quotes_the_last_line(tmp_path, monkeypatch, printed, 
     assert fault.problem.endswith(quoted)
 
 
+def test_a_runtime_environment_that_ray_does_not_take_is_refused_in_its_words(tmp_path, monkeypatch):
+    client = Client("")
+    monkeypatch.setattr(client, "submit_job", lambda **request: RuntimeEnv(**request["runtime_env"]))
+    monkeypatch.setattr(preflight, "connected", lambda address: client)
+    (fault,) = preflight.faults_of(submission(tmp_path, runtime_env={"pip": {"packages": ["x"], "misspelt": 1}}))
+    assert fault.where == "ray.runtime_env"
+    assert "runtime_env['pip'] can only have these fields: packages" in fault.problem
+
+
 @pytest.mark.parametrize(("start", "limit"), [("20 s", "300 s"), ("30 min", "1800 s")])
 def test_a_look_that_does_not_end_is_given_up_when_no_rank_could_have_started_either(
     tmp_path, monkeypatch, start, limit
 ):
     client, clock = Client("", "PENDING"), itertools.count(step=100.0)
     monkeypatch.setattr(preflight, "connected", lambda address: client)
-    monkeypatch.setattr(preflight, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda s: None))
+    stopped = SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda s: None, time=time.time)
+    monkeypatch.setattr(preflight, "time", stopped)
     with pytest.raises(LaunchError, match=f"has not ended within {limit}"):
         preflight.faults_of(submission(tmp_path, start=start))
-    assert client.deleted
+    assert client.stopped == [client.request["submission_id"]]

@@ -269,8 +269,27 @@ def test_a_lost_controller_is_a_failure_like_others_although_the_attempts_actor_
 
     monkeypatch.setattr(Attempt, "all_left", all_left)
     cluster = Cluster(placed(Left(0, COME_BACK), then=Broken("the controller is lost")), monkeypatch)
-    expected = Ended(FAILED, Evidence(stderr_tail="the controller is lost"))
-    assert supervisor.attempt(JOB, cluster, 0, 2) == expected
+    lost = "the controller is lost"
+    assert supervisor.attempt(JOB, cluster, 0, 2) == Ended(
+        FAILED, Evidence(notice="lost", proof=lost, stderr_tail=lost)
+    )
+
+
+@pytest.mark.parametrize(
+    ("left", "explained"),
+    [
+        ([Left(0, COME_BACK), Left(1, COME_BACK)], (None, "lost", "a worker was killed")),
+        ([Left(0, COME_BACK, drained="n7")], (None, "preempted", "Ray drains node n7")),
+        ([Left(0, 137, address="10.0.0.2")], ("killed", None, "10.0.0.2, rank 0: signal SIGKILL")),
+    ],
+    ids=["nothing else explains it", "its node is drained", "a rank was killed"],
+)
+def test_a_lost_worker_is_why_ranks_left_after_a_notice_unless_more_is_known(monkeypatch, left, explained):
+    monkeypatch.setattr(supervisor, "_NODE_LOST_S", 0.0)
+    cluster = Cluster(placed(*left, then=Broken("a worker was killed")), monkeypatch)
+    evidence = supervisor.attempt(JOB, cluster, 0, 2).evidence
+    assert (evidence.cause, evidence.notice, evidence.proof) == explained
+    assert evidence.stderr_tail == "a worker was killed"
 
 
 def test_the_node_of_a_rank_that_was_killed_is_to_blame(monkeypatch):

@@ -66,3 +66,16 @@ def test_a_run_whose_store_stayed_out_of_reach_ends_with_the_reason_that_was_kep
     report = JobReport("gone", "runs: No space left on device")
     monkeypatch.setattr(follow, "poll_one", lambda name, history: Jobs({JobRef("local", "h:0:t"): report}))
     assert follow.ended_without_finishing(run).startswith("runs: No space left on device; see gmml logs a")
+
+
+def test_a_run_whose_log_has_the_end_does_not_end_with_what_its_launcher_says_of_the_job(tmp_path, monkeypatch):
+    run = create_run(str(tmp_path / "runs"), "a", {}, {})
+    token = protocol.submit(run.log, launcher="ray", code="c", bounds={})
+    protocol.queued(run.log, token, "j")
+    report = JobReport("gone", "Job entrypoint command failed with exit code 1, last available logs")
+    monkeypatch.setattr(follow, "poll_one", lambda name, history: Jobs({JobRef("ray", "j"): report}))
+    assert follow.ended_without_finishing(run).startswith("Job entrypoint command failed")
+    claimed = protocol.claim(run.log, submit=token, job="j", restart=0, topology={}, machine={})
+    assert follow.ended_without_finishing(run).startswith("Job entrypoint command failed")
+    protocol.end(run.log, claimed.attempt, "error", message="ValueError: x")
+    assert follow.ended_without_finishing(run).startswith("attempt 1 ended with error: ValueError: x; see")
