@@ -128,22 +128,15 @@ def test_a_forked_child_reads_without_the_threads_of_its_parent(proxied, pool):
     assert child.exitcode == 0
 
 
-def test_credentials_that_are_renewed_in_a_file_are_read_again(moto_server, monkeypatch, tmp_path, pool):
-    def renewed(key):
-        (tmp_path / "credentials").write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = s\n")
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    renewed("OLD")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_DEFAULT_REGION", moto_server.environment["AWS_DEFAULT_REGION"])
+def test_credentials_that_are_renewed_in_a_file_are_read_again(moto_server, monkeypatch, renew_key, pool):
+    renew_key("OLD")
     with Proxy(moto_server.endpoint).running() as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         store = open_store(f"s3://{moto_server.make_bucket()}")
         store.put("a", DATA)
         assert pool.submit(store.get, "a", 0, 5).result() == DATA[:5]
         expired = count(proxy, "expired", head="Credential=OLD/")
-        renewed("NEW")
+        renew_key("NEW")
         assert pool.submit(store.get, "a", 0, 5).result() == DATA[:5]
         assert expired.times == 97, "obstore's try and that of s3fs"
         by_s3fs = count(proxy, head=BY_S3FS)

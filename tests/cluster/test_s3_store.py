@@ -166,21 +166,14 @@ def test_a_put_in_parts_survives_what_happens_to_its_completion(proxied, monkeyp
     assert store.unfinished() == []
 
 
-def test_credentials_that_expire_are_read_again_where_someone_renews_them(moto_server, monkeypatch, tmp_path):
-    def renewed(key):
-        (tmp_path / "credentials").write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = s\n")
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    renewed("OLD")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_DEFAULT_REGION", moto_server.environment["AWS_DEFAULT_REGION"])
+def test_credentials_that_expire_are_read_again_where_someone_renews_them(moto_server, monkeypatch, renew_key):
+    renew_key("OLD")
     with Proxy(moto_server.endpoint).running() as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         store = open_store(f"s3://{moto_server.make_bucket()}")
         store.put("a", b"1")
         proxy.rules.append(Rule("expired", "GET", "/a$", times=99, head="Credential=OLD/"))
-        renewed("NEW")
+        renew_key("NEW")
         assert store.get("a") == b"1"
         assert proxy.rules[0].times == 98, "the first answer that credentials have expired is believed"
 
