@@ -10,10 +10,12 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from gmml_cluster.cli.resume import command as resume
+from gmml_cluster.spec.loading.validate import load_profile
 from tests.fixtures.kuberay import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docker" / "kuberay"
+PROFILE = FOLDER / "ray.yaml"
 
 
 def manifest(name):
@@ -94,7 +96,25 @@ def test_the_entrypoint_of_the_job_is_a_command_of_ours_and_its_profile_is_mount
     assert {word for word in options if word.startswith("--")} <= known
     head, *_ = groups("rayjob")
     (mount,) = head["template"]["spec"]["containers"][0]["volumeMounts"]
-    assert options[options.index("--cluster") + 1].startswith(f"{mount['mountPath']}/")
+    assert options[options.index("--cluster") + 1] == f"{mount['mountPath']}/{PROFILE.name}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_profile_beside_the_manifests_asks_for_what_their_workers_have(name):
+    profile = load_profile(str(PROFILE))
+    assert profile.ray is not None
+    (worker,) = cluster_of(name)["workerGroupSpecs"]
+    (container,) = worker["template"]["spec"]["containers"]
+    limits = container["resources"]["limits"]
+    assert profile.ray.gpus_per_node == int(limits["nvidia.com/gpu"])
+    assert profile.ray.gpus_per_node * profile.ray.cpus_per_rank <= int(limits["cpu"])
+    assert [f"{key}={value}" for key, value in profile.ray.labels.items()] == [worker["rayStartParams"]["labels"]]
+    assert profile.ray.autoscales == cluster_of(name).get("enableInTreeAutoscaling", False)
+
+
+def test_the_run_that_the_job_resumes_lies_under_the_root_of_its_profile():
+    _, _, run, *_ = shlex.split(manifest("rayjob")["spec"]["entrypoint"])
+    assert run == f"{load_profile(str(PROFILE)).root}/RUN"
 
 
 @pytest.mark.parametrize("name", NAMES)
