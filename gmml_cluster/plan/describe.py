@@ -62,7 +62,8 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "cost", f"{plan.cost}, if the cluster's GPUs are as fast as that"
     yield "environment", " ".join(f"{name}={value}" for name, value in plan.environment.items()) or "nothing set"
     if plan.secrets:
-        yield "secrets", f"{', '.join(plan.secrets)} (from the submitting shell, shown nowhere)"
+        source = "those of Ray's nodes" if plan.launcher == "ray" else "from the submitting shell"
+        yield "secrets", f"{', '.join(plan.secrets)} ({source}, shown nowhere)"
     for note in plan.notes:
         yield "note", note
 

@@ -163,7 +163,7 @@ class ClusterProfile(SpecModel):
     environment: dict[str, str] = {}
     """Variables set for every rank."""
     secrets: tuple[str, ...] = ()
-    """Names of variables passed on from the submitting shell; their values are written nowhere."""
+    """Names of variables that ranks get from the submitting shell, on Ray from nodes; values are written nowhere."""
     price_per_gpu_hour: Price | None = None
     """Price of one GPU for an hour, such as `2.50 EUR`, for the plan's cost alone; null where none is known."""
     node_cache: NodeCacheSection | None = None

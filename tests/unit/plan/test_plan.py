@@ -153,8 +153,10 @@ def test_the_plan_is_json_and_lines():
     assert document["shares"][0]["ranks"] == 2
     lines = describe(plan)
     assert any(line.startswith("environment") and line.endswith("A=1") for line in lines)
-    assert any(line.startswith("secrets") and "TOKEN" in line for line in lines)
+    assert any(line.startswith("secrets") and "TOKEN (from the submitting shell" in line for line in lines)
     assert any("parameters" in line and "gradients" in line and "activations" in line for line in lines)
+    on_ray = make_plan(job(), profile("ray", ray={"address": "auto"}, secrets=["TOKEN"]), SHAPES)
+    assert any(line.startswith("secrets") and "TOKEN (those of Ray's nodes" in line for line in describe(on_ray))
 
 
 @pytest.mark.parametrize(
