@@ -1,12 +1,15 @@
 """The driver's decisions, without Ray: how often it makes attempts, with how many nodes, and what it says of each."""
 
 import contextlib
+import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from gmml_cluster.errors import Fault, StorageError
+from gmml_cluster.launch import notify
 from gmml_cluster.launch.after.evidence import Evidence
 from gmml_cluster.launch.after.verdict import Verdict
 from gmml_cluster.launch.ray import supervisor
@@ -15,7 +18,10 @@ from gmml_cluster.launch.ray.supervisor import Broken, Ended, Unplaced
 from gmml_cluster.launch.ray.worker import Attempt, Left
 from gmml_cluster.run.codes import COME_BACK, FAILED, FINISHED, NEVER
 from gmml_cluster.run.log import Draft, Log
+from gmml_cluster.run.root import SPEC, create_run
+from gmml_cluster.spec.loading.validate import parse_job, to_yaml
 from gmml_cluster.store.open import open_store
+from tests.fixtures.submissions import TINY
 
 JOB = Job("root", "run", "s1", "j", "module", (1, 2), 1, {"CPU": 1.0}, "SPREAD", {})
 LOST = Verdict(True, "lost")
@@ -88,6 +94,18 @@ def test_after_ranks_that_found_no_room_nobody_knows_where_they_were_to_be(attem
     verdicts += [LOST, Verdict(False, "finished")]
     supervisor.supervise(JOB, None)
     assert had == [(), None, ("a", "b")]
+
+
+def test_whom_the_job_names_has_the_message_before_the_driver_leaves(events, attempts, verdicts, tmp_path, monkeypatch):
+    monkeypatch.setattr(notify, "LONGEST_S", 600.0)
+    script, heard = "import sys; open(sys.argv[1], 'w').write(sys.stdin.read())", tmp_path / "heard"
+    named = parse_job({**TINY, "notify": {"command": [sys.executable, "-c", script, str(heard)]}})
+    run = create_run(str(tmp_path / "runs"), "mine", {SPEC: to_yaml(named).encode()}, {"code": "0"})
+    run.log.append(lambda _: Draft("stop", None, {"reason": "gmml cancel"}))
+    attempts.append(Ended(NEVER, Evidence()))
+    verdicts.append(Verdict(False, "cancelled"))
+    assert supervisor.supervise(replace(JOB, root=str(tmp_path / "runs"), run="mine"), None) == NEVER
+    assert heard.read_text().startswith("mine was stopped: gmml cancel.")
 
 
 def test_nobody_asks_for_room_for_a_run_that_is_over(events, attempts, monkeypatch):
