@@ -6,6 +6,7 @@ log, the spec or the messages of a run contain cannot become code, also where an
 
 import base64
 import hashlib
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -163,25 +164,23 @@ def _of_data(runs: Sequence[RunData]) -> dict[str, Any]:
 def _of_pictures(runs: Sequence[RunData]) -> dict[str, Any]:
     drawn = [run for run in runs if run.pictures]
     found = [pictures_of(run, BYTES // len(drawn)) for run in drawn]
-    return {
-        "pictures": [each for each in found if each is not None],
-        "picture_sources": [
-            Source(run.name, "", listed([str(each["file"]) for each in run.pictures]), "gmml report RUN --images URL")
-            for run in drawn
-        ],
-    }
+    return {"pictures": [each for each in found if each is not None], "picture_sources": [_drawn(run) for run in drawn]}
 
 
 def _of_specs(runs: Sequence[RunData]) -> dict[str, Any]:
-    said = [slots(run.entries, "open", "submit") for run in runs]
     return {
         "specs": [tables.of_spec(run) for run in runs if run.spec],
         "spec_faults": [(run.name, run.spec_fault) for run in runs if run.spec_fault],
         "spec_sources": [
-            Source(run.name, slots_, "spec.yaml", "gmml diff RUN RUN --json")
-            for run, slots_ in zip(runs, said, strict=True)
+            Source(run.name, slots(run.entries, "open", "submit"), "spec.yaml", _prints_spec(run, runs)) for run in runs
         ],
     }
+
+
+def _prints_spec(run: RunData, runs: Sequence[RunData]) -> str:
+    """What prints where a spec differs from another of the page; of a single run what later submits changed."""
+    others = [each.name for each in runs if each is not run]
+    return f"gmml diff {run.name} {others[0]} --json" if others else f"gmml log {run.name} --json"
 
 
 def _curve(name: str, runs: Sequence[RunData], root: Any) -> FigureView:
@@ -224,6 +223,12 @@ def _source(run: RunData, command: str, *kinds: str) -> Source:
 def _scored(run: RunData) -> Source:
     names = [str(entry.fields["file"]) for entry in run.entries if entry.kind == "score"]
     return Source(run.name, slots(run.entries, "score"), listed(names), f"gmml compare {run.name} --json")
+
+
+def _drawn(run: RunData) -> Source:
+    names = [str(each["file"]) for each in run.pictures]
+    corpus = shlex.quote(str(run.pictures[-1]["corpus"]["url"]))
+    return Source(run.name, "", listed(names), f"gmml report {run.name} --images {corpus}")
 
 
 def _legend(index: int, run: RunData) -> dict[str, Any]:

@@ -94,6 +94,8 @@ def test_every_figure_has_words_a_table_and_its_sources(two):
         "claim, begin, end, cause, exclude: log/00000003.json",
         "gmml status other --json, goodput.rank_s",
         "score: log/",
+        "files spec.yaml; gmml diff one other --json",
+        "files spec.yaml; gmml diff other one --json",
     ):
         assert where in said(two), where
 
@@ -144,6 +146,7 @@ def test_a_run_that_has_made_no_step_has_a_page(tmp_path):
     page = page_of([gathered(create_run(str(tmp_path), "empty", {}, {}))], "gmml report empty")
     assert "No metric line has been uploaded yet." in page.html
     assert "its spec cannot be read here" in page.html
+    assert "gmml log empty --json" in page.html
 
 
 def test_the_command_writes_the_page_and_says_the_verdict(tmp_path):

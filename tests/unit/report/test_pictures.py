@@ -35,6 +35,7 @@ def test_the_page_shows_the_images_at_each_step_in_words_too(run):
     assert html.count("<img ") == 8 * 5
     assert 'alt="image 1, reconstructed, step 49"' in html
     assert "pictures/00000099-0001-" in html
+    assert "<code>gmml report one --images /held</code>" in html
 
 
 def test_maps_and_what_was_made_have_rows_and_words_of_their_own(run):
