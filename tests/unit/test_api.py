@@ -1,5 +1,6 @@
 """The Python interface on a run whose jobs are only recorded, never started."""
 
+import ast
 import inspect
 import json
 import re
@@ -116,6 +117,14 @@ def test_importing_the_package_and_listing_runs_imports_nothing_heavy(root):
     )
     done = subprocess.run([sys.executable, "-c", script, root], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_type_checkers_see_every_name_and_every_argument():
+    stub = ast.parse(Path(gmml_cluster.__file__).with_suffix(".pyi").read_text()).body
+    offered = {alias.asname for node in stub if isinstance(node, ast.ImportFrom) for alias in node.names} - {None}
+    (function,) = [node for node in stub if isinstance(node, ast.FunctionDef)]
+    assert {*offered, function.name, "__version__"} == set(gmml_cluster.__all__)
+    assert [each.arg for each in function.args.args] == list(inspect.signature(api.load_encoder).parameters)
 
 
 def test_what_the_package_offers_is_typed_and_documented():
