@@ -51,7 +51,7 @@ drills: install ## An hour that no change waits for: every method in every engin
 soak: install ## KILLS random disturbances of a small run, after which nothing may be lost; SEED draws them
 	@$(BIN)/python -m benchmarks.soak --kills $(KILLS) --seed $(SEED)
 
-simulate: install ## Explore HISTORIES=10^4 histories of a run from SEED on; HISTORIES=1 tells one line by line
+simulate: install ## Explore HISTORIES=10^4 histories of a run from SEED on; HISTORIES=1 prints one line by line
 	@$(BIN)/python -m tests.simulation --histories "$(HISTORIES)" --seed "$(SEED)"
 
 bench: install $(PEERS)/.installed ## Measure this machine against limits and peers, some 25 minutes; writes a page of the docs

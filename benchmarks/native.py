@@ -29,7 +29,7 @@ from gmml_cluster.data.random.philox import Ints
 from gmml_cluster.data.reader import crop, decode
 from gmml_cluster.data.reader.decode import Pixels, decode_noting
 from gmml_cluster.data.reader.fetch import Fetcher, Wanted
-from gmml_cluster.data.reader.views import Scratch
+from gmml_cluster.data.reader.views import PixelMemory
 from gmml_cluster.spec.job import CorpusSpec
 
 _COLUMNS = "| images | variant | us an image, median (least to most) | over OpenCV alone |\n|---|---|---|---:|"
@@ -114,7 +114,7 @@ class Variants:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        self._native, self._scratch, self._got = module.cubic_planes, Scratch(), (ctypes.c_int * 2)()
+        self._native, self._scratch, self._got = module.cubic_planes, PixelMemory(), (ctypes.c_int * 2)()
         self._decode = ctypes.CDLL(str(_compiled(folder / "region.so", root / "region.c", "-ljpeg"))).decode_region
         pointer, number = ctypes.c_void_p, ctypes.c_int
         self._decode.argtypes = [ctypes.c_char_p, ctypes.c_ulong, pointer, number, pointer, pointer]

@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from gmml_cluster.data.corpus.listing import ShardFile
 from gmml_cluster.data.corpus.pinned import PinnedShard, PinnedShards
 from gmml_cluster.data.node_cache.cache import NodeCache
-from gmml_cluster.data.node_cache.plan import NodePlan
+from gmml_cluster.data.node_cache.plan import NodeUsePlan
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.plan.sample_layout import CorpusShape, make_layout
 from gmml_cluster.wording import counted
@@ -80,7 +80,7 @@ def _ours(
         return bytes(length)
 
     with tempfile.TemporaryDirectory() as folder:
-        cache = NodeCache(Path(folder), limit, NodePlan(order, pin, nodes, range(1)), block_bytes=BLOCK_BYTES)
+        cache = NodeCache(Path(folder), limit, NodeUsePlan(order, pin, nodes, range(1)), block_bytes=BLOCK_BYTES)
         for number, (step, y) in enumerate(reads):
             if number == second:
                 fetched.clear()

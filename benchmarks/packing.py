@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from gmml_cluster.data.packing.pack import pack
-from gmml_cluster.data.packing.source import Source
+from gmml_cluster.data.packing.source import ImageSource
 from gmml_cluster.data.packing.sources import find_source
 from gmml_cluster.data.workers import Processes, R, T, Workers
 from tests.fixtures.ray import running_ray
@@ -95,7 +95,7 @@ def _workers(stack: ExitStack, *, ray: bool) -> dict[str, Workers]:
     return found
 
 
-def _copied(data: Path, copies: int, folder: Path) -> Source:
+def _copied(data: Path, copies: int, folder: Path) -> ImageSource:
     """A folder with each image several times: one that all workers, and Ray's, can read."""
     for number, item in enumerate(find_source(str(data)).items):
         for copy in range(copies):

@@ -202,7 +202,7 @@ def make_trainer(
 
 
 def same(one: State, other: State) -> bool:
-    """Whether two states are equal bit for bit; unlike `==`, this tells -0 from 0 and finds NaN equal to itself."""
+    """Whether two states are equal bit for bit; unlike `==`, this separates -0 from 0 and finds NaN equal to itself."""
     return one.keys() == other.keys() and all(
         torch.equal(values.view(torch.uint8), other[key].view(torch.uint8)) for key, values in one.items()
     )

@@ -189,7 +189,7 @@ def _disturbed(disturber: Disturber, planned: Sequence[Disturbance], enough: thr
     for what, following in zip(planned, [*planned[1:], None], strict=True):
         done.append(disturber.do(what))
         if enough.is_set() or following is None or following.moment != "starting":
-            disturber.settle(done[-1])
+            disturber.await_recovery(done[-1])
         history = run.log.refresh()
         step, attempt = last_commit(history), history.last_attempt
         text = f"{what.number}/{len(planned)} {what.kind} while {what.moment}: attempt {attempt}, saved step {step}"

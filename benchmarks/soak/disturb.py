@@ -61,7 +61,7 @@ class Disturber:
             self._resume(done)
         return done
 
-    def settle(self, done: Done) -> None:
+    def await_recovery(self, done: Done) -> None:
         """Wait for the first checkpoint after a disturbance, and resume the run should it have given up.
 
         The ranks that a supervisor left behind may commit once more: theirs is not the one that is waited for.

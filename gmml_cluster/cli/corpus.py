@@ -129,7 +129,7 @@ def index(
         return _on_cluster(cluster)
     demand("numpy")
     from gmml_cluster.data.corpus import merged
-    from gmml_cluster.data.corpus.checksums import Indexed, demand_writable, index_all
+    from gmml_cluster.data.corpus.checksums import IndexedShard, demand_writable, index_all
     from gmml_cluster.data.corpus.listing import indexes_below, list_shards
     from gmml_cluster.data.corpus.summary import summarise
 
@@ -137,7 +137,7 @@ def index(
         indexes = None if root is None else indexes_below(root)
         shards = list_shards(url, image)
         demand_writable(shards, indexes)
-    found: list[Indexed] = []
+    found: list[IndexedShard] = []
     faults: list[GmmlError] = []
     with progress("indexing", len(shards)) as advance:
         for result in index_all(shards, indexes, anew=anew, workers=_workers_of(workers)):

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from gmml_cluster.cli.documents import emit
 from gmml_cluster.launch.prepare import Prepared
-from gmml_cluster.launch.sweep import Sweep
+from gmml_cluster.launch.sweep import PreparedSweep
 from gmml_cluster.outputs.base import FirstVersion
 from gmml_cluster.plan.describe import describe
 from gmml_cluster.plan.gpu_time import Cost
@@ -98,7 +98,7 @@ def text(prepared: Prepared) -> str:
     return "\n".join([head, *(f"  {line}" for line in describe(prepared.plan)), "", "script:", prepared.script])
 
 
-def report_sweep(sweep: Sweep, *, as_json: bool) -> None:
+def report_sweep(sweep: PreparedSweep, *, as_json: bool) -> None:
     """A dry run of a sweep: what the runs are, and for people the plan and script of the first."""
     if as_json:
         emit(sweep_document(sweep))
@@ -114,7 +114,7 @@ def report_sweep(sweep: Sweep, *, as_json: bool) -> None:
     click.echo(f"\nits script:\n{first.script}")
 
 
-def sweep_document(sweep: Sweep) -> SweepDryRunOutput:
+def sweep_document(sweep: PreparedSweep) -> SweepDryRunOutput:
     """A dry run of a sweep for programs."""
     runs: list[PlannedOutput] = [
         {"run": member.name, "overrides": list(member.overrides), "spec": dump(each.job), "plan": each.plan.to_json()}

@@ -30,14 +30,14 @@ def prepared(
     parallel: int | None,
     *,
     take_counts: bool,
-) -> sweeps.Sweep:
+) -> sweeps.PreparedSweep:
     """The sweep, every run of it validated and planned."""
     return sweeps.prepare_sweep(
         job, swept, cluster=cluster, overrides=overrides, parallel=parallel, take_counts=take_counts
     )
 
 
-def submit(sweep: sweeps.Sweep, *, take_over: bool, as_json: bool) -> int:
+def submit(sweep: sweeps.PreparedSweep, *, take_over: bool, as_json: bool) -> int:
     """Submit its runs and print what came of each; the first failure's exit code, else 0."""
     done = Sweep.of(sweeps.submit_sweep(sweep, take_over=take_over))
     name = sweep.grid.name

@@ -48,7 +48,7 @@ SHARED_FROM = 2**25
 
 
 @dataclass(frozen=True)
-class Heads:
+class ProbeHeads:
     """R linear heads behind one normalisation.
 
     Attributes:
@@ -109,7 +109,7 @@ def batch_size(samples: int) -> int:
     return min(BATCH, samples // TENTH)
 
 
-def train(bank: Labelled, *, factors: Sequence[float], seed: int) -> Heads:
+def train(bank: Labelled, *, factors: Sequence[float], seed: int) -> ProbeHeads:
     """One head for each multiple of the protocol's rate, all from the same start and over the same whole batches.
 
     Args:
@@ -139,7 +139,7 @@ def train(bank: Labelled, *, factors: Sequence[float], seed: int) -> Heads:
             lr = rate(epoch + batch / batches) * peak
             weight = weight.detach() - lr[:, None, None] * weight_speed
             bias = bias.detach() - lr[:, None] * bias_speed
-    return Heads(weight, bias, mean, variance)
+    return ProbeHeads(weight, bias, mean, variance)
 
 
 def trust_ratio(weight_RCD: Tensor, gradient_RCD: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from gmml_cluster.data.corpus.listing import indexes_below
 from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.errors import GmmlError
-from gmml_cluster.evaluate.reconstruction import Shown, choose, first_images, reconstruct
+from gmml_cluster.evaluate.reconstruction import Reconstruction, choose, first_images, reconstruct
 from gmml_cluster.outputs.leave import leave
 from gmml_cluster.progress import progress
 from gmml_cluster.run.results.pictures import UNTRAINED, is_kept, name_of, write
@@ -61,7 +61,7 @@ def draw(root: str, name: str, corpus: str) -> list[str]:
     return [file for *_, file in missing]
 
 
-def document(shown: Sequence[Shown]) -> dict[str, Any]:
+def document(shown: Sequence[Reconstruction]) -> dict[str, Any]:
     """The images as a document has them: of each its kind of corruption and three `data:` URLs, with AMT four."""
     states = ["original", "corrupted", "reconstructed", *(["map"] if shown[0].map is not None else [])]
     images = [{"kind": one.kind, **{state: encoded(getattr(one, state)) for state in states}} for one in shown]

@@ -26,7 +26,7 @@ CANDIDATES = 64
 
 
 @dataclass(frozen=True)
-class Shown:
+class Reconstruction:
     """One image in three states, each float32 (S, S, 3) in [0, 1].
 
     Attributes:
@@ -50,7 +50,7 @@ def pixels(images_n3SS: Tensor, normalise: Normalise) -> Tensor:
 
 
 @torch.inference_mode()
-def reconstruct(trained: Trained, images_n3SS: Tensor, first: int = 0) -> list[Shown]:
+def reconstruct(trained: Trained, images_n3SS: Tensor, first: int = 0) -> list[Reconstruction]:
     """The first view of each image, corrupted as for the sample numbers from `first` on, and its reconstruction.
 
     Args:
@@ -80,7 +80,8 @@ def reconstruct(trained: Trained, images_n3SS: Tensor, first: int = 0) -> list[S
     corrupted, made = others
     maps = [None] * len(original) if getattr(method, "amt", None) is None else list(_maps(method, images_n3SS))
     return [
-        Shown(kind, original[at], corrupted[at], made[at], seen.made, maps[at]) for at, kind in enumerate(seen.kinds)
+        Reconstruction(kind, original[at], corrupted[at], made[at], seen.made, maps[at])
+        for at, kind in enumerate(seen.kinds)
     ]
 
 
@@ -103,7 +104,7 @@ def _maps(method: Method, images_n3SS: Tensor) -> Tensor:
     return pixels_nSS[..., None].expand(-1, -1, -1, 3) / 255
 
 
-def choose(shown: Sequence[Shown], columns: int) -> list[Shown]:
+def choose(shown: Sequence[Reconstruction], columns: int) -> list[Reconstruction]:
     """Equally many of each kind of corruption, the first that come, kind by kind."""
     kinds = sorted({one.kind for one in shown})
     each = columns // len(kinds)

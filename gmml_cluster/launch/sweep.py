@@ -31,7 +31,7 @@ from gmml_cluster.spec.identity import identity
 from gmml_cluster.spec.loading.compose import compose
 from gmml_cluster.spec.loading.validate import dump, job_path, read_job
 from gmml_cluster.spec.loading.yaml import walk
-from gmml_cluster.spec.sweep import Grid, Member, grid, read_axes
+from gmml_cluster.spec.sweep import Grid, SweepMember, grid, read_axes
 from gmml_cluster.store.protocol import AlreadyExists
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ _METHOD = "method.name="
 
 
 @dataclass(frozen=True)
-class Sweep:
+class PreparedSweep:
     """A sweep that may be submitted: nothing is touched yet.
 
     Attributes:
@@ -87,7 +87,7 @@ def prepare_sweep(
     overrides: Sequence[str] = (),
     parallel: int | None = None,
     take_counts: bool = False,
-) -> Sweep:
+) -> PreparedSweep:
     """Validate and plan every run of a sweep.
 
     Args:
@@ -118,10 +118,10 @@ def prepare_sweep(
     _refuse_equal(prepared)
     queue = Queue(made.name, parallel)
     queued = [replace(each, submission=replace(each.submission, queue=queue)) for each in prepared.values()]
-    return Sweep(made, tuple(queued), parallel)
+    return PreparedSweep(made, tuple(queued), parallel)
 
 
-def submit_sweep(sweep: Sweep, *, take_over: bool = False) -> Launched:
+def submit_sweep(sweep: PreparedSweep, *, take_over: bool = False) -> Launched:
     """Submit its runs; of those that exist each as `submit` would: nothing is submitted twice.
 
     Raises:
@@ -133,7 +133,7 @@ def submit_sweep(sweep: Sweep, *, take_over: bool = False) -> Launched:
         raise SpecError(Fault(sweep.grid.name, problem, "add name=... to the command: the sweep's name begins with it"))
     found = _of_each({each.job.name: partial(_decided, each, take_over) for each in sweep.prepared})
     runs = zip(sweep.grid.members, sweep.prepared, strict=True)
-    entries = [sweeps.Entry(m.name, m.overrides, identity(dump(p.job))) for m, p in runs]
+    entries = [sweeps.SweepRun(m.name, m.overrides, identity(dump(p.job))) for m, p in runs]
     outcomes: list[Submitted | Asked] = []
     with _undoing(outcomes):
         for each in found.values():
@@ -177,7 +177,7 @@ def _base(job: str, overrides: Sequence[str]) -> tuple[str, str]:
     return name.value, str(method.value) if method else ""
 
 
-def _overrides_of(member: Member, overrides: Sequence[str], method: str) -> list[str]:
+def _overrides_of(member: SweepMember, overrides: Sequence[str], method: str) -> list[str]:
     """What makes a run of the job: overrides of all runs and its own.
 
     Another method than the job's replaces the whole section, as options of one mean nothing to another. Options that

@@ -15,7 +15,7 @@ _HELD_OUT = 10
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledCounts:
     """Images with a class in the bank and in the corpus that is scored; None where that is not known."""
 
     bank: int | None = None
@@ -49,7 +49,7 @@ def evaluation_plan(
     steps: int | None,
     epoch_steps: float | None,
     run_flops: int | None,
-    labelled: Labelled,
+    labelled: LabelledCounts,
     slower: float = 1.0,
 ) -> EvaluationPlan | None:
     """The cost of a job's `evaluate`; None where it has none.
@@ -92,7 +92,7 @@ def scoring_bytes(job: JobSpec) -> int:
     return 4 * kind.parameters(job.model, patches) + _AT_ONCE * (block + image)
 
 
-def _images(asked: Evaluate, labelled: Labelled) -> int | None:
+def _images(asked: Evaluate, labelled: LabelledCounts) -> int | None:
     """Images of one evaluation, or the limits where the corpora are not known."""
     bank, corpus = labelled.bank, labelled.corpus
     if asked.corpus is None and bank is not None:

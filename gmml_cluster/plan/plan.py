@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gmml_cluster.plan.evaluation import EvaluationPlan, Labelled, evaluation_plan, scoring_bytes
+from gmml_cluster.plan.evaluation import EvaluationPlan, LabelledCounts, evaluation_plan, scoring_bytes
 from gmml_cluster.plan.gpu_time import PEAK_FLOPS, Cost, GpuTime, cost_of, gpu_time, too_little_to_do
 from gmml_cluster.plan.machine import Machine, RankMemory, gpus_of_node, memory_for_rank, memory_of_node, this_machine
 from gmml_cluster.plan.memory import Memory, checkpoint_bytes, memory_of_rank, moments_of, read_ahead_bytes
@@ -190,7 +190,7 @@ def make_plan(
     profile: ClusterProfile,
     shapes: Sequence[CorpusShape] | None = None,
     machine: Machine | None = None,
-    labelled: Labelled | None = None,
+    labelled: LabelledCounts | None = None,
 ) -> Plan:
     """The plan of a job on a cluster.
 
@@ -211,7 +211,7 @@ def make_plan(
     lanes = layout or _lanes_alone(job)
     length = _length(job, layout)
     need = _need(job, profile, machine, nodes, lanes)
-    work = _work(job, layout, length, need, nodes, labelled or Labelled())
+    work = _work(job, layout, length, need, nodes, labelled or LabelledCounts())
     spans = _spans(job, layout, indexed=shapes is not None)
     notes = _notes(job, nodes, length, need, memory_of_node(profile, machine))
     return _plan(job, profile, _Parts(nodes, layout, lanes, spans, length, need, work, tuple(notes)))
@@ -277,7 +277,7 @@ def _length(job: JobSpec, layout: SampleLayout | None) -> _Length:
 
 
 def _work(
-    job: JobSpec, layout: SampleLayout | None, length: _Length, need: _Need, nodes: NodePlan, labelled: Labelled
+    job: JobSpec, layout: SampleLayout | None, length: _Length, need: _Need, nodes: NodePlan, labelled: LabelledCounts
 ) -> _Work:
     precision = job.engine.precision
     flops = total_flops(job, layout, length.steps) if length.steps else None

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from gmml_cluster.plan.sample_layout import CorpusShape, SampleLayout, make_layout
-from gmml_cluster.spec.job import JobSpec, Run
+from gmml_cluster.spec.job import JobSpec, RunSpec
 from gmml_cluster.spec.rules import group_of
 from gmml_cluster.spec.scalars import Length
 
@@ -36,7 +36,7 @@ def total_steps(job: JobSpec, layout: SampleLayout) -> int:
     return math.ceil(Fraction(str(job.run.epochs)) * _epoch(layout)) if known is None else known
 
 
-def steps_without_corpora(run: Run, batch: int) -> int | None:
+def steps_without_corpora(run: RunSpec, batch: int) -> int | None:
     """Steps of a run that counts them, or samples (rounded up to whole steps); None where it counts epochs."""
     if run.steps is not None:
         return run.steps

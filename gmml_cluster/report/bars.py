@@ -8,7 +8,7 @@ from bokeh.models import ColumnDataSource, FactorRange, HoverTool, Model
 from gmml_cluster.report.gather import RunData
 from gmml_cluster.report.palette import KINDS
 from gmml_cluster.report.plots import plot_of
-from gmml_cluster.report.timeline import Part, Save, merged, parts_of
+from gmml_cluster.report.timeline import DrawnSpan, Save, merged, parts_of
 
 _ROW, _AROUND = 30, 110
 """Pixels of a row, and of all around the rows."""
@@ -131,5 +131,5 @@ def longest(saves: Iterable[Save], most: int) -> list[Save]:
     return sorted(saves, key=lambda save: save.start - save.end)[:most]
 
 
-def _ends_of(run: RunData, part: Part | Save, unit_s: float) -> tuple[float, float]:
+def _ends_of(run: RunData, part: DrawnSpan | Save, unit_s: float) -> tuple[float, float]:
     return (part.start - run.submitted) / unit_s, (part.end - run.submitted) / unit_s

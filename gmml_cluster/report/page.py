@@ -30,7 +30,7 @@ from gmml_cluster.report.score_curves import ScoreCurve, score_curves
 from gmml_cluster.report.seeds import seed_verdicts
 from gmml_cluster.report.sources import Source, listed, slots
 from gmml_cluster.report.tables import Table
-from gmml_cluster.report.verdict import Verdict, differing_fields, shown, verdict_of
+from gmml_cluster.report.verdict import ReportVerdict, differing_fields, shown, verdict_of
 from gmml_cluster.run.results.score_columns import latest_of
 from gmml_cluster.wording import counted
 
@@ -62,7 +62,7 @@ class Page:
     """A page that was made, and what is said of it on the terminal."""
 
     html: str
-    verdict: Verdict
+    verdict: ReportVerdict
 
 
 def buckets_for(runs: int) -> int:
@@ -118,7 +118,9 @@ def _embedded(runs: Sequence[RunData]) -> tuple[str, dict[str, Any]]:
     return script, dict(roots)
 
 
-def _of_verdict(runs: Sequence[RunData], verdict: Verdict, differing: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+def _of_verdict(
+    runs: Sequence[RunData], verdict: ReportVerdict, differing: Mapping[str, Sequence[Any]]
+) -> dict[str, Any]:
     more = " and more" if len(runs) > _TITLED else ""
     return {
         "title": ", ".join(run.name for run in runs[:_TITLED]) + more,

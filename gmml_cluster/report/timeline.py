@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from gmml_cluster.run.entries import Entry
-from gmml_cluster.run.goodput import KINDS, Account
+from gmml_cluster.run.goodput import KINDS, RankTimeAccount
 from gmml_cluster.run.history import History, fold
 
 _BY_STEPS = ("training", "data_wait", "checkpoint_stall", "evaluation", "maps", "replayed")
@@ -36,7 +36,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Part:
+class DrawnSpan:
     """A span's time of one kind, where it is drawn."""
 
     start: float
@@ -120,18 +120,18 @@ def merged(spans: Sequence[Span], most: int) -> list[Span]:
     return found
 
 
-def parts_of(spans: Iterable[Span]) -> list[Part]:
+def parts_of(spans: Iterable[Span]) -> list[DrawnSpan]:
     """The spans' kinds one after the other; a queue ends where its span does."""
     found = []
     for span in spans:
         at = span.end - sum(span.seconds.values()) if "queued" in span.seconds else span.start
         for kind, seconds in span.seconds.items():
-            found.append(Part(at, at + seconds, kind, span))
+            found.append(DrawnSpan(at, at + seconds, kind, span))
             at += seconds
     return found
 
 
-def _closed(before: Account, after: Account, entry: Entry) -> list[Span]:
+def _closed(before: RankTimeAccount, after: RankTimeAccount, entry: Entry) -> list[Span]:
     """What the account gained by one entry, as spans of the ranks that were there."""
     gained = {kind: after.rank_s.get(kind, 0.0) - before.rank_s.get(kind, 0.0) for kind in KINDS}
     if entry.kind == "begin":  # moves training to `replayed`, which is no time of this span
@@ -145,7 +145,7 @@ def _closed(before: Account, after: Account, entry: Entry) -> list[Span]:
     return [span for span in spans if span is not None]
 
 
-def _span(at: float, account: Account, gained: Mapping[str, float], entry: Entry) -> Span | None:
+def _span(at: float, account: RankTimeAccount, gained: Mapping[str, float], entry: Entry) -> Span | None:
     ranks = max(1, account.ranks)
     seconds = {kind: rank_s / ranks for kind, rank_s in gained.items() if rank_s > 0}
     if not seconds:

@@ -45,7 +45,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ReportVerdict:
     """The question of a page, and what can be answered.
 
     Attributes:
@@ -142,7 +142,7 @@ def differing_fields(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[A
 
 def verdict_of(
     states: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Sequence[ScoreOutput]], differing: Sequence[str]
-) -> Verdict:
+) -> ReportVerdict:
     """The question and its answer.
 
     Args:
@@ -154,11 +154,13 @@ def verdict_of(
     rankings = rankings_of(rows)
     if len(states) == 1:
         name = next(iter(states))
-        return Verdict(f"What has {name} learnt, and what did it cost?", _alone(name, rows), [], _caveats(states, rows))
+        return ReportVerdict(
+            f"What has {name} learnt, and what did it cost?", _alone(name, rows), [], _caveats(states, rows)
+        )
     answers = [ranking.sentence for ranking in rankings]
     if not answers:
         answers = ["It cannot be said which run is better: no two have a score of the same kind and data."]
-    return Verdict(_question(states, differing), answers, rankings, _caveats(states, rows))
+    return ReportVerdict(_question(states, differing), answers, rankings, _caveats(states, rows))
 
 
 def _question(states: Mapping[str, Any], differing: Sequence[str]) -> str:

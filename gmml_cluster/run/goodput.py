@@ -27,7 +27,7 @@ Phase = Literal["nothing", "queued", "starting", "steps", "left"]
 
 
 @dataclass(frozen=True)
-class Account:
+class RankTimeAccount:
     """Rank-seconds by kind, up to the moment `at`.
 
     Attributes:
@@ -54,7 +54,7 @@ class Account:
     last_step: int | None = None
 
 
-def add(account: Account, entry: Entry, trained: float | None = None) -> Account:
+def add(account: RankTimeAccount, entry: Entry, trained: float | None = None) -> RankTimeAccount:
     """The account with one more entry of the log.
 
     Args:
@@ -66,7 +66,7 @@ def add(account: Account, entry: Entry, trained: float | None = None) -> Account
     return change(account, entry) if change else account
 
 
-def accounted(account: Account, now: float, *, at_work: bool, ranks: int) -> dict[str, float]:
+def accounted(account: RankTimeAccount, now: float, *, at_work: bool, ranks: int) -> dict[str, float]:
     """Rank-seconds by kind up to now; every kind is there, and zero where nothing was.
 
     Args:
@@ -86,7 +86,7 @@ def accounted(account: Account, now: float, *, at_work: bool, ranks: int) -> dic
     return found
 
 
-def _submit(account: Account, entry: Entry) -> Account:
+def _submit(account: RankTimeAccount, entry: Entry) -> RankTimeAccount:
     """A request: the queue begins, unless ranks are at work or an earlier request waits already."""
     if account.phase in ("starting", "steps"):
         resubmitted = account.resubmitted if account.resubmitted is not None else entry.time
@@ -96,7 +96,7 @@ def _submit(account: Account, entry: Entry) -> Account:
     return replace(account, at=max(account.at, entry.time), phase="queued")
 
 
-def _claim(account: Account, entry: Entry) -> Account:
+def _claim(account: RankTimeAccount, entry: Entry) -> RankTimeAccount:
     """Ranks have started: what was the queue ends at the start of their processes."""
     topology = entry.fields.get("topology") or entry.fields.get("layout") or {}
     ranks = int(topology.get("ranks") or 1)
@@ -115,7 +115,7 @@ def _claim(account: Account, entry: Entry) -> Account:
     )
 
 
-def _lost(account: Account, until: float) -> Account:
+def _lost(account: RankTimeAccount, until: float) -> RankTimeAccount:
     """Close an attempt that wrote no `end`: nobody saw when its ranks left.
 
     Where a person submitted again, the ranks are taken to be gone by then.
@@ -127,7 +127,7 @@ def _lost(account: Account, until: float) -> Account:
     return _leave(_with(account, {kind: (ended - account.at) * account.ranks}), ended)
 
 
-def _begin(account: Account, entry: Entry, trained: float | None) -> Account:
+def _begin(account: RankTimeAccount, entry: Entry, trained: float | None) -> RankTimeAccount:
     if entry.attempt != account.attempt:
         return account
     span = max(0.0, entry.time - account.at)
@@ -138,7 +138,7 @@ def _begin(account: Account, entry: Entry, trained: float | None) -> Account:
     return replace(account, at=account.at + span, phase="steps", beside_s={})
 
 
-def _commit(account: Account, entry: Entry) -> Account:
+def _commit(account: RankTimeAccount, entry: Entry) -> RankTimeAccount:
     """A checkpoint: from its copy on the next one counts, so that what its save took is time of the steps beside it."""
     if entry.attempt != account.attempt or account.phase != "steps":
         return account
@@ -153,7 +153,7 @@ def _commit(account: Account, entry: Entry) -> Account:
 
 
 def _beside(kind: str) -> Any:
-    def change(account: Account, entry: Entry) -> Account:
+    def change(account: RankTimeAccount, entry: Entry) -> RankTimeAccount:
         seconds = float(entry.fields.get("seconds") or 0.0)
         if entry.attempt != account.attempt or account.phase != "steps" or not seconds:
             return account
@@ -162,7 +162,7 @@ def _beside(kind: str) -> Any:
     return change
 
 
-def _end(account: Account, entry: Entry) -> Account:
+def _end(account: RankTimeAccount, entry: Entry) -> RankTimeAccount:
     """An attempt leaves. Where its last step is saved, the rest was the save; else it is made again."""
     if entry.attempt is None:
         return _start_failed(account, entry)
@@ -176,7 +176,7 @@ def _end(account: Account, entry: Entry) -> Account:
     return _leave(_split(account, span, account.beside_s, "checkpoint_stall" if saved else "replayed"), ended)
 
 
-def _split(account: Account, span: float, taken: Mapping[str, float], rest: str) -> Account:
+def _split(account: RankTimeAccount, span: float, taken: Mapping[str, float], rest: str) -> RankTimeAccount:
     """Seconds of the present ranks by kind, and what is left of the span as `rest`.
 
     No kind gets more than there is: clocks are set, and an evaluation may reach into the next span.
@@ -187,13 +187,13 @@ def _split(account: Account, span: float, taken: Mapping[str, float], rest: str)
     return _with(account, {rest: max(0.0, span - total) * account.ranks})
 
 
-def _leave(account: Account, ended: float) -> Account:
+def _leave(account: RankTimeAccount, ended: float) -> RankTimeAccount:
     resubmitted = account.resubmitted
     phase: Phase = "left" if resubmitted is None else "queued"
     return replace(account, at=ended, phase=phase, ranks=0, beside_s={}, resubmitted=None)
 
 
-def _start_failed(account: Account, entry: Entry) -> Account:
+def _start_failed(account: RankTimeAccount, entry: Entry) -> RankTimeAccount:
     """A start that claimed nothing: it was awaited until now."""
     if account.phase not in ("queued", "left"):
         return account
@@ -201,7 +201,7 @@ def _start_failed(account: Account, entry: Entry) -> Account:
     return replace(account, waited_s=account.waited_s + at - account.at, at=at, phase="left")
 
 
-def _with(account: Account, more: Mapping[str, float]) -> Account:
+def _with(account: RankTimeAccount, more: Mapping[str, float]) -> RankTimeAccount:
     added = {kind: account.rank_s.get(kind, 0.0) + seconds for kind, seconds in more.items() if seconds}
     return replace(account, rank_s={**account.rank_s, **added})
 

@@ -7,7 +7,7 @@ from typing import Any
 from gmml_cluster.run import goodput
 from gmml_cluster.run.entries import Entry
 from gmml_cluster.run.folders import checkpoint_folder, maps_folder
-from gmml_cluster.run.goodput import Account
+from gmml_cluster.run.goodput import RankTimeAccount
 
 VERSION = 13
 KEPT_ATTEMPTS = 50
@@ -176,7 +176,7 @@ class History:
     stopped: str | None = None
     gave_up: bool = False
     finished: bool = False
-    account: Account = field(default_factory=Account)
+    account: RankTimeAccount = field(default_factory=RankTimeAccount)
 
     @property
     def submitted(self) -> str | None:
@@ -207,7 +207,7 @@ def from_sum(values: Mapping[str, Any]) -> History | None:
     fields["maps"] = tuple(Maps(**maps) for maps in fields["maps"])
     fields["unclaimed"] = tuple(fields["unclaimed"])
     fields["begins"] = tuple((number, step) for number, step in fields["begins"])
-    fields["account"] = Account(**fields["account"])
+    fields["account"] = RankTimeAccount(**fields["account"])
     return History(**fields)
 
 

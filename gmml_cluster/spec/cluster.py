@@ -183,6 +183,6 @@ class ClusterProfile(SpecModel):
 
     @property
     def variables(self) -> dict[str, str]:
-        """What is set for every rank: `environment`, and what tells the ranks of other fields."""
+        """What is set for every rank: `environment`, and what ranks read of other fields."""
         cache = {} if self.node_cache is None else {NODE_CACHE_VARIABLE: self.node_cache.model_dump_json()}
         return {**cache, **self.environment}

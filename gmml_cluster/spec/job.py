@@ -231,7 +231,7 @@ class Optim(SpecModel):
         return self.lr if self.lr_per is None else self.lr * batch / self.lr_per
 
 
-class Run(SpecModel):
+class RunSpec(SpecModel):
     """How long it trains; exactly one of the three."""
 
     bare: ClassVar[tuple[str, ...]] = ("epochs",)
@@ -252,7 +252,7 @@ class Run(SpecModel):
         return given
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> "Run":
+    def _exactly_one(self) -> "RunSpec":
         given = [name for name in ("epochs", "steps", "samples") if getattr(self, name) is not None]
         if len(given) != 1:
             problem = f"{' and '.join(given) or 'nothing'} given"
@@ -369,7 +369,7 @@ class JobSpec(SpecModel):
     """Images a step."""
     optim: Optim = Optim()
     """How weights are updated."""
-    run: Run = Field(examples=[{"epochs": 100}])
+    run: RunSpec = Field(examples=[{"epochs": 100}])
     """How long it trains."""
     engine: EngineSpec = EngineSpec()
     """ZeRO stage, precision, and what saves memory."""

@@ -10,7 +10,7 @@ from gmml_cluster.spec.scalars import Location
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Mlflow(SpecModel):
+class MlflowSpec(SpecModel):
     """An MLflow server; needs the extra `mlflow`."""
 
     bare: ClassVar[tuple[str, ...]] = ("uri",)
@@ -21,7 +21,7 @@ class Mlflow(SpecModel):
     """Experiment in which the run is kept; it is made where there is none."""
 
 
-class Wandb(SpecModel):
+class WandbSpec(SpecModel):
     """Weights & Biases; needs the extra `wandb`."""
 
     bare: ClassVar[tuple[str, ...]] = ("project",)
@@ -34,7 +34,7 @@ class Wandb(SpecModel):
     """`offline` keeps files in the run root, or the working folder of a run on an object store, for `wandb sync`."""
 
 
-class Trackio(SpecModel):
+class TrackioSpec(SpecModel):
     """trackio, which keeps curves in a local file or a Space; needs the extra `trackio`."""
 
     bare: ClassVar[tuple[str, ...]] = ("project",)
@@ -54,11 +54,11 @@ class Metrics(SpecModel):
 
     tensorboard: Literal["auto"] | Location | None = "auto"
     """Folder of event files. `auto`: `tensorboard` in the run root, where that is a folder; null for none."""
-    mlflow: Mlflow | None = None
+    mlflow: MlflowSpec | None = None
     """An MLflow server."""
-    wandb: Wandb | None = None
+    wandb: WandbSpec | None = None
     """Weights & Biases."""
-    trackio: Trackio | None = None
+    trackio: TrackioSpec | None = None
     """trackio."""
     prometheus: Annotated[int, Field(gt=0, lt=2**16)] | None = None
     """Port of rank 0's node at which the latest figures can be scraped; needs the extra `prometheus`."""

@@ -29,7 +29,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Member:
+class SweepMember:
     """One run of a sweep: its name, and the overrides that make it, in the order of the axes."""
 
     name: str
@@ -41,7 +41,7 @@ class Grid:
     """A sweep's own name, unlike any of its runs', and its runs: of the last axis the value changes first."""
 
     name: str
-    members: tuple[Member, ...]
+    members: tuple[SweepMember, ...]
 
 
 def read_axes(given: Sequence[str], overrides: Sequence[str] = ()) -> tuple[Axis, ...]:
@@ -136,7 +136,7 @@ def grid(base: str, axes: Sequence[Axis]) -> Grid:
         rows.append(("-".join([base, *parts]), overrides))
     wanted = Counter(name for name, _ in rows)
     members = [
-        Member(_fitted(name, overrides, is_taken=wanted[name] > 1 or name == base), overrides)
+        SweepMember(_fitted(name, overrides, is_taken=wanted[name] > 1 or name == base), overrides)
         for name, overrides in rows
     ]
     return Grid(_fitted("-".join([base, *map(_slug, labels)]), [axis.field for axis in axes]), tuple(members))

@@ -116,19 +116,19 @@ def _tensorboard(folder: str, tracked: Tracked, first: int) -> Tracker:
     return TensorBoard(Path(folder), first)
 
 
-def _mlflow(asked: "metrics.Mlflow", tracked: Tracked, first: int) -> Tracker:
+def _mlflow(asked: "metrics.MlflowSpec", tracked: Tracked, first: int) -> Tracker:
     from gmml_cluster.track.mlflow import Mlflow
 
     return Mlflow(asked.uri, asked.experiment, tracked)
 
 
-def _wandb(asked: "metrics.Wandb", tracked: Tracked, first: int) -> Tracker:
+def _wandb(asked: "metrics.WandbSpec", tracked: Tracked, first: int) -> Tracker:
     from gmml_cluster.track.wandb import Wandb
 
     return Wandb(asked.project, asked.entity, asked.mode, tracked)
 
 
-def _trackio(asked: "metrics.Trackio", tracked: Tracked, first: int) -> Tracker:
+def _trackio(asked: "metrics.TrackioSpec", tracked: Tracked, first: int) -> Tracker:
     from gmml_cluster.track.trackio import Trackio
 
     return Trackio(asked.project, asked.space, tracked)

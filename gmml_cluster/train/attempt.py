@@ -255,7 +255,7 @@ def _look_for_nodes(rank: Rank) -> None:
         return max(own, default=NO_COMMIT)
 
     if nodes < most:
-        looks = slurm_growth.Looks(Growth(nodes), most, last_commit, rank.signals.stop_request)
+        looks = slurm_growth.QueueLooks(Growth(nodes), most, last_commit, rank.signals.stop_request)
         repeat(slurm_growth.LOOK_S, looks.look)
 
 

@@ -12,7 +12,7 @@ from gmml_cluster.data.corpus.pin import pin
 from gmml_cluster.data.reader import map_blocks
 from gmml_cluster.data.reader.corpus_pass import CorpusPass
 from gmml_cluster.data.reader.locate import Wanted
-from gmml_cluster.data.reader.map_blocks import BlockCache, BlockId, MapBlocks, all_blocks
+from gmml_cluster.data.reader.map_blocks import BlockId, MapBlockCache, MapBlocks, all_blocks
 from gmml_cluster.models.attention_map import attention_map, map_bytes
 from gmml_cluster.run.root import run_root
 from gmml_cluster.train import maps
@@ -54,7 +54,7 @@ def test_two_ranks_make_the_maps_of_the_commit_at_every_stage(digits: Any, tmp_p
         history = run.log.refresh()
         entry = history.maps[0]
         assert (entry.step, entry.of_step, len(history.maps)) == (3, 2, 1)
-        blocks = MapBlocks(run.store, entry.folder, entry.manifest, 16, BlockCache(8))
+        blocks = MapBlocks(run.store, entry.folder, entry.manifest, 16, MapBlockCache(8))
         made.append(blocks.maps([Wanted(0, y) for y in range(1297)]))
         commit = next(commit for commit in history.commits if commit.step == 2)
         encoder = maps.committed_encoder(job, run.store, commit, torch.device("cpu"))

@@ -66,6 +66,17 @@ def test_every_folder_says_what_it_is_for():
     assert not silent, "a newcomer opens a folder and asks what belongs into it"
 
 
+def test_no_two_public_classes_have_one_name():
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert len(found) > 400
+    doubled = {name: files for name, files in found.items() if len(files) > 1}
+    assert not doubled, "who reads of a class must not have to ask which"
+
+
 def test_a_login_node_installs_no_training_packages():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     base = {line.split(">")[0].split("=")[0] for line in project["dependencies"]}

@@ -8,9 +8,9 @@ from gmml_cluster.errors import Fault, LaunchError
 from gmml_cluster.launch.protocol import JobReport, Submission
 from gmml_cluster.launch.ray import growth, supervisor
 from gmml_cluster.launch.ray import worker as ray_worker
-from gmml_cluster.launch.ray.job import Job
+from gmml_cluster.launch.ray.job import DriverJob
 from gmml_cluster.launch.ray.room import Free, usable
-from gmml_cluster.launch.ray.supervisor import Broken, Unplaced
+from gmml_cluster.launch.ray.supervisor import AttemptLost, Unplaced
 from gmml_cluster.run.codes import ORPHAN_S
 from gmml_cluster.train.ranks.agreement import StartInfo
 from tests.simulation.clock import Threading, Time
@@ -102,7 +102,7 @@ class Cluster:
         self._ask()
         plan, token = submission.plan, submission.token
         id_ = f"ray:{token}"
-        job = Job(
+        job = DriverJob(
             root=submission.root,
             run=submission.name,
             submit=token,
@@ -119,7 +119,7 @@ class Cluster:
             self.drivers[id_] = self._world.start(name, lambda: self._drive(job), self.head, 1.0, "driver")
         return id_
 
-    def _drive(self, job: Job) -> None:
+    def _drive(self, job: DriverJob) -> None:
         code = supervisor.supervise(job, self)
         here().note(here().process.name, "leaves", f"code {code}")
 
@@ -154,10 +154,10 @@ class Cluster:
 
     # what a driver asks of Ray
 
-    def free(self, job: Job, avoided: Collection[str]) -> Free:
+    def free(self, job: DriverJob, avoided: Collection[str]) -> Free:
         return self._of_usable(avoided, {name: {"CPU": each.free()} for name, each in self.machines.items()})
 
-    def capacity(self, job: Job, avoided: Collection[str]) -> Free:
+    def capacity(self, job: DriverJob, avoided: Collection[str]) -> Free:
         return self._of_usable(avoided, {name: {"CPU": float(each.holds)} for name, each in self.machines.items()})
 
     def _of_usable(self, avoided: Collection[str], resources: Free) -> Free:
@@ -168,12 +168,12 @@ class Cluster:
     def lost(self) -> dict[str, str]:
         return {name: f"at-{name}" for name, each in self.machines.items() if each.seen_lost}
 
-    def record(self, ranks: int) -> ray_worker.Attempt:
-        made = ray_worker.Attempt(ranks)
+    def record(self, ranks: int) -> ray_worker.AttemptRecord:
+        made = ray_worker.AttemptRecord(ranks)
         self.records[id(made)] = here().process
         return made
 
-    def place(self, job: Job, restart: int, ranks: int, record: Any, avoided: Collection[str]) -> None:
+    def place(self, job: DriverJob, restart: int, ranks: int, record: Any, avoided: Collection[str]) -> None:
         world, chosen = here(), self._room(job, ranks, avoided)
         pod = Pod(StartInfo(job.root, job.run, job.submit, job.id, restart, None, world.now), ranks)
         workers = [self._worker(pod, number, machine, record) for number, machine in enumerate(chosen)]
@@ -185,9 +185,9 @@ class Cluster:
             world.sleep(world.random.uniform(0.5, 10.0))
             for process in workers:
                 process.end(_KILLED, "Ray ends the group")
-            raise Broken("a worker is lost")
+            raise AttemptLost("a worker is lost")
 
-    def _room(self, job: Job, ranks: int, avoided: Collection[str]) -> list[Machine]:
+    def _room(self, job: DriverJob, ranks: int, avoided: Collection[str]) -> list[Machine]:
         """A node for each rank, as soon as there are enough."""
         world, until = here(), here().now + START_S
         while world.now < until:
@@ -239,7 +239,7 @@ class Lost(Exception):
 
 @dataclass(eq=False)
 class Rank:
-    """Of `worker.Rank`: the process of a rank."""
+    """Of `worker.RankProcess`: the process of a rank."""
 
     rank: int
     process: Process

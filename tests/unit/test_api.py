@@ -1,8 +1,13 @@
 """The Python interface on a run whose jobs are only recorded, never started."""
 
+import ast
+import inspect
 import json
+import re
 import subprocess
 import sys
+from operator import attrgetter
+from pathlib import Path
 
 import pytest
 
@@ -114,9 +119,32 @@ def test_importing_the_package_and_listing_runs_imports_nothing_heavy(root):
     assert done.stdout == "[]\n"
 
 
+def test_type_checkers_see_every_name_and_every_argument():
+    stub = ast.parse(Path(gmml_cluster.__file__).with_suffix(".pyi").read_text()).body
+    offered = {alias.asname for node in stub if isinstance(node, ast.ImportFrom) for alias in node.names} - {None}
+    (function,) = [node for node in stub if isinstance(node, ast.FunctionDef)]
+    assert {*offered, function.name, "__version__"} == set(gmml_cluster.__all__)
+    assert [each.arg for each in function.args.args] == list(inspect.signature(api.load_encoder).parameters)
+
+
 def test_what_the_package_offers_is_typed_and_documented():
     for name in gmml_cluster.__all__:
         assert getattr(gmml_cluster, name)
         assert name == "__version__" or getattr(gmml_cluster, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = gmml_cluster.nothing
+
+
+def signature(function):
+    """Its parameters as a page writes them: without types, and without the object that it is called on."""
+    found = [each for each in inspect.signature(function).parameters.values() if each.name != "self"]
+    return str(inspect.Signature([each.replace(annotation=inspect.Parameter.empty) for each in found]))
+
+
+def test_the_page_has_every_argument_with_its_default():
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+    cells = re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE)
+    calls = dict(call for cell in cells for call in re.findall(r"`([\w.]+)(\([^`]*\))`", cell))
+    assert {"submit", "runs", "find", "load_encoder", "Run.resume", "api.submit_sweep"} <= calls.keys()
+    for name, written in calls.items():
+        assert written == signature(attrgetter(name)(gmml_cluster)), name

@@ -16,7 +16,7 @@ _INDEXED_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Indexed:
+class IndexedShard:
     """A shard that has a checked index."""
 
     shard: ShardFile
@@ -57,19 +57,19 @@ class IndexTask:
         return f"{self.shards[0].url}{f' and {more} more' if more else ''}"
 
 
-def index_shards(task: IndexTask) -> list[Indexed | GmmlError]:
+def index_shards(task: IndexTask) -> list[IndexedShard | GmmlError]:
     """Index the shards that lack a checked index of just their version; for each its index, or what prevented it.
 
     An index of another version is made again, even where it has the shard's size: classes may be others.
     """
     indexes = None if task.indexes is None else store_of(task.indexes)
 
-    def one(shard: ShardFile) -> Indexed | GmmlError:
+    def one(shard: ShardFile) -> IndexedShard | GmmlError:
         try:
             found = None if task.anew else _find_valid(shard, indexes)
             if found is not None and found.checked and found.version == shard.version:
-                return Indexed(shard, False, found)
-            return Indexed(shard, True, index_checked(shard, indexes).header)
+                return IndexedShard(shard, False, found)
+            return IndexedShard(shard, True, index_checked(shard, indexes).header)
         except GmmlError as error:
             return error
 
@@ -83,7 +83,7 @@ def index_shards(task: IndexTask) -> list[Indexed | GmmlError]:
 
 def index_all(
     shards: Sequence[ShardFile], indexes: Store | None, *, anew: bool = False, workers: Workers | None = None
-) -> Iterator[Indexed | GmmlError]:
+) -> Iterator[IndexedShard | GmmlError]:
     """Index the shards that lack a checked index of just their version, several at once.
 
     Args:

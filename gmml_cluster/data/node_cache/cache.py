@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 from gmml_cluster.data.corpus.listing import split_url
 from gmml_cluster.data.corpus.pinned import PinnedShard
-from gmml_cluster.data.node_cache.folder import CacheFolder, Part, Refusal
+from gmml_cluster.data.node_cache.folder import CacheFolder, Refusal, UnwrittenFile
 from gmml_cluster.data.node_cache.plan import name_of
 from gmml_cluster.data.reader.reads import BLOCK_BYTES
 from gmml_cluster.store.open import scheme_of
@@ -38,8 +38,8 @@ Fetch = Callable[[str, int, int], bytes]
 _log = logging.getLogger(__name__)
 
 
-class Plan(Protocol):
-    """Says when entries are needed (`NodePlan`)."""
+class UsePlan(Protocol):
+    """Says when entries are needed (`NodeUsePlan`)."""
 
     def next_steps(self, names: Sequence[str], now: int) -> list[int | None]: ...
 
@@ -80,7 +80,7 @@ class NodeCache:
         step: the step that the ranks are at.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int, plan: Plan, *, block_bytes: int = BLOCK_BYTES) -> None:
+    def __init__(self, folder: Path, limit_bytes: int, plan: UsePlan, *, block_bytes: int = BLOCK_BYTES) -> None:
         self.step = 0
         self._plan, self._block_bytes = plan, block_bytes
         self._folder = CacheFolder(folder, limit_bytes // block_bytes)
@@ -134,7 +134,7 @@ class NodeCache:
     def _part(self, shard: PinnedShard, at: int, start: int, stop: int, fetch: Fetch) -> bytes:
         """Bytes from `start` to `stop` of the block that begins at `at`."""
         url, name = shard.file.url, self._name(shard, at)
-        claim: Part | None = None
+        claim: UnwrittenFile | None = None
         try:
             found = self._find(name, start - at, stop - start)
             if isinstance(found, bytes):
@@ -149,7 +149,7 @@ class NodeCache:
         data = self._fill(claim, shard, at, fetch)
         return data[start - at : stop - at]
 
-    def _find(self, name: str, start: int, length: int) -> bytes | Part | None:
+    def _find(self, name: str, start: int, length: int) -> bytes | UnwrittenFile | None:
         """The bytes of an entry, or the right to write it; None where it cannot be kept, or another takes too long."""
         until, pause_s = time.monotonic() + _WAIT_S, _FIRST_POLL_S
         while True:
@@ -160,14 +160,14 @@ class NodeCache:
                 self._folder.remove([name])
                 self._count(faults=1)
             claim = self._claim(name)
-            if isinstance(claim, Part):
+            if isinstance(claim, UnwrittenFile):
                 return claim
             if claim is Refusal.FULL or time.monotonic() > until:
                 return None
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_POLL_S)
 
-    def _fill(self, claim: Part, shard: PinnedShard, at: int, fetch: Fetch) -> bytes:
+    def _fill(self, claim: UnwrittenFile, shard: PinnedShard, at: int, fetch: Fetch) -> bytes:
         length = self._length(shard, at)
         try:
             data = fetch(shard.file.url, at, length)
@@ -184,7 +184,7 @@ class NodeCache:
             self._count_fault(error)
         return data
 
-    def _claim(self, name: str) -> Part | Refusal:
+    def _claim(self, name: str) -> UnwrittenFile | Refusal:
         if time.monotonic() < self._rests_until:
             return Refusal.FULL
         for _ in range(_TRIES):

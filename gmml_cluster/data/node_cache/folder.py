@@ -37,7 +37,7 @@ class Refusal(Enum):
     FULL = "there are as many files as may be"
 
 
-class Part:
+class UnwrittenFile:
     """The right to write one file: it has its room, and nobody else writes it."""
 
     def __init__(self, folder: "CacheFolder", name: str, descriptor: int) -> None:
@@ -92,7 +92,7 @@ class CacheFolder:
         finally:
             os.close(descriptor)
 
-    def claim(self, name: str) -> Part | Refusal:
+    def claim(self, name: str) -> UnwrittenFile | Refusal:
         """The right to write a file that is not there."""
         path = self._unfinished(name)
         with self._counted() as count:
@@ -104,11 +104,11 @@ class CacheFolder:
                 return self._claim_new(name, path, count)
         # a killed writer's, which is counted already, if nobody holds its lock
         if _locked_at_once(descriptor):
-            return Part(self, name, descriptor)
+            return UnwrittenFile(self, name, descriptor)
         os.close(descriptor)
         return Refusal.BUSY
 
-    def _claim_new(self, name: str, path: Path, count: "_Count") -> Part | Refusal:
+    def _claim_new(self, name: str, path: Path, count: "_Count") -> UnwrittenFile | Refusal:
         if count.files >= self._most:
             return Refusal.FULL
         count.write(count.files + 1)  # first: a process that is killed in between must not leave a file uncounted
@@ -118,7 +118,7 @@ class CacheFolder:
             count.write(count.files - 1)
             raise
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody else can have seen it: they ask under the lock
-        return Part(self, name, descriptor)
+        return UnwrittenFile(self, name, descriptor)
 
     def publish(self, name: str) -> None:
         """Give a written file its name. Under the lock, since a listing beside a rename may show both names or none."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gmml_cluster.data.corpus.pin import Pin
 from gmml_cluster.data.node_cache.cache import NodeCache
-from gmml_cluster.data.node_cache.plan import NodePlan
+from gmml_cluster.data.node_cache.plan import NodeUsePlan
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.errors import Fault, SpecError
 from gmml_cluster.plan.sample_layout import SampleLayout, rank_lanes
@@ -39,7 +39,7 @@ def open_node_cache(order: Order, pin: Pin, *, ranks: int, node_ranks: range) ->
             f"{open_bytes / 2**30:.3g} GiB",
             counted(len(node_ranks), "rank"),
         )
-    return NodeCache(Path(folder), section.limit, NodePlan(order, pin, ranks, node_ranks))
+    return NodeCache(Path(folder), section.limit, NodeUsePlan(order, pin, ranks, node_ranks))
 
 
 def _open_bytes(pin: Pin, layout: SampleLayout, ranks: int, node_ranks: range) -> int:

@@ -53,7 +53,7 @@ class _Parts:
     """Its last one."""
 
 
-class NodePlan:
+class NodeUsePlan:
     """What a node's ranks draw, and when; thread-safe.
 
     Args:

@@ -33,7 +33,7 @@ _NO_FOREIGN = "name another or remove it"
 
 
 @dataclass(frozen=True)
-class Plan:
+class PackingPlan:
     """What decides the bytes of all shards."""
 
     settings: Mapping[str, Any]
@@ -67,7 +67,7 @@ class Destination:
         StorageError: the store does not answer.
     """
 
-    def __init__(self, url: str, plan: Plan) -> None:
+    def __init__(self, url: str, plan: PackingPlan) -> None:
         if expanding := sorted(set(url) & set("{}*")):
             what = f"has {expanding[0]!r}; a corpus lies in one folder, and a job would read that as a pattern"
             raise SpecError(Fault(url, what, "name a folder without it"))

@@ -11,7 +11,7 @@ import numpy as np
 from gmml_cluster.data.corpus.account import Account, Reason, extension
 from gmml_cluster.data.corpus.tar import IMAGE_EXTENSIONS, NO_LABEL
 from gmml_cluster.data.packing.catalog import ROW, Catalog, Row
-from gmml_cluster.data.packing.source import FileBytes, Item, Source, key_of, legible, unreadable
+from gmml_cluster.data.packing.source import FileBytes, ImageSource, Item, key_of, legible, unreadable
 from gmml_cluster.errors import DataError, Fault
 from gmml_cluster.wording import counted
 
@@ -59,7 +59,7 @@ def is_image(name: str) -> bool:
     return extension(name) in IMAGE_EXTENSIONS
 
 
-def read_folder(folder: Path, masks: Path | None, foreign: tuple[str, ...] = ()) -> Source:
+def read_folder(folder: Path, masks: Path | None, foreign: tuple[str, ...] = ()) -> ImageSource:
     """The images of a folder; with `masks`, `a/b.png` there is the mask of `a/b.jpg`.
 
     Args:
@@ -102,7 +102,7 @@ def read_folder(folder: Path, masks: Path | None, foreign: tuple[str, ...] = ())
     spare = (f"{counted(len(stems), 'mask')} of no image, the first {min(stems.values())}",) if stems else ()
     notes = (*_splits(classes), *map(str, account.passed_over), *spare)
     digest.update(repr(classes).encode())
-    return Source(catalog, classes, notes, digest.hexdigest())
+    return ImageSource(catalog, classes, notes, digest.hexdigest())
 
 
 def _add(catalog: Catalog, names: list[str], labels: list[int]) -> None:

@@ -12,10 +12,10 @@ from functools import partial
 
 import numpy as np
 
-from gmml_cluster.data.packing.destination import Destination, Plan
+from gmml_cluster.data.packing.destination import Destination, PackingPlan
 from gmml_cluster.data.packing.report import Packed, Remark, ShardRecord, Tally
 from gmml_cluster.data.packing.shard import Rules, ShardTask, pack_shard
-from gmml_cluster.data.packing.source import Listing, Source
+from gmml_cluster.data.packing.source import ImageSource, Listing
 from gmml_cluster.data.random.feistel import permutation_key, permute
 from gmml_cluster.data.random.philox import Purpose
 from gmml_cluster.data.reader.decode import decoder_name
@@ -94,9 +94,9 @@ def pack(
 class _Shards:
     """The shards that a source makes, at their destination."""
 
-    source: Source
+    source: ImageSource
     at: Destination
-    plan: Plan
+    plan: PackingPlan
     rules: Rules
     samples: int
     """Of each but the last, which has what is left."""
@@ -129,7 +129,7 @@ class _Shards:
             yield ShardTask(number, self.plan.shard(number), items, self.at.url, self.plan.digest, self.rules)
 
 
-def _plan(source: Listing, rules: Rules, shard_samples: int, seed: int, prefix: str) -> Plan:
+def _plan(source: Listing, rules: Rules, shard_samples: int, seed: int, prefix: str) -> PackingPlan:
     settings = {
         "format": _FORMAT,
         "files": source.digest or secrets.token_hex(16),  # images that were made here cannot be known again
@@ -139,7 +139,7 @@ def _plan(source: Listing, rules: Rules, shard_samples: int, seed: int, prefix: 
         **vars(rules),
         "decoder": decoder_name(),
     }
-    return Plan(settings, prefix)
+    return PackingPlan(settings, prefix)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from gmml_cluster.data.corpus.listing import ShardFile
 from gmml_cluster.data.corpus.summary import NO_CLASS, summarise
 from gmml_cluster.data.packing.catalog import ROW, Catalog, Row
 from gmml_cluster.data.packing.parquet import Unpacked, splits, unpack_parquet
-from gmml_cluster.data.packing.source import Item, MemberBytes, Source, key_of, legible
+from gmml_cluster.data.packing.source import ImageSource, Item, MemberBytes, key_of, legible
 from gmml_cluster.data.packing.unpack import unpack_archive
 from gmml_cluster.data.workers import Workers
 from gmml_cluster.errors import DataError, Fault
@@ -68,7 +68,7 @@ class Shards:
         rows = [[file.url, file.size, file.version] for file in self.files]
         return hashlib.sha256(json.dumps([rows, self.image]).encode()).hexdigest()
 
-    def read(self, scratch: str, workers: Workers) -> Source:
+    def read(self, scratch: str, workers: Workers) -> ImageSource:
         """The samples of all files, in the files' order.
 
         Raises:
@@ -115,14 +115,14 @@ class _Gathered:
             legible(name)
         self._catalog.add(_rows(parsed, len(self._urls) - 1), parsed.names)
 
-    def source(self) -> Source:
+    def source(self) -> ImageSource:
         if not len(self._catalog):
             passed = summarise(self._headers).passed_over[:_REASONS_SHOWN]
             what = f"holds no sample; images end in .jpg, .jpeg, .png or .webp{''.join(f'; {each}' for each in passed)}"
             raise DataError(Fault(self._shards.url, what, "check the shards"))
         classes = next((found.classes for found in self._parquet if found.classes), ())
         notes = self._notes_of_parquet() if self._parquet else self._notes_of_tars()
-        return Source(self._catalog, classes, tuple(notes), self._shards.digest)
+        return ImageSource(self._catalog, classes, tuple(notes), self._shards.digest)
 
     def _item(self, row: Row, name: str) -> Item:
         number, label, offset, length, crc, mask_offset, mask_length, mask_crc, _ = row

@@ -41,7 +41,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """The images of a folder, of shards or of parquet files."""
 
     items: Sequence[Item]
@@ -54,7 +54,7 @@ class Source:
     scratch: TemporaryDirectory[str] | None = field(default=None, repr=False)
     """Unpacked archives, which are deleted with this object."""
 
-    def read(self, scratch: str, workers: Workers) -> "Source":
+    def read(self, scratch: str, workers: Workers) -> "ImageSource":
         """Itself: nothing is left to be read."""
         return self
 
@@ -72,7 +72,7 @@ class Listing(Protocol):
         """As of the source."""
         ...
 
-    def read(self, scratch: str, workers: Workers) -> Source:
+    def read(self, scratch: str, workers: Workers) -> ImageSource:
         """The source.
 
         Args:

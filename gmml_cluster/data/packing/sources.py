@@ -12,7 +12,7 @@ from gmml_cluster.data.corpus.listing import SHARD_SUFFIX, ShardFile, list_files
 from gmml_cluster.data.corpus.tar import IMAGE_EXTENSIONS
 from gmml_cluster.data.packing.folders import is_image, read_folder, walk
 from gmml_cluster.data.packing.shards import Shards
-from gmml_cluster.data.packing.source import Listing, Source
+from gmml_cluster.data.packing.source import ImageSource, Listing
 from gmml_cluster.data.workers import InProcess
 from gmml_cluster.errors import DataError, Fault, SpecError
 from gmml_cluster.store.open import scheme_of
@@ -50,14 +50,14 @@ def list_source(url: str, image: str | None = None, masks: str | None = None) ->
     return read_folder(folder, None if masks is None else _path(masks), _PACKABLE)
 
 
-def find_source(url: str, image: str | None = None, masks: str | None = None) -> Source:
+def find_source(url: str, image: str | None = None, masks: str | None = None) -> ImageSource:
     """The images at a URL, read in this process; archives and parquet files are unpacked into TMPDIR.
 
     Raises:
         GmmlError: as `list_source` and `Listing.read`.
     """
     listing = list_source(url, image, masks)
-    if isinstance(listing, Source):
+    if isinstance(listing, ImageSource):
         return listing
     scratch = TemporaryDirectory(prefix="gmml-unpacked-")
     return replace(listing.read(scratch.name, InProcess()), scratch=scratch)

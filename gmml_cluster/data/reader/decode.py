@@ -48,7 +48,7 @@ class BadImage(Exception):
     """These bytes are no image, or one that is too large: a bad sample, not a fault of storage."""
 
 
-class Header(NamedTuple):
+class ImageHeader(NamedTuple):
     """What the first bytes of a JPEG or of a plain PNG say."""
 
     height: int
@@ -89,7 +89,7 @@ def decode(data: bytes | memoryview, max_pixels: int) -> Pixels:
 
 
 def decode_noting(
-    data: bytes | memoryview, max_pixels: int, room: Room | None = None, header: Header | None = None
+    data: bytes | memoryview, max_pixels: int, room: Room | None = None, header: ImageHeader | None = None
 ) -> Decoded:
     """The image's pixels, and whether the decoder found its data corrupt.
 
@@ -116,7 +116,7 @@ def decode_noting(
     return Decoded(_decode_by_pillow(data, max_pixels) if pixels is None else pixels, damage)
 
 
-def read_header(data: bytes | memoryview) -> Header | None:
+def read_header(data: bytes | memoryview) -> ImageHeader | None:
     """The header of a JPEG or of a plain PNG; None where it takes a decoder to say."""
     if data[:2] == _JPEG_MAGIC:
         try:
@@ -166,12 +166,12 @@ def mask_values(data: bytes | memoryview) -> Pixels:
         raise BadImage(f"its mask: {type(error).__name__}: {error}") from error
 
 
-def _jpeg_header(data: bytes | memoryview) -> Header:
+def _jpeg_header(data: bytes | memoryview) -> ImageHeader:
     """ValueError where simplejpeg refuses it."""
-    return Header(*simplejpeg.decode_jpeg_header(data)[:3])
+    return ImageHeader(*simplejpeg.decode_jpeg_header(data)[:3])
 
 
-def _decode_jpeg(data: bytes | memoryview, max_pixels: int, room: Room | None, header: Header) -> Pixels | None:
+def _decode_jpeg(data: bytes | memoryview, max_pixels: int, room: Room | None, header: ImageHeader) -> Pixels | None:
     """The image, or None where its colour space is Pillow's to convert; ValueError where simplejpeg refuses it."""
     height, width, colours = header
     _limit(height, width, max_pixels)
@@ -182,7 +182,7 @@ def _decode_jpeg(data: bytes | memoryview, max_pixels: int, room: Room | None, h
     return pixels
 
 
-def _plain_png(data: bytes | memoryview) -> Header | None:
+def _plain_png(data: bytes | memoryview) -> ImageHeader | None:
     """The header of a PNG of 8 bits, grey or RGB, whose pixels follow its header at once; else None.
 
     Chunks between the two could change what pixels mean, and one that is damaged makes the image bad to Pillow alone.
@@ -194,7 +194,7 @@ def _plain_png(data: bytes | memoryview) -> Header | None:
         return None
     if bits != 8 or colours not in _PLAIN_COLOURS or any(methods) or min(height, width) < 1:
         return None
-    return Header(height, width)
+    return ImageHeader(height, width)
 
 
 def _decode_png(data: bytes | memoryview) -> Pixels | None:

@@ -134,7 +134,7 @@ class MapBlocks:
         cache: shared by all passes, so that blocks of the one before make room.
     """
 
-    def __init__(self, store: Store, folder: str, sha256: str, patches: int, cache: "BlockCache") -> None:
+    def __init__(self, store: Store, folder: str, sha256: str, patches: int, cache: "MapBlockCache") -> None:
         self._store, self._folder, self._sha256, self._patches = store, folder, sha256, patches
         self._cache, self._lock = cache, threading.Lock()
         self._found: dict[str, Any] | None = None
@@ -175,7 +175,7 @@ class MapBlocks:
             return self._found
 
 
-class BlockCache:
+class MapBlockCache:
     """The blocks that were read last. One that several threads want is read once.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gmml_cluster.data.random.philox import Ints, Purpose, bernoulli, words
 from gmml_cluster.data.reader.locate import Wanted
-from gmml_cluster.data.reader.map_blocks import BLOCK, BlockCache, MapBlocks
+from gmml_cluster.data.reader.map_blocks import BLOCK, MapBlockCache, MapBlocks
 from gmml_cluster.data.reader.map_crop import Alignment, Bytes, crop_maps
 from gmml_cluster.plan.refreshes import Refreshes
 from gmml_cluster.spec.augment import Augment
@@ -52,7 +52,7 @@ class MapTable:
     def __init__(self, refreshes: Refreshes, store: Store, rules: MapRules) -> None:
         self.refreshes, self._store, self._rules = refreshes, store, rules
         self.patches = rules.grid**2
-        self._cache = BlockCache(max(_LEAST_BLOCKS, _CACHED_BYTES // (BLOCK * self.patches)))
+        self._cache = MapBlockCache(max(_LEAST_BLOCKS, _CACHED_BYTES // (BLOCK * self.patches)))
         self._made: dict[int, MapBlocks] = {}
 
     def add(self, step: int, folder: str, sha256: str) -> None:

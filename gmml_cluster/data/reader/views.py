@@ -16,7 +16,7 @@ from gmml_cluster.data.reader.crop import CropDraws, crop_boxes, resize, resize_
 from gmml_cluster.data.reader.decode import (
     BadImage,
     Decoded,
-    Header,
+    ImageHeader,
     Pixels,
     Room,
     decode_mask,
@@ -102,7 +102,7 @@ class Views:
             DataError: too many bad samples follow each other.
             StorageError: what replaces a bad sample cannot be read, or its shard changed.
         """
-        met, scratch = Met(), Scratch()
+        met, scratch = Met(), PixelMemory()
         of_images, of_masks = encoded[: len(part.first)], encoded[len(part.first) :]
         headers = [read_header(data) for data in of_images]
         sides = np.array([header[:2] if header else (0, 0) for header in headers], np.int64)
@@ -127,7 +127,7 @@ class Views:
             maps.fill([met.replaced.get(slot, sample) for slot, sample in enumerate(shown)], boxes, sides)
         return met
 
-    def _decode(self, part: Part, slot: int, data: "_Encoded", met: Met, room: "Scratch") -> _Sample:
+    def _decode(self, part: Part, slot: int, data: "_Encoded", met: Met, room: "PixelMemory") -> _Sample:
         """The sample's image and mask, or those of the next good one in index order, whose class it then has too."""
         sample, first = part.chunk.pieces.sample(slot), part.first[slot]
         passed: list[Wanted] = []
@@ -162,11 +162,11 @@ class _Encoded(NamedTuple):
     """A sample as it was read."""
 
     image: Encoded
-    header: Header | None
+    header: ImageHeader | None
     mask: Encoded
 
 
-class Scratch:
+class PixelMemory:
     """Memory for the pixels of one image after another: `Room` of `decode_noting`."""
 
     def __init__(self) -> None:
@@ -184,7 +184,7 @@ def _boxes(draws: CropDraws, sides: Ints) -> Ints:
 
 
 def read_image(
-    data: Data, sample: Wanted, encoded: Encoded, room: Room | None = None, header: Header | None = None
+    data: Data, sample: Wanted, encoded: Encoded, room: Room | None = None, header: ImageHeader | None = None
 ) -> Decoded:
     """A sample's pixels, and what its decoder complained of.
 

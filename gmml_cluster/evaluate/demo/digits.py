@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmml_cluster.data.packing.pack import Packed, pack
-from gmml_cluster.data.packing.source import Item, Source
+from gmml_cluster.data.packing.source import ImageSource, Item
 from gmml_cluster.errors import GmmlError
 from gmml_cluster.wording import counted
 
@@ -77,7 +77,7 @@ def _pack(name: str, digits: Digits, destination: Path) -> Packed:
         Item(f"{name}-{index:04d}", "png", int(label), partial(_png, image))
         for index, (image, label) in enumerate(pairs)
     ]
-    return pack(Source(tuple(items)), str(destination), shard_samples=SHARD_SAMPLES, prefix=name)
+    return pack(ImageSource(tuple(items)), str(destination), shard_samples=SHARD_SAMPLES, prefix=name)
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

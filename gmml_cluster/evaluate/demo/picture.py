@@ -19,7 +19,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.errors import GmmlError
-from gmml_cluster.evaluate.reconstruction import Shown, choose, first_images, reconstruct
+from gmml_cluster.evaluate.reconstruction import Reconstruction, choose, first_images, reconstruct
 from gmml_cluster.run.root import run_root
 from gmml_cluster.run.uploads import metric_lines
 from gmml_cluster.train.checkpoints.load_trained import Trained, load_trained
@@ -34,7 +34,7 @@ def smooth(losses: Sequence[float], span: int) -> "np.ndarray[tuple[int], np.dty
     return np.convolve(np.asarray(losses, np.float64), np.ones(span) / span, mode="valid")
 
 
-def draw(shown: Sequence[Shown], curve: Curve, title: str) -> Figure:
+def draw(shown: Sequence[Reconstruction], curve: Curve, title: str) -> Figure:
     """Three rows of images, one block a kind of corruption, over the loss curve."""
     figure = plt.figure(figsize=(11, 7.2), dpi=120, layout="constrained")
     figure.suptitle(title, fontsize=13, fontweight="bold")
@@ -46,7 +46,7 @@ def draw(shown: Sequence[Shown], curve: Curve, title: str) -> Figure:
     return figure
 
 
-def _draw_images(figure: SubFigure, shown: Sequence[Shown], title: str) -> None:
+def _draw_images(figure: SubFigure, shown: Sequence[Reconstruction], title: str) -> None:
     figure.suptitle(title, fontsize=11)
     grid = figure.subplots(len(ROWS), len(shown), squeeze=False)
     for row, name in enumerate(ROWS):

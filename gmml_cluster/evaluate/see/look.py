@@ -46,7 +46,7 @@ _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Shown:
+class SamplePicture:
     """One picture of a sample.
 
     Attributes:
@@ -82,8 +82,8 @@ class Seen:
     stored: Stored
     located: Located
     replaces: Located | None
-    views: Sequence[Shown]
-    panels: Sequence[Shown]
+    views: Sequence[SamplePicture]
+    panels: Sequence[SamplePicture]
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class _Looker:
         panels = list(self._method.show_input(views, draws, torch.from_numpy(batch.numbers), grey=grey))
         return [*beside, *panels], [] if panels else [f"{name} hides and mixes nothing: the encoder sees the views"]
 
-    def _shown(self, panels: Sequence[Panel]) -> list[list[Shown]]:
+    def _shown(self, panels: Sequence[Panel]) -> list[list[SamplePicture]]:
         """Each panel's pictures, sample by sample."""
         return [list(_pictures(panel, self._job)) for panel in panels]
 
@@ -248,9 +248,9 @@ def _views(views_nV3SS: Tensor) -> list[Panel]:
     return [Panel("view" if V == 1 else f"view {v + 1}", views_nV3SS[:, v]) for v in range(V)]
 
 
-def _pictures(panel: Panel, job: JobSpec) -> Iterator[Shown]:
+def _pictures(panel: Panel, job: JobSpec) -> Iterator[SamplePicture]:
     colours = (pixels(panel.images, job.data.normalise).numpy() * 255).round().astype(np.uint8)
     none = np.zeros((0, 4), np.int64)
     for at, picture in enumerate(colours):
         boxes = none if panel.boxes is None else panel.boxes[at].numpy().astype(np.int64)
-        yield Shown(panel.title, picture, panel.facts[at] if panel.facts else "", boxes)
+        yield SamplePicture(panel.title, picture, panel.facts[at] if panel.facts else "", boxes)

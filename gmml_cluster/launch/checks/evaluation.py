@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from gmml_cluster.data.corpus.listing import ShardFile, indexes_below, list_shards, shared_shards
 from gmml_cluster.errors import DataError, Fault, PreflightError, StorageError
-from gmml_cluster.plan.evaluation import Labelled
+from gmml_cluster.plan.evaluation import LabelledCounts
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.methods.registry import wants_labels
 
@@ -23,7 +23,7 @@ class Looked:
         notes: what a person should know.
     """
 
-    labelled: Labelled = field(default_factory=Labelled)
+    labelled: LabelledCounts = field(default_factory=LabelledCounts)
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -71,7 +71,7 @@ def look_at_evaluation(job: JobSpec, root: str) -> Looked:
     bank = looking.listed(BANK, bank_url, image)
     of_bank = looking.labelled(BANK, bank_url, bank)
     if asked.corpus is None:
-        return Looked(Labelled(of_bank), tuple(looking.faults))
+        return Looked(LabelledCounts(of_bank), tuple(looking.faults))
     corpus = looking.listed(CORPUS, asked.corpus, image)
     of_corpus = looking.labelled(CORPUS, asked.corpus, corpus)
     urls, notes = [shard.url for shard in corpus], []
@@ -84,7 +84,7 @@ def look_at_evaluation(job: JobSpec, root: str) -> Looked:
         looking.faults.append(Fault(CORPUS, problem, "name a corpus that is held out"))
     elif shared:
         notes.append(f"{CORPUS}: {shared}; the encoder is trained on what is scored, though without classes")
-    return Looked(Labelled(of_bank, of_corpus), tuple(looking.faults), tuple(notes))
+    return Looked(LabelledCounts(of_bank, of_corpus), tuple(looking.faults), tuple(notes))
 
 
 def refuse_evaluation(job: JobSpec, root: str) -> None:

@@ -10,7 +10,7 @@ from gmml_cluster.data.corpus.parquet import ImageTable, is_parquet
 from gmml_cluster.data.corpus.summary import Summary, summarise
 from gmml_cluster.errors import DataError, Fault, PreflightError, StorageError
 from gmml_cluster.launch.checks.evaluation import look_at_evaluation
-from gmml_cluster.plan.evaluation import Labelled
+from gmml_cluster.plan.evaluation import LabelledCounts
 from gmml_cluster.plan.sample_layout import CorpusShape
 from gmml_cluster.spec.job import CorpusSpec, JobSpec
 from gmml_cluster.store.open import scheme_of
@@ -34,7 +34,7 @@ class Indexed:
     shapes: tuple[CorpusShape, ...] | None
     notes: tuple[str, ...] = ()
     held: tuple[Summary | None, ...] = ()
-    scored: Labelled = field(default_factory=Labelled)
+    scored: LabelledCounts = field(default_factory=LabelledCounts)
 
 
 def look_up(job: JobSpec, root: str, *, take_counts: bool = False) -> Indexed:

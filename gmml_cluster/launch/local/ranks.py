@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
+class SupervisedJob:
     """One submission on this machine."""
 
     root: str
@@ -62,7 +62,7 @@ class Ranks:
         exits: how the ranks left, in their order, once `wait` has returned.
     """
 
-    job: Job
+    job: SupervisedJob
     restart: int
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))

@@ -23,7 +23,7 @@ from gmml_cluster.launch.local import outage
 from gmml_cluster.launch.local.lock import Holder, held
 from gmml_cluster.launch.local.outage import Outage
 from gmml_cluster.launch.local.queue import queue_folder, shown_waiting, ticket
-from gmml_cluster.launch.local.ranks import STOP, Job, Ranks
+from gmml_cluster.launch.local.ranks import STOP, Ranks, SupervisedJob
 from gmml_cluster.launch.restart import restart_delay_s
 from gmml_cluster.launch.tail import last_line, tail_of
 from gmml_cluster.run import protocol
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedStart:
     """How one start of a job ended.
 
     Attributes:
@@ -66,18 +66,20 @@ class Ended:
         return f"{self.errors} ends with {line!r}" if line else ""
 
 
-Judge = Callable[[Ended], bool]
+Judge = Callable[[EndedStart], bool]
 """Whether the job starts again."""
 
 
-def supervise(job: Job, judge: Judge, command: Callable[[int], Sequence[str]], locks: Sequence[int] = ()) -> int:
+def supervise(
+    job: SupervisedJob, judge: Judge, command: Callable[[int], Sequence[str]], locks: Sequence[int] = ()
+) -> int:
     """Run attempts until `judge` or a notice ends the job; the exit code of the last."""
     restart = 0
     while True:
         with Ranks(job, restart, command(restart), locks=locks) as ranks:
             noticed = ranks.wait()
         failed = None if ranks.first_failed is None else job.output(restart, ranks.first_failed)
-        ended = Ended(restart, ranks.code, noticed, failed, ranks.exits)
+        ended = EndedStart(restart, ranks.code, noticed, failed, ranks.exits)
         again = judge(ended) and not noticed  # asked after a notice too: an `end` may be missing
         verdict = "it starts again" if again else "the job ends"
         _log.info("attempt after %d restarts exited with %d; %s", restart, ranks.code, verdict)
@@ -86,14 +88,14 @@ def supervise(job: Job, judge: Judge, command: Callable[[int], Sequence[str]], l
         restart += 1
 
 
-def judge_by_log(job: Job) -> Judge:
+def judge_by_log(job: SupervisedJob) -> Judge:
     """The verdict of `launch.restart`, waited for while the log cannot be read or written.
 
     No rank is started meanwhile: it could not claim, and the next claim would end the attempt as lost although its exit
     code proves the cause. An outage may last as long as `RESTARTS` tries; the next outage has as many.
     """
 
-    def judge(ended: Ended) -> bool:
+    def judge(ended: EndedStart) -> bool:
         # without an answer the exit code decides: 0 and 78 say that the ranks, or another attempt, wrote the end
         tries = 1 if ended.noticed or ended.code in (FINISHED, NEVER) else RESTARTS + 1
         for left in reversed(range(tries)):
@@ -119,13 +121,13 @@ def judge_by_log(job: Job) -> Judge:
     return judge
 
 
-def _notify(job: Job, *, over: bool) -> None:
+def _notify(job: SupervisedJob, *, over: bool) -> None:
     sending = notify.start(f"{job.root}/{job.run}", over=over)
     if over:
         notify.finish(sending)
 
 
-def _wait_for_store(job: Job, fault: GmmlError, left: int, *, tried: int) -> bool:
+def _wait_for_store(job: SupervisedJob, fault: GmmlError, left: int, *, tried: int) -> bool:
     """Keep the reason and wait, if there are tries left; whether the log is to be asked again."""
     first_line = str(fault).splitlines()[0]
     pause = min(_RETRY_S * 2 ** (tried - 1), _LONGEST_RETRY_S)
@@ -135,7 +137,7 @@ def _wait_for_store(job: Job, fault: GmmlError, left: int, *, tried: int) -> boo
 
 
 @contextmanager
-def _queued(job: Job, queue: str | None, parallel: int, *, ready: int) -> Iterator[list[int] | None]:
+def _queued(job: SupervisedJob, queue: str | None, parallel: int, *, ready: int) -> Iterator[list[int] | None]:
     """Report ready, and wait for the job's turn in the queue of its sweep if it is of one.
 
     Yields:
@@ -158,7 +160,7 @@ def _report_ready(descriptor: int) -> None:
     os.close(descriptor)
 
 
-def _served(job: Job, locks: Sequence[int]) -> int:
+def _served(job: SupervisedJob, locks: Sequence[int]) -> int:
     """The exit code of a job.
 
     Raises:
@@ -189,7 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP, signal.SIGCONT))
-    job = Job(root=given.root, run=given.run, submit=given.submit, id=given.job, ranks=given.ranks, module=given.module)
+    job = SupervisedJob(
+        root=given.root, run=given.run, submit=given.submit, id=given.job, ranks=given.ranks, module=given.module
+    )
     me = Holder(host=socket.gethostname(), pid=os.getpid(), submit=job.submit)
     try:
         with (

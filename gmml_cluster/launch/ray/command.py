@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gmml_cluster.errors import Fault, LaunchError
 from gmml_cluster.launch.ray.client import authentication, connected, dashboard, hand_over
-from gmml_cluster.launch.ray.marks import Shown
+from gmml_cluster.launch.ray.marks import MarkedOutput
 from gmml_cluster.launch.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _submitted(client: "JobSubmissionClient", profile: "ClusterProfile", ray: "R
 
 async def _show(client: "JobSubmissionClient", job: str) -> None:
     with ExitStack() as bars:
-        shown = Shown(bars)
+        shown = MarkedOutput(bars)
         rest = ""
         async for text in _heard(client.tail_job_logs(job), lambda: client.get_job_info(job)):
             *lines, rest = (rest + text).split("\n")

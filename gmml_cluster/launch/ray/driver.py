@@ -21,11 +21,11 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gmml_cluster.launch.ray.client import AUTO, connected, dashboard
-from gmml_cluster.launch.ray.job import Job
+from gmml_cluster.launch.ray.job import DriverJob
 from gmml_cluster.launch.ray.room import Free, usable, without_nodes
-from gmml_cluster.launch.ray.supervisor import Broken, Unplaced, supervise
+from gmml_cluster.launch.ray.supervisor import AttemptLost, Unplaced, supervise
 from gmml_cluster.launch.ray.turns import wait_for_turn
-from gmml_cluster.launch.ray.worker import Attempt, Left, run_rank
+from gmml_cluster.launch.ray.worker import AttemptRecord, Left, run_rank
 
 
 class RayRecord:
@@ -33,7 +33,7 @@ class RayRecord:
 
     def __init__(self, ranks: int) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.actor = ray.remote(Attempt).options(num_cpus=0, scheduling_strategy=here).remote(ranks)
+        self.actor = ray.remote(AttemptRecord).options(num_cpus=0, scheduling_strategy=here).remote(ranks)
 
     def places(self) -> list[str]:
         """The node of each rank that has started."""
@@ -60,18 +60,18 @@ class RayRecord:
 class RayCluster:
     """The cluster whose job this process is."""
 
-    def free(self, job: Job, avoided: Collection[str]) -> Free:
+    def free(self, job: DriverJob, avoided: Collection[str]) -> Free:
         """What is free on the nodes that the job may be placed on."""
         from ray._private.state import available_resources_per_node
 
         return self._of_usable(job, avoided, available_resources_per_node())
 
-    def capacity(self, job: Job, avoided: Collection[str]) -> Free:
+    def capacity(self, job: DriverJob, avoided: Collection[str]) -> Free:
         """All that the nodes have which the job may be placed on."""
         return self._of_usable(job, avoided, {node["NodeID"]: node["Resources"] for node in ray.nodes()})
 
     @staticmethod
-    def _of_usable(job: Job, avoided: Collection[str], resources: Mapping[str, Mapping[str, float]]) -> Free:
+    def _of_usable(job: DriverJob, avoided: Collection[str], resources: Mapping[str, Mapping[str, float]]) -> Free:
         from ray._private.state import state
 
         draining = {*state.get_draining_nodes(), *at_addresses(avoided)}
@@ -85,7 +85,7 @@ class RayCluster:
         """An actor on this node."""
         return RayRecord(ranks)
 
-    def place(self, job: Job, restart: int, ranks: int, record: Any, avoided: Collection[str]) -> None:
+    def place(self, job: DriverJob, restart: int, ranks: int, record: Any, avoided: Collection[str]) -> None:
         """By Ray Train, which places them and says when they have left."""
         with tempfile.TemporaryDirectory() as folder, named():
             DataParallelTrainer(
@@ -119,15 +119,15 @@ def at_addresses(addresses: Collection[str]) -> list[str]:
 
 @contextmanager
 def named() -> Iterator[None]:
-    """What Ray raises as `Unplaced` or `Broken`."""
+    """What Ray raises as `Unplaced` or `AttemptLost`."""
     try:
         yield
     except ControllerError as error:
         if isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
             raise Unplaced from error
-        raise Broken(last_line(error)) from error
+        raise AttemptLost(last_line(error)) from error
     except (TrainingFailedError, RayError) as error:
-        raise Broken(last_line(error)) from error
+        raise AttemptLost(last_line(error)) from error
 
 
 def last_line(error: Exception) -> str:
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     least, most = map(int, given.nodes.split(".."))
-    job = Job(
+    job = DriverJob(
         root=given.root,
         run=given.run,
         submit=given.submit,

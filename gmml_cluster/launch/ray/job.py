@@ -7,7 +7,7 @@ from gmml_cluster.launch.ray.room import ranks_held, ranks_on
 
 
 @dataclass(frozen=True)
-class Job:
+class DriverJob:
     """One submission.
 
     Attributes:

@@ -40,7 +40,7 @@ class Marked(io.RawIOBase):
         return len(data)
 
 
-class Shown:
+class MarkedOutput:
     """Shows the job's lines, and its progress as a bar."""
 
     def __init__(self, bars: ExitStack) -> None:

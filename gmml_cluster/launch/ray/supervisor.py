@@ -16,7 +16,7 @@ from gmml_cluster.launch.after.evidence import Evidence
 from gmml_cluster.launch.after.exits import RankExit
 from gmml_cluster.launch.after.verdict import Verdict
 from gmml_cluster.launch.ray.growth import looked_for
-from gmml_cluster.launch.ray.job import Job
+from gmml_cluster.launch.ray.job import DriverJob
 from gmml_cluster.launch.ray.room import Free, ranks_on, without_ranks
 from gmml_cluster.launch.ray.worker import LEAVE_S, Left
 from gmml_cluster.launch.restart import JobStart
@@ -38,12 +38,12 @@ class Unplaced(Exception):
     """Ray has not started the ranks in time."""
 
 
-class Broken(Exception):
+class AttemptLost(Exception):
     """Ray has lost something of an attempt; its words are Ray's."""
 
 
 class Record(Protocol):
-    """What an attempt's ranks say of themselves, as of `worker.Attempt`; all of it raises `Broken` where it is lost."""
+    """What an attempt's ranks say of themselves (`worker.AttemptRecord`); raises `AttemptLost` where it is lost."""
 
     def places(self) -> list[str]: ...
 
@@ -57,11 +57,11 @@ class Record(Protocol):
 class Cluster(Protocol):
     """What a driver asks of Ray."""
 
-    def free(self, job: Job, avoided: Collection[str]) -> Free:
+    def free(self, job: DriverJob, avoided: Collection[str]) -> Free:
         """What is free on the nodes that the job may be placed on, but for those at these addresses."""
         ...
 
-    def capacity(self, job: Job, avoided: Collection[str]) -> Free:
+    def capacity(self, job: DriverJob, avoided: Collection[str]) -> Free:
         """All that those nodes have."""
         ...
 
@@ -73,12 +73,12 @@ class Cluster(Protocol):
         """For an attempt of so many ranks."""
         ...
 
-    def place(self, job: Job, restart: int, ranks: int, record: Record, avoided: Collection[str]) -> None:
+    def place(self, job: DriverJob, restart: int, ranks: int, record: Record, avoided: Collection[str]) -> None:
         """Place the ranks of an attempt on no node at these addresses, and wait until all have left.
 
         Raises:
             Unplaced: they found no room in time.
-            Broken: a worker or the controller is lost.
+            AttemptLost: a worker or the controller is lost.
         """
         ...
 
@@ -98,7 +98,7 @@ class Ended:
     places: tuple[str, ...] = ()
 
 
-def supervise(job: Job, cluster: Cluster) -> int:
+def supervise(job: DriverJob, cluster: Cluster) -> int:
     """Make attempts until the log allows no more; the exit code of the last."""
     restart = 0
     had: tuple[str, ...] | None = ()
@@ -123,7 +123,7 @@ def supervise(job: Job, cluster: Cluster) -> int:
         restart, had = restart + 1, ended.places
 
 
-def avoided_nodes(job: Job, cluster: Cluster) -> tuple[str, ...]:
+def avoided_nodes(job: DriverJob, cluster: Cluster) -> tuple[str, ...]:
     """Addresses of nodes that the run avoids, as its log says; none where the others could not hold its fewest ranks.
 
     A run that waits for nodes which never come is worse off than one on a node that failed.
@@ -139,7 +139,7 @@ def avoided_nodes(job: Job, cluster: Cluster) -> tuple[str, ...]:
     return excluded
 
 
-def attempt(job: Job, cluster: Cluster, restart: int, nodes: int, avoided: Collection[str] = ()) -> Ended | None:
+def attempt(job: DriverJob, cluster: Cluster, restart: int, nodes: int, avoided: Collection[str] = ()) -> Ended | None:
     """Place the ranks of so many nodes and wait until they have left; None where Ray could not start them in time."""
     ranks = job.ranks_per_node * nodes
     record, failure, growth = cluster.record(ranks), "", Growth(nodes)
@@ -153,7 +153,7 @@ def attempt(job: Job, cluster: Cluster, restart: int, nodes: int, avoided: Colle
             cluster.place(job, restart, ranks, record, avoided)
     except Unplaced:
         return None
-    except Broken as error:
+    except AttemptLost as error:
         failure = str(error)
     left, missing, places = _asked(record)
     evidence = evidence_of(left, growth.proof)
@@ -180,7 +180,7 @@ def _asked(record: Record) -> tuple[list[Left], list[str], list[str]]:
     """How the ranks left, the nodes of those that did not, and of all; nothing where who knew is lost."""
     try:
         return record.all_left(), record.nodes_of_missing(), record.places()
-    except Broken as error:
+    except AttemptLost as error:
         _log.warning("%s", error)
         return [], [], []
 
@@ -196,7 +196,7 @@ def exit_code(left: Sequence[Left], evidence: Evidence, *, silent: bool = False)
     return max((rank.code for rank in left), default=_KILLED if evidence.cause or silent else FAILED)
 
 
-def nodes_to_use(job: Job, cluster: Cluster, had: Sequence[str] | None, avoided: Collection[str] = ()) -> int:
+def nodes_to_use(job: DriverJob, cluster: Cluster, had: Sequence[str] | None, avoided: Collection[str] = ()) -> int:
     """As many nodes as are free now, within the bounds; the fewest where less is free, for which Ray waits.
 
     Args:
@@ -253,7 +253,7 @@ def evidence_of_loss(nodes: Sequence[str], cluster: Cluster) -> Evidence | None:
     return None
 
 
-def judge(job: Job, restart: int, code: int, evidence: Evidence) -> Verdict:
+def judge(job: DriverJob, restart: int, code: int, evidence: Evidence) -> Verdict:
     """The verdict of `launch.restart`, waited for while the log cannot be read or written."""
     start = JobStart(job.submit, job.id, restart)
     tries = 1 if code in (FINISHED, NEVER) else RESTARTS + 1
@@ -267,11 +267,11 @@ def judge(job: Job, restart: int, code: int, evidence: Evidence) -> Verdict:
     return Verdict(again=False)
 
 
-def _open(job: Job) -> Log:
+def _open(job: DriverJob) -> Log:
     return Log(open_store(f"{job.root.rstrip('/')}/{job.run}"))
 
 
-def _await_end(job: Job, restart: int, limit_s: float) -> bool:
+def _await_end(job: DriverJob, restart: int, limit_s: float) -> bool:
     """Whether the log has this start's end in time, or nothing of it; False too where the log cannot be read."""
     until = time.monotonic() + limit_s
     while time.monotonic() < until:
@@ -286,20 +286,20 @@ def _await_end(job: Job, restart: int, limit_s: float) -> bool:
     return False
 
 
-def _mine(job: Job, restart: int) -> started.Attempt | None:
+def _mine(job: DriverJob, restart: int) -> started.Attempt | None:
     """What the log has of this start; None before its claim."""
     found = _open(job).refresh().attempts
     return next((each for each in reversed(found) if each.job == job.id and each.restart == restart), None)
 
 
-def _last_commit(job: Job, restart: int) -> int:
+def _last_commit(job: DriverJob, restart: int) -> int:
     """The step of this start's latest checkpoint, `NO_COMMIT` without one."""
     history = _open(job).refresh()
     mine = {each.number for each in history.attempts if each.job == job.id and each.restart == restart}
     return max((commit.step for commit in history.commits if commit.attempt in mine), default=NO_COMMIT)
 
 
-def _is_over(job: Job) -> bool:
+def _is_over(job: DriverJob) -> bool:
     """Whether the run is stopped, finished, or another submit's by now; not where the log cannot be read."""
     try:
         history = _open(job).refresh()

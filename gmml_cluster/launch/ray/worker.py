@@ -51,7 +51,7 @@ class Left:
 
 
 @dataclass
-class Attempt:
+class AttemptRecord:
     """The ranks of one attempt, as far as they have left; an actor beside the driver."""
 
     ranks: int
@@ -99,7 +99,7 @@ def run_rank(config: dict[str, Any]) -> None:
     """Start this worker's rank, and return when all ranks of the attempt have left.
 
     Args:
-        config: `command`, the rank's; `attempt`, the handle of the attempt's `Attempt`.
+        config: `command`, the rank's; `attempt`, the handle of the attempt's `AttemptRecord`.
     """
     import ray
     from ray.train import get_context
@@ -115,7 +115,7 @@ def run_rank(config: dict[str, Any]) -> None:
         "NODE_RANK": context.get_node_rank(),
     }
     node = ray.get_runtime_context().get_node_id()
-    with Rank(rank, config["command"], {name: str(value) for name, value in variables.items()}) as process:
+    with RankProcess(rank, config["command"], {name: str(value) for name, value in variables.items()}) as process:
         try:
             _watch(process, attempt, node, address)
         except Exception:
@@ -123,7 +123,7 @@ def run_rank(config: dict[str, Any]) -> None:
             raise
 
 
-def _watch(process: "Rank", attempt: Any, node: str, address: str) -> None:
+def _watch(process: "RankProcess", attempt: Any, node: str, address: str) -> None:
     """Pass notices on until all ranks have left.
 
     Raises:
@@ -150,7 +150,7 @@ def _ask(method: Any, *arguments: Any) -> Any:
 
 
 @dataclass
-class Rank:
+class RankProcess:
     """The process of a rank; leaving the context kills one that still runs."""
 
     rank: int
@@ -159,7 +159,7 @@ class Rank:
     noticed: bool = False
     sign: str = ""
 
-    def __enter__(self) -> "Rank":
+    def __enter__(self) -> "RankProcess":
         # Nobody inherits the writing end: however this worker dies the rank reads the end of the pipe.
         theirs, ours = os.pipe()
         self._pipe: int | None = ours

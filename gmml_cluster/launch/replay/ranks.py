@@ -13,7 +13,7 @@ from typing import Any
 import gmml_cluster
 from gmml_cluster.errors import Fault, PreflightError, RunFailed
 from gmml_cluster.launch import imports
-from gmml_cluster.launch.local.ranks import STOP, Job, Ranks
+from gmml_cluster.launch.local.ranks import STOP, Ranks, SupervisedJob
 from gmml_cluster.launch.protocol import TRAIN_MODULE
 from gmml_cluster.launch.replay.scratch import Scratch
 from gmml_cluster.launch.snapshot import cache_folder, holds_file, unpack
@@ -89,7 +89,7 @@ def compute(scratch: Scratch, piece: Piece, environment: Mapping[str, str], show
     run = scratch.run
     token = scratch.submit(piece)
     ranks = piece.conditions.topology["ranks"]
-    job = Job(root=run.root, run=run.name, submit=token, id="replay", ranks=ranks, module=TRAIN_MODULE)
+    job = SupervisedJob(root=run.root, run=run.name, submit=token, id="replay", ranks=ranks, module=TRAIN_MODULE)
     command = [*job.worker(0), "--until", str(piece.last)]
     with _stops_blocked(), _progress(job.output(0, 0), show), Ranks(job, 0, command, environment) as started:
         started.wait()
@@ -100,7 +100,7 @@ def compute(scratch: Scratch, piece: Piece, environment: Mapping[str, str], show
     raise RunFailed(Fault(scratch.source.url, f"steps {piece.first} to {piece.last}: {_why(scratch, token, job)}"))
 
 
-def _why(scratch: Scratch, token: str, job: Job) -> str:
+def _why(scratch: Scratch, token: str, job: SupervisedJob) -> str:
     """What ended the ranks: the log's word, else the last line of rank 0."""
     history = scratch.run.log.refresh()
     last = history.attempts[-1] if history.attempts else None

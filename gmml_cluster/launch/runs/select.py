@@ -16,7 +16,7 @@ _WILD = "*?["
 
 
 @dataclass(frozen=True)
-class Selection:
+class SelectedRuns:
     """What is meant.
 
     Attributes:
@@ -28,7 +28,7 @@ class Selection:
     is_group: bool
 
 
-def select(text: str, root: str | None) -> Selection:
+def select(text: str, root: str | None) -> SelectedRuns:
     """The runs that are meant by a run's name, folder, URL or unique prefix, by a sweep's name, or by a pattern.
 
     A run's own name comes before a sweep's, and that before a prefix.
@@ -48,9 +48,9 @@ def select(text: str, root: str | None) -> Selection:
         of_sweep = runs_of_sweep(text, root)
         if not of_sweep:
             raise
-        return Selection(tuple(of_sweep), is_group=True)
+        return SelectedRuns(tuple(of_sweep), is_group=True)
     of_sweep = [] if found.name == text or "/" in text else runs_of_sweep(text, root)
-    return Selection(tuple(of_sweep), is_group=True) if of_sweep else Selection((found,), is_group=False)
+    return SelectedRuns(tuple(of_sweep), is_group=True) if of_sweep else SelectedRuns((found,), is_group=False)
 
 
 def select_all(texts: Sequence[str], root: str | None) -> list[RunRoot]:
@@ -85,8 +85,8 @@ def runs_of_sweep(name: str, root: str | None) -> list[RunRoot]:
     return next(iter(found.values()), [])
 
 
-def _fitting(pattern: str, root: str | None) -> Selection:
+def _fitting(pattern: str, root: str | None) -> SelectedRuns:
     runs = [run for run in every(root) if fnmatchcase(run.name, pattern)]
     if not runs:
         raise SpecError(Fault(pattern, "fits the name of no run that is known here", "gmml status lists them"))
-    return Selection(tuple(runs), is_group=True)
+    return SelectedRuns(tuple(runs), is_group=True)

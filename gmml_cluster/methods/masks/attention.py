@@ -34,8 +34,8 @@ def map_weights(map_nVN: Tensor) -> Tensor:
 def weighted_order(seed: int, numbers: Tensor, weights_nVM: Tensor) -> Tensor:
     """Random orders of items, each place taken with a probability that is proportional to the weights still there.
 
-    Items are sorted by w / E, the largest first, with E exponential: the law of sequential draws without replacement.
-    All views of an image have the same E.
+    Items are sorted by w / E, the largest first, with E exponential: the distribution of sequential draws without
+    replacement. All views of an image have the same E.
 
     Args:
         seed: of the run.

@@ -22,7 +22,7 @@ _DRAWS = 2**24
 
 
 @dataclass(frozen=True)
-class Cells:
+class CellIndices:
     """Cells of each image.
 
     Attributes:
@@ -34,7 +34,7 @@ class Cells:
     masked: Tensor
 
 
-def inverse_blocks(seed: int, numbers: Tensor, *, grid: int, visible: int) -> Cells:
+def inverse_blocks(seed: int, numbers: Tensor, *, grid: int, visible: int) -> CellIndices:
     """The cells that a block leaves visible in each image, and those that it does not.
 
     A block has about `visible` cells, of which the first `visible` in row-major order are taken; it is rolled by
@@ -49,7 +49,7 @@ def inverse_blocks(seed: int, numbers: Tensor, *, grid: int, visible: int) -> Ce
     shown = (rows % grid) * grid + columns % grid
     hidden = torch.ones(len(numbers), grid**2, dtype=torch.int64, device=numbers.device).scatter_(1, shown, 0)
     cells = hidden.argsort(dim=1, stable=True)
-    return Cells(cells[:, :visible], cells[:, visible:])
+    return CellIndices(cells[:, :visible], cells[:, visible:])
 
 
 def predicted_cells(seed: int, numbers: Tensor, masked_nm: Tensor, count: int) -> Tensor:

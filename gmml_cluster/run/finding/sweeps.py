@@ -19,7 +19,7 @@ _FOLDER = ".sweeps"
 
 
 @dataclass(frozen=True)
-class Entry:
+class SweepRun:
     """One run of a sweep.
 
     Attributes:
@@ -33,14 +33,14 @@ class Entry:
     spec: str
 
 
-def record(root: str, name: str, entries: Sequence[Entry]) -> None:
+def record(root: str, name: str, entries: Sequence[SweepRun]) -> None:
     """Keep which runs a sweep has; those that were recorded under its name before stay."""
     document = {"version": VERSION, "sweep": name, "runs": [asdict(entry) for entry in entries]}
     data = json.dumps(document, indent=1).encode()
     open_store(root).put(f"{_FOLDER}/{name}/{hashlib.sha256(data).hexdigest()[:16]}.json", data)
 
 
-def entries_of(root: str, name: str) -> list[Entry]:
+def entries_of(root: str, name: str) -> list[SweepRun]:
     """The runs of a sweep, whether or not they still exist; empty where the root has no sweep of this name.
 
     Raises:
@@ -54,11 +54,11 @@ def entries_of(root: str, name: str) -> list[Entry]:
     return list({entry.run: entry for entry in found}.values())
 
 
-def _read(store: Store, name: str, root: str) -> list[Entry]:
+def _read(store: Store, name: str, root: str) -> list[SweepRun]:
     try:
         document = json.loads(store.get(name))
         version, runs = document["version"], document["runs"]
-        entries = [Entry(each["run"], tuple(each["overrides"]), each["spec"]) for each in runs]
+        entries = [SweepRun(each["run"], tuple(each["overrides"]), each["spec"]) for each in runs]
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(Fault(f"{root}/{name}", "is no record of a sweep", "submit the sweep again")) from error
     if version != VERSION:

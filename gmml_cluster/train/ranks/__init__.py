@@ -1,1 +1,1 @@
-"""What ranks agree on and tell each other outside the loop: meeting, devices, claim, signals, hangs, shutdown."""
+"""What ranks agree on and exchange outside the loop: meeting, devices, claim, signals, hangs, shutdown."""

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Looks:
+class QueueLooks:
     """Rank 0's looks at the queue; each asks the controller two or three times.
 
     Attributes:

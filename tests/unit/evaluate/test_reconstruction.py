@@ -5,7 +5,7 @@ import torch
 
 from gmml_cluster.errors import SpecError
 from gmml_cluster.evaluate.demo.picture import draw, smooth
-from gmml_cluster.evaluate.reconstruction import Shown, choose, reconstruct
+from gmml_cluster.evaluate.reconstruction import Reconstruction, choose, reconstruct
 from gmml_cluster.methods.build import build
 from gmml_cluster.methods.conmim import SHOWN_SIMILAR
 from gmml_cluster.methods.gmml import SHOWN_ALIEN, SHOWN_NOISE
@@ -105,7 +105,7 @@ def test_a_method_that_shows_nothing_is_refused_by_name(trained, images):
 
 
 def some(kinds):
-    return [Shown(kind, *(torch.rand(16, 16, 3) for _ in range(3))) for kind in kinds]
+    return [Reconstruction(kind, *(torch.rand(16, 16, 3) for _ in range(3))) for kind in kinds]
 
 
 def test_equally_many_of_each_kind_are_chosen():

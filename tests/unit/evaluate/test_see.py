@@ -385,9 +385,9 @@ def test_too_many_samples_are_refused(corpus):
 
 
 def parse_run(steps):
-    from gmml_cluster.spec.job import Run
+    from gmml_cluster.spec.job import RunSpec
 
-    return Run.model_validate({"steps": steps})
+    return RunSpec.model_validate({"steps": steps})
 
 
 def test_a_shard_that_is_gone_is_named(corpus):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gmml_cluster.errors import SpecError
 from gmml_cluster.plan.describe import describe
-from gmml_cluster.plan.evaluation import Labelled
+from gmml_cluster.plan.evaluation import LabelledCounts
 from gmml_cluster.plan.machine import Machine, ranks_per_node
 from gmml_cluster.plan.plan import make_plan
 from gmml_cluster.plan.sample_layout import CorpusShape
@@ -333,12 +333,12 @@ def test_scores_that_are_no_small_part_of_the_run_are_noted():
 @pytest.mark.parametrize(
     ("asked", "held", "images"),
     [
-        ({}, Labelled(), 25_000),
-        ({}, Labelled(500, 70), 450 + 50),
-        ({"corpus": "y"}, Labelled(500, 70), 570),
-        ({"corpus": "y", "bank_images": None}, Labelled(50_000, 70_000), 55_000),
-        ({"corpus": "y", "bank_images": None}, Labelled(None, 70), None),
-        ({"features": ["mean", "taps"]}, Labelled(), 25_000),
+        ({}, LabelledCounts(), 25_000),
+        ({}, LabelledCounts(500, 70), 450 + 50),
+        ({"corpus": "y"}, LabelledCounts(500, 70), 570),
+        ({"corpus": "y", "bank_images": None}, LabelledCounts(50_000, 70_000), 55_000),
+        ({"corpus": "y", "bank_images": None}, LabelledCounts(None, 70), None),
+        ({"features": ["mean", "taps"]}, LabelledCounts(), 25_000),
     ],
 )
 def test_the_images_of_an_evaluation_are_those_that_there_are_up_to_the_limits(asked, held, images):

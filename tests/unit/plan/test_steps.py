@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gmml_cluster.plan.sample_layout import CorpusShape, make_layout
 from gmml_cluster.plan.steps import epoch_steps, layout_of, steps_without_corpora, total_steps
-from gmml_cluster.spec.job import Run
+from gmml_cluster.spec.job import RunSpec
 from gmml_cluster.spec.loading.validate import parse_job
 
 
@@ -34,10 +34,10 @@ def layout(*samples, weights=None, batch=64, lanes=4):
 
 
 def test_steps_are_steps_and_samples_round_up():
-    assert steps_without_corpora(Run(steps=7), 64) == 7
-    assert steps_without_corpora(Run(samples=128), 64) == 2
-    assert steps_without_corpora(Run(samples=129), 64) == 3
-    assert steps_without_corpora(Run(epochs=1.0), 64) is None
+    assert steps_without_corpora(RunSpec(steps=7), 64) == 7
+    assert steps_without_corpora(RunSpec(samples=128), 64) == 2
+    assert steps_without_corpora(RunSpec(samples=129), 64) == 3
+    assert steps_without_corpora(RunSpec(epochs=1.0), 64) is None
 
 
 def test_epochs_of_one_corpus_are_its_samples():

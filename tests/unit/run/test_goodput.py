@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmml_cluster.run.entries import Entry
-from gmml_cluster.run.goodput import KINDS, Account, accounted
+from gmml_cluster.run.goodput import KINDS, RankTimeAccount, accounted
 from gmml_cluster.run.history import History, fold, from_sum
 
 PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "goodput.md"
@@ -187,4 +187,6 @@ def test_a_start_that_failed_was_awaited_and_logs_of_earlier_versions_count_as_t
     clock.entry("commit", 1, step=9, manifest="m", bytes=1)
     found = clock.settled()
     assert (found["queued"], found["training"]) == (30, 40)
-    assert json.loads(json.dumps(asdict(clock.history.account))) == asdict(Account(**asdict(clock.history.account)))
+    assert json.loads(json.dumps(asdict(clock.history.account))) == asdict(
+        RankTimeAccount(**asdict(clock.history.account))
+    )

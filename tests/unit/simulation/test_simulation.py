@@ -25,7 +25,7 @@ def world():
 @pytest.mark.parametrize("first", range(0, HISTORIES, 25))
 def test_every_promise_holds_in_every_history(first):
     found = {seed: outcome.broken for seed in range(first, first + 25) if (outcome := explore(seed)).broken}
-    assert found == {}, "make simulate HISTORIES=1 SEED=... tells the history of a seed line by line"
+    assert found == {}, "make simulate HISTORIES=1 SEED=... prints the history of a seed line by line"
 
 
 def test_a_seed_is_a_history():

@@ -11,7 +11,7 @@ from gmml_cluster.data.corpus.pin import pin
 from gmml_cluster.data.reader import map_blocks
 from gmml_cluster.data.reader.corpus_pass import CorpusPass
 from gmml_cluster.data.reader.locate import Wanted
-from gmml_cluster.data.reader.map_blocks import BlockCache, MapBlocks, all_blocks
+from gmml_cluster.data.reader.map_blocks import MapBlockCache, MapBlocks, all_blocks
 from gmml_cluster.models.attention_map import attention_map, map_bytes
 from gmml_cluster.run.history import Commit
 from gmml_cluster.run.root import run_root
@@ -137,7 +137,7 @@ def test_the_maps_are_those_of_the_commit(runs: Any, digits_corpus: str, monkeyp
     half = (torch.from_numpy(batch.images.copy()).float() / 255 - 0.5) / 0.5
     expected = map_bytes(attention_map(encoder, half)).numpy()
     folder = f"maps/{last['of_step']:08d}-{last['of_attempt']:04d}"
-    blocks = MapBlocks(run.store, folder, last["manifest"], 16, BlockCache(2))
+    blocks = MapBlocks(run.store, folder, last["manifest"], 16, MapBlockCache(2))
     stored = blocks.maps([Wanted(0, y) for y in range(300, 340)])
     assert np.abs(stored.astype(int) - expected).max() <= 1, "batches of another size differ in the last bit"
     assert len(list(Path(f"{root}/killed/digits/{folder}").glob("*.maps"))) == len(list(all_blocks([1297])))

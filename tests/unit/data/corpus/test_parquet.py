@@ -23,7 +23,7 @@ from gmml_cluster.data.corpus.pin import CorpusUrl, pin
 from gmml_cluster.data.corpus.repin import repin
 from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.data.node_cache.cache import NodeCache
-from gmml_cluster.data.node_cache.plan import NodePlan
+from gmml_cluster.data.node_cache.plan import NodeUsePlan
 from gmml_cluster.data.reader.fetch import Fetcher, Wanted
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.stream import Stream
@@ -165,7 +165,7 @@ def test_a_node_cache_gives_the_same_images_also_where_its_entries_are_damaged(r
     expected = [batch.images for batch in run.batches(4)]
     order, made = Order(run.layout), tmp_path / "cache"
     for _ in range(2):
-        cache = NodeCache(made, 2**30, NodePlan(order, run.pin, 1, range(1)), block_bytes=256)
+        cache = NodeCache(made, 2**30, NodeUsePlan(order, run.pin, 1, range(1)), block_bytes=256)
         stream = Stream(order, run.pin, run.data, seed=7, views=2, ranks=1, rank=0, first_step=0, node_cache=cache)
         try:
             assert all(np.array_equal(stream.next().images, images) for images in expected)

@@ -20,7 +20,7 @@ from gmml_cluster.data.corpus.pinned import PinnedShard
 from gmml_cluster.data.node_cache import cache as module
 from gmml_cluster.data.node_cache import folder
 from gmml_cluster.data.node_cache.cache import NodeCache
-from gmml_cluster.data.node_cache.plan import NodePlan, name_of
+from gmml_cluster.data.node_cache.plan import NodeUsePlan, name_of
 from gmml_cluster.data.reader import fetch
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.data.reader.stream import Stream
@@ -288,7 +288,7 @@ class Run:
         self.ranks = ranks
 
     def cache(self, path, limit, ranks):
-        plan = NodePlan(Order(self.layout), self.pin, ranks, range(ranks))
+        plan = NodeUsePlan(Order(self.layout), self.pin, ranks, range(ranks))
         return NodeCache(path, limit, plan, block_bytes=256)
 
     def images(self, steps):

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from gmml_cluster.data.node_cache import folder as module
-from gmml_cluster.data.node_cache.folder import CacheFolder, Part, Refusal
+from gmml_cluster.data.node_cache.folder import CacheFolder, Refusal, UnwrittenFile
 from gmml_cluster.store.rehearsal import Rehearsal
 
 KILLED = """
@@ -25,7 +25,7 @@ CROWDED = """
 import random, sys
 from pathlib import Path
 from gmml_cluster.data.node_cache import folder as module
-from gmml_cluster.data.node_cache.folder import CacheFolder, Part
+from gmml_cluster.data.node_cache.folder import CacheFolder, UnwrittenFile
 module._LOCK_S = 600
 folder, chance = CacheFolder(Path(sys.argv[1]), 5), random.Random(sys.argv[2])
 most = 0
@@ -33,7 +33,7 @@ for _ in range(100):
     name = chance.choice("abcdefghij")
     claim = folder.claim(name)
     most = max(most, len(list(folder.path.glob("*.gmml-*"))))
-    if isinstance(claim, Part):
+    if isinstance(claim, UnwrittenFile):
         claim.publish(name.encode() * 9) if chance.random() < 0.8 else claim.abandon()
     elif chance.random() < 0.5:
         folder.remove([chance.choice("abcdefghij")])
@@ -45,7 +45,7 @@ print(most)
 
 def write(folder, name, data=b"data"):
     claim = folder.claim(name)
-    assert isinstance(claim, Part)
+    assert isinstance(claim, UnwrittenFile)
     claim.publish(data)
 
 

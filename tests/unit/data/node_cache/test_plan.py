@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gmml_cluster.data.corpus.listing import ShardFile
 from gmml_cluster.data.corpus.pinned import PinnedShard, PinnedShards
 from gmml_cluster.data.node_cache import plan
-from gmml_cluster.data.node_cache.plan import NEVER, NodePlan, name_of
+from gmml_cluster.data.node_cache.plan import NEVER, NodeUsePlan, name_of
 from gmml_cluster.data.reader.order import Order
 from gmml_cluster.plan.sample_layout import CorpusShape, SampleLayout
 from tests.unit.data.reader.test_order import layouts
@@ -63,7 +63,7 @@ def test_no_sample_is_needed_before_the_plan_says_so_nor_much_later(layout, data
     node = range(first, data.draw(st.integers(first + 1, ranks)))
     order, pin = Order(layout), pin_of(layout)
     with mock.patch.object(plan, "_EPOCHS_A_NODE", 200):  # more than the steps looked at have
-        node_plan = NodePlan(order, pin, ranks, node)
+        node_plan = NodeUsePlan(order, pin, ranks, node)
     parts, draws = parts_of(pin, 1), draws_of(order, ranks, node)
     names = list(parts)
     for now in (0, 1, STEPS // 3):
@@ -86,7 +86,7 @@ def in_node(layout, ranks, node, lane):
 @given(layouts(), st.integers(2, 5))
 def test_a_part_is_needed_with_the_first_needed_of_its_outer_samples(layout, samples):
     order, pin = Order(layout), pin_of(layout)
-    node_plan = NodePlan(order, pin, 1, range(1))
+    node_plan = NodeUsePlan(order, pin, 1, range(1))
     parts, singles = parts_of(pin, samples), {where: name for name, where in parts_of(pin, 1).items()}
     names = list(parts)
     for name, step in zip(names, node_plan.next_steps(names, 3), strict=True):
@@ -99,7 +99,7 @@ def test_a_part_is_needed_with_the_first_needed_of_its_outer_samples(layout, sam
 @settings(max_examples=5, deadline=None)
 def test_what_is_no_part_of_the_pin_is_unknown(layout):
     pin = pin_of(layout)
-    node_plan = NodePlan(Order(layout), pin, 1, range(1))
+    node_plan = NodeUsePlan(Order(layout), pin, 1, range(1))
     shard = next(shard for corpus in pin.corpora for shard in corpus.shards if shard.samples)
     foreign = PinnedShard(ShardFile(shard.file.url, shard.file.size, "another etag"), shard.samples, "crcs")
     names = ["count", name_of(foreign, 0, 10), name_of(shard, 0, 10), "0" * 32, "x-0-10"]
@@ -119,5 +119,5 @@ def test_a_node_with_few_of_many_ranks_looks_further_ahead():
     )
     pin = pin_of(layout)
     names = list(parts_of(pin, 1))
-    steps = NodePlan(Order(layout), pin, 16, range(1)).next_steps(names, 0)
+    steps = NodeUsePlan(Order(layout), pin, 16, range(1)).next_steps(names, 0)
     assert sum(step == NEVER for step in steps) < 20  # of 320, though an epoch gives this rank 20

@@ -16,7 +16,7 @@ from gmml_cluster.data.corpus.pin import pin
 from gmml_cluster.data.eval_reader import Samples
 from gmml_cluster.data.packing import pack
 from gmml_cluster.data.packing.pack import Packed
-from gmml_cluster.data.packing.source import Item, Source
+from gmml_cluster.data.packing.source import ImageSource, Item
 from gmml_cluster.data.packing.sources import find_source
 from gmml_cluster.errors import DataError, SpecError, StorageError
 from gmml_cluster.spec.job import CorpusSpec
@@ -120,7 +120,7 @@ def test_nothing_is_left_when_packing_fails_before_a_shard_stands(class_folders,
     source = find_source(str(class_folders))
     before = sorted(tmp_path.iterdir())
     with pytest.raises(DataError, match="disk gone"):
-        pack.pack(Source(tuple(failing(source.items, 20))), str(tmp_path / "out"))
+        pack.pack(ImageSource(tuple(failing(source.items, 20))), str(tmp_path / "out"))
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -134,14 +134,14 @@ def test_destination_that_holds_something_is_refused(class_folders, tmp_path):
 
 def test_images_of_which_none_decodes_are_refused(tmp_path):
     with pytest.raises(DataError, match="none of which can be decoded"):
-        pack.pack(Source((Item("a", "png", -1, lambda: b""),)), str(tmp_path / "out"))
+        pack.pack(ImageSource((Item("a", "png", -1, lambda: b""),)), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_sample_that_its_shard_does_not_give_back_is_a_fault(tmp_path, digits):
     items = tuple(Item(key, "png", -1, lambda: png(digits[0][0])) for key in ("a", "b.left"))
     with pytest.raises(DataError, match=r"shard-000000\.tar: its index has other samples than the 2 .* written \(1\)"):
-        pack.pack(Source(items), str(tmp_path / "out"))
+        pack.pack(ImageSource(items), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

@@ -10,7 +10,7 @@ from gmml_cluster.data.corpus.listing import list_shards
 from gmml_cluster.errors import PreflightError
 from gmml_cluster.launch.checks.evaluation import look_at_evaluation, refuse_evaluation
 from gmml_cluster.launch.checks.indexed import look_up
-from gmml_cluster.plan.evaluation import Labelled
+from gmml_cluster.plan.evaluation import LabelledCounts
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.loading.validate import parse_job
 from tests.unit.launch.checks.test_preflight import png, shard
@@ -53,11 +53,11 @@ def found(made: JobSpec, home: Path) -> list[str]:
 
 def test_a_sound_request_has_no_fault_and_its_images_are_counted_by_the_indexes(home: Path) -> None:
     made = job(home, corpus="b.tar")
-    assert look_at_evaluation(made, str(home)).labelled == Labelled(None, None)
+    assert look_at_evaluation(made, str(home)).labelled == LabelledCounts(None, None)
     index(home)
     looked = look_at_evaluation(made, str(home))
-    assert (looked.labelled, looked.faults, looked.notes) == (Labelled(4, 4), (), ())
-    assert look_up(made, str(home)).scored == Labelled(4, 4)
+    assert (looked.labelled, looked.faults, looked.notes) == (LabelledCounts(4, 4), (), ())
+    assert look_up(made, str(home)).scored == LabelledCounts(4, 4)
     refuse_evaluation(made, str(home))
 
 

@@ -16,8 +16,8 @@ from gmml_cluster.errors import LaunchError, StorageError
 from gmml_cluster.launch.local import ranks, supervisor
 from gmml_cluster.launch.local.launcher import LocalJob
 from gmml_cluster.launch.local.lock import Holder, held, holder, lock_path, run_digest, workers
-from gmml_cluster.launch.local.ranks import Job, Ranks
-from gmml_cluster.launch.local.supervisor import Ended, supervise
+from gmml_cluster.launch.local.ranks import Ranks, SupervisedJob
+from gmml_cluster.launch.local.supervisor import EndedStart, supervise
 from gmml_cluster.launch.protocol import JobReport
 from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import RESTARTS
@@ -34,7 +34,7 @@ def home(tmp_path, monkeypatch):
 
 
 def job(tmp_path, ranks=2):
-    return Job(root=str(tmp_path / "runs"), run="a", submit="token", id="job", ranks=ranks, module="worker")
+    return SupervisedJob(root=str(tmp_path / "runs"), run="a", submit="token", id="job", ranks=ranks, module="worker")
 
 
 def python(code):
@@ -260,7 +260,7 @@ def test_a_rank_that_outlives_its_supervisor_is_no_supervisor(tmp_path):
 @pytest.mark.parametrize("code", [0, 78])
 def test_without_the_log_an_end_that_the_ranks_wrote_is_believed(tmp_path, monkeypatch, code):
     outages(monkeypatch, count=99)
-    assert supervisor.judge_by_log(job(tmp_path))(Ended(0, code, False)) is False
+    assert supervisor.judge_by_log(job(tmp_path))(EndedStart(0, code, False)) is False
 
 
 def outages(monkeypatch, count):
@@ -280,13 +280,13 @@ def outages(monkeypatch, count):
 
 def test_no_attempt_starts_while_the_log_is_out_of_reach_and_the_exit_code_is_judged_after_it(tmp_path, monkeypatch):
     calls = outages(monkeypatch, count=3)
-    assert supervisor.judge_by_log(job(tmp_path))(Ended(0, 74, False)) is True
+    assert supervisor.judge_by_log(job(tmp_path))(EndedStart(0, 74, False)) is True
     assert [(call["restart"], call["rc"]) for call in calls] == [(0, 74)] * 4
 
 
 def test_an_outage_after_many_restarts_is_waited_for_as_long_as_the_first(tmp_path, monkeypatch):
     outages(monkeypatch, count=RESTARTS)
-    assert supervisor.judge_by_log(job(tmp_path))(Ended(5 * RESTARTS, 74, False)) is True
+    assert supervisor.judge_by_log(job(tmp_path))(EndedStart(5 * RESTARTS, 74, False)) is True
 
 
 def test_the_reason_of_an_outage_is_kept_here_until_the_log_answers(tmp_path, monkeypatch):
@@ -298,17 +298,17 @@ def test_the_reason_of_an_outage_is_kept_here_until_the_log_answers(tmp_path, mo
     with held(job_.root, job_.run, me, wait_s=0):
         monkeypatch.setattr(signal, "sigtimedwait", lambda *_: reports.append(here.report))
         reports = []
-        assert judge(Ended(0, 74, False)) is False
+        assert judge(EndedStart(0, 74, False)) is False
         assert {(report.state, report.reason) for report in reports} == {("queued", "disk full")}
         assert all(report.expected_start > time.time() - 60 for report in reports)
     assert (here.report.state, here.report.reason, here.report.expected_start) == ("gone", "disk full", None)
-    assert judge(Ended(1, 74, False)) is True
+    assert judge(EndedStart(1, 74, False)) is True
     assert here.report == JobReport("gone")
 
 
 def test_a_notice_is_not_kept_waiting_by_an_outage(tmp_path, monkeypatch):
     calls = outages(monkeypatch, count=99)
-    assert supervisor.judge_by_log(job(tmp_path))(Ended(0, 77, True)) is False
+    assert supervisor.judge_by_log(job(tmp_path))(EndedStart(0, 77, True)) is False
     assert len(calls) == 1
 
 
@@ -327,7 +327,7 @@ def test_ranks_that_wait_for_one_that_failed_before_the_meeting_are_sent_away_at
 def test_the_error_of_the_rank_that_failed_is_recorded_and_not_what_those_say_that_it_took_along(tmp_path):
     run = create_run(str(tmp_path / "runs"), "a", {}, {})
     token = protocol.submit(run.log, launcher="local", code="c", bounds={})
-    job_ = Job(root=run.root, run="a", submit=token, id="job", ranks=2, module="worker")
+    job_ = SupervisedJob(root=run.root, run="a", submit=token, id="job", ranks=2, module="worker")
     script = """
         import os, signal, sys
         def leave(text, code):
@@ -352,7 +352,7 @@ def test_the_same_root_written_with_a_slash_is_the_same_lock():
 def test_ranks_that_cannot_be_started_are_recorded_in_the_log(tmp_path, monkeypatch):
     run = create_run(str(tmp_path / "runs"), "a", {}, {})
     token = protocol.submit(run.log, launcher="local", code="c", bounds={})
-    job_ = Job(root=run.root, run="a", submit=token, id="job", ranks=1, module="worker")
+    job_ = SupervisedJob(root=run.root, run="a", submit=token, id="job", ranks=1, module="worker")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     (tmp_path / "file").touch()
     with pytest.raises(LaunchError, match=r"file.*: Not a directory; ranks cannot be started"):

@@ -69,7 +69,7 @@ def test_marked_lines_come_back_as_they_were_printed_and_others_are_dropped(monk
         lines = read.read().splitlines()
     assert lines.count('gmml:progress {"what": "packing", "done": 0, "total": 20}') == 1
     with contextlib.ExitStack() as bars:
-        shown = marks.Shown(bars)
+        shown = marks.MarkedOutput(bars)
         for line in lines:
             shown.line(line)
     assert capsys.readouterr() == ("a result\nand more\n", "a fault\n")

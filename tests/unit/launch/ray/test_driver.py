@@ -10,17 +10,17 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from gmml_cluster.launch.ray import driver
-from gmml_cluster.launch.ray.job import Job
-from gmml_cluster.launch.ray.supervisor import Broken, Unplaced
+from gmml_cluster.launch.ray.job import DriverJob
+from gmml_cluster.launch.ray.supervisor import AttemptLost, Unplaced
 
 
 @pytest.mark.parametrize(
     ("raised", "named"),
     [
         (ControllerError(WorkerGroupStartupTimeoutError(2)), Unplaced),
-        (ControllerError(RuntimeError("x")), Broken),
-        (WorkerGroupError("lost", {1: RuntimeError("x")}), Broken),
-        (RayActorError(), Broken),
+        (ControllerError(RuntimeError("x")), AttemptLost),
+        (WorkerGroupError("lost", {1: RuntimeError("x")}), AttemptLost),
+        (RayActorError(), AttemptLost),
         (ValueError("a defect"), ValueError),
     ],
 )
@@ -30,7 +30,7 @@ def test_what_ray_raises_is_no_room_or_a_loss_and_a_defect_is_neither(raised, na
 
 
 def test_a_loss_has_the_last_line_of_what_ray_says():
-    with pytest.raises(Broken, match=r"^Ray Train ends with 'the end'$"), driver.named():
+    with pytest.raises(AttemptLost, match=r"^Ray Train ends with 'the end'$"), driver.named():
         raise WorkerGroupError("a worker was lost\nthe end\n", {})
 
 
@@ -47,7 +47,7 @@ def test_ray_train_places_what_is_asked_for_and_retries_nothing(monkeypatch):
     made = SimpleNamespace(fit=lambda: None)
     monkeypatch.setattr(driver, "DataParallelTrainer", lambda loop, **given: seen.update(given) or made)
     monkeypatch.setattr(driver.ray, "nodes", list)
-    job = Job("/r", "a", "s", "j", "m", (1, 2), 1, {"CPU": 2.0}, "SPREAD", {"pool": "spot"})
+    job = DriverJob("/r", "a", "s", "j", "m", (1, 2), 1, {"CPU": 2.0}, "SPREAD", {"pool": "spot"})
     driver.RayCluster().place(job, 3, 2, SimpleNamespace(actor=None), ())
     scaling, run = seen["scaling_config"], seen["run_config"]
     assert (scaling.num_workers, scaling.use_gpu, scaling.resources_per_worker) == (2, False, {"CPU": 2.0})
@@ -65,4 +65,4 @@ def test_the_arguments_of_the_job_are_read_as_they_are_sent(monkeypatch):
     given = {"root": "/r", "run": "a", "submit": "s", "job": "j", "module": "m", "nodes": "1..2", "placement": "PACK"}
     given |= {"resources": '{"CPU": 2.0}', "labels": '{"pool": "spot"}', "ranks-per-node": "3"}
     assert driver.main([word for name, value in given.items() for word in (f"--{name}", value)]) == 5
-    assert seen == [Job("/r", "a", "s", "j", "m", (1, 2), 3, {"CPU": 2.0}, "PACK", {"pool": "spot"})]
+    assert seen == [DriverJob("/r", "a", "s", "j", "m", (1, 2), 3, {"CPU": 2.0}, "PACK", {"pool": "spot"})]

@@ -13,9 +13,9 @@ from gmml_cluster.launch import notify
 from gmml_cluster.launch.after.evidence import Evidence
 from gmml_cluster.launch.after.verdict import Verdict
 from gmml_cluster.launch.ray import supervisor
-from gmml_cluster.launch.ray.job import Job
-from gmml_cluster.launch.ray.supervisor import Broken, Ended, Unplaced
-from gmml_cluster.launch.ray.worker import Attempt, Left
+from gmml_cluster.launch.ray.job import DriverJob
+from gmml_cluster.launch.ray.supervisor import AttemptLost, Ended, Unplaced
+from gmml_cluster.launch.ray.worker import AttemptRecord, Left
 from gmml_cluster.run.codes import COME_BACK, FAILED, FINISHED, NEVER
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.run.root import SPEC, create_run
@@ -23,7 +23,7 @@ from gmml_cluster.spec.loading.validate import parse_job, to_yaml
 from gmml_cluster.store.open import open_store
 from tests.fixtures.submissions import TINY
 
-JOB = Job("root", "run", "s1", "j", "module", (1, 2), 1, {"CPU": 1.0}, "SPREAD", {})
+JOB = DriverJob("root", "run", "s1", "j", "module", (1, 2), 1, {"CPU": 1.0}, "SPREAD", {})
 LOST = Verdict(True, "lost")
 
 
@@ -158,7 +158,7 @@ FREE = {"a": {"CPU": 1.0}, "b": {"CPU": 3.0}}
     [(FREE, (1, 8), 4), (FREE, (1, 2), 2), ({}, (1, 2), 1), (FREE, (5, 8), 5)],
 )
 def test_a_job_takes_what_is_free_within_its_bounds(free, bounds, nodes):
-    job = Job("root", "run", "s1", "j", "module", bounds, 1, {"CPU": 1.0}, "PACK", {})
+    job = DriverJob("root", "run", "s1", "j", "module", bounds, 1, {"CPU": 1.0}, "PACK", {})
     assert job.nodes_in(free) == nodes
 
 
@@ -217,7 +217,7 @@ class Cluster:
         monkeypatch.setattr(supervisor, "looked_for", lambda growth, most, look, end: contextlib.nullcontext())
 
     def record(self, ranks):
-        return Attempt(ranks)
+        return AttemptRecord(ranks)
 
     def place(self, job, restart, ranks, record, avoided):
         self._place(record)
@@ -229,7 +229,7 @@ class Cluster:
 def placed(*left, then=None):
     """Two ranks on the nodes a and b, of which these leave, before placing them fails so."""
 
-    def place(attempt: Attempt):
+    def place(attempt: AttemptRecord):
         attempt.place(0, "a")
         attempt.place(1, "b")
         for rank in left:
@@ -260,7 +260,7 @@ def test_a_notice_of_the_driver_itself_has_its_own_reason_unless_a_node_is_drain
 
 
 def test_a_node_that_ray_has_lost_is_the_cause_where_its_rank_has_not_left(monkeypatch):
-    cluster = Cluster(placed(Left(0, COME_BACK), then=Broken("Ray says so")), monkeypatch, dead=["b"])
+    cluster = Cluster(placed(Left(0, COME_BACK), then=AttemptLost("Ray says so")), monkeypatch, dead=["b"])
     ended = supervisor.attempt(JOB, cluster, 0, 2)
     assert (ended.code, ended.evidence.cause) == (COME_BACK, "node_lost")
     assert ended.evidence.proof == "Ray lost node b (10.0.0.1)"
@@ -268,7 +268,7 @@ def test_a_node_that_ray_has_lost_is_the_cause_where_its_rank_has_not_left(monke
 
 
 def test_no_rank_that_left_counts_as_killed_with_its_node_and_as_failed_without(monkeypatch):
-    failure = Broken("x")
+    failure = AttemptLost("x")
     cluster = Cluster(placed(then=failure), monkeypatch, dead=["a", "b"])
     assert supervisor.attempt(JOB, cluster, 0, 2).code == 137
     monkeypatch.setattr(supervisor, "_NODE_LOST_S", 0.0)
@@ -283,10 +283,10 @@ def test_ranks_that_ray_could_not_start_in_time_are_no_attempt(monkeypatch):
 
 def test_a_lost_controller_is_a_failure_like_others_although_the_attempts_actor_is_lost_too(monkeypatch):
     def all_left(self):
-        raise Broken("the actor is lost")
+        raise AttemptLost("the actor is lost")
 
-    monkeypatch.setattr(Attempt, "all_left", all_left)
-    cluster = Cluster(placed(Left(0, COME_BACK), then=Broken("the controller is lost")), monkeypatch)
+    monkeypatch.setattr(AttemptRecord, "all_left", all_left)
+    cluster = Cluster(placed(Left(0, COME_BACK), then=AttemptLost("the controller is lost")), monkeypatch)
     lost = "the controller is lost"
     assert supervisor.attempt(JOB, cluster, 0, 2) == Ended(
         FAILED, Evidence(notice="lost", proof=lost, stderr_tail=lost)
@@ -304,7 +304,7 @@ def test_a_lost_controller_is_a_failure_like_others_although_the_attempts_actor_
 )
 def test_a_lost_worker_is_why_ranks_left_after_a_notice_unless_more_is_known(monkeypatch, left, explained):
     monkeypatch.setattr(supervisor, "_NODE_LOST_S", 0.0)
-    cluster = Cluster(placed(*left, then=Broken("a worker was killed")), monkeypatch)
+    cluster = Cluster(placed(*left, then=AttemptLost("a worker was killed")), monkeypatch)
     evidence = supervisor.attempt(JOB, cluster, 0, 2).evidence
     assert (evidence.cause, evidence.notice, evidence.proof) == explained
     assert evidence.stderr_tail == "a worker was killed"
@@ -344,6 +344,6 @@ def test_ranks_that_outlive_their_worker_have_the_time_of_an_orphan_unless_a_nod
 
     monkeypatch.setattr(supervisor, "_await_end", await_end)
     monkeypatch.setattr(supervisor, "_NODE_LOST_S", 0.0)
-    cluster = Cluster(placed(then=Broken("a worker was killed")), monkeypatch, dead=dead)
+    cluster = Cluster(placed(then=AttemptLost("a worker was killed")), monkeypatch, dead=dead)
     ended = supervisor.attempt(JOB, cluster, 0, 2)
     assert (limits, ended.code) == (waited, code)

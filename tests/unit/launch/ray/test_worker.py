@@ -6,7 +6,7 @@ import time
 import pytest
 
 from gmml_cluster.launch.ray import worker
-from gmml_cluster.launch.ray.worker import Attempt, Left, Rank
+from gmml_cluster.launch.ray.worker import AttemptRecord, Left, RankProcess
 from gmml_cluster.run.codes import UNMET
 
 WAIT_FOR_PIPE = "import os; os.read(int(os.environ['GMML_PIPE']), 1); print('saved'); raise SystemExit(77)"
@@ -21,18 +21,20 @@ def until_left(rank):
 
 
 def test_a_rank_sees_its_variables_and_its_last_line_is_quoted_where_it_failed():
-    with Rank(3, ["-c", "import os, sys; sys.exit('rank ' + os.environ['RANK'] + ' is bad')"], {"RANK": "3"}) as rank:
+    with RankProcess(
+        3, ["-c", "import os, sys; sys.exit('rank ' + os.environ['RANK'] + ' is bad')"], {"RANK": "3"}
+    ) as rank:
         assert until_left(rank) == 1
         assert rank.tail() == "rank 3 is bad"
 
 
 def test_a_killed_rank_counts_as_its_signal():
-    with Rank(0, ["-c", "import os; os.kill(os.getpid(), 9)"], {}) as rank:
+    with RankProcess(0, ["-c", "import os; os.kill(os.getpid(), 9)"], {}) as rank:
         assert until_left(rank) == 128 + signal.SIGKILL
 
 
 def test_a_rank_whose_worker_dies_reads_the_end_of_its_pipe_and_is_waited_for():
-    with Rank(0, ["-c", WAIT_FOR_PIPE], {}) as rank:
+    with RankProcess(0, ["-c", WAIT_FOR_PIPE], {}) as rank:
         assert rank.code is None
         rank.abandon()
         assert rank.code == 77
@@ -43,7 +45,7 @@ def test_a_notice_is_a_signal(tmp_path):
     script = (
         f"import signal, sys; signal.signal(15, lambda *_: sys.exit(77)); open({str(ready)!r}, 'w'); signal.pause()"
     )
-    with Rank(0, ["-c", script], {}) as rank:
+    with RankProcess(0, ["-c", script], {}) as rank:
         deadline = time.monotonic() + 240
         while not ready.exists():
             assert time.monotonic() < deadline
@@ -54,7 +56,7 @@ def test_a_notice_is_a_signal(tmp_path):
 
 
 def test_an_attempt_is_over_when_all_have_left():
-    attempt = Attempt(2)
+    attempt = AttemptRecord(2)
     attempt.place(0, "a")
     attempt.place(1, "b")
     attempt.report(Left(0, 0))
@@ -67,7 +69,7 @@ def test_an_attempt_is_over_when_all_have_left():
 
 def test_ranks_that_stay_too_long_after_one_has_failed_are_not_waited_for(monkeypatch):
     monkeypatch.setattr(worker, "LEAVE_S", 0.0)
-    attempt = Attempt(2)
+    attempt = AttemptRecord(2)
     attempt.report(Left(1, 1))
     time.sleep(0.01)
     assert attempt.is_over()
@@ -75,13 +77,13 @@ def test_ranks_that_stay_too_long_after_one_has_failed_are_not_waited_for(monkey
 
 @pytest.mark.parametrize(("code", "leave"), [(UNMET, True), (1, False)])
 def test_a_rank_that_failed_before_the_ranks_met_ends_the_others(code, leave):
-    attempt = Attempt(2)
+    attempt = AttemptRecord(2)
     attempt.report(Left(1, code))
     assert attempt.is_to_leave() is leave
 
 
 def test_the_driver_sends_all_ranks_away_and_knows_their_nodes():
-    attempt = Attempt(2)
+    attempt = AttemptRecord(2)
     attempt.place(0, "a")
     attempt.place(1, "a")
     assert not attempt.is_to_leave()

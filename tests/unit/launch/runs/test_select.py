@@ -4,7 +4,7 @@ import pytest
 
 from gmml_cluster.errors import SpecError
 from gmml_cluster.launch.runs.select import select, select_all
-from gmml_cluster.run.finding.sweeps import Entry, record
+from gmml_cluster.run.finding.sweeps import SweepRun, record
 from gmml_cluster.run.root import create_run, remove_run
 
 
@@ -17,7 +17,7 @@ def root(tmp_path, monkeypatch):
     root = tmp_path / "runs"
     for name in ("vit-lr2", "vit-lr1", "vit-long", "resnet"):
         create_run(str(root), name, {}, {})
-    record(str(root), "vit-lr", [Entry(f"vit-lr{n}", (f"optim.lr={n}",), f"{n}") for n in (2, 1)])
+    record(str(root), "vit-lr", [SweepRun(f"vit-lr{n}", (f"optim.lr={n}",), f"{n}") for n in (2, 1)])
     return str(root)
 
 

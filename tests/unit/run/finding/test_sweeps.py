@@ -3,10 +3,10 @@
 import pytest
 
 from gmml_cluster.errors import SpecError, StorageError
-from gmml_cluster.run.finding.sweeps import Entry, entries_of, record
+from gmml_cluster.run.finding.sweeps import SweepRun, entries_of, record
 from gmml_cluster.store.open import open_store
 
-ONE, TWO = (Entry(f"a-lr{n}", (f"optim.lr={n}",), f"{n}") for n in (1, 2))
+ONE, TWO = (SweepRun(f"a-lr{n}", (f"optim.lr={n}",), f"{n}") for n in (1, 2))
 
 
 def test_the_same_sweep_recorded_again_is_one_file_and_one_that_grew_has_all_its_runs(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from gmml_cluster.run.growth import Growth
 from gmml_cluster.train.ranks.signals import StopRequest
-from gmml_cluster.train.ranks.slurm_growth import Looks, nodes_to_gain
+from gmml_cluster.train.ranks.slurm_growth import QueueLooks, nodes_to_gain
 
 JOB = "JobId=17 JobName=a Requeue=1 Partition=low ExcNodeList=n[3-4]"
 IDLE = "n2 idle\nn3 idle\nn5 idle*\nn6 idle~"
@@ -63,7 +63,7 @@ def test_rank_0_gives_notice_with_the_proof_at_the_checkpoint_that_follows(site,
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     site(job=JOB.replace("n[3-4]", "(null)"))
     commit, request = [9], StopRequest()
-    looks = Looks(Growth(2), most=3, last_commit=lambda: commit[0], stop_request=request)
+    looks = QueueLooks(Growth(2), most=3, last_commit=lambda: commit[0], stop_request=request)
     looks.look()
     assert (request.stop, request.grown) == ("", "")
     commit[0] = 19
@@ -75,5 +75,5 @@ def test_an_attempt_that_is_to_stop_already_is_not_asked_to_grow(site, monkeypat
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     site()
     request = StopRequest("cancelled")
-    Looks(Growth(2), most=3, last_commit=lambda: pytest.fail("read"), stop_request=request).look()
+    QueueLooks(Growth(2), most=3, last_commit=lambda: pytest.fail("read"), stop_request=request).look()
     assert request.grown == ""
