@@ -27,7 +27,7 @@ class Cost:
     @property
     def cells(self) -> tuple[str, str, str]:
         """As tables show it."""
-        return f"{self.images_s:.0f}", str(self.over_mae), f"{self.arithmetic:.2f}"
+        return f"{self.images_s:.{0 if self.images_s >= 10 else 1}f}", str(self.over_mae), f"{self.arithmetic:.2f}"
 
 
 def keep_costs(costs: Mapping[str, Cost]) -> None:
