@@ -46,6 +46,7 @@ class Ranges:
             "timeout": timedelta(seconds=deadline_s),
         }
         self._stores: dict[str, S3Store] = {}
+        self._opening = threading.Lock()
         self._failures: Counter[str] = Counter()
 
     def serves(self, bucket: str) -> bool:
@@ -67,8 +68,7 @@ class Ranges:
         import obstore
 
         _runtime_of = os.getpid()
-        store = self._stores.get(bucket) or self._stores.setdefault(bucket, self._open(bucket))
-        data = obstore.get_range(store, key, start=start, length=length).to_bytes()
+        data = obstore.get_range(self._store(bucket), key, start=start, length=length).to_bytes()
         self._failures.pop(bucket, None)
         return data
 
@@ -78,6 +78,12 @@ class Ranges:
         if self._failures[bucket] == _FAILURES_ALONE:
             reason = str(error).partition("\n")[0]
             _log.warning("s3://%s is read by s3fs alone from now on; obstore cannot: %s", bucket, reason)
+
+    def _store(self, bucket: str) -> "S3Store":
+        with self._opening:  # a stream's threads all begin at once, and each client reads the system's certificates
+            if bucket not in self._stores:
+                self._stores[bucket] = self._open(bucket)
+            return self._stores[bucket]
 
     def _open(self, bucket: str) -> "S3Store":
         from botocore import UNSIGNED

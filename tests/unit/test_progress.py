@@ -73,8 +73,8 @@ def test_commands_that_may_take_long_say_what_they_are_at(line, shown, tmp_path,
         preempted_run("runs", name, 10)
     command = [*line.split(), "--root", "runs"]
     monkeypatch.setenv("GMML_PROGRESS", "lines")
-    told = CliRunner().invoke(group, command, catch_exceptions=False).stdout.splitlines()
-    begun = [json.loads(each.removeprefix(LINES)) for each in told if each.startswith(LINES)]
+    printed = CliRunner().invoke(group, command, catch_exceptions=False).stdout.splitlines()
+    begun = [json.loads(each.removeprefix(LINES)) for each in printed if each.startswith(LINES)]
     assert [(each["what"], each["total"]) for each in begun if each["done"] == 0] == shown
 
 
@@ -85,5 +85,5 @@ def test_an_export_says_what_it_is_at_and_a_pipe_gets_none_of_it(tmp_path, monke
     asked = ["--root", str(tmp_path), "--run", "one", "--to", "timm", "--output"]
     assert CliRunner().invoke(export.main, [*asked, f"{tmp_path}/a"], catch_exceptions=False).stderr == ""
     monkeypatch.setenv("GMML_PROGRESS", "lines")
-    told = CliRunner().invoke(export.main, [*asked, f"{tmp_path}/b"], catch_exceptions=False).stdout
-    assert told.startswith(f'{LINES}{{"what": "writing {tmp_path}/b"')
+    printed = CliRunner().invoke(export.main, [*asked, f"{tmp_path}/b"], catch_exceptions=False).stdout
+    assert printed.startswith(f'{LINES}{{"what": "writing {tmp_path}/b"')

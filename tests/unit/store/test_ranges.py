@@ -1,6 +1,8 @@
 """Where obstore asks for a bucket, beside where botocore asks for it with the same settings."""
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -52,3 +54,16 @@ def test_a_client_without_credentials_of_its_own_is_asked_for_none(monkeypatch):
     client = requests._connect()
     client.system.anon = True
     assert client.ranges._open("bucket").config["skip_signature"] in (True, "true")
+
+
+def test_threads_that_begin_at_once_open_a_bucket_once(monkeypatch):
+    ranges, opened, together = requests._connect().ranges, [], threading.Barrier(8)
+    monkeypatch.setattr(ranges, "_open", lambda bucket: opened.append(bucket) or object())
+
+    def store(_):
+        together.wait(240)
+        return ranges._store("bucket")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(map(id, pool.map(store, range(8))))) == 1
+    assert opened == ["bucket"]
