@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -58,7 +59,13 @@ def test_a_client_without_credentials_of_its_own_is_asked_for_none(monkeypatch):
 
 def test_threads_that_begin_at_once_open_a_bucket_once(monkeypatch):
     ranges, opened, together = requests._connect().ranges, [], threading.Barrier(8)
-    monkeypatch.setattr(ranges, "_open", lambda bucket: opened.append(bucket) or object())
+
+    def slowly(bucket):
+        opened.append(bucket)
+        time.sleep(0.1)
+        return object()
+
+    monkeypatch.setattr(ranges, "_open", slowly)
 
     def store(_):
         together.wait(240)
