@@ -154,9 +154,10 @@ def test_chunks_of_small_images_have_more_samples(sample_bytes, samples, threads
 
 def test_a_shard_is_opened_once_and_closed_with_the_stream(digit_shards, monkeypatch):
     run = Run(digit_shards)
+    parts = planned(run)  # before counting: its stream begins to read
     opened = counted(monkeypatch, PosixStore, "open_to_read")
     fetcher = Fetcher(run.pin, reads=1)
-    for part in planned(run):
+    for part in parts:
         fetcher.fetch(part.chunk.pieces.samples)
     assert len(opened) == 3
     assert len(open_tars(digit_shards)) == 3
