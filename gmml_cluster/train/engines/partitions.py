@@ -6,7 +6,7 @@ at start-up that they exist. Its public helpers were tried first: `safe_get_full
 number of ranks.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch.distributed as dist
@@ -46,12 +46,12 @@ class Partitioning(Protocol):
         """What this rank's forward uses of each parameter between two steps: the whole tensor, or its shard."""
 
 
-def _trained(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    return ((name, tensor) for name, tensor in module.named_parameters() if tensor.requires_grad)
+def _trained(module: nn.Module) -> list[tuple[str, Any]]:
+    return [(name, tensor) for name, tensor in module.named_parameters() if tensor.requires_grad]
 
 
-def _frozen(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    return ((name, tensor) for name, tensor in module.named_parameters() if not tensor.requires_grad)
+def _frozen(module: nn.Module) -> list[tuple[str, Any]]:
+    return [(name, tensor) for name, tensor in module.named_parameters() if not tensor.requires_grad]
 
 
 def _share(wholes: list[Slice]) -> list[Slice]:
@@ -74,12 +74,13 @@ class Replicated:
 
     def __init__(self, module: nn.Module, optimizer: Optimizer) -> None:
         self._module, self._optimizer = module, optimizer
+        self._trained = _trained(module)  # once, as walking the module takes host time in every step
 
     def optimizer_tensors(self) -> list[Tensor]:
-        return [tensor for _, tensor in _trained(self._module)]
+        return [tensor for _, tensor in self._trained]
 
     def gradients(self) -> list[NamedGradient]:
-        return [(name, self._gradient(name, tensor)) for name, tensor in _trained(self._module)]
+        return [(name, self._gradient(name, tensor)) for name, tensor in self._trained]
 
     def _gradient(self, name: str, tensor: Tensor) -> Tensor:
         if tensor.grad is None:
@@ -87,7 +88,7 @@ class Replicated:
         return tensor.grad.view(-1)
 
     def held(self) -> list[Slice]:
-        trained = [self._whole(name, tensor) for name, tensor in _trained(self._module)]
+        trained = [self._whole(name, tensor) for name, tensor in self._trained]
         return [*trained, *_frozen_wholes(self._module)]
 
     def _whole(self, name: str, tensor: Tensor) -> Slice:
@@ -124,22 +125,17 @@ class Partitioned:
 
     def __init__(self, module: nn.Module, optimizer: Optimizer, zero: Any) -> None:
         self._module, self._optimizer, self._zero = module, optimizer, zero
+        held = [(name, tensor) for name, tensor in _trained(module) if getattr(tensor, "_hp_mapping", None) is not None]
+        self._fragments = [(name, tensor, tensor._hp_mapping) for name, tensor in held]
 
     def optimizer_tensors(self) -> list[Tensor]:
         return list(self._zero.single_partition_of_fp32_groups)
-
-    def _local_fragments(self) -> Iterator[tuple[str, Tensor, Any]]:
-        """Trained tensors of which this rank holds a fragment, with DeepSpeed's mapping of it."""
-        for name, tensor in _trained(self._module):
-            mapping = getattr(tensor, "_hp_mapping", None)
-            if mapping is not None:
-                yield name, tensor, mapping
 
     def gradients(self) -> list[NamedGradient]:
         pieces = {group: self._pieces(group) for group in self._zero.averaged_gradients}
         return [
             (name, pieces[mapping.param_group_index][mapping.hp_fragment_address.start])
-            for name, _, mapping in self._local_fragments()
+            for name, _, mapping in self._fragments
         ]
 
     def _pieces(self, group: int) -> dict[int, Tensor]:
@@ -151,7 +147,7 @@ class Partitioned:
         return found
 
     def _parts(self) -> list[Slice]:
-        return [self._part(name, tensor, mapping) for name, tensor, mapping in self._local_fragments()]
+        return [self._part(name, tensor, mapping) for name, tensor, mapping in self._fragments]
 
     def _part(self, name: str, tensor: Tensor, mapping: Any) -> Slice:
         flat = self._zero.single_partition_of_fp32_groups[mapping.param_group_index]
