@@ -173,7 +173,7 @@ def test_what_the_cluster_refuses_is_not_taken_for_submitted(api, monkeypatch):
         ("PENDING", "waiting for resources", JobReport("queued", "waiting for resources")),
         ("RUNNING", "Job is currently running.", JobReport("running")),
         ("SUCCEEDED", "Job finished successfully.", JobReport("gone")),
-        ("STOPPED", "Job was intentionally stopped.", JobReport("gone")),
+        ("STOPPED", "Job was intentionally stopped.", JobReport("gone", "Job was intentionally stopped.")),
         (
             "FAILED",
             "Job entrypoint exited with 1\nlast 20,000 characters",
