@@ -24,7 +24,7 @@ class OnNode(click.Group):
             package = error.faults[0].where
         except ModuleNotFoundError as error:
             package = str(error.name)
-        raise lacking_on_ray(package, socket.gethostname(), sys.executable)
+        raise lacking_on_ray(package, socket.gethostname(), "data", sys.executable)
 
 
 @click.group("on_ray", cls=OnNode)

@@ -29,15 +29,17 @@ def fault(lacking: Sequence[str], python: str, where: str) -> Fault:
     return Fault(where, f"{python} has no {' and no '.join(lacking)}, which the ranks import", cure)
 
 
-def lacking_on_ray(package: str, node: str, python: str = "Python") -> PreflightError:
+def lacking_on_ray(package: str, node: str, extra: str, python: str = "Python") -> PreflightError:
     """What to do where a node of a Ray cluster lacks a package that a command needs there.
 
     Args:
         package: its name when it is imported.
         node: name or address.
+        extra: which installs what the command needs, but for parquet files.
         python: the interpreter there, where it is known.
     """
-    cure = "install gmml-cluster with its extra in the nodes' environment or image, or add it to ray.runtime_env (pip)"
+    extra = "parquet" if package == "pyarrow" else extra
+    cure = f"install gmml-cluster[{extra}] in the nodes' environment or image, or add it to ray.runtime_env (pip)"
     return PreflightError(Fault(f"node {node}", f"{python} has no {package}, which this command needs there", cure))
 
 

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     except ModuleNotFoundError as error:
-        fault = lacking_on_ray(str(error.name), socket.gethostname(), sys.executable)
+        fault = lacking_on_ray(str(error.name), socket.gethostname(), "train", sys.executable)
         print(fault, file=sys.stderr)
         sys.exit(fault.exit_code)
 

@@ -88,7 +88,7 @@ def cause_of(cause: Exception, traceback: str) -> Exception:
     lacking = None if isinstance(cause, GmmlError) else _LACKS.search(traceback)
     package = cause.faults[0].where if isinstance(cause, NotInstalled) else lacking and lacking[1]
     at = _AT.search(traceback)
-    return lacking_on_ray(package, at[1] if at else "of a task") if package else cause
+    return lacking_on_ray(package, at[1] if at else "of a task", "data") if package else cause
 
 
 def _fault(name: str, error: RayError) -> Fault:

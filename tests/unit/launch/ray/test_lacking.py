@@ -12,7 +12,10 @@ from gmml_cluster.data.corpus.parquet import demand_pyarrow
 from gmml_cluster.errors import DataError, Fault, NotInstalled, PreflightError
 from gmml_cluster.launch.ray import module
 
-CURE = "install gmml-cluster with its extra in the nodes' environment or image, or add it to ray.runtime_env (pip)"
+
+def cure(package):
+    extra = "parquet" if package == "pyarrow" else "data"
+    return f"install gmml-cluster[{extra}] in the nodes' environment or image, or add it to ray.runtime_env (pip)"
 
 
 def job(body):
@@ -34,7 +37,7 @@ def test_what_the_node_of_a_job_lacks_is_said_of_that_node_with_the_cure(package
     with pytest.raises(PreflightError) as caught:
         job(body)()
     where = f"node {socket.gethostname()}: {sys.executable} has no {package}, which this command needs there"
-    assert str(caught.value) == f"{where}; {CURE}"
+    assert str(caught.value) == f"{where}; {cure(package)}"
 
 
 def test_on_this_machine_the_cure_is_an_extra(monkeypatch):
@@ -62,7 +65,9 @@ def test_a_score_says_which_package_its_node_lacks(tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit) as caught:
         module.main(["needs_it"])
     assert caught.value.code == PreflightError.exit_code
-    assert f"node {socket.gethostname()}: {sys.executable} has no not_there, which" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert f"node {socket.gethostname()}: {sys.executable} has no not_there, which" in printed
+    assert "install gmml-cluster[train] in" in printed
 
 
 # Ray 2.60 says this of a task whose function a worker cannot import
@@ -85,7 +90,7 @@ ModuleNotFoundError: No module named 'numpy.typing'"""
 def test_a_task_names_what_its_node_lacks(cause, traceback, package):
     tasks = pytest.importorskip("gmml_cluster.launch.ray.tasks")
     found = tasks.cause_of(cause, traceback)
-    assert str(found) == f"node 127.0.0.3: Python has no {package}, which this command needs there; {CURE}"
+    assert str(found) == f"node 127.0.0.3: Python has no {package}, which this command needs there; {cure(package)}"
     assert found.exit_code == PreflightError.exit_code
 
 
