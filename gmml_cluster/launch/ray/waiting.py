@@ -42,7 +42,7 @@ def waits_for_room(client: Any, jobs: Sequence[Any]) -> dict[str, str]:
             return {}
         nodes, used = _listed(client, "nodes", limit=10_000), _used(client)
         return {drivers[job].submission_id: _line(drivers[job], mine[job], nodes, used) for job in mine}
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         _log.debug("what runs wait for is not known: %r", error)
         return {}
 

@@ -118,10 +118,19 @@ def test_groups_of_others_and_jobs_that_do_not_run_are_no_reason():
         assert not dashboard.asked
 
 
+# placement groups without selectors, nodes without labels
+NOTHING_NAMED = {
+    "data": {
+        "result": {"result": [{**group(), "bundles": [None], "state": "ALIVE", "node_id": A, "labels": None}]},
+        "nodeLogicalResources": 5,
+    }
+}
+
+
 @pytest.mark.parametrize("endpoint", ["/api/v0/placement_groups", "/api/v0/nodes", "/nodes"])
-@pytest.mark.parametrize("answer", [{}, {"data": None}, [], {"data": {"result": {"result": [{}]}}}])
+@pytest.mark.parametrize("answer", [{}, {"data": None}, [], {"data": {"result": {"result": [{}]}}}, NOTHING_NAMED])
 def test_a_dashboard_that_answers_otherwise_gives_no_reason_and_no_error(endpoint, answer):
-    dashboard = Dashboard([group()])
+    dashboard = Dashboard([group(selector={"pool": "spot"})])
     dashboard.answers[endpoint] = answer
     assert line(dashboard) is None
 
