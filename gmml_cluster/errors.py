@@ -59,6 +59,10 @@ class PreflightError(SpecError):
     exit_code = 3
 
 
+class NotInstalled(PreflightError):
+    """A package, which is the `where` of the fault, is not installed where the command runs: install it there."""
+
+
 class LaunchError(GmmlError):
     """The scheduler or the store could not be reached or refused; no job is known to run."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from gmml_cluster.errors import Fault, PreflightError
+from gmml_cluster.errors import Fault, NotInstalled
 from gmml_cluster.store.open import scheme_of
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def demand(package: str) -> None:
     """Refuse to run without a package.
 
     Raises:
-        PreflightError: it is not installed here; names the extra that brings it.
+        NotInstalled: it is not installed here; names the extra that brings it.
     """
     if find_spec(package) is None:
-        problem = f"not installed here, and this command needs it; pip install 'gmml-cluster[{_EXTRAS[package]}]'"
-        raise PreflightError(Fault(package, problem))
+        cure = f"pip install 'gmml-cluster[{_EXTRAS[package]}]'"
+        raise NotInstalled(Fault(package, "not installed here, and this command needs it", cure))

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
-from gmml_cluster.errors import Fault
+from gmml_cluster.errors import Fault, PreflightError
 
 
 def missing(modules: Iterable[str]) -> list[str]:
@@ -27,6 +27,20 @@ def fault(lacking: Sequence[str], python: str, where: str) -> Fault:
     """
     cure = "install them there (pip install 'gmml-cluster[train]'), or name a Python that has them in slurm.python"
     return Fault(where, f"{python} has no {' and no '.join(lacking)}, which the ranks import", cure)
+
+
+def lacking_on_ray(package: str, node: str, extra: str, python: str = "Python") -> PreflightError:
+    """What to do where a node of a Ray cluster lacks a package that a command needs there.
+
+    Args:
+        package: its name when it is imported.
+        node: name or address.
+        extra: which installs what the command needs, but for parquet files.
+        python: the interpreter there, where it is known.
+    """
+    extra = "parquet" if package == "pyarrow" else extra
+    cure = f"install gmml-cluster[{extra}] in the nodes' environment or image, or add it to ray.runtime_env (pip)"
+    return PreflightError(Fault(f"node {node}", f"{python} has no {package}, which this command needs there", cure))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -58,11 +58,15 @@ class Jobs:
 
 
 def _says_why(history: History) -> bool:
-    """Whether the log has why nothing of the latest submit works any more."""
+    """Whether the log has why nothing of the latest submit works any more.
+
+    A notice alone does not say it. Whoever gave it goes on with the run or adds the cause, unless it is lost itself: a
+    driver of Ray's that is killed leaves nobody to do so where rank 0 is gone before it misses its own Ray worker.
+    """
     submit, last = history.submit, history.attempts[-1] if history.attempts else None
     if submit is None:
         return False
-    ended = last is not None and last.submit == submit.token and last.cause is not None
+    ended = last is not None and last.submit == submit.token and last.cause not in (None, "notice")
     return ended or history.stopped is not None or submit.failed is not None
 
 

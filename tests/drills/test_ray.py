@@ -180,8 +180,19 @@ def test_ranks_go_to_nodes_with_their_label_and_resource_which_have_what_is_not_
         )
         assert variables[b"GMML_ADDRESS"].decode() != cluster.head
         assert (variables[b"A_SECRET"], variables[b"A_NAME"]) == (b"known here alone", b"sent")
+        # there is no room for a second one until the first has left
+        heard = workshop.folder / "heard"
+        tell = {"notify": {"command": ["sh", "-c", f"cat >> {heard}"]}, "resources": {"nodes": 1}}
+        workshop.call("gmml-submit", workshop.job("after", run={"steps": 20}, **tell), "--cluster", profile)
+        asked = "waits for room for 1 rank of 1 CPU, 1 fast on nodes labelled {'pool': 'spot'}"
+        expected = ("queued", f"{asked}; free: 0 CPU, 0 fast on 1 node, room for 0")
+        wait_for(lambda: waiting(workshop, "after") == expected)
         workshop.call("gmml", "cancel", "labelled")
         workshop.until("labelled", lambda entries: "cancelled" in ended(entries))
+        workshop.until("after", lambda entries: ended(entries) == ["finished"])
+        wait_for(lambda: waiting(workshop, "after") == ("finished", None))
+        wait_for(heard.exists)  # the driver's last act
+        wait_for(lambda: heard.read_text() == "after has finished: attempt 1 made its last step, 19.")
         elsewhere = ray_profile(workshop, cluster, secrets=["NO_SUCH_SECRET"], ray=ray)
         other = workshop.job("refused", run={"steps": 10})
         refused = workshop.call("gmml-submit", other, "--cluster", elsewhere, code=3, errors=True)
@@ -190,6 +201,12 @@ def test_ranks_go_to_nodes_with_their_label_and_resource_which_have_what_is_not_
         refused = workshop.call("gmml-submit", other, "--cluster", greedy, code=3, errors=True)
         assert "1 rank of 1 CPU, 2 fast on nodes labelled {'pool': 'spot'} at least" in refused
         assert "the cluster can never hold more than 0" in refused
+
+
+def waiting(workshop, run):
+    """The state of a run, and what it waits for."""
+    document = json.loads(workshop.call("gmml", "status", run, "--json"))
+    return document["state"], document["queue_reason"]
 
 
 def test_a_bucket_that_a_node_may_not_write_is_refused_from_there(workshop, s3_server, monkeypatch):

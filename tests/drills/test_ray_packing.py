@@ -1,5 +1,6 @@
 """Packing and indexing on Ray that were stopped by Ray's own tools go on with what stands, and do nothing twice."""
 
+import gzip
 import json
 import os
 import re
@@ -13,9 +14,10 @@ import pytest
 from tests.fixtures.ray import running_ray, tasks_named
 from tests.fixtures.runs import HELD
 from tests.fixtures.slurm import until
-from tests.unit.data.conftest import digits, write_digits
+from tests.unit.data.conftest import digit_shards, digits, write_digits
+from tests.unit.data.packing.test_archives import write_parquet
 
-__all__ = ["digits"]
+__all__ = ["digit_shards", "digits"]
 pytestmark = pytest.mark.timeout(1200)
 
 SAMPLES, SHARD, SIDE = 23, 4, 12
@@ -83,6 +85,29 @@ def test_packing_goes_on_where_its_job_was_stopped_and_makes_no_shard_twice(tmp_
     assert again.returncode == 0, error
     assert content(there) == content(tmp_path / "here")
     assert kept.items() <= standing(there, ".tar").items()
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "parquet"])
+def test_compressed_tars_and_parquet_files_are_packed_there_as_here(tmp_path, digits, digit_shards, cluster, kind):
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    if kind == "parquet":
+        for part in range(2):
+            write_parquet(sources / f"train-{part:05d}-of-00002.parquet", digits[part * SAMPLES : (part + 1) * SAMPLES])
+    else:
+        for shard in digit_shards.glob("*.tar"):
+            (sources / f"{shard.name}.gz").write_bytes(gzip.compress(shard.read_bytes()))
+    sources /= f"*.{kind}"
+    here = pack(cluster.environment, sources, tmp_path / "here", "--workers", 1)
+    expected, error = here.communicate(timeout=240)
+    assert here.returncode == 0, error
+    words = [sources, tmp_path / "there", "--cluster", profile_of(tmp_path, cluster)]
+    there = pack(cluster.environment, *words)
+    printed, error = there.communicate(timeout=240)
+    assert there.returncode == 0, error
+    assert printed == expected.replace("/here/", "/there/")
+    assert content(tmp_path / "there") == content(tmp_path / "here")
+    assert content(tmp_path / "here")
 
 
 def test_indexing_goes_on_where_its_job_was_stopped_and_reads_no_shard_twice(tmp_path, digits, cluster):

@@ -24,7 +24,7 @@ from gmml_cluster.data.corpus.tar import (
     Read,
     Sample,
 )
-from gmml_cluster.errors import DataError, Fault, PreflightError
+from gmml_cluster.errors import DataError, Fault, NotInstalled
 
 MOST_INFLATED = 4 * 2**20
 """Bytes that may have to be decompressed beside an image to have it."""
@@ -73,11 +73,11 @@ def demand_pyarrow(url: str) -> None:
     """Refuse a parquet file where pyarrow is not installed; anything else passes.
 
     Raises:
-        PreflightError: it is not installed here.
+        NotInstalled: it is not installed here.
     """
     if is_parquet(url) and find_spec("pyarrow") is None:
         what = f"not installed here, and {url.rpartition('/')[2]} needs it"
-        raise PreflightError(Fault("pyarrow", what, "pip install 'gmml-cluster[parquet]'"))
+        raise NotInstalled(Fault("pyarrow", what, "pip install 'gmml-cluster[parquet]'"))
 
 
 def splits_of(names: Iterable[str]) -> list[str]:

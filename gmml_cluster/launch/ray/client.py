@@ -137,7 +137,7 @@ def report_of(details: Any) -> JobReport:
     """What the job API says of one job; what a driver printed at its end is no reason where it ended well."""
     status = str(details.status.value)
     state = _STATES.get(status, "gone")
-    reason = details.message if status in ("PENDING", "FAILED") else ""
+    reason = details.message if status in ("PENDING", "FAILED", "STOPPED") else ""
     return JobReport(state, _short(reason or ""))
 
 

@@ -63,7 +63,7 @@ def follow(profile: "ClusterProfile", ray: "RaySection", command: Command) -> in
         logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
         job = _submitted(client, profile, ray, command)
         try:
-            asyncio.run(_show(client, job))
+            heard = asyncio.run(_show(client, job))
         except KeyboardInterrupt:
             stop = f"ray job stop --address {address} {job}"
             print(f"job {job} goes on; repeat the command to follow it, or end it: {stop}", file=sys.stderr)
@@ -72,9 +72,11 @@ def follow(profile: "ClusterProfile", ray: "RaySection", command: Command) -> in
             time.sleep(1.0)  # its output ends a little before it
     if status == "SUCCEEDED":
         return 0
-    if found.driver_exit_code:
+    if found.driver_exit_code and heard:
         return int(found.driver_exit_code)
-    message = next(iter((found.message or "").strip().splitlines()), "no message")
+    # a command that could not even start, as for a package that the node lacks, left its reason to Ray's message
+    said = (found.message or "no message").strip().splitlines()
+    message = said[-1] if found.driver_exit_code else said[0]
     raise LaunchError(Fault(address, f"the job {job} ended as {status} ({message})", command.cure))
 
 
@@ -101,7 +103,8 @@ def _submitted(client: "JobSubmissionClient", profile: "ClusterProfile", ray: "R
     return job
 
 
-async def _show(client: "JobSubmissionClient", job: str) -> None:
+async def _show(client: "JobSubmissionClient", job: str) -> bool:
+    """Show what the job prints; whether any of it was ours."""
     with ExitStack() as bars:
         shown = MarkedOutput(bars)
         rest = ""
@@ -110,6 +113,7 @@ async def _show(client: "JobSubmissionClient", job: str) -> None:
             for line in lines:
                 shown.line(line)
         shown.line(rest)
+    return shown.any
 
 
 async def _heard(printed: AsyncIterator[str], ask: Callable[[], object]) -> AsyncIterator[str]:

@@ -17,6 +17,7 @@ from gmml_cluster.launch.protocol import JobReport, Submission, one_by_one
 from gmml_cluster.launch.ray.client import RayJob, connected, dashboard, first_line, report_of
 from gmml_cluster.launch.ray.requests import job_request, section
 from gmml_cluster.launch.ray.turns import waits
+from gmml_cluster.launch.ray.waiting import waits_for_room
 
 if TYPE_CHECKING:
     from gmml_cluster.plan.machine import Machine
@@ -81,7 +82,10 @@ class RayLauncher:
         return one_by_one(self.submit, submissions)
 
     def poll(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
-        """Reports by one listing a cluster; a job that its cluster does not list is gone with an earlier head."""
+        """Reports by one listing of a cluster's jobs; a job that it does not list is gone with an earlier head.
+
+        A run whose ranks find no room is queued, as on SLURM, though its driver runs.
+        """
         by_address = defaultdict(list)
         for job in map(RayJob.read, jobs):
             by_address[job.address].append(job)
@@ -90,7 +94,9 @@ class RayLauncher:
             try:
                 with connected(address, _POLL_ANSWER_S) as client:
                     listed = client.list_jobs()
-                reports |= {str(job): _report(job.submission, listed) for job in asked}
+                    named = {job.submission for job in asked}
+                    without_room = waits_for_room(client, [each for each in listed if each.submission_id in named])
+                reports |= {str(job): _report(job.submission, listed, without_room) for job in asked}
             except LaunchError as error:
                 _log.warning("%s", error)
                 reports |= {str(job): JobReport("unknown") for job in asked}
@@ -115,14 +121,16 @@ class RayLauncher:
         """Nothing is kept here."""
 
 
-def _report(job: str, listed: Sequence[Any]) -> JobReport:
-    """How a job is; one whose driver waits for others of its sweep is queued."""
+def _report(job: str, listed: Sequence[Any], without_room: Mapping[str, str]) -> JobReport:
+    """How a job is; one whose driver waits for others of its sweep, or for room, is queued."""
     mine = next((details for details in listed if details.submission_id == job), None)
     if mine is None:
         return JobReport("gone")
     report = report_of(mine)
-    turn = waits(job, listed) if report.state == "running" else None
-    return report if turn is None else JobReport("queued", turn)
+    if report.state != "running":
+        return report
+    reason = waits(job, listed) or without_room.get(job)
+    return report if reason is None else JobReport("queued", reason)
 
 
 def _is_known(client: Any, job: RayJob) -> bool:

@@ -41,15 +41,21 @@ class Marked(io.RawIOBase):
 
 
 class MarkedOutput:
-    """Shows the job's lines, and its progress as a bar."""
+    """Shows the job's lines, and its progress as a bar.
+
+    Attributes:
+        any: whether there was a marked line.
+    """
 
     def __init__(self, bars: ExitStack) -> None:
+        self.any = False
         self._bars, self._of = bars, ""
         self._done = 0
         self._advance: Callable[[int], None] = _ignore
 
     def line(self, line: str) -> None:
         """Print a marked line where it belongs; others are Ray's own."""
+        self.any = self.any or line.startswith((OUT, ERR, PROGRESS))
         if line.startswith(OUT):
             print(line.removeprefix(OUT), flush=True)
         elif line.startswith(ERR):

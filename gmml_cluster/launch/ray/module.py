@@ -5,10 +5,12 @@ lines marked. Nothing of it is a run: nobody restarts it, and what it finds is k
 """
 
 import runpy
+import socket
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from gmml_cluster.launch.imports import lacking_on_ray
 from gmml_cluster.launch.ray.command import Command, follow
 from gmml_cluster.launch.ray.marks import mark_output
 from gmml_cluster.launch.ray.requests import section
@@ -38,7 +40,12 @@ def main(arguments: Sequence[str]) -> None:
     """Entry of the job: run the module as if it had been started itself."""
     mark_output()
     sys.argv = [*arguments]
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    except ModuleNotFoundError as error:
+        fault = lacking_on_ray(str(error.name), socket.gethostname(), "train", sys.executable)
+        print(fault, file=sys.stderr)
+        sys.exit(fault.exit_code)
 
 
 if __name__ == "__main__":

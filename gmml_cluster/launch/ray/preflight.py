@@ -15,8 +15,7 @@ from gmml_cluster.errors import Fault, LaunchError, PreflightError
 from gmml_cluster.launch.protocol import Submission
 from gmml_cluster.launch.ray.client import connected, dashboard, first_line, hand_over
 from gmml_cluster.launch.ray.requests import MARK, look_request, marker, rank_resources, section
-from gmml_cluster.launch.ray.room import ranks_held
-from gmml_cluster.wording import counted
+from gmml_cluster.launch.ray.room import asked_for, ranks_held
 
 if TYPE_CHECKING:
     from gmml_cluster.spec.cluster import RaySection
@@ -83,12 +82,9 @@ def _resource_faults(ranks: list[int], submission: Submission) -> Iterator[Fault
     least, held = plan.nodes[0] * plan.ranks_per_node, ranks_held(ranks, ray.placement)
     if ray.autoscales or held >= least:
         return
-    each = ", ".join(f"{need:g} {name}" for name, need in rank_resources(submission).items())
-    labels = f" on nodes labelled {ray.labels}" if ray.labels else ""
     strict = f" by {ray.placement}" if ray.placement.startswith("STRICT") else ""
-    problem = (
-        f"{counted(least, 'rank')} of {each}{labels} at least; the cluster can never hold more than {held}{strict}"
-    )
+    asked = asked_for(least, rank_resources(submission), ray.labels)
+    problem = f"{asked} at least; the cluster can never hold more than {held}{strict}"
     yield Fault("resources.nodes", problem, "ask for fewer, add nodes, or set ray.autoscales if the cluster adds them")
 
 

@@ -63,7 +63,7 @@ def job_request(submission: Submission, job: RayJob, code: str) -> dict[str, Any
     return {
         "entrypoint": _command("gmml_cluster.launch.ray.driver", given),
         "submission_id": job.submission,
-        "metadata": {"run": submission.run_root, **of_sweep},
+        "metadata": {"run": submission.run_root, "placement": ray.placement, **of_sweep},
         "runtime_env": _runtime_env(submission, code),
     }
 

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from gmml_cluster.wording import counted
+
 Free = dict[str, dict[str, float]]
 """Resources by name, of each node by its id."""
 
@@ -50,6 +52,23 @@ def without_nodes(labels: Mapping[str, str], nodes: Collection[str]) -> dict[str
     """A selector of nodes with these labels and none of these ids; labels that name nodes by themselves stand."""
     avoided = {NODE_ID: f"!in({', '.join(nodes)})"} if nodes else {}
     return {**avoided, **labels}
+
+
+def is_selected(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
+    """Whether a node with these labels is one of those that a selector of `without_nodes` names."""
+    for name, wanted in selector.items():
+        if wanted.startswith("!in("):
+            if labels.get(name) in wanted.removeprefix("!in(").removesuffix(")").split(", "):
+                return False
+        elif labels.get(name) != wanted:
+            return False
+    return True
+
+
+def asked_for(ranks: int, each: Mapping[str, float], labels: Mapping[str, str]) -> str:
+    """Ranks, what each needs and where, in words."""
+    needs = ", ".join(f"{need:g} {name}" for name, need in each.items())
+    return f"{counted(ranks, 'rank')} of {needs}" + (f" on nodes labelled {dict(labels)}" if labels else "")
 
 
 def without_ranks(free: Free, places: Iterable[str], needed: Mapping[str, float]) -> Free:

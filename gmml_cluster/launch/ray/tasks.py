@@ -1,5 +1,6 @@
 """Independent tasks as tasks of Ray: the `Workers` of `data/workers.py` on a whole cluster."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -8,12 +9,15 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from gmml_cluster.data.workers import CURE, R, T
-from gmml_cluster.errors import Fault, WorkerLost
+from gmml_cluster.errors import Fault, GmmlError, NotInstalled, WorkerLost
+from gmml_cluster.launch.imports import lacking_on_ray
 
 _AHEAD = 2
 """Tasks handed out for each core, so that none waits for its next one."""
 _TRIES = 3
 _LOOK_S = 5.0
+_LACKS, _AT = re.compile(r"No module named '([^'.]+)"), re.compile(r"\bip=([^,)\s]+)")
+"""What Ray says, in a traceback, of a package that a node lacks, and which node that is."""
 
 
 def connect() -> None:
@@ -53,7 +57,7 @@ class RayTasks:
                     try:
                         found: R = ray.get(reference)
                     except RayTaskError as error:
-                        raise error.cause from None
+                        raise cause_of(error.cause, str(error)) from None
                     except RayError as error:
                         if tries == _TRIES:
                             raise WorkerLost(_fault(task.name, error)) from error
@@ -72,6 +76,19 @@ class RayTasks:
             self._room = max(_AHEAD * int(ray.cluster_resources().get("CPU", 0)), 1)
             self._looked = time.monotonic()
         return self._room
+
+
+def cause_of(cause: Exception, traceback: str) -> Exception:
+    """What a task raised, or which package its node lacks: a task that cannot be imported there raises as any other.
+
+    Args:
+        cause: what Ray says that it raised.
+        traceback: Ray's text of it.
+    """
+    lacking = None if isinstance(cause, GmmlError) else _LACKS.search(traceback)
+    package = cause.faults[0].where if isinstance(cause, NotInstalled) else lacking and lacking[1]
+    at = _AT.search(traceback)
+    return lacking_on_ray(package, at[1] if at else "of a task", "data") if package else cause
 
 
 def _fault(name: str, error: RayError) -> Fault:

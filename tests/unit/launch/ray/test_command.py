@@ -114,7 +114,13 @@ def test_a_head_that_falls_silent_while_its_job_is_followed_is_asked_and_is_out_
 
 
 def test_its_exit_code_is_the_commands(cluster):
-    assert followed(cluster("FAILED", code=3)) == 3
+    assert followed(cluster("FAILED", ["gmml:err a fault\n"], code=3)) == 3
+
+
+def test_a_command_that_could_not_start_there_says_why_in_the_last_line_that_ray_has(cluster):
+    message = "Job entrypoint command failed with exit code 1, last available logs:\nTraceback\nNo module named 'click'"
+    with pytest.raises(LaunchError, match=r"ended as FAILED \(No module named 'click'\); repeat the command"):
+        followed(cluster("FAILED", ["Traceback\nNo module named 'click'\n"], code=1, message=message))
 
 
 def test_a_job_that_was_lost_is_a_fault_with_what_ray_says(cluster):

@@ -38,6 +38,7 @@ def submission(nodes="2..4", ranks=2, **ray):
 def details(submission, status, message=None, metadata=None, start_time=0):
     return SimpleNamespace(
         submission_id=submission,
+        job_id=None,
         status=SimpleNamespace(value=status),
         message=message,
         metadata=metadata,
@@ -109,7 +110,7 @@ def test_every_field_of_the_profile_reaches_the_request():
     ):  # fmt: skip
         assert word in request["entrypoint"]
     assert request["submission_id"] == "<token>"
-    assert request["metadata"] == {"run": "/runs/a-run"}
+    assert request["metadata"] == {"run": "/runs/a-run", "placement": "SPREAD"}
     environment = request["runtime_env"]["env_vars"]
     assert (environment["A"], environment["GMML_GPUS"], environment["GMML_CPUS"]) == ("it's", "2", "8")
     assert environment["GMML_NODE_CACHE"] == '{"folder":"/scratch","limit":"9437184 B"}'
@@ -172,7 +173,7 @@ def test_what_the_cluster_refuses_is_not_taken_for_submitted(api, monkeypatch):
         ("PENDING", "waiting for resources", JobReport("queued", "waiting for resources")),
         ("RUNNING", "Job is currently running.", JobReport("running")),
         ("SUCCEEDED", "Job finished successfully.", JobReport("gone")),
-        ("STOPPED", "Job was intentionally stopped.", JobReport("gone")),
+        ("STOPPED", "Job was intentionally stopped.", JobReport("gone", "Job was intentionally stopped.")),
         (
             "FAILED",
             "Job entrypoint exited with 1\nlast 20,000 characters",
@@ -312,5 +313,5 @@ def test_a_request_says_of_which_sweep_it_is_where_that_has_a_limit(parallel):
     made = replace(submission(), queue=Queue("vit-lr", parallel))
     request = json.loads(RayLauncher().script(made))
     limited = {"root": "/runs", "sweep": "vit-lr", "parallel": "2"} if parallel else {}
-    assert request["metadata"] == {"run": "/runs/a-run", **limited}
+    assert request["metadata"] == {"run": "/runs/a-run", "placement": "PACK", **limited}
     assert ("--in-sweep vit-lr" in request["entrypoint"]) is (parallel is not None)

@@ -68,14 +68,28 @@ def test_a_run_whose_store_stayed_out_of_reach_ends_with_the_reason_that_was_kep
     assert follow.ended_without_finishing(run).startswith("runs: No space left on device; see gmml logs a")
 
 
-def test_a_run_whose_log_has_the_end_does_not_end_with_what_its_launcher_says_of_the_job(tmp_path, monkeypatch):
+def claimed_on_ray(tmp_path, monkeypatch):
+    """A run whose only attempt has claimed, and whose job has failed by what Ray says."""
     run = create_run(str(tmp_path / "runs"), "a", {}, {})
     token = protocol.submit(run.log, launcher="ray", code="c", bounds={})
     protocol.queued(run.log, token, "j")
     report = JobReport("gone", "Job entrypoint command failed with exit code 1, last available logs")
     monkeypatch.setattr(follow, "poll_one", lambda name, history: Jobs({JobRef("ray", "j"): report}))
     assert follow.ended_without_finishing(run).startswith("Job entrypoint command failed")
-    claimed = protocol.claim(run.log, submit=token, job="j", restart=0, topology={}, machine={})
+    attempt = protocol.claim(run.log, submit=token, job="j", restart=0, topology={}, machine={}).attempt
     assert follow.ended_without_finishing(run).startswith("Job entrypoint command failed")
-    protocol.end(run.log, claimed.attempt, "error", message="ValueError: x")
+    return run, attempt
+
+
+def test_a_run_whose_log_has_the_end_does_not_end_with_what_its_launcher_says_of_the_job(tmp_path, monkeypatch):
+    run, attempt = claimed_on_ray(tmp_path, monkeypatch)
+    protocol.end(run.log, attempt, "error", message="ValueError: x")
     assert follow.ended_without_finishing(run).startswith("attempt 1 ended with error: ValueError: x; see")
+
+
+def test_a_notice_that_nobody_explained_leaves_the_reason_to_the_launcher(tmp_path, monkeypatch):
+    run, attempt = claimed_on_ray(tmp_path, monkeypatch)
+    protocol.end(run.log, attempt, "notice")
+    assert follow.ended_without_finishing(run).startswith("Job entrypoint command failed")
+    protocol.resolve_cause(run.log, attempt, "lost", "its worker was killed")
+    assert follow.ended_without_finishing(run).startswith("attempt 1 ended with lost: its worker was killed; see")
