@@ -6,6 +6,9 @@ import socket
 import subprocess
 from collections.abc import Mapping
 
+from gmml_cluster.run.ends.causes import Cause
+from gmml_cluster.run.ends.symptoms import of_kill
+
 
 def own_address() -> str:
     """An address of this node that the other nodes reach: Ray's or SLURM's where there is one, else the host's name."""
@@ -33,6 +36,12 @@ def preemption_under_way() -> bool:
     """Whether this SLURM job is being preempted already: the notice may have come before handlers existed."""
     job = own_job()
     return bool(job) and scontrol("job", job).get("PreemptTime", "None") not in ("None", "Unknown")
+
+
+def killed_before() -> tuple[Cause, str] | None:
+    """Why SLURM killed the start of this job before this one, and its word of it; None where it wrote none."""
+    cause, proof = of_kill(os.environ.get("GMML_KILLED", "")) or (None, "")
+    return None if cause is None else (cause, proof)
 
 
 def threads(local_ranks: int) -> int | None:
