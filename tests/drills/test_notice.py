@@ -174,7 +174,7 @@ def test_a_save_longer_than_the_notice_of_a_preemption_costs_the_steps_since_the
         site.assert_no_orphan("slow")
 
 
-def test_a_cancel_with_too_short_a_notice_leaves_the_run_to_a_person_who_is_told_how(tmp_path, digits, calm):
+def test_a_cancel_with_too_short_a_notice_comes_back_too(tmp_path, digits, calm):
     if lacking := missing():
         pytest.skip(lacking)
     with running_slurm(kill_wait=5) as cluster:
@@ -185,15 +185,13 @@ def test_a_cancel_with_too_short_a_notice_leaves_the_run_to_a_person_who_is_told
         site.wait("slow", lambda history: history.commits, "a checkpoint")
         urgent = cluster.preempt()
         until(lambda: cluster.job(urgent)["JobState"] == "RUNNING", LIMIT_S, "the ranks are killed")
-        shown = site.call("gmml", "status", "slow")
-        assert "slow: interrupted" in shown
-        assert "gmml resume slow continues it" in shown
         kept = site.history("slow").commits[-1].step
-        site.take_back(urgent)
         site.slow_store(0)
         site.pace(0)
-        site.call("gmml", "resume", "slow")
+        site.take_back(urgent)
         history = site.wait("slow", lambda history: history.finished, "the run finishes")
         assert history.begins[-1] == (2, kept + 1), "from the checkpoint before"
+        assert [attempt.cause for attempt in history.attempts] == ["preempted", "finished"]
+        assert len({attempt.job for attempt in history.attempts}) == 1, "under its number"
         assert site.figures("slow") == calm
         site.assert_no_orphan("slow")

@@ -48,12 +48,14 @@ class SignalThread:
         check: called at every tick (0.5 s) in this thread, so it must be quick: while it waits, no signal is noticed.
             If it raises, the error is logged and it is called again at the next tick. At first it ends the process
             where a stop is requested: before the ranks have met there is nothing to save and no rank to inform.
+        noticed: called at every signal that is a notice, in this thread, so it must be quick too.
         pause: called before a suspension that is announced.
         go_on: called after it.
     """
 
     stop_request: StopRequest = field(default_factory=StopRequest)
     check: Callable[[], None] = lambda: None
+    noticed: Callable[[], None] = lambda: None
     pause: Callable[[], None] = lambda: None
     go_on: Callable[[], None] = lambda: None
 
@@ -104,6 +106,7 @@ class SignalThread:
             if asked:
                 _log.info("%s received: this rank saves its state, if it has any, and exits", _named(asked[0]))
                 self.stop_request.give("notice")
+                self.noticed()
             for number in received:  # in order: where jobs run in turns, the next suspension follows soon
                 if number == signal.SIGTSTP:
                     self.pause()

@@ -137,6 +137,14 @@ def test_a_notice_before_the_ranks_have_met_ends_the_process_at_once(listener):
     assert process.returncode == COME_BACK
 
 
+def test_whoever_wants_to_know_hears_of_every_notice(installed):
+    heard = threading.Semaphore(0)
+    installed.noticed = heard.release
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+        assert heard.acquire(timeout=DEADLINE_S)
+
+
 def test_suspensions_are_announced_and_ended_in_their_order(start):
     code = """
 import os, signal, sys, threading
