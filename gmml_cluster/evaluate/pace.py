@@ -1,11 +1,11 @@
 """How long a batch of an evaluation may take before the evaluation is given up."""
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gmml_cluster.errors import Fault, StorageError
+from gmml_cluster.running_time import running_time
 
 FIRST_S = 300.0
 """For the first batch, of which no other says what is usual: within it requests to a store are retried."""
@@ -21,7 +21,7 @@ class Pace:
     more, is that: then it is better to train on.
     """
 
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = running_time
     _taken: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from time import monotonic, sleep
+from time import sleep
 from typing import Any, TypeVar
 
 from gmml_cluster.errors import Fault, StorageError
+from gmml_cluster.running_time import running_time
 from gmml_cluster.store.protocol import NotFound
 from gmml_cluster.store.ranges import Ranges
 from gmml_cluster.store.rehearsal import rehearsal
@@ -120,14 +121,14 @@ class Requests:
             NotFound: the object does not exist.
             StorageError: refused, or not answered in time. Its `__cause__` is what the action raised.
         """
-        began, pause_s = monotonic(), _FIRST_PAUSE_S
+        began, pause_s = running_time(), _FIRST_PAUSE_S
         while True:
             try:
                 result = action()
             except self.errors as error:
                 self._answered |= status_of(error) is not None
                 deadline_s = DEADLINE_S if self._answered else FIRST_DEADLINE_S
-                if not (retry_on or is_transient)(error) or monotonic() - began + pause_s > deadline_s:
+                if not (retry_on or is_transient)(error) or running_time() - began + pause_s > deadline_s:
                     raise _failure(where, error) from error
                 if code_of(error) in _EXPIRED:
                     self._clients.pop(os.getpid(), None)

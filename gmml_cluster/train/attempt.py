@@ -45,6 +45,7 @@ from gmml_cluster.train.loop import run
 from gmml_cluster.train.maps import MapMaker, map_table
 from gmml_cluster.train.ranks import groups, slurm_growth, tracking
 from gmml_cluster.train.ranks.agreement import Agreement, StartInfo, agree, pinned_corpora
+from gmml_cluster.train.ranks.before_kill import BeforeKill
 from gmml_cluster.train.ranks.cluster_env import may_grow, preemption_under_way
 from gmml_cluster.train.ranks.devices import choose_device, compare_devices
 from gmml_cluster.train.ranks.drill import rehearsed
@@ -105,8 +106,10 @@ def run_attempt(start: StartInfo, signals: SignalThread, evaluate: Evaluate) -> 
     root = run_root(start.root, start.run)
     kv, watched = meet(root.store, start.key, rank_info)
     shutdown = Shutdown(rank_info, watched, root, start, signals.stop_request)
-    if rank_info.rank == 0 and preemption_under_way():
-        signals.stop_request.give("notice")
+    if rank_info.rank == 0:
+        signals.noticed = BeforeKill().notice
+        if preemption_under_way():
+            signals.stop_request.give("notice")
     signals.check = shutdown.check
     try:
         device = choose_device(rank_info)

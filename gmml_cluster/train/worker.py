@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from gmml_cluster.run.codes import UNMET
+from gmml_cluster.running_time import running_time
 from gmml_cluster.train.ranks.signals import SignalThread
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     signals = SignalThread()
     try:
         signals.install(_pipe())
+        running_time.start()
 
         # here, because torch takes seconds to import, in which a notice must not be lost
         from gmml_cluster.train.attempt import run_attempt
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         from gmml_cluster.train.ranks.watchdog import watchdog
 
         watchdog.guard()
-        signals.pause, signals.go_on, signals.forgive = watchdog.pause, watchdog.go_on, watchdog.forgive
+        signals.pause, signals.go_on = watchdog.pause, watchdog.go_on
 
         start = StartInfo(given.root, given.run, given.submit, given.job, given.restart, given.until, began)
         run_attempt(start, signals, _evaluation)

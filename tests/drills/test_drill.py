@@ -1,4 +1,4 @@
-"""`gmml drill` on this machine, on SLURM and on Ray: every drill but the one whose hang takes minutes to notice."""
+"""`gmml drill` on this machine, on SLURM and on Ray; a hang, which takes minutes to notice, on the first two."""
 
 import json
 
@@ -18,11 +18,15 @@ DISTURBED = pytest.mark.parametrize(
     ],
 )
 NODES = ("resources.nodes=2",)
+LIMIT_S = 1500.0
+"""Of a command: a rank that stands still is noticed after six minutes, and killed a minute later."""
 
 
 def drill(site, profile, kind, *fields):
     """What the command says of the disturbed run, after one that was not."""
-    printed = site.call("gmml", "drill", site.job("tiny"), *fields, "--cluster", profile, "--only", kind, "--json")
+    printed = site.call(
+        "gmml", "drill", site.job("tiny"), *fields, "--cluster", profile, "--only", kind, "--json", limit_s=LIMIT_S
+    )
     calm, found = map(json.loads, printed.splitlines())
     assert calm["causes"] == ["finished"]
     return found
@@ -39,11 +43,23 @@ def test_a_drill_says_what_was_lost_and_that_losses_stayed_equal(workshop, kind,
     check(drill(workshop, workshop.profile(2), kind), causes, least_lost)
 
 
+def test_a_rank_that_stands_still_is_named_and_costs_the_steps_since_the_checkpoint(workshop):
+    check(drill(workshop, workshop.profile(2), "hang"), ["hang", "finished"], 10)
+
+
+def slurm_drill(tmp_path, slurm, digits, kind):
+    site = Workshop(tmp_path, f"{digits}/train/*.tar", str(tmp_path / "runs"), slurm.environment)
+    section = {"partition": "low", "time": "20 min", "notice": "60 s"}
+    return drill(site, site.profile(1, launcher="slurm", slurm=section), kind, *NODES)
+
+
 @DISTURBED
 def test_a_drill_on_two_nodes_of_slurm_says_the_same(tmp_path, slurm, digits, kind, causes, least_lost):
-    site = Workshop(tmp_path, f"{digits}/train/*.tar", str(tmp_path / "runs"), slurm.environment)
-    section = {"partition": "low", "time": "10 min", "notice": "60 s"}
-    check(drill(site, site.profile(1, launcher="slurm", slurm=section), kind, *NODES), causes, least_lost)
+    check(slurm_drill(tmp_path, slurm, digits, kind), causes, least_lost)
+
+
+def test_a_rank_that_stands_still_on_slurm_is_named_too(tmp_path, slurm, digits):
+    check(slurm_drill(tmp_path, slurm, digits, "hang"), ["hang", "finished"], 10)
 
 
 @DISTURBED

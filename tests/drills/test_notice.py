@@ -8,7 +8,6 @@ import pytest
 
 from tests.fixtures.accounting import ACCOUNT, QOS, missing_accounting
 from tests.fixtures.notices import LIMIT_S, Notice, SlurmSite, calm_figures, rows, tour
-from tests.fixtures.runs import ended
 from tests.fixtures.slurm import missing, running_slurm, until
 
 pytestmark = pytest.mark.timeout(3600)
@@ -144,21 +143,55 @@ def test_a_save_longer_than_the_notice_of_a_time_limit_costs_the_steps_since_the
     site.assert_no_orphan("late")
 
 
-def test_a_suspended_run_stands_still_and_goes_on(tmp_path, digits, calm):
+def test_a_save_longer_than_the_notice_of_a_preemption_costs_the_steps_since_the_checkpoint_and_is_warned_of(
+    tmp_path, digits, calm
+):
+    """Here a preemption leaves 5 s, and the store takes longer for a file."""
     if lacking := missing():
         pytest.skip(lacking)
-    with running_slurm(suspends=True, kill_wait=30) as cluster:
+    with running_slurm(kill_wait=5) as cluster:
         site = SlurmSite(tmp_path, digits, cluster)
-        site.pace(0.2)
-        site.submit(site.job("suspended", **JOB), "s0")
-        site.wait("suspended", lambda history: history.commits, "a checkpoint")
-        job, urgent = site.job_of("suspended"), cluster.preempt()
-        until(lambda: cluster.job(job)["JobState"] == "SUSPENDED", LIMIT_S, "the job is suspended")
-        assert "running: suspended; its scheduler lets it go on later" in site.call("gmml", "status", "suspended")
-        until(lambda: cluster.job(urgent)["JobState"] == "RUNNING", LIMIT_S, "the urgent job runs")
+        site.pace(0.5)
+        site.slow_store(12)
+        site.submit(site.job("slow", **JOB), "low")
+        site.wait("slow", lambda history: history.commits, "a checkpoint")
+        warning = "and a preemption leaves 5 s for it"
+        assert warning in site.call("gmml", "status", "slow")
+        job, urgent = site.job_of("slow"), cluster.preempt()
+        until(lambda: cluster.job(job)["JobState"] == "PENDING", LIMIT_S, "the ranks are killed and the job is queued")
+        kept = site.history("slow").commits[-1]
         site.take_back(urgent)
+        history = site.wait("slow", lambda history: len(history.begins) == 2, "the next attempt begins")
+        assert (kept.attempt, history.begins[-1]) == (1, (2, kept.step + 1)), "from the checkpoint before"
+        site.slow_store(0)
+        site.call("gmml", "cancel", "slow")
+        site.wait("slow", lambda history: history.attempts[-1].ended is not None, "the attempt ends")
+        assert warning in site.call("gmml", "resume", "slow")
         site.pace(0)
-        site.wait("suspended", lambda history: history.finished, "the run finishes")
-        assert ended(site.entries("suspended")) == ["finished"], "no attempt ended for it"
-        assert site.figures("suspended") == calm
-        site.assert_no_orphan("suspended")
+        history = site.wait("slow", lambda history: history.finished, "the run finishes")
+        assert [attempt.cause for attempt in history.attempts] == ["preempted", "cancelled", "finished"]
+        assert site.figures("slow") == calm
+        site.assert_no_orphan("slow")
+
+
+def test_a_cancel_with_too_short_a_notice_comes_back_too(tmp_path, digits, calm):
+    if lacking := missing():
+        pytest.skip(lacking)
+    with running_slurm(kill_wait=5) as cluster:
+        site = SlurmSite(tmp_path, digits, cluster)
+        site.pace(0.5)
+        site.slow_store(12)
+        site.submit(site.job("slow", **JOB), "c0")
+        site.wait("slow", lambda history: history.commits, "a checkpoint")
+        urgent = cluster.preempt()
+        until(lambda: cluster.job(urgent)["JobState"] == "RUNNING", LIMIT_S, "the ranks are killed")
+        kept = site.history("slow").commits[-1].step
+        site.slow_store(0)
+        site.pace(0)
+        site.take_back(urgent)
+        history = site.wait("slow", lambda history: history.finished, "the run finishes")
+        assert history.begins[-1] == (2, kept + 1), "from the checkpoint before"
+        assert [attempt.cause for attempt in history.attempts] == ["preempted", "finished"]
+        assert len({attempt.job for attempt in history.attempts}) == 1, "under its number"
+        assert site.figures("slow") == calm
+        site.assert_no_orphan("slow")

@@ -20,6 +20,12 @@ class Time:
         here().sleep(seconds)
 
 
+def running_time() -> float:
+    """Of the module of that name: time in which this process was frozen does not count."""
+    world = here()
+    return world.now - world.thread.process.frozen_s
+
+
 class Lock:
     """A lock that its holder may take again, as `threading.RLock` is."""
 

@@ -262,7 +262,7 @@ class History(World):
         if process is not None:
             seconds = math.exp(self.random.uniform(math.log(5.0), math.log(1500.0)))
             self.note("world", f"{process.name} is frozen", f"{seconds:.0f} s")
-            process.frozen_until = self.now + seconds
+            process.freeze(seconds)
 
     def _kill_supervisor(self) -> None:
         self._kill_one(lambda process: isinstance(process.about, Supervising))

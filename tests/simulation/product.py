@@ -141,7 +141,7 @@ def _replacements() -> dict[Any, dict[str, Any]]:
         retention: {"time": time},
         verified: {"sleep": time.sleep},
         yaml: {"safe_load": lru_cache(maxsize=64)(yaml.safe_load)},
-        requests: {"monotonic": time.monotonic, "sleep": time.sleep, "random": clock.Random},
+        requests: {"running_time": clock.running_time, "sleep": time.sleep, "random": clock.Random},
         s3: {"ThreadPoolExecutor": clock.Pool, "SINGLE_PUT_BYTES": 300, "PART_BYTES": 200},
         probe: {"secrets": clock.Secrets},
         posix: {"os": folder.System, "Path": folder.Path, "open": folder.open_file, "secrets": clock.Secrets},
@@ -184,7 +184,7 @@ def _replacements() -> dict[Any, dict[str, Any]]:
         },
         loop: {"watchdog": _WATCHDOG},
         records: {"time": time},
-        save: {"time": time, "threading": threading},
+        save: {"running_time": clock.running_time, "threading": threading},
         clean_up: {"threading": threading},
         agreement: {
             "time": time,
@@ -201,6 +201,7 @@ def _replacements() -> dict[Any, dict[str, Any]]:
         },
         rendezvous: {
             "time": time,
+            "running_time": clock.running_time,
             "secrets": clock.Secrets,
             "KeyValueStore": Rendezvous,
             "_listen": _listen,

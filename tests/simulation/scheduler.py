@@ -231,7 +231,7 @@ class Scheduler:
             process.node.processes.remove(process)
             process.node = outside
             outside.processes.append(process)
-            process.frozen_until = world.now + world.random.uniform(0.0, 600.0)
+            process.freeze(world.random.uniform(0.0, 600.0))
         world.note("world", f"the ranks of job {job.id} escape")
         pod.ended.give()
         self.end(job, "PREEMPTION", requeue=True)

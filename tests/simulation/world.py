@@ -63,13 +63,14 @@ class Process:
     Attributes:
         code: exit code once it is gone: 128 and more for a signal.
         frozen_until: no thread of it runs before, as under SIGSTOP, on a stalled node or in a swap storm.
+        frozen_s: how long it was frozen in all, up to then.
         about: whatever its kind of process needs to know of itself.
     """
 
     def __init__(self, world: "World", name: str, node: "Node | None", about: Any = None) -> None:
         self.world, self.name, self.node, self.about = world, name, node, about
         self.code: int | None = None
-        self.frozen_until = 0.0
+        self.frozen_until, self.frozen_s = 0.0, 0.0
         self.ended, self.threads = Signal(), list[Thread]()
         self.error: BaseException | None = None
 
@@ -84,6 +85,12 @@ class Process:
         self.threads.append(thread)
         self.world.wake(thread, after_s)
         return thread
+
+    def freeze(self, seconds: float) -> None:
+        """Let no thread of it run for so long from now on."""
+        until = self.world.now + seconds
+        self.frozen_s += max(0.0, until - max(self.world.now, self.frozen_until))
+        self.frozen_until = max(until, self.frozen_until)
 
     def end(self, code: int, why: str = "") -> None:
         """End it now, as `kill -9` and `os._exit` do: nothing of it runs any more."""

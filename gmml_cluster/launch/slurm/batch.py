@@ -33,6 +33,8 @@ _PLACEHOLDER = "t0ken" * 6
 # that is harmless by default.
 # SLURM_MEM_PER_*: set where gmml-submit ran within an allocation; they would outrank the job's own --mem in its steps.
 # GMML_JOB: of an array's task SLURM_JOB_ID may be the whole array's number, and scontrol would then change all of it.
+# GMML_KILLED: SLURM's word of the start before this one. Where a save takes longer than the notice, that script was
+# killed with its ranks and logged nothing; rank 0 does so after its claim.
 # gmml_environment: for a successor, which is to get what this job got and not what this script adds.
 _GUARDS = """\
 trap '' TERM CONT USR2
@@ -50,7 +52,8 @@ gmml_verdict_s={verdict_s} gmml_patience_s={patience_s} gmml_restarts={restarts}
 gmml_set_python() {{ python=({python}); }}
 gmml_blind=${{gmml_err%.err}}.restarts-without-log gmml_here=${{gmml_err%.err}}.restarts-here
 gmml_bad= gmml_step=(--open-mode=append) gmml_requeued=${{SLURM_RESTART_COUNT:-0}}
-export GMML_RESTART=$((gmml_requeued + $(cat "$gmml_here" 2>/dev/null | wc -l)))"""
+export GMML_RESTART=$((gmml_requeued + $(cat "$gmml_here" 2>/dev/null | wc -l)))
+export GMML_KILLED=$(tac "$gmml_err" | sed '/^gmml: start /q' | grep -o 'JOB .* DUE TO [A-Z ]*[A-Z]' | head -n 1)"""
 
 # A sourced file may continue after a failing line of its own; the profile's lines must not.
 _OWN = """\

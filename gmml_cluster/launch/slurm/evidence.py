@@ -11,11 +11,8 @@ from gmml_cluster.launch.after.evidence import Evidence
 from gmml_cluster.launch.after.exits import evidence_of
 from gmml_cluster.launch.after.verdict import Allocation
 from gmml_cluster.launch.slurm.logs import StartLogs
-from gmml_cluster.run.ends.symptoms import of_output
+from gmml_cluster.run.ends.symptoms import of_kill, of_output
 
-_KILLS = {"PREEMPTION": "preempted", "TIME LIMIT": "time_limit", "NODE FAILURE": "node_lost"}
-# slurmstepd writes it for the job and again for each step; the step's line appears in files of ranks alone.
-_DUE_TO = re.compile(r"JOB \S+ ON \S+ CANCELLED AT \S+ DUE TO ([A-Z ]*[A-Z])")
 _NODE_FAILURE = re.compile(r"Node failure on \S+")
 _DOWN = re.compile(r"(DOWN|FAIL|ERROR|NOT_RESPONDING)|\*")
 # A node that drains runs its jobs on, but its site waits for them to leave it.
@@ -92,8 +89,8 @@ def _killed_by(record: Mapping[str, str], nodes: str, script: Sequence[str]) -> 
     reason is a cancel only where every node is known to be up.
     """
     for line in reversed(script):
-        if found := _DUE_TO.search(line):
-            return _KILLS.get(found[1]), line.strip()
+        if (killed := of_kill(line)) is not None:
+            return killed
     for line in reversed(script):
         if found := _NODE_FAILURE.search(line):
             return "node_lost", found[0]

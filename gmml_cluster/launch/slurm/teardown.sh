@@ -167,6 +167,7 @@ gmml_prepare() {
     # The number of this start must not come twice, so without the line there is no start.
     gmml_is_mine && echo >>"$gmml_here" || return 1
     GMML_RESTART=$((GMML_RESTART + 1))
+    unset GMML_KILLED
     gmml_seen=$(wc -l <"$gmml_err")
     # --overlap: SLURM frees the CPUs of a step that lost a node only at the end of the job.
     # shellcheck disable=SC2034

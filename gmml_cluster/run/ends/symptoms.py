@@ -93,6 +93,16 @@ _OUTPUT: tuple[Symptom, ...] = (
     ),
 )
 
+_KILLS: dict[str, Cause] = {"PREEMPTION": "preempted", "TIME LIMIT": "time_limit", "NODE FAILURE": "node_lost"}
+# slurmstepd writes it for the job and again for each step; the step's line appears in files of ranks alone.
+_DUE_TO = re.compile(r"JOB \S+ ON \S+ CANCELLED AT \S+ DUE TO ([A-Z ]*[A-Z])")
+
+
+def of_kill(line: str) -> tuple[Cause | None, str] | None:
+    """Why SLURM killed a job, and the line in its output that says so; None where the line says nothing of it."""
+    found = _DUE_TO.search(line)
+    return None if found is None else (_KILLS.get(found[1]), line.strip())
+
 
 def of_message(message: str) -> tuple[Kind, Cause] | None:
     """Kind and cause that an error's message proves; None where it proves nothing."""

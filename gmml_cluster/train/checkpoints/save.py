@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 
 from gmml_cluster.errors import StorageError
 from gmml_cluster.run.folders import checkpoint_folder
+from gmml_cluster.running_time import running_time
 from gmml_cluster.store.protocol import Store
 from gmml_cluster.train.engines.slices import Slice
 from gmml_cluster.train.ranks.rendezvous import KeyValueStore, RankInfo
@@ -221,7 +221,7 @@ class Saver:
         self._buffer = HostBuffer(slices())
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self._began = time.monotonic()
+        self._began = running_time()
 
     @property
     def busy(self) -> bool:
@@ -231,7 +231,7 @@ class Saver:
     @property
     def age_s(self) -> float:
         """Seconds since the last save began, or since the start."""
-        return time.monotonic() - self._began
+        return running_time() - self._began
 
     def check(self) -> None:
         """Raise the error that ends the attempt, of a save in the background."""
@@ -244,11 +244,11 @@ class Saver:
         Raises:
             StorageError: saves have failed for half an hour.
         """
-        stalling = time.monotonic()
+        stalling = running_time()
         self._join()
         slices = self._slices()
         self._buffer.copy(slices)  # the save before has read its bytes: `_join` waited for it
-        self._began = time.monotonic()
+        self._began = running_time()
         waited_s, before = self._waited_s(), self._not_recorded
         spent = Spent(before.data_wait_s + waited_s - self._waited_before_s, before.stall_s + self._began - stalling)
         self._waited_before_s, self._not_recorded, self.failed = waited_s, Spent(0.0, 0.0), None
@@ -319,7 +319,7 @@ class Saver:
             return self._judged(error, began)
         size = len(manifest) + sum(part["size"] for part in parts)
         digest = hashlib.sha256(manifest).hexdigest()
-        self.cost_s = time.monotonic() - began
+        self.cost_s = running_time() - began
         try:
             self._commit(Saved(step, folder, digest, size, self.cost_s, spent), full)
         except StorageError as error:
@@ -350,4 +350,4 @@ class Saver:
 
     def _judged(self, error: StorageError, began: float) -> _Outcome:
         self._failing_since = self._failing_since or began
-        return _Outcome(str(error), final=time.monotonic() - self._failing_since > GIVE_UP_S)
+        return _Outcome(str(error), final=running_time() - self._failing_since > GIVE_UP_S)

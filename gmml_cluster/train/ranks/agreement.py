@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from gmml_cluster.run.root import RunRoot, corpora_name
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.store.probe import probe
 from gmml_cluster.store.protocol import Store
+from gmml_cluster.train.ranks.cluster_env import killed_before
 from gmml_cluster.train.ranks.devices import processor
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 
@@ -125,6 +127,7 @@ def agree(
         start_s=time.monotonic() - start.began,
         topology=topology_fields(job, rank_info),
         machine=machine_fields(rank_info),
+        proofs=partial(_proof, history, start),
         claimed=claimed,
     )
     # read again: another submit may have changed fields between the first look and the claim
@@ -144,6 +147,14 @@ def agree(
         resumes=bool(claim.commits),
     )
     return agreed, claim
+
+
+def _proof(history: History, start: StartInfo, number: int) -> tuple[str, str] | None:
+    """Cause and proof of an attempt without an `end`, if it was the start of this job before this one; else None."""
+    attempt = history.attempt(number)
+    if attempt is None or (attempt.job, attempt.restart) != (start.job, start.restart - 1):
+        return None
+    return killed_before()
 
 
 def _most_held(history: History) -> int | None:

@@ -6,6 +6,9 @@ import socket
 import subprocess
 from collections.abc import Mapping
 
+from gmml_cluster.run.ends.causes import Cause
+from gmml_cluster.run.ends.symptoms import of_kill
+
 
 def own_address() -> str:
     """An address of this node that the other nodes reach: Ray's or SLURM's where there is one, else the host's name."""
@@ -32,7 +35,23 @@ def own_job() -> str:
 def preemption_under_way() -> bool:
     """Whether this SLURM job is being preempted already: the notice may have come before handlers existed."""
     job = own_job()
-    return bool(job) and scontrol("job", job).get("PreemptTime", "None") not in ("None", "Unknown")
+    return bool(job) and _is_preempted(scontrol("job", job))
+
+
+def is_killed_by_preemption() -> bool:
+    """Whether SLURM is taking the nodes from this job, by a preemption: KILL comes within KillWait."""
+    job = scontrol("job", own_job())
+    return job.get("JobState") == "COMPLETING" and _is_preempted(job)
+
+
+def _is_preempted(job: Mapping[str, str]) -> bool:
+    return job.get("PreemptTime", "None") not in ("None", "Unknown")
+
+
+def killed_before() -> tuple[Cause, str] | None:
+    """Why SLURM killed the start of this job before this one, and its word of it; None where it wrote none."""
+    cause, proof = of_kill(os.environ.get("GMML_KILLED", "")) or (None, "")
+    return None if cause is None else (cause, proof)
 
 
 def threads(local_ranks: int) -> int | None:
@@ -42,12 +61,16 @@ def threads(local_ranks: int) -> int | None:
 
 
 def leave_s() -> float:
-    """How long rank 0 may wait for the others at the end: 10 s, but less than SLURM's KillWait after the first exit.
+    """How long rank 0 may wait for the others at the end: 10 s, but less than SLURM's KillWait after the first exit."""
+    return max(1.0, min(10.0, kill_wait_s() - 2.0))
+
+
+def kill_wait_s() -> float:
+    """Seconds from SLURM's TERM to its KILL.
 
     The batch script leaves the variable empty where scontrol fails.
     """
-    kill_wait_s = float(os.environ.get("GMML_KILL_WAIT_S") or "12")
-    return max(1.0, min(10.0, kill_wait_s - 2.0))
+    return float(os.environ.get("GMML_KILL_WAIT_S") or "12")
 
 
 def is_kept_without_its_script(environment: Mapping[str, str]) -> bool:

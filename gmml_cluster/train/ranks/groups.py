@@ -10,9 +10,10 @@ import torch.distributed as dist
 from gmml_cluster.models.vit import pin_attention
 from gmml_cluster.train.ranks.rendezvous import KeyValueStore, RankInfo
 
-GROUP_TIMEOUT = timedelta(minutes=60)
-"""Of every process group (`engines/zero.py` gives it to DeepSpeed's). Never meant to fire: a save or a slow store may
-take minutes, and a dead peer is found before."""
+GROUP_TIMEOUT = timedelta(days=14)
+"""Of every process group (`engines/zero.py` gives it to DeepSpeed's). Never meant to fire: a dead peer is found by its
+connection, and whatever else stands still by the watchdog, which leaves out the days for which a scheduler may suspend
+the job. Gloo and NCCL do not, and milliseconds above 24 days do not fit the integer that poll(2) takes."""
 
 
 def join(kv: KeyValueStore, rank_info: RankInfo, device: torch.device) -> None:

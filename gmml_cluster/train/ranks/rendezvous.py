@@ -22,6 +22,7 @@ import torch.distributed as dist
 
 from gmml_cluster.errors import Fault, LaunchError
 from gmml_cluster.run.ends.symptoms import UNWRITTEN
+from gmml_cluster.running_time import running_time
 from gmml_cluster.store.protocol import NotFound, Store
 from gmml_cluster.train.ranks.cluster_env import own_address
 
@@ -138,12 +139,14 @@ class KeyValueStore:
         Raises:
             TimeoutError: it was not written in time.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = running_time() + timeout_s
         while True:
-            left_s = max(0.0, deadline - time.monotonic())
+            left_s = max(0.0, deadline - running_time())
             try:
                 self._keys.wait([key], timedelta(seconds=left_s))
             except dist.DistStoreError as error:
+                if running_time() < deadline:  # the time was over because this process was stopped
+                    continue
                 raise TimeoutError(f"{key} {UNWRITTEN} {timeout_s:g} s") from error
             if (value := self.get(key)) is not None:
                 return value
@@ -206,8 +209,8 @@ def _listen(host: str) -> socket.socket:
 
 
 def _await_address(store: Store, name: str) -> Address:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
+    deadline = running_time() + START_S
+    while running_time() < deadline:
         try:
             return Address(**json.loads(store.get(name)))
         except NotFound:

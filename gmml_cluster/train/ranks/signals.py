@@ -20,7 +20,6 @@ from gmml_cluster.run.codes import COME_BACK, ORPHAN_S
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 TICK_S = 0.5
-_LATE_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -49,16 +48,16 @@ class SignalThread:
         check: called at every tick (0.5 s) in this thread, so it must be quick: while it waits, no signal is noticed.
             If it raises, the error is logged and it is called again at the next tick. At first it ends the process
             where a stop is requested: before the ranks have met there is nothing to save and no rank to inform.
+        noticed: called at every signal that is a notice, in this thread, so it must be quick too.
         pause: called before a suspension that is announced.
         go_on: called after it.
-        forgive: called with the seconds in which this process was stopped, announced or not.
     """
 
     stop_request: StopRequest = field(default_factory=StopRequest)
     check: Callable[[], None] = lambda: None
+    noticed: Callable[[], None] = lambda: None
     pause: Callable[[], None] = lambda: None
     go_on: Callable[[], None] = lambda: None
-    forgive: Callable[[float], None] = lambda seconds: None
 
     def __post_init__(self) -> None:
         self.check = self._leave_before_meeting
@@ -94,9 +93,7 @@ class SignalThread:
     def _run(self) -> None:
         problem = ""
         while True:
-            waiting = time.monotonic()
             ready = select.select(self._sources, [], [], TICK_S)[0]
-            self._stood_still(time.monotonic() - waiting)
             with self._silence:
                 for source in ready:
                     self._receive(source)
@@ -109,21 +106,18 @@ class SignalThread:
             if asked:
                 _log.info("%s received: this rank saves its state, if it has any, and exits", _named(asked[0]))
                 self.stop_request.give("notice")
-            if signal.SIGTSTP in received:
-                self.pause()
-            if signal.SIGCONT in received:
-                self.go_on()
+                self.noticed()
+            for number in received:  # in order: where jobs run in turns, the next suspension follows soon
+                if number == signal.SIGTSTP:
+                    self.pause()
+                elif number == signal.SIGCONT:
+                    self.go_on()
         elif not os.read(source, 1):
             _log.info("the supervisor is gone: this rank saves its state, if it has any, and exits")
             self._sources.remove(source)
             self.stop_request.orphaned = os.environ.get("GMML_ORPHANED", "")
             self.stop_request.give("notice")
             _exit_at_the_latest(ORPHAN_S)
-
-    def _stood_still(self, seconds: float) -> None:
-        """Notice that this process was stopped: this thread waits for a tick at most, and was away for longer."""
-        if seconds > TICK_S + _LATE_S:
-            self.forgive(seconds)
 
     def _leave_before_meeting(self) -> None:
         if self.stop_request.stop:

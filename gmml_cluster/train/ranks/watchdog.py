@@ -4,26 +4,26 @@ The main thread reports progress by `beat`: at every step, and at every batch of
 corpora. The signal thread asks for `overdue` at every tick. A rank whose interpreter is blocked by a C call that holds
 its lock cannot ask; a timer of the interpreter's own, which needs no lock, prints the stacks and ends it.
 
-All clocks run on while a scheduler suspends the process. `pause` and `go_on` keep the timer from ending it then, and
-`forgive` takes the time off.
+Time in which a scheduler suspends the process does not count (running_time.py). The timer knows the kernel's clock
+alone, so `pause` and `go_on` keep it from ending the process then.
 """
 
 import faulthandler
 import statistics
 import sys
 import threading
-import time
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gmml_cluster.running_time import running_time
 from gmml_cluster.store.requests import DEADLINE_S
 
 FIRST_S = 1800.0
 """For the start, and for the first of whatever repeats: kernels may be compiled in it."""
 LONGEST_S = 3000.0
-"""No phase has longer, so that the process groups' own limit of 60 min never fires."""
+"""No phase has longer."""
 _SLACK_S, _MEDIANS = 60.0, 20
 _BLOCKED_S, _REARMED_S = 120.0, 10.0
 _FRAMES = 12
@@ -41,7 +41,7 @@ class Watchdog:
         beats: how often it was reported.
     """
 
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = running_time
     beats: int = 0
     _guards: bool = False
     _paused: bool = False
@@ -84,11 +84,6 @@ class Watchdog:
         if self._paused:
             self._paused = False
             self._arm()
-
-    def forgive(self, seconds: float) -> None:
-        """Leave these seconds out, in which this process could make no progress because it was stopped."""
-        phase, since, limit_s = self._now
-        self._now = (phase, since + seconds, limit_s)
 
     @property
     def phase(self) -> str:

@@ -136,7 +136,7 @@ def test_a_name_that_does_not_resolve_for_a_while_ends_nothing(server, store, er
 
 def test_a_name_that_never_resolved_is_given_up_early(server, store, monkeypatch):
     clock = iter(range(10**6))
-    monkeypatch.setattr(requests, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(requests, "running_time", lambda: float(next(clock)))
     server.failures["put_object"] = [unresolved()] * 1000
     with pytest.raises(StorageError, match=r"no answer .*Could not connect.*; check AWS_ENDPOINT_URL"):
         store.put("a", b"data")

@@ -317,6 +317,31 @@ def ranks_started(bash: Bash, submission: Submission, *, verdicts: list[str], pr
     return (folder / "started").read_text().splitlines()
 
 
+KILLED = "JOB 17 ON n1 CANCELLED AT 2026-11-30T22:26:01 DUE TO PREEMPTION"
+BEGAN = "gmml: start {} of job 17, rank 0\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "word"),
+    [
+        (f"{BEGAN.format(0)}slurmstepd-n1: error: *** {KILLED} ***\nsrun: forcing job termination\n", KILLED),
+        (f"{BEGAN.format(0)}slurmstepd-n1: error: *** {KILLED} ***\n{BEGAN.format(1)}a rank's line\n", ""),
+        (f"{BEGAN.format(0)}slurmstepd-n1: error: *** {KILLED.replace('JOB 17', 'STEP 17.0')} ***\n", ""),
+        ("", ""),
+    ],
+    ids=["the start before was killed", "one before it was", "a step of it was", "there was none"],
+)
+def test_ranks_learn_why_slurm_killed_the_start_before_and_those_behind_them_do_not(
+    bash: Bash, submission: Submission, tmp_path: Path, written: str, word: str
+) -> None:
+    (tmp_path / ".slurm/17/17_0_log.err").write_text(written)
+    tool(tmp_path, "scontrol", f"echo {JOB.format(preempt='None')}")
+    tool(tmp_path, "srun", f'echo "$GMML_KILLED" >> {tmp_path}/heard')
+    python(tmp_path, f"[ $(wc -l < {tmp_path}/heard) = 1 ] && echo 'here 0 1 -' || echo nothing")
+    bash([batch.text(submission)], SLURM_RESTART_COUNT=2, SLURM_JOB_NODELIST="n1")
+    assert (tmp_path / "heard").read_text().splitlines() == [word, ""]
+
+
 def test_ranks_are_started_again_by_the_same_script_without_the_nodes_that_are_left_out(
     bash: Bash, submission: Submission, tmp_path: Path
 ) -> None:

@@ -41,9 +41,12 @@ class Run:
     def attempt(self, **changed):
         run = run_root(self.root.root, "x")
         token = protocol.submit(run.log, launcher="local", code="c", bounds={}, changed=changed)
-        return agree(
-            run, StartInfo(run.root, "x", token, "j", 0), RankInfo(0, 1, 0, 1), lambda attempt: None, lambda job: None
-        )[0]
+        return self.start(token, "j", 0)
+
+    def start(self, submit, job, restart):
+        run = run_root(self.root.root, "x")
+        start = StartInfo(run.root, "x", submit, job, restart)
+        return agree(run, start, RankInfo(0, 1, 0, 1), lambda attempt: None, lambda job: None)[0]
 
     def entries(self, kind):
         return [entry.fields for entry in self.root.log.read(0) if entry.kind == kind]
@@ -69,6 +72,26 @@ def test_touched_corpus_is_pinned_again_by_an_entry_and_the_run_continues(run):
     assert second.pinned == third.pinned != first.pinned
     assert pinned_corpora(run.root, second.pinned).locate(0, 7).index == 7
     assert [entry.get("repinned") for entry in run.entries("pin")] == [None, 1]
+
+
+@pytest.mark.parametrize(
+    ("job", "restart", "word", "cause"),
+    [
+        ("7", 1, "JOB 7 ON n1 CANCELLED AT 2026-11-30T22:26:01 DUE TO PREEMPTION", "preempted"),
+        ("7", 1, "JOB 7 ON n1 CANCELLED AT 2026-11-30T22:26:01 DUE TO JOB REQUEUE", "lost"),
+        ("7", 1, "", "lost"),
+        ("7", 2, "JOB 7 ON n1 CANCELLED AT 2026-11-30T22:26:01 DUE TO PREEMPTION", "lost"),
+        ("8", 1, "JOB 8 ON n1 CANCELLED AT 2026-11-30T22:26:01 DUE TO PREEMPTION", "lost"),
+    ],
+)
+def test_what_killed_the_start_before_with_its_script_is_its_cause(run, monkeypatch, job, restart, word, cause):
+    token = protocol.submit(run.root.log, launcher="slurm", code="c", bounds={})
+    run.start(token, "7", 0)
+    monkeypatch.setenv("GMML_KILLED", word)
+    if job != "7":
+        token = protocol.submit(run.root.log, launcher="slurm", code="c", bounds={})
+    run.start(token, job, restart)
+    assert [end["cause"] for end in run.entries("end")] == [cause]
 
 
 def test_a_run_whose_schedule_has_its_own_length_grows(run):

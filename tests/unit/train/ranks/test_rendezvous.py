@@ -157,6 +157,19 @@ def test_starts_with_different_secrets_do_not_understand_each_other(store, met):
     assert other.get("ended") is None
 
 
+def test_a_wait_goes_on_where_its_time_passed_while_the_process_was_stopped(met, monkeypatch):
+    zero, one = met
+    looks = iter(range(10**6))
+
+    def running_time():
+        if next(looks) == 10:  # the wait has run out of the kernel's time more than once by then
+            zero.set("late", "came")
+        return 0.0
+
+    monkeypatch.setattr(rendezvous, "running_time", running_time)
+    assert one.wait("late", timeout_s=0.01) == "came"
+
+
 def test_other_threads_run_while_one_waits(met):
     _, one = met
     began = time.monotonic()
