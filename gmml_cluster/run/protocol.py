@@ -94,7 +94,7 @@ def claim(
     proofs: Callable[[int], tuple[str, str] | None] = lambda attempt: None,
     claimed: Callable[[int], None] = lambda attempt: None,
 ) -> Claim:
-    """Become the latest attempt, then append the missing `end` of older ones.
+    """Become the latest attempt, then append the missing `end` of older ones, and the cause of one that is known now.
 
     The right to claim is judged again at each slot that the claim passes. From its slot on older attempts are fenced,
     so their ends cannot be appended twice with different causes.
@@ -106,7 +106,8 @@ def claim(
         restart: how many starts of the submit came before this one.
         topology: ranks, ZeRO stage, precision, micro-batch, threads.
         machine: nodes, devices, versions; `start_s`: seconds since the process of rank 0 started.
-        proofs: cause and proof of an older attempt's end, where they are known; otherwise it counts as `lost`.
+        proofs: cause and proof of an older attempt's end, where they are known; one without an `end` else counts as
+            `lost`.
         claimed: called with the attempt's number as soon as it is in the log: from then on it must get an `end`, also
             where something below fails.
 
@@ -126,9 +127,13 @@ def claim(
     assert attempt is not None
     claimed(attempt)
     history = log.refresh()
-    for older in [a for a in history.attempts if a.number < attempt and a.ended is None]:
-        cause, proof = proofs(older.number) or ("lost", "found without an end by the next attempt")
-        _end(log, older.number, cause, {"proof": proof}, appender=attempt)
+    for older in [a for a in history.attempts if a.number < attempt]:
+        proved = proofs(older.number)
+        if older.ended is None:
+            cause, proof = proved or ("lost", "found without an end by the next attempt")
+            _end(log, older.number, cause, {"proof": proof}, appender=attempt)
+        elif proved is not None:
+            resolve_cause(log, older.number, *proved, appender=attempt)
     history = look(log, attempt)
     changed = history.submit.changed if history.submit else {}
     return Claim(attempt, tuple(reversed(history.commits)), changed, history.pin)
@@ -300,15 +305,25 @@ def start_failed(log: Log, submit: str, **details: Any) -> None:
     log.append(make)
 
 
-def resolve_cause(log: Log, attempt: int, cause: str, proof: str, **blamed: str) -> None:
+def resolve_cause(
+    log: Log, attempt: int, cause: str, proof: str, *, appender: int | None = None, **blamed: str
+) -> None:
     """Append `cause`: why an attempt ended of which its ranks knew only a notice or a lost peer, and `node`, to blame.
 
     Does nothing for any other `end`, or where a `cause` was appended before.
+
+    Args:
+        log: of the run.
+        attempt: that ended.
+        cause: of its end.
+        proof: what shows it.
+        appender: the latest attempt, if it is another one.
+        blamed: `node`, where one is to blame.
     """
     _known(cause)
 
     def make(history: History) -> Draft | None:
-        demand_latest(log, history, attempt)
+        demand_latest(log, history, appender or attempt)
         ended = history.attempt(attempt)
         if ended is None or ended.ended not in RESOLVABLE or ended.resolved:
             return None

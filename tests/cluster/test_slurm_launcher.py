@@ -35,6 +35,7 @@ import json, os, pathlib, signal, sys, time
 from gmml_cluster.run import protocol
 from gmml_cluster.run.log import Log
 from gmml_cluster.store.open import open_store
+from gmml_cluster.train.ranks.cluster_env import killed_before
 argued = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 restart, rank = int(argued["--restart"]), int(os.environ["RANK"])
 does = os.environ["BEHAVIOUR"].split(",")[restart]
@@ -49,7 +50,8 @@ log = None
 if rank == 0 and "://" not in argued["--root"]:
     log = Log(open_store(argued["--root"] + "/" + argued["--run"]))
     claim = protocol.claim(
-        log, submit=argued["--submit"], job=argued["--job"], restart=restart, topology={}, machine={}
+        log, submit=argued["--submit"], job=argued["--job"], restart=restart, topology={}, machine={},
+        proofs=lambda attempt: killed_before(),
     )
 ended = pathlib.Path(os.environ["NOTES"]) / f"ended-{restart}"
 def leave(code, cause):

@@ -94,6 +94,17 @@ def test_what_killed_the_start_before_with_its_script_is_its_cause(run, monkeypa
     assert [end["cause"] for end in run.entries("end")] == [cause]
 
 
+def test_a_notice_is_explained_by_the_next_start_where_the_script_was_killed_before_it_could(run, monkeypatch):
+    token = protocol.submit(run.root.log, launcher="slurm", code="c", bounds={})
+    for restart in range(3):
+        number = run.start(token, "7", restart).attempt
+        protocol.end(run.root.log, number, "notice")
+        monkeypatch.setenv("GMML_KILLED", "JOB 7 ON n1 CANCELLED AT 2026-11-30T22:26:01 DUE TO PREEMPTION")
+    history = run.root.log.refresh()
+    assert [attempt.cause for attempt in history.attempts] == ["preempted", "preempted", "notice"]
+    assert [entry["of"] for entry in run.entries("cause")] == [1, 2]
+
+
 def test_a_run_whose_schedule_has_its_own_length_grows(run):
     assert run.attempt().steps == 100
     assert run.attempt(**{"run.steps": [100, 130]}).steps == 130
