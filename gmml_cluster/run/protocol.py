@@ -106,8 +106,7 @@ def claim(
         restart: how many starts of the submit came before this one.
         topology: ranks, ZeRO stage, precision, micro-batch, threads.
         machine: nodes, devices, versions; `start_s`: seconds since the process of rank 0 started.
-        proofs: cause and proof of an older attempt's end, where they are known; one without an `end` else counts as
-            `lost`.
+        proofs: cause and proof of an older attempt's end, where they are known; a missing `end` is else `lost`.
         claimed: called with the attempt's number as soon as it is in the log: from then on it must get an `end`, also
             where something below fails.
 
@@ -310,15 +309,8 @@ def resolve_cause(
 ) -> None:
     """Append `cause`: why an attempt ended of which its ranks knew only a notice or a lost peer, and `node`, to blame.
 
-    Does nothing for any other `end`, or where a `cause` was appended before.
-
-    Args:
-        log: of the run.
-        attempt: that ended.
-        cause: of its end.
-        proof: what shows it.
-        appender: the latest attempt, if it is another one.
-        blamed: `node`, where one is to blame.
+    Does nothing for any other `end`, or where a `cause` was appended before. The appender is the latest attempt, if
+    that is another one.
     """
     _known(cause)
 
