@@ -104,7 +104,8 @@ def missing_end(history: History, start: JobStart, rc: int, evidence: Evidence =
     cause, proof = _proved(rc, evidence)
     if attempt is not None:
         message = f"the ranks exited with {describe(rc)} and wrote no end"
-        details = {"message": _with_tail(message, evidence), "proof": proof, **_blamed(evidence)}
+        blamed = {"node": evidence.node} if evidence.node else {}
+        details = {"message": _with_tail(message, evidence), "proof": proof, **blamed}
         return Draft("end", attempt.number, {"cause": cause, **details})
     if not _is_failed_start(history, start, rc, evidence):
         return None
@@ -114,10 +115,6 @@ def missing_end(history: History, start: JobStart, rc: int, evidence: Evidence =
     return Draft(
         "end", None, {**fields, "cause": "start_failed", "message": _with_tail(message, evidence), "proof": proof}
     )
-
-
-def _blamed(evidence: Evidence) -> dict[str, str]:
-    return {"node": evidence.node} if evidence.node else {}
 
 
 def _with_tail(message: str, evidence: Evidence) -> str:
@@ -157,7 +154,7 @@ def _resolve_cause(log: Log, start: JobStart, rc: int, evidence: Evidence) -> No
     is_notice = attempt.ended == "notice"
     cause = evidence.cause or (evidence.notice if is_notice else None)
     if cause is not None:
-        protocol.resolve_cause(log, attempt.number, cause, evidence.proof, **_blamed(evidence))
+        protocol.resolve_cause(log, attempt.number, cause, evidence.proof, node=evidence.node)
     elif is_notice and attempt.first_step is None and rc != COME_BACK:
         protocol.resolve_cause(log, attempt.number, "lost", f"exit code {rc}")
 

@@ -305,9 +305,9 @@ def start_failed(log: Log, submit: str, **details: Any) -> None:
 
 
 def resolve_cause(
-    log: Log, attempt: int, cause: str, proof: str, *, appender: int | None = None, **blamed: str
+    log: Log, attempt: int, cause: str, proof: str, *, node: str | None = None, appender: int | None = None
 ) -> None:
-    """Append `cause`: why an attempt ended of which its ranks knew only a notice or a lost peer, and `node`, to blame.
+    """Append `cause`: why an attempt ended of which its ranks knew only a notice or a lost peer, and the node to blame.
 
     Does nothing for any other `end`, or where a `cause` was appended before. The appender is the latest attempt, if
     that is another one.
@@ -319,7 +319,7 @@ def resolve_cause(
         ended = history.attempt(attempt)
         if ended is None or ended.ended not in RESOLVABLE or ended.resolved:
             return None
-        return Draft("cause", None, {"of": attempt, "cause": cause, "proof": proof, **blamed})
+        return Draft("cause", None, {"of": attempt, "cause": cause, "proof": proof, **({"node": node} if node else {})})
 
     log.append(make)
 
