@@ -64,7 +64,7 @@ def main() -> None:
     given = parser.parse_args()
     rates: dict[str, list[float]] = {kind: [] for kind in PROCESSES + (TASKS if given.ray else ())}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        workers = _workers(stack, ray=given.ray)
+        workers = workers_of(stack, ray=given.ray)
         source = _copied(given.data, given.copies, Path(folder, "images"))
         for number in range(given.rounds):
             for kind in random.sample(list(rates), len(rates)):
@@ -77,7 +77,7 @@ def main() -> None:
         print(line)
 
 
-def _workers(stack: ExitStack, *, ray: bool) -> dict[str, Workers]:
+def workers_of(stack: ExitStack, *, ray: bool) -> dict[str, Workers]:
     """Of each kind; a cluster is stopped with the stack."""
     found: dict[str, Workers] = {kind: Processes(number, PRELOAD) for number, kind in enumerate(PROCESSES, 1)}
     if ray:

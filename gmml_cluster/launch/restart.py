@@ -91,7 +91,8 @@ def judge(log: Log, start: JobStart, rc: int, evidence: Evidence = _NONE) -> Ver
     attempt = _claimed(history, start)
     cause = attempt.cause if attempt is not None else _unclaimed_cause(rc, evidence)
     pause = pause_s(len(counted(history)), budgets(history).longest_pause_s)
-    return Verdict(again, cause or "lost", pause, tuple(history.excluded))
+    finished = history.finished or cause == "finished"
+    return Verdict(again, cause or "lost", pause, tuple(history.excluded), finished)
 
 
 def missing_end(history: History, start: JobStart, rc: int, evidence: Evidence = _NONE) -> Draft | None:

@@ -100,6 +100,10 @@ def test_a_run_survives_a_killed_rank_a_drained_node_and_a_change_of_cluster_bit
     until(lambda: "step" in there.call("gmml", "logs", root), 240, "the rank's log is uploaded")
     there.call("gmml", "cancel", root)
     site.until("broken", lambda entries: len(ended(entries)) == 4)
+    job = [entry["job"] for entry in entries if entry["kind"] == "queued"][-1]
+    until(lambda: ray_cluster.status_of_job(job) not in ("PENDING", "RUNNING"), 240, "the driver leaves")
+    assert ray_cluster.status_of_job(job) != "SUCCEEDED"
+    assert json.loads(there.call("gmml", "status", root, "--json"))["state"] == "stopped"
     site.pace(0)
     there.call("gmml", "resume", root, "--cluster", here, "--follow")
 

@@ -77,6 +77,7 @@ def test_a_run_whose_ray_worker_is_killed_saves_and_goes_on_by_itself_from_the_v
         os.kill(parent_of(ranks_of(workshop, "workerless")[1]), signal.SIGKILL)
         workshop.pace(0)
         entries = workshop.until("workerless", lambda entries: "finished" in ended(entries))
+        wait_for(lambda: cluster.status_of_job(job_of(entries)) == "SUCCEEDED")
     assert (ended(entries), causes(entries)) == (["notice", "finished"], ["lost"])
     begins, ends = steps_of(entries, "begin"), steps_of(entries, "end")
     assert begins == [0, ends[0] + 1]

@@ -21,12 +21,15 @@ class Verdict:
         cause: why the start ended.
         pause_s: seconds to wait before that.
         excluded: nodes that the run avoids.
+        finished: whether the run is at its last step. What restarts a job leaves with 0 only then, whatever ranks
+            leave with: by that code a scheduler tells success, and starts what waits for it.
     """
 
     again: bool
     cause: str = "lost"
     pause_s: float = 0.0
     excluded: tuple[str, ...] = ()
+    finished: bool = False
 
 
 @dataclass(frozen=True)

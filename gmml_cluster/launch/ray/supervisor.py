@@ -99,7 +99,7 @@ class Ended:
 
 
 def supervise(job: DriverJob, cluster: Cluster) -> int:
-    """Make attempts until the log allows no more; the exit code of the last."""
+    """Make attempts until the log allows no more; the exit code of the last, 0 only of a run that has finished."""
     restart = 0
     had: tuple[str, ...] | None = ()
     while True:
@@ -118,7 +118,7 @@ def supervise(job: DriverJob, cluster: Cluster) -> int:
         sending = notify.start(f"{job.root.rstrip('/')}/{job.run}", over=not verdict.again)
         if not verdict.again:
             notify.finish(sending)
-            return ended.code
+            return ended.code if ended.code != FINISHED or verdict.finished else FAILED
         time.sleep(verdict.pause_s)
         restart, had = restart + 1, ended.places
 

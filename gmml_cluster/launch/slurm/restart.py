@@ -18,7 +18,7 @@ from gmml_cluster.store.open import open_store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what is to be done: `here PAUSE NODES OUT BAD`, `requeue BAD` or `nothing`.
+    """Print what is to be done: `here PAUSE NODES OUT BAD`, `requeue BAD`, `nothing`, or `nothing finished`.
 
     PAUSE is seconds before the ranks start, NODES how many nodes they start on, OUT the job's nodes to leave out or
     `-`, and BAD those that the job is to avoid from then on, missing where there are none; lists have commas. Where
@@ -44,7 +44,9 @@ def _answer(verdict: Verdict, left: Allocation, bad: Sequence[str]) -> str:
     done = action(verdict, left)
     if done == "here":
         return f"here {verdict.pause_s:g} {len(left.sound)} {','.join(left.bad) or '-'} {','.join(bad)}".rstrip()
-    return f"requeue {','.join(bad)}".rstrip() if done == "requeue" else "nothing"
+    if done == "requeue":
+        return f"requeue {','.join(bad)}".rstrip()
+    return "nothing finished" if verdict.finished else "nothing"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -207,6 +207,8 @@ gmml_after() {
         esac
         ;;
     esac
+    # srun can leave 0 although the ranks never ended, and 0 is what `--dependency=afterok` waits for.
+    [ "$rc" != 0 ] || [ "$verdict $details" = "nothing finished" ] || rc=1
     exit "$rc"
 }
 trap gmml_after EXIT

@@ -306,6 +306,16 @@ def test_the_verdict_is_the_only_line_printed(log: Log, tmp_path: Path, capsys: 
     assert capsys.readouterr().out == "requeue\n"
 
 
+@pytest.mark.parametrize(("cause", "printed"), [("finished", "nothing finished"), ("cancelled", "nothing")])
+def test_only_of_a_finished_run_the_script_learns_that_it_is(
+    log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str], cause: str, printed: str
+) -> None:
+    protocol.end(log, claim(log, mine(log)), cause)
+    arguments = [str(tmp_path / "a-run"), "--submit", mine(log).submit, "--job", "17", "--restart", "0", "--rc", "0"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"{printed}\n"
+
+
 @pytest.mark.parametrize(
     ("bad", "printed"),
     [("", "here 0 2 -"), ("n2", "here 0 1 n2 n2"), ("n9", "here 0 2 - n9"), ("n1,n2", "requeue n1,n2")],

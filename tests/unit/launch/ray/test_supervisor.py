@@ -81,9 +81,15 @@ def test_it_waits_as_the_log_says_and_leaves_with_the_last_code(events, attempts
 def test_ranks_that_found_no_room_are_asked_for_again_without_being_counted(events, attempts, verdicts, monkeypatch):
     monkeypatch.setattr(supervisor, "_is_over", lambda job: False)
     attempts += [None, None, Ended(FINISHED, Evidence())]
-    verdicts += [Verdict(False, "finished")]
+    verdicts += [Verdict(False, "finished", finished=True)]
     assert supervisor.supervise(JOB, None) == FINISHED
     assert events == [0, 0, 0]
+
+
+def test_a_driver_whose_ranks_left_with_0_fails_where_the_run_has_not_finished(attempts, verdicts):
+    attempts.append(Ended(FINISHED, Evidence()))
+    verdicts.append(Verdict(False, "lost"))
+    assert supervisor.supervise(JOB, None) == FAILED
 
 
 def test_after_ranks_that_found_no_room_nobody_knows_where_they_were_to_be(attempts, verdicts, monkeypatch):

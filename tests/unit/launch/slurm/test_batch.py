@@ -80,7 +80,7 @@ def outcome(
     ranks = [line, f"(exit {rc})"]
     lines = [*batch.setup_lines(submission), *ranks, "gmml_after"]
     done = bash(lines, **({"SLURM_RESTART_COUNT": restart} if restart else {}))
-    assert done.returncode == rc, done.stderr
+    assert done.returncode == (rc or 1), done.stderr
     given = asked(folder)
     assert given["run_root"] == f"{folder}/a-run"
     expected = {"--submit": "tok3n", "--job": "17", "--restart": restart, "--rc": rc, "--errors": err, "--seen": 1}
@@ -121,6 +121,17 @@ def test_the_log_s_word_decides_and_without_it_the_exit_code(
 ) -> None:
     found = outcome(bash, submission, verdict=verdict, rc=rc, state=state, why=why, restart=500, blind=blind)
     assert found is requeued
+
+
+@pytest.mark.parametrize(("answer", "code"), [("nothing finished", 0), ("nothing", 1), ("requeue", 1)])
+def test_a_job_leaves_with_0_only_where_the_log_says_that_the_run_has_finished(
+    bash: Bash, submission: Submission, answer: str, code: int
+) -> None:
+    folder = Path(submission.root)
+    tool(folder, "scontrol", "echo JobId=17 JobState=RUNNING Restarts=0")
+    python(folder, f"echo {answer}")
+    done = bash([*batch.setup_lines(submission), "true", "gmml_after"])
+    assert done.returncode == code, done.stderr
 
 
 def test_a_verdict_that_never_comes_is_not_waited_for(
