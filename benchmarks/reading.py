@@ -58,6 +58,7 @@ class Corpus:
         bare: goal over the bare loop and over the cropping one.
         better: goal over the better loop, None where it does not differ.
         given: goal over the best peer with our decoder; `as_it_comes` over the best as its users have it.
+        reason: why a goal is not reached.
     """
 
     name: str
@@ -67,12 +68,26 @@ class Corpus:
     better: float | None
     given: float
     as_it_comes: float
+    reason: str
 
 
+_DECODED = "decoding is nearly all of both, as the row over the cropping loop shows"
+_REDUCED = (
+    "a stream decodes at full scale, as a reduced one gives other pixels and suits few crops "
+    "([0039](decisions/0039-resizing-in-c.md))"
+)
+_SMALL = (
+    "reading, planning and Python take as long as decoding and resizing a small image "
+    "([0044](decisions/0044-small-images.md))"
+)
+_LOCK = (
+    "all threads of a stream share one interpreter's lock, which Python needs for a quarter of a small image's time "
+    "([0044](decisions/0044-small-images.md))"
+)
 CORPORA = (
-    Corpus("photographs", "photos/photos-*.tar", 224, 0.95, 0.95, 1.2, 2.0),
-    Corpus("Tiny ImageNet", "tiny_imagenet_50/train-*.tar", 64, 0.80, None, 1.0, 1.4),
-    Corpus("CIFAR-10", "cifar10/train-*.tar", 32, 0.80, None, 1.0, 1.4),
+    Corpus("photographs", "photos/photos-*.tar", 224, 0.95, 0.95, 1.2, 2.0, _DECODED),
+    Corpus("Tiny ImageNet", "tiny_imagenet_50/train-*.tar", 64, 0.80, None, 1.0, 1.4, _SMALL),
+    Corpus("CIFAR-10", "cifar10/train-*.tar", 32, 0.80, None, 1.0, 1.4, _SMALL),
 )
 
 
@@ -152,15 +167,16 @@ def _rows(corpus: Corpus, threads: int, rates: dict[str, list[float]], unit: str
     for name, goal in {"bare": corpus.bare, "cropping": corpus.bare, "better": corpus.better}.items():
         if goal is not None:
             value = sorted(own)[len(own) // 2]
-            yield Row(figure, f"the {name} decode loop", ratio_of(own, rates[name]), goal, unit=unit, value=value)
+            reason, ratio = _REDUCED if name == "better" else corpus.reason, ratio_of(own, rates[name])
+            yield Row(figure, f"the {name} decode loop", ratio, goal, unit=unit, value=value, reason=reason)
     for decoder, goal in zip(_DECODERS, (corpus.given, corpus.as_it_comes), strict=True):
         if decoder not in rates:
             return
         name = "our decoder" if decoder == "ours" else decoder
-        yield Row(figure, f"torch's DataLoader, {name}", ratio_of(own, rates[decoder]), goal)
+        yield Row(figure, f"torch's DataLoader, {name}", ratio_of(own, rates[decoder]), goal, reason=corpus.reason)
     if "processes" in rates:
         over = f"{threads} processes with a stream of one thread each"
-        yield Row(figure, over, ratio_of(own, rates["processes"]), corpus.bare)
+        yield Row(figure, over, ratio_of(own, rates["processes"]), corpus.bare, reason=_LOCK)
 
 
 def _serve(shards: str, size: int) -> None:

@@ -3,7 +3,7 @@
 import json
 import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -76,16 +76,26 @@ def ratio_of(own: Sequence[float], other: Sequence[float]) -> Ratio:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a table."""
+    """The rows as a table, and below it why goals were not reached, as far as that is known."""
     lines = [
         "| figure | over | ratio: median (range) | goal | reached | figure itself |",
         "|---|---|---:|---|---|---:|",
     ]
     for row in rows:
         itself = "" if row.value is None else f"{_digits(row.value)} {row.unit}"
-        reached = "yes" if row.reached else f"no{': ' + row.reason if row.reason else ''}"
+        reached = "yes" if row.reached else "no"
         lines.append(f"| {row.figure} | {row.over} | {row.ratio} | {row.goal} | {reached} | {itself} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_missed(rows)])
+
+
+def _missed(rows: Sequence[Row]) -> Iterator[str]:
+    """Reasons, each with all the rows that it explains."""
+    explained = [row for row in rows if row.reason and not row.reached]
+    if explained:
+        yield "\nNot reached:\n"
+    for reason in dict.fromkeys(row.reason for row in explained):
+        figures = "; ".join(f"{row.figure}, over {row.over}" for row in explained if row.reason == reason)
+        yield f"- {figures}: {reason}."
 
 
 def _digits(value: float) -> str:

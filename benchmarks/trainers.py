@@ -41,6 +41,10 @@ NAMES = {
     "plain": "a plain loop of the authors' structure",
 }
 
+_DRAWN = (
+    "its draws and masks are a part of this project's step (8 % of it here, by profile), while the authors' structure "
+    "makes them in a worker process, on a second core and in memory that is not counted"
+)
 IMPORTS = {
     "transformers": "from transformers import Trainer, ViTMAEForPreTraining",
     "lightly": "import lightly.models.modules",
@@ -81,10 +85,12 @@ def rows_of(given: argparse.Namespace) -> Iterator[Row]:
     for name, other in compared:
         value = sorted(rates[name])[given.rounds // 2]
         ratio = ratio_of(rates[name], rates[other])
-        yield Row(f"training {name}", NAMES[other], ratio, at_least=1.0, unit="images/s", value=value)
+        why = _DRAWN if other == "plain" else ""
+        yield Row(f"training {name}", NAMES[other], ratio, 1.0, unit="images/s", value=value, reason=why)
         share = memory[name] / memory[other]
         ratio = Ratio(share, share, share)
-        yield Row(f"memory of training {name}", NAMES[other], ratio, at_most=1.0, unit="MiB", value=memory[name])
+        figure = f"memory of training {name}"
+        yield Row(figure, NAMES[other], ratio, at_most=1.0, unit="MiB", value=memory[name], reason=why)
 
 
 def _is_there(python: Path, name: str) -> bool:

@@ -44,7 +44,8 @@ def test_rows_are_read_as_they_were_written_and_the_table_says_what_was_not_reac
     assert read_json(tmp_path / "rows.json") == ROWS
     lines = markdown(ROWS).splitlines()
     assert lines[2] == "| reader | a loop | 0.97 (0.90 to 1.10) | at least 0.95 | yes | 1,234 images/s |"
-    assert lines[3] == "| save | memcpy | 1.50 (1.40 to 1.90) | at most 1.2 | no: 296 copies |  |"
+    assert lines[3] == "| save | memcpy | 1.50 (1.40 to 1.90) | at most 1.2 | no |  |"
+    assert lines[-1] == "- save, over memcpy: 296 copies."
 
 
 def test_the_page_counts_goals_and_names_commands(tmp_path):
