@@ -41,9 +41,7 @@ _REASONS = {
     "([0045](decisions/0045-fsdp2-is-no-engine.md))",
     "FSDP2": "it gathers, splits and reduces in Python block by block ([0045](decisions/0045-fsdp2-is-no-engine.md))",
 }
-_STAGE_1 = (
-    "the job trains with `engine.zero: 1`, the plain loop without sharding; by profile the rest is that"
-)
+_STAGE_1 = "the job trains with `engine.zero: 1`, the plain loop without sharding; by profile that is the rest"
 
 
 def main() -> None:
