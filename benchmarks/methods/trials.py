@@ -32,7 +32,10 @@ _BY_32 = {"batch.size": 64, "data.group": 32}
 """Two groups a step, so that both ranks of a machine without GPU have one."""
 METHODS = {
     "mae": Recipe("cifar10_vit_tiny.yaml", {}, seeded=True),
-    "amt": Recipe("cifar10_amt.yaml", {}),
+    "amt": Recipe(
+        "cifar10_amt.yaml",
+        {"method.amt.start": "3 epochs", "method.amt.interval": "3 epochs", "data.corpora.0.samples": "null"},
+    ),
     "gmml": Recipe("cifar10_gmml.yaml", {}, share=3.0, seeded=True),
     "simmim": Recipe("cifar10_simmim.yaml", {}),
     "conmim": Recipe("cifar10_conmim.yaml", _BY_32),
