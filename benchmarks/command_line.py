@@ -32,7 +32,8 @@ import torch
 import torch.distributed as dist
 import gmml_cluster.evaluate.in_training
 import gmml_cluster.train.attempt
-from gmml_cluster.spec.job import EngineSpec, Optim
+from gmml_cluster.spec.engine import EngineSpec
+from gmml_cluster.spec.job import Optim
 from gmml_cluster.train.engines.build import make_engine
 from torch import nn
 

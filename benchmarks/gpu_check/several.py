@@ -21,7 +21,7 @@ from gmml_cluster.api import Run
 from gmml_cluster.run.root import run_root
 from gmml_cluster.store.posix import PosixStore
 from gmml_cluster.train.ranks import groups
-from gmml_cluster.train.ranks.devices import choose_device, compare_devices, device_info
+from gmml_cluster.train.ranks.devices import check_devices, choose_device, device_info, gather_devices
 from gmml_cluster.train.ranks.rendezvous import RankInfo, meet
 
 _NAME = "gpu-check"
@@ -71,7 +71,7 @@ def one_rank(folder: str) -> None:
     rank_info = RankInfo.from_environment()
     kv, _ = meet(PosixStore(folder), "start", rank_info)
     device = choose_device(rank_info)
-    compare_devices(kv, rank_info, device)
+    check_devices(gather_devices(kv, rank_info, device))
     groups.join(kv, rank_info, device)
     total = torch.full((), rank_info.rank + 1.0, device=device)
     dist.all_reduce(total)

@@ -53,10 +53,12 @@ def command(
 
 def _micro_batch(found: "Ordered", ranks: int) -> int:
     """Images a rank holds at once, where each has a GPU of this machine's kind, or none where it has none."""
+    from gmml_cluster.plan.engine_choice import with_engine_chosen
     from gmml_cluster.plan.machine import this_machine
     from gmml_cluster.plan.shares import micro_batch
 
-    return micro_batch(found.job, found.layout, ranks, this_machine().gpu_bytes)
+    gpu_bytes = this_machine().gpu_bytes
+    return micro_batch(with_engine_chosen(found.job, ranks, gpu_bytes), found.layout, ranks, gpu_bytes)
 
 
 def _named(lines: Iterator[dict[str, Any]], option: str) -> Iterator[dict[str, Any]]:

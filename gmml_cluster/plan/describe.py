@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from gmml_cluster.plan.engine_choice import engine_name
 from gmml_cluster.plan.evaluation import EvaluationPlan
 from gmml_cluster.plan.gpu_time import GPU, GpuTime
 from gmml_cluster.plan.memory import Memory
@@ -46,6 +47,7 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "epochs", UNKNOWN if plan.epochs is None else f"{plan.epochs:.2f} of {plan.epoch_steps:,.1f} steps"
     yield "parameters", f"{plan.parameters:,}"
     yield "checkpoint", _mebibytes(plan.checkpoint_bytes)
+    yield "engine", _engine(plan)
     yield "memory a rank", _memory(plan.memory)
     if plan.room is not None:
         yield "it may use", f"{_mebibytes(plan.room.total_bytes)} ({plan.room.source})"
@@ -85,6 +87,12 @@ def _share(share: Share) -> str:
     images = counted(share.micro_batch, "image")
     cut = f"groups {_bounds(share.groups)}, micro-batches {share.micro_batches} of {images}"
     return f"{cut}, padding {share.padding_share:.1%}"
+
+
+def _engine(plan: Plan) -> str:
+    fewest, most = plan.zero
+    at_most = "" if fewest == most else f"; {engine_name(most)} at {counted(plan.ranks[1], 'rank')}"
+    return f"{engine_name(fewest)}{at_most}"
 
 
 def _memory(memory: Memory) -> str:

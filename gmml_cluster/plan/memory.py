@@ -7,7 +7,8 @@ docs/job.md. Fragmentation and workspaces of kernels are not counted but by `MAR
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from gmml_cluster.spec.job import EngineSpec, Optim
+from gmml_cluster.spec.engine import EngineSpec
+from gmml_cluster.spec.job import Optim
 from gmml_cluster.spec.methods.counts import Counts
 
 MARGIN = 1.2
@@ -65,17 +66,18 @@ def memory_of_rank(
 
     Args:
         counts: what an image costs.
-        engine: how the step is computed.
+        engine: how the step is computed, its `zero` chosen.
         ranks: number of ranks.
         images: of a micro-batch.
         moments: values that the optimizer keeps for each parameter (`moments_of`).
         scoring_bytes: what scores between two steps need (`plan.evaluation.scoring_bytes`).
     """
-    stage = 0 if engine.zero == "ddp" else engine.zero
+    zero = engine.chosen_zero
+    stage = 0 if zero == "ddp" else zero
     trained, precision = counts.trained, engine.precision
     share = [-(-trained // ranks) if stage >= least else trained for least in (3, 2, 1)]
     activations = counts.activation_bytes(precision, checkpointing=engine.activation_checkpointing)
-    flat = 4 * min(trained, _FLAT_VALUES) if engine.zero == 0 else 0
+    flat = 4 * min(trained, _FLAT_VALUES) if zero == 0 else 0
     return Memory(
         parameters_bytes=4 * share[0] + 4 * counts.frozen + counts.cast_bytes(precision),
         gradients_bytes=4 * share[1],
@@ -108,7 +110,7 @@ def fitting_micro_batch(
 
     Args:
         counts: what an image costs.
-        engine: how the step is computed.
+        engine: how the step is computed, its `zero` chosen.
         ranks: number of ranks.
         group: images of a group.
         share: images of the fullest rank's share of a step, whole groups.

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
+from gmml_cluster.plan.engine_choice import engine_name, needed_bytes
 from gmml_cluster.plan.evaluation import EvaluationPlan
 from gmml_cluster.plan.machine import RankMemory
 from gmml_cluster.plan.memory import MARGIN, Memory
 from gmml_cluster.plan.throwing import MapsPlan
+from gmml_cluster.spec.engine import Zero
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.rules import group_of, view_size
 from gmml_cluster.wording import counted
@@ -23,15 +25,33 @@ def advice_of_method(job: JobSpec) -> Iterator[str]:
         yield from advice(job.model, view_size(job), group_of(job))
 
 
-def memory_that_cannot_fit(memory: Memory, room: RankMemory | None, read_ahead_bytes: int = 0) -> Iterator[str]:
-    """A rank that needs more than it may use; `read_ahead_bytes` of the same memory hold images that wait."""
+def engine_by_memory(job: JobSpec, zero: Zero, ranks: int, device_bytes: int | None, *, on_gpus: bool) -> str:
+    """What `engine.zero: auto` comes to at a number of ranks, and why."""
+    takes = f"engine.zero: auto takes {engine_name(zero)}"
+    if not on_gpus:
+        return f"{takes} on CPUs"
+    if device_bytes is None:
+        return f"{takes}, as the memory of a GPU is not known here; the ranks ask the GPU itself"
+    needed = needed_bytes(job, ranks)
+    fits, room = needed[zero] <= device_bytes, f"{_gibibytes(device_bytes)} of a GPU with the smallest micro-batch"
+    why = f"the first that fits {room}" if fits else f"which needs least; none fits {room}"
+    listed = ", ".join(f"{engine_name(each)} {_gibibytes(count)}" for each, count in needed.items())
+    return f"{takes} at {counted(ranks, 'rank')}, {why} ({listed})"
+
+
+def memory_that_cannot_fit(memory: Memory, room: RankMemory | None, read_ahead_bytes: int, hint: str) -> Iterator[str]:
+    """A rank that needs more than it may use; `read_ahead_bytes` of the same memory hold images that wait.
+
+    Args:
+        hint: of `memory_hint`, where it needs too much without these images too.
+    """
     if room is None or memory.needed_bytes + read_ahead_bytes <= room.total_bytes:
         return
     need = f"{_gibibytes(memory.needed_bytes)} ({MARGIN} times the estimate)"
     ahead = f" and {_gibibytes(read_ahead_bytes)} for data.read_ahead" if read_ahead_bytes else ""
     fits_without = memory.needed_bytes <= room.total_bytes
-    hint = "lower data.read_ahead" if fits_without else memory_hint(memory)
-    yield f"a rank needs about {need}{ahead} and has {_gibibytes(room.total_bytes)}, {room.source}: {hint}"
+    cure = "lower data.read_ahead" if fits_without else hint
+    yield f"a rank needs about {need}{ahead} and has {_gibibytes(room.total_bytes)}, {room.source}: {cure}"
 
 
 def read_ahead_that_cannot_fit(
@@ -48,11 +68,12 @@ def _gibibytes(count: int) -> str:
     return f"{count / 2**30:,.1f} GiB"
 
 
-def memory_hint(memory: Memory) -> str:
-    """What to change where a rank needs too much."""
+def memory_hint(memory: Memory, zero: Zero, ranks: int) -> str:
+    """What to change where one of these ranks needs too much."""
     if memory.activations_bytes >= memory.total_bytes - memory.activations_bytes:
         return "lower batch.micro, or set engine.activation_checkpointing"
-    return "raise engine.zero, use more ranks, or take a smaller model"
+    nothing_to_share = zero == 3 or ranks == 1
+    return f"{'' if nothing_to_share else 'raise engine.zero, '}use more ranks, or take a smaller model"
 
 
 def warm_up_without_peak(warmup: int | None, steps: int | None) -> Iterator[str]:

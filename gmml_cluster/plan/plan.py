@@ -4,15 +4,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gmml_cluster.plan.evaluation import EvaluationPlan, LabelledCounts, evaluation_plan, scoring_bytes
+from gmml_cluster.plan.engine_choice import memory_of_job, with_engine_chosen
+from gmml_cluster.plan.evaluation import EvaluationPlan, LabelledCounts, evaluation_plan
 from gmml_cluster.plan.gpu_time import PEAK_FLOPS, Cost, GpuTime, cost_of, gpu_time, too_little_to_do
 from gmml_cluster.plan.machine import Machine, RankMemory, gpus_of_node, memory_for_rank, memory_of_node, this_machine
-from gmml_cluster.plan.memory import Memory, checkpoint_bytes, memory_of_rank, moments_of, read_ahead_bytes
+from gmml_cluster.plan.memory import Memory, checkpoint_bytes, moments_of, read_ahead_bytes
 from gmml_cluster.plan.nodes import NodePlan, nodes_within_lanes
 from gmml_cluster.plan.notes import (
     advice_of_method,
     costly_scores,
+    engine_by_memory,
     masks_by_attention,
+    memory_hint,
     memory_that_cannot_fit,
     read_ahead_that_cannot_fit,
     warm_up_without_peak,
@@ -22,6 +25,7 @@ from gmml_cluster.plan.shares import Share, counts_of, micro_batch_before_indexi
 from gmml_cluster.plan.steps import epoch_steps, layout_of, steps_without_corpora, total_steps
 from gmml_cluster.plan.throwing import MapsPlan, later_step_flops, maps_plan, total_flops
 from gmml_cluster.spec.cluster import ClusterProfile
+from gmml_cluster.spec.engine import Zero
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.rules import group_of
 from gmml_cluster.spec.scalars import NodeRange
@@ -89,8 +93,10 @@ class Plan:
     """Values that are trained."""
     checkpoint_bytes: int
     """Of one checkpoint's tensors, over all ranks."""
+    zero: tuple[Zero, Zero]
+    """`engine.zero` at the fewest and at the most ranks; of `auto` what is chosen."""
     memory: Memory
-    """Of a rank at the fewest ranks, where it is greatest."""
+    """Of a rank at the fewest ranks, where each engine needs most."""
     room: RankMemory | None
     """Memory that a rank may use; None where it is not known here."""
     read_ahead_bytes: int | None
@@ -145,11 +151,15 @@ class _Need:
     """What a step costs a rank, and what it may use.
 
     Attributes:
-        images: that it holds at once, at the fewest and at the most ranks.
+        device_bytes: of the GPU it may use; None on CPUs, and where it is not known.
+        zero: `engine.zero` as chosen, at the fewest and at the most ranks.
+        images: that it holds at once, likewise.
     """
 
     on_gpus: bool
     room: RankMemory | None
+    device_bytes: int | None
+    zero: tuple[Zero, Zero]
     shares: tuple[Share, ...] | None
     images: tuple[int, int]
     memory: Memory
@@ -243,6 +253,7 @@ def _plan(job: JobSpec, profile: ClusterProfile, parts: _Parts) -> Plan:
         epochs=length.epochs,
         parameters=counts_of(job).trained,
         checkpoint_bytes=checkpoint_bytes(counts_of(job), moments_of(job.optim)),
+        zero=need.zero,
         memory=need.memory,
         room=need.room,
         read_ahead_bytes=need.read_ahead_bytes,
@@ -304,25 +315,21 @@ def _need(
     on_gpus = gpus_of_node(profile, machine) > 0
     device_bytes = room.total_bytes if room is not None and on_gpus else None
     fewest, most = nodes.ranks
+    chosen = {ranks: with_engine_chosen(job, ranks, device_bytes) for ranks in sorted({fewest, most})}
     if lanes is None:
         shares = None
-        images = [micro_batch_before_indexing(job, ranks, device_bytes) for ranks in nodes.ranks]
+        images = [micro_batch_before_indexing(chosen[ranks], ranks, device_bytes) for ranks in nodes.ranks]
     else:
-        shares = tuple(share_of(job, lanes, ranks, device_bytes) for ranks in sorted({fewest, most}))
+        shares = tuple(share_of(at, lanes, ranks, device_bytes) for ranks, at in chosen.items())
         images = [shares[0].micro_batch, shares[-1].micro_batch]
     return _Need(
         on_gpus=on_gpus,
         room=room,
+        device_bytes=device_bytes,
+        zero=(chosen[fewest].engine.chosen_zero, chosen[most].engine.chosen_zero),
         shares=shares,
         images=(images[0], images[1]),
-        memory=memory_of_rank(
-            counts_of(job),
-            job.engine,
-            ranks=fewest,
-            images=images[0],
-            moments=moments_of(job.optim),
-            scoring_bytes=scoring_bytes(job),
-        ),
+        memory=memory_of_job(chosen[fewest], fewest, images[0]),
         read_ahead_bytes=read_ahead_bytes(job.data.read_ahead, memory_of_node(profile, machine), nodes.ranks_per_node),
     )
 
@@ -330,9 +337,12 @@ def _need(
 def _notes(job: JobSpec, nodes: NodePlan, length: _Length, need: _Need, node_bytes: int | None) -> Iterator[str]:
     """What a person should know before submitting."""
     yield from warm_up_without_peak(length.warmup_steps, length.steps)
+    if job.engine.zero == "auto":
+        yield engine_by_memory(job, need.zero[0], nodes.ranks[0], need.device_bytes, on_gpus=need.on_gpus)
     # on CPUs images that wait lie in the same memory as the model; beside GPUs the host's holds nothing else of size
     ahead = 0 if need.on_gpus else need.read_ahead_bytes or 0
-    yield from memory_that_cannot_fit(need.memory, need.room, ahead)
+    hint = memory_hint(need.memory, need.zero[0], nodes.ranks[0])
+    yield from memory_that_cannot_fit(need.memory, need.room, ahead, hint)
     if need.on_gpus:
         yield from read_ahead_that_cannot_fit(need.read_ahead_bytes, nodes.ranks_per_node, node_bytes)
     yield from advice_of_method(job)

@@ -15,6 +15,7 @@ from pydantic import (
 from gmml_cluster.spec.augment import AUGMENTS, NORMALISATIONS, Augment, Normalise, preset
 from gmml_cluster.spec.base import Refused, SpecModel
 from gmml_cluster.spec.corpora import ImageField, Shards
+from gmml_cluster.spec.engine import EngineSpec
 from gmml_cluster.spec.evaluate import Evaluate
 from gmml_cluster.spec.methods.counts import divisor_of_width
 from gmml_cluster.spec.methods.registry import MethodOptions, advised_drop_path
@@ -257,28 +258,6 @@ class RunSpec(SpecModel):
         if len(given) != 1:
             problem = f"{' and '.join(given) or 'nothing'} given"
             raise Refused(problem, "give exactly one of epochs, steps, samples, and null for others")
-        return self
-
-
-class EngineSpec(SpecModel):
-    """How the step is computed."""
-
-    zero: Literal[0, 1, 2, 3, "ddp"] = 1
-    """DeepSpeed's ZeRO stage, or torch's plain DistributedDataParallel."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Type of the matrix products; weights are fp32 always."""
-    activation_checkpointing: bool = False
-    """Whether blocks are recomputed in the backward pass to save memory."""
-    deterministic: bool = False
-    """Whether only deterministic GPU kernels are used."""
-    compile: bool = False
-    """Whether torch compiles the blocks of encoder and decoder: the first step takes minutes, the others are quicker on
-    GPUs. Not with `zero: 3`."""
-
-    @model_validator(mode="after")
-    def _stage_3_gathers_inside_blocks(self) -> "EngineSpec":
-        if self.compile and self.zero == 3:
-            raise Refused("compile given with zero: 3, which gathers weights in the middle of a block", "take zero: 2")
         return self
 
 

@@ -30,6 +30,7 @@ from gmml_cluster.run.growth import NO_COMMIT, Growth
 from gmml_cluster.run.history import Commit, Maps
 from gmml_cluster.run.log import Log
 from gmml_cluster.run.root import RunRoot, log_stem, metrics_stem, run_root
+from gmml_cluster.spec.engine import Zero
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.methods.registry import mask_table_of, wants_labels
 from gmml_cluster.train.checkpoints.load_trained import full_precision
@@ -47,7 +48,7 @@ from gmml_cluster.train.ranks import groups, slurm_growth, tracking
 from gmml_cluster.train.ranks.agreement import Agreement, StartInfo, agree, pinned_corpora
 from gmml_cluster.train.ranks.before_kill import BeforeKill
 from gmml_cluster.train.ranks.cluster_env import may_grow, preemption_under_way
-from gmml_cluster.train.ranks.devices import choose_device, compare_devices
+from gmml_cluster.train.ranks.devices import check_devices, choose_device, gather_devices, least_memory_bytes
 from gmml_cluster.train.ranks.drill import rehearsed
 from gmml_cluster.train.ranks.log_upload import FIRST_PUBLISH_S, PUBLISH_S, Parts, PartsHandler, log_format
 from gmml_cluster.train.ranks.rendezvous import START_S, KeyValueStore, RankInfo, address_name, meet
@@ -132,19 +133,19 @@ def run_attempt(start: StartInfo, signals: SignalThread, evaluate: Evaluate) -> 
 def _agree(
     start: StartInfo, rank_info: RankInfo, kv: KeyValueStore, shutdown: Shutdown, device: torch.device
 ) -> tuple[Agreement, protocol.Claim | None]:
-    differences = compare_devices(kv, rank_info, device)
+    devices = gather_devices(kv, rank_info, device)
     if rank_info.rank != 0:
         import_ahead(kv.wait("engine", timeout_s=START_S), device)
         return Agreement(**kv.wait("agreement", timeout_s=START_S)), None
-    for difference in differences:
+    for difference in check_devices(devices):
         _log.warning("%s", difference)
     shutdown.run.store.delete([address_name(start.key)])  # all ranks have met, and it holds their secret
 
-    def read(job: JobSpec) -> None:
-        kv.set("engine", job.engine.zero)
-        import_ahead(job.engine.zero, device)
+    def read(zero: Zero) -> None:
+        kv.set("engine", zero)
+        import_ahead(zero, device)
 
-    agreement, claim = agree(shutdown.run, start, rank_info, shutdown.claimed, read)
+    agreement, claim = agree(shutdown.run, start, rank_info, least_memory_bytes(devices), shutdown.claimed, read)
     kv.set("agreement", asdict(agreement))
     return agreement, claim
 

@@ -87,6 +87,7 @@ def test_every_file_that_ships_is_valid(kind):
         ("optim", {"clip": None}),
         ("engine", {"zero": "ddp"}),
         ("engine", {"zero": 3}),
+        ("engine", {"zero": "auto"}),
         ("method.taps", [3, 12]),
         ("method.align", "patch"),
         ("method", {"name": "mae", "mask_ratio": 0.5}),

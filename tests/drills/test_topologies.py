@@ -17,7 +17,7 @@ from gmml_cluster.data.reader.stream import Stream
 from gmml_cluster.methods.build import build
 from gmml_cluster.plan.steps import layout_of
 from gmml_cluster.run.root import RunRoot
-from gmml_cluster.spec.job import EngineSpec
+from gmml_cluster.spec.engine import EngineSpec
 from gmml_cluster.train.checkpoints.read import CheckpointReader
 from tests.fixtures.ranks import run_ranks
 from tests.fixtures.runs import ended

@@ -170,7 +170,7 @@ def _replacements() -> dict[Any, dict[str, Any]]:
             "run_root": lambda url, name: root.RunRoot(url, name),
             "preemption_under_way": lambda: False,
             "choose_device": lambda info: None,
-            "compare_devices": _meet,
+            "gather_devices": _meet,
             "full_precision": lambda: None,
             "groups": _GROUPS,
             "build": lambda job, drawn: SimpleNamespace(module=None),
@@ -235,7 +235,7 @@ def _stepper(rank: Any, engine: Any, about: Any) -> Stepper:
 
 
 def _meet(kv: Any, rank_info: Any, device: Any) -> tuple[()]:
-    """Rank 0 goes on when all ranks have met, as where it compares their devices."""
+    """Rank 0 goes on when all ranks have met, as where it gathers their devices."""
     kv.set(f"device/{rank_info.rank}", True)
     if rank_info.rank == 0:
         for rank in range(rank_info.ranks):

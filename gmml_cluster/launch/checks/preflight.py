@@ -122,10 +122,12 @@ def _memory_faults(submission: Submission) -> Iterator[Fault]:
 
     The estimate is taken without its margin: what only may not fit is a note of the plan.
     """
-    memory, room = submission.plan.memory, submission.plan.room
+    plan = submission.plan
+    memory, room = plan.memory, plan.room
     if room is not None and memory.total_bytes > room.total_bytes:
         need, have = (f"{count / 2**30:.1f} GiB" for count in (memory.total_bytes, room.total_bytes))
-        yield Fault("memory", f"a rank needs about {need} and has {have}, {room.source}", memory_hint(memory))
+        hint = memory_hint(memory, plan.zero[0], plan.ranks[0])
+        yield Fault("memory", f"a rank needs about {need} and has {have}, {room.source}", hint)
 
 
 def _webhook_faults(submission: Submission, notify: Notify | None) -> Iterator[Fault]:

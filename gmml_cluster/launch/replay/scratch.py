@@ -44,8 +44,8 @@ class Scratch:
 def replayed_changes(conditions: Conditions) -> dict[str, Any]:
     """Changes of the spec under which a piece is computed again.
 
-    Nothing is scored, and nothing saved but at the end: neither enters what is computed. The micro-batch is the one
-    that was recorded, as what `auto` comes to depends on the memory of the device.
+    Nothing is scored, and nothing saved but at the end: neither enters what is computed. Engine and micro-batch are
+    those that were recorded, as what `auto` comes to depends on the memory of the device.
     """
     own = {
         "evaluate": None,
@@ -53,6 +53,7 @@ def replayed_changes(conditions: Conditions) -> dict[str, Any]:
         "checkpoint.keep": 1,
         "checkpoint.keep_every": None,
         "batch.micro": conditions.topology["micro"],
+        "engine.zero": conditions.topology["zero"],
     }
     return {**conditions.changed, **{field: [None, value] for field, value in own.items()}}
 

@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from gmml_cluster.spec.job import EngineSpec, Optim
+from gmml_cluster.spec.engine import EngineSpec, Zero
+from gmml_cluster.spec.job import Optim
 from gmml_cluster.train.engines.adamw import Multipliers, make_adamw, unscaled
 from gmml_cluster.train.engines.compiled import compile_blocks
 from gmml_cluster.train.engines.ddp import DdpEngine
@@ -13,7 +14,7 @@ from gmml_cluster.train.engines.slices import saved_shapes
 from gmml_cluster.train.engines.zero import ZeroEngine, import_deepspeed_ahead
 
 
-def import_ahead(zero: int | str, device: torch.device) -> None:
+def import_ahead(zero: Zero, device: torch.device) -> None:
     """Import what the engine of this `engine.zero` needs beside torch, while the caller waits for others."""
     if zero != "ddp":
         import_deepspeed_ahead(device)
@@ -22,7 +23,9 @@ def import_ahead(zero: int | str, device: torch.device) -> None:
 def make_engine(
     module: nn.Module, *, engine: EngineSpec, optim: Optim, device: torch.device, multipliers: Multipliers = unscaled
 ) -> Engine:
-    """The engine that a job asks for, over a module that it takes over. A collective: all ranks make it together.
+    """The engine of a job whose `engine.zero` is chosen, over a module that it takes over.
+
+    A collective: all ranks make it together.
 
     `engine.activation_checkpointing` is read by the method and `engine.deterministic` by the attempt.
     """
@@ -34,6 +37,7 @@ def make_engine(
         compile_blocks(module)
     shapes = saved_shapes(module)  # before stage 3 empties the parameters
     optimizer = (make_sgd if optim.name == "lars" else make_adamw)(module, optim, multipliers)
-    if engine.zero == "ddp":
+    zero = engine.chosen_zero
+    if zero == "ddp":
         return DdpEngine(module, optimizer, shapes=shapes, clip=optim.clip)
-    return ZeroEngine(module, optimizer, stage=engine.zero, shapes=shapes, clip=optim.clip, device=device)
+    return ZeroEngine(module, optimizer, stage=zero, shapes=shapes, clip=optim.clip, device=device)

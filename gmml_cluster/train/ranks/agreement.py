@@ -19,6 +19,7 @@ from gmml_cluster.data.corpus.repin import repin
 from gmml_cluster.data.reader.decode import VIEWS_VERSION, decoder_name, views_version
 from gmml_cluster.errors import Fault, PreflightError, SpecError
 from gmml_cluster.models.vit import attention_kernels
+from gmml_cluster.plan.engine_choice import with_engine_chosen, with_zero
 from gmml_cluster.plan.sample_layout import SampleLayout
 from gmml_cluster.plan.steps import layout_of, total_steps
 from gmml_cluster.run import protocol
@@ -26,6 +27,7 @@ from gmml_cluster.run.ends import consequences
 from gmml_cluster.run.history import History
 from gmml_cluster.run.protocol import Claim
 from gmml_cluster.run.root import RunRoot, corpora_name
+from gmml_cluster.spec.engine import Zero
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.store.probe import probe
 from gmml_cluster.store.protocol import Store
@@ -71,6 +73,7 @@ class Agreement:
         layout: the order of samples, without the shards' counts.
         pinned: digest of the pinned corpora.
         steps: updates of the whole run.
+        zero: `engine.zero`, chosen where the job says `auto`: what the claim has.
         maps: those of images that the log has, as fields of `Maps`.
         most_held: images that a rank may hold at once, after attempts of this submit that ran out of memory; None
             where none did.
@@ -83,13 +86,14 @@ class Agreement:
     layout: dict[str, Any]
     pinned: str
     steps: int
+    zero: Zero
     maps: list[dict[str, Any]] = field(default_factory=list)
     most_held: int | None = None
     resumes: bool = False
 
     def job(self, run: RunRoot) -> JobSpec:
-        """The run's spec with this attempt's changes."""
-        return run.job(self.changed)
+        """The run's spec with this attempt's changes, and its engine."""
+        return with_zero(run.job(self.changed), self.zero)
 
     def order(self, pinned: Pin) -> SampleLayout:
         """The order of samples of the pinned corpora."""
@@ -100,14 +104,16 @@ def agree(
     run: RunRoot,
     start: StartInfo,
     rank_info: RankInfo,
+    device_bytes: int | None,
     claimed: Callable[[int], None],
-    read: Callable[[JobSpec], None],
+    read: Callable[[Zero], None],
 ) -> tuple[Agreement, Claim]:
     """Rank 0's: probe the store, claim, and pin the corpora, or check that they still are what was pinned.
 
     Args:
+        device_bytes: memory of the smallest GPU of the ranks; None on CPUs.
         claimed: called with the attempt's number as soon as it is claimed: from then on its `end` is owed.
-        read: called with the job as soon as it is known, before what takes long: to claim, to list the shards.
+        read: called with the engine as soon as it is chosen, before what takes long: to claim, to list the shards.
 
     Raises:
         Fenced: this job has no right to claim.
@@ -117,8 +123,9 @@ def agree(
     """
     probe(run.store)
     history = run.log.refresh()
-    job = run.job(history.submit.changed if history.submit else {})
-    read(job)
+    job = with_engine_chosen(run.job(history.submit.changed if history.submit else {}), rank_info.ranks, device_bytes)
+    zero = job.engine.chosen_zero
+    read(zero)
     claim = protocol.claim(
         run.log,
         submit=start.submit,
@@ -130,7 +137,8 @@ def agree(
         proofs=partial(_proof, history, start),
         claimed=claimed,
     )
-    # read again: another submit may have changed fields between the first look and the claim
+    # read again: another submit may have changed fields between the first look and the claim; the engine stays the
+    # one that the claim has and that the other ranks import by now
     job = run.job(claim.changed)
     pinned = _pin(run, claim.attempt, job) if claim.pin is None else _pinned_before(run, claim.attempt, job, claim.pin)
     changed = dict(claim.changed)
@@ -142,6 +150,7 @@ def agree(
         pinned["layout"],
         pinned["corpora"],
         pinned["steps"],
+        zero,
         maps,
         most_held,
         resumes=bool(claim.commits),
@@ -227,7 +236,7 @@ def topology_fields(job: JobSpec, rank_info: RankInfo) -> dict[str, Any]:
     return {
         "ranks": rank_info.ranks,
         "ranks_per_node": rank_info.local_ranks,
-        "zero": job.engine.zero,
+        "zero": job.engine.chosen_zero,
         "precision": job.engine.precision,
         "micro": job.batch.micro,
         "deterministic": job.engine.deterministic,

@@ -28,6 +28,7 @@ class DeviceInfo:
         name: the model of GPU or processor.
         count: GPUs that the rank can see.
         id: distinguishes this GPU from all others of the node; empty for a processor, which ranks share.
+        memory_bytes: of the GPU; None for a processor.
     """
 
     host: str
@@ -35,6 +36,7 @@ class DeviceInfo:
     name: str
     count: int
     id: str
+    memory_bytes: int | None = None
 
 
 def expected_gpus(environment: Mapping[str, str]) -> int:
@@ -96,24 +98,23 @@ def device_info(device: torch.device) -> DeviceInfo:
         return DeviceInfo(host, device.type, processor(), 0, "")
     properties = torch.cuda.get_device_properties(device)
     identity = str(getattr(properties, "uuid", "")) or str(device)
-    return DeviceInfo(host, "cuda", properties.name, torch.cuda.device_count(), identity)
+    return DeviceInfo(host, "cuda", properties.name, torch.cuda.device_count(), identity, properties.total_memory)
 
 
-def compare_devices(kv: KeyValueStore, rank_info: RankInfo, device: torch.device) -> list[str]:
-    """Rank 0 compares all ranks' devices before anything is claimed; the other ranks report theirs and continue.
-
-    Returns:
-        What is unusual but works, on rank 0.
-
-    Raises:
-        LaunchError: on rank 0: ranks have devices that cannot train together.
-    """
+def gather_devices(kv: KeyValueStore, rank_info: RankInfo, device: torch.device) -> list[DeviceInfo]:
+    """All ranks' devices on rank 0, in the order of ranks; the other ranks report theirs and get nothing."""
     mine = device_info(device)
     if rank_info.rank != 0:
         kv.set(f"device/{rank_info.rank}", asdict(mine))
         return []
     others = [kv.wait(f"device/{rank}", timeout_s=START_S) for rank in range(1, rank_info.ranks)]
-    return check_devices([mine, *(DeviceInfo(**fields) for fields in others)])
+    return [mine, *(DeviceInfo(**fields) for fields in others)]
+
+
+def least_memory_bytes(devices: list[DeviceInfo]) -> int | None:
+    """Memory of the smallest GPU; None on CPUs."""
+    known = (device.memory_bytes for device in devices if device.memory_bytes is not None)
+    return min(known, default=None)
 
 
 def check_devices(devices: list[DeviceInfo]) -> list[str]:

@@ -81,6 +81,16 @@ def test_auto_is_the_micro_batch_that_fits_this_machines_gpu(job, tmp_path, monk
     assert micro_batches() == [0, 0, 1, 1]  # nothing fits, so a group at a time
 
 
+def test_an_auto_engine_is_what_fits_this_machines_gpu_beside_the_micro_batch(job, tmp_path, monkeypatch):
+    def lines(zero, gpu_bytes):
+        monkeypatch.setattr("gmml_cluster.plan.machine.this_machine", lambda: Machine(2, 1, gpu_bytes=gpu_bytes))
+        arguments = [str(job), f"engine.zero={zero}", "--samples", "0..3", "--root", str(tmp_path / "runs"), "--json"]
+        return CliRunner().invoke(command, arguments, catch_exceptions=False).stdout
+
+    for gpu_bytes in (None, 2**20, 2**40):
+        assert lines("auto", gpu_bytes) == lines("ddp", gpu_bytes) != ""
+
+
 def test_a_run_is_ordered_by_the_micro_batch_that_an_attempt_recorded(job, tmp_path):
     root = tmp_path / "runs"
     spec, _ = read_job(str(job), ())

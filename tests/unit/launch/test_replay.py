@@ -16,11 +16,11 @@ from gmml_cluster.run.step_range import Conditions, Piece, StepRange
 from gmml_cluster.store.posix import PosixStore
 
 PIN = hashlib.sha256(b"pin").hexdigest()
-TOPOLOGY = {"ranks": 2, "ranks_per_node": 2, "zero": 1, "micro": 8, "threads": 3}
+TOPOLOGY = {"ranks": 2, "ranks_per_node": 2, "zero": 2, "micro": 8, "threads": 3}
 
 
-def conditions(**machine):
-    return Conditions(TOPOLOGY, "c" * 64, {"engine.zero": [1, 2]}, machine, 1)
+def conditions(zero=2, **machine):
+    return Conditions(TOPOLOGY, "c" * 64, {"engine.zero": [1, zero]}, machine, 1)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_ranks_of_the_scratch_run_begin_at_the_checkpoint_and_nothing_is_written
     claim = protocol.claim(scratch.run.log, submit=token, job="r", restart=0, topology={}, machine={})
     assert [commit.step for commit in claim.commits] == [9]
     assert claim.pin["steps"] == 40
-    assert claim.changed["engine.zero"] == [1, 2]
+    assert claim.changed["engine.zero"][1] == 2
     history = scratch.run.log.refresh()
     assert (history.run, history.attempts[0].code) == (run.log.refresh().run, "c" * 64)
     copied = scratch.run.store.get("checkpoints/00000009-0001/manifest.json")
@@ -74,8 +74,9 @@ def test_a_checkpoint_that_a_run_at_work_has_dropped_is_named(run, tmp_path, mon
         scratch_of(run, start, tmp_path / "scratch", monkeypatch)
 
 
-def test_the_micro_batch_is_the_recorded_one_and_nothing_is_saved_or_scored_on_the_way():
-    changes = {name: new for name, (_, new) in replayed_changes(conditions()).items()}
+@pytest.mark.parametrize("zero", [2, "auto"])
+def test_engine_and_micro_batch_are_the_recorded_ones_and_nothing_is_saved_or_scored_on_the_way(zero):
+    changes = {name: new for name, (_, new) in replayed_changes(conditions(zero)).items()}
     assert (changes["batch.micro"], changes["evaluate"], changes["engine.zero"]) == (8, None, 2)
     assert changes["checkpoint.every"].endswith(" steps")
 

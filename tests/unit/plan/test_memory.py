@@ -7,7 +7,8 @@ import pytest
 from gmml_cluster.plan.evaluation import scoring_bytes
 from gmml_cluster.plan.memory import MARGIN, fitting_micro_batch, memory_of_rank, moments_of
 from gmml_cluster.plan.shares import counts_of
-from gmml_cluster.spec.job import EngineSpec, Model, Optim
+from gmml_cluster.spec.engine import EngineSpec
+from gmml_cluster.spec.job import Model, Optim
 from gmml_cluster.spec.methods.encoder_kind import EncoderKind
 from gmml_cluster.spec.methods.gmml import GmmlOptions
 from tests.unit.plan.test_plan import job

@@ -264,6 +264,54 @@ def test_auto_on_cpus_is_the_whole_share_of_a_rank():
     assert (plan.shares[0].micro_batch, plan.shares[0].micro_batches) == (32, 1)
 
 
+def auto(memory, **sections):
+    return make_plan(large(engine={"zero": "auto", "precision": "bf16"}, **sections), gpu_profile(memory))
+
+
+def engine_line(plan):
+    (line,) = (line for line in describe(plan) if line.startswith("engine "))
+    return line.removeprefix("engine").strip()
+
+
+@pytest.mark.parametrize(("memory", "zero"), [("80 GiB", "ddp"), ("8 GiB", 1), ("7 GiB", 2), ("6 GiB", 3)])
+def test_an_auto_engine_is_the_first_that_fits_and_the_plan_is_that_of_a_job_that_names_it(memory, zero):
+    plan, named = auto(memory), make_plan(large(engine={"zero": zero}), gpu_profile(memory))
+    note, *others = plan.notes
+    assert plan.zero == named.zero == (zero, zero)
+    assert (plan.memory, plan.shares, tuple(others)) == (named.memory, named.shares, named.notes)
+    engine = "plain DDP" if zero == "ddp" else f"ZeRO {zero}"
+    room = f"the first that fits {memory.replace(' ', '.0 ')} of a GPU with the smallest micro-batch"
+    assert note.startswith(f"engine.zero: auto takes {engine} at 8 ranks, {room} (plain DDP 9.4 GiB, ZeRO 1 7.9 GiB, ")
+    assert engine_line(plan) == engine
+    assert json.loads(json.dumps(plan.to_json()))["zero"] == [zero, zero]
+
+
+def test_an_auto_engine_is_chosen_anew_at_the_most_ranks():
+    plan = auto("7 GiB", resources={"nodes": "1..8"})
+    assert plan.zero == (2, 2)
+    plan = auto("7.7 GiB", resources={"nodes": "1..8"})
+    assert plan.zero == (2, 1)
+    assert engine_line(plan) == "ZeRO 2; ZeRO 1 at 64 ranks"
+
+
+def test_an_auto_engine_of_which_none_fits_needs_least_and_raising_it_is_not_advised():
+    plan = auto("4 GiB")
+    assert plan.zero == (3, 3)
+    assert "auto takes ZeRO 3 at 8 ranks, which needs least; none fits 4.0 GiB of a GPU" in plan.notes[0]
+    assert plan.notes[1].startswith("a rank needs about 5.3 GiB")
+    assert not any("raise engine.zero" in note for note in plan.notes)
+
+
+def test_an_auto_engine_is_plain_ddp_on_cpus_and_where_no_gpu_is_known():
+    on_cpus = make_plan(job(engine={"zero": "auto"}), profile("local"), None, MACHINE)
+    assert (on_cpus.zero, on_cpus.notes) == (("ddp", "ddp"), ("engine.zero: auto takes plain DDP on CPUs",))
+    unknown = auto(None)
+    assert (unknown.zero, unknown.notes[0].split(";")[0]) == (
+        ("ddp", "ddp"),
+        "engine.zero: auto takes plain DDP, as the memory of a GPU is not known here",
+    )
+
+
 def test_memory_that_cannot_fit_is_a_note():
     huge = large(model={"size": "huge"}, data={"image_size": 224}, batch={"size": 512})
     plan = make_plan(huge, profile("local"), None, Machine(2, 0, memory_bytes=23 * 2**30))

@@ -109,7 +109,7 @@ def test_overrides_reach_every_section(good):
         (f"checkpoint.every={'9' * 400} h", "checkpoint.every: '99999999999999999999' is too large"),
         (f"resources.nodes={10**9}", f"resources.nodes: '{10**9}' is no range of nodes; write a number from 1"),
         ("engine.deterministic=yes", "engine.deterministic: 'yes' does not fit; write true or false"),
-        ("engine.zero=4", "engine.zero: 4 does not fit; write 0, 1, 2, 3 or 'ddp'"),
+        ("engine.zero=4", "engine.zero: 4 does not fit; write 0, 1, 2, 3, 'ddp' or 'auto'"),
         ("method.name=mea", "method.name: 'mea' does not fit; write 'gmml', 'mae', "),
         ("method={views: 1}", "method.name: missing; write 'name: gmml' under 'method'"),
         ("method=gmml", "method: 'gmml' does not fit; write {name: gmml}"),

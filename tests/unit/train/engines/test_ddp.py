@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from gmml_cluster.spec.job import EngineSpec, Optim
+from gmml_cluster.spec.engine import EngineSpec
+from gmml_cluster.spec.job import Optim
 from gmml_cluster.train.engines.build import make_engine
 from tests.fixtures.engines import CPU, group_losses, make_module, samples
 

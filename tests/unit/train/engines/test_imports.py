@@ -11,7 +11,8 @@ import sys
 import torch
 import torch.distributed as dist
 import gmml_cluster.train.attempt  # all that a rank imports whatever its job is
-from gmml_cluster.spec.job import EngineSpec, Optim
+from gmml_cluster.spec.engine import EngineSpec
+from gmml_cluster.spec.job import Optim
 from gmml_cluster.train.engines.build import import_ahead, make_engine
 
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
@@ -43,7 +44,8 @@ sys.modules["deepspeed"] = None
 import torch
 import torch.distributed as dist
 from gmml_cluster.errors import GmmlError
-from gmml_cluster.spec.job import EngineSpec, Optim
+from gmml_cluster.spec.engine import EngineSpec
+from gmml_cluster.spec.job import Optim
 from gmml_cluster.train.engines.build import import_ahead, make_engine
 
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

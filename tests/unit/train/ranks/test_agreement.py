@@ -9,6 +9,7 @@ import pytest
 from gmml_cluster.data.corpus.checksums import index_checked
 from gmml_cluster.data.corpus.listing import list_shards
 from gmml_cluster.errors import PreflightError
+from gmml_cluster.plan.engine_choice import needed_bytes
 from gmml_cluster.run import protocol
 from gmml_cluster.run.root import create_run, run_root
 from gmml_cluster.spec.loading.validate import to_yaml
@@ -46,7 +47,7 @@ class Run:
     def start(self, submit, job, restart):
         run = run_root(self.root.root, "x")
         start = StartInfo(run.root, "x", submit, job, restart)
-        return agree(run, start, RankInfo(0, 1, 0, 1), lambda attempt: None, lambda job: None)[0]
+        return agree(run, start, RankInfo(0, 1, 0, 1), None, lambda attempt: None, lambda zero: None)[0]
 
     def entries(self, kind):
         return [entry.fields for entry in self.root.log.read(0) if entry.kind == kind]
@@ -132,7 +133,7 @@ def test_after_want_of_memory_less_is_held_until_a_person_submits_again(run):
         protocol.end(run.root.log, number, "out_of_memory", micro=micro)
         start = StartInfo(run.root.root, "x", token, "j", number)
         agreed, _ = agree(
-            run_root(run.root.root, "x"), start, RankInfo(0, 1, 0, 1), lambda attempt: None, lambda job: None
+            run_root(run.root.root, "x"), start, RankInfo(0, 1, 0, 1), None, lambda attempt: None, lambda zero: None
         )
         assert agreed.most_held == micro
     assert run.attempt().most_held is None
@@ -149,10 +150,31 @@ def test_what_the_engine_is_to_be_is_known_before_the_claim(run):
     token = protocol.submit(run.root.log, launcher="local", code="c", bounds={}, changed={"engine.zero": [1, "ddp"]})
     attempts = []
 
-    def read(job):
-        assert job.engine.zero == "ddp"
+    def read(zero):
+        assert zero == "ddp"
         attempts.append(len(run.root.log.refresh().attempts))
 
     start = StartInfo(run.root.root, "x", token, "j", 0)
-    agree(run_root(run.root.root, "x"), start, RankInfo(0, 1, 0, 1), lambda attempt: None, read)
+    agree(run_root(run.root.root, "x"), start, RankInfo(0, 1, 0, 1), None, lambda attempt: None, read)
     assert attempts == [0]
+
+
+@pytest.mark.parametrize("zero", ["ddp", 1, 2, 3])
+def test_an_auto_engine_is_chosen_by_the_smallest_gpu_before_the_claim_and_recorded_in_it(run, zero):
+    ranks, said = 8, []
+    token = protocol.submit(run.root.log, launcher="local", code="c", bounds={}, changed={"engine.zero": [1, "auto"]})
+    root = run_root(run.root.root, "x")
+    needed = needed_bytes(root.job({"engine.zero": [1, "auto"]}), ranks)
+    start = StartInfo(root.root, "x", token, "j", 0)
+    agreed, _ = agree(root, start, RankInfo(0, ranks, 0, ranks), needed[zero], lambda attempt: None, said.append)
+    (claim,) = run.entries("claim")
+    assert said == [zero]
+    assert (claim["topology"]["zero"], agreed.zero, agreed.job(root).engine.zero) == (zero, zero, zero)
+
+
+def test_an_engine_that_the_job_names_is_not_chosen_anew(run):
+    token = protocol.submit(run.root.log, launcher="local", code="c", bounds={}, changed={"engine.zero": [1, 3]})
+    root, said = run_root(run.root.root, "x"), []
+    start = StartInfo(root.root, "x", token, "j", 0)
+    agreed, _ = agree(root, start, RankInfo(0, 8, 0, 8), 2**40, lambda attempt: None, said.append)
+    assert (said, agreed.job(root).engine.zero) == ([3], 3)

@@ -9,7 +9,14 @@ import torch
 from gmml_cluster.errors import LaunchError
 from gmml_cluster.train.ranks import devices
 from gmml_cluster.train.ranks.agreement import machine_fields
-from gmml_cluster.train.ranks.devices import DeviceInfo, check_devices, choose_device, expected_gpus
+from gmml_cluster.train.ranks.devices import (
+    DeviceInfo,
+    check_devices,
+    choose_device,
+    expected_gpus,
+    gather_devices,
+    least_memory_bytes,
+)
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 
 HOST = socket.gethostname()
@@ -119,10 +126,29 @@ def test_other_models_and_numbers_of_gpus_are_allowed_and_named():
 
 def test_a_gpu_is_distinguished_from_others_by_its_uuid(gpus, monkeypatch):
     gpus(1)
-    properties = SimpleNamespace(name="NVIDIA H100", uuid="8932f937")
+    properties = SimpleNamespace(name="NVIDIA H100", uuid="8932f937", total_memory=80 * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     found = devices.device_info(torch.device("cuda", 0))
     assert (found.kind, found.name, found.count, found.id) == ("cuda", "NVIDIA H100", 1, "8932f937")
+    assert found.memory_bytes == 80 * 2**30
+
+
+def test_rank_0_knows_the_smallest_gpu_of_all_ranks(monkeypatch):
+    sizes, kept = {0: 80, 1: 24, 2: 40}, {}
+    kv = SimpleNamespace(set=kept.__setitem__, wait=lambda key, timeout_s: kept[key])
+
+    def gathered(rank):
+        found = DeviceInfo(HOST, "cuda", "A100", 4, f"GPU-{rank}", sizes[rank])
+        monkeypatch.setattr(devices, "device_info", lambda device: found)
+        return gather_devices(kv, RankInfo(rank, 3, rank, 3), torch.device("cuda"))
+
+    others = [gathered(rank) for rank in (2, 1)]
+    assert others == [[], []]
+    assert least_memory_bytes(gathered(0)) == 24
+
+
+def test_processors_have_no_memory_of_their_own():
+    assert least_memory_bytes([DeviceInfo("n0", "cpu", "EPYC", 0, "")] * 3) is None
 
 
 def test_the_claim_has_the_versions_and_variables_that_sums_on_gpus_depend_on(gpus, monkeypatch):
