@@ -35,8 +35,8 @@ _JOBS = {"quickstart": 1.05, "cifar10_vit_tiny": 1.0}
 """Jobs whose whole step is measured, and the goals."""
 _GOALS = {"zero ddp": 1.1, "zero 1": 1.1, "zero 3": 2.0, "FSDP2": 2.0}
 _REASONS = {
-    "zero 1": "DeepSpeed copies gradients into buckets and weights back tensor by tensor in Python, here of tensors of "
-    "16 numbers; DDP has that in C++",
+    "zero 1": "DeepSpeed copies gradients into buckets and weights back tensor by tensor in Python, here of very small "
+    "ones; DDP has that in C++",
     "zero 3": "DeepSpeed fetches and releases the tensors of every module by hooks in Python "
     "([0045](decisions/0045-fsdp2-is-no-engine.md))",
     "FSDP2": "it gathers, splits and reduces in Python block by block ([0045](decisions/0045-fsdp2-is-no-engine.md))",

@@ -21,8 +21,8 @@ class Verdict:
         cause: why the start ended.
         pause_s: seconds to wait before that.
         excluded: nodes that the run avoids.
-        finished: whether the run is at its last step. What restarts a job leaves with 0 only then, whatever ranks
-            leave with: by that code a scheduler tells success, and starts what waits for it.
+        finished: whether the run is at its last step. Only then its job exits with 0, whatever the ranks' code:
+            schedulers take 0 for success and start the jobs that depend on it.
     """
 
     again: bool
