@@ -19,7 +19,7 @@ class Recipe:
         job: file under `jobs/`.
         overrides: what differs from it here, by dotted name.
         share: images of pre-training for each of the budget's.
-        seeded: whether several seeds are measured, and Tiny ImageNet too.
+        seeded: whether several seeds are measured on the first corpus, and one on the others.
     """
 
     job: str
@@ -117,16 +117,18 @@ def trials(*, only: Collection[str], corpora: Collection[str], seeds: int, image
 
     Args:
         only: methods, and `scratch` for their starts: of the methods named beside it, else of all.
-        corpora: keys of `CORPORA`; on all but the first of these only methods with several seeds are measured.
-        seeds: of methods with several; the others have one.
+        corpora: keys of `CORPORA`; on all but the first of these one seed is measured, of methods with several.
+        seeds: of methods with several on the first corpus; the others have one.
         images: of pre-training.
     """
     methods = [name for name in METHODS if name in only or not set(only) & set(METHODS)]
     kinds = [scratch for scratch in (False, True) if not scratch or SCRATCH in only]
     if not set(only) & set(METHODS):
         kinds = [True]
+    first = next(iter(CORPORA))
     for seed in range(seeds):
-        for corpus in CORPORA:
+        for corpus in filter(corpora.__contains__, CORPORA):
             for method in methods:
-                if corpus in corpora and (METHODS[method].seeded or (seed == 0 and corpus == next(iter(CORPORA)))):
+                # another seed or another corpus is for those with several seeds; both at once is for none
+                if (seed > 0) + (corpus != first) <= METHODS[method].seeded:
                     yield from (Trial(corpus, method, seed, images, scratch) for scratch in kinds)

@@ -33,9 +33,10 @@ def wanted(**changes):
 # ---- what is measured, and its names ------------------------------------------------------------------------------
 
 
-def test_the_whole_table_has_three_seeds_of_gmml_mae_and_their_starts_on_both_corpora_and_one_of_the_others():
+def test_the_whole_table_has_three_seeds_of_gmml_mae_and_their_starts_and_one_of_them_on_the_other_corpus():
     chosen = [(trial.corpus, trial.method, trial.seed, trial.scratch) for trial in wanted()]
-    seeded = {(c, m, s, x) for c in CORPORA for m in ("mae", "gmml") for s in range(3) for x in (False, True)}
+    both = ((c, s) for c in CORPORA for s in range(3) if c == "cifar10" or s == 0)
+    seeded = {(c, m, s, x) for c, s in both for m in ("mae", "gmml") for x in (False, True)}
     others = {("cifar10", m, 0, x) for m in METHODS if m not in ("mae", "gmml") for x in (False, True)}
     assert set(chosen) == seeded | others
     assert len(chosen) == len(set(chosen))
