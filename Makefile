@@ -4,8 +4,9 @@ PYTHON ?= python3
 # An index or folder with torch's CPU wheels, for machines whose default index has only CUDA builds; empty by default.
 TORCH_INDEX ?=
 
-# Files of tests that run at once, each with daemons of its own.
+# Files of tests that run at once, each with daemons of its own; those of clusters often wait for their daemons.
 AT_ONCE ?= 2
+CLUSTERS_AT_ONCE ?= 3
 
 # Disturbances of `make soak`, histories of `make simulate`, and what draws them, and the cases of `make drills`.
 KILLS ?= 100
@@ -33,7 +34,7 @@ demo: $(VENV)/.installed-demo ## Pre-train two small encoders on this machine an
 
 test: install apt check docs ## Everything: set-up, format, lint, types, contracts, unit tests, the site, the cluster tests
 	@echo "== cluster tests (real daemons, real ranks)"
-	@$(PYTEST) tests/cluster tests/faults
+	@$(PYTEST) --numprocesses $(CLUSTERS_AT_ONCE) tests/cluster tests/faults
 
 docs: $(VENV)/.installed-docs ## The site of the documentation, in build/docs; a broken link or reference is an error
 	@echo "== the site"

@@ -9,7 +9,7 @@ from tests.fixtures.runs import Workshop, ended
 from tests.fixtures.slurm import until
 from tests.fixtures.supervised import ranks_of
 
-STEPS = 300
+STEPS = 150
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from tests.fixtures.supervised import ranks_of
 pytestmark = pytest.mark.timeout(1200)
 
 STEP = "a step of training"
-JOB = {"run": {"steps": 60}, "checkpoint": {"every": "10 steps", "keep": 100}}
+# plain DDP, as its ranks start faster than DeepSpeed's
+JOB = {"run": {"steps": 60}, "engine": {"zero": "ddp"}, "checkpoint": {"every": "10 steps", "keep": 100}}
 
 
 @pytest.fixture(scope="module")
