@@ -4,6 +4,7 @@ import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from gmml_cluster.launch.after.evidence import Evidence
 from gmml_cluster.run.codes import COME_BACK, FAILED, FINISHED, NEVER, STORAGE, UNFIT, UNMET
@@ -34,6 +35,14 @@ class RankExit:
     stopped: bool = False
     output: Sequence[str] = ()
     node: str = ""
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process of this machine is stopped by a signal or a debugger; False where that cannot be seen."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False
 
 
 def evidence_of(exits: Sequence[RankExit], stderr_tail: str = "") -> Evidence:

@@ -12,7 +12,7 @@ from gmml_cluster.errors import DataError, Fault, SpecError, StorageError
 from gmml_cluster.launch.protocol import Submission
 from gmml_cluster.launch.registry import launcher_named
 from gmml_cluster.plan.notes import memory_hint
-from gmml_cluster.run.saving.space import room_lacking
+from gmml_cluster.run.saving.space import room_lacking, room_refused
 from gmml_cluster.spec.job import Data
 from gmml_cluster.spec.notify import Notify
 from gmml_cluster.store.open import open_store
@@ -59,7 +59,8 @@ def _existing(folder: Path) -> Path:
 
 def _space_faults(submission: Submission) -> list[Fault]:
     """A disk that has no room for a single checkpoint; where only fewer fit than are kept is a note of the plan."""
-    lacking = room_lacking(submission.root, submission.plan.checkpoint_bytes)
+    asked = submission.root, submission.plan.checkpoint_bytes
+    lacking = room_lacking(*asked) or room_refused(*asked)
     return [] if lacking is None else [lacking]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gmml_cluster.launch.after.exits import RankExit
+from gmml_cluster.launch.after.exits import RankExit, is_stopped
 from gmml_cluster.launch.local.lock import run_digest, state_folder
 from gmml_cluster.launch.tail import tail_of
 from gmml_cluster.run.codes import COME_BACK, NEVER, UNMET
@@ -165,14 +165,6 @@ class Ranks:
 
 def _code(returncode: int) -> int:
     return 128 - returncode if returncode < 0 else returncode
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether a process of this machine is stopped by a signal or a debugger; False where that cannot be seen."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
-    except (OSError, IndexError):
-        return False
 
 
 def last_lines(output: Path) -> list[str]:

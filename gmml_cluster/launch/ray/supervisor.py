@@ -188,12 +188,15 @@ def _asked(record: Record) -> tuple[list[Left], list[str], list[str]]:
 def exit_code(left: Sequence[Left], evidence: Evidence, *, silent: bool = False) -> int:
     """The highest of the ranks; where none has left by itself they were killed with their node, or never ran.
 
+    One that had to be ended counts as killed.
+
     Args:
         left: how they left.
         evidence: what else is known.
         silent: whether they had claimed the run, and wrote no end.
     """
-    return max((rank.code for rank in left), default=_KILLED if evidence.cause or silent else FAILED)
+    codes = [_KILLED if rank.code is None else rank.code for rank in left]
+    return max(codes, default=_KILLED if evidence.cause or silent else FAILED)
 
 
 def nodes_to_use(job: DriverJob, cluster: Cluster, had: Sequence[str] | None, avoided: Collection[str] = ()) -> int:
@@ -234,7 +237,7 @@ def evidence_of(left: Sequence[Left], grown: str = "") -> Evidence:
     if grown:
         return Evidence(notice="notice", proof=grown, stderr_tail=tail)
     return exits.evidence_of(
-        [RankExit(rank.rank, rank.code, output=[rank.sign], node=rank.address) for rank in left], tail
+        [RankExit(rank.rank, rank.code, rank.stopped, [rank.sign], rank.address) for rank in left], tail
     )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gmml_cluster
+from gmml_cluster.launch.after.exits import is_stopped
 from gmml_cluster.launch.tail import last_line, tail_of
 from gmml_cluster.run.codes import COME_BACK, NEVER, ORPHAN_S, UNMET
 from gmml_cluster.run.ends.symptoms import of_output
@@ -35,19 +36,21 @@ class Left:
     """How a rank left.
 
     Attributes:
-        code: exit code, a signal counting as 128 and its number.
+        code: exit code, a signal counting as 128 and its number; None where it had to be ended.
         tail: the last line it printed.
         drained: the node that Ray drains and on which it was; empty where none is drained.
         sign: the line that it printed and that proves why it left; empty where none does.
         address: of the node on which it was, by which the run can avoid it.
+        stopped: whether it was stopped by a signal, as by SIGSTOP, and would never have left.
     """
 
     rank: int
-    code: int
+    code: int | None
     tail: str = ""
     drained: str = ""
     sign: str = ""
     address: str = ""
+    stopped: bool = False
 
 
 @dataclass
@@ -124,21 +127,24 @@ def run_rank(config: dict[str, Any]) -> None:
 
 
 def _watch(process: "RankProcess", attempt: Any, node: str, address: str) -> None:
-    """Pass notices on until all ranks have left.
+    """Pass notices on until all ranks have left, or those that have not are to be ended.
 
     Raises:
         Exception: the driver or the head is gone; Ray itself kills this worker up to a minute later.
     """
     _ask(attempt.place, process.rank, node)
-    while process.code is None:
+    over = False
+    while process.code is None and not over:
         time.sleep(_TICK_S)
         # the actor first: it answers with an error at once where the head is gone, and the list of nodes waits
         leave = _ask(attempt.is_to_leave)
         if not process.noticed and (leave or _is_drained(node)):
             process.give_notice()
+        over = _ask(attempt.is_over)
     drained = node if _is_drained(node) else ""
     tail = process.tail()  # before `sign`, which it finds
-    _ask(attempt.report, Left(process.rank, process.code, tail, drained, process.sign, address))
+    left = Left(process.rank, process.code, tail, drained, process.sign, address, process.is_stopped)
+    _ask(attempt.report, left)
     while not _ask(attempt.is_over):
         time.sleep(_TICK_S)
 
@@ -182,7 +188,8 @@ class RankProcess:
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
             self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):  # in a system call that never returns: nothing ends such a process
+            self._process.wait(LEAVE_S)
         self._close_pipe()
         self._errors.close()
 
@@ -203,6 +210,11 @@ class RankProcess:
         found = self._process.poll()
         return found if found is None or found >= 0 else 128 - found
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal has stopped it."""
+        return self.code is None and is_stopped(self._process.pid)
+
     def give_notice(self) -> None:
         """Give it notice: it saves and leaves."""
         self.noticed = True
@@ -213,7 +225,7 @@ class RankProcess:
         printed = tail_of(self._errors)
         print(printed, file=sys.stderr, flush=True)
         self.sign = (of_output(printed.splitlines()) or ("", ""))[1]
-        return last_line(printed) if self.code not in (0, *_LEFT) else ""
+        return last_line(printed) if self.code not in (None, 0, *_LEFT) else ""
 
 
 def _is_drained(node: str) -> bool:

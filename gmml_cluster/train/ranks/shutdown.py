@@ -41,6 +41,8 @@ CODES: dict[LoopResult, int] = {"finished": FINISHED, "notice": COME_BACK, "canc
 HANG = "hang"
 """Value of the key `failed` where a rank makes no progress: every rank then writes its stacks into its log."""
 
+NOT_HALVED = "; no smaller micro-batch is tried: batch.micro is a number, or one group is what did not fit"
+
 _log = logging.getLogger(__name__)
 
 
@@ -288,9 +290,14 @@ class Shutdown:
             protocol.start_failed(self.run.log, self.start.submit, **start, **log_fields(error))
             return
         more = {} if self.last_step is None else {"step": self.last_step}
-        if error["cause"] == "out_of_memory" and self.smaller_micro is not None:
-            more["micro"] = self.smaller_micro
-        protocol.end(self.run.log, self.attempt, error["cause"], **more, **log_fields(error))
+        fields = log_fields(error)
+        if error["cause"] == "out_of_memory":
+            if self.smaller_micro is not None:
+                more["micro"] = self.smaller_micro
+            else:
+                first, *rest = str(fields["message"]).split("\n")
+                fields["message"] = "\n".join([first + NOT_HALVED, *rest])
+        protocol.end(self.run.log, self.attempt, error["cause"], **more, **fields)
 
     def _begin_end(self) -> None:
         """Enter the last phase. The first thread of a rank to do so continues, and another one waits for its exit.

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from gmml_cluster.launch.after.exits import RankExit, evidence_of
-from gmml_cluster.launch.local.ranks import is_stopped
+from gmml_cluster.launch.after.exits import RankExit, evidence_of, is_stopped
 
 TIMER = [
     "step 7 of 60",

@@ -322,6 +322,12 @@ def test_the_node_of_a_rank_that_was_killed_is_to_blame(monkeypatch):
     assert (evidence.cause, evidence.node) == ("killed", "10.0.0.2")
 
 
+def test_a_rank_that_had_to_be_ended_as_it_was_stopped_is_a_hang_of_its_node(monkeypatch):
+    cluster = Cluster(placed(Left(0, 1), Left(1, None, address="10.0.0.2", stopped=True)), monkeypatch)
+    ended = supervisor.attempt(JOB, cluster, 0, 2)
+    assert (ended.code, ended.evidence.cause, ended.evidence.node) == (137, "hang", "10.0.0.2")
+
+
 def test_the_end_that_ranks_write_after_a_lost_worker_is_waited_for(events, monkeypatch):
     ends = [SimpleNamespace(ended=None), SimpleNamespace(ended="notice")]
     monkeypatch.setattr(supervisor, "_mine", lambda job, restart: ends.pop(0))

@@ -1,5 +1,6 @@
 """The process of a rank under a Ray worker, and what the attempt's actor says of the ranks."""
 
+import os
 import signal
 import time
 
@@ -53,6 +54,23 @@ def test_a_notice_is_a_signal(tmp_path):
         rank.give_notice()
         assert rank.noticed
         assert until_left(rank) == 77
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_rank_that_stays_when_another_has_failed_is_ended_and_what_is_known_of_it_reported(stopped, monkeypatch):
+    monkeypatch.setattr(worker, "_TICK_S", 0.05)
+    monkeypatch.setattr(worker, "_is_drained", lambda node: False)
+    monkeypatch.setattr(worker, "_ask", lambda method, *arguments: method(*arguments))
+    attempt = AttemptRecord(2)
+    with RankProcess(1, ["-c", "import time; time.sleep(600)"], {}) as rank:
+        if stopped:
+            rank._process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, rank._process.pid, os.WSTOPPED | os.WNOWAIT)
+        attempt.report(Left(0, 1))
+        attempt.deadline = time.monotonic()
+        worker._watch(rank, attempt, "node", "10.0.0.2")
+    assert rank.code == 128 + signal.SIGKILL
+    assert attempt.left[1] == Left(1, None, address="10.0.0.2", stopped=stopped)
 
 
 def test_an_attempt_is_over_when_all_have_left():

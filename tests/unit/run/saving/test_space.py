@@ -1,11 +1,12 @@
 """Room for checkpoints: what the disk of a run root says, and when it is too little."""
 
+import errno
 import shutil
 
 import pytest
 
 from gmml_cluster.run.saving import space
-from gmml_cluster.run.saving.space import free_bytes, room_lacking
+from gmml_cluster.run.saving.space import free_bytes, room_lacking, room_refused
 
 
 def test_a_folder_has_what_the_standard_library_says_also_before_it_exists(tmp_path):
@@ -40,3 +41,33 @@ def test_a_disk_that_does_not_answer_is_left_to_those_who_write_there(monkeypatc
 
     monkeypatch.setattr(space, "free_bytes", unanswered)
     assert room_lacking("/runs/mine", 2**60) is None
+
+
+@pytest.mark.parametrize("folder", ["", "runs/mine"])
+def test_room_for_a_checkpoint_is_set_aside_and_given_back(folder, tmp_path):
+    assert room_refused(f"{tmp_path}/{folder}", 10**6) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_than_the_disk_has_is_refused_by_the_disk_itself(tmp_path):
+    if room_refused(str(tmp_path), 2**42) is None:
+        pytest.skip(f"{tmp_path} is on a file system that sets no room aside, or on one of more than 4 TiB")
+    found = room_refused(str(tmp_path), 2**42)
+    assert found.problem == "a checkpoint takes 4,398.05 GB, and the disk refuses them: no space left on device"
+    assert "gmml rm" in found.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("code", "said"), [(errno.EDQUOT, "disk quota exceeded"), (errno.EOPNOTSUPP, None)])
+def test_a_quota_is_said_and_a_file_system_that_cannot_reserve_is_not_asked(code, said, tmp_path, monkeypatch):
+    def refused(descriptor, size):
+        raise OSError(code, "")
+
+    monkeypatch.setattr(space, "_set_aside", refused)
+    found = room_refused(str(tmp_path), 10**9)
+    assert (found is None) == (said is None)
+    assert found is None or found.problem.endswith(said)
+
+
+def test_an_object_store_is_not_asked_to_set_room_aside():
+    assert room_refused("s3://bucket/runs", 2**60) is None

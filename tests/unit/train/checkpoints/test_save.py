@@ -306,6 +306,46 @@ def test_what_is_saved_are_the_values_at_begin_whatever_training_does_next(tmp_p
     assert torch.equal(reader.tensor("a"), torch.zeros(1000))
 
 
+def test_a_save_waits_for_the_one_in_flight_so_that_two_never_are_and_both_keep_their_values(tmp_path):
+    tensor, commits, held, writing = torch.zeros(1000), [], threading.Event(), threading.Event()
+    at_once, most = threading.Semaphore(1), []
+
+    class SlowStore(PosixStore):
+        def put(self, name, data):
+            if name.endswith(".safetensors"):
+                most.append(at_once.acquire(blocking=False))
+                writing.set()
+                held.wait(60)
+                at_once.release()
+            super().put(name, data)
+
+    saver = Saver(
+        SlowStore(tmp_path),
+        SharedStore(),
+        RankInfo(0, 1, 0, 1),
+        attempt=0,
+        slices=lambda: [Slice("a", (1000,), 0, {"value": tensor})],
+        commit=lambda saved, state: commits.append(saved),
+    )
+    saver.begin(0, {"adam_step": 1, "skipped_steps": []})
+    assert writing.wait(60)
+    tensor.fill_(9.0)
+    second = threading.Thread(target=saver.begin, args=(1, {"adam_step": 2, "skipped_steps": []}))
+    second.start()
+    second.join(0.2)
+    assert second.is_alive(), "training stands still until the save before is committed"
+    assert commits == []
+    held.set()
+    second.join(60)
+    saver.finish()
+    assert [saved.step for saved in commits] == [0, 1]
+    assert most == [True, True], "no two were in flight"
+    assert commits[1].spent.stall_s > commits[0].spent.stall_s
+    for saved, value in zip(commits, (0.0, 9.0), strict=True):
+        reader = CheckpointReader(PosixStore(tmp_path), saved.folder, saved.manifest_sha256)
+        assert torch.equal(reader.tensor("a"), torch.full((1000,), value))
+
+
 # ---- saves that fail -----------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from gmml_cluster.run.root import create_run
 from gmml_cluster.train.ranks import cluster_env
 from gmml_cluster.train.ranks.agreement import StartInfo
 from gmml_cluster.train.ranks.rendezvous import RankInfo
-from gmml_cluster.train.ranks.shutdown import Limits, Phase, Shutdown
+from gmml_cluster.train.ranks.shutdown import NOT_HALVED, Limits, Phase, Shutdown
 from gmml_cluster.train.ranks.signals import StopRequest
 from gmml_cluster.train.ranks.watchdog import watchdog
 
@@ -406,7 +406,9 @@ def test_an_end_out_of_memory_has_the_micro_batch_of_the_next_attempt(run, small
     shutdown = shutdown_of(0, KeyValueStore(**{"left/1": 1}), run)
     claim(shutdown, run)
     shutdown.smaller_micro = smaller
-    code_of(shutdown.fail, RuntimeError("CUDA out of memory"))
+    code_of(shutdown.fail, RuntimeError("CUDA out of memory\non two lines"))
     attempt = run.log.refresh().attempts[-1]
     assert attempt.cause == "out_of_memory"
     assert {name: value for name, value in attempt.details.items() if name == "micro"} == written
+    said = "RuntimeError: CUDA out of memory\non two lines"
+    assert attempt.details["message"] == (said if smaller else said.replace("\n", f"{NOT_HALVED}\n"))
