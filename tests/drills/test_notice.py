@@ -79,6 +79,15 @@ def test_preemptions_of_every_kind_of_qos(tmp_path, digits, calm):
     assert [(row["cause"], row["by"]) for row in found] == [("preempted", "the same job")] * len(notices)
 
 
+def test_preemptions_of_a_run_in_a_bucket(tmp_path, digits, calm, switched, s3_url):
+    notices = [Notice("low"), Notice("r5"), Notice("c5"), Notice("r40", moment="a step of training", ranks=(1,))]
+    site = SlurmSite(tmp_path, digits, switched[0], f"{s3_url}/runs")
+    site.pace(1.0)
+    site.submit(site.job("bucket", **JOB), notices[0].partition)
+    found = settled(site, "bucket", tour(site, "bucket", notices), calm, switch=SWITCH[switched[1]])
+    assert [(row["cause"], row["by"]) for row in found] == [("preempted", "the same job")] * len(notices)
+
+
 def test_notices_at_every_moment(site, calm, switched):
     site.pace(0.5)
     site.hold(MOMENTS[0].moment)

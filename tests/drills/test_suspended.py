@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.fixtures.accounting import ACCOUNT, SUSPENDED, missing_accounting
 from tests.fixtures.notices import LIMIT_S, SlurmSite, calm_figures
 from tests.fixtures.slurm import missing, running_slurm, until
 from tests.fixtures.supervised import ranks_of
@@ -72,6 +73,21 @@ def test_preempted_for_longer_than_any_limit_while_one_run_trains_and_another_sa
         sites["saving"].release("writing")
         for run, site in sites.items():
             assert_unmoved(site, run, calm)
+
+
+def test_by_a_qos_that_suspends(tmp_path, digits, calm):
+    if lacking := missing_accounting():
+        pytest.skip(lacking)
+    with running_slurm(suspends=True, accounts=True, kill_wait=30) as cluster:
+        site = site_of(tmp_path, digits, cluster, "qos")
+        site.submit(site.job("qos", **JOB), "low", account=ACCOUNT, qos=SUSPENDED)
+        site.wait("qos", lambda history: history.commits, "a checkpoint")
+        job, urgent = site.job_of("qos"), cluster.preempt()
+        until(lambda: state(cluster, job) == "SUSPENDED", LIMIT_S, "the job is suspended")
+        until(lambda: state(cluster, urgent) == "RUNNING", LIMIT_S, "the urgent job runs")
+        assert SAYS in site.call("gmml", "status", "qos")
+        site.take_back(urgent)
+        assert_unmoved(site, "qos", calm)
 
 
 def test_in_turns_with_another_job(tmp_path, digits, calm):
