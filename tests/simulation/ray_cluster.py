@@ -210,6 +210,7 @@ class Cluster:
             except Lost as error:
                 rank.abandon()
                 world.process.end(1, str(error))
+            rank.kill()
 
         process = world.start(f"worker {number} of {pod.start.job[4:10]}.{pod.start.restart}", body, machine.node)
         machine.workers.append(process)
@@ -250,6 +251,10 @@ class Rank:
     def code(self) -> int | None:
         return self.process.code
 
+    @property
+    def is_stopped(self) -> bool:
+        return self.code is None and self.process.frozen_until > here().now
+
     def give_notice(self) -> None:
         self.noticed = True
         self.orphan()
@@ -265,6 +270,7 @@ class Rank:
         self.kill()
 
     def kill(self) -> None:
+        """End it, unless it has left."""
         self.process.end(_KILLED, "its worker kills it")
 
     def tail(self) -> str:
