@@ -105,7 +105,8 @@ def _attempt(run: "RunRoot", history: "History", number: int | None) -> "Attempt
 
 def _older(run: "RunRoot", number: int) -> "Attempt | None":
     """An attempt that the log's sums no longer hold: the whole log is read up to its end."""
-    from gmml_cluster.run.history import History, fold
+    from gmml_cluster.run.fold import fold
+    from gmml_cluster.run.history import History
 
     history = History()
     for entry in run.log.read():

@@ -14,9 +14,11 @@ from gmml_cluster.cli.moments import moment
 from gmml_cluster.outputs.base import error_document
 from gmml_cluster.outputs.status import AttemptOutput, GoodputOutput, StatusOutput
 from gmml_cluster.run.ends.failures import lines as lines_of
+from gmml_cluster.run.ledger import change_in_words
 from gmml_cluster.wording import counted
 
 _COLUMNS = ("RUN", "STATE", "STEP", "DONE", "LOSS", "IMG/S", "WAIT", "LEFT", "SAVED", "STARTED", "LAST")
+_SHOWN_CHANGES = 5
 
 
 @click.command("status")
@@ -145,6 +147,10 @@ def page(document: StatusOutput) -> list[str]:
         lines.append(f"  evaluation   {_duration(goodput['evaluation_s'])}{_share_of_time(document)}, between steps")
     lines += time_of_ranks(goodput)
     lines += [f"  code         {each['code'][:12]} from step {each['first_step']} on" for each in document["code"]]
+    lines += [
+        f"  platform     from attempt {each['attempt']} on {change_in_words(each)}"
+        for each in document["platform_changes"][-_SHOWN_CHANGES:]
+    ]
     lines += [
         f"  job          {document['job'] or '-'} ({document['launcher'] or '-'})",
         f"  files        {document['url']}: log/, checkpoints/, attempts/ (logs and metrics of the ranks)",

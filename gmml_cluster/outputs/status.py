@@ -191,6 +191,15 @@ class CodeOutput(TypedDict):
     """First of these steps."""
 
 
+class PlatformOutput(TypedDict):
+    """What an attempt ran on that the one before did not."""
+
+    attempt: int
+    """The first with it."""
+    changed: dict[str, list[Any]]
+    """Device, versions, variables of NCCL: before and from then on."""
+
+
 class GoodputOutput(TypedDict):
     """Where steps and time went."""
 
@@ -248,6 +257,8 @@ class LedgerOutput(TypedDict):
     """Causes of those before, counted."""
     code: list[CodeOutput]
     """Which steps ran on which code."""
+    platform_changes: list[PlatformOutput]
+    """Other devices and versions of packages than those of the attempt before, at most 19."""
     goodput: GoodputOutput
     """Where steps and time went."""
 

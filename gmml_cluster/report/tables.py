@@ -14,6 +14,7 @@ from gmml_cluster.report.gather import RunData
 from gmml_cluster.report.palette import KINDS
 from gmml_cluster.report.score_curves import ScoreCurve
 from gmml_cluster.report.verdict import Ranking, shown
+from gmml_cluster.run.ledger import change_in_words
 
 _STRETCHES = 5
 
@@ -214,12 +215,20 @@ def _digests(run: RunData) -> dict[str, str]:
         "images decoded by": str(pin.get("decoder", "-")),
         "identity of the spec": str(opened.get("spec", "-")),
         "code": code or "no step yet",
+        "devices and versions": _platforms(run),
         "samples without a checksum": "-" if health.unchecked is None else f"{health.unchecked:,}",
         "damaged JPEGs that decode": f"{curves.sums['damaged']:,}",
         "requests sent again": f"{curves.sums['retries']:,}",
         "updates left out (not finite)": _steps(curves.skipped),
         "steps with a loss or gradient not finite": _steps(curves.not_finite),
     }
+
+
+def _platforms(run: RunData) -> str:
+    changes = run.status["platform_changes"]
+    return (
+        "; ".join(f"from attempt {each['attempt']} on {change_in_words(each)}" for each in changes) or "the same in all"
+    )
 
 
 def _steps(steps: Sequence[int]) -> str:

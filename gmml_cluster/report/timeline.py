@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from gmml_cluster.run.entries import Entry
+from gmml_cluster.run.fold import fold
 from gmml_cluster.run.goodput import KINDS, RankTimeAccount
-from gmml_cluster.run.history import History, fold
+from gmml_cluster.run.history import History
 
 _BY_STEPS = ("training", "data_wait", "checkpoint_stall", "evaluation", "maps", "replayed")
 

@@ -5,8 +5,10 @@ Launchers report jobs as `queued`, `running`, `gone` or `unknown`; unknown count
 
 import time
 from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
 
-from gmml_cluster.outputs.status import AttemptOutput, CodeOutput, GoodputOutput, LedgerOutput, State
+from gmml_cluster.outputs.status import AttemptOutput, CodeOutput, GoodputOutput, LedgerOutput, PlatformOutput, State
 from gmml_cluster.run import goodput
 from gmml_cluster.run.ends.budgets import budgets, counted, is_worth_a_try
 from gmml_cluster.run.ends.causes import FATAL, OUTSIDE
@@ -108,6 +110,7 @@ def status(history: History, jobs: Mapping[str, str], now: float | None = None) 
         "attempts": [_attempt(attempt, jobs) for attempt in history.attempts],
         "older_attempts": dict(history.older),
         "code": code_of_steps(history),
+        "platform_changes": platform_changes(history),
         "goodput": _goodput(history, jobs, time.time() if now is None else now),
     }
 
@@ -187,6 +190,27 @@ def code_of_steps(history: History) -> list[CodeOutput]:
         if not changes or changes[-1]["code"] != attempt.code:
             changes.append({"code": attempt.code, "first_step": attempt.first_step})
     return changes
+
+
+def platform_changes(history: History) -> list[PlatformOutput]:
+    """Of each attempt on other devices or versions than the one before: what differs."""
+    return [
+        {"attempt": attempt, "changed": _changed(before, after)}
+        for (_, before), (attempt, after) in pairwise(history.platforms)
+    ]
+
+
+def change_in_words(change: PlatformOutput) -> str:
+    """What differs, each as `torch is 2.13.0 and was 2.12.0`."""
+    return ", ".join(
+        f"{name} is {after or 'absent'} and was {before or 'absent'}"
+        for name, (before, after) in change["changed"].items()
+    )
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
+    names = dict.fromkeys([*before, *after])
+    return {name: [before.get(name), after.get(name)] for name in names if before.get(name) != after.get(name)}
 
 
 def _goodput(history: History, jobs: Mapping[str, str], now: float) -> GoodputOutput:

@@ -10,7 +10,8 @@ from typing import Any
 
 from gmml_cluster.errors import Fault, Fenced, StorageError
 from gmml_cluster.run.entries import SUMMED, Entry, decode, slot_name
-from gmml_cluster.run.history import History, fold, from_sum
+from gmml_cluster.run.fold import fold
+from gmml_cluster.run.history import History, from_sum
 from gmml_cluster.store.protocol import NotFound, Store
 from gmml_cluster.store.verified import read_verified
 

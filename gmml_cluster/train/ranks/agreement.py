@@ -25,6 +25,7 @@ from gmml_cluster.plan.steps import layout_of, total_steps
 from gmml_cluster.run import protocol
 from gmml_cluster.run.ends import consequences
 from gmml_cluster.run.history import History
+from gmml_cluster.run.ledger import change_in_words, platform_changes
 from gmml_cluster.run.protocol import Claim
 from gmml_cluster.run.root import RunRoot, corpora_name
 from gmml_cluster.spec.engine import Zero
@@ -35,6 +36,7 @@ from gmml_cluster.train.ranks.cluster_env import killed_before
 from gmml_cluster.train.ranks.devices import processor
 from gmml_cluster.train.ranks.rendezvous import RankInfo
 
+_ROUNDED = "sums may be rounded otherwise from here on, so that losses need not be equal to the bit"
 _DIFFERS = "pixels may differ in the last bit, and which samples are bad"
 _VERSIONS = ("torch", "deepspeed", "numpy", "opencv-python-headless", "simplejpeg", "Pillow")
 
@@ -143,6 +145,7 @@ def agree(
     pinned = _pin(run, claim.attempt, job) if claim.pin is None else _pinned_before(run, claim.attempt, job, claim.pin)
     changed = dict(claim.changed)
     history = consequences.draw(run.log, start.submit)
+    _warn_of_platform(history, claim.attempt)
     maps, most_held = [asdict(maps) for maps in history.maps], _most_held(history)
     agreed = Agreement(
         claim.attempt,
@@ -156,6 +159,13 @@ def agree(
         resumes=bool(claim.commits),
     )
     return agreed, claim
+
+
+def _warn_of_platform(history: History, attempt: int) -> None:
+    """Say what this attempt runs on that the one before did not: a run carries its code, and not its packages."""
+    for change in platform_changes(history):
+        if change["attempt"] == attempt:
+            _log.warning("unlike in the attempt before, %s; %s", change_in_words(change), _ROUNDED)
 
 
 def _proof(history: History, start: StartInfo, number: int) -> tuple[str, str] | None:

@@ -41,10 +41,10 @@ def run(tmp_path):
     return create_run(str(tmp_path), "tryit", {}, {"spec": "0", "code": "0", "versions": {}})
 
 
-def claimed(run, job="j"):
+def claimed(run, job="j", **versions):
     token = protocol.submit(run.log, launcher="local", code="0", bounds={})
     protocol.queued(run.log, token, job)
-    topology, machine = {"ranks": 8}, {"host": "n7", "nodes": 2}
+    topology, machine = {"ranks": 8}, {"host": "n7", "nodes": 2, **versions}
     return protocol.claim(run.log, submit=token, job=job, restart=0, topology=topology, machine=machine).attempt
 
 
@@ -100,6 +100,13 @@ def test_the_page_of_a_live_run_has_attempts_nodes_checkpoint_and_files(tmp_path
     assert f"  checkpoint   step 119, {run.url}/checkpoints/00000119-0001\n" in page
     assert "8 ranks on 2 nodes from n7  at work\n" in page
     assert f"  files        {run.url}: " in page
+
+
+def test_the_page_says_from_which_attempt_on_another_version_made_the_steps(tmp_path, run, jobs):
+    jobs("gone")
+    for version in ("2.12.0", "2.13.0"):
+        protocol.end(run.log, claimed(run, torch=version), "lost")
+    assert "\n  platform     from attempt 2 on torch is 2.13.0 and was 2.12.0\n" in shown(tmp_path, "tryit")
 
 
 def test_an_attempt_without_a_checkpoint_of_its_own_has_no_last_step():

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmml_cluster.run.entries import Entry
+from gmml_cluster.run.fold import fold
 from gmml_cluster.run.goodput import KINDS, RankTimeAccount, accounted
-from gmml_cluster.run.history import History, fold, from_sum
+from gmml_cluster.run.history import History, from_sum
 
 PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "goodput.md"
 seconds = st.integers(0, 50)

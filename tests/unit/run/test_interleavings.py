@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from gmml_cluster.errors import CheckpointError
 from gmml_cluster.run import protocol
 from gmml_cluster.run.entries import decode
-from gmml_cluster.run.history import History, fold
+from gmml_cluster.run.fold import fold
+from gmml_cluster.run.history import History
 from gmml_cluster.run.log import Draft, Log, check
 from gmml_cluster.run.right_to_claim import refusal
 from gmml_cluster.run.saving.retention import retire

@@ -4,7 +4,8 @@ import pytest
 
 from gmml_cluster.run import protocol
 from gmml_cluster.run.goodput import KINDS
-from gmml_cluster.run.ledger import jobs_of, state, status
+from gmml_cluster.run.history import from_sum
+from gmml_cluster.run.ledger import change_in_words, jobs_of, platform_changes, state, status
 from gmml_cluster.run.log import Draft, Log
 from gmml_cluster.run.root import log_stem, metrics_stem
 from gmml_cluster.run.uploads import log_parts, metric_lines
@@ -104,6 +105,28 @@ def test_status_has_attempts_causes_code_and_goodput(log):
     assert goodput == {"steps_made": 25, "steps_kept": 20, "share": 0.8, "evaluation_s": 3.5}
     assert [a["evaluation_s"] for a in shown["attempts"]] == [0.0, 3.5]
     json.dumps(shown)
+
+
+def test_other_devices_and_versions_are_named_with_the_attempt_that_had_them_first(log):
+    token = submit(log)
+    for number, machine in enumerate(
+        (
+            {"host": "n1", "nodes": 1, "device": "H100", "torch": "2.12.0"},
+            {"host": "n2", "nodes": 2, "device": "H100", "torch": "2.12.0"},  # where it runs is no platform
+            {"host": "n1", "nodes": 1, "device": "H200", "torch": "2.13.0", "nccl": "2.27.5"},
+            {},  # a log of before
+            {"host": "n1", "nodes": 1, "device": "H200", "torch": "2.13.0", "nccl": "2.27.5"},
+        ),
+        1,
+    ):
+        protocol.claim(log, submit=token, job="1", restart=number, topology={"ranks": 1}, machine=machine)
+    changed = {"device": ["H100", "H200"], "torch": ["2.12.0", "2.13.0"], "nccl": [None, "2.27.5"]}
+    history = log.refresh()
+    (change,) = platform_changes(history)
+    assert change == {"attempt": 3, "changed": changed}
+    words = "device is H200 and was H100, torch is 2.13.0 and was 2.12.0, nccl is 2.27.5 and was absent"
+    assert change_in_words(change) == words
+    assert from_sum(json.loads(json.dumps(history.to_sum()))) == history
 
 
 def test_an_attempt_whose_job_is_gone_counts_as_lost(log):

@@ -6,7 +6,8 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.ends import consequences
 from gmml_cluster.run.ends.budgets import counted, is_worth_a_try, pause_s, spent
 from gmml_cluster.run.ends.causes import COUNTED, FREE, OUTSIDE
-from gmml_cluster.run.history import History, fold
+from gmml_cluster.run.fold import fold
+from gmml_cluster.run.history import History
 from gmml_cluster.run.log import Draft, Log
 from tests.unit.run.memory import MemoryStore
 

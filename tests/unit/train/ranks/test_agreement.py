@@ -178,3 +178,14 @@ def test_an_engine_that_the_job_names_is_not_chosen_anew(run):
     start = StartInfo(root.root, "x", token, "j", 0)
     agreed, _ = agree(root, start, RankInfo(0, 8, 0, 8), 2**40, lambda attempt: None, said.append)
     assert (said, agreed.job(root).engine.zero) == ([3], 3)
+
+
+def test_a_package_that_was_replaced_between_two_attempts_is_named(run, monkeypatch, caplog):
+    run.attempt()
+    run.attempt()
+    assert "unlike in the attempt before" not in caplog.text
+    real = agreement.machine_fields
+    monkeypatch.setattr(agreement, "machine_fields", lambda ranks: {**real(ranks), "torch": "9.0"})
+    run.attempt()
+    before = real(RankInfo(0, 1, 0, 1))["torch"]
+    assert f"unlike in the attempt before, torch is 9.0 and was {before}; sums may" in caplog.text
