@@ -8,7 +8,8 @@ those of an undisturbed run bit for bit, every listed checkpoint must load, the 
 must account for all of it. Exits with 1 where something does not hold. SIGUSR1 ends the disturbances early, and what
 was done is judged; a seed has the same ones first, whatever their number.
 
-More than 200 at a place are shared out among several runs, each with a seed of its own and judged by itself.
+More than 200 at a place are shared out among several runs, each with a seed of its own and judged by itself. With
+`--keep` the figures of each stay in the folder, and the same command goes on with those that have none yet.
 `--at-once` says how many runs are disturbed at a time: part of a disturbance is waiting, in which another run can be
 disturbed, but seconds are then those of a busier machine.
 """
@@ -17,6 +18,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--on", choices=PLACES, help="where the run lies; by default one run on each")
     parser.add_argument("--at-once", type=int, default=1, help="runs that are disturbed at a time; 1 by default")
     parser.add_argument("--json", type=Path, help="file for all figures")
-    parser.add_argument("--keep", type=Path, help="folder for the runs; a temporary one by default")
+    parser.add_argument("--keep", type=Path, help="folder for the runs, in which to go on later")
     asked = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # else what it started would stay
     enough = threading.Event()
@@ -111,9 +113,12 @@ def _in_processes(
     def soak_apart(part: Share) -> list[dict[str, Any]] | None:
         if enough.is_set():
             return []
-        name = f"{part.place}-{part.seed}"
+        name = f"{part.place}-{part.seed}-{part.count}"
         document = folder / f"{name}.json"
-        document.unlink(missing_ok=True)  # a soak before may have kept one here
+        if document.exists() and len((found := _legs(document))[0]["disturbances"]) == part.count:
+            return found
+        document.unlink(missing_ok=True)
+        shutil.rmtree(folder / name, ignore_errors=True)  # a soak before was stopped in the middle of it
         options = {"on": part.place, "kills": part.count, "seed": part.seed, "json": document, "keep": folder / name}
         words = [f"--{option}={value}" for option, value in options.items()]
         command = [sys.executable, "-m", "benchmarks.soak", *words]
@@ -125,7 +130,7 @@ def _in_processes(
                 child.send_signal(signal.SIGUSR1)
                 asked = True
             time.sleep(1.0)
-        return json.loads(document.read_text())["legs"] if document.exists() else None
+        return _legs(document) if document.exists() else None
 
     with ThreadPoolExecutor(at_once) as pool:
         try:
@@ -137,6 +142,10 @@ def _in_processes(
             raise
     failed = [part for part, legs in zip(parts, found, strict=True) if legs is None]
     return [leg for legs in found for leg in legs or ()], failed
+
+
+def _legs(document: Path) -> list[dict[str, Any]]:
+    return json.loads(document.read_text())["legs"]
 
 
 def _leg(folder: Path, share: Share, enough: threading.Event) -> dict[str, Any]:

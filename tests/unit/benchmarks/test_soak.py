@@ -1,5 +1,6 @@
 """What a soak plans, judges and counts; the runs themselves are made by `make soak`."""
 
+import json
 import math
 from itertools import pairwise
 
@@ -7,6 +8,7 @@ import pytest
 
 from benchmarks.faults_every import __main__ as faults_every
 from benchmarks.faults_every.limit import Case, waiting_for_saves
+from benchmarks.soak import __main__ as soak
 from benchmarks.soak import cost, judge, report
 from benchmarks.soak.__main__ import MOST, Share, shares
 from benchmarks.soak.disturb import Done
@@ -66,6 +68,24 @@ def leg(seed, lost_s, rank_s, faults=()):
         "faults": {"nobody had to help": list(faults)},
         "checkpoints_compared": 2,
     }
+
+
+class Ended:
+    """A process that has ended and left no figures."""
+
+    def poll(self):
+        return 1
+
+
+def test_a_soak_goes_on_with_the_runs_that_have_no_figures_yet(tmp_path, monkeypatch):
+    whole = {**leg(1, [], {"training": 1}), "disturbances": [{"what": {"kind": "rank", "moment": "saving"}}] * MOST}
+    for seed, found in ((1, whole), (1001, {**whole, "disturbances": whole["disturbances"][:7]})):  # ended early
+        (tmp_path / f"s3-{seed}-{MOST}.json").write_text(json.dumps({"legs": [found]}))
+    commands = []
+    monkeypatch.setattr(soak.signal, "signal", lambda number, handler: None)  # this process keeps its own
+    monkeypatch.setattr(soak.subprocess, "Popen", lambda command, **_: commands.append(command) or Ended())
+    soak.main([f"--kills={2 * MOST}", "--on=s3", f"--keep={tmp_path}"])
+    assert ["--seed=1001" in command for command in commands] == [True]
 
 
 def test_the_figures_of_several_runs_are_added_up_and_a_fault_names_its_run():
