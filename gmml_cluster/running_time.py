@@ -31,6 +31,12 @@ class RunningTime:
         """Seconds since some moment. Of use in differences, in any thread."""
         return self._at(self._clock())
 
+    @property
+    def stopped_s(self) -> float:
+        """Seconds since `start` that do not count: the process was stopped, but for the first MOST_S of each time."""
+        now = self._clock()
+        return max(0.0, round(now - self._at(now), 3))  # sums of floats differ in the last digits
+
     def start(self) -> None:
         """Notice from now on that the process was stopped, by a thread that does nothing but look at the clock."""
         self.tick()

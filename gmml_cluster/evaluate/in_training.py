@@ -10,7 +10,6 @@ warning, and training goes on.
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -39,6 +38,7 @@ from gmml_cluster.methods.protocol import Setting, exported_name
 from gmml_cluster.models.vit import VisionTransformer
 from gmml_cluster.run.results.evaluation_progress import EvaluationProgress
 from gmml_cluster.run.results.evaluations import find, keep
+from gmml_cluster.running_time import running_time
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.train.engines.gather import Copies
 from gmml_cluster.train.evaluation import Scored
@@ -85,7 +85,7 @@ class InTraining:
 
     def run(self, step: int, committed: Callable[[], None] = lambda: None) -> LoopResult:
         """Score the weights behind this step, unless that is done already."""
-        began, asked = time.monotonic(), request_of(self.scored.job)
+        began, asked = running_time(), request_of(self.scored.job)
         self._may_stop = not self.scored.is_last(step)
         try:
             bank, corpus = self._opened(asked)
@@ -201,7 +201,7 @@ class InTraining:
         made = run.log.refresh().attempt(attempt)
         asked = replace(asked, code="" if made is None else made.code)
         report = report_of(asked, *corpora, found, step=step)
-        report = replace(report, attempt=attempt, seconds=round(time.monotonic() - began, 3))
+        report = replace(report, attempt=attempt, seconds=round(running_time() - began, 3))
         keep(run, report.to_json(), attempt)
         _log.info("%s", _line(report))
 

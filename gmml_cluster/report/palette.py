@@ -13,6 +13,7 @@ KINDS = {
     "checkpoint_stall": "#d9730d",
     "evaluation": "#2f7fc1",
     "maps": "#1798a6",
+    "suspended": "#a8714a",
     "replayed": "#d64545",
     "lost": "#a02c5a",
     "queued": "#8b93a1",

@@ -19,6 +19,7 @@ KINDS = (
     "checkpoint_stall",
     "evaluation",
     "maps",
+    "suspended",
     "replayed",
     "lost",
     "unsaved",
@@ -40,6 +41,7 @@ class RankTimeAccount:
         resubmitted: when a submit came while an attempt had no `end`; None where none did.
         beside_s: seconds since `at` that went into no step, by kind: evaluations and passes that make maps.
         rank_s: kind -> rank-seconds; `unsaved` is only in what `accounted` returns.
+        suspended_s: seconds for which the attempt at work was stopped by its scheduler, by its last entry that says so.
         last_step: of the latest checkpoint of the attempt at work; None before its first.
     """
 
@@ -51,6 +53,7 @@ class RankTimeAccount:
     resubmitted: float | None = None
     beside_s: Mapping[str, float] = field(default_factory=dict)
     rank_s: Mapping[str, float] = field(default_factory=dict)
+    suspended_s: float = 0.0
     last_step: int | None = None
 
 
@@ -111,6 +114,7 @@ def _claim(account: RankTimeAccount, entry: Entry) -> RankTimeAccount:
         ranks=ranks,
         attempt=entry.attempt,
         waited_s=0.0,
+        suspended_s=0.0,
         last_step=None,
     )
 
@@ -131,8 +135,8 @@ def _begin(account: RankTimeAccount, entry: Entry, trained: float | None) -> Ran
     if entry.attempt != account.attempt:
         return account
     span = max(0.0, entry.time - account.at)
-    restoring = min(span, float(entry.fields.get("load_s") or 0.0))
-    account = _with(account, {"starting": (span - restoring) * account.ranks, "restoring": restoring * account.ranks})
+    taken = {"restoring": float(entry.fields.get("load_s") or 0.0), **_suspended(account, entry)}
+    account = _split(_noted(account, entry), span, taken, "starting")
     again = 0.0 if trained is None else max(0.0, account.rank_s.get("training", 0.0) - trained)
     account = _with(account, {"training": -again, "replayed": again})
     return replace(account, at=account.at + span, phase="steps", beside_s={})
@@ -148,7 +152,9 @@ def _commit(account: RankTimeAccount, entry: Entry) -> RankTimeAccount:
         **account.beside_s,
         "data_wait": float(entry.fields.get("data_wait_s") or 0.0),
         "checkpoint_stall": float(entry.fields.get("stall_s") or 0.0),
+        **_suspended(account, entry),
     }
+    account = _noted(account, entry)
     return replace(_split(account, span, taken, "training"), at=copied, beside_s={}, last_step=entry.fields["step"])
 
 
@@ -170,10 +176,18 @@ def _end(account: RankTimeAccount, entry: Entry) -> RankTimeAccount:
         return account
     ended = max(account.at, entry.time)
     span, step = ended - account.at, entry.fields.get("step")
-    if account.phase == "starting":
-        return _leave(_with(account, {"starting": span * account.ranks}), ended)
     saved = step is not None and step == account.last_step
-    return _leave(_split(account, span, account.beside_s, "checkpoint_stall" if saved else "replayed"), ended)
+    rest = "starting" if account.phase == "starting" else "checkpoint_stall" if saved else "replayed"
+    return _leave(_split(account, span, {**account.beside_s, **_suspended(account, entry)}, rest), ended)
+
+
+def _suspended(account: RankTimeAccount, entry: Entry) -> dict[str, float]:
+    """Seconds for which the ranks were stopped since the attempt's entry before; entries have those of all of it."""
+    return {"suspended": max(0.0, float(entry.fields.get("suspended_s") or 0.0) - account.suspended_s)}
+
+
+def _noted(account: RankTimeAccount, entry: Entry) -> RankTimeAccount:
+    return replace(account, suspended_s=max(account.suspended_s, float(entry.fields.get("suspended_s") or 0.0)))
 
 
 def _split(account: RankTimeAccount, span: float, taken: Mapping[str, float], rest: str) -> RankTimeAccount:

@@ -187,9 +187,8 @@ def begin(
     resumed: Commit | None,
     step: int,
     micro: int,
-    start_s: float,
-    load_s: float,
     init: Mapping[str, Any] | None = None,
+    **spent: float,
 ) -> None:
     """Append `begin`: the attempt's first step, and the commit that it continues.
 
@@ -198,13 +197,11 @@ def begin(
         resumed: the run's own commit; None at a fresh start.
         step: the first it makes.
         micro: images of a micro-batch of a rank.
-        start_s: seconds from the start of the process to this entry.
-        load_s: seconds of them that loading took.
         init: run, step and what of another run's commit that a fresh start took; None where it took none.
+        spent: seconds since the process started: `start_s` up to this entry, and of them `load_s` and `suspended_s`.
     """
     origin = {"step": resumed.step, "attempt": resumed.attempt} if resumed else None
-    taken = dict(init) if init else None
-    fields = {"resumed": origin, "init": taken, "step": step, "micro": micro, "start_s": start_s, "load_s": load_s}
+    fields = {"resumed": origin, "init": dict(init) if init else None, "step": step, "micro": micro, **spent}
     _append(log, _by(log, attempt, Draft("begin", attempt, fields)))
 
 
@@ -258,7 +255,8 @@ def commit(
         skipped: steps of this attempt whose update was skipped, since the commit before.
         bad: distinct bad samples of each corpus, up to this step.
         unchecked: samples that were read without a CRC, up to this step.
-        spent: `data_wait_s` of the steps since the commit before, and `stall_s` of this save (docs/log.md).
+        spent: `data_wait_s` of the steps since the commit before, `stall_s` of this save, and
+            `suspended_s` of the attempt so far (docs/log.md).
     """
     fields = {"step": step, "manifest": manifest, "bytes": size, "seconds": seconds}
     fields |= {"skipped": list(skipped), "bad": list(bad), "unchecked": unchecked, **spent}
@@ -278,7 +276,8 @@ def end(log: Log, attempt: int, cause: str, **details: Any) -> str:
         log: of the run.
         attempt: the one that ends.
         cause: one of `Cause`.
-        details: what else is known: `step` (the last made), `message`, `rank`, `host`, `skipped`, `proof`, `micro`.
+        details: what else is known: `step` (the last made), `message`, `rank`, `host`, `skipped`, `proof`, `micro`,
+            `suspended_s`.
 
     Returns:
         The cause in the attempt's `end`: the first that was appended counts.

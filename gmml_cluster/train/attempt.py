@@ -30,6 +30,7 @@ from gmml_cluster.run.growth import NO_COMMIT, Growth
 from gmml_cluster.run.history import Commit, Maps
 from gmml_cluster.run.log import Log
 from gmml_cluster.run.root import RunRoot, log_stem, metrics_stem, run_root
+from gmml_cluster.running_time import running_time
 from gmml_cluster.spec.engine import Zero
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.spec.methods.registry import mask_table_of, wants_labels
@@ -190,12 +191,12 @@ def _train(rank: Rank, claim: protocol.Claim | None, device: torch.device, evalu
         device=device,
         multipliers=method.multipliers if isinstance(method, Multiplies) else unscaled,
     )
-    loading = time.monotonic()
+    loading = running_time()
     commit, manifest = load(Peers(rank.run, rank.rank_info, rank.kv), claim, engine)
     init = rank.job.init if commit is None else None
     if init is not None:
         take_init(Peers(rank.run, rank.rank_info, rank.kv), rank.job, method, engine)
-    load_s = time.monotonic() - loading
+    load_s = running_time() - loading
     first = 0 if commit is None else commit.step + 1
     evaluation = _evaluation(rank, method, engine, evaluate)
     if first >= rank.end_step:
@@ -245,6 +246,7 @@ def _begin(rank: Rank, stepper: Stepper, commit: Commit | None, load_s: float, f
         micro=stepper.micro.groups_per_micro * stepper.group,
         start_s=time.monotonic() - rank.began,
         load_s=load_s,
+        suspended_s=running_time.stopped_s,
     )
 
 

@@ -36,6 +36,7 @@ from gmml_cluster.run.history import Commit, Maps
 from gmml_cluster.run.maps import record_maps
 from gmml_cluster.run.progress import map_pass_name
 from gmml_cluster.run.root import RunRoot
+from gmml_cluster.running_time import running_time
 from gmml_cluster.spec.job import JobSpec
 from gmml_cluster.store.protocol import Store
 from gmml_cluster.train.checkpoints.read import CheckpointReader
@@ -124,7 +125,7 @@ class MapMaker:
             StorageError: a store does not answer.
             Fenced: a later attempt has claimed.
         """
-        began, kv, key = time.monotonic(), self.kv, f"maps/{step}"
+        began, kv, key = running_time(), self.kv, f"maps/{step}"
         if self._is_rank_zero:
             kv.set(f"{key}/commit", asdict(self._commit(step - 1)))
         commit = Commit(**kv.wait(f"{key}/commit", timeout_s=START_S))
@@ -139,7 +140,7 @@ class MapMaker:
             return stop
         crcs = known | self._exchanged(f"{key}/made", made)
         if self._is_rank_zero:
-            kv.set(f"{key}/recorded", asdict(self._record(step, commit, folder, crcs, time.monotonic() - began)))
+            kv.set(f"{key}/recorded", asdict(self._record(step, commit, folder, crcs, running_time() - began)))
         maps = Maps(**kv.wait(f"{key}/recorded", timeout_s=START_S))
         self.table.add(maps.step, maps.folder, maps.manifest)
         self.stream.maps_made()

@@ -18,6 +18,7 @@ from gmml_cluster.run.root import RunRoot
 from gmml_cluster.run.saving import retention
 from gmml_cluster.run.saving.interval import between_interruptions_s, save_interval_s
 from gmml_cluster.run.saving.space import room_lacking
+from gmml_cluster.running_time import running_time
 from gmml_cluster.spec.scalars import Interval
 from gmml_cluster.store.protocol import Store
 from gmml_cluster.train.checkpoints.clean_up import CleanUp
@@ -193,6 +194,7 @@ class Commits:
             unchecked=state["unchecked"],
             data_wait_s=saved.spent.data_wait_s,
             stall_s=saved.spent.stall_s,
+            suspended_s=running_time.stopped_s,
         )
         self.first = saved.step + 1
         _log.info("checkpoint of step %d committed: %.1f MB in %.1f s", saved.step, saved.size / 1e6, saved.seconds)

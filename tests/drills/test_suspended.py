@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from gmml_cluster.running_time import MOST_S
 from tests.fixtures.accounting import ACCOUNT, SUSPENDED, missing_accounting
 from tests.fixtures.notices import LIMIT_S, SlurmSite, calm_figures
 from tests.fixtures.slurm import missing, running_slurm, until
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.timeout(3600)
 
 JOB = {"run": {"steps": 100}, "checkpoint": {"every": "10 steps", "keep": 3}}
 SUSPENDED_S = 700
+HELD_S = 30
 SAYS = "running: suspended; its scheduler lets it go on later"
 
 
@@ -54,6 +56,11 @@ def assert_unmoved(site, run, calm, causes=("finished",)):
     site.assert_no_orphan(run)
 
 
+def assert_accounted(site, run, seconds):
+    """So long at least as the job was seen suspended, for both ranks."""
+    assert site.history(run).account.rank_s["suspended"] >= 2 * (seconds - MOST_S)
+
+
 def test_preempted_for_longer_than_any_limit_while_one_run_trains_and_another_saves(tmp_path, digits, calm):
     with running_slurm(("n1", "n2", "n3", "n4"), suspends=True, kill_wait=30) as cluster:
         sites = {run: site_of(tmp_path, digits, cluster, run) for run in ("training", "saving")}
@@ -73,6 +80,7 @@ def test_preempted_for_longer_than_any_limit_while_one_run_trains_and_another_sa
         sites["saving"].release("writing")
         for run, site in sites.items():
             assert_unmoved(site, run, calm)
+            assert_accounted(site, run, SUSPENDED_S)
 
 
 def test_by_a_qos_that_suspends(tmp_path, digits, calm):
@@ -115,9 +123,10 @@ def test_by_an_operator_without_gang_scheduling_and_a_rank_killed_afterwards_is_
         cluster.call("scontrol", "suspend", job)
         until(lambda: state(cluster, job) == "SUSPENDED", LIMIT_S, "the job is suspended")
         assert SAYS in site.call("gmml", "status", "held")
-        time.sleep(30)  # the length of the suspension
+        time.sleep(HELD_S)  # the length of the suspension
         cluster.call("scontrol", "resume", job)
         saved = len(site.history("held").commits)
         site.wait("held", lambda history: len(history.commits) > saved, "another checkpoint")
         os.kill(ranks_of(site, "held")[1], signal.SIGKILL)
         assert_unmoved(site, "held", calm, ["killed", "finished"])
+        assert_accounted(site, "held", HELD_S)

@@ -68,6 +68,7 @@ def test_a_suspension_counts_a_moment_however_long_it_was(seconds):
     assert running() - before == MOST_S, "before its thread looks"
     running.tick()
     assert running() - before == MOST_S, "and after it"
+    assert abs(running.stopped_s - (seconds - MOST_S)) < 1e-2
 
 
 def test_a_process_that_was_stopped_counts_less_than_the_kernel():

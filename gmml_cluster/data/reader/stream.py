@@ -8,7 +8,6 @@ sample.
 
 import itertools
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +27,7 @@ from gmml_cluster.data.reader.planner import Planner
 from gmml_cluster.data.reader.reads import REMOTE, Encoded
 from gmml_cluster.data.reader.views import Part, Views
 from gmml_cluster.plan.sample_layout import SampleLayout, groups_of_rank
+from gmml_cluster.running_time import running_time
 from gmml_cluster.spec.job import Data
 
 STEPS_AHEAD = 3
@@ -174,14 +174,14 @@ class Stream:
             DataError: too many bad samples follow each other; names shard and member.
             StorageError: a store does not answer, a sample disagrees with its index, or its shard changed.
         """
-        began = time.monotonic()
+        began = running_time()
         with self._changed:
             self._changed.wait_for(lambda: self._steps or self._error)
             if not self._steps and self._error is not None:
                 raise self._error
             step = self._steps[0]
         met = [part.filled.result() for part in step.parts]
-        waited = time.monotonic() - began
+        waited = running_time() - began
         assert step.images is not None
         with self._changed:
             self._steps.popleft()

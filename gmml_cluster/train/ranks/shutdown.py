@@ -26,6 +26,7 @@ from gmml_cluster.run import protocol
 from gmml_cluster.run.codes import COME_BACK, FAILED, FINISHED, NEVER, STORAGE
 from gmml_cluster.run.ends import failures
 from gmml_cluster.run.root import RunRoot
+from gmml_cluster.running_time import running_time
 from gmml_cluster.store.requests import DEADLINE_S
 from gmml_cluster.train.ranks import hang
 from gmml_cluster.train.ranks.agreement import StartInfo
@@ -209,7 +210,7 @@ class Shutdown:
             self._begin_end()
             self.upload_metrics()
             result = resolved(self.run, self.attempt, result)
-            protocol.end(self.run.log, self.attempt, result, step=step, **fields)
+            protocol.end(self.run.log, self.attempt, result, step=step, suspended_s=running_time.stopped_s, **fields)
             self._explain_notice(self.attempt)
         _log.info("attempt ended: %s, the last step is %d", result, step)
         return CODES[result]
@@ -226,7 +227,7 @@ class Shutdown:
         code = CODES[stop]
         try:
             result = resolved(self.run, attempt, stop)
-            protocol.end(self.run.log, attempt, result)
+            protocol.end(self.run.log, attempt, result, suspended_s=running_time.stopped_s)
             code = CODES[result]
             self._explain_notice(attempt)
         except Fenced as error:
@@ -260,10 +261,10 @@ class Shutdown:
         """A hang as that of the rank which the others wait for."""
         if root["cause"] != HANG:
             return root
-        deadline, ranks = time.monotonic() + self.limits.positions, range(self.rank_info.ranks)
+        deadline, ranks = running_time() + self.limits.positions, range(self.rank_info.ranks)
         found: list[dict[str, Any] | None] = []
         try:
-            while len(found) < len(ranks) or (None in found and time.monotonic() < deadline):
+            while len(found) < len(ranks) or (None in found and running_time() < deadline):
                 time.sleep(TICK_S if found else 0.0)
                 found = [self.kv.get(f"at/{rank}") for rank in ranks]
             return hang.blame(root, found, [self.kv.get(f"place/{rank}") or {} for rank in ranks])
@@ -289,7 +290,9 @@ class Shutdown:
             start = {"job": self.start.job, "restart": self.start.restart}
             protocol.start_failed(self.run.log, self.start.submit, **start, **log_fields(error))
             return
-        more = {} if self.last_step is None else {"step": self.last_step}
+        more: dict[str, Any] = {"suspended_s": running_time.stopped_s}
+        if self.last_step is not None:
+            more["step"] = self.last_step
         fields = log_fields(error)
         if error["cause"] == "out_of_memory":
             if self.smaller_micro is not None:
@@ -313,10 +316,10 @@ class Shutdown:
 
     def _inform_and_exit(self, code: int, patience_s: float | None = None) -> NoReturn:
         self._try("inform the others", lambda: self.kv.set("ended", code))
-        deadline = time.monotonic() + (self.limits.acknowledge if patience_s is None else patience_s)
+        deadline = running_time() + (self.limits.acknowledge if patience_s is None else patience_s)
         try:
             for rank in range(1, self.rank_info.ranks):
-                self.kv.wait(f"left/{rank}", timeout_s=max(0.0, deadline - time.monotonic()))
+                self.kv.wait(f"left/{rank}", timeout_s=max(0.0, deadline - running_time()))
         except Exception as error:
             _log.warning("rank 0 exits before the others: %s", error)
         self._exit(code)
@@ -339,8 +342,8 @@ class Shutdown:
         """
         if self.stop_request.stop or not is_kept_without_its_script(os.environ):
             return True
-        self._alone_since = self._alone_since or time.monotonic()
-        if time.monotonic() < self._alone_since + self.limits.alone:
+        self._alone_since = self._alone_since or running_time()
+        if running_time() < self._alone_since + self.limits.alone:
             return False
         _log.warning("rank 0 is gone and no srun ends rank %d: the job is requeued", self.rank_info.rank)
         self._try("requeue the job", requeue_own_job)

@@ -35,41 +35,49 @@ class Clock:
         self.truth[kind] += span * ranks
         self.now += span
 
+    def suspend(self, span):
+        """The scheduler stops the ranks for so long; the attempt's entries from now on have it."""
+        self.suspended += span
+        self.spend("suspended", span, self.ranks)
+
     def submit(self):
         self.entry("submit", launcher="local", code="c", changed={}, bounds={})
 
-    def start(self, queue, importing, loading, ranks, resumed=None):
+    def start(self, queue, importing, loading, ranks, resumed=None, suspended=0):
         """A queue, then ranks that start, load and begin."""
         self.attempts += 1
-        self.ranks, self.number = ranks, self.attempts
+        self.ranks, self.number, self.suspended = ranks, self.attempts, 0
         self.spend("queued", queue, ranks)
         self.spend("starting", importing, ranks)
         self.entry("claim", self.number, submit="s", job="j", restart=0, topology={"ranks": ranks}, start_s=importing)
         self.spend("restoring", loading, ranks)
+        self.suspend(suspended)
         step = 0 if resumed is None else resumed.step + 1
         origin = None if resumed is None else {"step": resumed.step, "attempt": resumed.attempt}
-        self.entry("begin", self.number, resumed=origin, step=step, micro=8, start_s=0, load_s=loading)
+        fields = {"micro": 8, "start_s": 0, "load_s": loading, "suspended_s": self.suspended}
+        self.entry("begin", self.number, resumed=origin, step=step, **fields)
         self.step = step
 
-    def commit(self, training, wait, stall, evaluation, saving):
+    def commit(self, training, wait, stall, evaluation, saving, suspended=0):
         """Steps, then a checkpoint whose save lasts beside the next steps, which the next span counts."""
         if evaluation:
             self.spend("evaluation", evaluation, self.ranks)
             self.entry("score", self.number, seconds=evaluation)
         for kind, span in (("training", training), ("data_wait", wait), ("checkpoint_stall", stall)):
             self.spend(kind, span, self.ranks)
+        self.suspend(suspended)
         self.step += 10
         copied = self.now
         self.now += saving
         fields = {"step": self.step - 1, "manifest": "m", "bytes": 1, "data_wait_s": wait, "stall_s": stall}
-        self.entry("commit", self.number, seconds=saving, **fields)
+        self.entry("commit", self.number, seconds=saving, suspended_s=self.suspended, **fields)
         self.now = copied
 
     def settled(self, at_work=False):
         return accounted(self.history.account, self.now, at_work=at_work, ranks=2)
 
 
-spans = st.tuples(seconds, seconds, seconds, seconds, seconds)
+spans = st.tuples(seconds, seconds, seconds, seconds, seconds, seconds)
 attempt_of = st.fixed_dictionaries(
     {
         "queue": seconds,
@@ -77,6 +85,7 @@ attempt_of = st.fixed_dictionaries(
         "loading": seconds,
         "ranks": st.integers(1, 8),
         "spans": st.lists(spans, max_size=4),
+        "suspended": seconds,
         "leaving": seconds,
         "ending": st.sampled_from(["saved", "behind", "lost", "resubmitted"]),
         "idle": seconds,
@@ -92,7 +101,8 @@ def test_each_kind_gets_what_the_ranks_spent_on_it_whatever_happened(attempts):
     for before, attempt in pairwise([{"ending": "saved"}, *attempts]):
         if before["ending"] == "lost":
             attempt["queue"] = 0  # the log does not separate it from the time that the ranks were there
-        clock.start(*(attempt[name] for name in ("queue", "importing", "loading", "ranks")), latest(clock))
+        starting = (attempt[name] for name in ("queue", "importing", "loading", "ranks"))
+        clock.start(*starting, latest(clock), attempt["suspended"])
         for span in attempt["spans"]:
             clock.commit(*span)
         leave(clock, attempt)
@@ -112,7 +122,9 @@ def leave(clock, attempt):
     if ending in ("saved", "behind"):
         saved = ending == "saved" and bool(attempt["spans"])
         clock.spend("checkpoint_stall" if saved else "replayed", attempt["leaving"], clock.ranks)
-        clock.entry("end", clock.number, cause="notice", step=last if saved else last + 1)
+        clock.suspend(attempt["suspended"])
+        step = last if saved else last + 1
+        clock.entry("end", clock.number, cause="notice", step=step, suspended_s=clock.suspended)
     else:  # nobody saw the end: a person submits, or the job's next start comes by itself
         clock.spend("lost", attempt["leaving"], clock.ranks)
         if ending == "resubmitted":
@@ -129,10 +141,10 @@ def test_the_example_of_the_page_adds_up():
     clock.submit()
     clock.start(queue=60, importing=30, loading=10, ranks=8)
     clock.commit(training=490, wait=40, stall=10, evaluation=0, saving=0)
-    leave(clock, {"ending": "behind", "spans": [()], "leaving": 65})
+    leave(clock, {"ending": "behind", "spans": [()], "suspended": 0, "leaving": 65})
     clock.start(queue=60, importing=30, loading=5, ranks=8, resumed=latest(clock))
     clock.commit(training=600, wait=0, stall=0, evaluation=0, saving=0)
-    leave(clock, {"ending": "saved", "spans": [()], "leaving": 5, "idle": 0})
+    leave(clock, {"ending": "saved", "spans": [()], "suspended": 0, "leaving": 5, "idle": 0})
     assert {kind: rank_s for kind, rank_s in clock.settled().items() if rank_s} == pytest.approx(shown)
     assert f"**{sum(shown.values()):,}**" in PAGE.read_text()
 
