@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from gmml_cluster.running_time import running_time
+
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Credential, S3Store
 
 _FAILURES_ALONE = 3
-"""Reads in a row that s3fs answered and obstore did not, until a bucket is left to s3fs."""
+"""Reads one after another that s3fs answered and obstore did not, until a bucket is left to s3fs."""
 
 _log = logging.getLogger(__name__)
 _installed = find_spec("obstore") is not None
@@ -48,6 +50,7 @@ class Ranges:
         self._stores: dict[str, S3Store] = {}
         self._opening = threading.Lock()
         self._failures: Counter[str] = Counter()
+        self._failed_at: dict[str, float] = {}
 
     def serves(self, bucket: str) -> bool:
         """Whether this thread should read the bucket here.
@@ -72,8 +75,18 @@ class Ranges:
         self._failures.pop(bucket, None)
         return data
 
-    def failed_alone(self, bucket: str, error: Exception) -> None:
-        """What was not read here has been read by s3fs."""
+    def failed_alone(self, bucket: str, error: Exception, began: float) -> None:
+        """What was not read here has been read by s3fs.
+
+        Reads that were under way together count as one: a store that is started anew, or a pause of this process, ends
+        all of their connections, which says nothing of obstore.
+
+        Args:
+            began: when the read began here, by `running_time`.
+        """
+        if began < self._failed_at.get(bucket, began):
+            return
+        self._failed_at[bucket] = running_time()
         self._failures[bucket] += 1
         if self._failures[bucket] == _FAILURES_ALONE:
             reason = str(error).partition("\n")[0]

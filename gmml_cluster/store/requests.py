@@ -99,12 +99,13 @@ class Requests:
         if not ranges.serves(where["Bucket"]):
             return self.read(**where, Range=asked)
         rehearsal.request()
+        began = running_time()
         try:
             return ranges.read(where["Bucket"], where["Key"], start, length)
         except Exception as error:  # s3fs says what it is
             count_retry()
             data = self.read(**where, Range=asked)
-            ranges.failed_alone(where["Bucket"], error)
+            ranges.failed_alone(where["Bucket"], error, began)
             return data
 
     def persist(

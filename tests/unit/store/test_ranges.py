@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from gmml_cluster.running_time import running_time
 from gmml_cluster.store import requests
 
 botocore = pytest.importorskip("botocore", reason="needs the extra s3")
@@ -74,3 +75,19 @@ def test_threads_that_begin_at_once_open_a_bucket_once(monkeypatch):
     with ThreadPoolExecutor(8) as pool:
         assert len(set(map(id, pool.map(store, range(8))))) == 1
     assert opened == ["bucket"]
+
+
+def test_reads_that_fail_together_count_as_one():
+    ranges = requests._connect().ranges
+
+    def serves():
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(ranges.serves, "bucket").result()
+
+    began = running_time()
+    for _ in range(9):
+        ranges.failed_alone("bucket", OSError("reset"), began)
+    assert serves()
+    for _ in range(2):
+        ranges.failed_alone("bucket", OSError("reset"), running_time())
+    assert not serves()
